@@ -1,0 +1,5 @@
+"""`python -m infty` is `infty`."""
+
+from infty.cli import main
+
+main()

@@ -1,0 +1,267 @@
+"""The command line. A command is a few lines that call one function; everything heavy is imported inside."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+app = typer.Typer(
+    help="Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301).",
+    epilog="Start with: infty train sort --case x8  ·  infty eval sort --case x8  ·  infty report",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _complete_experiment(incomplete: str) -> list[str]:
+    from infty.catalog import experiment_files
+
+    return [name for name in experiment_files(_settings().experiments) if name.startswith(incomplete)]
+
+
+def _complete_from(key: str) -> Any:
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        from infty.catalog import open_experiment
+
+        name = ctx.params.get("experiment") or "sort"
+        names = open_experiment(name, _settings().experiments).names(key)
+        return [found for found in names if found.startswith(incomplete)]
+
+    return complete
+
+
+Name = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="Name or YAML file.", autocompletion=_complete_experiment)
+]
+Model = Annotated[str, typer.Option(help="Row of the table.", autocompletion=_complete_from("models"))]
+Case = Annotated[
+    str | None, typer.Option(help="Column; by default the first.", autocompletion=_complete_from("cases"))
+]
+Scale = Annotated[str, typer.Option(help="laptop, paper or smoke.", autocompletion=_complete_from("scales"))]
+Seed = Annotated[int, typer.Option(min=0, help="Decides initial weights, order of the data and dropout.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a setting; repeatable.")
+]
+RunName = Annotated[str | None, typer.Option("--name", help="Name of a run with other settings.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
+Runs = Annotated[Path | None, typer.Option(help="Folder of the run folders.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+
+
+@app.command(epilog="Example: infty train sort --model infty --case x8 --seed 0")
+def train(
+    experiment: Name,
+    model: Model = "infty",
+    case: Case = None,
+    scale: Scale = "laptop",
+    seed: Seed = 0,
+    overrides: Overrides = None,
+    name: RunName = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Sizes and predicted time; writes nothing.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove what this run left, and start over.")] = False,
+    as_json: Json = False,
+    runs: Runs = None,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Train one cell of an experiment, or go on where it stopped, and test it."""
+    from infty import workflow
+
+    settings = _settings(runs=runs, device=device, threads=threads)
+    resolved = _resolve(settings, experiment, model, case, scale, seed, overrides, name)
+    if dry_run:
+        _show(workflow.dry_run(resolved, settings), as_json)
+        return
+    result = workflow.train_cell(resolved, settings, _console(stderr=True), fresh=fresh)
+    _show(_headline(result), as_json, document=result)
+
+
+@app.command("eval", epilog="Example: infty eval sort --model infty --case x8")
+def evaluate(
+    experiment: Name,
+    model: Model = "infty",
+    case: Case = None,
+    scale: Scale = "laptop",
+    seed: Seed = 0,
+    overrides: Overrides = None,
+    name: RunName = None,
+    split: Annotated[Literal["test", "validation"], typer.Option(help="Which sequences.")] = "test",
+    batch: Annotated[int | None, typer.Option(min=1, help="Sequences at once; never changes the result.")] = None,
+    as_json: Json = False,
+    runs: Runs = None,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Evaluate the best checkpoint of a cell."""
+    from infty import workflow
+
+    settings = _settings(runs=runs, device=device, threads=threads)
+    resolved = _resolve(settings, experiment, model, case, scale, seed, overrides, name)
+    outcome = workflow.evaluate_cell(resolved, settings, split, batch)
+    _show(_headline(outcome), as_json, document=outcome)
+
+
+@app.command(epilog="Example: infty report data/runs --format md,csv")
+def report(
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", help="Folders of runs.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write; by default `report` beside the runs.")] = None,
+    formats: Annotated[str, typer.Option("--format", help="md and csv, with commas.")] = "md,csv",
+    as_json: Json = False,
+) -> None:
+    """Write the tables and figures of all runs."""
+    from infty.report import write_report
+
+    settings = _settings()
+    console = _console(stderr=as_json)
+    written = write_report(folders or [settings.runs], out or settings.report, formats.split(","), settings.experiments)
+    if as_json:
+        _print_json({"tables": [table.document() for table in written.tables], "files": [str(f) for f in written.files]})
+        return
+    for table in written.tables:
+        console.print(table.rich())
+    for file in written.files:
+        console.print(str(file), highlight=False, soft_wrap=True)
+
+
+@app.command("list", epilog="Example: infty list --scale laptop")
+def list_experiments(
+    scale: Scale = "laptop",
+    as_json: Json = False,
+    runs: Runs = None,
+) -> None:
+    """List the experiments, and the state of each of their cells."""
+    from infty.overview import list_cells, overview_tables
+
+    rows = list_cells(_settings(runs=runs), scale)
+    if as_json:
+        _print_json(rows)
+        return
+    for table in overview_tables(rows, scale):
+        _console().print(table)
+
+
+@app.command(epilog="Example: infty show sort --model compressive --case x16 --scale paper")
+def show(
+    experiment: Name,
+    model: Model = "infty",
+    case: Case = None,
+    scale: Scale = "laptop",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Show a cell's resolved configuration: each value, where it comes from, and what it is in the paper."""
+    from infty.overview import explain, explanation_table
+
+    resolved = _resolve(_settings(), experiment, model, case, scale, 0, overrides, None)
+    if as_json:
+        _print_json([vars(value) for value in explain(resolved)])
+        return
+    _console().print(explanation_table(resolved))
+
+
+@app.command(epilog="Example: infty env --json")
+def env(as_json: Json = False, runs: Runs = None, device: Device = None, threads: Threads = None) -> None:
+    """Show versions, device, threads and paths, to paste into a bug report."""
+    from infty.environment import choose_device, describe_environment
+    from infty.settings import find_toml
+
+    settings = _settings(runs=runs, device=device, threads=threads)
+    paths = {"infty.toml": str(find_toml()), **{key: str(value) for key, value in settings.model_dump().items()}}
+    _show({**describe_environment(choose_device(settings.device)), "settings": paths}, as_json)
+
+
+def main() -> None:
+    """The entry point: our own errors become one message and their exit code, and no traceback reaches a user."""
+    import warnings
+
+    from infty.errors import InftyError
+
+    warnings.showwarning = lambda message, *_: print(f"infty: warning: {message}", file=sys.stderr)
+    try:
+        app()
+    except InftyError as fault:
+        print(f"infty: {fault}", file=sys.stderr)
+        code = fault.exit_code
+    except KeyboardInterrupt:
+        print("infty: interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except Exception as fault:
+        if os.environ.get("INFTY_DEBUG"):
+            raise
+        print(f"infty: {type(fault).__name__}: {fault} (INFTY_DEBUG=1 shows where)", file=sys.stderr)
+        code = 1
+    else:
+        code = 0
+    sys.exit(code)
+
+
+def _settings(**options: Any) -> Any:
+    from infty.settings import load_settings
+
+    return load_settings(**options)
+
+
+def _resolve(
+    settings: Any,
+    experiment: str,
+    model: str,
+    case: str | None,
+    scale: str,
+    seed: int,
+    overrides: list[str] | None,
+    name: str | None,
+) -> Any:
+    """The checked cell that the options name."""
+    from infty.catalog import open_experiment
+    from infty.definition import Cell, variant_of
+    from infty.experiment import resolve
+
+    definition = open_experiment(experiment, settings.experiments)
+    cell = Cell(
+        definition.name, scale, model, case or definition.names("cases")[0], seed, variant_of(overrides or [], name)
+    )
+    return resolve(definition, cell, overrides or [])
+
+
+def _console(stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _headline(outcome: dict[str, Any]) -> dict[str, Any]:
+    """What a person wants to know of a result."""
+    calibration = outcome["calibration"]
+    metrics = {name: round(value, 4) for name, value in outcome["metrics"].items()}
+    return {
+        **metrics,
+        "chance": round(calibration["chance"], 4),
+        f"oracle of the last {calibration['oracle_window']} symbols": round(calibration["oracle"], 4),
+        **{key: outcome[key] for key in ("wall_seconds", "parameters", "memory_slots") if key in outcome},
+    }
+
+
+def _show(values: dict[str, Any], as_json: bool, document: Any = None) -> None:
+    """A line each, or the whole document as JSON."""
+    if as_json:
+        _print_json(values if document is None else document)
+        return
+    for key, value in values.items():
+        if isinstance(value, dict):
+            print(f"{key}:")
+            for inner, detail in value.items():
+                print(f"  {inner}: {detail}")
+        else:
+            print(f"{key}: {value}")
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, allow_nan=False))

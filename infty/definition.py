@@ -1,0 +1,277 @@
+"""experiments/*.yaml as written: strict YAML, the cells of a table, and how overlays make one cell's values.
+
+Imports no torch: listing, completion and reports need the cells only.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infty.errors import UsageError
+
+PARTS = ("task", "model", "training")  # what an overlay may set
+SCALE_KEYS = (*PARTS, "cases", "models", "seeds")
+TOP_KEYS = (*PARTS, "models", "cases", "scales", "seeds")
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong in a configuration: in which file or option, at which key, and what to do."""
+
+    origin: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.key}: {self.message}" if self.key else f"{self.origin}: {self.message}"
+
+
+def refuse(faults: list[Fault]) -> None:
+    """Raise UsageError with every fault, a line each, if there is one."""
+    if faults:
+        raise UsageError("\n".join(dict.fromkeys(map(str, faults))))
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """'; did you mean …?', or what is allowed where nothing is near."""
+    allowed = list(allowed)
+    close = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"there is {', '.join(allowed) or 'nothing'}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place in a table, trained with one seed. `variant` marks runs with other settings."""
+
+    experiment: str
+    scale: str
+    model: str
+    case: str
+    seed: int = 0
+    variant: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where its run lies below the runs folder."""
+        return Path(self.experiment, self.scale, f"{self.model}@{self.case}{self.variant}", f"seed-{self.seed}")
+
+    def command(self, verb: str = "train", overrides: Iterable[str] = ()) -> str:
+        """What a user types for it."""
+        options = "".join(f" --set {text}" for text in overrides)
+        return (
+            f"infty {verb} {self.experiment} --model {self.model} --case {self.case} "
+            f"--scale {self.scale} --seed {self.seed}{options}"
+        )
+
+
+@dataclass(frozen=True)
+class Definition:
+    """An experiment file: `values` as read, and the faults that reading it found."""
+
+    name: str
+    path: Path
+    values: Values
+    faults: list[Fault] = field(default_factory=list)
+
+    def names(self, key: str) -> list[str]:
+        """Rows ("models"), columns ("cases") or "scales". Without cases there is one, `main`."""
+        found = list(self._section(self.values, key))
+        return found or (["main"] if key == "cases" else [])
+
+    def seeds(self, scale: str) -> list[int]:
+        """Seeds of a table at a scale."""
+        return self._section(self.values, "scales").get(scale, {}).get("seeds", self.values.get("seeds", [0]))
+
+    def cells(self, scale: str) -> Iterator[Cell]:
+        """Every cell and seed of the table at a scale."""
+        for case in self.names("cases"):
+            for model in self.names("models"):
+                for seed in self.seeds(scale):
+                    yield Cell(self.name, scale, model, case, seed)
+
+    def check_names(self, scale: str, model: str, case: str) -> None:
+        """Raise UsageError where the file has no such scale, row or column."""
+        asked = {"scales": scale, "models": model, "cases": case}
+        refuse(
+            [
+                Fault(self.path.name, key, f"no {name!r} here; {nearest(name, self.names(key))}")
+                for key, name in asked.items()
+                if name not in self.names(key)
+            ]
+        )
+
+    def layers(self, cell: Cell) -> list[tuple[str, Values]]:
+        """The overlays of a cell, lowest first: base < scale < case < model < the scale's own case and model."""
+        scale = self._section(self.values, "scales").get(cell.scale, {})
+        places = [
+            ("", self.values),
+            (f"scales.{cell.scale}", scale),
+            (f"cases.{cell.case}", self._section(self.values, "cases").get(cell.case, {})),
+            (f"models.{cell.model}", self._section(self.values, "models").get(cell.model, {})),
+            (f"scales.{cell.scale}.cases.{cell.case}", self._section(scale, "cases").get(cell.case, {})),
+            (f"scales.{cell.scale}.models.{cell.model}", self._section(scale, "models").get(cell.model, {})),
+        ]
+        return [
+            (f"{self.path.name}{': ' if place else ''}{place}", {k: v for k, v in (values or {}).items() if k in PARTS})
+            for place, values in places
+        ]
+
+    @staticmethod
+    def _section(values: Values, key: str) -> Values:
+        found = values.get(key)
+        return found if isinstance(found, dict) else {}
+
+
+def load_definition(path: Path) -> Definition:
+    """Read an experiment file. Its faults are kept, to be reported together with those of the values."""
+    values, faults = read_yaml(path)
+    faults += _shape_faults(path.name, "", values, TOP_KEYS)
+    for key, inner_keys in (("cases", PARTS), ("models", PARTS), ("scales", SCALE_KEYS)):
+        faults += _section_faults(path.name, key, values.get(key), inner_keys)
+    scales = values.get("scales")
+    for name, scale in (scales if isinstance(scales, dict) else {}).items():
+        for key in ("cases", "models"):
+            inner = scale.get(key) if isinstance(scale, dict) else None
+            faults += _section_faults(path.name, f"scales.{name}.{key}", inner, PARTS)
+            known = values.get(key)
+            for extra in set(inner or ()) - set(known if isinstance(known, dict) else ()):
+                faults.append(Fault(path.name, f"scales.{name}.{key}.{extra}", f"no such name under {key}"))
+    return Definition(path.stem, path, values, faults)
+
+
+def overlay(layers: list[tuple[str, Values]]) -> tuple[Values, dict[tuple[str, ...], str]]:
+    """Merge layers deeply, and say which layer each key came from.
+
+    Lists are replaced. So is a mapping that names another `kind` than the one beneath it: its keys
+    belong to something else.
+    """
+    merged: Values = {}
+    origins: dict[tuple[str, ...], str] = {}
+    for origin, values in layers:
+        _merge(merged, values, origin, (), origins)
+    return merged, origins
+
+
+def parse_override(text: str) -> tuple[Values, Fault | None]:
+    """`key.path=value` of `--set` as a nested mapping; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        return {}, Fault("--set", text, "wanted key.path=value")
+    try:
+        nested: Any = yaml.load(value, Loader=StrictLoader)  # a SafeLoader: plain data only
+    except yaml.YAMLError:
+        return {}, Fault("--set", key, f"{value!r} is not a YAML value")
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested, None
+
+
+def variant_of(overrides: Iterable[str], name: str | None) -> str:
+    """What a run with other settings adds to its folder: `+name`, or `+` and a hash of what `--set` changes."""
+    if name is not None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
+            raise UsageError(f"--name {name}: wanted lower-case letters, digits, '-', '_' and '.'")
+        return f"+{name}"
+    changes, _ = overlay([("--set", parse_override(text)[0]) for text in overrides])
+    if not changes:
+        return ""
+    return "+" + hashlib.sha256(json.dumps(changes, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def read_yaml(path: Path) -> tuple[Values, list[Fault]]:
+    """A mapping from a YAML file, and each key that stands twice in it. UsageError where it can't be parsed."""
+    try:
+        loader = StrictLoader(path.read_text(encoding="utf-8"))
+        values = loader.get_single_data()
+    except yaml.MarkedYAMLError as fault:
+        line = f" line {fault.problem_mark.line + 1}:" if fault.problem_mark else ""
+        raise UsageError(f"{path.name}:{line} not valid YAML: {fault.problem}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+        raise UsageError(f"{path.name}: can't be read: {fault}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path.name}: wanted a mapping of {', '.join(TOP_KEYS)}")
+    return values, [Fault(path.name, key, f"stands twice (line {line})") for key, line in loader.doubles]
+
+
+class StrictLoader(yaml.SafeLoader):
+    """safe_load semantics, but keys that stand twice are noted, and 1e-4 is a number."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.doubles: list[tuple[str, int]] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Note doubled keys before the mapping swallows them."""
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                self.doubles.append((str(key_node.value), key_node.start_mark.line + 1))
+            if isinstance(key_node, yaml.ScalarNode):
+                seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _merge(merged: Values, values: Values, origin: str, path: tuple[str, ...], origins: dict[tuple[str, ...], str]) -> None:
+    for key, value in values.items():
+        here, below = (*path, key), merged.get(key)
+        if isinstance(value, dict):
+            replaces = not isinstance(below, dict) or ("kind" in value and value["kind"] != below.get("kind"))
+            if replaces:
+                _forget(origins, here)
+                merged[key] = {}
+                origins[here] = origin
+            _merge(merged[key], value, origin, here, origins)
+        else:
+            _forget(origins, here)
+            merged[key] = value
+            origins[here] = origin
+
+
+def _forget(origins: dict[tuple[str, ...], str], path: tuple[str, ...]) -> None:
+    for known in [known for known in origins if known[: len(path)] == path]:
+        del origins[known]
+
+
+def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) -> list[Fault]:
+    """Faults of one mapping whose keys are known."""
+    if values is None:
+        return []
+    if not isinstance(values, dict):
+        return [Fault(origin, key, f"wanted a mapping, got {values!r}")]
+    prefix = f"{key}." if key else ""
+    faults = [
+        Fault(origin, f"{prefix}{name}", f"unknown key; {nearest(name, allowed)}") for name in values if name not in allowed
+    ]
+    seeds = values.get("seeds", [0])
+    if not isinstance(seeds, list) or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        faults.append(Fault(origin, f"{prefix}seeds", f"wanted a list of integers from 0, got {seeds!r}"))
+    return faults
+
+
+def _section_faults(origin: str, key: str, section: Any, allowed: tuple[str, ...]) -> list[Fault]:
+    """Faults of a mapping of named overlays."""
+    if section is None:
+        return []
+    if not isinstance(section, dict):
+        return [Fault(origin, key, f"wanted a mapping, got {section!r}")]
+    faults = [
+        Fault(origin, f"{key}.{name}", "names are lower-case letters, digits, '-' and '_'")
+        for name in section
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", str(name))
+    ]
+    for name, values in section.items():
+        faults += _shape_faults(origin, f"{key}.{name}", values, allowed)
+    return faults

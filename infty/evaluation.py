@@ -1,0 +1,48 @@
+"""Totals over a split, divided once at the end."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from infty.model.decoder import Decoder
+from infty.model.unroll import unroll
+from infty.protocols import UNSCORED, Batch
+
+PROTOCOLS = {"sort": "sort-accuracy-v1"}  # by kind of task; teacher-forced, all V targets of every sequence scored
+
+
+@dataclass(frozen=True)
+class Totals:
+    """nats: summed cross-entropy. scored: targets. correct: those that were the most likely symbol.
+
+    Means of means would weigh a smaller last batch wrongly; totals add up whatever the batches are.
+    """
+
+    nats: float = 0.0
+    scored: int = 0
+    correct: int = 0
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(self.nats + other.nats, self.scored + other.scored, self.correct + other.correct)
+
+    def metrics(self, split: str) -> dict[str, float]:
+        """`<split>/loss` in nats a target, and `<split>/accuracy` from 0 to 1."""
+        return {f"{split}/loss": self.nats / self.scored, f"{split}/accuracy": self.correct / self.scored}
+
+
+@torch.no_grad()
+def evaluate(model: Decoder, batches: Iterable[Batch]) -> Totals:
+    """Run the model in evaluation mode over all batches and restore its mode. Touches no other state."""
+    training = model.training
+    model.eval()
+    total = Totals()
+    for batch in batches:
+        for output, targets in unroll(model, batch):
+            losses = F.cross_entropy(output.logits.mT, targets, ignore_index=UNSCORED, reduction="none")
+            scored = targets != UNSCORED
+            correct = (output.logits.argmax(-1) == targets) & scored
+            total += Totals(losses.double().sum().item(), int(scored.sum()), int(correct.sum()))
+    model.train(training)
+    return total

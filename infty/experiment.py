@@ -1,0 +1,163 @@
+"""One frozen, checked Experiment from a YAML cell, and the task and model it describes."""
+
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from infty.definition import Cell, Definition, Fault, Values, nearest, overlay, parse_override, refuse
+from infty.model.decoder import Decoder, DecoderConfig
+from infty.tasks.sort import SortConfig, SortTask, nearest_lengths
+from infty.training.loop import TrainingConfig
+
+WANTED = {
+    "int_type": "wanted an integer",
+    "int_from_float": "wanted an integer",
+    "float_type": "wanted a number",
+    "bool_type": "wanted true or false",
+    "string_type": "wanted text",
+    "tuple_type": "wanted a list",
+    "model_type": "wanted a mapping",
+    "model_attributes_type": "wanted a mapping",
+    "dict_type": "wanted a mapping",
+}
+
+
+class Experiment(BaseModel):
+    """The science of one cell: what is learnt, by what, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    task: SortConfig
+    model: DecoderConfig
+    training: TrainingConfig
+
+
+@dataclass(frozen=True)
+class ResolvedCell:
+    """A cell with its checked values. origins: which layer each key came from; absent keys are defaults."""
+
+    cell: Cell
+    experiment: Experiment
+    origins: dict[tuple[str, ...], str]
+    overrides: tuple[str, ...] = ()
+
+    def config(self) -> Values:
+        """What `config.yaml` of the run folder holds: everything that the result depends on."""
+        c = self.cell
+        place = {"experiment": c.experiment, "scale": c.scale, "model": c.model, "case": c.case, "seed": c.seed}
+        return {"cell": place, **self.experiment.model_dump(mode="json")}
+
+    def command(self) -> str:
+        """What trains this very cell."""
+        return self.cell.command(overrides=self.overrides)
+
+
+def resolve(definition: Definition, cell: Cell, overrides: typing.Sequence[str] = ()) -> ResolvedCell:
+    """The cell's values, overlaid and checked; UsageError with every fault at once."""
+    definition.check_names(cell.scale, cell.model, cell.case)
+    parsed = [parse_override(text) for text in overrides]
+    layers = definition.layers(cell) + [("--set", values) for values, fault in parsed if fault is None]
+    faults = definition.faults + [fault for _, fault in parsed if fault is not None]
+    values, origins = overlay(layers)
+    experiment = None
+    try:
+        experiment = Experiment.model_validate(values)
+    except ValidationError as error:
+        faults += [_fault(detail, values, origins, definition.path.name) for detail in error.errors()]
+    else:
+        faults += _length_faults(experiment, origins)
+    refuse(faults)
+    assert experiment is not None
+    return ResolvedCell(cell, experiment, origins, tuple(overrides))
+
+
+def build_task(experiment: Experiment) -> SortTask:
+    """The source of sequences."""
+    return SortTask(experiment.task)
+
+
+def build_model(experiment: Experiment, vocab_size: int, seed: int) -> Decoder:
+    """The model with its initial weights, which `seed` decides."""
+    torch.manual_seed(seed)
+    return Decoder(experiment.model, vocab_size)
+
+
+def _length_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
+    task, segment = experiment.task, experiment.model.segment_length
+    fitting = nearest_lengths(task.length, task.vocabulary, segment)
+    if fitting == [task.length]:
+        return []
+    origin = _origin(origins, ("task", "length"), "")
+    if not fitting:
+        return [Fault(origin, "model.segment_length", f"{segment} is too short for the {task.vocabulary} targets")]
+    return [
+        Fault(
+            origin,
+            "task.length",
+            f"at {task.length} the separator and the {task.vocabulary} targets would straddle two segments of "
+            f"{segment}; the nearest that work: {' and '.join(map(str, fitting))}",
+        )
+    ]
+
+
+def _fault(detail: Any, values: Values, origins: dict[tuple[str, ...], str], default: str) -> Fault:
+    """One of pydantic's errors in the words of the file."""
+    path = _key_path(detail["loc"], values)
+    kind, context, given = detail["type"], detail.get("ctx", {}), detail["input"]
+    if kind == "extra_forbidden":
+        message = f"unknown key; {nearest(path[-1], _fields_at(path[:-1], values))}"
+    elif kind == "missing":
+        message = "is missing"
+    elif kind == "union_tag_invalid":
+        message = f"wanted kind: {context['expected_tags']}, got {context['tag']!r}"
+        path = (*path, "kind")
+    elif kind == "union_tag_not_found":
+        message = "its kind is missing"
+    elif kind == "value_error":
+        message = str(context["error"])
+    elif kind in WANTED:
+        message = f"{WANTED[kind]}, got {given!r}"
+    else:
+        message = f"{detail['msg'][0].lower()}{detail['msg'][1:].replace('input ', '')}, got {given!r}"
+    return Fault(_origin(origins, path, default), ".".join(map(str, path)), message)
+
+
+def _key_path(location: tuple[Any, ...], values: Values) -> tuple[str, ...]:
+    """pydantic's location without the tags that it adds for the chosen kind of a union."""
+    path: list[str] = []
+    here: Any = values
+    for part in location:
+        if isinstance(here, dict) and part not in here and here.get("kind") == part:
+            continue
+        path.append(str(part))
+        here = here.get(part) if isinstance(here, dict) else None
+    return tuple(path)
+
+
+def _fields_at(path: tuple[str, ...], values: Values) -> list[str]:
+    """Keys that are allowed in the mapping at `path`."""
+    config: Any = Experiment
+    here: Any = values
+    for part in path:
+        here = here.get(part) if isinstance(here, dict) else None
+        choices = _config_classes(config.model_fields[part].annotation)
+        kind = here.get("kind") if isinstance(here, dict) else None
+        config = next((c for c in choices if "kind" in c.model_fields and c.model_fields["kind"].default == kind), choices[0])
+    return list(config.model_fields)
+
+
+def _config_classes(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for inner in typing.get_args(annotation) for found in _config_classes(inner)]
+
+
+def _origin(origins: dict[tuple[str, ...], str], path: tuple[str, ...], default: str) -> str:
+    """The layer that set `path`, or what lies in it, or the nearest mapping around it."""
+    for end in range(len(path), 0, -1):
+        if path[:end] in origins:
+            return origins[path[:end]]
+    return default

@@ -1,0 +1,52 @@
+"""ψ(t): the Gaussian basis functions a signal is made of (section 3.1)."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from infty.memory.exact import ExactBuffers
+
+
+def normal_density(
+    x: Float[Tensor, "*shape"], mean: Float[Tensor, "*#shape"], variance: Float[Tensor, "*#shape"]
+) -> Float[Tensor, "*shape"]:
+    """N(x; mean, variance), the normalised Gaussian density."""
+    return torch.exp(-0.5 * (x - mean).square() / variance) / torch.sqrt(2 * math.pi * variance)
+
+
+class GaussianBasis(ExactBuffers):
+    """ψ_j(t) = N(t; μ̃_j, σ̃_j²) with centres μ̃ spaced evenly on [0, 1], each carrying every width σ̃.
+
+    The order is centre-major: with two widths j = 2·centre + width. Raises ValueError where
+    `num_basis` is not a multiple of the number of widths.
+    """
+
+    centers: Float[Tensor, " centers"]
+    widths: Float[Tensor, " widths"]
+
+    def __init__(self, num_basis: int, widths: tuple[float, ...]) -> None:
+        super().__init__()
+        if num_basis % len(widths):
+            raise ValueError(f"num_basis = {num_basis} is not a multiple of the {len(widths)} widths")
+        exact = {"dtype": torch.float64, "device": "cpu"}
+        self.register_exact("centers", torch.linspace(0, 1, num_basis // len(widths), **exact))
+        self.register_exact("widths", torch.tensor(widths, **exact))
+
+    def evaluate(self, positions: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n basis"]:
+        """ψ(t) at each position t."""
+        return self.expectation(positions, torch.zeros_like(positions))
+
+    def expectation(
+        self, mean: Float[Tensor, "*batch query"], variance: Float[Tensor, "*batch query"]
+    ) -> Float[Tensor, "*batch query basis"]:
+        """E_{t ~ N(μ, σ²)}[ψ_j(t)] = N(μ; μ̃_j, σ² + σ̃_j²), in closed form (section 3.1).
+
+        A query has only as many distinct variances as there are widths, so logarithms, roots and
+        quotients are taken once a width; one exponential a basis function remains.
+        """
+        total = variance[..., None] + self.widths.square()  # ... query widths
+        distance = (mean[..., None] - self.centers).square()  # ... query centers
+        exponent = distance[..., :, None] * (-0.5 / total)[..., None, :]
+        return (exponent - 0.5 * torch.log(2 * math.pi * total)[..., None, :]).exp().flatten(-2)

@@ -1,0 +1,81 @@
+"""Compressive memory (Rae et al. 2019): what leaves the short-term memory, at a lower rate, first in first out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Hidden = Float[Tensor, "batch length hidden"]
+Slots = Float[Tensor, "batch slots hidden"]
+
+
+class CompressiveMemoryConfig(BaseModel):
+    """Sizes of one compressive memory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: Literal["compressive"] = "compressive"
+    hidden_size: int = Field(gt=0, description="E")
+    num_slots: int = Field(gt=0, description="compressed vectors kept")
+    compression_rate: int = Field(gt=0, description="c, vectors that become one slot")
+    reconstruction_weight: float = Field(1.0, ge=0, description="weight of the attention-reconstruction loss")
+
+    @property
+    def slots(self) -> int:
+        """Vectors kept of the past, to compare memories of other kinds by."""
+        return self.num_slots
+
+    @property
+    def auxiliary_weights(self) -> dict[str, float]:
+        """Named losses of this memory and their weights."""
+        return {"reconstruction": self.reconstruction_weight}
+
+
+@dataclass(frozen=True)
+class CompressedState:
+    """Compressed vectors, oldest first; as many as there are so far, at most `num_slots`."""
+
+    slots: Slots
+
+    def detach(self) -> "CompressedState":
+        """The state to keep: no gradient flows into earlier segments."""
+        return CompressedState(self.slots.detach())
+
+
+class CompressiveMemory(nn.Module):
+    """Compression by a 1-D convolution with kernel = stride = c."""
+
+    def __init__(self, config: CompressiveMemoryConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config.compression_rate
+        self.compress = nn.Conv1d(config.hidden_size, config.hidden_size, kernel_size=c, stride=c)
+
+    def initial_state(self, batch: int) -> CompressedState:
+        """An empty memory for `batch` streams."""
+        return CompressedState(self.compress.weight.new_zeros(batch, 0, self.config.hidden_size))
+
+    def compressed(self, evicted: Hidden) -> Slots:
+        """⌈length / c⌉ slots; where c does not divide the length, the oldest window begins with zeros."""
+        missing = -evicted.shape[1] % self.config.compression_rate
+        return self.compress(F.pad(evicted, (0, 0, missing, 0)).mT).mT
+
+    def update(self, state: CompressedState, slots: Slots) -> CompressedState:
+        """Append new slots and drop the oldest beyond `num_slots`."""
+        return CompressedState(torch.cat([state.slots, slots], 1)[:, -self.config.num_slots :])
+
+
+def reconstruction_loss(
+    attend: Callable[[Hidden], Hidden], evicted: Hidden, slots: Slots
+) -> Float[Tensor, ""]:
+    """Mean squared difference between what attention reads from the evicted vectors and from their slots.
+
+    `attend` maps the vectors to look at to what a segment reads from them; its own parameters and
+    queries must be constants, so that this loss trains the compressor only.
+    """
+    return F.mse_loss(attend(slots), attend(evicted).detach())

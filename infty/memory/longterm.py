@@ -1,0 +1,193 @@
+"""The ∞-former's long-term memory: an unbounded past in N coefficients (sections 3.1 to 3.3)."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from infty.memory.attention import AttentionDensity
+from infty.memory.basis import GaussianBasis
+from infty.memory.exact import ExactBuffers
+from infty.memory.signal import evaluate_signal, make_operators
+from infty.memory.sticky import StickyConfig, attention_histogram, sample_histogram, uniform_draws
+
+Hidden = Float[Tensor, "batch length hidden"]
+Queries = Float[Tensor, "batch query hidden"]
+
+
+class LongTermMemoryConfig(BaseModel):
+    """Sizes and constants of one long-term memory. Units: positions and widths are shares of the interval [0, 1]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: Literal["long_term"] = "long_term"
+    hidden_size: int = Field(gt=0, description="E")
+    num_heads: int = Field(gt=0, description="H")
+    segment_length: int = Field(gt=0, description="L, vectors taken in by one update")
+    num_basis: int = Field(gt=0, description="basis functions N (section 3.1)")
+    num_samples: int = Field(gt=0, description="samples M of the old signal in a refit (section 3.3)")
+    contraction: float = Field(0.75, gt=0, lt=1, description="τ, what the past is contracted to (section 3.3)")
+    widths: tuple[float, ...] = Field((0.01, 0.05), strict=False, min_length=1, description="σ̃, of each centre (section 4)")
+    ridge_penalty: float = Field(1.0, gt=0, description="λ of the ridge regression (section 3.1)")
+    prior_std: float = Field(0.05, gt=0, description="σ0 of the KL regulariser (section 3.2)")
+    prior_mean: float | None = Field(None, description="μ0; null: each density's own mean; -1: the released GPT-2 code")
+    kl_weight: float = Field(1e-6, ge=0, description="λ_KL (section 3.2)")
+    variance_floor: float = Field(1e-6, gt=0, description="least σ² of an attention density")
+    sticky: StickyConfig | None = Field(None, description="sticky sampling (section 3.3); null: fixed points i/M")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "LongTermMemoryConfig":
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        if self.num_basis % len(self.widths):
+            raise ValueError(f"num_basis {self.num_basis} is not a multiple of the {len(self.widths)} widths")
+        if min(self.widths) <= 0:
+            raise ValueError("widths must be above 0")
+        return self
+
+    @property
+    def slots(self) -> int:
+        """Vectors kept of the past, to compare memories of other kinds by."""
+        return self.num_basis
+
+    @property
+    def auxiliary_weights(self) -> dict[str, float]:
+        """Named losses of this memory and their weights."""
+        return {"kl": self.kl_weight}
+
+
+@dataclass(frozen=True)
+class LongTermState:
+    """What one memory knows of a batch of streams. An empty memory is the zero signal.
+
+    histogram: attention paid by the last segment, for sticky sampling; even until something was read.
+    seeds:     identity of each stream, from which its sampling points are drawn.
+    """
+
+    coefficients: Float[Tensor, "batch basis hidden"]
+    updates: Int[Tensor, " batch"]
+    histogram: Float[Tensor, "batch bins"]
+    seeds: Int[Tensor, " batch"]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no stream has written to its memory yet."""
+        return not self.updates.any()
+
+    def detach(self) -> "LongTermState":
+        """The state to keep: no gradient flows into earlier segments."""
+        return replace(self, coefficients=self.coefficients.detach(), histogram=self.histogram.detach())
+
+    def reset(self, rows: Bool[Tensor, " batch"]) -> "LongTermState":
+        """Forget everything in the marked rows: a new document begins there."""
+        return LongTermState(
+            coefficients=self.coefficients.masked_fill(rows[:, None, None], 0),
+            updates=self.updates.masked_fill(rows, 0),
+            histogram=self.histogram.masked_fill(rows[:, None], 1 / self.histogram.shape[1]),
+            seeds=self.seeds,
+        )
+
+
+class LongTermMemory(ExactBuffers):
+    """A layer's memory of everything that has left its short-term memory, in O(N) space.
+
+    Each segment: `update` with the hidden states that left, `attend` with the layer's own queries, and
+    `observe` where they looked. State goes in and comes out; the module holds parameters only.
+    """
+
+    first: Float[Tensor, "basis length"]
+    contract: Float[Tensor, "basis samples"]
+    append: Float[Tensor, "basis length"]
+    carry: Float[Tensor, "basis basis"]
+
+    def __init__(self, config: LongTermMemoryConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.basis = GaussianBasis(c.num_basis, c.widths)
+        operators = make_operators(
+            c.num_basis, c.widths, c.segment_length, c.num_samples, c.contraction, c.ridge_penalty
+        )
+        for name, value in vars(operators).items():
+            self.register_exact(name, value)
+        self.gate = nn.Conv1d(c.hidden_size, c.hidden_size, kernel_size=3, padding=1)
+        self.key = nn.Linear(c.hidden_size, c.hidden_size, bias=False)
+        self.value = nn.Linear(c.hidden_size, c.hidden_size, bias=False)
+        self.output = nn.Linear(c.hidden_size, c.hidden_size, bias=False)
+        self.mean = nn.Linear(c.num_basis, 1, bias=False)
+        self.variance = nn.Linear(c.num_basis, 1, bias=False)
+
+    def initial_state(self, batch: int, seeds: Int[Tensor, " batch"] | None = None) -> LongTermState:
+        """An empty memory for `batch` streams; `seeds` (default 0, 1, …) name them for sticky sampling."""
+        like = self.key.weight
+        bins = self.config.sticky.num_bins if self.config.sticky else 0
+        return LongTermState(
+            coefficients=like.new_zeros(batch, self.config.num_basis, self.config.hidden_size),
+            updates=torch.zeros(batch, dtype=torch.int64, device=like.device),
+            histogram=like.new_full((batch, bins), 1 / max(bins, 1)),
+            seeds=(torch.arange(batch) if seeds is None else seeds).to(like.device),
+        )
+
+    def smooth(self, x: Hidden) -> Hidden:
+        """x̃ = sigmoid(Conv1d(x)) ⊙ x: a gate over each vector and its two neighbours."""
+        return torch.sigmoid(self.gate(x.mT)).mT * x
+
+    def update(self, state: LongTermState, evicted: Hidden) -> LongTermState:
+        """Contract the past, append what left the short-term memory, and refit (section 3.3).
+
+        B ← A B + C x̃ with fixed sample points; a stream's first update is the plain fit of x̃. `evicted`
+        holds exactly `segment_length` vectors a row. Gradient reaches the gate; the old B is as given.
+        """
+        if evicted.shape[1] != self.config.segment_length:
+            raise ValueError(f"an update takes {self.config.segment_length} vectors a stream, not {evicted.shape[1]}")
+        smoothed = self.smooth(evicted)
+        fresh = state.updates == 0
+        if fresh.all():
+            coefficients = self.first @ smoothed
+        else:
+            coefficients = self.contracted(state) + self.append @ smoothed
+            if fresh.any():
+                coefficients = torch.where(fresh[:, None, None], self.first @ smoothed, coefficients)
+        return replace(state, coefficients=coefficients, updates=state.updates + 1)
+
+    def contracted(self, state: LongTermState) -> Float[Tensor, "batch basis hidden"]:
+        """The past's part of the new coefficients: A B, or with sticky sampling G_old Ψ(s)ᵀ B."""
+        if self.config.sticky is None:
+            return self.carry @ state.coefficients
+        samples = evaluate_signal(state.coefficients, self.basis.evaluate(self.sticky_positions(state)))
+        return self.contract @ samples
+
+    def sticky_positions(self, state: LongTermState) -> Float[Tensor, "batch samples"]:
+        """M locations drawn from the attention that the previous segment paid, in ascending order."""
+        assert self.config.sticky is not None
+        draws = uniform_draws(state.seeds, state.updates, self.config.num_samples)
+        return sample_histogram(state.histogram, draws.to(state.histogram.device), self.config.sticky.within_bin)
+
+    def attend(self, queries: Queries, state: LongTermState) -> tuple[Queries, AttentionDensity]:
+        """Read the signal with the layer's queries (before any position bias): context and density.
+
+        K = B W_K, V = B W_V; μ and σ² come from w·(K q)/√d; context z_h = V_hᵀ E_p[ψ], projected by W_O.
+        w·(K q) = ((w B) W_K)·q, so two vectors a head replace the N scores of a query.
+        """
+        heads, head_size = self.config.num_heads, self.config.hidden_size // self.config.num_heads
+        q = queries.unflatten(-1, (heads, head_size)).transpose(1, 2)  # b h q d
+        both = torch.cat([self.mean.weight, self.variance.weight])  # 2 n
+        summaries = self.key(both @ state.coefficients).unflatten(-1, (heads, head_size))  # b 2 h d
+        scores = q @ summaries.permute(0, 2, 3, 1) / head_size**0.5  # b h q 2
+        density = AttentionDensity.from_scores(scores[..., 0], scores[..., 1], self.config.variance_floor)
+        values = self.value(state.coefficients).unflatten(-1, (heads, head_size)).transpose(1, 2)  # b h n d
+        context = self.basis.expectation(density.mean, density.variance) @ values  # b h q d
+        return self.output(context.transpose(1, 2).flatten(-2)), density
+
+    def observe(self, state: LongTermState, density: AttentionDensity) -> LongTermState:
+        """Keep where this segment looked, for the next sticky update. Without sticky sampling: no change."""
+        if self.config.sticky is None:
+            return state
+        return replace(state, histogram=attention_histogram(density.detach(), self.config.sticky.num_bins))
+
+    def kl(self, density: AttentionDensity, state: LongTermState) -> Float[Tensor, ""]:
+        """The KL regulariser of this layer, in nats: mean over heads, queries and the streams with a memory."""
+        divergence = density.kl_to_prior(self.config.prior_std, self.config.prior_mean)
+        return divergence[state.updates > 0].mean()

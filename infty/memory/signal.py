@@ -1,0 +1,101 @@
+"""X̄(t) = Bᵀψ(t): a signal of fixed size fitted to vectors at positions in [0, 1] (section 3.1).
+
+Everything here depends on positions alone, is made once, and is made in float64: the fit's matrix has
+a condition number of 10⁶ and more, too much for float32.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from infty.memory.basis import GaussianBasis
+
+Positions = Float[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a fit sees targets (`inside`), and where it sees zeros beyond both ends of [0, 1] (`margin`)."""
+
+    inside: Positions
+    margin: Positions
+
+
+def first_grid(length: int) -> Grid:
+    """Positions of the first fit: t_i = (i − ½)/L, and L/2 cells of the same width beyond each end."""
+    cells = (torch.arange(length, dtype=torch.float64) + 0.5) / length
+    beyond = cells[: length // 2]
+    return Grid(cells, torch.cat([-beyond, 1 + beyond]))
+
+
+def sample_grid(num_samples: int) -> Positions:
+    """Fixed points s_i = i/M at which the old signal is read before it is contracted."""
+    return torch.arange(1, num_samples + 1, dtype=torch.float64) / num_samples
+
+
+def refit_grid(num_samples: int, length: int, contraction: float) -> Grid:
+    """Positions of a refit (section 3.3): M old samples in (0, τ], L new vectors in (τ, 1].
+
+    The margin are the points outside [0, 1] of an even grid of 2(L + M) points over [−½, 1½], moved
+    inwards by 1/(2L + M) at both ends.
+    """
+    old = contraction * sample_grid(num_samples)
+    new = contraction + (1 - contraction) * sample_grid(length)
+    shift = 1 / (2 * length + num_samples)
+    around = torch.linspace(-0.5 + shift, 1.5 - shift, 2 * (length + num_samples), dtype=torch.float64)
+    return Grid(torch.cat([old, new]), around[(around < 0) | (around > 1)])
+
+
+def design_matrix(basis: GaussianBasis, positions: Positions) -> Float[Tensor, "basis n"]:
+    """F = [ψ(t_1) … ψ(t_n)]."""
+    return basis.evaluate(positions).T
+
+
+def ridge_operator(basis: GaussianBasis, grid: Grid, penalty: float) -> Float[Tensor, "basis n"]:
+    """G = (F Fᵀ + λI)⁻¹ F, so that B = G X is the ridge regression of X at `grid.inside`.
+
+    Targets in the margin are zero: their columns of F count in F Fᵀ and drop out of G X.
+    """
+    inside, margin = design_matrix(basis, grid.inside), design_matrix(basis, grid.margin)
+    gram = inside @ inside.T + margin @ margin.T + penalty * torch.eye(len(inside), dtype=inside.dtype)
+    return torch.cholesky_solve(inside, torch.linalg.cholesky(gram))
+
+
+def evaluate_signal(
+    coefficients: Float[Tensor, "*batch basis hidden"], values: Float[Tensor, "*#batch n basis"]
+) -> Float[Tensor, "*batch n hidden"]:
+    """X̄(t) = Bᵀψ(t) at the positions whose basis values ψ(t) are given."""
+    return values @ coefficients
+
+
+@dataclass(frozen=True)
+class Operators:
+    """The fixed linear maps of a memory, in float64.
+
+    first:    B = first · x̃, the first fit.
+    contract: what the refit makes of the old samples, the first M columns of its G.
+    append:   C, what it makes of the L new vectors, the other columns.
+    carry:    A = contract · Ψ(s) at the fixed points s: old coefficients to new ones.
+    """
+
+    first: Float[Tensor, "basis length"]
+    contract: Float[Tensor, "basis samples"]
+    append: Float[Tensor, "basis length"]
+    carry: Float[Tensor, "basis basis"]
+
+
+@lru_cache(maxsize=8)
+def make_operators(
+    num_basis: int, widths: tuple[float, ...], length: int, num_samples: int, contraction: float, penalty: float
+) -> Operators:
+    """Solve both fits of a memory. The layers of a model share one geometry, so one solution is kept."""
+    with torch.device("cpu"):
+        basis = GaussianBasis(num_basis, widths).double()
+        first = ridge_operator(basis, first_grid(length), penalty)
+        refit = ridge_operator(basis, refit_grid(num_samples, length, contraction), penalty)
+        contract, append = refit.split([num_samples, length], dim=1)
+        carry = contract @ basis.evaluate(sample_grid(num_samples))
+    return Operators(first, contract, append, carry)

@@ -1,0 +1,72 @@
+"""Sticky memories: what was attended to keeps more room when the past is contracted (section 3.3).
+
+Randomness is a pure function of numbers in the memory's state, so a stream draws the same locations
+whatever batch it is in, and a resumed run draws what the uninterrupted one would have.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from infty.memory.attention import AttentionDensity
+
+Histogram = Float[Tensor, "batch bins"]
+
+
+class StickyConfig(BaseModel):
+    """Where the old signal is sampled: in proportion to the attention that the previous segment paid."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    num_bins: int = Field(128, gt=0, description="histogram bins D (section 3.3)")
+    within_bin: Literal["uniform", "left"] = Field(
+        "uniform", description="place of a sample in its bin; 'left' is the released code's"
+    )
+
+
+def attention_histogram(density: AttentionDensity, num_bins: int) -> Histogram:
+    """Share of attention in each of D equal bins of [0, 1], summed over heads and queries; rows sum to 1.
+
+    A bin's mass is a difference of the normal CDF at its edges; what falls outside [0, 1] is left out.
+    """
+    edges = torch.linspace(0, 1, num_bins + 1, dtype=density.mean.dtype, device=density.mean.device)
+    standardised = (edges - density.mean[..., None]) * density.variance.rsqrt()[..., None]
+    mass = torch.special.ndtr(standardised).sum(dim=(1, 2)).diff()  # batch bins
+    return mass / mass.sum(-1, keepdim=True)
+
+
+def uniform_draws(seeds: Int[Tensor, " batch"], updates: Int[Tensor, " batch"], count: int) -> Float[Tensor, "batch n"]:
+    """`count` numbers in [0, 1) for each row, float64, decided by the row's seed and its number of updates."""
+    rows = [torch.Generator().manual_seed(_mix(s, u)) for s, u in zip(seeds.tolist(), updates.tolist(), strict=True)]
+    return torch.stack([torch.rand(count, generator=row, dtype=torch.float64) for row in rows])
+
+
+def sample_histogram(
+    histogram: Histogram, draws: Float[Tensor, "batch n"], within_bin: Literal["uniform", "left"]
+) -> Float[Tensor, "batch n"]:
+    """Locations in [0, 1] that follow the histogram, in ascending order: its inverse CDF at sorted draws.
+
+    Departure: the released code puts every sample at the left edge of its bin (`within_bin = "left"`),
+    so that many coincide; by default a sample is uniform in its bin.
+    """
+    mass = histogram.double()
+    upper = mass.cumsum(-1)
+    heights = draws.to(mass).sort(-1).values * upper[:, -1:]
+    bins = torch.searchsorted(upper, heights, right=True).clamp(max=mass.shape[-1] - 1)
+    if within_bin == "left":
+        offset = torch.zeros_like(heights)
+    else:
+        chosen = mass.gather(-1, bins)
+        offset = ((heights - (upper.gather(-1, bins) - chosen)) / chosen).clamp(0, 1)
+    return ((bins + offset) / mass.shape[-1]).to(histogram.dtype)
+
+
+def _mix(seed: int, update: int) -> int:
+    """One well-spread 64-bit number of two (the finaliser of splitmix64), so that near seeds draw unalike."""
+    x = (seed * 0x9E3779B97F4A7C15 + update * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) % 2**64
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) % 2**64
+    return x ^ (x >> 31)

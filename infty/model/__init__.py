@@ -1,0 +1,1 @@
+"""Decoders with one seat for a memory."""

@@ -1,0 +1,92 @@
+"""What `infty list` and `infty show` say."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from rich.table import Table
+
+from infty.catalog import experiment_files, open_experiment
+from infty.runs import RunFolder
+from infty.settings import Settings
+
+if TYPE_CHECKING:
+    from infty.experiment import ResolvedCell
+
+
+def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
+    """Every cell × seed of every experiment that has the scale: its state, accuracy and next command."""
+    rows = []
+    for name in experiment_files(settings.experiments):
+        definition = open_experiment(name, settings.experiments)
+        if scale not in definition.names("scales"):
+            continue
+        for cell in definition.cells(scale):
+            run = RunFolder(settings.runs / cell.folder)
+            state = run.state()
+            metrics = run.result()["metrics"] if state == "done" else {}
+            command = None if state in ("done", "running") else cell.command()
+            place = {"experiment": name, "case": cell.case, "model": cell.model, "seed": cell.seed}
+            rows.append({**place, "state": state, "metrics": metrics, "next": command})
+    return rows
+
+
+def overview_tables(rows: list[dict[str, Any]], scale: str) -> list[Table]:
+    """One table an experiment: a row a model, a column a case, the states of its seeds in each."""
+    tables = []
+    for name in dict.fromkeys(row["experiment"] for row in rows):
+        own = [row for row in rows if row["experiment"] == name]
+        cases = list(dict.fromkeys(row["case"] for row in own))
+        missing = next((row["next"] for row in own if row["next"]), None)
+        table = Table(title=f"{name}, {scale}", caption=f"next: {missing}" if missing else "complete")
+        for heading in ("model", *cases):
+            table.add_column(heading)
+        for model in dict.fromkeys(row["model"] for row in own):
+            cells = [[row for row in own if (row["model"], row["case"]) == (model, case)] for case in cases]
+            table.add_row(model, *(_states(cell) for cell in cells))
+        tables.append(table)
+    return tables
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One value of a resolved configuration: its key, where it comes from, and what it is."""
+
+    key: str
+    value: Any
+    origin: str
+    meaning: str
+
+
+def explain(resolved: "ResolvedCell") -> list[Explanation]:
+    """Every value of a cell, in the order of its configuration."""
+    return list(_explain(resolved.experiment, (), resolved.origins))
+
+
+def explanation_table(resolved: "ResolvedCell") -> Table:
+    """`explain` for the screen."""
+    table = Table(title=resolved.cell.command("show"))
+    for heading in ("key", "value", "from", "what it is, and where in the paper"):
+        table.add_column(heading, overflow="fold")
+    for line in explain(resolved):
+        table.add_row(line.key, str(line.value), line.origin, line.meaning)
+    return table
+
+
+def _explain(config: BaseModel, path: tuple[str, ...], origins: dict[tuple[str, ...], str]) -> Any:
+    for name, field in type(config).model_fields.items():
+        value, here = getattr(config, name), (*path, name)
+        if isinstance(value, BaseModel):
+            yield from _explain(value, here, origins)
+        else:
+            origin = origins.get(here) or ("default" if not field.is_required() else f"model.{name}")
+            yield Explanation(".".join(here), value, origin, field.description or "")
+
+
+def _states(cell: list[dict[str, Any]]) -> str:
+    """`2 of 3 done, 54.1 %`, or the states that are not done."""
+    done = [row for row in cell if row["state"] == "done"]
+    others = [f"{row['state']} (seed {row['seed']})" for row in cell if row["state"] not in ("done", "missing")]
+    figures = [row["metrics"]["test/accuracy"] for row in done if "test/accuracy" in row["metrics"]]
+    mean = f", {100 * sum(figures) / len(figures):.1f} %" if figures else ""
+    return ", ".join([f"{len(done)} of {len(cell)} done{mean}", *others])

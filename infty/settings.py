@@ -1,0 +1,107 @@
+"""This machine: folders, device, threads, W&B. Never a number that alters a result."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from infty.definition import Fault, nearest, refuse
+from infty.errors import UsageError
+
+
+class Settings(BaseSettings):
+    """Default < nearest infty.toml up the tree < INFTY_* environment < option."""
+
+    model_config = SettingsConfigDict(env_prefix="INFTY_", extra="forbid", frozen=True)
+
+    runs: Path = Field(description="folder of the run folders")
+    data: Path = Field(description="folder of the corpora")
+    experiments: Path = Field(description="folder of your own experiment files")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    threads: int | None = Field(None, gt=0, description="CPU threads; by default as many as torch chooses")
+    wandb: Literal["offline", "online", "disabled"] = Field("offline", description="W&B mode; WANDB_MODE wins")
+    wandb_project: str = Field("infty", description="W&B project")
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise ValueError("wanted auto, cpu, cuda or cuda:N")
+        return device
+
+    @property
+    def report(self) -> Path:
+        """Where `infty report` writes: beside the runs."""
+        return self.runs.parent / "report"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options, then environment, then the file."""
+        return init_settings, env_settings, _TomlSource(settings_cls), _DefaultFolders(settings_cls)
+
+
+class _TomlSource(TomlConfigSettingsSource):
+    """The nearest infty.toml; its relative folders are relative to it, not to the working directory."""
+
+    def __init__(self, settings_cls: type[BaseSettings]) -> None:
+        self.found = find_toml()
+        super().__init__(settings_cls, toml_file=self.found or Path())
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        if self.found is not None:
+            for key in ("runs", "data", "experiments"):
+                if isinstance(values.get(key), str):
+                    values[key] = self.found.parent / Path(values[key]).expanduser()
+        return values
+
+
+class _DefaultFolders(PydanticBaseSettingsSource):
+    """data/runs, data and experiments beside the nearest infty.toml, else below the working directory."""
+
+    def __call__(self) -> dict[str, Any]:
+        toml = find_toml()
+        root = toml.parent if toml else Path.cwd()
+        return {
+            "runs": root / "data" / "runs" if toml else root / "runs",
+            "data": root / "data",
+            "experiments": root / "experiments",
+        }
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Not used: all values come at once."""
+        return None, field_name, False
+
+
+def find_toml() -> Path | None:
+    """The nearest infty.toml from the working directory upwards."""
+    here = Path.cwd()
+    return next((path for folder in (here, *here.parents) if (path := folder / "infty.toml").is_file()), None)
+
+
+def load_settings(**options: Any) -> Settings:
+    """Settings of this machine; `None` options count as not given. UsageError with every fault."""
+    try:
+        return Settings(**{key: value for key, value in options.items() if value is not None})
+    except ValidationError as error:
+        refuse([_fault(detail) for detail in error.errors()])
+        raise
+    except ValueError as fault:  # tomllib's
+        raise UsageError(f"infty.toml: {fault}") from None
+
+
+def _fault(detail: Any) -> Fault:
+    key = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return Fault("infty.toml", key, f"unknown key; {nearest(key, Settings.model_fields)}")
+    message = detail["msg"].removeprefix("Value error, ")
+    return Fault("settings", key, f"{message}, got {detail['input']!r} (infty.toml, INFTY_{key.upper()} or option)")

@@ -1,0 +1,149 @@
+"""Sorting symbols by how often they came, while their frequencies drift (section 4.1).
+
+Sequence, separator and the answer's first V − 1 symbols go in; the V symbols of the answer are scored
+(here V = 3, length = 8):
+
+    tokens   c a a c b a a b  SEP  a  c
+    targets  · · · · · · · ·   a   c  b
+
+a comes four times, b and c twice each; c came first, so c is before b. Early tokens follow one
+distribution, late ones another, so the last few tokens alone give the wrong order.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt64
+from numpy import ndarray
+from pydantic import BaseModel, ConfigDict, Field
+
+from infty.protocols import UNSCORED, Batch
+
+# A sequence is decided by one integer seed; the splits take theirs from disjoint ranges.
+FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
+LOW = np.uint64(2**32 - 1)
+
+
+class SortConfig(BaseModel):
+    """Sizes of the sorting task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: Literal["sort"] = "sort"
+    vocabulary: int = Field(gt=1, description="symbols V to sort (section 4.1: 20)")
+    length: int = Field(gt=0, description="symbols in a sequence (section 4.1: 4,000, 8,000, 16,000)")
+    train_sequences: int = Field(gt=0, le=2**40, description="different sequences to train on (8,000)")
+    validation_sequences: int = Field(gt=0, le=2**40, description="800")
+    test_sequences: int = Field(gt=0, le=2**40, description="800")
+
+
+def nearest_lengths(length: int, vocabulary: int, segment_length: int) -> list[int]:
+    """The lengths at and around `length` whose V targets fall into one segment: `[length]` itself if it does.
+
+    Otherwise the next below (if there is one) and above; none where a segment is too short for the targets.
+    """
+    if vocabulary > segment_length:
+        return []
+    start, room = length % segment_length, segment_length - vocabulary
+    if start <= room:
+        return [length]
+    return [n for n in (length - start + room, length - start + segment_length) if n > 0]
+
+
+def make_sequences(
+    seeds: Int64[ndarray, " batch"], vocabulary: int, length: int
+) -> tuple[Int64[ndarray, "batch length"], Int64[ndarray, "batch vocabulary"]]:
+    """One sequence a seed, and its symbols in the order asked for. Integers throughout: the same on every machine.
+
+    Two distributions p0, p1, each V integers uniform on 1..9, normalised; token j comes from
+    (1 − r)·p0 + r·p1 with r = j/length.
+    """
+    batch = len(seeds)
+    random = np.stack([np.random.Philox(key=int(seed)).random_raw(2 * vocabulary + length) for seed in seeds])
+    high, low = random >> np.uint64(32), random & LOW
+    weights = _scaled(high[:, : 2 * vocabulary], 9).reshape(batch, 2, vocabulary) + 1
+    upper = weights.cumsum(-1)  # batch 2 vocabulary
+    late = high[:, 2 * vocabulary :] * np.uint64(length) < np.arange(length, dtype=np.uint64) << np.uint64(32)
+    table = 2 * np.arange(batch)[:, None] + late  # which of the batch's distributions each token comes from
+    place = _scaled(low[:, 2 * vocabulary :], upper[..., -1].reshape(-1)[table])
+    stacked = upper + 9 * vocabulary * np.arange(2 * batch).reshape(batch, 2, 1)  # one ascending list of all
+    symbols = np.searchsorted(stacked.reshape(-1), place + 9 * vocabulary * table, side="right") - vocabulary * table
+    return symbols, rank_by_frequency(symbols, vocabulary)
+
+
+def rank_by_frequency(
+    symbols: Int64[ndarray, "batch length"], vocabulary: int
+) -> Int64[ndarray, "batch vocabulary"]:
+    """All V symbols by falling frequency; ties by first appearance; those never seen last, ascending."""
+    batch, length = symbols.shape
+    cells = symbols + vocabulary * np.arange(batch)[:, None]
+    counts = np.bincount(cells.reshape(-1), minlength=batch * vocabulary).reshape(batch, vocabulary)
+    first = np.full(batch * vocabulary, length)
+    np.minimum.at(first, cells, np.broadcast_to(np.arange(length), symbols.shape))
+    order = first.reshape(batch, vocabulary) + np.where(counts == 0, np.arange(vocabulary), 0)
+    return np.argsort(order - counts * (length + vocabulary), axis=-1, kind="stable")
+
+
+class SortTask:
+    """The sequences of a `SortConfig` as batches of tokens and targets."""
+
+    def __init__(self, config: SortConfig) -> None:
+        self.config = config
+        self.vocab_size = config.vocabulary + 1  # and the separator
+        self.sizes = {
+            "train": config.train_sequences,
+            "validation": config.validation_sequences,
+            "test": config.test_sequences,
+        }
+
+    def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        """Passes over the training sequences one after the other, each in an order of its own that `seed` decides."""
+        size = self.sizes["train"]
+        places = np.arange(step * batch_size, (step + 1) * batch_size)
+        orders = {epoch: _shuffled(size, seed, epoch) for epoch in np.unique(places // size).tolist()}
+        return self.batch("train", np.array([orders[p // size][p % size] for p in places.tolist()]))
+
+    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """The sequences of a split in order."""
+        for start in range(0, self.sizes[split], batch_size):
+            yield self.batch(split, np.arange(start, min(start + batch_size, self.sizes[split])))
+
+    def batch(self, split: str, indices: Int64[ndarray, " batch"]) -> Batch:
+        """Sequences `indices` of a split as model input: sequence, separator, the answer but its last symbol."""
+        c = self.config
+        seeds = FIRST_SEED[split] + indices
+        symbols, answer = make_sequences(seeds, c.vocabulary, c.length)
+        separator = np.full((len(seeds), 1), c.vocabulary)
+        tokens = np.concatenate([symbols, separator, answer[:, :-1]], 1)
+        targets = np.concatenate([np.full_like(symbols, UNSCORED), answer], 1)
+        return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(seeds))
+
+    def chance(self) -> float:
+        """Accuracy of guessing among the symbols not yet named: H_V / V."""
+        return float(np.mean(1 / np.arange(1, self.config.vocabulary + 1)))
+
+    def window_oracle(self, split: str, window: int) -> float:
+        """Accuracy of knowing the counts of the last `window` symbols exactly, and nothing before them.
+
+        Teacher-forced like a model: it names the most frequent of the symbols that the answer has not named yet.
+        """
+        right = 0
+        for batch in self.evaluation_batches(split, 100):
+            symbols, answer = batch.tokens[:, : self.config.length].numpy(), batch.targets[:, self.config.length :]
+            ranks = rank_by_frequency(symbols[:, -window:], self.config.vocabulary).argsort(-1)
+            wanted = np.take_along_axis(ranks, answer.numpy(), -1)
+            best_left = np.minimum.accumulate(wanted[:, ::-1], -1)[:, ::-1]
+            right += int((wanted == best_left).sum())
+        return right / (self.sizes[split] * self.config.vocabulary)
+
+
+def _scaled(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) -> Int64[ndarray, "..."]:
+    """Map 32 random bits to 0 … below − 1."""
+    return (random * np.asarray(below, dtype=np.uint64) >> np.uint64(32)).astype(np.int64)
+
+
+def _shuffled(size: int, seed: int, epoch: int) -> Int64[ndarray, " size"]:
+    """A permutation decided by seed and epoch."""
+    return np.argsort(np.random.Philox(key=[2**63 + seed, epoch]).random_raw(size), kind="stable")

@@ -1,0 +1,140 @@
+"""Where metrics go: metrics.jsonl always, the screen, and Weights & Biases. Sinks with one interface."""
+
+import json
+import secrets
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Sink(Protocol):
+    """Takes metrics after a step, and is closed once."""
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Metrics after `step` optimiser steps, named `<split>/<name>`."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        ...
+
+
+class Sinks:
+    """Several sinks as one; a `with` block closes them."""
+
+    def __init__(self, sinks: Iterable[Sink]) -> None:
+        self.sinks = list(sinks)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """To each of them."""
+        for sink in self.sinks:
+            sink.log(step, metrics)
+
+    def __enter__(self) -> "Sinks":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sink in self.sinks:
+            sink.close()
+
+
+class MetricsFile:
+    """metrics.jsonl: one object a line, cut back to `step` when a run continues from there."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        self.file = path.open("w", encoding="utf-8", newline="\n")
+        self.file.writelines(f"{line}\n" for line in kept)
+        self.file.flush()
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Append a line."""
+        self.file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+class ScreenProgress:
+    """A bar with loss, speed and time left on a terminal; elsewhere a plain line for each validation."""
+
+    def __init__(self, console: Console, title: str, steps: int, step: int) -> None:
+        self.console, self.steps, self.loss = console, steps, ""
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed}/{task.total}  {task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task(title, total=steps, completed=step, figures="")
+        self.bar.start()
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Move the bar; print validations."""
+        if "train/loss" in metrics:
+            self.loss = f"loss {metrics['train/loss']:.3f}  {metrics['train/tokens_per_second']:,.0f} tokens/s"
+        if "validation/loss" in metrics:
+            figures = "  ".join(f"{name.split('/')[1]} {value:.4g}" for name, value in metrics.items())
+            self.console.print(f"step {step}/{self.steps}  {self.loss}  validation {figures}", highlight=False)
+        self.bar.update(self.task, completed=step, figures=self.loss)
+
+    def close(self) -> None:
+        """Leave the screen as it is."""
+        self.bar.stop()
+
+
+class WandbRun:
+    """A real W&B run. Any fault of W&B is a warning; training goes on without it."""
+
+    def __init__(
+        self, folder: Path, run_id: str, name: str, project: str, mode: Literal["offline", "online"], config: dict[str, Any]
+    ) -> None:
+        self.run: Any = None
+        try:
+            import wandb
+
+            quiet = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False, x_disable_machine_info=True)
+            self.run = wandb.init(
+                project=project, name=name, id=run_id, dir=folder, mode=mode, config=config, resume="allow", settings=quiet
+            )
+        except ImportError:
+            warnings.warn("wandb is not installed: metrics go to metrics.jsonl only", stacklevel=2)
+        except Exception as fault:  # whatever it is, it is not worth a training run
+            warnings.warn(f"W&B could not start ({fault}): metrics go to metrics.jsonl only", stacklevel=2)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Send, or drop W&B with a warning."""
+        self._try(lambda: self.run.log(metrics, step=step))
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._try(lambda: self.run.finish())
+
+    def _try(self, action: Any) -> None:
+        if self.run is None:
+            return
+        try:
+            action()
+        except Exception as fault:  # as above
+            warnings.warn(f"W&B failed ({fault}): metrics go to metrics.jsonl only", stacklevel=2)
+            self.run = None
+
+
+def new_wandb_id() -> str:
+    """A fresh run id."""
+    return secrets.token_hex(4)
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines that were written to their end: a killed process may leave half a last one."""
+    if not path.exists():
+        return []
+    return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]

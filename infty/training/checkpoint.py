@@ -1,0 +1,102 @@
+"""Checkpoints: safetensors and JSON only, whole or not there, checked before they are believed."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from infty.errors import InftyError, MissingError
+from infty.files import flush, read_json, sha256, write_json
+
+Tensors = dict[str, dict[str, Tensor]]  # file stem -> named tensors
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on after `step` optimiser steps."""
+
+    step: int
+    tensors: Tensors
+    state: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, best: bool, keep: int = 2) -> None:
+    """Write `folder/step-…`, point `last` (and `best`) at it, and drop what neither `keep` nor best needs.
+
+    Everything goes to a temporary folder, is flushed, and gets its name in one rename; the pointers
+    follow. An interruption at any moment leaves the previous checkpoint good. InftyError on a full disk.
+    """
+    name = f"step-{checkpoint.step:08d}"
+    temporary, final = folder / f".{name}.tmp", folder / name
+    try:
+        _clear(temporary)
+        temporary.mkdir(parents=True)
+        for stem, tensors in checkpoint.tensors.items():
+            save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / f"{stem}.safetensors")
+        write_json(temporary / "state.json", {"step": checkpoint.step, **checkpoint.state})
+        files = sorted(temporary.iterdir())
+        for path in files:
+            flush(path)
+        write_json(temporary / "MANIFEST.json", {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files})
+        flush(temporary)
+        _clear(final)
+        temporary.replace(final)
+        flush(folder)
+        for pointer in ("last", "best") if best else ("last",):
+            write_json(folder / f"{pointer}.json", {"checkpoint": name})
+    except (OSError, SafetensorError) as fault:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise InftyError(f"the checkpoint of step {checkpoint.step} could not be saved ({fault}); earlier ones stay") from None
+    _drop_old(folder, keep)
+
+
+def load_last(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is whole, and a warning for each newer one that isn't."""
+    warnings: list[str] = []
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            return _load(path), warnings
+        except MissingError as fault:
+            warnings.append(f"{fault}; it is skipped")
+    return None, warnings
+
+
+def load_best(folder: Path) -> Checkpoint:
+    """The checkpoint that `best.json` names. MissingError where there is none or it is damaged."""
+    name = read_json(folder / "best.json").get("checkpoint")
+    if not isinstance(name, str) or Path(name).name != name:
+        raise MissingError(f"{folder / 'best.json'} names no checkpoint; train again with --fresh")
+    return _load(folder / name)
+
+
+def _load(path: Path) -> Checkpoint:
+    try:
+        manifest = read_json(path / "MANIFEST.json")
+        for name, entry in manifest.items():
+            if Path(name).name != name or sha256(path / name) != entry["sha256"]:
+                raise MissingError(f"{path}: {name} is not what was saved")
+        state = read_json(path / "state.json")
+        tensors = {Path(n).stem: load_file(path / n) for n in manifest if n.endswith(".safetensors")}
+        return Checkpoint(int(state.pop("step")), tensors, state)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as fault:
+        raise MissingError(f"{path} is damaged ({type(fault).__name__}: {fault})") from None
+
+
+def _clear(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def _drop_old(folder: Path, keep: int) -> None:
+    """Remove checkpoints that are neither among the last `keep` nor the best, and what interruptions left."""
+    best = json.loads((folder / "best.json").read_text())["checkpoint"] if (folder / "best.json").exists() else None
+    for path in sorted(folder.glob("step-*"))[:-keep]:
+        if path.name != best:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(".step-*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,154 @@
+"""The training loop, from top to bottom: stop, step, log, evaluate, save."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from infty.errors import InftyError, Stopped
+from infty.evaluation import evaluate
+from infty.model.decoder import Decoder
+from infty.model.unroll import unroll
+from infty.protocols import UNSCORED, Batch, Task
+from infty.training.checkpoint import Checkpoint, save_checkpoint
+from infty.training.optimizer import cosine_learning_rate, load_optimizer_tensors, make_optimizer, optimizer_tensors
+from infty.training.signals import StopSignals
+
+
+class TrainingConfig(BaseModel):
+    """How a model is trained: Adam, linear warm-up, cosine to 0, clipped gradients."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    steps: int = Field(gt=0, description="optimiser steps (section 4.1: 20,000)")
+    batch_size: int = Field(gt=0, description="sequences a step (section 4.1: 8)")
+    learning_rate: float = Field(gt=0, description="peak of the schedule (section 4.1: 2.5e-4)")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
+    clip_norm: float = Field(0.25, gt=0, description="largest norm of the gradient (section 4.1: 0.25)")
+    log_every: int = Field(10, gt=0, description="steps between lines of metrics")
+    evaluate_every: int = Field(gt=0, description="steps between validations; each is followed by a checkpoint")
+    evaluation_batch_size: int = Field(32, gt=0, description="sequences evaluated at once; changes no result")
+
+
+class Log(Protocol):
+    """Where metrics go."""
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Metrics after `step` optimiser steps, named `<split>/<name>`."""
+        ...
+
+
+@dataclass
+class Progress:
+    """What changes as a run goes on, beside weights and optimiser. `seconds` counts optimiser steps only."""
+
+    step: int = 0
+    best_loss: float = math.inf
+    seconds: float = 0.0
+
+
+def train(
+    model: Decoder,
+    task: Task,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    folder: Path,
+    resume: Checkpoint | None,
+    identity: dict[str, Any],
+    log: Log,
+    stop: StopSignals,
+) -> Progress:
+    """Train to `config.steps`, from `resume` if there is one, with checkpoints in `folder`.
+
+    Data, dropout and learning rate of a step are functions of (seed, step): so a continued run takes
+    exactly the steps that an uninterrupted one would have. The best checkpoint has the lowest
+    validation loss. `identity` is kept in every checkpoint. Raises Stopped after a signal, and
+    InftyError where loss or gradient are not finite (before the update).
+    """
+    optimizer = make_optimizer(model, config.learning_rate)
+    progress = _restore(model, optimizer, resume)
+
+    def save(best: bool) -> None:
+        tensors = {"model": dict(model.state_dict()), "optimizer": optimizer_tensors(optimizer, model)}
+        state = {"best_loss": progress.best_loss, "seconds": progress.seconds, **identity}
+        save_checkpoint(folder, Checkpoint(progress.step, tensors, state), best=best)
+
+    while progress.step < config.steps:
+        if stop.received is not None:
+            save(best=False)
+            raise Stopped(f"stopped at step {progress.step}; the same command continues from there", stop.received)
+
+        start = time.perf_counter()
+        metrics = optimize(model, optimizer, task, config, progress.step, seed)
+        progress.step += 1
+        progress.seconds += time.perf_counter() - start
+        if progress.step % config.log_every == 0 or progress.step == config.steps:
+            log.log(progress.step, metrics)
+
+        if progress.step % config.evaluate_every == 0 or progress.step == config.steps:
+            totals = evaluate(model, task.evaluation_batches("validation", config.evaluation_batch_size))
+            validation = totals.metrics("validation")
+            log.log(progress.step, validation)
+            improved = validation["validation/loss"] < progress.best_loss
+            progress.best_loss = min(progress.best_loss, validation["validation/loss"])
+            save(best=improved)
+    return progress
+
+
+def batch_losses(model: Decoder, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+    """`loss`, the mean cross-entropy of the scored targets in nats, and the model's auxiliary losses."""
+    scored = int((batch.targets != UNSCORED).sum())
+    losses: dict[str, Tensor] = {}
+    for output, targets in unroll(model, batch):
+        nats = F.cross_entropy(output.logits.mT, targets, ignore_index=UNSCORED, reduction="sum")
+        for name, loss in {"loss": nats / scored, **output.auxiliary}.items():
+            losses[name] = losses[name] + loss if name in losses else loss
+    return losses
+
+
+def optimize(
+    model: Decoder, optimizer: torch.optim.Adam, task: Task, config: TrainingConfig, step: int, seed: int
+) -> dict[str, float]:
+    """One optimiser step, with its metrics. InftyError before the update where loss or gradient are not finite."""
+    start = time.perf_counter()
+    model.train()
+    torch.manual_seed((seed << 32) + step + 1)
+    batch = task.training_batch(step, config.batch_size, seed)
+    losses = batch_losses(model, batch)
+    total = losses["loss"] + sum(w * losses[name] for name, w in model.config.auxiliary_weights.items() if name in losses)
+    optimizer.zero_grad()
+    total.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    if not (total.isfinite() and norm.isfinite()):
+        raise InftyError(
+            f"loss {total.item():.4g}, gradient norm {norm.item():.4g} at step {step}: not finite, nothing was updated; "
+            "try a lower training.learning_rate"
+        )
+    learning_rate = cosine_learning_rate(step, config.steps, config.learning_rate, config.warmup_steps)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
+    values = {f"train/{name}": loss.item() for name, loss in losses.items()}
+    speed = batch.tokens.numel() / (time.perf_counter() - start)
+    return {
+        **values,
+        "train/gradient_norm": norm.item(),
+        "train/learning_rate": learning_rate,
+        "train/tokens_per_second": speed,
+    }
+
+
+def _restore(model: Decoder, optimizer: torch.optim.Adam, resume: Checkpoint | None) -> Progress:
+    if resume is None:
+        return Progress()
+    model.load_state_dict(resume.tensors["model"])
+    load_optimizer_tensors(optimizer, model, resume.tensors["optimizer"])
+    return Progress(resume.step, resume.state["best_loss"], resume.state["seconds"])

@@ -1,0 +1,34 @@
+"""SIGINT and SIGTERM as a wish to stop at the next good moment."""
+
+import signal
+from types import FrameType, TracebackType
+
+
+class StopSignals:
+    """Within the `with` block the first signal is only noted in `received`; a second one acts at once.
+
+    Signals can be handled in the main thread only; in another thread this notes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, signal._HANDLER] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._previous[number] = signal.signal(number, self._note)
+            except ValueError:  # not the main thread
+                break
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._previous:
+            signal.signal(*self._previous.popitem())
