@@ -83,12 +83,13 @@ class Definition:
 
     def names(self, key: str) -> list[str]:
         """Rows ("models"), columns ("cases") or "scales". Without cases there is one, `main`."""
-        found = list(self._section(self.values, key))
+        found = list(_section(self.values, key))
         return found or (["main"] if key == "cases" else [])
 
     def seeds(self, scale: str) -> list[int]:
         """Seeds of a table at a scale."""
-        return self._section(self.values, "scales").get(scale, {}).get("seeds", self.values.get("seeds", [0]))
+        own = _section(_section(self.values, "scales"), scale)
+        return own.get("seeds", self.values.get("seeds", [0]))
 
     def cells(self, scale: str) -> Iterator[Cell]:
         """Every cell and seed of the table at a scale."""
@@ -110,24 +111,19 @@ class Definition:
 
     def layers(self, cell: Cell) -> list[tuple[str, Values]]:
         """The overlays of a cell, lowest first: base < scale < case < model < the scale's own case and model."""
-        scale = self._section(self.values, "scales").get(cell.scale, {})
+        scale = _section(_section(self.values, "scales"), cell.scale)
         places = [
             ("", self.values),
             (f"scales.{cell.scale}", scale),
-            (f"cases.{cell.case}", self._section(self.values, "cases").get(cell.case, {})),
-            (f"models.{cell.model}", self._section(self.values, "models").get(cell.model, {})),
-            (f"scales.{cell.scale}.cases.{cell.case}", self._section(scale, "cases").get(cell.case, {})),
-            (f"scales.{cell.scale}.models.{cell.model}", self._section(scale, "models").get(cell.model, {})),
+            (f"cases.{cell.case}", _section(_section(self.values, "cases"), cell.case)),
+            (f"models.{cell.model}", _section(_section(self.values, "models"), cell.model)),
+            (f"scales.{cell.scale}.cases.{cell.case}", _section(_section(scale, "cases"), cell.case)),
+            (f"scales.{cell.scale}.models.{cell.model}", _section(_section(scale, "models"), cell.model)),
         ]
         return [
-            (f"{self.path.name}{': ' if place else ''}{place}", {k: v for k, v in (values or {}).items() if k in PARTS})
+            (f"{self.path.name}{': ' if place else ''}{place}", {k: v for k, v in values.items() if k in PARTS})
             for place, values in places
         ]
-
-    @staticmethod
-    def _section(values: Values, key: str) -> Values:
-        found = values.get(key)
-        return found if isinstance(found, dict) else {}
 
 
 def load_definition(path: Path) -> Definition:
@@ -195,7 +191,7 @@ def read_yaml(path: Path) -> tuple[Values, list[Fault]]:
         line = f" line {fault.problem_mark.line + 1}:" if fault.problem_mark else ""
         raise UsageError(f"{path.name}:{line} not valid YAML: {fault.problem}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
-        raise UsageError(f"{path.name}: can't be read: {fault}") from None
+        raise UsageError(f"{path.name}: can't be read: {str(fault).splitlines()[0]}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path.name}: wanted a mapping of {', '.join(TOP_KEYS)}")
     return values, [Fault(path.name, key, f"stands twice (line {line})") for key, line in loader.doubles]
@@ -222,6 +218,12 @@ class StrictLoader(yaml.SafeLoader):
 StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
+
+
+def _section(values: Values, key: str) -> Values:
+    """The mapping at `key`; an empty one where there is none (a fault that `load_definition` has noted)."""
+    found = values.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _merge(merged: Values, values: Values, origin: str, path: tuple[str, ...], origins: dict[tuple[str, ...], str]) -> None:

@@ -66,7 +66,7 @@ def resolve(definition: Definition, cell: Cell, overrides: typing.Sequence[str] 
     try:
         experiment = Experiment.model_validate(values)
     except ValidationError as error:
-        faults += [_fault(detail, values, origins, definition.path.name) for detail in error.errors()]
+        faults += _value_faults(error, values, origins, definition.path.name)
     else:
         faults += _length_faults(experiment, origins)
     refuse(faults)
@@ -103,6 +103,15 @@ def _length_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) 
     ]
 
 
+def _value_faults(
+    error: ValidationError, values: Values, origins: dict[tuple[str, ...], str], default: str
+) -> list[Fault]:
+    """All of pydantic's errors; of a mapping whose `kind` is wrong only that, since its keys have no meaning."""
+    faults = [_fault(detail, values, origins, default) for detail in error.errors()]
+    unknown = [fault.key.removesuffix("kind") for fault in faults if fault.key.endswith(".kind")]
+    return [f for f in faults if f.key.endswith(".kind") or not any(f.key.startswith(key) for key in unknown)]
+
+
 def _fault(detail: Any, values: Values, origins: dict[tuple[str, ...], str], default: str) -> Fault:
     """One of pydantic's errors in the words of the file."""
     path = _key_path(detail["loc"], values)
@@ -121,7 +130,7 @@ def _fault(detail: Any, values: Values, origins: dict[tuple[str, ...], str], def
     elif kind in WANTED:
         message = f"{WANTED[kind]}, got {given!r}"
     else:
-        message = f"{detail['msg'][0].lower()}{detail['msg'][1:].replace('input ', '')}, got {given!r}"
+        message = f"{detail['msg'].replace('Input should be', 'must be')}, got {given!r}"
     return Fault(_origin(origins, path, default), ".".join(map(str, path)), message)
 
 

@@ -83,7 +83,7 @@ class ScreenProgress:
             self.loss = f"loss {metrics['train/loss']:.3f}  {metrics['train/tokens_per_second']:,.0f} tokens/s"
         if "validation/loss" in metrics:
             figures = "  ".join(f"{name.split('/')[1]} {value:.4g}" for name, value in metrics.items())
-            self.console.print(f"step {step}/{self.steps}  {self.loss}  validation {figures}", highlight=False)
+            self.console.print(f"step {step}/{self.steps}  {self.loss}  validation {figures}", highlight=False, soft_wrap=True)
         self.bar.update(self.task, completed=step, figures=self.loss)
 
     def close(self) -> None:

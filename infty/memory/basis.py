@@ -9,13 +9,6 @@ from torch import Tensor
 from infty.memory.exact import ExactBuffers
 
 
-def normal_density(
-    x: Float[Tensor, "*shape"], mean: Float[Tensor, "*#shape"], variance: Float[Tensor, "*#shape"]
-) -> Float[Tensor, "*shape"]:
-    """N(x; mean, variance), the normalised Gaussian density."""
-    return torch.exp(-0.5 * (x - mean).square() / variance) / torch.sqrt(2 * math.pi * variance)
-
-
 class GaussianBasis(ExactBuffers):
     """ψ_j(t) = N(t; μ̃_j, σ̃_j²) with centres μ̃ spaced evenly on [0, 1], each carrying every width σ̃.
 

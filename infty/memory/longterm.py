@@ -86,7 +86,7 @@ class LongTermState:
         return LongTermState(
             coefficients=self.coefficients.masked_fill(rows[:, None, None], 0),
             updates=self.updates.masked_fill(rows, 0),
-            histogram=self.histogram.masked_fill(rows[:, None], 1 / self.histogram.shape[1]),
+            histogram=self.histogram.masked_fill(rows[:, None], 1 / max(self.histogram.shape[1], 1)),
             seeds=self.seeds,
         )
 

@@ -20,8 +20,8 @@ Positions = Float[Tensor, " n"]
 class Grid:
     """Where a fit sees targets (`inside`), and where it sees zeros beyond both ends of [0, 1] (`margin`)."""
 
-    inside: Positions
-    margin: Positions
+    inside: Float[Tensor, " n"]
+    margin: Float[Tensor, " beyond"]
 
 
 def first_grid(length: int) -> Grid:

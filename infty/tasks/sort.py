@@ -146,4 +146,5 @@ def _scaled(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) 
 
 def _shuffled(size: int, seed: int, epoch: int) -> Int64[ndarray, " size"]:
     """A permutation decided by seed and epoch."""
-    return np.argsort(np.random.Philox(key=[2**63 + seed, epoch]).random_raw(size), kind="stable")
+    key = np.array([2**63 + seed, epoch], dtype=np.uint64)
+    return np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable")

@@ -1,0 +1,43 @@
+"""The memory written plainly, equation by equation: what the fast paths in `longterm` are held to.
+
+Every sample, score and basis value is made in full. Nothing but tests and `infty bench` calls this.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from infty.memory.attention import AttentionDensity
+from infty.memory.longterm import Hidden, LongTermMemory, LongTermState, Queries
+from infty.memory.signal import evaluate_signal, sample_grid
+
+
+def normal_density(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """N(x; mean, variance), the normalised Gaussian density; shapes broadcast."""
+    return torch.exp(-0.5 * (x - mean).square() / variance) / torch.sqrt(2 * math.pi * variance)
+
+
+def update(memory: LongTermMemory, state: LongTermState, evicted: Hidden) -> Tensor:
+    """New coefficients B = G [X̄_old(s_1 … s_M); x̃] of streams that were all updated before, at fixed points s."""
+    points = sample_grid(memory.config.num_samples).to(evicted)
+    samples = evaluate_signal(state.coefficients, memory.basis.evaluate(points))
+    ridge_operator = torch.cat([memory.contract, memory.append], 1)
+    return ridge_operator @ torch.cat([samples, memory.smooth(evicted)], 1)
+
+
+def attend(memory: LongTermMemory, queries: Queries, state: LongTermState) -> tuple[Queries, AttentionDensity]:
+    """Context and density by way of K = B W_K, V = B W_V and all N scores of every query."""
+    heads = memory.config.num_heads
+    key = memory.key(state.coefficients).unflatten(-1, (heads, -1)).transpose(1, 2)  # b h n d
+    value = memory.value(state.coefficients).unflatten(-1, (heads, -1)).transpose(1, 2)  # b h n d
+    q = queries.unflatten(-1, (heads, -1)).transpose(1, 2)  # b h q d
+    scores = q @ key.mT / q.shape[-1] ** 0.5  # b h q n
+    mean = torch.sigmoid(memory.mean(scores))  # b h q 1
+    variance = F.softplus(memory.variance(scores)).clamp(min=memory.config.variance_floor)  # b h q 1
+    centers = memory.basis.centers.repeat_interleave(len(memory.basis.widths))  # n
+    widths = memory.basis.widths.repeat(len(memory.basis.centers))  # n
+    expected = normal_density(mean, centers, variance + widths.square())  # b h q n
+    context = memory.output((expected @ value).transpose(1, 2).flatten(-2))
+    return context, AttentionDensity(mean[..., 0], variance[..., 0])

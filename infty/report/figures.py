@@ -1,0 +1,45 @@
+"""Figures as SVG and PNG: readable without colour, and the same bytes for the same data."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from infty.report.results import ResultSet, mean_and_deviation
+
+# Okabe and Ito's colour-blind safe palette; each line has its own marker and dash as well.
+STYLES = [("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "D", ":"), ("#E69F00", "v", "-")]
+
+
+def draw_accuracy(results: ResultSet, stem: Path) -> list[Path]:
+    """Accuracy by length, a line a model with its standard deviation, over chance and the last-window oracle."""
+    with matplotlib.rc_context({"svg.hashsalt": "infty", "svg.fonttype": "none", "font.size": 10}):
+        figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        cases = [case for case in results.cases if results.of(None, case)]
+        for model, (colour, marker, dash) in zip(results.models, STYLES * len(results.models), strict=False):
+            points = [(runs[0].length, *_figures([run.accuracy for run in runs])) for c in cases if (runs := results.of(model, c))]
+            if points:
+                lengths, means, deviations = zip(*points, strict=True)
+                axes.errorbar(lengths, means, deviations, color=colour, marker=marker, linestyle=dash, capsize=3, label=model)
+        for key, label, shade in (("oracle", "last-window oracle", "0.45"), ("chance", "chance", "0.7")):
+            values = [(runs[0].length, 100 * runs[0].result["calibration"][key]) for c in cases if (runs := results.of(None, c))]
+            axes.plot(*zip(*values, strict=True), color=shade, linewidth=1, marker=".", linestyle=(0, (1, 2)), label=label)
+        axes.set(xlabel="length of the sequence (symbols)", ylabel="test accuracy (%)", ylim=(0, 100), xscale="log")
+        lengths = [results.of(None, case)[0].length for case in cases]
+        axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
+        axes.minorticks_off()
+        axes.set_title(f"{results.experiment}, {results.scale} scale")
+        axes.grid(axis="y", color="0.9")
+        axes.legend(frameon=False, ncols=2)
+        paths = [stem.with_suffix(".svg"), stem.with_suffix(".png")]
+        figure.savefig(paths[0], metadata={"Date": None})
+        figure.savefig(paths[1], dpi=160)
+        plt.close(figure)
+    return paths
+
+
+def _figures(accuracies: list[float]) -> tuple[float, float]:
+    mean, deviation = mean_and_deviation([100 * value for value in accuracies])
+    return mean, deviation or 0.0

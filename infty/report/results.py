@@ -1,0 +1,106 @@
+"""The finished runs of one table, and the cells it lacks."""
+
+import statistics
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infty.catalog import experiment_files, open_experiment
+from infty.definition import Cell
+from infty.errors import MissingError
+from infty.runs import RunFolder, find_runs
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its cell, its `result.json`, and the length of its sequences."""
+
+    cell: Cell
+    result: dict[str, Any]
+    length: int
+
+    @property
+    def accuracy(self) -> float:
+        """Test accuracy from 0 to 1."""
+        return self.result["metrics"]["test/accuracy"]
+
+
+@dataclass(frozen=True)
+class ResultSet:
+    """Runs of one experiment at one scale under one protocol. `wanted`: every cell × seed of the table, in its order."""
+
+    experiment: str
+    scale: str
+    protocol: str
+    runs: list[Run]
+    wanted: list[Cell]
+
+    @property
+    def name(self) -> str:
+        """Stem of the files of this table."""
+        return f"{self.experiment}-{self.scale}"
+
+    @property
+    def models(self) -> list[str]:
+        """Rows."""
+        return list(dict.fromkeys([cell.model for cell in self.wanted] + [run.cell.model for run in self.plain()]))
+
+    @property
+    def cases(self) -> list[str]:
+        """Columns."""
+        return list(dict.fromkeys([cell.case for cell in self.wanted] + [run.cell.case for run in self.plain()]))
+
+    def plain(self) -> list[Run]:
+        """Runs with the experiment's own settings; the others belong to no cell."""
+        return [run for run in self.runs if not run.cell.variant]
+
+    def of(self, model: str | None, case: str) -> list[Run]:
+        """Runs of a cell, or of a whole column."""
+        return [run for run in self.plain() if run.cell.case == case and model in (None, run.cell.model)]
+
+    def missing(self) -> list[Cell]:
+        """Cells × seeds without a finished run."""
+        done = {run.cell for run in self.runs}
+        return [cell for cell in self.wanted if cell not in done]
+
+    def mixed_data(self) -> list[str]:
+        """Columns whose runs were tested on different data: their figures can't be compared."""
+        return [c for c in self.cases if len({run.result["data"]["sha256"] for run in self.of(None, c)}) > 1]
+
+
+def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
+    """Mean, and sample standard deviation where there are at least two values."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
+    """Finished runs below `folders`, apart by experiment, scale and protocol. Damaged ones are skipped with a warning."""
+    groups: dict[tuple[str, str, str], list[Run]] = {}
+    for folder in find_runs(folders):
+        if folder.finished:
+            try:
+                run, protocol = _read(folder)
+            except (MissingError, KeyError, TypeError) as fault:
+                warnings.warn(f"{folder.path} is left out: {fault}", stacklevel=2)
+                continue
+            groups.setdefault((run.cell.experiment, run.cell.scale, protocol), []).append(run)
+    return [ResultSet(*key, runs, _wanted(*key[:2], experiments)) for key, runs in sorted(groups.items())]
+
+
+def _read(folder: RunFolder) -> tuple[Run, str]:
+    result, config = folder.result(), folder.config()
+    run = Run(folder.cell(), result, int(config["task"]["length"]))
+    for needed in (run.accuracy, result["calibration"]["chance"], result["data"]["sha256"], result["wall_seconds"]):
+        if needed is None:
+            raise MissingError("its result lacks a figure")
+    return run, str(result["protocol"]["name"])
+
+
+def _wanted(experiment: str, scale: str, experiments: Path) -> list[Cell]:
+    """The cells that the experiment's file names, if the file is at hand."""
+    if experiment not in experiment_files(experiments):
+        return []
+    definition = open_experiment(experiment, experiments)
+    return list(definition.cells(scale)) if scale in definition.names("scales") else []

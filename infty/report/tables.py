@@ -1,0 +1,139 @@
+"""A table as Markdown, CSV, terminal and JSON."""
+
+import csv
+import io
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from rich import table as rich_table
+
+from infty.report.results import ResultSet, Run, mean_and_deviation
+
+RUN_COLUMNS = ("experiment", "scale", "model", "case", "variant", "seed", "length", "accuracy", "loss", "chance", "oracle",
+               "oracle_window", "parameters", "memory_slots", "tokens_seen", "wall_seconds", "best_step", "protocol",
+               "data_sha256", "commit", "dirty", "command")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows of text; `notes` say how to read them and what is missing."""
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+    def markdown(self) -> str:
+        """A pipe table; figures stand to the right."""
+        lines = [self.headings, ["---", *["---:"] * (len(self.headings) - 1)], *self.rows]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+    def rich(self) -> rich_table.Table:
+        """For the terminal."""
+        table = rich_table.Table(title=self.title, caption="\n".join(self.notes), caption_justify="left")
+        for i, heading in enumerate(self.headings):
+            table.add_column(heading, justify="right" if i else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return vars(self)
+
+
+def accuracy_table(results: ResultSet) -> Table:
+    """Test accuracy by case, a row a model; chance and the last-window oracle stand below."""
+    rows = [[model, *(_percent(results.of(model, case)) for case in results.cases)] for model in results.models]
+    rows.append(["chance", *(_calibration(results, case, "chance") for case in results.cases)])
+    rows.append(["last-window oracle", *(_calibration(results, case, "oracle") for case in results.cases)])
+    notes = [
+        "Test accuracy in % (higher is better), mean ± standard deviation over n seeds; protocol " + results.protocol + ".",
+        "The paper shows this figure without numbers: compare the ordering of the models, not values.",
+        "Oracle: exact counts of as many last symbols as attention with the same number of slots sees.",
+    ]
+    if results.scale != "paper":
+        notes.insert(1, f"Scale: {results.scale}, smaller than the paper's; its figures are not the paper's.")
+    notes += [f"Column {case}: tested on different data, not comparable." for case in results.mixed_data()]
+    missing = results.missing()
+    if missing:
+        notes.append(f"– = missing ({len(missing)} of {len(results.wanted)} runs). Next: {missing[0].command()}")
+    headings = ["model", *(f"{case} ({_length(results, case)})" for case in results.cases)]
+    return Table(f"{results.experiment}, {results.scale} scale: accuracy", headings, rows, notes)
+
+
+def cost_table(results: ResultSet) -> Table:
+    """What each row costs: parameters, slots, and seconds of training by case."""
+    rows = []
+    for model in results.models:
+        runs = [run for run in results.plain() if run.cell.model == model]
+        seconds = [_mean(results.of(model, case), "wall_seconds") for case in results.cases]
+        rows.append([model, _same(runs, "parameters"), _same(runs, "memory_slots"), *seconds])
+    headings = ["model", "parameters", "memory slots", *(f"{case} seconds" for case in results.cases)]
+    notes = ["Memory slots a layer. Seconds of optimiser steps, mean over seeds, on the machine of each run."]
+    return Table(f"{results.experiment}, {results.scale} scale: cost", headings, rows, notes)
+
+
+def to_markdown(results: ResultSet, tables: list[Table]) -> str:
+    """The whole report of one table: tables, figure, missing cells, and where every figure comes from."""
+    parts = [f"# {results.experiment}, {results.scale} scale\n"]
+    for table in tables:
+        parts.append(f"## {table.title}\n")
+        parts.append(table.markdown())
+        parts.append("\n".join(f"- {note}" for note in table.notes) + "\n")
+    parts.append(f"![Accuracy by length]({results.name}-accuracy.svg)\n")
+    if results.missing():
+        parts.append("## Missing runs\n\nEach is made by its command:\n")
+        parts.append("```\n" + "\n".join(cell.command() for cell in results.missing()) + "\n```\n")
+    parts.append("## Runs\n")
+    headings = ["run", "accuracy %", "best step", "commit", "data sha256", "command"]
+    parts.append(Table("", headings, [_provenance(run) for run in results.runs], []).markdown())
+    return "\n".join(parts)
+
+
+def runs_csv(results: ResultSet) -> str:
+    """One line a run, all figures unrounded."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, RUN_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for run in results.runs:
+        r = run.result
+        named = {"accuracy": run.accuracy, "loss": r["metrics"]["test/loss"], "length": run.length, "variant": run.cell.variant}
+        nested = {"protocol": r["protocol"]["name"], "data_sha256": r["data"]["sha256"]}
+        writer.writerow({**r, **r["calibration"], **named, **nested})
+    return text.getvalue()
+
+
+def _percent(runs: list[Run]) -> str:
+    if not runs:
+        return "–"
+    mean, deviation = mean_and_deviation([100 * run.accuracy for run in runs])
+    return f"{mean:.1f} (n = 1)" if deviation is None else f"{mean:.1f} ± {deviation:.1f} (n = {len(runs)})"
+
+
+def _calibration(results: ResultSet, case: str, key: str) -> str:
+    found = results.of(None, case)
+    return f"{100 * found[0].result['calibration'][key]:.1f}" if found else "–"
+
+
+def _length(results: ResultSet, case: str) -> str:
+    found = results.of(None, case)
+    return f"{found[0].length:,} symbols" if found else "no run"
+
+
+def _mean(runs: list[Run], key: str) -> str:
+    return f"{statistics.fmean(run.result[key] for run in runs):,.0f}" if runs else "–"
+
+
+def _same(runs: list[Run], key: str) -> str:
+    """A figure that all runs share, or its range."""
+    values = sorted({run.result[key] for run in runs})
+    return " to ".join(f"{value:,}" for value in dict.fromkeys((values[0], values[-1]))) if values else "–"
+
+
+def _provenance(run: Run) -> list[str]:
+    commit = (run.result["commit"] or "unknown")[:12] + (" + changes" if run.result["dirty"] else "")
+    name = f"{run.cell.model}@{run.cell.case}{run.cell.variant} seed {run.cell.seed}"
+    best, data = str(run.result["best_step"]), run.result["data"]["sha256"][:12]
+    return [name, f"{100 * run.accuracy:.2f}", best, commit, data, f"`{run.result['command']}`"]

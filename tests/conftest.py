@@ -1,0 +1,51 @@
+"""What tests share: one thread (small tensors, equal bytes), a clean environment, and the real command."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+Infty = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Everything made in the test is float64 unless it says otherwise."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def clean_environment(folder: Path, **more: str) -> dict[str, str]:
+    """The environment of a user who set nothing, in `folder`, with one thread."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("INFTY_", "WANDB_"))}
+    return {**kept, "INFTY_THREADS": "1", "OMP_NUM_THREADS": "1", "HOME": str(folder), "NO_COLOR": "1", "COLUMNS": "120", **more}
+
+
+@pytest.fixture
+def infty(tmp_path: Path) -> Infty:
+    """Run the real command in an empty folder: `infty("train", "sort", …)`. Its stdin is closed."""
+
+    def run(*words: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "infty", *words],
+            cwd=tmp_path,
+            env=clean_environment(tmp_path, **environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run

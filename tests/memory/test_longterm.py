@@ -1,0 +1,217 @@
+"""The long-term memory against the authors' own numbers, against its equations written plainly, and as a state."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from infty.memory import reference
+from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "long_term_memory.safetensors"
+BATCH, QUERIES = 2, 13
+SIZES: dict[str, Any] = {
+    "hidden_size": 15,
+    "num_heads": 3,
+    "segment_length": 11,
+    "num_basis": 14,
+    "num_samples": 17,
+    "contraction": 0.6,
+    "widths": (0.03, 0.11),
+    "ridge_penalty": 0.7,
+}
+
+
+def make(**changes: Any) -> LongTermMemory:
+    return LongTermMemory(LongTermMemoryConfig(**{**SIZES, **changes}))
+
+
+def evicted(memory: LongTermMemory, batch: int = BATCH) -> Tensor:
+    return torch.randn(batch, memory.config.segment_length, memory.config.hidden_size)
+
+
+def filled(memory: LongTermMemory, updates: int = 3) -> LongTermState:
+    state = memory.initial_state(BATCH)
+    for _ in range(updates):
+        state = memory.update(state, evicted(memory)).detach()
+    return state
+
+
+@pytest.mark.parametrize(
+    ("dtype", "coefficients_within", "context_within"), [(torch.float32, 1e-5, 2e-5), (torch.float64, 1e-10, 1e-7)]
+)
+def test_equals_the_authors_module_over_four_updates(
+    dtype: torch.dtype, coefficients_within: float, context_within: float
+) -> None:
+    with safe_open(GOLDEN, "pt") as file:
+        sizes, golden = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    config = LongTermMemoryConfig(
+        hidden_size=int(sizes["hidden"]),
+        num_heads=int(sizes["heads"]),
+        segment_length=int(sizes["length"]),
+        num_basis=int(sizes["basis"]),
+        num_samples=int(sizes["samples"]),
+        contraction=float(sizes["contraction"]),
+        widths=tuple(map(float, sizes["widths"].split(","))),
+        ridge_penalty=float(sizes["ridge"]),
+        prior_std=float(sizes["prior_std"]),
+    )
+    memory = LongTermMemory(config)
+    memory.load_state_dict({name: golden[name] for name in memory.state_dict()})
+    memory = memory.to(dtype)
+    state = memory.initial_state(int(sizes["batch"]))
+    for step in range(int(sizes["steps"])):
+        state = memory.update(state.detach(), golden[f"step{step}.evicted"].to(dtype))
+        context, density = memory.attend(golden[f"step{step}.queries"].to(dtype), state)
+        expected = golden[f"step{step}.coefficients"]
+        assert (state.coefficients - expected).abs().max() <= coefficients_within * expected.abs().max()
+        assert (context - golden[f"step{step}.context"]).abs().max() <= context_within
+        torch.testing.assert_close(memory.kl(density, state).double(), golden[f"step{step}.kl"][0], rtol=1e-6, atol=0)
+
+
+def test_the_linear_update_equals_sampling_and_refitting(float64: None) -> None:
+    memory = make()
+    state, x = filled(memory), evicted(memory)
+    torch.testing.assert_close(memory.update(state, x).coefficients, reference.update(memory, state, x), rtol=1e-10, atol=1e-12)
+
+
+def test_reading_equals_the_plain_equations_in_value_and_gradient(float64: None) -> None:
+    memory = make()
+    state = replace(filled(memory), coefficients=3 * torch.randn(BATCH, 14, 15, requires_grad=True))
+    queries = torch.randn(BATCH, QUERIES, 15, requires_grad=True)
+    weights = torch.randn(BATCH, QUERIES, 15)
+    inputs = [queries, state.coefficients, memory.key.weight, memory.value.weight, memory.output.weight]
+    inputs += [memory.mean.weight, memory.variance.weight]
+    gradients = []
+    for attend in (memory.attend, lambda q, s: reference.attend(memory, q, s)):
+        context, density = attend(queries, state)
+        loss = (context * weights).sum() + density.kl_to_prior(0.05).mean()
+        gradients.append([context, *torch.autograd.grad(loss, inputs)])
+    for fast, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-11)
+
+
+def test_gradients_equal_finite_differences(float64: None) -> None:
+    memory = make()
+    state = filled(memory)
+
+    def read(queries: Tensor, x: Tensor, gate: Tensor, key: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        changed = {"gate.weight": gate, "key.weight": key, "mean.weight": mean, "variance.weight": variance}
+        return torch.func.functional_call(_Step(memory), {f"memory.{n}": v for n, v in changed.items()}, (state, x, queries))
+
+    m = memory
+    parameters = [p.detach().clone() for p in (m.gate.weight, m.key.weight, m.mean.weight, m.variance.weight)]
+    inputs = [torch.randn(BATCH, 2, 15), evicted(memory), *parameters]
+    assert torch.autograd.gradcheck(read, [value.requires_grad_() for value in inputs], fast_mode=True)
+
+
+class _Step(torch.nn.Module):
+    def __init__(self, memory: LongTermMemory) -> None:
+        super().__init__()
+        self.memory = memory
+
+    def forward(self, state: LongTermState, x: Tensor, queries: Tensor) -> Tensor:
+        return self.memory.attend(queries, self.memory.update(state, x))[0]
+
+
+def test_a_task_loss_reaches_every_parameter_through_the_fit(float64: None) -> None:
+    memory = make()
+    context, density = memory.attend(torch.randn(BATCH, QUERIES, 15), memory.update(filled(memory), evicted(memory)))
+    context.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in memory.parameters())
+
+
+def test_an_empty_memory_gives_an_exact_zero() -> None:
+    memory = make()
+    context, _ = memory.attend(torch.randn(BATCH, QUERIES, 15), memory.initial_state(BATCH))
+    assert torch.equal(context, torch.zeros_like(context))
+
+
+def test_rows_at_different_ages_update_as_they_would_alone(float64: None) -> None:
+    memory = make()
+    first, second = evicted(memory), evicted(memory)
+    state = memory.update(memory.initial_state(BATCH), first).reset(torch.tensor([True, False]))
+    both = memory.update(state, second).coefficients
+    fresh = memory.update(memory.initial_state(BATCH), second).coefficients
+    continued = memory.update(memory.update(memory.initial_state(BATCH), first), second).coefficients
+    torch.testing.assert_close(both, torch.stack([fresh[0], continued[1]]), rtol=1e-10, atol=1e-12)
+
+
+def test_kl_counts_only_streams_that_have_a_memory(float64: None) -> None:
+    memory = make()
+    state = filled(memory).reset(torch.tensor([True, False]))
+    _, density = memory.attend(torch.randn(BATCH, QUERIES, 15), state)
+    torch.testing.assert_close(memory.kl(density, state), density.kl_to_prior(0.05)[1].mean())
+
+
+@pytest.mark.parametrize("sticky", [None, {"num_bins": 7}])
+def test_reset_equals_a_new_stream(sticky: dict[str, int] | None) -> None:
+    memory = make(sticky=sticky)
+    state = filled(memory)
+    _, density = memory.attend(torch.randn(BATCH, QUERIES, 15), state)
+    cleared = memory.observe(state, density).reset(torch.tensor([True, True]))
+    for name, value in vars(memory.initial_state(BATCH)).items():
+        assert torch.equal(getattr(cleared, name), value)
+
+
+def test_sticky_sampling_reads_the_old_signal_where_attention_was(float64: None) -> None:
+    memory = make(sticky={"num_bins": 7})
+    state = filled(memory)
+    _, density = memory.attend(torch.randn(BATCH, QUERIES, 15), state)
+    state, x = memory.observe(state, density), evicted(memory)
+    positions = memory.sticky_positions(state)
+    samples = torch.stack([memory.basis.evaluate(positions[b]) @ state.coefficients[b] for b in range(BATCH)])
+    expected = torch.cat([memory.contract, memory.append], 1) @ torch.cat([samples, memory.smooth(x)], 1)
+    torch.testing.assert_close(memory.update(state, x).coefficients, expected, rtol=1e-10, atol=1e-12)
+    assert not torch.equal(positions[0], positions[1])
+
+
+def test_a_sticky_stream_does_not_depend_on_its_batch(float64: None) -> None:
+    memory, seeds = make(sticky={"num_bins": 7}), torch.tensor([5, 9])
+    x, queries = torch.stack([evicted(memory) for _ in range(3)]), torch.randn(3, BATCH, QUERIES, 15)
+
+    def run(rows: slice) -> Tensor:
+        state = memory.initial_state(len(seeds[rows]), seeds[rows])
+        for i in range(3):
+            state = memory.update(state, x[i, rows])
+            state = memory.observe(state, memory.attend(queries[i, rows], state)[1])
+        return state.coefficients
+
+    torch.testing.assert_close(run(slice(0, 2))[1:], run(slice(1, 2)), rtol=1e-10, atol=1e-12)
+
+
+def test_moves_to_float64_and_to_the_meta_device() -> None:
+    memory = make()
+    meta = make().to("meta")
+    assert {t.device.type for t in [*meta.parameters(), *meta.buffers()]} == {"meta"}
+    revived = meta.to_empty(device="cpu")
+    assert torch.equal(revived.carry, memory.carry)
+    assert {t.dtype for t in [*memory.double().parameters(), *memory.buffers()]} == {torch.float64}
+    with torch.device("meta"):
+        built = make()
+    assert {t.device.type for t in [*built.parameters(), *built.buffers()]} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_heads": 4}, "multiple of num_heads"),
+        ({"num_basis": 15}, "multiple of the 2 widths"),
+        ({"widths": (0.1, -0.1)}, "above 0"),
+        ({"contraction": 1.0}, "less than 1"),
+        ({"nonsense": 1}, "Extra inputs"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**change)
+
+
+def test_an_update_of_another_length_is_refused() -> None:
+    memory = make()
+    with pytest.raises(ValueError, match="takes 11 vectors a stream, not 12"):
+        memory.update(memory.initial_state(BATCH), torch.randn(BATCH, 12, 15))

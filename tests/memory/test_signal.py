@@ -1,0 +1,81 @@
+"""The fit against an ordinary least-squares solver, and the linear update against the plain one."""
+
+import math
+
+import numpy as np
+import torch
+
+from infty.memory.basis import GaussianBasis
+from infty.memory.signal import (
+    design_matrix,
+    evaluate_signal,
+    first_grid,
+    make_operators,
+    refit_grid,
+    ridge_operator,
+    sample_grid,
+)
+
+BASIS, LENGTH, SAMPLES, HIDDEN = 14, 11, 17, 3
+WIDTHS = (0.02, 0.09)
+
+
+def test_first_grid_written_out() -> None:
+    grid = first_grid(5)
+    np.testing.assert_allclose(grid.inside, [0.1, 0.3, 0.5, 0.7, 0.9])
+    np.testing.assert_allclose(sorted(grid.margin.tolist()), [-0.3, -0.1, 1.1, 1.3])
+
+
+def test_refit_grid_written_out() -> None:
+    grid = refit_grid(num_samples=3, length=2, contraction=0.6)
+    np.testing.assert_allclose(grid.inside, [0.2, 0.4, 0.6, 0.8, 1.0])
+    shift, count = 1 / 7, 10
+    around = [-0.5 + shift + i * (2 - 2 * shift) / (count - 1) for i in range(count)]
+    np.testing.assert_allclose(grid.margin, [t for t in around if not 0 <= t <= 1])
+
+
+def test_fit_equals_least_squares_with_zeros_in_the_margin() -> None:
+    """Ridge regression is least squares over all targets and √λ·I besides; numpy solves that by SVD."""
+    basis, grid, penalty = GaussianBasis(BASIS, WIDTHS).double(), refit_grid(SAMPLES, LENGTH, 0.6), 0.7
+    targets = torch.randn(SAMPLES + LENGTH, HIDDEN, dtype=torch.float64)
+    rows = np.concatenate([basis.evaluate(grid.inside), basis.evaluate(grid.margin), math.sqrt(penalty) * np.eye(BASIS)])
+    wanted = np.concatenate([targets, np.zeros((len(rows) - len(targets), HIDDEN))])
+    expected = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+    np.testing.assert_allclose(ridge_operator(basis, grid, penalty) @ targets, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_design_matrix_holds_a_basis_function_a_row() -> None:
+    basis = GaussianBasis(BASIS, WIDTHS).double()
+    positions = torch.rand(5, dtype=torch.float64)
+    design = design_matrix(basis, positions)
+    assert design.shape == (BASIS, 5)
+    torch.testing.assert_close(design[3], basis.evaluate(positions)[:, 3])
+
+
+def test_a_smooth_signal_is_recovered() -> None:
+    basis, grid = GaussianBasis(60, WIDTHS).double(), first_grid(200)
+    targets = torch.exp(-(((grid.inside - 0.4) / 0.12) ** 2))[:, None]
+    coefficients = ridge_operator(basis, grid, 1e-6) @ targets
+    between = (torch.arange(1, 50, dtype=torch.float64) / 50)[:, None]  # where no target was given
+    fitted = evaluate_signal(coefficients, basis.evaluate(between[:, 0]))
+    assert (fitted - torch.exp(-(((between - 0.4) / 0.12) ** 2))).abs().max() < 2e-3
+
+
+def test_carry_and_append_are_the_refit_of_samples_and_new_vectors() -> None:
+    operators = make_operators(BASIS, WIDTHS, LENGTH, SAMPLES, 0.6, 1.0)
+    basis = GaussianBasis(BASIS, WIDTHS).double()
+    old, new = torch.randn(BASIS, HIDDEN, dtype=torch.float64), torch.randn(LENGTH, HIDDEN, dtype=torch.float64)
+    samples = evaluate_signal(old, basis.evaluate(sample_grid(SAMPLES)))
+    refit = ridge_operator(basis, refit_grid(SAMPLES, LENGTH, 0.6), 1.0) @ torch.cat([samples, new])
+    torch.testing.assert_close(operators.carry @ old + operators.append @ new, refit, rtol=1e-10, atol=1e-12)
+
+
+def test_operators_are_float64_and_alike_whatever_the_default_dtype(float64: None) -> None:
+    make_operators.cache_clear()
+    in_float64 = make_operators(BASIS, WIDTHS, LENGTH, SAMPLES, 0.6, 1.0)
+    torch.set_default_dtype(torch.float32)
+    make_operators.cache_clear()
+    in_float32 = make_operators(BASIS, WIDTHS, LENGTH, SAMPLES, 0.6, 1.0)
+    for exact, other in zip(vars(in_float64).values(), vars(in_float32).values(), strict=True):
+        assert other.dtype == torch.float64
+        assert torch.equal(exact, other)

@@ -1,0 +1,201 @@
+"""One decoder with four configurations: what it sees, what it may not see, and where gradients flow."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from infty.model.decoder import Decoder, DecoderConfig
+from infty.model.unroll import unroll
+from infty.protocols import UNSCORED, Batch
+
+VOCAB, BATCH, SEGMENT = 17, 3, 5
+BASE: dict[str, Any] = {
+    "num_layers": 2,
+    "num_heads": 3,
+    "hidden_size": 18,
+    "feed_forward_size": 23,
+    "dropout": 0.0,
+    "initial_std": 0.2,
+    "segment_length": SEGMENT,
+    "short_term_length": SEGMENT,
+}
+LONG_TERM = {"kind": "long_term", "num_basis": 14, "num_samples": 11, "widths": (0.05, 0.2)}
+MEMORIES: dict[str, Any] = {
+    "transformer-xl": None,
+    "compressive": {"kind": "compressive", "num_slots": 7, "compression_rate": 2},
+    "infty": LONG_TERM,
+    "infty-sticky": {**LONG_TERM, "sticky": {"num_bins": 13}},
+}
+
+
+def make(memory: str, **changes: Any) -> Decoder:
+    return Decoder(DecoderConfig(**{**BASE, "long_range": MEMORIES[memory], **changes}), VOCAB)
+
+
+def segments(count: int, batch: int = BATCH) -> list[Tensor]:
+    return [torch.randint(VOCAB, (batch, SEGMENT)) for _ in range(count)]
+
+
+def run(model: Decoder, parts: list[Tensor]) -> Tensor:
+    state, logits = model.initial_state(torch.arange(len(parts[0]))), []
+    for tokens in parts:
+        output = model(tokens, state)
+        state = output.state
+        logits.append(output.logits)
+    return torch.cat(logits, 1)
+
+
+def test_two_segments_with_a_full_cache_equal_one_long_segment(float64: None) -> None:
+    short = make("transformer-xl")
+    long = make("transformer-xl", segment_length=2 * SEGMENT)
+    long.load_state_dict(short.state_dict())
+    parts = segments(2)
+    torch.testing.assert_close(run(short, parts), run(long, [torch.cat(parts, 1)]), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_no_later_token_changes_an_earlier_logit(float64: None, memory: str) -> None:
+    """By gradient: the logits at i depend on the embeddings of this segment's tokens up to i, and no later one."""
+    model, parts = make(memory), segments(4)
+    state = model.initial_state(torch.arange(BATCH))
+    for tokens in parts[:-1]:
+        state = model(tokens, state).state
+    seen: list[Tensor] = []
+    model.embedding.register_forward_hook(lambda _m, _i, out: seen.append(out.requires_grad_()) or None)
+    logits = model(parts[-1], state).logits
+    for i in range(SEGMENT):
+        (gradient,) = torch.autograd.grad(logits[:, i].square().sum(), seen[-1], retain_graph=True)
+        reach = gradient.abs().sum((0, 2))
+        assert (reach[: i + 1] > 0).all()
+        assert (reach[i + 1 :] == 0).all()
+
+
+@pytest.mark.parametrize(("memory", "reaches"), [("transformer-xl", False), ("compressive", True), ("infty", True), ("infty-sticky", True)])
+def test_only_a_long_memory_reaches_beyond_the_layers_caches(float64: None, memory: str, reaches: bool) -> None:
+    """Two layers with caches of a segment see two segments back; the fourth segment's logits may know the first only by memory."""
+    model, parts = make(memory), segments(4)
+    others = [(parts[0] + 1) % VOCAB, *parts[1:]]
+    changed = (run(model, parts) - run(model, others))[:, -SEGMENT:].abs().max()
+    assert (changed > 1e-9) == reaches
+
+
+@pytest.mark.parametrize(
+    ("memory", "trained"), [("compressive", "compress"), ("infty", "gate"), ("infty-sticky", "gate")]
+)
+def test_the_task_loss_trains_the_gate_and_the_compressor(memory: str, trained: str) -> None:
+    model, parts = make(memory), segments(3)
+    state = model.initial_state(torch.arange(BATCH))
+    for tokens in parts[:-1]:
+        state = model(tokens, state).state
+    output = model(parts[-1], state)
+    F.cross_entropy(output.logits.mT, parts[-1]).backward()
+    for block in model.blocks:
+        gradient = getattr(block.long_range, trained).weight.grad  # pyright: ignore[reportAttributeAccessIssue]
+        assert gradient.abs().max() > 0
+
+
+def test_the_reconstruction_loss_trains_the_compressor_only() -> None:
+    model, parts = make("compressive"), segments(3)
+    state = model.initial_state(torch.arange(BATCH))
+    for tokens in parts[:-1]:
+        state = model(tokens, state).state
+    model(parts[-1], state).auxiliary["reconstruction"].backward()
+    touched = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    assert touched == {f"blocks.{i}.long_range.compress.{kind}" for i in range(2) for kind in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_losses_are_named_and_come_with_a_memory_and_a_gradient(memory: str) -> None:
+    model, parts = make(memory), segments(3)
+    state = model.initial_state(torch.arange(BATCH))
+    names = []
+    for tokens in parts:
+        output = model(tokens, state)
+        state = output.state
+        names.append(set(output.auxiliary))
+    expected = set(model.config.auxiliary_weights)
+    assert names == [set(), set(), expected]
+    with torch.no_grad():
+        assert model(parts[0], state).auxiliary == {}
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_returned_states_carry_no_gradient(memory: str) -> None:
+    model, parts = make(memory), segments(4)
+    state = model.initial_state(torch.arange(BATCH))
+    for tokens in parts:
+        state = model(tokens, state).state
+    for layer in state:
+        tensors = [layer.short_term.hidden, *(vars(layer.long_range).values() if layer.long_range else ())]
+        assert not any(tensor.requires_grad for tensor in tensors)
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_a_stream_does_not_depend_on_its_batch(float64: None, memory: str) -> None:
+    model, parts = make(memory), segments(5)
+    state = model.initial_state(torch.tensor([2]))
+    alone = []
+    for tokens in parts:
+        output = model(tokens[2:], state)
+        state = output.state
+        alone.append(output.logits)
+    torch.testing.assert_close(run(model, parts)[2:], torch.cat(alone, 1), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_the_state_stops_growing(memory: str) -> None:
+    model, parts = make(memory), segments(9)
+    state, sizes = model.initial_state(torch.arange(BATCH)), []
+    for tokens in parts:
+        state = model(tokens, state).state
+        layer = state[0]
+        tensors = [layer.short_term.hidden, *(vars(layer.long_range).values() if layer.long_range else ())]
+        sizes.append(sum(tensor.numel() for tensor in tensors))
+    assert len(set(sizes[-3:])) == 1
+
+
+def test_rows_have_equal_slots_and_share_their_sizes() -> None:
+    infty, xl = make("infty").config, make("transformer-xl", short_term_length=SEGMENT + 14).config
+    assert infty.memory_slots == xl.memory_slots == SEGMENT + 14
+    assert infty.long_range is not None
+    assert infty.long_range.hidden_size == 18
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": 20}, "multiple of num_heads"),
+        ({"hidden_size": 15}, "must be even"),
+        ({"short_term_length": 7, "long_range": LONG_TERM}, "takes in whole segments"),
+        ({"long_range": {**LONG_TERM, "hidden_size": 36}}, "differs from hidden_size"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DecoderConfig(**{**BASE, **changes})
+
+
+def test_unroll_runs_unscored_segments_without_gradient_and_yields_scored_ones() -> None:
+    model = make("infty")
+    tokens = torch.randint(VOCAB, (BATCH, 3 * SEGMENT + 2))
+    targets = torch.full_like(tokens, UNSCORED)
+    targets[:, -3:] = tokens[:, -3:]
+    batch = Batch(tokens, targets, torch.arange(BATCH))
+    with_gradient: list[bool] = []
+    model.output.register_forward_hook(lambda _m, _i, out: with_gradient.append(out.requires_grad))
+    found = [(output.logits.shape[1], wanted) for output, wanted in unroll(model, batch)]
+    assert with_gradient == [False, False, True, True]
+    assert [length for length, _ in found] == [SEGMENT, 2]
+    assert torch.equal(torch.cat([wanted for _, wanted in found], 1), targets[:, 2 * SEGMENT :])
+
+
+def test_the_whole_model_moves_to_float64_and_to_the_meta_device() -> None:
+    for memory in MEMORIES:
+        with torch.device("meta"):
+            model = make(memory)
+        assert {t.device.type for t in [*model.parameters(), *model.buffers()]} == {"meta"}
+        model = make(memory).double()
+        assert {t.dtype for t in [*model.parameters(), *model.buffers()]} == {torch.float64}

@@ -1,0 +1,211 @@
+"""Experiment files: overlays by a hand-written example, and every kind of fault, all at once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infty.definition import Cell, load_definition, overlay, parse_override, read_yaml, variant_of
+from infty.errors import UsageError
+from infty.experiment import ResolvedCell, resolve
+
+TEXT = """
+task: {kind: sort, vocabulary: 5, length: 59, train_sequences: 8, validation_sequences: 4, test_sequences: 4}
+model: {num_layers: 1, num_heads: 2, hidden_size: 8, feed_forward_size: 8, dropout: 0.0, segment_length: 16, short_term_length: 16}
+training: {steps: 2, batch_size: 2, learning_rate: 1e-4, evaluate_every: 2}
+models:
+  plain: {model: {long_range: null}, training: {steps: 30}}
+  long: {model: {long_range: {kind: long_term, num_basis: 8, num_samples: 8}}}
+cases:
+  a: {training: {steps: 20}}
+  b: {}
+scales:
+  small:
+    training: {steps: 10}
+    cases: {a: {training: {steps: 40}}}
+    models: {plain: {training: {steps: 50}}}
+    seeds: [3, 4]
+  bare:
+"""
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Any:
+    def write(text: str = TEXT) -> Any:
+        path = tmp_path / "mine.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_definition(path)
+
+    return write
+
+
+def cell(make: Any, scale: str = "bare", model: str = "plain", case: str = "b", sets: tuple[str, ...] = ()) -> ResolvedCell:
+    return resolve(make(), Cell("mine", scale, model, case), sets)
+
+
+def faults(make: Any, text: str, sets: tuple[str, ...] = (), model: str = "long") -> list[str]:
+    with pytest.raises(UsageError) as raised:
+        resolve(make(text), Cell("mine", "small", model, "a"), sets)
+    assert raised.value.exit_code == 2
+    return str(raised.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("scale", "model", "case", "sets", "steps"),
+    [
+        ("bare", "long", "b", (), 2),
+        ("small", "long", "b", (), 10),
+        ("bare", "long", "a", (), 20),
+        ("bare", "plain", "a", (), 30),
+        ("small", "long", "a", (), 40),
+        ("small", "plain", "a", (), 50),
+        ("small", "plain", "a", ("training.steps=60",), 60),
+    ],
+)
+def test_order_of_overlays(make: Any, scale: str, model: str, case: str, sets: tuple[str, ...], steps: int) -> None:
+    """base < scale < case < model < the scale's own case and model < --set."""
+    assert cell(make, scale, model, case, sets).experiment.training.steps == steps
+
+
+def test_origins_name_the_layer_of_each_value(make: Any) -> None:
+    origins = cell(make, "small", "plain", "a", ("training.batch_size=3",)).origins
+    assert origins["training", "steps"] == "mine.yaml: scales.small.models.plain"
+    assert origins["training", "batch_size"] == "--set"
+    assert origins["task", "length"] == "mine.yaml"
+
+
+def test_lists_and_mappings_of_another_kind_are_replaced() -> None:
+    layers = [
+        ("one", {"m": {"kind": "x", "size": 1, "list": [1, 2]}, "n": {"kept": 1}}),
+        ("two", {"m": {"kind": "y", "rate": 2}, "n": {"list": [3]}}),
+        ("three", {"n": {"list": [4]}}),
+    ]
+    values, origins = overlay(layers)
+    assert values == {"m": {"kind": "y", "rate": 2}, "n": {"kept": 1, "list": [4]}}
+    assert ("m", "size") not in origins
+    assert layers[0][1]["m"]["list"] == [1, 2]
+
+
+def test_numbers_with_an_exponent_are_numbers(make: Any) -> None:
+    assert cell(make).experiment.training.learning_rate == 1e-4
+    assert parse_override("a.b=1e-3")[0] == {"a": {"b": 0.001}}
+    assert parse_override("a=-2E5")[0] == {"a": -200_000.0}
+
+
+def test_cells_and_seeds(make: Any) -> None:
+    found = list(make().cells("small"))
+    assert len(found) == 2 * 2 * 2
+    assert found[0] == Cell("mine", "small", "plain", "a", 3)
+    assert [c.seed for c in make().cells("bare")] == [0] * 4
+    assert found[0].folder == Path("mine/small/plain@a/seed-3")
+
+
+def test_both_faults_of_the_readme_are_named_at_once(make: Any) -> None:
+    lines = faults(make, TEXT, ("model.long_rnage.num_basis=3", "training.steps=x"))
+    assert lines == [
+        "--set: model.long_rnage: unknown key; did you mean long_range?",
+        "--set: training.steps: wanted an integer, got 'x'",
+    ]
+
+
+def test_all_faults_of_a_file_are_reported_at_once_with_place_and_remedy(make: Any) -> None:
+    text = (
+        TEXT.replace("train_sequences: 8", "train_sequences: eight")
+        .replace("num_layers: 1, ", "")
+        .replace("num_basis: 8", "num_bases: 8")
+        .replace("evaluate_every: 2", "evaluate_every: 0, batch_size: 7")
+        .replace("  b: {}", "  b: {modle: {}}")
+        .replace("seeds: [3, 4]", "seeds: [3, four]")
+    )
+    text = text + "mdoels: {}\n"
+    assert set(faults(make, text, ("training.steps", "x.y=1"))) == {
+        "mine.yaml: batch_size: stands twice (line 4)",
+        "mine.yaml: mdoels: unknown key; did you mean models?",
+        "mine.yaml: cases.b.modle: unknown key; did you mean model?",
+        "mine.yaml: scales.small.seeds: wanted a list of integers from 0, got [3, 'four']",
+        "mine.yaml: task.train_sequences: wanted an integer, got 'eight'",
+        "mine.yaml: model.num_layers: is missing",
+        "mine.yaml: models.long: model.long_range.num_basis: is missing",
+        "mine.yaml: models.long: model.long_range.num_bases: unknown key; did you mean num_basis?",
+        "mine.yaml: training.evaluate_every: must be greater than 0, got 0",
+        "--set: training.steps: wanted key.path=value",
+        "--set: x: unknown key; there is task, model, training",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ("model.long_range.kind=long", "--set: model.long_range.kind: wanted kind: 'long_term', 'compressive', got 'long'"),
+        ("model.long_range=7", "--set: model.long_range: wanted a mapping, got 7"),
+        ("model=7", "--set: model: wanted a mapping, got 7"),
+        ("task.kind=srot", "--set: task.kind: must be 'sort', got 'srot'"),
+        ("training.steps=1.5", "--set: training.steps: wanted an integer, got 1.5"),
+        ("training.steps=true", "--set: training.steps: wanted an integer, got True"),
+        ("training.steps='3'", "--set: training.steps: wanted an integer, got '3'"),
+        ("training.learning_rate=fast", "--set: training.learning_rate: wanted a number, got 'fast'"),
+        ("model.dropout=1", "--set: model.dropout: must be less than 1"),
+        ("model.long_range.widths=3", "--set: model.long_range.widths: wanted a list, got 3"),
+        ("model.long_range.sticky={num_bin: 3}", "--set: model.long_range.sticky.num_bin: unknown key; did you mean num_bins?"),
+        ("model.num_heads=3", "model.long_range: hidden_size 8 is not a multiple of num_heads 3"),
+        ("model.long_range.num_basis=9", "model.long_range: num_basis 9 is not a multiple of the 2 widths"),
+        (
+            "task.length=60",
+            "--set: task.length: at 60 the separator and the 5 targets would straddle two segments of 16; "
+            "the nearest that work: 59 and 64",
+        ),
+        ("task.vocabulary=17", "model.segment_length: 16 is too short for the 17 targets"),
+        ("training.steps=[", "--set: training.steps: '[' is not a YAML value"),
+        ("=3", "--set: =3: wanted key.path=value"),
+    ],
+)
+def test_a_fault_says_where_what_and_how(make: Any, change: str, line: str) -> None:
+    lines = faults(make, TEXT, (change,))
+    assert len(lines) == 1
+    assert line in lines[0]
+
+
+def test_unknown_names_suggest_the_right_one(make: Any) -> None:
+    with pytest.raises(UsageError) as raised:
+        resolve(make(), Cell("mine", "smal", "plian", "c"))
+    assert str(raised.value).splitlines() == [
+        "mine.yaml: scales: no 'smal' here; did you mean small?",
+        "mine.yaml: models: no 'plian' here; did you mean plain?",
+        "mine.yaml: cases: no 'c' here; there is a, b",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "not valid YAML"),
+        ("- 1\n- 2\n", "wanted a mapping"),
+        ("", "wanted a mapping"),
+        ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
+        ("a: \x01", "can't be read"),
+    ],
+)
+def test_what_is_no_experiment_is_refused_in_one_line(make: Any, text: str, message: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        make(text)
+    assert message in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_doubled_key_is_found_at_any_depth(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("a:\n  b:\n    c: 1\n    c: 2\na: 3\n", encoding="utf-8")
+    assert [str(fault) for fault in read_yaml(path)[1]] == [
+        "twice.yaml: a: stands twice (line 5)",
+        "twice.yaml: c: stands twice (line 4)",
+    ]
+
+
+def test_variants_depend_on_what_is_set_not_on_how_it_is_written() -> None:
+    assert variant_of([], None) == ""
+    one = variant_of(["training.steps=5", "model.dropout=0.1"], None)
+    assert one == variant_of(["model.dropout=0.10", "training.steps=5"], None)
+    assert one != variant_of(["training.steps=6", "model.dropout=0.1"], None)
+    assert variant_of(["training.steps=5"], "mine") == "+mine"
+    with pytest.raises(UsageError, match="lower-case"):
+        variant_of([], "../x")
