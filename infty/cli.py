@@ -38,9 +38,7 @@ Name = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="Name or YAML file.", autocompletion=_complete_experiment)
 ]
 Model = Annotated[str, typer.Option(help="Row of the table.", autocompletion=_complete_from("models"))]
-Case = Annotated[
-    str | None, typer.Option(help="Column; by default the first.", autocompletion=_complete_from("cases"))
-]
+Case = Annotated[str | None, typer.Option(help="Column; by default the first.", autocompletion=_complete_from("cases"))]
 Scale = Annotated[str, typer.Option(help="laptop, paper or smoke.", autocompletion=_complete_from("scales"))]
 Seed = Annotated[int, typer.Option(min=0, help="Decides initial weights, order of the data and dropout.")]
 Overrides = Annotated[
@@ -120,7 +118,9 @@ def report(
     console = _console(stderr=as_json)
     written = write_report(folders or [settings.runs], out or settings.report, formats.split(","), settings.experiments)
     if as_json:
-        _print_json({"tables": [table.document() for table in written.tables], "files": [str(f) for f in written.files]})
+        _print_json(
+            {"tables": [table.document() for table in written.tables], "files": [str(f) for f in written.files]}
+        )
         return
     for table in written.tables:
         console.print(table.rich())

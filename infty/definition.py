@@ -226,7 +226,9 @@ def _section(values: Values, key: str) -> Values:
     return found if isinstance(found, dict) else {}
 
 
-def _merge(merged: Values, values: Values, origin: str, path: tuple[str, ...], origins: dict[tuple[str, ...], str]) -> None:
+def _merge(
+    merged: Values, values: Values, origin: str, path: tuple[str, ...], origins: dict[tuple[str, ...], str]
+) -> None:
     for key, value in values.items():
         here, below = (*path, key), merged.get(key)
         if isinstance(value, dict):
@@ -255,7 +257,9 @@ def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) 
         return [Fault(origin, key, f"wanted a mapping, got {values!r}")]
     prefix = f"{key}." if key else ""
     faults = [
-        Fault(origin, f"{prefix}{name}", f"unknown key; {nearest(name, allowed)}") for name in values if name not in allowed
+        Fault(origin, f"{prefix}{name}", f"unknown key; {nearest(name, allowed)}")
+        for name in values
+        if name not in allowed
     ]
     seeds = values.get("seeds", [0])
     if not isinstance(seeds, list) or not all(type(seed) is int and seed >= 0 for seed in seeds):

@@ -154,7 +154,9 @@ def _fields_at(path: tuple[str, ...], values: Values) -> list[str]:
         here = here.get(part) if isinstance(here, dict) else None
         choices = _config_classes(config.model_fields[part].annotation)
         kind = here.get("kind") if isinstance(here, dict) else None
-        config = next((c for c in choices if "kind" in c.model_fields and c.model_fields["kind"].default == kind), choices[0])
+        config = next(
+            (c for c in choices if "kind" in c.model_fields and c.model_fields["kind"].default == kind), choices[0]
+        )
     return list(config.model_fields)
 
 

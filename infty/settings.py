@@ -1,5 +1,6 @@
 """This machine: folders, device, threads, W&B. Never a number that alters a result."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +20,12 @@ class Settings(BaseSettings):
     runs: Path = Field(description="folder of the run folders")
     data: Path = Field(description="folder of the corpora")
     experiments: Path = Field(description="folder of your own experiment files")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    threads: int | None = Field(None, gt=0, description="CPU threads; by default as many as torch chooses")
-    wandb: Literal["offline", "online", "disabled"] = Field("offline", description="W&B mode; WANDB_MODE wins")
-    wandb_project: str = Field("infty", description="W&B project")
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    threads: int | None = Field(default=None, gt=0, description="CPU threads; by default as many as torch chooses")
+    wandb: Literal["offline", "online", "disabled"] = Field(
+        default="offline", description="W&B mode; WANDB_MODE sets it too"
+    )
+    wandb_project: str = Field(default="infty", description="W&B project")
 
     @field_validator("device")
     @classmethod
@@ -90,6 +93,8 @@ def find_toml() -> Path | None:
 
 def load_settings(**options: Any) -> Settings:
     """Settings of this machine; `None` options count as not given. UsageError with every fault."""
+    if "WANDB_MODE" in os.environ and "INFTY_WANDB" not in os.environ:
+        options = {"wandb": os.environ["WANDB_MODE"], **options}
     try:
         return Settings(**{key: value for key, value in options.items() if value is not None})
     except ValidationError as error:

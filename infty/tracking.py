@@ -83,7 +83,9 @@ class ScreenProgress:
             self.loss = f"loss {metrics['train/loss']:.3f}  {metrics['train/tokens_per_second']:,.0f} tokens/s"
         if "validation/loss" in metrics:
             figures = "  ".join(f"{name.split('/')[1]} {value:.4g}" for name, value in metrics.items())
-            self.console.print(f"step {step}/{self.steps}  {self.loss}  validation {figures}", highlight=False, soft_wrap=True)
+            self.console.print(
+                f"step {step}/{self.steps}  {self.loss}  validation {figures}", highlight=False, soft_wrap=True
+            )
         self.bar.update(self.task, completed=step, figures=self.loss)
 
     def close(self) -> None:
@@ -95,15 +97,30 @@ class WandbRun:
     """A real W&B run. Any fault of W&B is a warning; training goes on without it."""
 
     def __init__(
-        self, folder: Path, run_id: str, name: str, project: str, mode: Literal["offline", "online"], config: dict[str, Any]
+        self,
+        folder: Path,
+        run_id: str,
+        name: str,
+        project: str,
+        mode: Literal["offline", "online"],
+        config: dict[str, Any],
     ) -> None:
         self.run: Any = None
         try:
             import wandb
 
-            quiet = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False, x_disable_machine_info=True)
+            quiet = wandb.Settings(
+                silent=True, console="off", disable_git=True, save_code=False, x_disable_machine_info=True
+            )
             self.run = wandb.init(
-                project=project, name=name, id=run_id, dir=folder, mode=mode, config=config, resume="allow", settings=quiet
+                project=project,
+                name=name,
+                id=run_id,
+                dir=folder,
+                mode=mode,
+                config=config,
+                resume="allow",
+                settings=quiet,
             )
         except ImportError:
             warnings.warn("wandb is not installed: metrics go to metrics.jsonl only", stacklevel=2)

@@ -70,15 +70,19 @@ def train_cell(resolved: ResolvedCell, settings: Settings, console: Console, *, 
                 _empty(run.path)
             _refuse_another(run, resolved)
             if run.finished:
-                console.print(f"already finished: {run.path} (train again with --fresh)", highlight=False, soft_wrap=True)
+                console.print(
+                    f"already finished: {run.path} (train again with --fresh)", highlight=False, soft_wrap=True
+                )
                 return run.result()
             return _train_locked(run, resolved, settings, console)
     except Timeout:
-        raise UsageError(f"another process is training in {run.path}; wait for it, or use --name for a second run") from None
+        raise UsageError(
+            f"another process is training in {run.path}; wait for it, or use --name for a second run"
+        ) from None
 
 
 def evaluate_cell(resolved: ResolvedCell, settings: Settings, split: str, batch_size: int | None) -> Values:
-    """Evaluate the best checkpoint of a cell's run. MissingError, with the command that makes one, where there is none."""
+    """Evaluate the best checkpoint of a cell's run. MissingError, with the command that trains it, without one."""
     run = RunFolder(settings.runs / resolved.cell.folder)
     if not (run.checkpoints / "best.json").is_file():
         raise MissingError(f"nothing trained yet in {run.path}; train it with: {resolved.command()}")
@@ -164,7 +168,9 @@ def _train_locked(run: RunFolder, resolved: ResolvedCell, settings: Settings, co
             if settings.wandb != "disabled":
                 name = "/".join(cell.folder.parts)
                 sinks.append(
-                    WandbRun(run.path, identity["wandb_id"], name, settings.wandb_project, settings.wandb, resolved.config())
+                    WandbRun(
+                        run.path, identity["wandb_id"], name, settings.wandb_project, settings.wandb, resolved.config()
+                    )
                 )
             if resume:
                 console.print(f"continuing at step {step} of {experiment.training.steps}", highlight=False)
@@ -195,7 +201,12 @@ def _train_locked(run: RunFolder, resolved: ResolvedCell, settings: Settings, co
 
 
 def _result(
-    resolved: ResolvedCell, outcome: Values, progress: Progress, parameters: int, environment: Values, device: torch.device
+    resolved: ResolvedCell,
+    outcome: Values,
+    progress: Progress,
+    parameters: int,
+    environment: Values,
+    device: torch.device,
 ) -> Values:
     experiment = resolved.experiment
     tokens = progress.step * experiment.training.batch_size * _tokens_each(experiment)

@@ -30,7 +30,15 @@ def float64() -> Iterator[None]:
 def clean_environment(folder: Path, **more: str) -> dict[str, str]:
     """The environment of a user who set nothing, in `folder`, with one thread."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("INFTY_", "WANDB_"))}
-    return {**kept, "INFTY_THREADS": "1", "OMP_NUM_THREADS": "1", "HOME": str(folder), "NO_COLOR": "1", "COLUMNS": "120", **more}
+    return {
+        **kept,
+        "INFTY_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "HOME": str(folder),
+        "NO_COLOR": "1",
+        "COLUMNS": "120",
+        **more,
+    }
 
 
 @pytest.fixture

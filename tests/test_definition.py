@@ -11,7 +11,8 @@ from infty.experiment import ResolvedCell, resolve
 
 TEXT = """
 task: {kind: sort, vocabulary: 5, length: 59, train_sequences: 8, validation_sequences: 4, test_sequences: 4}
-model: {num_layers: 1, num_heads: 2, hidden_size: 8, feed_forward_size: 8, dropout: 0.0, segment_length: 16, short_term_length: 16}
+model: {num_layers: 1, num_heads: 2, hidden_size: 8, feed_forward_size: 8, dropout: 0.0,
+  segment_length: 16, short_term_length: 16}
 training: {steps: 2, batch_size: 2, learning_rate: 1e-4, evaluate_every: 2}
 models:
   plain: {model: {long_range: null}, training: {steps: 30}}
@@ -39,7 +40,9 @@ def make(tmp_path: Path) -> Any:
     return write
 
 
-def cell(make: Any, scale: str = "bare", model: str = "plain", case: str = "b", sets: tuple[str, ...] = ()) -> ResolvedCell:
+def cell(
+    make: Any, scale: str = "bare", model: str = "plain", case: str = "b", sets: tuple[str, ...] = ()
+) -> ResolvedCell:
     return resolve(make(), Cell("mine", scale, model, case), sets)
 
 
@@ -119,7 +122,7 @@ def test_all_faults_of_a_file_are_reported_at_once_with_place_and_remedy(make: A
     )
     text = text + "mdoels: {}\n"
     assert set(faults(make, text, ("training.steps", "x.y=1"))) == {
-        "mine.yaml: batch_size: stands twice (line 4)",
+        "mine.yaml: batch_size: stands twice (line 5)",
         "mine.yaml: mdoels: unknown key; did you mean models?",
         "mine.yaml: cases.b.modle: unknown key; did you mean model?",
         "mine.yaml: scales.small.seeds: wanted a list of integers from 0, got [3, 'four']",
@@ -136,7 +139,10 @@ def test_all_faults_of_a_file_are_reported_at_once_with_place_and_remedy(make: A
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ("model.long_range.kind=long", "--set: model.long_range.kind: wanted kind: 'long_term', 'compressive', got 'long'"),
+        (
+            "model.long_range.kind=long",
+            "--set: model.long_range.kind: wanted kind: 'long_term', 'compressive', got 'long'",
+        ),
         ("model.long_range=7", "--set: model.long_range: wanted a mapping, got 7"),
         ("model=7", "--set: model: wanted a mapping, got 7"),
         ("task.kind=srot", "--set: task.kind: must be 'sort', got 'srot'"),
@@ -146,7 +152,10 @@ def test_all_faults_of_a_file_are_reported_at_once_with_place_and_remedy(make: A
         ("training.learning_rate=fast", "--set: training.learning_rate: wanted a number, got 'fast'"),
         ("model.dropout=1", "--set: model.dropout: must be less than 1"),
         ("model.long_range.widths=3", "--set: model.long_range.widths: wanted a list, got 3"),
-        ("model.long_range.sticky={num_bin: 3}", "--set: model.long_range.sticky.num_bin: unknown key; did you mean num_bins?"),
+        (
+            "model.long_range.sticky={num_bin: 3}",
+            "--set: model.long_range.sticky.num_bin: unknown key; did you mean num_bins?",
+        ),
         ("model.num_heads=3", "model.long_range: hidden_size 8 is not a multiple of num_heads 3"),
         ("model.long_range.num_basis=9", "model.long_range: num_basis 9 is not a multiple of the 2 widths"),
         (

@@ -22,9 +22,7 @@ class AttentionDensity:
         """μ = sigmoid(·), σ² = softplus(·) held above `floor`."""
         return cls(torch.sigmoid(mean), F.softplus(variance).clamp(min=floor))
 
-    def kl_to_prior(
-        self, prior_std: float, prior_mean: float | None = None
-    ) -> HeadQueries:
+    def kl_to_prior(self, prior_std: float, prior_mean: float | None = None) -> HeadQueries:
         """KL(N(μ, σ²) ‖ N(μ0, σ0²)) in nats; `prior_mean = None` sets μ0 = μ, so that only the width counts.
 
         ½(σ²/σ0² − ln(σ²/σ0²) − 1), plus ½(μ − μ0)²/σ0² where the prior has a mean of its own.

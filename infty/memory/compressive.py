@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,7 +23,7 @@ class CompressiveMemoryConfig(BaseModel):
     hidden_size: int = Field(gt=0, description="E")
     num_slots: int = Field(gt=0, description="compressed vectors kept")
     compression_rate: int = Field(gt=0, description="c, vectors that become one slot")
-    reconstruction_weight: float = Field(1.0, ge=0, description="weight of the attention-reconstruction loss")
+    reconstruction_weight: float = Field(default=1.0, ge=0, description="weight of the attention-reconstruction loss")
 
     @property
     def slots(self) -> int:
@@ -70,9 +70,7 @@ class CompressiveMemory(nn.Module):
         return CompressedState(torch.cat([state.slots, slots], 1)[:, -self.config.num_slots :])
 
 
-def reconstruction_loss(
-    attend: Callable[[Hidden], Hidden], evicted: Hidden, slots: Slots
-) -> Float[Tensor, ""]:
+def reconstruction_loss(attend: Callable[[Hidden], Hidden], evicted: Hidden, slots: Slots) -> Float[Tensor, ""]:
     """Mean squared difference between what attention reads from the evicted vectors and from their slots.
 
     `attend` maps the vectors to look at to what a segment reads from them; its own parameters and

@@ -29,14 +29,20 @@ class LongTermMemoryConfig(BaseModel):
     segment_length: int = Field(gt=0, description="L, vectors taken in by one update")
     num_basis: int = Field(gt=0, description="basis functions N (section 3.1)")
     num_samples: int = Field(gt=0, description="samples M of the old signal in a refit (section 3.3)")
-    contraction: float = Field(0.75, gt=0, lt=1, description="τ, what the past is contracted to (section 3.3)")
-    widths: tuple[float, ...] = Field((0.01, 0.05), strict=False, min_length=1, description="σ̃, of each centre (section 4)")
-    ridge_penalty: float = Field(1.0, gt=0, description="λ of the ridge regression (section 3.1)")
-    prior_std: float = Field(0.05, gt=0, description="σ0 of the KL regulariser (section 3.2)")
-    prior_mean: float | None = Field(None, description="μ0; null: each density's own mean; -1: the released GPT-2 code")
-    kl_weight: float = Field(1e-6, ge=0, description="λ_KL (section 3.2)")
-    variance_floor: float = Field(1e-6, gt=0, description="least σ² of an attention density")
-    sticky: StickyConfig | None = Field(None, description="sticky sampling (section 3.3); null: fixed points i/M")
+    contraction: float = Field(default=0.75, gt=0, lt=1, description="τ, what the past is contracted to (section 3.3)")
+    widths: tuple[float, ...] = Field(
+        default=(0.01, 0.05), strict=False, min_length=1, description="σ̃, of each centre (section 4)"
+    )
+    ridge_penalty: float = Field(default=1.0, gt=0, description="λ of the ridge regression (section 3.1)")
+    prior_std: float = Field(default=0.05, gt=0, description="σ0 of the KL regulariser (section 3.2)")
+    prior_mean: float | None = Field(
+        default=None, description="μ0; null: each density's own mean; -1: the released GPT-2 code"
+    )
+    kl_weight: float = Field(default=1e-6, ge=0, description="λ_KL (section 3.2)")
+    variance_floor: float = Field(default=1e-6, gt=0, description="least σ² of an attention density")
+    sticky: StickyConfig | None = Field(
+        default=None, description="sticky sampling (section 3.3); null: fixed points i/M"
+    )
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "LongTermMemoryConfig":

@@ -21,9 +21,9 @@ class StickyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    num_bins: int = Field(128, gt=0, description="histogram bins D (section 3.3)")
+    num_bins: int = Field(default=128, gt=0, description="histogram bins D (section 3.3)")
     within_bin: Literal["uniform", "left"] = Field(
-        "uniform", description="place of a sample in its bin; 'left' is the released code's"
+        default="uniform", description="place of a sample in its bin; 'left' is the released code's"
     )
 
 

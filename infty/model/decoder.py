@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, assert_never
+from typing import Annotated, Any, assert_never, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -30,11 +30,11 @@ class DecoderConfig(BaseModel):
     hidden_size: int = Field(gt=0, description="hidden size E")
     feed_forward_size: int = Field(gt=0, description="inner size of the feed-forward part")
     dropout: float = Field(ge=0, lt=1, description="on embeddings, position encodings, attention and feed-forward")
-    attention_dropout: float = Field(0.0, ge=0, lt=1, description="on attention weights")
-    initial_std: float = Field(0.02, gt=0, description="standard deviation of all initial matrices")
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1, description="on attention weights")
+    initial_std: float = Field(default=0.02, gt=0, description="standard deviation of all initial matrices")
     segment_length: int = Field(gt=0, description="tokens in a segment L")
     short_term_length: int = Field(ge=0, description="tokens in the short-term memory (STM)")
-    long_range: LongRangeConfig | None = Field(None, description="the memory beyond it; null: Transformer-XL")
+    long_range: LongRangeConfig | None = Field(default=None, description="the memory beyond it; null: Transformer-XL")
 
     @model_validator(mode="before")
     @classmethod
@@ -120,7 +120,9 @@ class Block(nn.Module):
 
     def initial_state(self, seeds: Int[Tensor, " batch"]) -> LayerState:
         """Nothing seen yet."""
-        short_term = ShortTermState(self.attention_norm.weight.new_zeros(len(seeds), 0, len(self.attention_norm.weight)))
+        short_term = ShortTermState(
+            self.attention_norm.weight.new_zeros(len(seeds), 0, len(self.attention_norm.weight))
+        )
         match self.long_range:
             case None:
                 return LayerState(short_term, None)
@@ -146,7 +148,7 @@ class Block(nn.Module):
     def attend(
         self, x: Hidden, state: LayerState, *positions: Tensor
     ) -> tuple[Hidden, LongTermState | CompressedState | None, Auxiliary]:
-        """Z = Z_STM + Z_LTM with a long-term memory; one attention over [compressed, STM, segment] with a compressive."""
+        """Z = Z_STM + Z_LTM with a long-term memory; with a compressive one its slots join the keys of attention."""
         evicted, recent = state.short_term.split(self.short_term_length)
         memory, long_range, auxiliary = self.long_range, state.long_range, {}
         match memory, long_range:
@@ -183,7 +185,8 @@ class Decoder(ExactBuffers):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(vocab_size, config.hidden_size)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.blocks = cast("list[Block]", blocks)  # torch's container has no element type
         self.output = nn.Linear(config.hidden_size, vocab_size, bias=False)
         head_size = config.hidden_size // config.num_heads
         self.content_bias = nn.Parameter(torch.empty(config.num_heads, head_size))
@@ -209,10 +212,13 @@ class Decoder(ExactBuffers):
             x, layer_state, auxiliary = block(x, layer_state, *positions)
             states.append(layer_state)
             losses.append(auxiliary)
-        return Output(self.output(x), tuple(states), {name: sum(loss[name] for loss in losses) for name in losses[0]})
+        auxiliary = {name: torch.stack([layer[name] for layer in losses]).sum() for name in losses[0]}
+        return Output(self.output(x), tuple(states), auxiliary)
 
 
-def _build_memory(config: LongTermMemoryConfig | CompressiveMemoryConfig | None) -> LongTermMemory | CompressiveMemory | None:
+def _build_memory(
+    config: LongTermMemoryConfig | CompressiveMemoryConfig | None,
+) -> LongTermMemory | CompressiveMemory | None:
     match config:
         case None:
             return None

@@ -68,7 +68,9 @@ class RelativeAttention(nn.Module):
         queries = self.query(x)
         key, value = self.key_value(torch.cat([cached, x], 1)).chunk(2, -1)
         q, key, value = self.split_heads(queries), self.split_heads(key), self.split_heads(value)
-        position = self.position(encoding[-key.shape[2] :]).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)  # h d k
+        position = (
+            self.position(encoding[-key.shape[2] :]).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)
+        )  # h d k
         scores = (q + content_bias[:, None]) @ key.mT
         scores = scores + relative_shift((q + position_bias[:, None]) @ position)  # b h t k
         t, k = scores.shape[-2:]

@@ -33,7 +33,9 @@ def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], exp
         raise MissingError(f"no folder {absent[0]}; finished runs come from, for example: infty train sort --case x8")
     sets = collect(folders, experiments)
     if not sets:
-        raise MissingError(f"no finished runs in {', '.join(map(str, folders))}; make one with: infty train sort --case x8")
+        raise MissingError(
+            f"no finished runs in {', '.join(map(str, folders))}; make one with: infty train sort --case x8"
+        )
     out.mkdir(parents=True, exist_ok=True)
     written = Written([], [])
     for results in sets:

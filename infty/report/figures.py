@@ -10,7 +10,13 @@ from matplotlib import pyplot as plt
 from infty.report.results import ResultSet, mean_and_deviation
 
 # Okabe and Ito's colour-blind safe palette; each line has its own marker and dash as well.
-STYLES = [("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "D", ":"), ("#E69F00", "v", "-")]
+STYLES = [
+    ("#0072B2", "o", "-"),
+    ("#D55E00", "s", "--"),
+    ("#009E73", "^", "-."),
+    ("#CC79A7", "D", ":"),
+    ("#E69F00", "v", "-"),
+]
 
 
 def draw_accuracy(results: ResultSet, stem: Path) -> list[Path]:
@@ -19,13 +25,25 @@ def draw_accuracy(results: ResultSet, stem: Path) -> list[Path]:
         figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
         cases = [case for case in results.cases if results.of(None, case)]
         for model, (colour, marker, dash) in zip(results.models, STYLES * len(results.models), strict=False):
-            points = [(runs[0].length, *_figures([run.accuracy for run in runs])) for c in cases if (runs := results.of(model, c))]
+            points = [
+                (runs[0].length, *_figures([run.accuracy for run in runs]))
+                for c in cases
+                if (runs := results.of(model, c))
+            ]
             if points:
                 lengths, means, deviations = zip(*points, strict=True)
-                axes.errorbar(lengths, means, deviations, color=colour, marker=marker, linestyle=dash, capsize=3, label=model)
+                axes.errorbar(
+                    lengths, means, deviations, color=colour, marker=marker, linestyle=dash, capsize=3, label=model
+                )
         for key, label, shade in (("oracle", "last-window oracle", "0.45"), ("chance", "chance", "0.7")):
-            values = [(runs[0].length, 100 * runs[0].result["calibration"][key]) for c in cases if (runs := results.of(None, c))]
-            axes.plot(*zip(*values, strict=True), color=shade, linewidth=1, marker=".", linestyle=(0, (1, 2)), label=label)
+            values = [
+                (runs[0].length, 100 * runs[0].result["calibration"][key])
+                for c in cases
+                if (runs := results.of(None, c))
+            ]
+            axes.plot(
+                *zip(*values, strict=True), color=shade, linewidth=1, marker=".", linestyle=(0, (1, 2)), label=label
+            )
         axes.set(xlabel="length of the sequence (symbols)", ylabel="test accuracy (%)", ylim=(0, 100), xscale="log")
         lengths = [results.of(None, case)[0].length for case in cases]
         axes.set_xticks(lengths, [f"{length:,}" for length in lengths])

@@ -2,6 +2,7 @@
 
 import statistics
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +30,14 @@ class Run:
 
 @dataclass(frozen=True)
 class ResultSet:
-    """Runs of one experiment at one scale under one protocol. `wanted`: every cell × seed of the table, in its order."""
+    """Runs of one experiment at one scale under one protocol. `wanted`: every cell × seed of the table, in order."""
 
     experiment: str
     scale: str
     protocol: str
     runs: list[Run]
     wanted: list[Cell]
-
-    @property
-    def name(self) -> str:
-        """Stem of the files of this table."""
-        return f"{self.experiment}-{self.scale}"
+    name: str  # stem of the files of this table
 
     @property
     def models(self) -> list[str]:
@@ -76,7 +73,7 @@ def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
 
 
 def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
-    """Finished runs below `folders`, apart by experiment, scale and protocol. Damaged ones are skipped with a warning."""
+    """Finished runs by experiment, scale and protocol. Damaged ones are left out with a warning."""
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for folder in find_runs(folders):
         if folder.finished:
@@ -86,7 +83,11 @@ def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
                 warnings.warn(f"{folder.path} is left out: {fault}", stacklevel=2)
                 continue
             groups.setdefault((run.cell.experiment, run.cell.scale, protocol), []).append(run)
-    return [ResultSet(*key, runs, _wanted(*key[:2], experiments)) for key, runs in sorted(groups.items())]
+    tables = Counter(key[:2] for key in groups)  # files are named after a protocol only where there are two
+    return [
+        ResultSet(*key, runs, _wanted(*key[:2], experiments), "-".join(key if tables[key[:2]] > 1 else key[:2]))
+        for key, runs in sorted(groups.items())
+    ]
 
 
 def _read(folder: RunFolder) -> tuple[Run, str]:

@@ -10,9 +10,13 @@ from rich import table as rich_table
 
 from infty.report.results import ResultSet, Run, mean_and_deviation
 
-RUN_COLUMNS = ("experiment", "scale", "model", "case", "variant", "seed", "length", "accuracy", "loss", "chance", "oracle",
-               "oracle_window", "parameters", "memory_slots", "tokens_seen", "wall_seconds", "best_step", "protocol",
-               "data_sha256", "commit", "dirty", "command")  # fmt: skip
+# fmt: off
+RUN_COLUMNS = [
+    "experiment", "scale", "model", "case", "variant", "seed", "length", "accuracy", "loss", "chance", "oracle",
+    "oracle_window", "parameters", "memory_slots", "tokens_seen", "wall_seconds", "best_step", "protocol",
+    "data_sha256", "commit", "dirty", "command",
+]
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,9 @@ def accuracy_table(results: ResultSet) -> Table:
     rows.append(["chance", *(_calibration(results, case, "chance") for case in results.cases)])
     rows.append(["last-window oracle", *(_calibration(results, case, "oracle") for case in results.cases)])
     notes = [
-        "Test accuracy in % (higher is better), mean ± standard deviation over n seeds; protocol " + results.protocol + ".",
+        "Test accuracy in % (higher is better), mean ± standard deviation over n seeds; protocol "
+        + results.protocol
+        + ".",
         "The paper shows this figure without numbers: compare the ordering of the models, not values.",
         "Oracle: exact counts of as many last symbols as attention with the same number of slots sees.",
     ]
@@ -99,7 +105,12 @@ def runs_csv(results: ResultSet) -> str:
     writer.writeheader()
     for run in results.runs:
         r = run.result
-        named = {"accuracy": run.accuracy, "loss": r["metrics"]["test/loss"], "length": run.length, "variant": run.cell.variant}
+        named = {
+            "accuracy": run.accuracy,
+            "loss": r["metrics"]["test/loss"],
+            "length": run.length,
+            "variant": run.cell.variant,
+        }
         nested = {"protocol": r["protocol"]["name"], "data_sha256": r["data"]["sha256"]}
         writer.writerow({**r, **r["calibration"], **named, **nested})
     return text.getvalue()

@@ -73,9 +73,7 @@ def make_sequences(
     return symbols, rank_by_frequency(symbols, vocabulary)
 
 
-def rank_by_frequency(
-    symbols: Int64[ndarray, "batch length"], vocabulary: int
-) -> Int64[ndarray, "batch vocabulary"]:
+def rank_by_frequency(symbols: Int64[ndarray, "batch length"], vocabulary: int) -> Int64[ndarray, "batch vocabulary"]:
     """All V symbols by falling frequency; ties by first appearance; those never seen last, ascending."""
     batch, length = symbols.shape
     cells = symbols + vocabulary * np.arange(batch)[:, None]

@@ -42,7 +42,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, best: bool, keep: i
         files = sorted(temporary.iterdir())
         for path in files:
             flush(path)
-        write_json(temporary / "MANIFEST.json", {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files})
+        write_json(
+            temporary / "MANIFEST.json", {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files}
+        )
         flush(temporary)
         _clear(final)
         temporary.replace(final)
@@ -51,7 +53,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, best: bool, keep: i
             write_json(folder / f"{pointer}.json", {"checkpoint": name})
     except (OSError, SafetensorError) as fault:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise InftyError(f"the checkpoint of step {checkpoint.step} could not be saved ({fault}); earlier ones stay") from None
+        raise InftyError(
+            f"the checkpoint of step {checkpoint.step} could not be saved ({fault}); earlier ones stay"
+        ) from None
     _drop_old(folder, keep)
 
 

@@ -30,11 +30,11 @@ class TrainingConfig(BaseModel):
     steps: int = Field(gt=0, description="optimiser steps (section 4.1: 20,000)")
     batch_size: int = Field(gt=0, description="sequences a step (section 4.1: 8)")
     learning_rate: float = Field(gt=0, description="peak of the schedule (section 4.1: 2.5e-4)")
-    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
-    clip_norm: float = Field(0.25, gt=0, description="largest norm of the gradient (section 4.1: 0.25)")
-    log_every: int = Field(10, gt=0, description="steps between lines of metrics")
+    warmup_steps: int = Field(default=0, ge=0, description="steps of linear warm-up")
+    clip_norm: float = Field(default=0.25, gt=0, description="largest norm of the gradient (section 4.1: 0.25)")
+    log_every: int = Field(default=10, gt=0, description="steps between lines of metrics")
     evaluate_every: int = Field(gt=0, description="steps between validations; each is followed by a checkpoint")
-    evaluation_batch_size: int = Field(32, gt=0, description="sequences evaluated at once; changes no result")
+    evaluation_batch_size: int = Field(default=32, gt=0, description="sequences evaluated at once; changes no result")
 
 
 class Log(Protocol):
@@ -123,14 +123,15 @@ def optimize(
     torch.manual_seed((seed << 32) + step + 1)
     batch = task.training_batch(step, config.batch_size, seed)
     losses = batch_losses(model, batch)
-    total = losses["loss"] + sum(w * losses[name] for name, w in model.config.auxiliary_weights.items() if name in losses)
+    weights = {"loss": 1.0, **model.config.auxiliary_weights}
+    total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
     optimizer.zero_grad()
     total.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
     if not (total.isfinite() and norm.isfinite()):
         raise InftyError(
-            f"loss {total.item():.4g}, gradient norm {norm.item():.4g} at step {step}: not finite, nothing was updated; "
-            "try a lower training.learning_rate"
+            f"loss {total.item():.4g}, gradient norm {norm.item():.4g} at step {step}: not finite, nothing was "
+            "updated; try a lower training.learning_rate"
         )
     learning_rate = cosine_learning_rate(step, config.steps, config.learning_rate, config.warmup_steps)
     for group in optimizer.param_groups:

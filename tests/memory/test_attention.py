@@ -20,7 +20,9 @@ def test_kl_equals_quadrature(float64: None, mean: float, variance: float, prior
 
     def integrand(z: float) -> float:
         t = mean + deviation * z
-        return stats.norm.pdf(z) * (stats.norm.logpdf(t, mean, deviation) - stats.norm.logpdf(t, center, prior_std))
+        return float(stats.norm.pdf(z)) * float(
+            stats.norm.logpdf(t, mean, deviation) - stats.norm.logpdf(t, center, prior_std)
+        )
 
     expected, _ = integrate.quad(integrand, -10, 10)
     assert one(mean, variance).kl_to_prior(prior_std, prior_mean).item() == pytest.approx(expected, rel=1e-6)
@@ -31,6 +33,8 @@ def test_kl_is_zero_at_the_prior(float64: None) -> None:
 
 
 def test_scores_become_a_mean_inside_and_a_variance_above_the_floor(float64: None) -> None:
-    density = AttentionDensity.from_scores(torch.tensor([[[-40.0, 0, 40]]]), torch.tensor([[[-40.0, 0, 3]]]), floor=1e-4)
+    density = AttentionDensity.from_scores(
+        torch.tensor([[[-40.0, 0, 40]]]), torch.tensor([[[-40.0, 0, 3]]]), floor=1e-4
+    )
     np.testing.assert_allclose(density.mean[0, 0], [np.exp(-40.0), 0.5, 1], atol=1e-12)
     np.testing.assert_allclose(density.variance[0, 0], [1e-4, np.log(2), np.log1p(np.exp(3.0))])

@@ -76,7 +76,9 @@ def test_equals_the_authors_module_over_four_updates(
 def test_the_linear_update_equals_sampling_and_refitting(float64: None) -> None:
     memory = make()
     state, x = filled(memory), evicted(memory)
-    torch.testing.assert_close(memory.update(state, x).coefficients, reference.update(memory, state, x), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        memory.update(state, x).coefficients, reference.update(memory, state, x), rtol=1e-10, atol=1e-12
+    )
 
 
 def test_reading_equals_the_plain_equations_in_value_and_gradient(float64: None) -> None:
@@ -101,7 +103,9 @@ def test_gradients_equal_finite_differences(float64: None) -> None:
 
     def read(queries: Tensor, x: Tensor, gate: Tensor, key: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         changed = {"gate.weight": gate, "key.weight": key, "mean.weight": mean, "variance.weight": variance}
-        return torch.func.functional_call(_Step(memory), {f"memory.{n}": v for n, v in changed.items()}, (state, x, queries))
+        return torch.func.functional_call(
+            _Step(memory), {f"memory.{n}": v for n, v in changed.items()}, (state, x, queries)
+        )
 
     m = memory
     parameters = [p.detach().clone() for p in (m.gate.weight, m.key.weight, m.mean.weight, m.variance.weight)]
@@ -120,7 +124,7 @@ class _Step(torch.nn.Module):
 
 def test_a_task_loss_reaches_every_parameter_through_the_fit(float64: None) -> None:
     memory = make()
-    context, density = memory.attend(torch.randn(BATCH, QUERIES, 15), memory.update(filled(memory), evicted(memory)))
+    context, _ = memory.attend(torch.randn(BATCH, QUERIES, 15), memory.update(filled(memory), evicted(memory)))
     context.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in memory.parameters())
 

@@ -38,7 +38,9 @@ def test_fit_equals_least_squares_with_zeros_in_the_margin() -> None:
     """Ridge regression is least squares over all targets and √λ·I besides; numpy solves that by SVD."""
     basis, grid, penalty = GaussianBasis(BASIS, WIDTHS).double(), refit_grid(SAMPLES, LENGTH, 0.6), 0.7
     targets = torch.randn(SAMPLES + LENGTH, HIDDEN, dtype=torch.float64)
-    rows = np.concatenate([basis.evaluate(grid.inside), basis.evaluate(grid.margin), math.sqrt(penalty) * np.eye(BASIS)])
+    rows = np.concatenate(
+        [basis.evaluate(grid.inside), basis.evaluate(grid.margin), math.sqrt(penalty) * np.eye(BASIS)]
+    )
     wanted = np.concatenate([targets, np.zeros((len(rows) - len(targets), HIDDEN))])
     expected = np.linalg.lstsq(rows, wanted, rcond=None)[0]
     np.testing.assert_allclose(ridge_operator(basis, grid, penalty) @ targets, expected, rtol=1e-9, atol=1e-11)

@@ -18,7 +18,9 @@ def test_histogram_equals_quadrature_of_the_summed_densities(float64: None) -> N
         means, deviations = density.mean[row].flatten().numpy(), density.variance[row].flatten().sqrt().numpy()
         mass = np.array(
             [
-                integrate.quad(lambda t, m=means, s=deviations: stats.norm.pdf(t, m, s).sum(), i / BINS, (i + 1) / BINS, limit=200)[0]
+                integrate.quad(
+                    lambda t, m=means, s=deviations: stats.norm.pdf(t, m, s).sum(), i / BINS, (i + 1) / BINS, limit=200
+                )[0]
                 for i in range(BINS)
             ]
         )

@@ -73,9 +73,11 @@ def test_no_later_token_changes_an_earlier_logit(float64: None, memory: str) -> 
         assert (reach[i + 1 :] == 0).all()
 
 
-@pytest.mark.parametrize(("memory", "reaches"), [("transformer-xl", False), ("compressive", True), ("infty", True), ("infty-sticky", True)])
+@pytest.mark.parametrize(
+    ("memory", "reaches"), [("transformer-xl", False), ("compressive", True), ("infty", True), ("infty-sticky", True)]
+)
 def test_only_a_long_memory_reaches_beyond_the_layers_caches(float64: None, memory: str, reaches: bool) -> None:
-    """Two layers with caches of a segment see two segments back; the fourth segment's logits may know the first only by memory."""
+    """Two layers, each with a cache of one segment, see two segments back: the first of four only by memory."""
     model, parts = make(memory), segments(4)
     others = [(parts[0] + 1) % VOCAB, *parts[1:]]
     changed = (run(model, parts) - run(model, others))[:, -SEGMENT:].abs().max()
@@ -93,7 +95,7 @@ def test_the_task_loss_trains_the_gate_and_the_compressor(memory: str, trained: 
     output = model(parts[-1], state)
     F.cross_entropy(output.logits.mT, parts[-1]).backward()
     for block in model.blocks:
-        gradient = getattr(block.long_range, trained).weight.grad  # pyright: ignore[reportAttributeAccessIssue]
+        gradient = getattr(block.long_range, trained).weight.grad
         assert gradient.abs().max() > 0
 
 

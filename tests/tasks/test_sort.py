@@ -13,7 +13,9 @@ from infty.tasks.sort import FIRST_SEED, SortConfig, SortTask, make_sequences, n
 
 def task(vocabulary: int = 7, length: int = 41, train: int = 13) -> SortTask:
     return SortTask(
-        SortConfig(vocabulary=vocabulary, length=length, train_sequences=train, validation_sequences=11, test_sequences=5)
+        SortConfig(
+            vocabulary=vocabulary, length=length, train_sequences=train, validation_sequences=11, test_sequences=5
+        )
     )
 
 
@@ -93,18 +95,21 @@ def test_splits_have_no_seed_in_common() -> None:
     assert FIRST_SEED["test"] - FIRST_SEED["validation"] >= FIRST_SEED["validation"]
 
 
+def streams_of(source: SortTask, steps: range, batch_size: int, seed: int) -> list[int]:
+    return torch.cat([source.training_batch(step, batch_size, seed).streams for step in steps]).tolist()
+
+
 def test_every_pass_sees_each_training_sequence_once_in_another_order() -> None:
     source = task(train=12)
-    streams = [source.training_batch(step, 4, seed=1).streams.tolist() for step in range(6)]
-    first, second = sum(streams[:3], []), sum(streams[3:], [])
+    first, second = streams_of(source, range(3), 4, seed=1), streams_of(source, range(3, 6), 4, seed=1)
     assert sorted(first) == sorted(second) == list(range(12))
     assert first != second
-    assert first != sum([source.training_batch(step, 4, seed=2).streams.tolist() for step in range(3)], [])
+    assert first != streams_of(source, range(3), 4, seed=2)
 
 
 def test_a_batch_may_cross_from_one_pass_to_the_next() -> None:
     source = task(train=5)
-    streams = sum([source.training_batch(step, 3, seed=0).streams.tolist() for step in range(5)], [])
+    streams = streams_of(source, range(5), 3, seed=0)
     assert [sorted(streams[i : i + 5]) for i in (0, 5, 10)] == [list(range(5))] * 3
 
 

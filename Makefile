@@ -1,0 +1,33 @@
+# make demo   install, train ∞-former and Transformer-XL on the sorting task, and report (minutes)
+# make test   install, run the test suite
+# make check  install, lint, format check, types
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: demo test check clean
+
+demo: $(INSTALLED)
+	$(BIN)/infty train sort --model infty --case x8
+	$(BIN)/infty train sort --model transformer-xl --case x8
+	$(BIN)/infty eval sort --model infty --case x8
+	$(BIN)/infty eval sort --model transformer-xl --case x8
+	$(BIN)/infty report
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infty needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist

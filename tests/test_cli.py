@@ -1,0 +1,190 @@
+"""The command line as a user meets it: exit codes, one clear message, nothing written where nothing was done."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Infty
+
+SMOKE = ("sort", "--scale", "smoke")
+
+
+def written(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (
+            ("train", "sort", "--set", "model.long_rnage.num_basis=3", "--set", "training.steps=x"),
+            2,
+            "infty: --set: model.long_rnage: unknown key; did you mean long_range?\n"
+            "--set: training.steps: wanted an integer, got 'x'\n",
+        ),
+        (("train", "srot"), 2, "infty: no experiment 'srot'; did you mean sort?\n"),
+        (
+            ("train", "nowhere.yaml"),
+            2,
+            "infty: nowhere.yaml: can't be read: [Errno 2] No such file or directory: 'nowhere.yaml'\n",
+        ),
+        (("train", "sort", "--model", "inty"), 2, "infty: sort.yaml: models: no 'inty' here; did you mean infty?\n"),
+        (("train", "sort", "--case", "x7"), 2, "infty: sort.yaml: cases: no 'x7' here; there is x4, x8, x16\n"),
+        (
+            ("show", "sort", "--scale", "huge"),
+            2,
+            "infty: sort.yaml: scales: no 'huge' here; there is paper, laptop, smoke\n",
+        ),
+        (
+            ("train", "sort", "--name", "../x"),
+            2,
+            "infty: --name ../x: wanted lower-case letters, digits, '-', '_' and '.'\n",
+        ),
+        (
+            ("train", "sort", "--device", "tpu"),
+            2,
+            "infty: settings: device: wanted auto, cpu, cuda or cuda:N, got 'tpu'",
+        ),
+        (
+            ("eval", "sort"),
+            3,
+            "/runs/sort/laptop/infty@x4/seed-0; train it with: "
+            "infty train sort --model infty --case x4 --scale laptop --seed 0\n",
+        ),
+        (("report",), 3, "; finished runs come from, for example: infty train sort --case x8\n"),
+        (("report", "--format", "pdf", "."), 2, "infty: --format pdf: wanted md or csv\n"),
+        (("report", "."), 3, "infty: no finished runs in .; make one with: infty train sort --case x8\n"),
+    ],
+)
+def test_a_mistake_gets_a_clear_message_and_writes_nothing(
+    infty: Infty, tmp_path: Path, words: tuple[str, ...], code: int, message: str
+) -> None:
+    done = infty(*words)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "words", [("train",), ("trian", "sort"), ("train", "sort", "--seed", "-1"), ("eval", "sort", "--split", "x")]
+)
+def test_wrong_usage_ends_with_2(infty: Infty, words: tuple[str, ...]) -> None:
+    done = infty(*words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "report", "list", "show", "env"])
+def test_every_help_has_an_example(infty: Infty, command: str) -> None:
+    done = infty(command, "--help")
+    assert done.returncode == 0
+    assert f"Example: infty {command}" in done.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """What makes --help slow is torch, pydantic or matplotlib; none may be imported for it."""
+    code = (
+        "import sys; sys.argv = ['infty', '--help']\n"
+        "try:\n  from infty.cli import main; main()\n"
+        "except SystemExit: print(sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(re.findall(r"'([a-z_]+)'", done.stdout))
+    assert modules.isdisjoint({"torch", "pydantic", "matplotlib", "numpy", "wandb", "yaml"})
+
+
+def test_the_command_line_is_frozen(infty: Infty) -> None:
+    """A new option is a decision: change it here too."""
+    options = {
+        command: set(re.findall(r"--[a-z][a-z-]*", infty(command, "--help").stdout))
+        for command in ("train", "eval", "report", "list", "show", "env")
+    }
+    common = {"--help", "--json"}
+    cell = {"--model", "--case", "--scale", "--set"}
+    machine = {"--runs", "--device", "--threads"}
+    assert options["train"] == common | cell | machine | {"--seed", "--name", "--dry-run", "--fresh"}
+    assert options["eval"] == common | cell | machine | {"--seed", "--name", "--split", "--batch"}
+    assert options["report"] == common | {"--out", "--format"}
+    assert options["list"] == common | {"--scale", "--runs"}
+    assert options["show"] == common | cell
+    assert options["env"] == common | machine
+
+
+def test_dry_run_says_sizes_and_time_and_writes_nothing(infty: Infty, tmp_path: Path) -> None:
+    done = infty("train", *SMOKE, "--dry-run", "--json")
+    sizes = json.loads(done.stdout)
+    # embedding and output 2·6·16, biases u and v 2·16, and a layer: attention 5·16², feed-forward 2·(16² + 16),
+    # norms 4·16, memory: gate 3·16² + 16, key, value, output 3·16², mean and variance 2·16
+    assert sizes["parameters"] == 2 * 6 * 16 + 2 * 16 + 2 * (5 * 256 + 2 * 272 + 64 + 784 + 768 + 32)
+    assert sizes["memory_slots"] == 32
+    assert sizes["tokens"] == 6 * 4 * 64
+    assert sizes["predicted_training_seconds"] > 0
+    assert written(tmp_path) == []
+
+
+def test_show_gives_each_value_its_origin_and_meaning(infty: Infty) -> None:
+    lines = {
+        line["key"]: line for line in json.loads(infty("show", *SMOKE, "--set", "training.steps=9", "--json").stdout)
+    }
+    assert (lines["training.steps"]["value"], lines["training.steps"]["origin"]) == (9, "--set")
+    assert lines["task.length"]["origin"] == "sort.yaml: scales.smoke.cases.x4"
+    assert lines["model.attention_dropout"]["origin"] == "default"
+    assert lines["model.long_range.hidden_size"]["origin"] == "model.hidden_size"
+    assert "section 3.1" in lines["model.long_range.num_basis"]["meaning"]
+
+
+def test_env_tells_no_more_than_a_bug_report_needs(infty: Infty, tmp_path: Path) -> None:
+    said = json.loads(infty("env", "--json").stdout)
+    assert said["versions"]["torch"]
+    assert said["threads"] == 1
+    assert said["settings"]["runs"] == str(tmp_path / "runs")
+
+
+def test_list_describes_cells_truthfully(infty: Infty, tmp_path: Path) -> None:
+    infty("train", *SMOKE)
+    stopped = tmp_path / "runs/sort/smoke/infty@x8/seed-0"
+    stopped.mkdir(parents=True)
+    (stopped / "status.json").write_text('{"status": "running"}')
+    rows = {(row["model"], row["case"]): row for row in json.loads(infty("list", "--scale", "smoke", "--json").stdout)}
+    assert len(rows) == 12
+    assert rows["infty", "x4"]["state"] == "done"
+    assert rows["infty", "x4"]["next"] is None
+    assert rows["infty", "x8"]["state"] == "interrupted"
+    assert rows["infty", "x16"]["next"] == "infty train sort --model infty --case x16 --scale smoke --seed 0"
+    assert "1 of 1 done" in infty("list", "--scale", "smoke").stdout
+
+
+def test_settings_come_from_toml_then_environment_then_option(infty: Infty, tmp_path: Path) -> None:
+    def runs(*words: str, **environment: str) -> str:
+        return json.loads(infty("env", "--json", *words, **environment).stdout)["settings"]["runs"]
+
+    assert runs() == str(tmp_path / "runs")
+    (tmp_path / "infty.toml").write_text('runs = "mine"\nwandb = "disabled"\n')
+    assert runs() == str(tmp_path / "mine")
+    assert runs(INFTY_RUNS="/elsewhere") == "/elsewhere"
+    assert runs("--runs", "/option", INFTY_RUNS="/elsewhere") == "/option"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'rums = "x"\ndevice = "tpu"\n',
+            "infty: settings: device: wanted auto, cpu, cuda or cuda:N, got 'tpu' "
+            "(infty.toml, INFTY_DEVICE or option)\n"
+            "infty.toml: rums: unknown key; did you mean runs?\n",
+        ),
+        ("runs = \n", "infty: infty.toml: "),
+    ],
+)
+def test_a_wrong_infty_toml_is_refused(infty: Infty, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "infty.toml").write_text(text)
+    done = infty("list")
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert "Traceback" not in done.stderr

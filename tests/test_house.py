@@ -1,0 +1,73 @@
+"""The drawing of the house: imports point down only. Change both when a better one is found."""
+
+import ast
+from pathlib import Path
+
+import infty
+
+ROOT = Path(infty.__file__).parent
+LEAVES = {"errors", "files"}  # know nothing of infty and may be used by every room but the memory
+MAY_IMPORT: dict[str, set[str]] = {
+    "memory": set(),
+    "protocols": set(),
+    "errors": set(),
+    "files": {"errors"},
+    "definition": LEAVES,
+    "catalog": {*LEAVES, "definition"},
+    "settings": {*LEAVES, "definition"},
+    "runs": {*LEAVES, "definition"},
+    "tracking": LEAVES,
+    "model": {"memory", "protocols"},
+    "tasks": {"protocols"},
+    "evaluation": {"model", "protocols"},
+    "training": {*LEAVES, "model", "protocols", "evaluation"},
+    "environment": {*LEAVES, "catalog"},
+    "experiment": {*LEAVES, "definition", "model", "tasks", "training"},
+    "report": {*LEAVES, "definition", "catalog", "runs"},
+    "overview": {*LEAVES, "definition", "catalog", "runs", "settings", "experiment"},
+}
+WITHOUT_TORCH = ("definition", "catalog", "settings", "runs", "report", "overview", "cli", "tracking")
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Rooms of infty and other packages that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"infty.{a.name}" for a in node.names] if node.module == "infty" else [str(node.module)]
+        found |= {".".join(name.split(".")[:2]) if name.startswith("infty.") else name.split(".")[0] for name in names}
+    return found
+
+
+def test_imports_point_down_only() -> None:
+    for path in ROOT.rglob("*.py"):
+        allowed = MAY_IMPORT.get(room(path))
+        if allowed is not None:
+            used = {name.removeprefix("infty.") for name in imported(path) if name.startswith("infty")} - {room(path)}
+            assert used <= allowed, f"{path.relative_to(ROOT)} imports {used - allowed}"
+
+
+def test_the_memory_needs_torch_jaxtyping_and_pydantic_only() -> None:
+    allowed = {"torch", "jaxtyping", "pydantic", "infty.memory"}
+    standard = {"collections", "dataclasses", "functools", "math", "typing"}
+    for path in (ROOT / "memory").glob("*.py"):
+        assert imported(path) <= allowed | standard, path.name
+
+
+def test_what_lists_and_reports_needs_no_torch() -> None:
+    for path in ROOT.rglob("*.py"):
+        if room(path) in WITHOUT_TORCH:
+            assert "torch" not in imported(path), path.name
+
+
+def test_files_can_be_read_in_one_sitting() -> None:
+    lengths = {
+        path.relative_to(ROOT): len(path.read_text(encoding="utf-8").splitlines()) for path in ROOT.rglob("*.py")
+    }
+    assert {path: length for path, length in lengths.items() if length > 350} == {}

@@ -1,0 +1,187 @@
+"""The report from hand-written results, text for text; figures parsed, not only made."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from matplotlib import image
+
+from infty.catalog import SHIPPED
+from infty.errors import MissingError
+from infty.report import write_report
+from tests.conftest import Infty
+
+LENGTHS = {"x4": 236, "x8": 492, "x16": 1004}
+
+
+def put(
+    root: Path, model: str, case: str, accuracy: float, *, seed: int = 0, variant: str = "", **changes: Any
+) -> Path:
+    """A finished run, written by hand."""
+    folder = root / f"sort/laptop/{model}@{case}{variant}/seed-{seed}"
+    folder.mkdir(parents=True)
+    cell = {"experiment": "sort", "scale": "laptop", "model": model, "case": case, "seed": seed}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"cell": cell, "task": {"length": LENGTHS[case]}}))
+    result = {
+        **cell,
+        "metrics": {"test/accuracy": accuracy, "test/loss": 1.5},
+        "calibration": {"chance": 0.18, "oracle": 0.36, "oracle_window": 172},
+        "protocol": {"name": "sort-accuracy-v1"},
+        "data": {"name": "sort", "sha256": f"{case:f<64}"},
+        "best_step": 600,
+        "parameters": 164288,
+        "memory_slots": 128,
+        "tokens_seen": 1000,
+        "wall_seconds": 61.4,
+        "commit": "0123456789abcdef",
+        "dirty": False,
+        "command": f"infty train sort --model {model} --case {case}",
+        **changes,
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    root = tmp_path / "runs"
+    put(root, "infty", "x8", 0.5012)
+    put(root, "infty", "x8", 0.5212, seed=1)
+    put(root, "infty", "x8", 0.4812, seed=2)
+    put(root, "transformer-xl", "x8", 0.2954, commit=None, dirty=None)
+    put(root, "infty", "x8", 0.99, variant="+other")
+    put(root, "infty", "x16", 0.4)
+    return root
+
+
+def report(runs: Path, out: Path) -> str:
+    write_report([runs], out, ["md", "csv"], SHIPPED)
+    return (out / "sort-laptop.md").read_text()
+
+
+def test_the_accuracy_table_text_for_text(runs: Path, tmp_path: Path) -> None:
+    expected = """\
+| model | x4 (no run) | x8 (492 symbols) | x16 (1,004 symbols) |
+| --- | ---: | ---: | ---: |
+| transformer-xl | – | 29.5 (n = 1) | – |
+| compressive | – | – | – |
+| infty | – | 50.1 ± 2.0 (n = 3) | 40.0 (n = 1) |
+| infty-sticky | – | – | – |
+| chance | – | 18.0 | 18.0 |
+| last-window oracle | – | 36.0 | 36.0 |
+"""
+    assert expected in report(runs, tmp_path / "out")
+
+
+def test_notes_say_how_to_read_it_and_what_is_missing(runs: Path, tmp_path: Path) -> None:
+    text = report(runs, tmp_path / "out")
+    assert "The paper shows this figure without numbers" in text
+    assert "Scale: laptop, smaller than the paper's" in text
+    assert "– = missing (31 of 36 runs)" in text
+    missing = text.split("```")[1].strip().splitlines()
+    assert len(missing) == 31
+    assert "infty train sort --model transformer-xl --case x8 --scale laptop --seed 1" in missing
+    assert "infty train sort --model infty --case x8 --scale laptop --seed 1" not in missing
+
+
+def test_every_run_leads_to_its_commit_data_and_command(runs: Path, tmp_path: Path) -> None:
+    lines = [line for line in report(runs, tmp_path / "out").splitlines() if "seed" in line and line.startswith("| ")]
+    assert (
+        "| infty@x16 seed 0 | 40.00 | 600 | 0123456789ab | x16fffffffff | `infty train sort --model infty --case x16` |"
+        in lines
+    )
+    assert any("transformer-xl@x8 seed 0 | 29.54 | 600 | unknown |" in line for line in lines)
+    assert any("infty@x8+other seed 0" in line for line in lines)
+
+
+def test_csv_has_a_line_a_run_with_unrounded_figures(runs: Path, tmp_path: Path) -> None:
+    report(runs, tmp_path / "out")
+    with (tmp_path / "out/sort-laptop.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    row = next(row for row in rows if row["model"] == "infty" and row["seed"] == "1")
+    assert (row["accuracy"], row["length"], row["chance"], row["data_sha256"]) == (
+        "0.5212",
+        "492",
+        "0.18",
+        f"{'x8':f<64}",
+    )
+
+
+def test_runs_on_different_data_are_said_to_be_not_comparable(runs: Path, tmp_path: Path) -> None:
+    put(runs, "compressive", "x8", 0.3, data={"name": "sort", "sha256": "0" * 64})
+    assert "Column x8: tested on different data, not comparable." in report(runs, tmp_path / "out")
+
+
+def test_protocols_never_share_a_table(runs: Path, tmp_path: Path) -> None:
+    put(runs, "compressive", "x8", 0.3, protocol={"name": "sort-accuracy-v2"})
+    write_report([runs], tmp_path / "out", ["md"], SHIPPED)
+    texts = {path.name: path.read_text() for path in (tmp_path / "out").glob("*.md")}
+    assert set(texts) == {"sort-laptop-sort-accuracy-v1.md", "sort-laptop-sort-accuracy-v2.md"}
+    assert "| compressive | – | 30.0 (n = 1) | – |" in texts["sort-laptop-sort-accuracy-v2.md"]
+    assert "| compressive | – | – | – |" in texts["sort-laptop-sort-accuracy-v1.md"]
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"metrics": {}}', "[]"])
+def test_a_damaged_result_is_left_out_with_a_warning(runs: Path, tmp_path: Path, damage: str) -> None:
+    (put(runs, "compressive", "x8", 0.3) / "result.json").write_text(damage)
+    with pytest.warns(UserWarning, match="is left out"):
+        text = report(runs, tmp_path / "out")
+    assert "| compressive | – | – | – |" in text
+
+
+def test_unfinished_runs_are_missing(runs: Path, tmp_path: Path) -> None:
+    (put(runs, "compressive", "x8", 0.3) / "result.json").unlink()
+    assert "| compressive | – | – | – |" in report(runs, tmp_path / "out")
+
+
+def test_nothing_finished_is_said(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="make one with: infty train sort"):
+        write_report([tmp_path], tmp_path / "out", ["md"], SHIPPED)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_figure_has_a_line_a_model_and_is_the_same_bytes_twice(runs: Path, tmp_path: Path) -> None:
+    report(runs, tmp_path / "one")
+    report(runs, tmp_path / "two")
+    name = "sort-laptop-accuracy.svg"
+    assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    root = ElementTree.parse(tmp_path / "one" / name).getroot()
+    texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"infty", "transformer-xl", "chance", "last-window oracle", "492", "1,004", "test accuracy (%)"} <= texts
+    assert "compressive" not in texts
+    pixels = image.imread(tmp_path / "one/sort-laptop-accuracy.png")
+    assert pixels.shape[0] > 400
+    assert pixels.std() > 0.05
+
+
+def test_reports_need_no_torch(runs: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from pathlib import Path; from infty.report import write_report; from infty.catalog import SHIPPED\n"
+        f"write_report([Path({str(runs)!r})], Path({str(tmp_path / 'out')!r}), ['md'], SHIPPED)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "out/sort-laptop.md").exists()
+
+
+def test_the_command_reports_what_the_commands_before_it_made(infty: Infty, tmp_path: Path) -> None:
+    infty("train", "sort", "--scale", "smoke", "--model", "compressive")
+    done = infty("report", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    result = json.loads((tmp_path / "runs/sort/smoke/compressive@x4/seed-0/result.json").read_text())
+    row = next(row for row in document["tables"][0]["rows"] if row[0] == "compressive")
+    assert row[1] == f"{100 * result['metrics']['test/accuracy']:.1f} (n = 1)"
+    assert {Path(file).name for file in document["files"]} == {
+        "sort-smoke.md", "sort-smoke.csv", "sort-smoke-accuracy.svg", "sort-smoke-accuracy.png"
+    }  # fmt: skip
+    shutil.rmtree(tmp_path / "runs/sort/smoke/compressive@x4/seed-0/checkpoints")
+    assert infty("report").returncode == 0

@@ -1,0 +1,277 @@
+"""Runs that are stopped, killed, damaged or refused, with real processes and real files."""
+
+import hashlib
+import json
+import math
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from infty.errors import MissingError
+from infty.model.decoder import Decoder, DecoderConfig
+from infty.runs import RunFolder, differences
+from infty.tasks.sort import SortConfig, SortTask
+from infty.training.checkpoint import Checkpoint, load_best, load_last, save_checkpoint
+from infty.training.loop import TrainingConfig, batch_losses, train
+from infty.training.optimizer import cosine_learning_rate
+from infty.training.signals import StopSignals
+from tests.conftest import Infty, clean_environment
+
+STEPS = 30
+LONG = ("--set", f"training.steps={STEPS}", "--name", "long")
+
+
+def weights(run: Path, step: int = STEPS) -> str:
+    return hashlib.sha256((run / f"checkpoints/step-{step:08d}/model.safetensors").read_bytes()).hexdigest()
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """Metrics without the one that is not a function of the configuration."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "train/tokens_per_second"} for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("model", "number", "code", "state"),
+    [
+        ("infty-sticky", signal.SIGTERM, 143, "stopped"),
+        ("compressive", signal.SIGINT, 130, "stopped"),
+        ("infty", signal.SIGKILL, -signal.SIGKILL, "running"),
+    ],
+)
+def test_a_stopped_run_continues_to_the_same_bytes(
+    infty: Infty, tmp_path: Path, model: str, number: signal.Signals, code: int, state: str
+) -> None:
+    words = ["train", "sort", "--scale", "smoke", "--model", model, *LONG]
+    run = tmp_path / f"stopped/sort/smoke/{model}@x4+long/seed-0"
+    command = [sys.executable, "-m", "infty", *words, "--runs", "stopped"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=clean_environment(tmp_path), stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(f"step 6/{STEPS}"):  # after the first checkpoint
+                process.send_signal(number)
+                break
+        process.stderr.read()
+    assert process.returncode == code
+    assert json.loads((run / "status.json").read_text())["status"] == state
+    assert not RunFolder(run).finished
+
+    continued = infty(*words, "--runs", "stopped")
+    assert continued.returncode == 0, continued.stderr
+    assert "continuing at step" in continued.stderr
+    assert infty(*words, "--runs", "whole").returncode == 0
+    whole = tmp_path / f"whole/sort/smoke/{model}@x4+long/seed-0"
+    assert weights(run) == weights(whole)
+    assert metrics(run) == metrics(whole)
+    ids = {path.name.split("-")[-1] for path in (run / "wandb").glob("offline-run-*")}
+    assert len(ids) == 1
+
+
+def test_a_finished_run_is_not_trained_again_unless_asked(infty: Infty, tmp_path: Path) -> None:
+    words = ("train", "sort", "--scale", "smoke")
+    infty(*words)
+    result = tmp_path / "runs/sort/smoke/infty@x4/seed-0/result.json"
+    before = result.stat().st_mtime_ns
+    assert "already finished" in infty(*words).stderr
+    assert result.stat().st_mtime_ns == before
+    assert infty(*words, "--fresh").returncode == 0
+    assert result.stat().st_mtime_ns != before
+
+
+def test_a_run_with_other_settings_is_refused_and_shown(infty: Infty, tmp_path: Path) -> None:
+    words = ("train", "sort", "--scale", "smoke", "--name", "mine", "--set")
+    infty(*words, "training.batch_size=3")
+    run = tmp_path / "runs/sort/smoke/infty@x4+mine/seed-0"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    done = infty(*words, "training.batch_size=5")
+    assert done.returncode == 2
+    assert "training.batch_size: 3 -> 5" in done.stderr
+    assert "--fresh" in done.stderr
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_second_process_on_one_run_is_refused(infty: Infty, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "runs/sort/smoke/infty@x4/seed-0")
+    run.path.mkdir(parents=True)
+    with run.lock():
+        done = infty("train", "sort", "--scale", "smoke")
+    assert done.returncode == 2
+    assert "another process is training" in done.stderr
+
+
+def test_training_works_without_wandb_and_with_stdin_closed(infty: Infty, tmp_path: Path) -> None:
+    """A module of that name that can't be imported is what an uninstalled W&B looks like."""
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/wandb.py").write_text("raise ModuleNotFoundError(\"No module named 'wandb'\", name='wandb')\n")
+    words = ("train", "sort", "--scale", "smoke")
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" <&-', sys.executable, "-m", "infty", *words, "--runs", "without-wandb"],
+        cwd=tmp_path,
+        env=clean_environment(tmp_path, PYTHONPATH=str(tmp_path / "without")),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert closed.returncode == 0, closed.stderr
+    assert "warning: wandb is not installed: metrics go to metrics.jsonl only" in closed.stderr
+    assert infty(*words).returncode == 0
+    place = "sort/smoke/infty@x4/seed-0"
+    assert weights(tmp_path / "without-wandb" / place, 6) == weights(tmp_path / "runs" / place, 6)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(infty: Infty, tmp_path: Path) -> None:
+    done = infty("train", "sort", "--scale", "smoke", "--set", "training.learning_rate=1e30", "--name", "wild")
+    assert done.returncode == 1
+    assert "not finite, nothing was updated; try a lower training.learning_rate" in done.stderr
+    run = tmp_path / "runs/sort/smoke/infty@x4+wild/seed-0"
+    assert json.loads((run / "status.json").read_text())["status"] == "failed"
+
+
+def test_environment_and_result_hold_no_path_and_no_host(infty: Infty, tmp_path: Path) -> None:
+    import platform
+
+    infty("train", "sort", "--scale", "smoke")
+    run = tmp_path / "runs/sort/smoke/infty@x4/seed-0"
+    for name in ("environment.json", "result.json", "config.yaml", "eval/sort-accuracy-v1-test.json"):
+        text = (run / name).read_text()
+        assert str(tmp_path) not in text
+        assert platform.node() not in text
+    assert json.loads((run / "environment.json").read_text())["command"] == (
+        "infty train sort --model infty --case x4 --scale smoke --seed 0"
+    )
+
+
+# Checkpoints as files
+
+
+def checkpoint(step: int) -> Checkpoint:
+    return Checkpoint(step, {"model": {"w": torch.full((3,), float(step))}}, {"best_loss": 0.5})
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(3), best=True)
+    found, warnings = load_last(tmp_path)
+    assert found is not None
+    assert (found.step, found.state, warnings) == (3, {"best_loss": 0.5}, [])
+    assert torch.equal(found.tensors["model"]["w"], torch.full((3,), 3.0))
+
+
+def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
+    for step in range(1, 6):
+        save_checkpoint(tmp_path, checkpoint(step), best=step == 2)
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000002", "step-00000004", "step-00000005"]
+    assert load_best(tmp_path).step == 2
+
+
+@pytest.mark.parametrize("damage", ["truncate", "alter", "pickle", "no manifest", "elsewhere"])
+def test_a_damaged_checkpoint_is_skipped_with_a_warning_and_nothing_is_executed(tmp_path: Path, damage: str) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), best=False)
+    save_checkpoint(tmp_path, checkpoint(2), best=True)
+    path = tmp_path / "step-00000002/model.safetensors"
+    manifest = path.with_name("MANIFEST.json")
+    match damage:
+        case "truncate":
+            path.write_bytes(path.read_bytes()[:-5])
+        case "alter":
+            path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+        case "pickle":
+            path.write_bytes(pickle.dumps(_Malicious(tmp_path / "executed")))
+            entry = {"bytes": 0, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "model.safetensors": entry}))
+        case "no manifest":
+            manifest.unlink()
+        case _:
+            entry = json.loads(manifest.read_text())["model.safetensors"]
+            manifest.write_text(json.dumps({"../../elsewhere.safetensors": entry}))
+    found, warnings = load_last(tmp_path)
+    assert found is not None
+    assert found.step == 1
+    assert len(warnings) == 1
+    assert "it is skipped" in warnings[0]
+    with pytest.raises(MissingError):
+        load_best(tmp_path)
+    assert not (tmp_path / "executed").exists()
+
+
+class _Malicious:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_what_an_interrupted_save_left_is_not_a_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), best=True)
+    shutil.copytree(tmp_path / "step-00000001", tmp_path / ".step-00000002.tmp")
+    found, warnings = load_last(tmp_path)
+    assert found is not None
+    assert (found.step, warnings) == (1, [])
+    save_checkpoint(tmp_path, checkpoint(3), best=False)
+    assert not (tmp_path / ".step-00000002.tmp").exists()
+
+
+# The loop in small
+
+
+def small() -> tuple[Decoder, SortTask]:
+    config = DecoderConfig(
+        num_layers=1,
+        num_heads=2,
+        hidden_size=8,
+        feed_forward_size=8,
+        dropout=0.0,
+        segment_length=8,
+        short_term_length=8,
+    )
+    task = SortTask(SortConfig(vocabulary=3, length=13, train_sequences=9, validation_sequences=4, test_sequences=4))
+    return Decoder(config, task.vocab_size), task
+
+
+def test_the_schedule_warms_up_and_ends_near_zero() -> None:
+    rates = [cosine_learning_rate(step, 100, 0.5, 10) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.05 * i for i in range(1, 11)])
+    assert rates[10] == 0.5
+    assert rates[55] == pytest.approx(0.25)
+    assert rates[99] == pytest.approx(0.25 * (1 + math.cos(math.pi * 89 / 90)))
+
+
+def test_the_loss_is_the_mean_over_scored_targets() -> None:
+    model, task = small()
+    batch = task.training_batch(0, 5, seed=0)
+    logits = []
+    state = model.initial_state(batch.streams)
+    for tokens in batch.tokens.split(8, 1):
+        output = model(tokens, state)
+        state = output.state
+        logits.append(output.logits)
+    log_probabilities = torch.cat(logits, 1).log_softmax(-1)
+    nats = [-log_probabilities[b, 13 + i, batch.targets[b, 13 + i]] for b in range(5) for i in range(3)]
+    torch.testing.assert_close(batch_losses(model, batch)["loss"], torch.stack(nats).mean())
+
+
+def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
+    """A sequence within reach of attention: far above chance after a few hundred steps."""
+    model, task = small()
+    before = batch_losses(model, task.batch("test", torch.arange(4).numpy()))["loss"].item()
+
+    class Quiet:
+        def log(self, step: int, metrics: dict[str, float]) -> None:
+            pass
+
+    config = TrainingConfig(steps=150, batch_size=8, learning_rate=1e-2, evaluate_every=150)
+    train(model, task, config, seed=0, folder=tmp_path, resume=None, identity={}, log=Quiet(), stop=StopSignals())
+    assert batch_losses(model, task.batch("test", torch.arange(4).numpy()))["loss"].item() < 0.7 * before
+
+
+def test_differences_name_the_key_and_both_values() -> None:
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == ["a.c: 2 -> 3", "d: None -> 4"]
