@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from infty.memory.compressive import CompressedState, CompressiveMemory, CompressiveMemoryConfig, reconstruction_loss
 from infty.memory.exact import ExactBuffers
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
-from infty.model.relative import RelativeAttention, ShortTermState, sinusoidal_encoding
+from infty.model.relative import Positions, RelativeAttention, ShortTermState, sinusoidal_encoding
 
 Hidden = Float[Tensor, "batch length hidden"]
 Auxiliary = dict[str, Float[Tensor, ""]]
@@ -133,27 +133,27 @@ class Block(nn.Module):
             case _:
                 assert_never(self.long_range)
 
-    def forward(self, x: Hidden, state: LayerState, *positions: Tensor) -> tuple[Hidden, LayerState, Auxiliary]:
-        """`positions`: encoding R and the biases u, v, as `RelativeAttention` takes them.
+    def forward(self, x: Hidden, state: LayerState, positions: Positions) -> tuple[Hidden, LayerState, Auxiliary]:
+        """Output and next state of the layer, and its named losses.
 
         What leaves the short-term memory enters the long-range one *before* it is read, in the same
         graph: so the task's loss reaches the gate or the compressor.
         """
-        context, long_range, auxiliary = self.attend(x, state, *positions)
+        context, long_range, auxiliary = self.attend(x, state, positions)
         short_term = ShortTermState(torch.cat([state.short_term.split(self.short_term_length)[1], x.detach()], 1))
         x = self.attention_norm(x + self.dropout(context))
         x = self.feed_forward_norm(x + self.feed_forward(x))
         return x, LayerState(short_term, long_range.detach() if long_range else None), auxiliary
 
     def attend(
-        self, x: Hidden, state: LayerState, *positions: Tensor
+        self, x: Hidden, state: LayerState, positions: Positions
     ) -> tuple[Hidden, LongTermState | CompressedState | None, Auxiliary]:
         """Z = Z_STM + Z_LTM with a long-term memory; with a compressive one its slots join the keys of attention."""
         evicted, recent = state.short_term.split(self.short_term_length)
         memory, long_range, auxiliary = self.long_range, state.long_range, {}
         match memory, long_range:
             case (LongTermMemory(), LongTermState()):
-                context, queries = self.attention(x, recent, *positions)
+                context, queries = self.attention(x, recent, positions)
                 if evicted.shape[1]:
                     long_range = memory.update(long_range, evicted)
                 if not long_range.is_empty:
@@ -170,9 +170,9 @@ class Block(nn.Module):
                         auxiliary["reconstruction"] = reconstruction_loss(
                             lambda hidden: self.attention.read_by_content(x, hidden), evicted, slots
                         )
-                context, _ = self.attention(x, torch.cat([long_range.slots, recent], 1), *positions)
+                context, _ = self.attention(x, torch.cat([long_range.slots, recent], 1), positions)
             case _:
-                context, _ = self.attention(x, recent, *positions)
+                context, _ = self.attention(x, recent, positions)
         return context, long_range, auxiliary
 
 
@@ -206,10 +206,10 @@ class Decoder(ExactBuffers):
     def forward(self, tokens: Int[Tensor, "batch length"], state: tuple[LayerState, ...]) -> Output:
         """Logits for the token after each of `tokens`, of which there are at most `segment_length` a stream."""
         x = self.dropout(self.embedding(tokens) * math.sqrt(self.config.hidden_size))
-        positions = self.dropout(self.encoding), self.content_bias, self.position_bias
+        positions = Positions(self.dropout(self.encoding), self.content_bias, self.position_bias)
         states, losses = [], []
         for block, layer_state in zip(self.blocks, state, strict=True):
-            x, layer_state, auxiliary = block(x, layer_state, *positions)
+            x, layer_state, auxiliary = block(x, layer_state, positions)
             states.append(layer_state)
             losses.append(auxiliary)
         auxiliary = {name: torch.stack([layer[name] for layer in losses]).sum() for name in losses[0]}

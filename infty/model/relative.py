@@ -25,6 +25,15 @@ class ShortTermState:
         return self.hidden[:, :left], self.hidden[:, left:]
 
 
+@dataclass(frozen=True)
+class Positions:
+    """What all layers share: R for falling distances, down to 0 (as many as may be needed), and the biases u, v."""
+
+    encoding: Float[Tensor, "distances hidden"]
+    content_bias: Float[Tensor, "h d"]
+    position_bias: Float[Tensor, "h d"]
+
+
 def sinusoidal_encoding(distances: Float[Tensor, " k"], size: int) -> Float[Tensor, "k size"]:
     """R: sines, then cosines, of each distance at wavelengths from 2π to 10,000·2π."""
     frequencies = 10_000 ** (-torch.arange(0, size, 2, device=distances.device) / size)
@@ -57,22 +66,16 @@ class RelativeAttention(nn.Module):
         self,
         x: Float[Tensor, "b t hidden"],
         cached: Float[Tensor, "b cached hidden"],
-        encoding: Float[Tensor, "distances hidden"],
-        content_bias: Float[Tensor, "h d"],
-        position_bias: Float[Tensor, "h d"],
+        positions: Positions,
     ) -> tuple[Float[Tensor, "b t hidden"], Float[Tensor, "b t hidden"]]:
-        """What the segment reads, and its queries before the biases u and v are added.
-
-        `encoding` is R for falling distances, down to 0; its last k rows are used.
-        """
+        """What the segment reads, and its queries before the biases u and v are added."""
         queries = self.query(x)
         key, value = self.key_value(torch.cat([cached, x], 1)).chunk(2, -1)
         q, key, value = self.split_heads(queries), self.split_heads(key), self.split_heads(value)
-        position = (
-            self.position(encoding[-key.shape[2] :]).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)
-        )  # h d k
-        scores = (q + content_bias[:, None]) @ key.mT
-        scores = scores + relative_shift((q + position_bias[:, None]) @ position)  # b h t k
+        encoding = self.position(positions.encoding[-key.shape[2] :])  # k hidden
+        encoding = encoding.unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)  # h d k
+        scores = (q + positions.content_bias[:, None]) @ key.mT
+        scores = scores + relative_shift((q + positions.position_bias[:, None]) @ encoding)  # b h t k
         t, k = scores.shape[-2:]
         future = torch.ones(t, k, dtype=torch.bool, device=x.device).triu(1 + k - t)
         weights = (scores * q.shape[-1] ** -0.5).masked_fill(future, -torch.inf).softmax(-1)

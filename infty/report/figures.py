@@ -1,5 +1,6 @@
 """Figures as SVG and PNG: readable without colour, and the same bytes for the same data."""
 
+import math
 from pathlib import Path
 
 import matplotlib
@@ -60,4 +61,4 @@ def draw_accuracy(results: ResultSet, stem: Path) -> list[Path]:
 
 def _figures(accuracies: list[float]) -> tuple[float, float]:
     mean, deviation = mean_and_deviation([100 * value for value in accuracies])
-    return mean, deviation or 0.0
+    return mean, math.nan if deviation is None else deviation

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from infty.model.relative import RelativeAttention, relative_shift, sinusoidal_encoding
+from infty.model.relative import Positions, RelativeAttention, relative_shift, sinusoidal_encoding
 
 BATCH, HEADS, TOKENS, CACHED, SIZE = 2, 3, 5, 6, 12
 
@@ -33,7 +33,7 @@ def test_attention_equals_its_definition_in_loops(float64: None) -> None:
     x, cached = torch.randn(BATCH, TOKENS, SIZE), torch.randn(BATCH, CACHED, SIZE)
     u, v = torch.randn(HEADS, SIZE // HEADS), torch.randn(HEADS, SIZE // HEADS)
     encoding = sinusoidal_encoding(torch.arange(20, -1, -1.0), SIZE)  # longer than needed: the last rows count
-    context, queries = attention(x, cached, encoding, u, v)
+    context, queries = attention(x, cached, Positions(encoding, u, v))
     torch.testing.assert_close(queries, x @ attention.query.weight.T)
 
     everything, d = torch.cat([cached, x], 1), SIZE // HEADS

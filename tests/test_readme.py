@@ -1,0 +1,32 @@
+"""What README says is so: its example runs, its links resolve, its commands and options exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Infty
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_example_runs_and_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    (promised,) = re.findall(r"print\(.*?\)  # (.*)", example)
+    assert capsys.readouterr().out.strip() == promised
+
+
+def test_every_link_to_a_file_resolves() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_command_of_the_table_exists(infty: Infty) -> None:
+    for line in re.findall(r"^\| `infty ([a-z]+)[^|]*\|([^|]*)\|$", README, re.MULTILINE):
+        command, does = line
+        done = infty(command, "--help")
+        assert done.returncode == 0
+        assert set(re.findall(r"--[a-z-]+", does)) <= set(re.findall(r"--[a-z-]+", done.stdout))
