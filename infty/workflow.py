@@ -172,8 +172,13 @@ def _train_locked(run: RunFolder, resolved: ResolvedCell, settings: Settings, co
                         run.path, identity["wandb_id"], name, settings.wandb_project, settings.wandb, resolved.config()
                     )
                 )
-            if resume:
-                console.print(f"continuing at step {step} of {experiment.training.steps}", highlight=False)
+            begin = f"continuing at step {step} of" if resume else "training for"
+            console.print(
+                f"{title}, {cell.scale} scale, seed {cell.seed}: {begin} {experiment.training.steps} steps, "
+                f"{_parameters(model):,} parameters, {run.path}",
+                highlight=False,
+                soft_wrap=True,
+            )
             with Sinks(sinks) as log:
                 progress = train(
                     model,

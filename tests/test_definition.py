@@ -1,9 +1,12 @@
 """Experiment files: overlays by a hand-written example, and every kind of fault, all at once."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from infty.definition import Cell, load_definition, overlay, parse_override, read_yaml, variant_of
 from infty.errors import UsageError
@@ -218,3 +221,19 @@ def test_variants_depend_on_what_is_set_not_on_how_it_is_written() -> None:
     assert variant_of(["training.steps=5"], "mine") == "+mine"
     with pytest.raises(UsageError, match="lower-case"):
         variant_of([], "../x")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@given(st.data())
+def test_whatever_stands_in_a_file_only_our_own_error_comes_out(make: Any, data: st.DataObject) -> None:
+    """Lines cut, doubled, shortened or replaced by anything: an experiment, or a UsageError."""
+    lines = TEXT.splitlines()
+    for _ in range(data.draw(st.integers(1, 3))):
+        i = data.draw(st.integers(0, len(lines) - 1))
+        junk = st.text(st.characters(codec="utf-8"), max_size=12)
+        kept = data.draw(st.integers(0, len(lines[i])))
+        lines[i] = data.draw(
+            st.sampled_from(["", lines[i] + "\n" + lines[i], lines[i][:kept], lines[i][:kept] + data.draw(junk)])
+        )
+    with contextlib.suppress(UsageError):
+        resolve(make("\n".join(lines)), Cell("mine", "small", "long", "a"))

@@ -5,6 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from infty.protocols import UNSCORED
@@ -50,6 +52,16 @@ def test_vectorised_sequences_equal_the_slow_ones() -> None:
 def test_ties_by_first_appearance_and_unseen_symbols_last() -> None:
     symbols = np.array([[2, 0, 0, 2, 1, 0, 0, 1], [4, 3, 4, 3, 4, 3, 4, 3]])
     assert rank_by_frequency(symbols, 5).tolist() == [[0, 2, 1, 3, 4], [4, 3, 0, 1, 2]]
+
+
+@given(
+    st.integers(1, 9).flatmap(lambda v: st.tuples(st.just(v), st.lists(st.integers(0, v - 1), min_size=1, max_size=30)))
+)
+def test_ranking_equals_a_sort_by_count_and_first_place(drawn: tuple[int, list[int]]) -> None:
+    vocabulary, symbols = drawn
+    first = {symbol: symbols.index(symbol) for symbol in symbols}
+    expected = sorted(range(vocabulary), key=lambda s: (-symbols.count(s), first.get(s, len(symbols) + s)))
+    assert rank_by_frequency(np.array([symbols]), vocabulary)[0].tolist() == expected
 
 
 def test_same_seed_same_bytes_everywhere() -> None:
