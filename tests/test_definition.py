@@ -227,7 +227,7 @@ def test_variants_depend_on_what_is_set_not_on_how_it_is_written() -> None:
 @given(st.data())
 def test_whatever_stands_in_a_file_only_our_own_error_comes_out(make: Any, data: st.DataObject) -> None:
     """Lines cut, doubled, shortened or replaced by anything: an experiment, or a UsageError."""
-    lines = TEXT.splitlines()
+    lines: list[str] = list(TEXT.splitlines())
     for _ in range(data.draw(st.integers(1, 3))):
         i = data.draw(st.integers(0, len(lines) - 1))
         junk = st.text(st.characters(codec="utf-8"), max_size=12)

@@ -1,6 +1,5 @@
 """The training loop, from top to bottom: stop, step, log, evaluate, save."""
 
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +49,7 @@ class Progress:
     """What changes as a run goes on, beside weights and optimiser. `seconds` counts optimiser steps only."""
 
     step: int = 0
-    best_loss: float = math.inf
+    best_loss: float | None = None  # none before the first validation
     seconds: float = 0.0
 
 
@@ -97,8 +96,9 @@ def train(
             totals = evaluate(model, task.evaluation_batches("validation", config.evaluation_batch_size))
             validation = totals.metrics("validation")
             log.log(progress.step, validation)
-            improved = validation["validation/loss"] < progress.best_loss
-            progress.best_loss = min(progress.best_loss, validation["validation/loss"])
+            improved = progress.best_loss is None or validation["validation/loss"] < progress.best_loss
+            if improved:
+                progress.best_loss = validation["validation/loss"]
             save(best=improved)
     return progress
 
