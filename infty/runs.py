@@ -45,7 +45,7 @@ class RunFolder:
         try:
             values = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
-            raise MissingError(f"{self.path / 'config.yaml'} can't be read: {fault}") from None
+            raise MissingError(f"{self.path / 'config.yaml'} can't be read: {' '.join(str(fault).split())}") from None
         if not isinstance(values, dict) or not isinstance(values.get("cell"), dict):
             raise MissingError(f"{self.path / 'config.yaml'} describes no run")
         return values
@@ -61,12 +61,15 @@ class RunFolder:
         return Cell(**place, variant=variant)
 
     def state(self) -> str:
-        """missing, running, stopped, failed, interrupted (it says running, but nobody is) or done."""
-        if self.finished:
-            return "done"
-        if not (self.path / "status.json").is_file():
-            return "missing"
-        status = str(read_json(self.path / "status.json").get("status"))
+        """missing, running, stopped, failed, interrupted (it says running, but nobody is), done or damaged."""
+        try:
+            if self.finished:
+                return "done" if self.result() else "damaged"
+            if not (self.path / "status.json").is_file():
+                return "missing"
+            status = str(read_json(self.path / "status.json").get("status"))
+        except MissingError:
+            return "damaged"
         return "interrupted" if status == "running" and not self.is_locked() else status
 
     def write_config(self, config: Values) -> None:

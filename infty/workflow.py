@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from filelock import Timeout
+from pydantic import ValidationError
 from rich.console import Console
 
 from infty.environment import choose_device, describe_environment, peak_memory_bytes
@@ -48,7 +49,12 @@ def load_run(path: str | Path, device: str = "cpu") -> LoadedRun:
     run = RunFolder(Path(path))
     values = run.config()
     values.pop("cell")
-    experiment = Experiment.model_validate(values)
+    try:
+        experiment = Experiment.model_validate(values)
+    except ValidationError as fault:
+        raise MissingError(
+            f"{run.path / 'config.yaml'} is no configuration of this version: {fault.errors()[0]['msg']}"
+        ) from None
     checkpoint = load_best(run.checkpoints)
     task = build_task(experiment)
     model = build_model(experiment, task.vocab_size, seed=0)

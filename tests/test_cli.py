@@ -150,11 +150,15 @@ def test_list_describes_cells_truthfully(infty: Infty, tmp_path: Path) -> None:
     stopped = tmp_path / "runs/sort/smoke/infty@x8/seed-0"
     stopped.mkdir(parents=True)
     (stopped / "status.json").write_text('{"status": "running"}')
+    damaged = tmp_path / "runs/sort/smoke/compressive@x8/seed-0"
+    damaged.mkdir(parents=True)
+    (damaged / "result.json").write_text("{")
     rows = {(row["model"], row["case"]): row for row in json.loads(infty("list", "--scale", "smoke", "--json").stdout)}
     assert len(rows) == 12
     assert rows["infty", "x4"]["state"] == "done"
     assert rows["infty", "x4"]["next"] is None
     assert rows["infty", "x8"]["state"] == "interrupted"
+    assert rows["compressive", "x8"]["state"] == "damaged"
     assert rows["infty", "x16"]["next"] == "infty train sort --model infty --case x16 --scale smoke --seed 0"
     assert "1 of 1 done" in infty("list", "--scale", "smoke").stdout
 

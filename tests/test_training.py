@@ -100,6 +100,18 @@ def test_a_run_with_other_settings_is_refused_and_shown(infty: Infty, tmp_path: 
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_a_run_folder_that_is_not_what_it_was_is_refused_in_one_line(infty: Infty, tmp_path: Path) -> None:
+    words = ("sort", "--scale", "smoke")
+    infty("train", *words)
+    config = tmp_path / "runs/sort/smoke/infty@x4/seed-0/config.yaml"
+    text = config.read_text()
+    for damage in ("", "cell: 3", text.replace("num_layers: 2", "num_layers: two"), "[", "a: !!python/name:os.system"):
+        config.write_text(damage)
+        done = infty("eval", *words)
+        assert (done.returncode, len(done.stderr.splitlines())) == (3, 1), done.stderr
+        assert "config.yaml" in done.stderr
+
+
 def test_a_second_process_on_one_run_is_refused(infty: Infty, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "runs/sort/smoke/infty@x4/seed-0")
     run.path.mkdir(parents=True)
