@@ -17,8 +17,9 @@ def experiment_files(own: Path) -> dict[str, Path]:
 def open_experiment(name: str, own: Path) -> Definition:
     """An experiment by name, or by the path of its file. UsageError where there is none."""
     if name.endswith((".yaml", ".yml")):
-        return load_definition(Path(name))
+        path = Path(name)
+        return load_definition(path, path.name if path.is_absolute() else name)  # results hold no absolute path
     files = experiment_files(own)
     if name not in files:
         raise UsageError(f"no experiment {name!r}; {nearest(name, files)}")
-    return load_definition(files[name])
+    return load_definition(files[name], name)

@@ -40,7 +40,9 @@ Name = Annotated[
 Model = Annotated[str, typer.Option(help="Row of the table.", autocompletion=_complete_from("models"))]
 Case = Annotated[str | None, typer.Option(help="Column; by default the first.", autocompletion=_complete_from("cases"))]
 Scale = Annotated[str, typer.Option(help="laptop, paper or smoke.", autocompletion=_complete_from("scales"))]
-Seed = Annotated[int, typer.Option(min=0, help="Decides initial weights, order of the data and dropout.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**31 - 1, help="Decides initial weights, order of the data and dropout.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a setting; repeatable.")
 ]
@@ -100,7 +102,7 @@ def evaluate(
 
     settings = _settings(runs=runs, device=device, threads=threads)
     resolved = _resolve(settings, experiment, model, case, scale, seed, overrides, name)
-    outcome = workflow.evaluate_cell(resolved, settings, split, batch)
+    outcome = workflow.evaluate_cell(resolved, settings, split, _console(stderr=True), batch)
     _show(_headline(outcome), as_json, document=outcome)
 
 
@@ -115,7 +117,6 @@ def report(
     from infty.report import write_report
 
     settings = _settings()
-    console = _console(stderr=as_json)
     written = write_report(folders or [settings.runs], out or settings.report, formats.split(","), settings.experiments)
     if as_json:
         _print_json(
@@ -123,9 +124,9 @@ def report(
         )
         return
     for table in written.tables:
-        console.print(table.rich())
+        _print_table(table)
     for file in written.files:
-        console.print(str(file), highlight=False, soft_wrap=True)
+        print(file)
 
 
 @app.command("list", epilog="Example: infty list --scale laptop")
@@ -142,7 +143,7 @@ def list_experiments(
         _print_json(rows)
         return
     for table in overview_tables(rows, scale):
-        _console().print(table)
+        _print_table(table)
 
 
 @app.command(epilog="Example: infty show sort --model compressive --case x16 --scale paper")
@@ -161,18 +162,20 @@ def show(
     if as_json:
         _print_json([vars(value) for value in explain(resolved)])
         return
-    _console().print(explanation_table(resolved))
+    _print_table(explanation_table(resolved))
 
 
 @app.command(epilog="Example: infty env --json")
 def env(as_json: Json = False, runs: Runs = None, device: Device = None, threads: Threads = None) -> None:
     """Show versions, device, threads and paths, to paste into a bug report."""
-    from infty.environment import choose_device, describe_environment
+    from infty.environment import describe_environment
     from infty.settings import find_toml
+    from infty.workflow import prepare_machine
 
     settings = _settings(runs=runs, device=device, threads=threads)
+    chosen = prepare_machine(settings)
     paths = {"infty.toml": str(find_toml()), **{key: str(value) for key, value in settings.model_dump().items()}}
-    _show({**describe_environment(choose_device(settings.device)), "settings": paths}, as_json)
+    _show({**describe_environment(chosen), "settings": paths}, as_json)
 
 
 def main() -> None:
@@ -187,12 +190,6 @@ def main() -> None:
     except InftyError as fault:
         print(f"infty: {fault}", file=sys.stderr)
         code = fault.exit_code
-    except KeyboardInterrupt:
-        print("infty: interrupted", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:  # the reader of our output went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except Exception as fault:
         if os.environ.get("INFTY_DEBUG"):
             raise
@@ -234,7 +231,7 @@ def _resolve(
 def _console(stderr: bool = False) -> Any:
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    return Console(stderr=stderr, markup=False, highlight=False)
 
 
 def _headline(outcome: dict[str, Any]) -> dict[str, Any]:
@@ -261,6 +258,15 @@ def _show(values: dict[str, Any], as_json: bool, document: Any = None) -> None:
                 print(f"  {inner}: {detail}")
         else:
             print(f"{key}: {value}")
+
+
+def _print_table(table: Any) -> None:
+    """Drawn on a terminal; elsewhere whole lines, which other programs can read."""
+    console = _console()
+    if console.is_terminal:
+        console.print(table.rich())
+    else:
+        print("\n".join([table.title, "", table.markdown(), *table.notes, ""]))
 
 
 def _print_json(document: Any) -> None:

@@ -7,7 +7,8 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from infty.errors import UsageError
 PARTS = ("task", "model", "training")  # what an overlay may set
 SCALE_KEYS = (*PARTS, "cases", "models", "seeds")
 TOP_KEYS = (*PARTS, "models", "cases", "scales", "seeds")
+MAX_SEED = 2**31 - 1
 Values = dict[str, Any]
 
 
@@ -63,13 +65,13 @@ class Cell:
         """Where its run lies below the runs folder."""
         return Path(self.experiment, self.scale, f"{self.model}@{self.case}{self.variant}", f"seed-{self.seed}")
 
-    def command(self, verb: str = "train", overrides: Iterable[str] = ()) -> str:
-        """What a user types for it."""
-        options = "".join(f" --set {text}" for text in overrides)
-        return (
-            f"infty {verb} {self.experiment} --model {self.model} --case {self.case} "
-            f"--scale {self.scale} --seed {self.seed}{options}"
-        )
+    def command(self, source: str = "", overrides: Sequence[str] = ()) -> str:
+        """What trains it, ready to be pasted. `source`: the experiment as it was given, if not by its name."""
+        place = ["--model", self.model, "--case", self.case, "--scale", self.scale, "--seed", str(self.seed)]
+        options = [word for text in overrides for word in ("--set", text)]
+        named = self.variant and self.variant != variant_of(overrides, None)
+        name = ["--name", self.variant[1:]] if named else []
+        return shlex.join(["infty", "train", source or self.experiment, *place, *options, *name])
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Definition:
 
     name: str
     path: Path
+    source: str  # what a user types for it: its name, or the path of its file
     values: Values
     faults: list[Fault] = field(default_factory=list)
 
@@ -92,7 +95,8 @@ class Definition:
         return own.get("seeds", self.values.get("seeds", [0]))
 
     def cells(self, scale: str) -> Iterator[Cell]:
-        """Every cell and seed of the table at a scale."""
+        """Every cell and seed of the table at a scale. UsageError where the file has faults."""
+        refuse(self.faults)
         for case in self.names("cases"):
             for model in self.names("models"):
                 for seed in self.seeds(scale):
@@ -126,8 +130,11 @@ class Definition:
         ]
 
 
-def load_definition(path: Path) -> Definition:
-    """Read an experiment file. Its faults are kept, to be reported together with those of the values."""
+def load_definition(path: Path, source: str) -> Definition:
+    """Read an experiment file. Its faults are kept, to be reported together with those of the values.
+
+    Raises UsageError where it is no YAML mapping at all.
+    """
     values, faults = read_yaml(path)
     faults += _shape_faults(path.name, "", values, TOP_KEYS)
     for key, inner_keys in (("cases", PARTS), ("models", PARTS), ("scales", SCALE_KEYS)):
@@ -140,7 +147,7 @@ def load_definition(path: Path) -> Definition:
             known = values.get(key)
             for extra in set(inner or ()) - set(known if isinstance(known, dict) else ()):
                 faults.append(Fault(path.name, f"scales.{name}.{key}.{extra}", f"no such name under {key}"))
-    return Definition(path.stem, path, values, faults)
+    return Definition(path.stem, path, source, values, faults)
 
 
 def overlay(layers: list[tuple[str, Values]]) -> tuple[Values, dict[tuple[str, ...], str]]:
@@ -162,39 +169,38 @@ def parse_override(text: str) -> tuple[Values, Fault | None]:
     if not equals or not all(key.split(".")):
         return {}, Fault("--set", text, "wanted key.path=value")
     try:
-        nested: Any = yaml.load(value, Loader=StrictLoader)  # a SafeLoader: plain data only
-    except yaml.YAMLError:
+        nested, doubles = _parse(value)
+    except (yaml.YAMLError, ValueError):
         return {}, Fault("--set", key, f"{value!r} is not a YAML value")
+    if doubles:
+        return {}, Fault("--set", f"{key}.{doubles[0][0]}", "stands twice")
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return nested, None
 
 
-def variant_of(overrides: Iterable[str], name: str | None) -> str:
+def variant_of(overrides: Sequence[str], name: str | None) -> str:
     """What a run with other settings adds to its folder: `+name`, or `+` and a hash of what `--set` changes."""
     if name is not None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
             raise UsageError(f"--name {name}: wanted lower-case letters, digits, '-', '_' and '.'")
         return f"+{name}"
     changes, _ = overlay([("--set", parse_override(text)[0]) for text in overrides])
-    if not changes:
-        return ""
-    return "+" + hashlib.sha256(json.dumps(changes, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return "+" + hashlib.sha256(yaml.safe_dump(changes).encode()).hexdigest()[:8] if changes else ""
 
 
 def read_yaml(path: Path) -> tuple[Values, list[Fault]]:
     """A mapping from a YAML file, and each key that stands twice in it. UsageError where it can't be parsed."""
     try:
-        loader = StrictLoader(path.read_text(encoding="utf-8"))
-        values = loader.get_single_data()
+        values, doubles = _parse(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as fault:
         line = f" line {fault.problem_mark.line + 1}:" if fault.problem_mark else ""
         raise UsageError(f"{path.name}:{line} not valid YAML: {fault.problem}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+    except (OSError, ValueError, yaml.YAMLError) as fault:
         raise UsageError(f"{path.name}: can't be read: {str(fault).splitlines()[0]}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path.name}: wanted a mapping of {', '.join(TOP_KEYS)}")
-    return values, [Fault(path.name, key, f"stands twice (line {line})") for key, line in loader.doubles]
+    return values, [Fault(path.name, key, f"stands twice (line {line})") for key, line in doubles]
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -208,11 +214,22 @@ class StrictLoader(yaml.SafeLoader):
         """Note doubled keys before the mapping swallows them."""
         seen: set[str] = set()
         for key_node, _ in node.value:
-            if key_node.value in seen:
-                self.doubles.append((str(key_node.value), key_node.start_mark.line + 1))
             if isinstance(key_node, yaml.ScalarNode):
+                if key_node.value in seen:
+                    self.doubles.append((key_node.value, key_node.start_mark.line + 1))
                 seen.add(key_node.value)
         return super().construct_mapping(node, deep)
+
+
+def _parse(text: str) -> tuple[Any, list[tuple[str, int]]]:
+    """A YAML document and the keys that stand twice in it. ValueError where an alias refers to what holds it."""
+    loader = StrictLoader(text)
+    try:
+        value = loader.get_single_data()
+        json.dumps(value, default=str, skipkeys=True)  # notices circles
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value, loader.doubles
 
 
 StrictLoader.add_implicit_resolver(
@@ -262,8 +279,8 @@ def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) 
         if name not in allowed
     ]
     seeds = values.get("seeds", [0])
-    if not isinstance(seeds, list) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        faults.append(Fault(origin, f"{prefix}seeds", f"wanted a list of integers from 0, got {seeds!r}"))
+    if not isinstance(seeds, list) or not all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in seeds):
+        faults.append(Fault(origin, f"{prefix}seeds", f"wanted a list of integers from 0 to {MAX_SEED}, got {seeds!r}"))
     return faults
 
 

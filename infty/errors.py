@@ -19,12 +19,6 @@ class MissingError(InftyError):
     exit_code = 3
 
 
-class DifferenceError(InftyError):
-    """A check found a difference. Exit code 4."""
-
-    exit_code = 4
-
-
 class Stopped(InftyError):
     """A signal asked for an end, and what was done so far is saved. Exit code 128 + signal."""
 

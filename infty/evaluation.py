@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from infty.interfaces import UNSCORED, Batch
 from infty.model.decoder import Decoder
 from infty.model.unroll import unroll
-from infty.protocols import UNSCORED, Batch
 
 PROTOCOLS = {"sort": "sort-accuracy-v1"}  # by kind of task; teacher-forced, all V targets of every sequence scored
 

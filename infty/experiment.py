@@ -28,7 +28,7 @@ WANTED = {
 class Experiment(BaseModel):
     """The science of one cell: what is learnt, by what, and how."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     task: SortConfig
     model: DecoderConfig
@@ -42,6 +42,7 @@ class ResolvedCell:
     cell: Cell
     experiment: Experiment
     origins: dict[tuple[str, ...], str]
+    source: str
     overrides: tuple[str, ...] = ()
 
     def config(self) -> Values:
@@ -52,7 +53,7 @@ class ResolvedCell:
 
     def command(self) -> str:
         """What trains this very cell."""
-        return self.cell.command(overrides=self.overrides)
+        return self.cell.command(self.source, self.overrides)
 
 
 def resolve(definition: Definition, cell: Cell, overrides: typing.Sequence[str] = ()) -> ResolvedCell:
@@ -71,7 +72,7 @@ def resolve(definition: Definition, cell: Cell, overrides: typing.Sequence[str] 
         faults += _length_faults(experiment, origins)
     refuse(faults)
     assert experiment is not None
-    return ResolvedCell(cell, experiment, origins, tuple(overrides))
+    return ResolvedCell(cell, experiment, origins, definition.source, tuple(overrides))
 
 
 def build_task(experiment: Experiment) -> SortTask:

@@ -47,9 +47,7 @@ def sha256(path: Path) -> str:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk. Windows has no such call for folders."""
-    if path.is_dir() and os.name != "posix":
-        return
+    """Wait until a file, or the names in a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -4,21 +4,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
-from rich.table import Table
 
 from infty.catalog import experiment_files, open_experiment
+from infty.definition import nearest
+from infty.errors import UsageError
 from infty.runs import RunFolder
 from infty.settings import Settings
+from infty.table import Table
 
 if TYPE_CHECKING:
     from infty.experiment import ResolvedCell
 
 
 def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
-    """Every cell × seed of every experiment that has the scale: its state, accuracy and next command."""
-    rows = []
+    """Every cell × seed of every experiment that has the scale: its state, accuracy and next command.
+
+    UsageError where no experiment has such a scale.
+    """
+    rows, scales = [], set()
     for name in experiment_files(settings.experiments):
         definition = open_experiment(name, settings.experiments)
+        scales.update(definition.names("scales"))
         if scale not in definition.names("scales"):
             continue
         for cell in definition.cells(scale):
@@ -28,6 +34,8 @@ def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
             command = None if state in ("done", "running") else cell.command()
             place = {"experiment": name, "case": cell.case, "model": cell.model, "seed": cell.seed}
             rows.append({**place, "state": state, "metrics": metrics, "next": command})
+    if scale not in scales:
+        raise UsageError(f"no experiment has a scale {scale!r}; {nearest(scale, sorted(scales))}")
     return rows
 
 
@@ -38,13 +46,12 @@ def overview_tables(rows: list[dict[str, Any]], scale: str) -> list[Table]:
         own = [row for row in rows if row["experiment"] == name]
         cases = list(dict.fromkeys(row["case"] for row in own))
         missing = next((row["next"] for row in own if row["next"]), None)
-        table = Table(title=f"{name}, {scale}", caption=f"next: {missing}" if missing else "complete")
-        for heading in ("model", *cases):
-            table.add_column(heading)
+        body = []
         for model in dict.fromkeys(row["model"] for row in own):
             cells = [[row for row in own if (row["model"], row["case"]) == (model, case)] for case in cases]
-            table.add_row(model, *(_states(cell) for cell in cells))
-        tables.append(table)
+            body.append([model, *(_states(cell) for cell in cells)])
+        notes = [f"next: {missing}" if missing else "complete"]
+        tables.append(Table(f"{name}, {scale} scale", ["model", *cases], body, notes, figures=False))
     return tables
 
 
@@ -65,12 +72,11 @@ def explain(resolved: "ResolvedCell") -> list[Explanation]:
 
 def explanation_table(resolved: "ResolvedCell") -> Table:
     """`explain` for the screen."""
-    table = Table(title=resolved.cell.command("show"))
-    for heading in ("key", "value", "from", "what it is, and where in the paper"):
-        table.add_column(heading, overflow="fold")
-    for line in explain(resolved):
-        table.add_row(line.key, str(line.value), line.origin, line.meaning)
-    return table
+    cell = resolved.cell
+    rows = [[line.key, str(line.value), line.origin, line.meaning] for line in explain(resolved)]
+    headings = ["key", "value", "from", "what it is, and where in the paper"]
+    title = f"{cell.experiment}: {cell.model}@{cell.case}, {cell.scale} scale"
+    return Table(title, headings, rows, figures=False)
 
 
 def _explain(config: BaseModel, path: tuple[str, ...], origins: dict[tuple[str, ...], str]) -> Any:

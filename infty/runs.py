@@ -13,6 +13,10 @@ from infty.errors import MissingError
 from infty.files import read_json, write_json, write_text
 
 Values = dict[str, Any]
+RESULT_KEYS = (
+    "metrics", "calibration", "protocol", "data", "best_step", "parameters", "memory_slots", "tokens_seen",
+    "wall_seconds", "commit", "dirty", "command",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,11 @@ class RunFolder:
         return (self.path / "result.json").is_file()
 
     def result(self) -> Values:
-        """`result.json`; MissingError where the run isn't finished."""
-        return read_json(self.path / "result.json")
+        """`result.json`; MissingError where the run isn't finished, or the file lacks what everything reads."""
+        result = read_json(self.path / "result.json")
+        if absent := [key for key in RESULT_KEYS if key not in result]:
+            raise MissingError(f"{self.path / 'result.json'} lacks {', '.join(absent)}; train again with --fresh")
+        return result
 
     def config(self) -> Values:
         """`config.yaml`; MissingError where it is missing or damaged."""
@@ -64,7 +71,8 @@ class RunFolder:
         """missing, running, stopped, failed, interrupted (it says running, but nobody is), done or damaged."""
         try:
             if self.finished:
-                return "done" if self.result() else "damaged"
+                self.result()
+                return "done"
             if not (self.path / "status.json").is_file():
                 return "missing"
             status = str(read_json(self.path / "status.json").get("status"))
@@ -86,6 +94,8 @@ class RunFolder:
 
     def is_locked(self) -> bool:
         """Whether a process is writing here now."""
+        if not (self.path / ".lock").exists():
+            return False
         try:
             with self.lock().acquire(timeout=0):
                 return False
@@ -94,10 +104,13 @@ class RunFolder:
 
 
 def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
-    """Every run folder below `folders`, in the order of their paths."""
+    """Every run folder below `folders` once, in the order of their paths."""
+    seen = set()
     for folder in folders:
         for path in sorted(folder.rglob("config.yaml")):
-            yield RunFolder(path.parent)
+            if path.resolve() not in seen:
+                seen.add(path.resolve())
+                yield RunFolder(path.parent)
 
 
 def differences(before: Values, after: Values, path: str = "") -> list[str]:

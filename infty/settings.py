@@ -11,14 +11,16 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from infty.definition import Fault, nearest, refuse
 from infty.errors import UsageError
 
+# What W&B's own variable may say, and what it means.
+WANDB_MODES = {"offline": "offline", "online": "online", "disabled": "disabled", "dryrun": "offline", "run": "online"}
+
 
 class Settings(BaseSettings):
     """Default < nearest infty.toml up the tree < INFTY_* environment < option."""
 
-    model_config = SettingsConfigDict(env_prefix="INFTY_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="INFTY_", env_ignore_empty=True, extra="forbid", frozen=True)
 
     runs: Path = Field(description="folder of the run folders")
-    data: Path = Field(description="folder of the corpora")
     experiments: Path = Field(description="folder of your own experiment files")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     threads: int | None = Field(default=None, gt=0, description="CPU threads; by default as many as torch chooses")
@@ -62,21 +64,20 @@ class _TomlSource(TomlConfigSettingsSource):
     def __call__(self) -> dict[str, Any]:
         values = super().__call__()
         if self.found is not None:
-            for key in ("runs", "data", "experiments"):
+            for key in ("runs", "experiments"):
                 if isinstance(values.get(key), str):
                     values[key] = self.found.parent / Path(values[key]).expanduser()
         return values
 
 
 class _DefaultFolders(PydanticBaseSettingsSource):
-    """data/runs, data and experiments beside the nearest infty.toml, else below the working directory."""
+    """data/runs and experiments beside the nearest infty.toml, else below the working directory."""
 
     def __call__(self) -> dict[str, Any]:
         toml = find_toml()
         root = toml.parent if toml else Path.cwd()
         return {
             "runs": root / "data" / "runs" if toml else root / "runs",
-            "data": root / "data",
             "experiments": root / "experiments",
         }
 
@@ -93,8 +94,10 @@ def find_toml() -> Path | None:
 
 def load_settings(**options: Any) -> Settings:
     """Settings of this machine; `None` options count as not given. UsageError with every fault."""
-    if "WANDB_MODE" in os.environ and "INFTY_WANDB" not in os.environ:
-        options = {"wandb": os.environ["WANDB_MODE"], **options}
+    if (mode := os.environ.get("WANDB_MODE")) and not os.environ.get("INFTY_WANDB"):
+        if mode not in WANDB_MODES:
+            raise UsageError(f"WANDB_MODE={mode}: {nearest(mode, WANDB_MODES)}")
+        options = {"wandb": WANDB_MODES[mode], **options}
     try:
         return Settings(**{key: value for key, value in options.items() if value is not None})
     except ValidationError as error:

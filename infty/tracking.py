@@ -1,14 +1,22 @@
 """Where metrics go: metrics.jsonl always, the screen, and Weights & Biases. Sinks with one interface."""
 
+import contextlib
 import json
+import os
 import secrets
+import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
+from rich import progress
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from infty.files import write_text
+
+Item = TypeVar("Item")
 
 
 class Sink(Protocol):
@@ -43,13 +51,17 @@ class Sinks:
 
 
 class MetricsFile:
-    """metrics.jsonl: one object a line, cut back to `step` when a run continues from there."""
+    """metrics.jsonl: one object a line, cut back to `step` when a run continues from there.
+
+    A continued run tests again at its end, so an earlier test's line goes too.
+    """
 
     def __init__(self, path: Path, step: int) -> None:
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
-        self.file = path.open("w", encoding="utf-8", newline="\n")
-        self.file.writelines(f"{line}\n" for line in kept)
-        self.file.flush()
+        kept = [
+            line for line in _lines(path) if line["step"] <= step and not any(key.startswith("test/") for key in line)
+        ]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.file = path.open("a", encoding="utf-8", newline="\n")
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Append a line."""
@@ -75,7 +87,6 @@ class ScreenProgress:
             disable=not console.is_terminal,
         )
         self.task = self.bar.add_task(title, total=steps, completed=step, figures="")
-        self.bar.start()
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Move the bar; print validations."""
@@ -83,9 +94,8 @@ class ScreenProgress:
             self.loss = f"loss {metrics['train/loss']:.3f}  {metrics['train/tokens_per_second']:,.0f} tokens/s"
         if "validation/loss" in metrics:
             figures = "  ".join(f"{name.split('/')[1]} {value:.4g}" for name, value in metrics.items())
-            self.console.print(
-                f"step {step}/{self.steps}  {self.loss}  validation {figures}", highlight=False, soft_wrap=True
-            )
+            self.console.print(f"step {step}/{self.steps}  {self.loss}  validation {figures}", soft_wrap=True)
+        self.bar.start()  # here and not earlier: a fault before the first step must not leave a half-drawn screen
         self.bar.update(self.task, completed=step, figures=self.loss)
 
     def close(self) -> None:
@@ -112,16 +122,17 @@ class WandbRun:
             quiet = wandb.Settings(
                 silent=True, console="off", disable_git=True, save_code=False, x_disable_machine_info=True
             )
-            self.run = wandb.init(
-                project=project,
-                name=name,
-                id=run_id,
-                dir=folder,
-                mode=mode,
-                config=config,
-                resume="allow",
-                settings=quiet,
-            )
+            with _nobody_to_ask():
+                self.run = wandb.init(
+                    project=project,
+                    name=name,
+                    id=run_id,
+                    dir=folder,
+                    mode=mode,
+                    config=config,
+                    resume="allow",
+                    settings=quiet,
+                )
         except ImportError:
             warnings.warn("wandb is not installed: metrics go to metrics.jsonl only", stacklevel=2)
         except Exception as fault:  # whatever it is, it is not worth a training run
@@ -150,8 +161,29 @@ def new_wandb_id() -> str:
     return secrets.token_hex(4)
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """The lines that were written to their end: a killed process may leave half a last one."""
-    if not path.exists():
-        return []
-    return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+def track(items: Iterable[Item], count: int, console: Console, title: str) -> Iterator[Item]:
+    """Hand items on, with a bar on a terminal."""
+    hidden = not console.is_terminal
+    yield from progress.track(items, title, total=count, console=console, disable=hidden, transient=True)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics file: a killed process may leave half a last one."""
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                lines.append(line)
+    return lines
+
+
+@contextlib.contextmanager
+def _nobody_to_ask() -> Iterator[None]:
+    """W&B asks for a key where stdin is a terminal: give it none."""
+    with open(os.devnull) as nothing:
+        stdin, sys.stdin = sys.stdin, nothing
+        try:
+            yield
+        finally:
+            sys.stdin = stdin

@@ -1,5 +1,6 @@
 """What `infty train` and `infty eval` do: a cell's run, from its folder to its result."""
 
+import contextlib
 import hashlib
 import shutil
 import time
@@ -19,12 +20,12 @@ from infty.errors import MissingError, Stopped, UsageError
 from infty.evaluation import PROTOCOLS, evaluate
 from infty.experiment import Experiment, ResolvedCell, build_model, build_task
 from infty.files import write_json
+from infty.interfaces import Batch
 from infty.model.decoder import Decoder
-from infty.protocols import Batch
 from infty.runs import RunFolder, differences
 from infty.settings import Settings
 from infty.tasks.sort import SortTask
-from infty.tracking import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun, new_wandb_id
+from infty.tracking import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun, new_wandb_id, track
 from infty.training.checkpoint import Checkpoint, load_best, load_last
 from infty.training.loop import Progress, optimize, train
 from infty.training.optimizer import make_optimizer
@@ -57,7 +58,8 @@ def load_run(path: str | Path, device: str = "cpu") -> LoadedRun:
         ) from None
     checkpoint = load_best(run.checkpoints)
     task = build_task(experiment)
-    model = build_model(experiment, task.vocab_size, seed=0)
+    with torch.random.fork_rng():  # the initial weights are overwritten; the caller's random numbers are not ours
+        model = build_model(experiment, task.vocab_size, seed=0)
     model.load_state_dict(checkpoint.tensors["model"])
     return LoadedRun(model.to(device).eval(), task, experiment, checkpoint.step)
 
@@ -68,6 +70,7 @@ def train_cell(resolved: ResolvedCell, settings: Settings, console: Console, *, 
     A finished run is returned as it is. Raises UsageError where the folder holds a run with other
     settings or another process writes there, Stopped after a signal, InftyError where training fails.
     """
+    device = prepare_machine(settings)  # before anything is written or removed
     run = RunFolder(settings.runs / resolved.cell.folder)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
@@ -76,32 +79,45 @@ def train_cell(resolved: ResolvedCell, settings: Settings, console: Console, *, 
                 _empty(run.path)
             _refuse_another(run, resolved)
             if run.finished:
-                console.print(
-                    f"already finished: {run.path} (train again with --fresh)", highlight=False, soft_wrap=True
-                )
+                console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
                 return run.result()
-            return _train_locked(run, resolved, settings, console)
+            return _train_locked(run, resolved, settings, device, console)
     except Timeout:
         raise UsageError(
             f"another process is training in {run.path}; wait for it, or use --name for a second run"
         ) from None
 
 
-def evaluate_cell(resolved: ResolvedCell, settings: Settings, split: str, batch_size: int | None) -> Values:
-    """Evaluate the best checkpoint of a cell's run. MissingError, with the command that trains it, without one."""
+def evaluate_cell(
+    resolved: ResolvedCell, settings: Settings, split: str, console: Console, batch_size: int | None
+) -> Values:
+    """Evaluate the best checkpoint of a cell's run.
+
+    Raises MissingError, with the command that trains it, where there is none, and UsageError where the
+    run has other settings than the cell.
+    """
     run = RunFolder(settings.runs / resolved.cell.folder)
     if not (run.checkpoints / "best.json").is_file():
         raise MissingError(f"nothing trained yet in {run.path}; train it with: {resolved.command()}")
-    return evaluate_run(run, _prepare(settings), split, batch_size)
+    _refuse_another(run, resolved)
+    return evaluate_run(run, prepare_machine(settings), split, console, batch_size)
 
 
-def evaluate_run(run: RunFolder, device: torch.device, split: str, batch_size: int | None = None) -> Values:
+def evaluate_run(
+    run: RunFolder,
+    device: torch.device,
+    split: str,
+    console: Console,
+    batch_size: int | None = None,
+    stop: StopSignals | None = None,
+) -> Values:
     """Evaluate a run's best checkpoint under its task's protocol and keep the outcome in `eval/`."""
     loaded = load_run(run.path, str(device))
     experiment, task = loaded.experiment, loaded.task
     digest = hashlib.sha256()
-    batches = task.evaluation_batches(split, batch_size or experiment.training.evaluation_batch_size)
-    totals = evaluate(loaded.model, _hashed(batches, digest))
+    size = batch_size or experiment.training.evaluation_batch_size
+    batches = track(task.evaluation_batches(split, size), -(-task.sizes[split] // size), console, f"evaluating {split}")
+    totals = evaluate(loaded.model, _hashed(_until(stop, batches), digest))
     outcome = {
         "schema": SCHEMA,
         "protocol": {
@@ -127,7 +143,7 @@ def evaluate_run(run: RunFolder, device: torch.device, split: str, batch_size: i
 
 def dry_run(resolved: ResolvedCell, settings: Settings) -> Values:
     """Sizes of a cell, and the time of its training predicted from a few real steps. Writes nothing."""
-    experiment, device = resolved.experiment, _prepare(settings)
+    experiment, device = resolved.experiment, prepare_machine(settings)
     task = build_task(experiment)
     model = build_model(experiment, task.vocab_size, resolved.cell.seed).to(device)
     optimizer = make_optimizer(model, experiment.training.learning_rate)
@@ -148,12 +164,14 @@ def dry_run(resolved: ResolvedCell, settings: Settings) -> Values:
         "device": str(device),
         "peak_memory_mb": round(peak_memory_bytes(device) / 2**20),
         "seconds_a_step": round(min(times[1:]), 4),
-        "predicted_training_seconds": round(min(times[1:]) * experiment.training.steps, 1),
+        "predicted_training_seconds": round(min(times[1:]) * experiment.training.steps, 2),
     }
 
 
-def _train_locked(run: RunFolder, resolved: ResolvedCell, settings: Settings, console: Console) -> Values:
-    experiment, cell, device = resolved.experiment, resolved.cell, _prepare(settings)
+def _train_locked(
+    run: RunFolder, resolved: ResolvedCell, settings: Settings, device: torch.device, console: Console
+) -> Values:
+    experiment, cell = resolved.experiment, resolved.cell
     run.write_config(resolved.config())
     environment = {**describe_environment(device), "command": resolved.command()}
     write_json(run.path / "environment.json", environment)
@@ -182,7 +200,6 @@ def _train_locked(run: RunFolder, resolved: ResolvedCell, settings: Settings, co
             console.print(
                 f"{title}, {cell.scale} scale, seed {cell.seed}: {begin} {experiment.training.steps} steps, "
                 f"{_parameters(model):,} parameters, {run.path}",
-                highlight=False,
                 soft_wrap=True,
             )
             with Sinks(sinks) as log:
@@ -197,7 +214,7 @@ def _train_locked(run: RunFolder, resolved: ResolvedCell, settings: Settings, co
                     log=log,
                     stop=stop,
                 )
-                outcome = evaluate_run(run, device, "test")
+                outcome = evaluate_run(run, device, "test", console, stop=stop)
                 log.log(progress.step, outcome["metrics"])
         result = _result(resolved, outcome, progress, _parameters(model), environment, device)
         write_json(run.path / "result.json", result)
@@ -205,7 +222,8 @@ def _train_locked(run: RunFolder, resolved: ResolvedCell, settings: Settings, co
         run.write_status("stopped", "by a signal; the same command continues")
         raise
     except BaseException as fault:
-        run.write_status("failed", str(fault))
+        with contextlib.suppress(OSError):  # a full disk must not hide what failed
+            run.write_status("failed", str(fault))
         raise
     run.write_status("done")
     return result
@@ -249,7 +267,8 @@ def _calibration(experiment: Experiment, task: SortTask, split: str) -> Values:
     return {"chance": task.chance(), "oracle_window": window, "oracle": task.window_oracle(split, window)}
 
 
-def _prepare(settings: Settings) -> torch.device:
+def prepare_machine(settings: Settings) -> torch.device:
+    """Set what the settings say of this machine. UsageError for a device that is not there."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     return choose_device(settings.device)
@@ -282,6 +301,13 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path)
         elif path.name != ".lock":
             path.unlink()
+
+
+def _until(stop: StopSignals | None, batches: Iterator[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        if stop is not None and stop.received is not None:
+            raise Stopped("stopped while testing; the same command tests what was trained", stop.received)
+        yield batch
 
 
 def _hashed(batches: Iterator[Batch], digest: Any) -> Iterator[Batch]:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+settings.register_profile("infty", deadline=None, derandomize=True)  # the machine may be busy; a red test stays red
+settings.load_profile("infty")
 
 Infty = Callable[..., subprocess.CompletedProcess[str]]
 

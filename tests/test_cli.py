@@ -55,6 +55,7 @@ def written(folder: Path) -> list[Path]:
             "/runs/sort/laptop/infty@x4/seed-0; train it with: "
             "infty train sort --model infty --case x4 --scale laptop --seed 0\n",
         ),
+        (("list", "--scale", "huge"), 2, "infty: no experiment has a scale 'huge'; there is laptop, paper, smoke\n"),
         (("report",), 3, "; finished runs come from, for example: infty train sort --case x8\n"),
         (("report", "--format", "pdf", "."), 2, "infty: --format pdf: wanted md or csv\n"),
         (("report", "."), 3, "infty: no finished runs in .; make one with: infty train sort --case x8\n"),
@@ -142,6 +143,7 @@ def test_env_tells_no_more_than_a_bug_report_needs(infty: Infty, tmp_path: Path)
     said = json.loads(infty("env", "--json").stdout)
     assert said["versions"]["torch"]
     assert said["threads"] == 1
+    assert json.loads(infty("env", "--json", "--threads", "2", OMP_NUM_THREADS="1").stdout)["threads"] == 2
     assert said["settings"]["runs"] == str(tmp_path / "runs")
 
 
@@ -161,6 +163,31 @@ def test_list_describes_cells_truthfully(infty: Infty, tmp_path: Path) -> None:
     assert rows["compressive", "x8"]["state"] == "damaged"
     assert rows["infty", "x16"]["next"] == "infty train sort --model infty --case x16 --scale smoke --seed 0"
     assert "1 of 1 done" in infty("list", "--scale", "smoke").stdout
+
+
+def test_wandb_mode_is_read_and_its_faults_are_its_own(infty: Infty) -> None:
+    def mode(**environment: str) -> str:
+        return json.loads(infty("env", "--json", **environment).stdout)["settings"]["wandb"]
+
+    assert mode() == "offline"
+    assert mode(WANDB_MODE="disabled") == "disabled"
+    assert mode(WANDB_MODE="dryrun") == mode(WANDB_MODE="") == "offline"
+    assert mode(WANDB_MODE="online", INFTY_WANDB="disabled") == "disabled"
+    done = infty("list", WANDB_MODE="onlin")
+    assert (done.returncode, done.stderr) == (2, "infty: WANDB_MODE=onlin: did you mean online?\n")
+
+
+def test_paths_are_printed_as_they_are(infty: Infty, tmp_path: Path) -> None:
+    done = infty("train", *SMOKE, "--runs", "odd [/b] ü")
+    assert done.returncode == 0, done.stderr
+    assert "odd [/b] ü" in done.stderr
+
+
+def test_piped_tables_are_whole_lines(infty: Infty) -> None:
+    lines = infty("list", COLUMNS="40").stdout.splitlines()
+    assert "| model | x4 | x8 | x16 |" in lines
+    assert "| transformer-xl | 0 of 3 done | 0 of 3 done | 0 of 3 done |" in lines
+    assert "next: infty train sort --model transformer-xl --case x4 --scale laptop --seed 0" in lines
 
 
 def test_settings_come_from_toml_then_environment_then_option(infty: Infty, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Experiment files: overlays by a hand-written example, and every kind of fault, all at once."""
 
 import contextlib
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def make(tmp_path: Path) -> Any:
     def write(text: str = TEXT) -> Any:
         path = tmp_path / "mine.yaml"
         path.write_text(text, encoding="utf-8")
-        return load_definition(path)
+        return load_definition(path, path.name)
 
     return write
 
@@ -128,7 +129,7 @@ def test_all_faults_of_a_file_are_reported_at_once_with_place_and_remedy(make: A
         "mine.yaml: batch_size: stands twice (line 5)",
         "mine.yaml: mdoels: unknown key; did you mean models?",
         "mine.yaml: cases.b.modle: unknown key; did you mean model?",
-        "mine.yaml: scales.small.seeds: wanted a list of integers from 0, got [3, 'four']",
+        "mine.yaml: scales.small.seeds: wanted a list of integers from 0 to 2147483647, got [3, 'four']",
         "mine.yaml: task.train_sequences: wanted an integer, got 'eight'",
         "mine.yaml: model.num_layers: is missing",
         "mine.yaml: models.long: model.long_range.num_basis: is missing",
@@ -168,6 +169,12 @@ def test_all_faults_of_a_file_are_reported_at_once_with_place_and_remedy(make: A
         ),
         ("task.vocabulary=17", "model.segment_length: 16 is too short for the 17 targets"),
         ("training.steps=[", "--set: training.steps: '[' is not a YAML value"),
+        ("training={steps: 1, steps: 7}", "--set: training.steps: stands twice"),
+        ("model.long_range.kind=[1]", "--set: model.long_range.kind: "),
+        ("training={[a]: 1}", "--set: training: '{[a]: 1}' is not a YAML value"),
+        ("training=&a [*a]", "--set: training: '&a [*a]' is not a YAML value"),
+        ("training.learning_rate=.inf", "--set: training.learning_rate: must be a finite number, got inf"),
+        ("training={1: 2}", "training.1: Keys should be strings, got 1"),
         ("=3", "--set: =3: wanted key.path=value"),
     ],
 )
@@ -195,6 +202,9 @@ def test_unknown_names_suggest_the_right_one(make: Any) -> None:
         ("", "wanted a mapping"),
         ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
         ("a: \x01", "can't be read"),
+        ("task: &a {b: *a}", "Circular reference"),
+        ("? [a, b]\n: 1\n", "not valid YAML: found unhashable key"),
+        ("[" * 5000, "mine.yaml"),
     ],
 )
 def test_what_is_no_experiment_is_refused_in_one_line(make: Any, text: str, message: str) -> None:
@@ -211,6 +221,23 @@ def test_a_doubled_key_is_found_at_any_depth(tmp_path: Path) -> None:
         "twice.yaml: a: stands twice (line 5)",
         "twice.yaml: c: stands twice (line 4)",
     ]
+
+
+def test_a_table_with_faults_has_no_cells(make: Any) -> None:
+    for seeds in ("5", "[-1, x]", "[3000000000]"):
+        with pytest.raises(UsageError, match="seeds: wanted a list of integers"):
+            list(make(TEXT.replace("[3, 4]", seeds)).cells("small"))
+
+
+def test_commands_can_be_pasted_and_lead_to_the_same_run(make: Any) -> None:
+    sets = ("model.long_range.sticky={num_bins: 3}", "training.steps=5")
+    variant = variant_of(sets, None)
+    words = shlex.split(resolve(make(), Cell("mine", "small", "long", "a", 3, variant), sets).command())
+    assert words[:3] == ["infty", "train", "mine.yaml"]
+    assert [words[i + 1] for i, word in enumerate(words) if word == "--set"] == list(sets)
+    assert "--name" not in words
+    named = resolve(make(), Cell("mine", "small", "long", "a", 3, "+other"), sets).command()
+    assert shlex.split(named)[-2:] == ["--name", "other"]
 
 
 def test_variants_depend_on_what_is_set_not_on_how_it_is_written() -> None:

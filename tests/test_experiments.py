@@ -1,5 +1,6 @@
 """Every experiment that ships: all of its cells load, its rows are fairly matched, and it has a pulse."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -35,18 +36,31 @@ def test_the_head_says_which_figure_what_to_expect_how_long_and_the_command(name
         assert word in lines
 
 
-@pytest.mark.parametrize("model", ["transformer-xl", "compressive", "infty", "infty-sticky"])
-def test_the_smoke_scale_runs_through_the_real_command(infty: Infty, tmp_path: Path, model: str) -> None:
-    done = infty("train", "sort", "--scale", "smoke", "--model", model, "--json")
+def smoke_cells() -> list[Cell]:
+    """Every row of every experiment once, going round its columns, so that each column runs too."""
+    found = []
+    for name in EXPERIMENTS:
+        cases = itertools.cycle(open_experiment(name, SHIPPED).names("cases"))
+        found += [
+            Cell(name, "smoke", model, case)
+            for model, case in zip(open_experiment(name, SHIPPED).names("models"), cases, strict=False)
+        ]
+    return found
+
+
+@pytest.mark.parametrize("cell", smoke_cells(), ids=lambda cell: f"{cell.experiment}-{cell.model}@{cell.case}")
+def test_the_smoke_scale_runs_through_the_real_command(infty: Infty, tmp_path: Path, cell: Cell) -> None:
+    words = (cell.experiment, "--scale", "smoke", "--model", cell.model, "--case", cell.case, "--json")
+    done = infty("train", *words)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    folder = tmp_path / f"runs/sort/smoke/{model}@x4/seed-0"
+    folder = tmp_path / "runs" / cell.folder
     assert result == json.loads((folder / "result.json").read_text())
     assert json.loads((folder / "status.json").read_text())["status"] == "done"
     assert list((folder / "wandb").glob("offline-run-*"))
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 3, 4, 5, 6, 6, 6]
-    again = infty("eval", "sort", "--scale", "smoke", "--model", model, "--json", "--batch", "5")
+    again = infty("eval", *words, "--batch", "5")
     assert json.loads(again.stdout)["totals"]["correct"] == result["totals"]["correct"]
     assert json.loads(again.stdout)["metrics"]["test/loss"] == pytest.approx(result["metrics"]["test/loss"], rel=1e-6)
 

@@ -129,12 +129,51 @@ def test_protocols_never_share_a_table(runs: Path, tmp_path: Path) -> None:
     assert "| compressive | – | – | – |" in texts["sort-laptop-sort-accuracy-v1.md"]
 
 
-@pytest.mark.parametrize("damage", ["", "{", '{"metrics": {}}', "[]"])
-def test_a_damaged_result_is_left_out_with_a_warning(runs: Path, tmp_path: Path, damage: str) -> None:
-    (put(runs, "compressive", "x8", 0.3) / "result.json").write_text(damage)
+def without(*path: str) -> Any:
+    def change(text: str) -> str:
+        values = json.loads(text)
+        inner = values
+        for key in path[:-1]:
+            inner = inner[key]
+        del inner[path[-1]]
+        return json.dumps(values)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: "",
+        lambda text: text[:-9],
+        lambda _: "[]",
+        lambda text: text.replace("0.3", "NaN"),
+        lambda text: text.replace("0.3", '"high"'),
+        *(
+            without(key)
+            for key in ("metrics", "calibration", "protocol", "data", "commit", "parameters", "memory_slots")
+        ),
+        *(without("calibration", key) for key in ("chance", "oracle", "oracle_window")),
+        without("metrics", "test/loss"),
+        without("data", "sha256"),
+    ],
+)
+def test_a_damaged_result_is_left_out_with_a_warning(runs: Path, tmp_path: Path, damage: Any) -> None:
+    file = put(runs, "compressive", "x8", 0.3) / "result.json"
+    file.write_text(damage(file.read_text()))
     with pytest.warns(UserWarning, match="is left out"):
         text = report(runs, tmp_path / "out")
     assert "| compressive | – | – | – |" in text
+
+
+def test_a_run_counts_once_however_often_it_is_found(runs: Path, tmp_path: Path) -> None:
+    write_report([runs, runs / "sort"], tmp_path / "out", ["md"], SHIPPED)
+    once = (tmp_path / "out/sort-laptop.md").read_text()
+    assert once == report(runs, tmp_path / "again")
+    put(tmp_path / "copy", "infty", "x8", 0.7)
+    with pytest.warns(UserWarning, match="another run of the same cell"):
+        write_report([runs, tmp_path / "copy"], tmp_path / "out", ["md"], SHIPPED)
+    assert (tmp_path / "out/sort-laptop.md").read_text() == once
 
 
 def test_unfinished_runs_are_missing(runs: Path, tmp_path: Path) -> None:

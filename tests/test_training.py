@@ -22,6 +22,7 @@ from infty.training.checkpoint import Checkpoint, load_best, load_last, save_che
 from infty.training.loop import TrainingConfig, batch_losses, train
 from infty.training.optimizer import cosine_learning_rate
 from infty.training.signals import StopSignals
+from infty.workflow import load_run
 from tests.conftest import Infty, clean_environment
 
 STEPS = 30
@@ -38,6 +39,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k != "train/tokens_per_second"} for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "number", "at", "code", "state"),
     [
@@ -77,6 +79,74 @@ def test_a_stopped_run_continues_to_the_same_bytes(
     assert len(ids) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("pointer", ["last.json", "best.json"])
+def test_a_run_killed_between_a_checkpoint_and_its_pointers_continues_the_same(
+    infty: Infty, tmp_path: Path, pointer: str
+) -> None:
+    """The process dies at the moment it would write the pointer of its second checkpoint."""
+    words = ["train", "sort", "--scale", "smoke", *LONG]
+    dying = (
+        "import os, sys; from infty.training import checkpoint; write = checkpoint.write_json\n"
+        "def die(path, value):\n"
+        f"    os._exit(9) if path.name == {pointer!r} and '06' in str(value) else write(path, value)\n"
+        "checkpoint.write_json = die; from infty.cli import main; main()"
+    )
+    command = [sys.executable, "-c", dying, *words, "--runs", "stopped"]
+    assert subprocess.run(command, cwd=tmp_path, env=clean_environment(tmp_path), check=False).returncode == 9
+    for folder in ("stopped", "whole"):
+        assert infty(*words, "--runs", folder).returncode == 0
+    stopped, whole = (tmp_path / f"{f}/sort/smoke/infty@x4+long/seed-0" for f in ("stopped", "whole"))
+    assert weights(stopped) == weights(whole)
+    for name in ("best.json", "last.json"):
+        assert (stopped / "checkpoints" / name).read_text() == (whole / "checkpoints" / name).read_text()
+    results = [json.loads((run / "result.json").read_text()) for run in (stopped, whole)]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    assert results[0]["best_step"] == results[1]["best_step"]
+
+
+def test_a_mistake_beside_fresh_removes_nothing(infty: Infty, tmp_path: Path) -> None:
+    words = ("train", "sort", "--scale", "smoke")
+    infty(*words)
+    done = infty(*words, "--fresh", "--device", "cuda:63")
+    assert done.returncode == 2
+    assert "torch sees" in done.stderr
+    assert RunFolder(tmp_path / "runs/sort/smoke/infty@x4/seed-0").finished
+
+
+def test_an_edited_experiment_is_not_evaluated_as_the_old_run(infty: Infty, tmp_path: Path) -> None:
+    words = ("sort", "--scale", "smoke", "--name", "mine")
+    infty("train", *words)
+    done = infty("eval", *words, "--set", "model.hidden_size=32")
+    assert done.returncode == 2
+    assert "model.hidden_size: 16 -> 32" in done.stderr
+
+
+def test_a_run_tested_again_has_no_doubled_lines(infty: Infty, tmp_path: Path) -> None:
+    words = ("train", "sort", "--scale", "smoke")
+    infty(*words)
+    run = tmp_path / "runs/sort/smoke/infty@x4/seed-0"
+    before = metrics(run)
+    (run / "result.json").unlink()
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "train/lo')
+    infty(*words)
+    assert metrics(run) == before
+
+
+@pytest.mark.slow
+def test_no_command_needs_a_network(infty: Infty, tmp_path: Path) -> None:
+    """In a network namespace of its own, with no interface but loopback."""
+    alone = ["unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up 2>/dev/null; exec "$0" "$@"']
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], check=False).returncode:
+        pytest.skip("no network namespaces here")
+    for words in (("train", "sort", "--scale", "smoke"), ("eval", "sort", "--scale", "smoke"), ("report",), ("list",)):
+        command = [*alone, sys.executable, "-m", "infty", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=clean_environment(tmp_path), capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert b"warning" not in done.stderr
+
+
 def test_a_finished_run_is_not_trained_again_unless_asked(infty: Infty, tmp_path: Path) -> None:
     words = ("train", "sort", "--scale", "smoke")
     infty(*words)
@@ -105,11 +175,14 @@ def test_a_run_folder_that_is_not_what_it_was_is_refused_in_one_line(infty: Inft
     infty("train", *words)
     config = tmp_path / "runs/sort/smoke/infty@x4/seed-0/config.yaml"
     text = config.read_text()
-    for damage in ("", "cell: 3", text.replace("num_layers: 2", "num_layers: two"), "[", "a: !!python/name:os.system"):
+    for damage in ("", "cell: 3", "[", "a: !!python/name:os.system"):
         config.write_text(damage)
         done = infty("eval", *words)
         assert (done.returncode, len(done.stderr.splitlines())) == (3, 1), done.stderr
         assert "config.yaml" in done.stderr
+    config.write_text(text.replace("num_layers: 2", "num_layers: two"))
+    with pytest.raises(MissingError, match=r"config\.yaml is no configuration of this version"):
+        load_run(config.parent)
 
 
 def test_a_second_process_on_one_run_is_refused(infty: Infty, tmp_path: Path) -> None:
@@ -166,29 +239,30 @@ def test_environment_and_result_hold_no_path_and_no_host(infty: Infty, tmp_path:
 # Checkpoints as files
 
 
-def checkpoint(step: int) -> Checkpoint:
-    return Checkpoint(step, {"model": {"w": torch.full((3,), float(step))}}, {"best_loss": 0.5})
+def checkpoint(step: int, best_step: int | None = None) -> Checkpoint:
+    tensors = {"model": {"w": torch.full((3,), float(step))}, "optimizer": {"w.step": torch.tensor(float(step))}}
+    return Checkpoint(step, tensors, {"best_step": best_step})
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, checkpoint(3), best=True)
+    save_checkpoint(tmp_path, checkpoint(3, best_step=3))
     found, warnings = load_last(tmp_path)
     assert found is not None
-    assert (found.step, found.state, warnings) == (3, {"best_loss": 0.5}, [])
+    assert (found.step, found.state, warnings) == (3, {"best_step": 3}, [])
     assert torch.equal(found.tensors["model"]["w"], torch.full((3,), 3.0))
 
 
 def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in range(1, 6):
-        save_checkpoint(tmp_path, checkpoint(step), best=step == 2)
+        save_checkpoint(tmp_path, checkpoint(step, best_step=min(step, 2)))
     assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000002", "step-00000004", "step-00000005"]
     assert load_best(tmp_path).step == 2
 
 
-@pytest.mark.parametrize("damage", ["truncate", "alter", "pickle", "no manifest", "elsewhere"])
+@pytest.mark.parametrize("damage", ["truncate", "alter", "pickle", "no manifest", "empty manifest", "elsewhere"])
 def test_a_damaged_checkpoint_is_skipped_with_a_warning_and_nothing_is_executed(tmp_path: Path, damage: str) -> None:
-    save_checkpoint(tmp_path, checkpoint(1), best=False)
-    save_checkpoint(tmp_path, checkpoint(2), best=True)
+    save_checkpoint(tmp_path, checkpoint(1))
+    save_checkpoint(tmp_path, checkpoint(2, best_step=2))
     path = tmp_path / "step-00000002/model.safetensors"
     manifest = path.with_name("MANIFEST.json")
     match damage:
@@ -198,10 +272,12 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning_and_nothing_is_executed(
             path.write_bytes(path.read_bytes()[:-1] + b"\x01")
         case "pickle":
             path.write_bytes(pickle.dumps(_Malicious(tmp_path / "executed")))
-            entry = {"bytes": 0, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            entry = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
             manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "model.safetensors": entry}))
         case "no manifest":
             manifest.unlink()
+        case "empty manifest":
+            manifest.write_text("{}")
         case _:
             entry = json.loads(manifest.read_text())["model.safetensors"]
             manifest.write_text(json.dumps({"../../elsewhere.safetensors": entry}))
@@ -224,12 +300,12 @@ class _Malicious:
 
 
 def test_what_an_interrupted_save_left_is_not_a_checkpoint(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, checkpoint(1), best=True)
+    save_checkpoint(tmp_path, checkpoint(1, best_step=1))
     shutil.copytree(tmp_path / "step-00000001", tmp_path / ".step-00000002.tmp")
     found, warnings = load_last(tmp_path)
     assert found is not None
     assert (found.step, warnings) == (1, [])
-    save_checkpoint(tmp_path, checkpoint(3), best=False)
+    save_checkpoint(tmp_path, checkpoint(3, best_step=1))
     assert not (tmp_path / ".step-00000002.tmp").exists()
 
 

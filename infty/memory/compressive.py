@@ -17,7 +17,7 @@ Slots = Float[Tensor, "batch slots hidden"]
 class CompressiveMemoryConfig(BaseModel):
     """Sizes of one compressive memory."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     kind: Literal["compressive"] = "compressive"
     hidden_size: int = Field(gt=0, description="E")

@@ -21,7 +21,7 @@ Queries = Float[Tensor, "batch query hidden"]
 class LongTermMemoryConfig(BaseModel):
     """Sizes and constants of one long-term memory. Units: positions and widths are shares of the interval [0, 1]."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     kind: Literal["long_term"] = "long_term"
     hidden_size: int = Field(gt=0, description="E")

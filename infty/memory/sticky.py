@@ -19,7 +19,7 @@ Histogram = Float[Tensor, "batch bins"]
 class StickyConfig(BaseModel):
     """Where the old signal is sampled: in proportion to the attention that the previous segment paid."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     num_bins: int = Field(default=128, gt=0, description="histogram bins D (section 3.3)")
     within_bin: Literal["uniform", "left"] = Field(

@@ -23,7 +23,7 @@ SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
 class DecoderConfig(BaseModel):
     """Sizes of a decoder. A memory takes its hidden size, heads and segment length from here."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     num_layers: int = Field(gt=0, description="layers")
     num_heads: int = Field(gt=0, description="attention heads H")
@@ -42,7 +42,7 @@ class DecoderConfig(BaseModel):
         if not isinstance(values, dict) or not isinstance(values.get("long_range"), dict):
             return values
         kinds = {"long_term": LongTermMemoryConfig, "compressive": CompressiveMemoryConfig}
-        fields = getattr(kinds.get(values["long_range"].get("kind", "")), "model_fields", {})
+        fields = getattr(kinds.get(str(values["long_range"].get("kind"))), "model_fields", {})
         shared = {name: values[name] for name in SHARED_SIZES if name in fields and name in values}
         return {**values, "long_range": {**shared, **values["long_range"]}}
 
@@ -171,8 +171,10 @@ class Block(nn.Module):
                             lambda hidden: self.attention.read_by_content(x, hidden), evicted, slots
                         )
                 context, _ = self.attention(x, torch.cat([long_range.slots, recent], 1), positions)
-            case _:
+            case (None, None):
                 context, _ = self.attention(x, recent, positions)
+            case _:
+                raise TypeError(f"a state of {type(long_range).__name__} for a memory of {type(memory).__name__}")
         return context, long_range, auxiliary
 
 

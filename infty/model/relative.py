@@ -36,7 +36,7 @@ class Positions:
 
 def sinusoidal_encoding(distances: Float[Tensor, " k"], size: int) -> Float[Tensor, "k size"]:
     """R: sines, then cosines, of each distance at wavelengths from 2π to 10,000·2π."""
-    frequencies = 10_000 ** (-torch.arange(0, size, 2, device=distances.device) / size)
+    frequencies = 10_000 ** (-torch.arange(0, size, 2, dtype=distances.dtype, device=distances.device) / size)
     angles = distances[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], -1)
 

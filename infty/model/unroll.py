@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from infty.interfaces import UNSCORED, Batch
 from infty.model.decoder import Decoder, Output
-from infty.protocols import UNSCORED, Batch
 
 
 def unroll(model: Decoder, batch: Batch) -> Iterator[tuple[Output, Int[Tensor, "batch length"]]]:

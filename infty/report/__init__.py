@@ -7,8 +7,9 @@ from pathlib import Path
 from infty.errors import MissingError, UsageError
 from infty.files import write_text
 from infty.report.figures import draw_accuracy
-from infty.report.results import ResultSet, collect
-from infty.report.tables import Table, accuracy_table, cost_table, runs_csv, to_markdown
+from infty.report.results import collect
+from infty.report.tables import accuracy_table, cost_table, runs_csv, to_markdown
+from infty.table import Table
 
 FORMATS = ("md", "csv")
 
@@ -36,6 +37,8 @@ def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], exp
         raise MissingError(
             f"no finished runs in {', '.join(map(str, folders))}; make one with: infty train sort --case x8"
         )
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is no folder")
     out.mkdir(parents=True, exist_ok=True)
     written = Written([], [])
     for results in sets:
@@ -50,4 +53,4 @@ def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], exp
     return written
 
 
-__all__ = ["FORMATS", "ResultSet", "Written", "write_report"]
+__all__ = ["Written", "write_report"]

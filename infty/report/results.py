@@ -1,5 +1,6 @@
 """The finished runs of one table, and the cells it lacks."""
 
+import math
 import statistics
 import warnings
 from collections import Counter
@@ -75,13 +76,20 @@ def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
 def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
     """Finished runs by experiment, scale and protocol. Damaged ones are left out with a warning."""
     groups: dict[tuple[str, str, str], list[Run]] = {}
+    known: set[Cell] = set()
     for folder in find_runs(folders):
         if folder.finished:
             try:
                 run, protocol = _read(folder)
-            except (MissingError, KeyError, TypeError) as fault:
+            except (MissingError, KeyError, TypeError, ValueError) as fault:
                 warnings.warn(f"{folder.path} is left out: {fault}", stacklevel=2)
                 continue
+            if run.cell in known:
+                warnings.warn(
+                    f"{folder.path} is left out: another run of the same cell and seed came first", stacklevel=2
+                )
+                continue
+            known.add(run.cell)
             groups.setdefault((run.cell.experiment, run.cell.scale, protocol), []).append(run)
     tables = Counter(key[:2] for key in groups)  # files are named after a protocol only where there are two
     return [
@@ -91,11 +99,17 @@ def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
 
 
 def _read(folder: RunFolder) -> tuple[Run, str]:
-    result, config = folder.result(), folder.config()
-    run = Run(folder.cell(), result, int(config["task"]["length"]))
-    for needed in (run.accuracy, result["calibration"]["chance"], result["data"]["sha256"], result["wall_seconds"]):
-        if needed is None:
-            raise MissingError("its result lacks a figure")
+    """A run whose figures are all there. KeyError, TypeError or ValueError where one is not."""
+    result = folder.result()
+    run, calibration = Run(folder.cell(), result, int(folder.config()["task"]["length"])), result["calibration"]
+    figures = [
+        run.accuracy,
+        result["metrics"]["test/loss"],
+        *(calibration[k] for k in ("chance", "oracle", "oracle_window")),
+    ]
+    figures += [result[key] for key in ("parameters", "memory_slots", "wall_seconds")]
+    if not all(math.isfinite(figure) for figure in figures) or not isinstance(result["data"]["sha256"], str):
+        raise ValueError("a figure is no number")
     return run, str(result["protocol"]["name"])
 
 

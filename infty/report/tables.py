@@ -1,14 +1,11 @@
-"""A table as Markdown, CSV, terminal and JSON."""
+"""The tables of an experiment from its finished runs."""
 
 import csv
 import io
 import statistics
-from dataclasses import dataclass
-from typing import Any
-
-from rich import table as rich_table
 
 from infty.report.results import ResultSet, Run, mean_and_deviation
+from infty.table import Table
 
 # fmt: off
 RUN_COLUMNS = [
@@ -17,34 +14,6 @@ RUN_COLUMNS = [
     "data_sha256", "commit", "dirty", "command",
 ]
 # fmt: on
-
-
-@dataclass(frozen=True)
-class Table:
-    """Headings and rows of text; `notes` say how to read them and what is missing."""
-
-    title: str
-    headings: list[str]
-    rows: list[list[str]]
-    notes: list[str]
-
-    def markdown(self) -> str:
-        """A pipe table; figures stand to the right."""
-        lines = [self.headings, ["---", *["---:"] * (len(self.headings) - 1)], *self.rows]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-    def rich(self) -> rich_table.Table:
-        """For the terminal."""
-        table = rich_table.Table(title=self.title, caption="\n".join(self.notes), caption_justify="left")
-        for i, heading in enumerate(self.headings):
-            table.add_column(heading, justify="right" if i else "left")
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
-    def document(self) -> dict[str, Any]:
-        """For JSON."""
-        return vars(self)
 
 
 def accuracy_table(results: ResultSet) -> Table:

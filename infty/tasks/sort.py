@@ -11,6 +11,7 @@ distribution, late ones another, so the last few tokens alone give the wrong ord
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from jaxtyping import Int64, UInt64
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field
 
-from infty.protocols import UNSCORED, Batch
+from infty.interfaces import UNSCORED, Batch
 
 # A sequence is decided by one integer seed; the splits take theirs from disjoint ranges.
 FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
@@ -29,7 +30,7 @@ LOW = np.uint64(2**32 - 1)
 class SortConfig(BaseModel):
     """Sizes of the sorting task."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     kind: Literal["sort"] = "sort"
     vocabulary: int = Field(gt=1, description="symbols V to sort (section 4.1: 20)")
@@ -101,7 +102,8 @@ class SortTask:
         size = self.sizes["train"]
         places = np.arange(step * batch_size, (step + 1) * batch_size)
         orders = {epoch: _shuffled(size, seed, epoch) for epoch in np.unique(places // size).tolist()}
-        return self.batch("train", np.array([orders[p // size][p % size] for p in places.tolist()]))
+        batch = self.batch("train", np.array([orders[p // size][p % size] for p in places.tolist()]))
+        return replace(batch, streams=torch.from_numpy(seed * 2**31 + places))  # each reading samples anew
 
     def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """The sequences of a split in order."""
@@ -130,7 +132,9 @@ class SortTask:
         right = 0
         for batch in self.evaluation_batches(split, 100):
             symbols, answer = batch.tokens[:, : self.config.length].numpy(), batch.targets[:, self.config.length :]
-            ranks = rank_by_frequency(symbols[:, -window:], self.config.vocabulary).argsort(-1)
+            ranks = rank_by_frequency(
+                symbols[:, max(self.config.length - window, 0) :], self.config.vocabulary
+            ).argsort(-1)
             wanted = np.take_along_axis(ranks, answer.numpy(), -1)
             best_left = np.minimum.accumulate(wanted[:, ::-1], -1)[:, ::-1]
             right += int((wanted == best_left).sum())

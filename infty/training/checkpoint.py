@@ -1,6 +1,5 @@
 """Checkpoints: safetensors and JSON only, whole or not there, checked before they are believed."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +24,14 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, best: bool, keep: int = 2) -> None:
-    """Write `folder/step-…`, point `last` (and `best`) at it, and drop what neither `keep` nor best needs.
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write `folder/step-…`, point `last.json` and `best.json`, and drop all but the last two and the best.
 
     Everything goes to a temporary folder, is flushed, and gets its name in one rename; the pointers
     follow. An interruption at any moment leaves the previous checkpoint good. InftyError on a full disk.
     """
-    name = f"step-{checkpoint.step:08d}"
-    temporary, final = folder / f".{name}.tmp", folder / name
+    final = folder / _name(checkpoint.step)
+    temporary = folder / f".{final.name}.tmp"
     try:
         _clear(temporary)
         temporary.mkdir(parents=True)
@@ -49,14 +48,23 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, best: bool, keep: i
         _clear(final)
         temporary.replace(final)
         flush(folder)
-        for pointer in ("last", "best") if best else ("last",):
-            write_json(folder / f"{pointer}.json", {"checkpoint": name})
+        point(folder, checkpoint)
     except (OSError, SafetensorError) as fault:
         shutil.rmtree(temporary, ignore_errors=True)
         raise InftyError(
             f"the checkpoint of step {checkpoint.step} could not be saved ({fault}); earlier ones stay"
         ) from None
-    _drop_old(folder, keep)
+    _drop_old(folder, checkpoint)
+
+
+def point(folder: Path, checkpoint: Checkpoint) -> None:
+    """Name a checkpoint as the last, and the best step that it knows of as the best.
+
+    Done again when a run continues: an interruption may have come between a checkpoint and its pointers.
+    """
+    write_json(folder / "last.json", {"checkpoint": _name(checkpoint.step)})
+    if checkpoint.state.get("best_step") is not None:
+        write_json(folder / "best.json", {"checkpoint": _name(checkpoint.state["best_step"])})
 
 
 def load_last(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -82,8 +90,11 @@ def _load(path: Path) -> Checkpoint:
     try:
         manifest = read_json(path / "MANIFEST.json")
         for name, entry in manifest.items():
-            if Path(name).name != name or sha256(path / name) != entry["sha256"]:
+            whole = Path(name).name == name and (path / name).stat().st_size == entry["bytes"]
+            if not whole or sha256(path / name) != entry["sha256"]:
                 raise MissingError(f"{path}: {name} is not what was saved")
+        if absent := {"model.safetensors", "optimizer.safetensors", "state.json"} - set(manifest):
+            raise MissingError(f"{path} lacks {', '.join(sorted(absent))}")
         state = read_json(path / "state.json")
         tensors = {Path(n).stem: load_file(path / n) for n in manifest if n.endswith(".safetensors")}
         return Checkpoint(int(state.pop("step")), tensors, state)
@@ -96,11 +107,15 @@ def _clear(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _drop_old(folder: Path, keep: int) -> None:
-    """Remove checkpoints that are neither among the last `keep` nor the best, and what interruptions left."""
-    best = json.loads((folder / "best.json").read_text())["checkpoint"] if (folder / "best.json").exists() else None
-    for path in sorted(folder.glob("step-*"))[:-keep]:
-        if path.name != best:
+def _drop_old(folder: Path, checkpoint: Checkpoint) -> None:
+    """Remove what is neither among the last two nor the best, and what interruptions left."""
+    best = checkpoint.state.get("best_step")
+    for path in sorted(folder.glob("step-*"))[:-2]:
+        if best is None or path.name != _name(best):
             shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(".step-*.tmp"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"

@@ -1,5 +1,6 @@
 """The training loop, from top to bottom: stop, step, log, evaluate, save."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,10 @@ from torch.nn import functional as F
 
 from infty.errors import InftyError, Stopped
 from infty.evaluation import evaluate
+from infty.interfaces import UNSCORED, Batch, Task
 from infty.model.decoder import Decoder
 from infty.model.unroll import unroll
-from infty.protocols import UNSCORED, Batch, Task
-from infty.training.checkpoint import Checkpoint, save_checkpoint
+from infty.training.checkpoint import Checkpoint, point, save_checkpoint
 from infty.training.optimizer import cosine_learning_rate, load_optimizer_tensors, make_optimizer, optimizer_tensors
 from infty.training.signals import StopSignals
 
@@ -24,7 +25,7 @@ from infty.training.signals import StopSignals
 class TrainingConfig(BaseModel):
     """How a model is trained: Adam, linear warm-up, cosine to 0, clipped gradients."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     steps: int = Field(gt=0, description="optimiser steps (section 4.1: 20,000)")
     batch_size: int = Field(gt=0, description="sequences a step (section 4.1: 8)")
@@ -46,10 +47,14 @@ class Log(Protocol):
 
 @dataclass
 class Progress:
-    """What changes as a run goes on, beside weights and optimiser. `seconds` counts optimiser steps only."""
+    """What changes as a run goes on, beside weights and optimiser. `seconds` counts optimiser steps only.
+
+    The best step is the one with the lowest validation loss; there is none before the first validation.
+    """
 
     step: int = 0
-    best_loss: float | None = None  # none before the first validation
+    best_step: int | None = None
+    best_loss: float | None = None
     seconds: float = 0.0
 
 
@@ -68,21 +73,22 @@ def train(
     """Train to `config.steps`, from `resume` if there is one, with checkpoints in `folder`.
 
     Data, dropout and learning rate of a step are functions of (seed, step): so a continued run takes
-    exactly the steps that an uninterrupted one would have. The best checkpoint has the lowest
-    validation loss. `identity` is kept in every checkpoint. Raises Stopped after a signal, and
-    InftyError where loss or gradient are not finite (before the update).
+    exactly the steps that an uninterrupted one would have. `identity` is kept in every checkpoint.
+    Raises Stopped after a signal, and InftyError where a loss or gradient is not finite.
     """
     optimizer = make_optimizer(model, config.learning_rate)
-    progress = _restore(model, optimizer, resume)
+    progress = _restore(model, optimizer, folder, resume)
+    saved_step = resume.step if resume else None
 
-    def save(best: bool) -> None:
+    def save() -> None:
         tensors = {"model": dict(model.state_dict()), "optimizer": optimizer_tensors(optimizer, model)}
-        state = {"best_loss": progress.best_loss, "seconds": progress.seconds, **identity}
-        save_checkpoint(folder, Checkpoint(progress.step, tensors, state), best=best)
+        state = {**vars(progress), **identity}
+        save_checkpoint(folder, Checkpoint(progress.step, tensors, state))
 
     while progress.step < config.steps:
         if stop.received is not None:
-            save(best=False)
+            if progress.step != saved_step:
+                save()
             raise Stopped(f"stopped at step {progress.step}; the same command continues from there", stop.received)
 
         start = time.perf_counter()
@@ -95,11 +101,16 @@ def train(
         if progress.step % config.evaluate_every == 0 or progress.step == config.steps:
             totals = evaluate(model, task.evaluation_batches("validation", config.evaluation_batch_size))
             validation = totals.metrics("validation")
+            loss = validation["validation/loss"]
+            if not math.isfinite(loss):
+                raise InftyError(f"validation loss {loss} at step {progress.step}; try a lower training.learning_rate")
             log.log(progress.step, validation)
-            improved = progress.best_loss is None or validation["validation/loss"] < progress.best_loss
-            if improved:
-                progress.best_loss = validation["validation/loss"]
-            save(best=improved)
+            if progress.best_loss is None or loss < progress.best_loss:
+                progress.best_step, progress.best_loss = progress.step, loss
+            save()
+            saved_step = progress.step
+    if stop.received is not None:
+        raise Stopped("stopped after the last step; the same command tests what was trained", stop.received)
     return progress
 
 
@@ -147,9 +158,10 @@ def optimize(
     }
 
 
-def _restore(model: Decoder, optimizer: torch.optim.Adam, resume: Checkpoint | None) -> Progress:
+def _restore(model: Decoder, optimizer: torch.optim.Adam, folder: Path, resume: Checkpoint | None) -> Progress:
     if resume is None:
         return Progress()
+    point(folder, resume)
     model.load_state_dict(resume.tensors["model"])
     load_optimizer_tensors(optimizer, model, resume.tensors["optimizer"])
-    return Progress(resume.step, resume.state["best_loss"], resume.state["seconds"])
+    return Progress(resume.step, resume.state["best_step"], resume.state["best_loss"], resume.state["seconds"])

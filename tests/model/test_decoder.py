@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from infty.interfaces import UNSCORED, Batch
 from infty.model.decoder import Decoder, DecoderConfig
 from infty.model.unroll import unroll
-from infty.protocols import UNSCORED, Batch
 
 VOCAB, BATCH, SEGMENT = 17, 3, 5
 BASE: dict[str, Any] = {

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from infty.protocols import UNSCORED
+from infty.interfaces import UNSCORED
 from infty.tasks.sort import FIRST_SEED, SortConfig, SortTask, make_sequences, nearest_lengths, rank_by_frequency
 
 
@@ -107,22 +107,33 @@ def test_splits_have_no_seed_in_common() -> None:
     assert FIRST_SEED["test"] - FIRST_SEED["validation"] >= FIRST_SEED["validation"]
 
 
-def streams_of(source: SortTask, steps: range, batch_size: int, seed: int) -> list[int]:
-    return torch.cat([source.training_batch(step, batch_size, seed).streams for step in steps]).tolist()
+def sequences_of(source: SortTask, steps: range, batch_size: int, seed: int) -> list[int]:
+    """Which training sequences the batches hold, found by their tokens."""
+    size = source.sizes["train"]
+    known = {tuple(row): i for i, row in enumerate(source.batch("train", np.arange(size)).tokens.tolist())}
+    assert len(known) == size
+    batches = [source.training_batch(step, batch_size, seed).tokens for step in steps]
+    return [known[tuple(row)] for row in torch.cat(batches).tolist()]
 
 
 def test_every_pass_sees_each_training_sequence_once_in_another_order() -> None:
     source = task(train=12)
-    first, second = streams_of(source, range(3), 4, seed=1), streams_of(source, range(3, 6), 4, seed=1)
+    first, second = sequences_of(source, range(3), 4, seed=1), sequences_of(source, range(3, 6), 4, seed=1)
     assert sorted(first) == sorted(second) == list(range(12))
     assert first != second
-    assert first != streams_of(source, range(3), 4, seed=2)
+    assert first != sequences_of(source, range(3), 4, seed=2)
 
 
 def test_a_batch_may_cross_from_one_pass_to_the_next() -> None:
     source = task(train=5)
-    streams = streams_of(source, range(5), 3, seed=0)
-    assert [sorted(streams[i : i + 5]) for i in (0, 5, 10)] == [list(range(5))] * 3
+    places = sequences_of(source, range(5), 3, seed=0)
+    assert [sorted(places[i : i + 5]) for i in (0, 5, 10)] == [list(range(5))] * 3
+
+
+def test_each_reading_of_a_sequence_is_a_stream_of_its_own() -> None:
+    source = task(train=5)
+    streams = [source.training_batch(step, 3, seed).streams for seed in (0, 1, 2**31 - 1) for step in range(5)]
+    assert len(set(torch.cat(streams).tolist())) == 3 * 5 * 3
 
 
 def test_evaluation_covers_the_split_in_order_whatever_the_batch() -> None:
@@ -155,6 +166,7 @@ def test_chance_equals_a_simulation() -> None:
 def test_the_oracle_knows_all_with_the_whole_sequence_and_less_with_a_window() -> None:
     source = task(vocabulary=10, length=300)
     assert source.window_oracle("test", 300) == 1
+    assert source.window_oracle("test", 0) == pytest.approx(source.chance(), abs=0.15)
     assert source.chance() < source.window_oracle("test", 60) < source.window_oracle("test", 200) < 1
 
 

@@ -1,0 +1,36 @@
+"""A table as Markdown, on the terminal, and as JSON."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich import table as rich_table
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows of text; `notes` say how to read them. `figures` stand to the right."""
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+    figures: bool = True
+
+    def markdown(self) -> str:
+        """A pipe table."""
+        rule = ["---", *["---:" if self.figures else "---"] * (len(self.headings) - 1)]
+        lines = [self.headings, rule, *self.rows]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+    def rich(self) -> rich_table.Table:
+        """For the terminal."""
+        table = rich_table.Table(title=self.title, caption="\n".join(self.notes), caption_justify="left")
+        for i, heading in enumerate(self.headings):
+            table.add_column(heading, justify="right" if i and self.figures else "left", overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return vars(self)
