@@ -12,7 +12,7 @@ from infty.memory.attention import AttentionDensity
 from infty.memory.basis import GaussianBasis
 from infty.memory.exact import ExactBuffers
 from infty.memory.signal import evaluate_signal, make_operators
-from infty.memory.sticky import StickyConfig, attention_histogram, sample_histogram, uniform_draws
+from infty.memory.sticky import StickyConfig, StickySampling
 
 Hidden = Float[Tensor, "batch length hidden"]
 Queries = Float[Tensor, "batch query hidden"]
@@ -118,6 +118,7 @@ class LongTermMemory(ExactBuffers):
         )
         for name, value in vars(operators).items():
             self.register_exact(name, value)
+        self.sticky = StickySampling(c.sticky, c.num_samples) if c.sticky else None
         self.gate = nn.Conv1d(c.hidden_size, c.hidden_size, kernel_size=3, padding=1)
         self.key = nn.Linear(c.hidden_size, c.hidden_size, bias=False)
         self.value = nn.Linear(c.hidden_size, c.hidden_size, bias=False)
@@ -144,7 +145,8 @@ class LongTermMemory(ExactBuffers):
         """Contract the past, append what left the short-term memory, and refit (section 3.3).
 
         B ← A B + C x̃ with fixed sample points; a stream's first update is the plain fit of x̃. `evicted`
-        holds exactly `segment_length` vectors a row. Gradient reaches the gate; the old B is as given.
+        holds exactly `segment_length` vectors a row, or ValueError is raised. Gradient reaches the gate;
+        the old B is as given: detach the state first to stop it at a segment.
         """
         if evicted.shape[1] != self.config.segment_length:
             raise ValueError(f"an update takes {self.config.segment_length} vectors a stream, not {evicted.shape[1]}")
@@ -160,19 +162,13 @@ class LongTermMemory(ExactBuffers):
 
     def contracted(self, state: LongTermState) -> Float[Tensor, "batch basis hidden"]:
         """The past's part of the new coefficients: A B, or with sticky sampling G_old Ψ(s)ᵀ B."""
-        if self.config.sticky is None:
+        if self.sticky is None:
             return self.carry @ state.coefficients
-        samples = evaluate_signal(state.coefficients, self.basis.evaluate(self.sticky_positions(state)))
-        return self.contract @ samples
-
-    def sticky_positions(self, state: LongTermState) -> Float[Tensor, "batch samples"]:
-        """M locations drawn from the attention that the previous segment paid, in ascending order."""
-        assert self.config.sticky is not None
-        draws = uniform_draws(state.seeds, state.updates, self.config.num_samples)
-        return sample_histogram(state.histogram, draws.to(state.histogram.device), self.config.sticky.within_bin)
+        positions = self.sticky.positions(state.histogram, state.seeds, state.updates)
+        return self.contract @ evaluate_signal(state.coefficients, self.basis.evaluate(positions))
 
     def attend(self, queries: Queries, state: LongTermState) -> tuple[Queries, AttentionDensity]:
-        """Read the signal with the layer's queries (before any position bias): context and density.
+        """Read the signal with the layer's queries, before any position bias (section 3.2): context and density.
 
         K = B W_K, V = B W_V; μ and σ² come from w·(K q)/√d; context z_h = V_hᵀ E_p[ψ], projected by W_O.
         w·(K q) = ((w B) W_K)·q, so two vectors a head replace the N scores of a query.
@@ -188,12 +184,13 @@ class LongTermMemory(ExactBuffers):
         return self.output(context.transpose(1, 2).flatten(-2)), density
 
     def observe(self, state: LongTermState, density: AttentionDensity) -> LongTermState:
-        """Keep where this segment looked, for the next sticky update. Without sticky sampling: no change."""
-        if self.config.sticky is None:
-            return state
-        return replace(state, histogram=attention_histogram(density.detach(), self.config.sticky.num_bins))
+        """Keep where this segment looked, for the next sticky update (section 3.3). Without sticky: no change."""
+        return replace(state, histogram=self.sticky.observe(density)) if self.sticky else state
 
     def kl(self, density: AttentionDensity, state: LongTermState) -> Float[Tensor, ""]:
-        """The KL regulariser of this layer, in nats: mean over heads, queries and the streams with a memory."""
+        """KL regulariser of this layer (section 3.2), in nats: mean over heads, queries and streams with a memory.
+
+        NaN where no stream has one yet.
+        """
         divergence = density.kl_to_prior(self.config.prior_std, self.config.prior_mean)
         return divergence[state.updates > 0].mean()

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from infty.memory.attention import AttentionDensity
+from infty.memory.basis import GaussianBasis
 from infty.memory.longterm import Hidden, LongTermMemory, LongTermState, Queries
-from infty.memory.signal import evaluate_signal, sample_grid
+from infty.memory.signal import evaluate_signal, refit_grid, ridge_operator, sample_grid
 
 
 def normal_density(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
@@ -19,16 +20,21 @@ def normal_density(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     return torch.exp(-0.5 * (x - mean).square() / variance) / torch.sqrt(2 * math.pi * variance)
 
 
-def update(memory: LongTermMemory, state: LongTermState, evicted: Hidden) -> Tensor:
-    """New coefficients B = G [X̄_old(s_1 … s_M); x̃] of streams that were all updated before, at fixed points s."""
-    points = sample_grid(memory.config.num_samples).to(evicted)
-    samples = evaluate_signal(state.coefficients, memory.basis.evaluate(points))
-    ridge_operator = torch.cat([memory.contract, memory.append], 1)
-    return ridge_operator @ torch.cat([samples, memory.smooth(evicted)], 1)
+def update(memory: LongTermMemory, state: LongTermState, evicted: Hidden, points: Tensor | None = None) -> Tensor:
+    """New coefficients B = G [X̄_old(s_1 … s_M); x̃] of streams that were all updated before (section 3.3).
+
+    `points`: s, `samples` or `batch samples`; by default the fixed ones, s_i = i/M. G is solved here and now.
+    """
+    c = memory.config
+    basis = GaussianBasis(c.num_basis, c.widths).double()
+    operator = ridge_operator(basis, refit_grid(c.num_samples, c.segment_length, c.contraction), c.ridge_penalty)
+    points = sample_grid(c.num_samples) if points is None else points
+    samples = evaluate_signal(state.coefficients, memory.basis.evaluate(points.to(evicted)))
+    return operator.to(evicted) @ torch.cat([samples, memory.smooth(evicted)], 1)
 
 
 def attend(memory: LongTermMemory, queries: Queries, state: LongTermState) -> tuple[Queries, AttentionDensity]:
-    """Context and density by way of K = B W_K, V = B W_V and all N scores of every query."""
+    """Context and density by way of K = B W_K, V = B W_V and all N scores of every query (section 3.2)."""
     heads = memory.config.num_heads
     key = memory.key(state.coefficients).unflatten(-1, (heads, -1)).transpose(1, 2)  # b h n d
     value = memory.value(state.coefficients).unflatten(-1, (heads, -1)).transpose(1, 2)  # b h n d

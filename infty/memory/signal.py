@@ -13,7 +13,7 @@ from torch import Tensor
 
 from infty.memory.basis import GaussianBasis
 
-Positions = Float[Tensor, " n"]
+Points = Float[Tensor, " n"]  # in [0, 1], or beyond it in a margin
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def first_grid(length: int) -> Grid:
     return Grid(cells, torch.cat([-beyond, 1 + beyond]))
 
 
-def sample_grid(num_samples: int) -> Positions:
+def sample_grid(num_samples: int) -> Points:
     """Fixed points s_i = i/M at which the old signal is read before it is contracted."""
     return torch.arange(1, num_samples + 1, dtype=torch.float64) / num_samples
 
@@ -49,7 +49,7 @@ def refit_grid(num_samples: int, length: int, contraction: float) -> Grid:
     return Grid(torch.cat([old, new]), around[(around < 0) | (around > 1)])
 
 
-def design_matrix(basis: GaussianBasis, positions: Positions) -> Float[Tensor, "basis n"]:
+def design_matrix(basis: GaussianBasis, positions: Points) -> Float[Tensor, "basis n"]:
     """F = [ψ(t_1) … ψ(t_n)]."""
     return basis.evaluate(positions).T
 

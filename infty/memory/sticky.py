@@ -28,7 +28,7 @@ class StickyConfig(BaseModel):
 
 
 def attention_histogram(density: AttentionDensity, num_bins: int) -> Histogram:
-    """Share of attention in each of D equal bins of [0, 1], summed over heads and queries; rows sum to 1.
+    """Share of attention in each of D equal bins of [0, 1], over all heads and queries (section 3.3); rows sum to 1.
 
     A bin's mass is a difference of the normal CDF at its edges; what falls outside [0, 1] is left out.
     """
@@ -47,7 +47,7 @@ def uniform_draws(seeds: Int[Tensor, " batch"], updates: Int[Tensor, " batch"], 
 def sample_histogram(
     histogram: Histogram, draws: Float[Tensor, "batch n"], within_bin: Literal["uniform", "left"]
 ) -> Float[Tensor, "batch n"]:
-    """Locations in [0, 1] that follow the histogram, in ascending order: its inverse CDF at sorted draws.
+    """Locations in [0, 1] that follow the histogram, in ascending order (section 3.3): its inverse CDF at sorted draws.
 
     Departure: the released code puts every sample at the left edge of its bin (`within_bin = "left"`),
     so that many coincide; by default a sample is uniform in its bin.
@@ -62,6 +62,24 @@ def sample_histogram(
         chosen = mass.gather(-1, bins)
         offset = ((heights - (upper.gather(-1, bins) - chosen)) / chosen).clamp(0, 1)
     return ((bins + offset) / mass.shape[-1]).to(histogram.dtype)
+
+
+class StickySampling:
+    """Where a memory samples its old signal (section 3.3), in place of fixed points."""
+
+    def __init__(self, config: StickyConfig, num_samples: int) -> None:
+        self.config, self.num_samples = config, num_samples
+
+    def observe(self, density: AttentionDensity) -> Histogram:
+        """What to remember of where a segment looked, without gradient."""
+        return attention_histogram(density.detach(), self.config.num_bins)
+
+    def positions(
+        self, histogram: Histogram, seeds: Int[Tensor, " batch"], updates: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch samples"]:
+        """M locations drawn from the attention that the previous segment paid, in ascending order."""
+        draws = uniform_draws(seeds, updates, self.num_samples)
+        return sample_histogram(histogram, draws.to(histogram.device), self.config.within_bin)
 
 
 def _mix(seed: int, update: int) -> int:

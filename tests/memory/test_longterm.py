@@ -10,16 +10,18 @@ from safetensors import safe_open
 from torch import Tensor
 
 from infty.memory import reference
+from infty.memory.attention import AttentionDensity
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "long_term_memory.safetensors"
-BATCH, QUERIES = 2, 13
+# Distinct primes: batch 5, queries 13, heads 3, head size 7, length 11, centres 17, widths 2, samples 19.
+BATCH, QUERIES, HIDDEN, BASIS = 5, 13, 21, 34
 SIZES: dict[str, Any] = {
-    "hidden_size": 15,
+    "hidden_size": HIDDEN,
     "num_heads": 3,
     "segment_length": 11,
-    "num_basis": 14,
-    "num_samples": 17,
+    "num_basis": BASIS,
+    "num_samples": 19,
     "contraction": 0.6,
     "widths": (0.03, 0.11),
     "ridge_penalty": 0.7,
@@ -83,9 +85,9 @@ def test_the_linear_update_equals_sampling_and_refitting(float64: None) -> None:
 
 def test_reading_equals_the_plain_equations_in_value_and_gradient(float64: None) -> None:
     memory = make()
-    state = replace(filled(memory), coefficients=3 * torch.randn(BATCH, 14, 15, requires_grad=True))
-    queries = torch.randn(BATCH, QUERIES, 15, requires_grad=True)
-    weights = torch.randn(BATCH, QUERIES, 15)
+    state = replace(filled(memory), coefficients=3 * torch.randn(BATCH, BASIS, HIDDEN, requires_grad=True))
+    queries = torch.randn(BATCH, QUERIES, HIDDEN, requires_grad=True)
+    weights = torch.randn(BATCH, QUERIES, HIDDEN)
     inputs = [queries, state.coefficients, memory.key.weight, memory.value.weight, memory.output.weight]
     inputs += [memory.mean.weight, memory.variance.weight]
     gradients = []
@@ -109,7 +111,7 @@ def test_gradients_equal_finite_differences(float64: None) -> None:
 
     m = memory
     parameters = [p.detach().clone() for p in (m.gate.weight, m.key.weight, m.mean.weight, m.variance.weight)]
-    inputs = [torch.randn(BATCH, 2, 15), evicted(memory), *parameters]
+    inputs = [torch.randn(BATCH, 2, HIDDEN), evicted(memory), *parameters]
     assert torch.autograd.gradcheck(read, [value.requires_grad_() for value in inputs], fast_mode=True)
 
 
@@ -124,59 +126,62 @@ class _Step(torch.nn.Module):
 
 def test_a_task_loss_reaches_every_parameter_through_the_fit(float64: None) -> None:
     memory = make()
-    context, _ = memory.attend(torch.randn(BATCH, QUERIES, 15), memory.update(filled(memory), evicted(memory)))
+    context, _ = memory.attend(torch.randn(BATCH, QUERIES, HIDDEN), memory.update(filled(memory), evicted(memory)))
     context.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in memory.parameters())
 
 
 def test_an_empty_memory_gives_an_exact_zero() -> None:
     memory = make()
-    context, _ = memory.attend(torch.randn(BATCH, QUERIES, 15), memory.initial_state(BATCH))
+    context, _ = memory.attend(torch.randn(BATCH, QUERIES, HIDDEN), memory.initial_state(BATCH))
     assert torch.equal(context, torch.zeros_like(context))
 
 
 def test_rows_at_different_ages_update_as_they_would_alone(float64: None) -> None:
     memory = make()
     first, second = evicted(memory), evicted(memory)
-    state = memory.update(memory.initial_state(BATCH), first).reset(torch.tensor([True, False]))
+    state = memory.update(memory.initial_state(BATCH), first).reset(torch.arange(BATCH) == 0)
     both = memory.update(state, second).coefficients
     fresh = memory.update(memory.initial_state(BATCH), second).coefficients
     continued = memory.update(memory.update(memory.initial_state(BATCH), first), second).coefficients
-    torch.testing.assert_close(both, torch.stack([fresh[0], continued[1]]), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(both, torch.cat([fresh[:1], continued[1:]]), rtol=1e-10, atol=1e-12)
 
 
 def test_kl_counts_only_streams_that_have_a_memory(float64: None) -> None:
     memory = make()
-    state = filled(memory).reset(torch.tensor([True, False]))
-    _, density = memory.attend(torch.randn(BATCH, QUERIES, 15), state)
-    torch.testing.assert_close(memory.kl(density, state), density.kl_to_prior(0.05)[1].mean())
+    state = filled(memory).reset(torch.arange(BATCH) == 0)
+    _, density = memory.attend(torch.randn(BATCH, QUERIES, HIDDEN), state)
+    torch.testing.assert_close(memory.kl(density, state), density.kl_to_prior(0.05)[1:].mean())
 
 
 @pytest.mark.parametrize("sticky", [None, {"num_bins": 7}])
 def test_reset_equals_a_new_stream(sticky: dict[str, int] | None) -> None:
     memory = make(sticky=sticky)
     state = filled(memory)
-    _, density = memory.attend(torch.randn(BATCH, QUERIES, 15), state)
-    cleared = memory.observe(state, density).reset(torch.tensor([True, True]))
+    _, density = memory.attend(torch.randn(BATCH, QUERIES, HIDDEN), state)
+    cleared = memory.observe(state, density).reset(torch.ones(BATCH, dtype=torch.bool))
     for name, value in vars(memory.initial_state(BATCH)).items():
         assert torch.equal(getattr(cleared, name), value)
 
 
 def test_sticky_sampling_reads_the_old_signal_where_attention_was(float64: None) -> None:
-    memory = make(sticky={"num_bins": 7})
-    state = filled(memory)
-    _, density = memory.attend(torch.randn(BATCH, QUERIES, 15), state)
-    state, x = memory.observe(state, density), evicted(memory)
-    positions = memory.sticky_positions(state)
-    samples = torch.stack([memory.basis.evaluate(positions[b]) @ state.coefficients[b] for b in range(BATCH)])
-    expected = torch.cat([memory.contract, memory.append], 1) @ torch.cat([samples, memory.smooth(x)], 1)
-    torch.testing.assert_close(memory.update(state, x).coefficients, expected, rtol=1e-10, atol=1e-12)
-    assert not torch.equal(positions[0], positions[1])
+    """Attention on a single point: all samples come from its bin, and the update is the plain one at those points."""
+    memory = make(sticky={"num_bins": 29})
+    state, x = filled(memory), evicted(memory)
+    spot = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])  # a place for each stream
+    density = AttentionDensity(spot[:, None, None].expand(BATCH, 3, QUERIES), torch.full((BATCH, 3, QUERIES), 1e-6))
+    looked = memory.observe(state, density)
+    assert memory.sticky is not None
+    positions = memory.sticky.positions(looked.histogram, looked.seeds, looked.updates)
+    assert (positions.floor_divide(1 / 29) == spot.floor_divide(1 / 29)[:, None]).all()
+    updated = memory.update(looked, x).coefficients
+    torch.testing.assert_close(updated, reference.update(memory, state, x, positions), rtol=1e-9, atol=1e-11)
+    assert not torch.allclose(updated, reference.update(memory, state, x))
 
 
 def test_a_sticky_stream_does_not_depend_on_its_batch(float64: None) -> None:
     memory, seeds = make(sticky={"num_bins": 7}), torch.tensor([5, 9])
-    x, queries = torch.stack([evicted(memory) for _ in range(3)]), torch.randn(3, BATCH, QUERIES, 15)
+    x, queries = torch.stack([evicted(memory) for _ in range(3)]), torch.randn(3, BATCH, QUERIES, HIDDEN)
 
     def run(rows: slice) -> Tensor:
         state = memory.initial_state(len(seeds[rows]), seeds[rows])
@@ -204,7 +209,7 @@ def test_moves_to_float64_and_to_the_meta_device() -> None:
     ("change", "message"),
     [
         ({"num_heads": 4}, "multiple of num_heads"),
-        ({"num_basis": 15}, "multiple of the 2 widths"),
+        ({"num_basis": 35}, "multiple of the 2 widths"),
         ({"widths": (0.1, -0.1)}, "above 0"),
         ({"contraction": 1.0}, "less than 1"),
         ({"nonsense": 1}, "Extra inputs"),
@@ -218,4 +223,4 @@ def test_sizes_that_do_not_fit_are_refused(change: dict[str, Any], message: str)
 def test_an_update_of_another_length_is_refused() -> None:
     memory = make()
     with pytest.raises(ValueError, match="takes 11 vectors a stream, not 12"):
-        memory.update(memory.initial_state(BATCH), torch.randn(BATCH, 12, 15))
+        memory.update(memory.initial_state(BATCH), torch.randn(BATCH, 12, HIDDEN))

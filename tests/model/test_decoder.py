@@ -11,23 +11,24 @@ from infty.interfaces import UNSCORED, Batch
 from infty.model.decoder import Decoder, DecoderConfig
 from infty.model.unroll import unroll
 
+# Distinct primes: vocabulary 17, batch 3, segment 5, heads 2, head size 11, feed-forward 23, centres 7, widths 2.
 VOCAB, BATCH, SEGMENT = 17, 3, 5
 BASE: dict[str, Any] = {
     "num_layers": 2,
-    "num_heads": 3,
-    "hidden_size": 18,
+    "num_heads": 2,
+    "hidden_size": 22,
     "feed_forward_size": 23,
     "dropout": 0.0,
     "initial_std": 0.2,
     "segment_length": SEGMENT,
     "short_term_length": SEGMENT,
 }
-LONG_TERM = {"kind": "long_term", "num_basis": 14, "num_samples": 11, "widths": (0.05, 0.2)}
+LONG_TERM = {"kind": "long_term", "num_basis": 14, "num_samples": 19, "widths": (0.05, 0.2)}
 MEMORIES: dict[str, Any] = {
     "transformer-xl": None,
-    "compressive": {"kind": "compressive", "num_slots": 7, "compression_rate": 2},
+    "compressive": {"kind": "compressive", "num_slots": 13, "compression_rate": 2},
     "infty": LONG_TERM,
-    "infty-sticky": {**LONG_TERM, "sticky": {"num_bins": 13}},
+    "infty-sticky": {**LONG_TERM, "sticky": {"num_bins": 29}},
 }
 
 
@@ -163,16 +164,16 @@ def test_rows_have_equal_slots_and_share_their_sizes() -> None:
     infty, xl = make("infty").config, make("transformer-xl", short_term_length=SEGMENT + 14).config
     assert infty.memory_slots == xl.memory_slots == SEGMENT + 14
     assert infty.long_range is not None
-    assert infty.long_range.hidden_size == 18
+    assert infty.long_range.hidden_size == 22
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_size": 20}, "multiple of num_heads"),
-        ({"hidden_size": 15}, "must be even"),
+        ({"hidden_size": 23}, "multiple of num_heads"),
+        ({"hidden_size": 21, "num_heads": 3}, "must be even"),
         ({"short_term_length": 7, "long_range": LONG_TERM}, "takes in whole segments"),
-        ({"long_range": {**LONG_TERM, "hidden_size": 36}}, "differs from hidden_size"),
+        ({"long_range": {**LONG_TERM, "hidden_size": 44}}, "differs from hidden_size"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -192,6 +193,18 @@ def test_unroll_runs_unscored_segments_without_gradient_and_yields_scored_ones()
     assert with_gradient == [False, False, True, True]
     assert [length for length, _ in found] == [SEGMENT, 2]
     assert torch.equal(torch.cat([wanted for _, wanted in found], 1), targets[:, 2 * SEGMENT :])
+
+
+def test_a_state_of_another_memory_is_refused() -> None:
+    state = make("transformer-xl").initial_state(torch.arange(BATCH))
+    with pytest.raises(TypeError, match="a state of NoneType for a memory of LongTermMemory"):
+        make("infty")(segments(1)[0], state)
+
+
+def test_position_encodings_are_exact_in_float64(float64: None) -> None:
+    exact = make("transformer-xl").encoding
+    torch.set_default_dtype(torch.float32)
+    assert torch.equal(make("transformer-xl").double().encoding, exact)
 
 
 def test_the_whole_model_moves_to_float64_and_to_the_meta_device() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from infty.model.relative import Positions, RelativeAttention, relative_shift, sinusoidal_encoding
 
-BATCH, HEADS, TOKENS, CACHED, SIZE = 2, 3, 5, 6, 12
+BATCH, HEADS, TOKENS, CACHED, SIZE = 3, 2, 5, 13, 22  # head size 11
 
 
 def test_shift_equals_a_double_loop() -> None:
