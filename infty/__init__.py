@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig
-    from infty.workflow import load_run
+    from infty.trained import load_run
 
 __all__ = ["LongTermMemory", "LongTermMemoryConfig", "load_run"]
 _HOMES = {
     "LongTermMemory": "infty.memory.longterm",
     "LongTermMemoryConfig": "infty.memory.longterm",
-    "load_run": "infty.workflow",
+    "load_run": "infty.trained",
 }
 
 

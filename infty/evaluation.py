@@ -10,7 +10,15 @@ from infty.interfaces import UNSCORED, Batch
 from infty.model.decoder import Decoder
 from infty.model.unroll import unroll
 
-PROTOCOLS = {"sort": "sort-accuracy-v1"}  # by kind of task; teacher-forced, all V targets of every sequence scored
+# What a result of each kind of task means. A change to any of this is a new version of the name.
+PROTOCOLS = {
+    "sort": {
+        "name": "sort-accuracy-v1",
+        "unit": "symbol",
+        "memory_reset": "sequence",
+        "scored": "all symbols of the answer, teacher-forced",
+    }
+}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from infty.definition import Cell
 from infty.errors import MissingError
 from infty.files import read_json, write_json, write_text
 
+SCHEMA = 1  # of the JSON files in a run folder
 Values = dict[str, Any]
 RESULT_KEYS = (
     "metrics", "calibration", "protocol", "data", "best_step", "parameters", "memory_slots", "tokens_seen",

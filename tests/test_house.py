@@ -26,11 +26,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {*LEAVES, "table", "definition", "catalog", "runs"},
     "table": set(),
     "overview": {*LEAVES, "table", "definition", "catalog", "runs", "settings", "experiment"},
-    "workflow": {*LEAVES, "environment", "experiment", "evaluation", "interfaces", "model", "runs", "settings",
-                 "tasks", "tracking", "training"},
+    "trained": {*LEAVES, "experiment", "evaluation", "interfaces", "model", "runs", "tasks", "tracking", "training"},
+    "workflow": {*LEAVES, "environment", "experiment", "model", "runs", "settings", "tasks", "tracking", "trained",
+                 "training"},
     "cli": {"catalog", "definition", "environment", "errors", "experiment", "overview", "report", "settings",
             "workflow"},
-    "__init__": {"memory", "workflow"},
+    "__init__": {"memory", "trained"},
     "__main__": {"cli"},
 }  # fmt: skip
 WITHOUT_TORCH = ("definition", "catalog", "settings", "runs", "report", "overview", "cli", "tracking", "table")

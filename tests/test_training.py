@@ -18,11 +18,11 @@ from infty.errors import MissingError
 from infty.model.decoder import Decoder, DecoderConfig
 from infty.runs import RunFolder, differences
 from infty.tasks.sort import SortConfig, SortTask
+from infty.trained import load_run
 from infty.training.checkpoint import Checkpoint, load_best, load_last, save_checkpoint
 from infty.training.loop import TrainingConfig, batch_losses, train
 from infty.training.optimizer import cosine_learning_rate
 from infty.training.signals import StopSignals
-from infty.workflow import load_run
 from tests.conftest import Infty, clean_environment
 
 STEPS = 30

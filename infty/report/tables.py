@@ -26,7 +26,7 @@ def accuracy_table(results: ResultSet) -> Table:
         + results.protocol
         + ".",
         "The paper shows this figure without numbers: compare the ordering of the models, not values.",
-        "Oracle: exact counts of as many last symbols as attention with the same number of slots sees.",
+        "Oracle: exact counts of as many last symbols as one layer's attention sees with the same number of slots.",
     ]
     if results.scale != "paper":
         notes.insert(1, f"Scale: {results.scale}, smaller than the paper's; its figures are not the paper's.")

@@ -97,6 +97,11 @@ class SortTask:
             "test": config.test_sequences,
         }
 
+    @property
+    def sequence_length(self) -> int:
+        """Tokens a sequence feeds to a model."""
+        return self.config.length + self.config.vocabulary
+
     def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """Passes over the training sequences one after the other, each in an order of its own that `seed` decides."""
         size = self.sizes["train"]
@@ -119,6 +124,14 @@ class SortTask:
         tokens = np.concatenate([symbols, separator, answer[:, :-1]], 1)
         targets = np.concatenate([np.full_like(symbols, UNSCORED), answer], 1)
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(seeds))
+
+    def calibration(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:
+        """What accuracy means here: chance, and the oracle over the window of one layer's attention.
+
+        That window: as many symbols as a layer has slots, and those in the same segment as the answer.
+        """
+        window = memory_slots + self.config.length % segment_length
+        return {"chance": self.chance(), "oracle_window": window, "oracle": self.window_oracle(split, window)}
 
     def chance(self) -> float:
         """Accuracy of guessing among the symbols not yet named: H_V / V."""
