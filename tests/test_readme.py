@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from infty.catalog import SHIPPED
+from infty.report import write_report
 from tests.conftest import Infty
 
 ROOT = Path(__file__).parent.parent
@@ -30,3 +32,11 @@ def test_every_command_of_the_table_exists(infty: Infty) -> None:
         done = infty(command, "--help")
         assert done.returncode == 0
         assert set(re.findall(r"--[a-z-]+", does)) <= set(re.findall(r"--[a-z-]+", done.stdout))
+
+
+def test_the_results_are_what_the_report_makes_of_the_committed_runs(tmp_path: Path) -> None:
+    """README's tables, text for text."""
+    results = ROOT / "experiments" / "results" / "laptop"
+    written = write_report([results], tmp_path, ["md"], SHIPPED)
+    (block,) = re.findall(r"<!-- table -->\n+(.*?)\n+<!-- /table -->", README, re.DOTALL)
+    assert block.strip() == "\n\n".join(table.markdown().strip() for table in written.tables)
