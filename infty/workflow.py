@@ -47,8 +47,8 @@ def train_cell(resolved: ResolvedCell, settings: Settings, console: Console, *, 
             if run.finished:
                 console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
                 return run.result()
-            with _status(run):
-                return _train_and_test(run, resolved, settings, device, console)
+            with StopSignals() as stop, _status(run):
+                return _train_and_test(run, resolved, settings, device, console, stop)
     except Timeout:
         raise UsageError(f"another process is training in {run.path}; wait, or use --name for a second run") from None
 
@@ -103,7 +103,12 @@ def prepare_machine(settings: Settings) -> torch.device:
 
 
 def _train_and_test(
-    run: RunFolder, resolved: ResolvedCell, settings: Settings, device: torch.device, console: Console
+    run: RunFolder,
+    resolved: ResolvedCell,
+    settings: Settings,
+    device: torch.device,
+    console: Console,
+    stop: StopSignals,
 ) -> Values:
     """From what the folder holds to `result.json`."""
     experiment, seed = resolved.experiment, resolved.cell.seed
@@ -114,7 +119,7 @@ def _train_and_test(
     model = build_model(experiment, task.vocab_size, seed).to(device)
     _announce(run, resolved, model, resume, console)
     sinks = _open_sinks(run, resolved, settings, console, resume.step if resume else 0, identity["wandb_id"])
-    with StopSignals() as stop, Sinks(sinks) as log:
+    with Sinks(sinks) as log:
         progress = train(
             model,
             task,
