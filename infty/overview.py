@@ -32,6 +32,8 @@ def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
             state = run.state()
             metrics = run.result()["metrics"] if state == "done" else {}
             command = None if state in ("done", "running") else cell.command()
+            if state == "damaged":
+                command = f"{command} --fresh"
             place = {"experiment": name, "case": cell.case, "model": cell.model, "seed": cell.seed}
             rows.append({**place, "state": state, "metrics": metrics, "next": command})
     if scale not in scales:

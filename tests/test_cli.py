@@ -161,6 +161,7 @@ def test_list_describes_cells_truthfully(infty: Infty, tmp_path: Path) -> None:
     assert rows["infty", "x4"]["next"] is None
     assert rows["infty", "x8"]["state"] == "interrupted"
     assert rows["compressive", "x8"]["state"] == "damaged"
+    assert rows["compressive", "x8"]["next"].endswith("--seed 0 --fresh")
     assert rows["infty", "x16"]["next"] == "infty train sort --model infty --case x16 --scale smoke --seed 0"
     assert "1 of 1 done" in infty("list", "--scale", "smoke").stdout
 
