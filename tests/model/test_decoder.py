@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from infty.interfaces import UNSCORED, Batch
+from infty.memory.longterm import LongTermState
 from infty.model.decoder import Decoder, DecoderConfig
 from infty.model.unroll import unroll
 
@@ -146,6 +147,19 @@ def test_a_stream_does_not_depend_on_its_batch(float64: None, memory: str) -> No
         state = output.state
         alone.append(output.logits)
     torch.testing.assert_close(run(model, parts)[2:], torch.cat(alone, 1), rtol=1e-9, atol=1e-11)
+
+
+def test_a_sticky_memory_remembers_where_each_segment_looked() -> None:
+    model, parts = make("infty-sticky"), segments(4)
+    state, histograms = model.initial_state(torch.arange(BATCH)), []
+    for tokens in parts:
+        state = model(tokens, state).state
+        memory = state[0].long_range
+        assert isinstance(memory, LongTermState)
+        histograms.append(memory.histogram)
+    assert torch.equal(histograms[1], torch.full((BATCH, 29), 1 / 29))  # nothing was read before the first eviction
+    assert not torch.allclose(histograms[2], histograms[1])
+    assert not torch.allclose(histograms[3], histograms[2])
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
