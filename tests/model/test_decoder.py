@@ -162,6 +162,25 @@ def test_a_sticky_memory_remembers_where_each_segment_looked() -> None:
     assert not torch.allclose(histograms[3], histograms[2])
 
 
+def test_every_layer_of_every_stream_draws_for_itself() -> None:
+    seeds = []
+    for layer in make("infty-sticky", num_layers=3).initial_state(torch.tensor([4, 5, 11])):
+        assert isinstance(layer.long_range, LongTermState)
+        seeds += layer.long_range.seeds.tolist()
+    assert len(set(seeds)) == 9
+
+
+def test_every_dropout_is_used() -> None:
+    model = make("transformer-xl", dropout=0.5, attention_dropout=0.5)
+    used: list[int] = []
+    dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    for module in dropouts:
+        module.register_forward_hook(lambda m, _i, _o: used.append(id(m)))
+    model(segments(1)[0], model.initial_state(torch.arange(BATCH)))
+    assert {id(module) for module in dropouts} == set(used)
+    assert len(dropouts) == 1 + 2 * 4  # embeddings and encodings; attention, its weights and two of the feed-forward
+
+
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_the_state_stops_growing(memory: str) -> None:
     model, parts = make(memory), segments(9)
