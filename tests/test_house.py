@@ -73,7 +73,7 @@ def test_what_lists_and_reports_needs_no_torch() -> None:
             assert "torch" not in imported(path), path.name
 
 
-def test_files_can_be_read_in_one_sitting() -> None:
+def test_files_stay_small() -> None:
     lengths = {
         path.relative_to(ROOT): len(path.read_text(encoding="utf-8").splitlines()) for path in ROOT.rglob("*.py")
     }
