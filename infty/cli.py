@@ -1,5 +1,6 @@
 """The command line. A command is a few lines that call one function; everything heavy is imported inside."""
 
+import io
 import json
 import os
 import sys
@@ -51,6 +52,23 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout,
 Runs = Annotated[Path | None, typer.Option(help="Folder of the run folders.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("infty-former"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301)."""
 
 
 @app.command(epilog="Example: infty train sort --model infty --case x8 --seed 0")
@@ -117,7 +135,9 @@ def report(
     from infty.report import write_report
 
     settings = _settings()
-    written = write_report(folders or [settings.runs], out or settings.report, formats.split(","), settings.experiments)
+    folders = folders or [settings.runs]
+    out = out or folders[0].absolute().parent / "report"
+    written = write_report(folders, out, formats.split(","), settings.experiments)
     if as_json:
         _print_json(
             {"tables": [table.document() for table in written.tables], "files": [str(f) for f in written.files]}
@@ -185,11 +205,20 @@ def main() -> None:
     from infty.errors import InftyError
 
     warnings.showwarning = lambda message, *_: print(f"infty: warning: {message}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Greek gets question marks, not a fault
     try:
         app()
     except InftyError as fault:
         print(f"infty: {fault}", file=sys.stderr)
         code = fault.exit_code
+    except OSError as fault:
+        if os.environ.get("INFTY_DEBUG"):
+            raise
+        hint = "other folders: --runs, INFTY_RUNS or infty.toml"
+        print(f"infty: {fault.filename or 'a file'}: {fault.strerror or fault} ({hint})", file=sys.stderr)
+        code = 1
     except Exception as fault:
         if os.environ.get("INFTY_DEBUG"):
             raise
@@ -231,7 +260,13 @@ def _resolve(
 def _console(stderr: bool = False) -> Any:
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, highlight=False)
+    class Lasting(Console):
+        """Goes on in silence where its reader went away: `| head` must not end a training."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+
+    return Lasting(stderr=stderr, markup=False, highlight=False)
 
 
 def _headline(outcome: dict[str, Any]) -> dict[str, Any]:
@@ -242,7 +277,11 @@ def _headline(outcome: dict[str, Any]) -> dict[str, Any]:
         **metrics,
         "chance": round(calibration["chance"], 4),
         f"oracle of the last {calibration['oracle_window']} symbols": round(calibration["oracle"], 4),
-        **{key: outcome[key] for key in ("wall_seconds", "parameters", "memory_slots") if key in outcome},
+        **{
+            key: outcome[key]
+            for key in ("best_step", "step", "wall_seconds", "parameters", "memory_slots")
+            if key in outcome
+        },
     }
 
 

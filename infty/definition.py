@@ -182,8 +182,8 @@ def parse_override(text: str) -> tuple[Values, Fault | None]:
 def variant_of(overrides: Sequence[str], name: str | None) -> str:
     """What a run with other settings adds to its folder: `+name`, or `+` and a hash of what `--set` changes."""
     if name is not None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
-            raise UsageError(f"--name {name}: wanted lower-case letters, digits, '-', '_' and '.'")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name):
+            raise UsageError(f"--name {name}: wanted up to 64 lower-case letters, digits, '-', '_' and '.'")
         return f"+{name}"
     changes, _ = overlay([("--set", parse_override(text)[0]) for text in overrides])
     return "+" + hashlib.sha256(yaml.safe_dump(changes).encode()).hexdigest()[:8] if changes else ""

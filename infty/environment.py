@@ -30,7 +30,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     commit = _git("rev-parse", "HEAD")
     return {
         "commit": commit,
-        "dirty": bool(_git("status", "--porcelain")) if commit else None,
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

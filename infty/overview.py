@@ -1,12 +1,13 @@
 """What `infty list` and `infty show` say."""
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from infty.catalog import experiment_files, open_experiment
-from infty.definition import nearest
+from infty.definition import nearest, refuse
 from infty.errors import UsageError
 from infty.runs import RunFolder
 from infty.settings import Settings
@@ -23,7 +24,12 @@ def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
     """
     rows, scales = [], set()
     for name in experiment_files(settings.experiments):
-        definition = open_experiment(name, settings.experiments)
+        try:
+            definition = open_experiment(name, settings.experiments)
+            refuse(definition.faults)
+        except UsageError as fault:  # one broken file must not hide the others
+            warnings.warn(f"{name} is left out: {fault}", stacklevel=2)
+            continue
         scales.update(definition.names("scales"))
         if scale not in definition.names("scales"):
             continue
@@ -47,7 +53,9 @@ def overview_tables(rows: list[dict[str, Any]], scale: str) -> list[Table]:
     for name in dict.fromkeys(row["experiment"] for row in rows):
         own = [row for row in rows if row["experiment"] == name]
         cases = list(dict.fromkeys(row["case"] for row in own))
-        missing = next((row["next"] for row in own if row["next"]), None)
+        open_ones = [row for row in own if row["next"]]
+        begun = [row for row in open_ones if row["state"] != "missing"]  # what was begun is continued first
+        missing = next((row["next"] for row in begun + open_ones), None)
         body = []
         for model in dict.fromkeys(row["model"] for row in own):
             cells = [[row for row in own if (row["model"], row["case"]) == (model, case)] for case in cases]

@@ -53,7 +53,8 @@ class RunFolder:
         try:
             values = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
-            raise MissingError(f"{self.path / 'config.yaml'} can't be read: {' '.join(str(fault).split())}") from None
+            why = getattr(fault, "problem", fault)
+            raise MissingError(f"{self.path / 'config.yaml'} can't be read: {why}; train again with --fresh") from None
         if not isinstance(values, dict) or not isinstance(values.get("cell"), dict):
             raise MissingError(f"{self.path / 'config.yaml'} describes no run")
         return values
@@ -77,7 +78,7 @@ class RunFolder:
             if not (self.path / "status.json").is_file():
                 return "missing"
             status = str(read_json(self.path / "status.json").get("status"))
-        except MissingError:
+        except (MissingError, OSError):
             return "damaged"
         return "interrupted" if status == "running" and not self.is_locked() else status
 

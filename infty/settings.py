@@ -36,11 +36,6 @@ class Settings(BaseSettings):
             raise ValueError("wanted auto, cpu, cuda or cuda:N")
         return device
 
-    @property
-    def report(self) -> Path:
-        """Where `infty report` writes: beside the runs."""
-        return self.runs.parent / "report"
-
     @classmethod
     def settings_customise_sources(
         cls,

@@ -5,6 +5,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,11 @@ def train_cell(resolved: ResolvedCell, settings: Settings, console: Console, *, 
         with run.lock():
             if fresh:
                 _empty(run.path)
-            _refuse_another(run, resolved)
+            _refuse_another(run, resolved, "start over with --fresh (removes it), or keep both with --name")
             if run.finished:
+                result = run.result()
                 console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
-                return run.result()
+                return result
             with StopSignals() as stop, _status(run):
                 return _train_and_test(run, resolved, settings, device, console, stop)
     except Timeout:
@@ -63,8 +65,10 @@ def evaluate_cell(
     """
     run = RunFolder(settings.runs / resolved.cell.folder)
     if not (run.checkpoints / "best.json").is_file():
+        if run.finished:
+            raise MissingError(f"the checkpoints of {run.path} are gone; train it with: {resolved.command()} --fresh")
         raise MissingError(f"nothing trained yet in {run.path}; train it with: {resolved.command()}")
-    _refuse_another(run, resolved)
+    _refuse_another(run, resolved, "evaluate it with the --set options that it was trained with")
     return evaluate_run(run, prepare_machine(settings), split, console, batch_size)
 
 
@@ -92,6 +96,7 @@ def dry_run(resolved: ResolvedCell, settings: Settings) -> Values:
         "peak_memory_mb": round(peak_memory_bytes(device) / 2**20),
         "seconds_a_step": round(seconds, 4),
         "predicted_training_seconds": round(seconds * steps, 2),
+        "predicted_training_time": str(timedelta(seconds=round(seconds * steps))),
     }
 
 
@@ -146,6 +151,7 @@ def _train_and_test(
         **{key: environment[key] for key in ("commit", "dirty", "command")},
     }
     write_json(run.path / "result.json", result)
+    console.print(f"finished: {run.path}; the tables: infty report", soft_wrap=True)
     return result
 
 
@@ -214,16 +220,13 @@ def _status(run: RunFolder) -> Iterator[None]:
     run.write_status("done")
 
 
-def _refuse_another(run: RunFolder, resolved: ResolvedCell) -> None:
-    """UsageError where the folder holds a run with other settings."""
+def _refuse_another(run: RunFolder, resolved: ResolvedCell, remedy: str) -> None:
+    """UsageError, with the difference and what to do, where the folder holds a run with other settings."""
     if not (run.path / "config.yaml").exists():
         return
     if changed := differences(run.config(), resolved.config()):
         listing = "\n".join(f"  {line}" for line in changed)
-        raise UsageError(
-            f"{run.path} holds a run with other settings:\n{listing}\n"
-            "start over with --fresh (removes it), or keep both with --name"
-        )
+        raise UsageError(f"{run.path} holds a run with other settings:\n{listing}\n{remedy}")
 
 
 def _empty(folder: Path) -> None:

@@ -2,13 +2,14 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Infty
+from tests.conftest import Infty, clean_environment
 
 SMOKE = ("sort", "--scale", "smoke")
 
@@ -42,7 +43,7 @@ def written(folder: Path) -> list[Path]:
         (
             ("train", "sort", "--name", "../x"),
             2,
-            "infty: --name ../x: wanted lower-case letters, digits, '-', '_' and '.'\n",
+            "infty: --name ../x: wanted up to 64 lower-case letters, digits, '-', '_' and '.'\n",
         ),
         (
             ("train", "sort", "--device", "tpu"),
@@ -220,3 +221,55 @@ def test_a_wrong_infty_toml_is_refused(infty: Infty, tmp_path: Path, text: str, 
     assert done.returncode == 2
     assert done.stderr.startswith(message)
     assert "Traceback" not in done.stderr
+
+
+def test_a_pipe_that_closes_does_not_end_a_training(tmp_path: Path) -> None:
+    """`infty train … 2>&1 | head -1`: the reader goes away after a line, and the run finishes all the same."""
+    command = [sys.executable, "-m", "infty", "train", *SMOKE]
+    environment = clean_environment(tmp_path)
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.stderr.close()
+    assert json.loads((tmp_path / "runs/sort/smoke/infty@x4/seed-0/status.json").read_text())["status"] == "done"
+
+
+def test_a_terminal_without_greek_gets_question_marks(infty: Infty) -> None:
+    done = infty("show", *SMOKE, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "?" in done.stdout
+
+
+def test_one_broken_file_does_not_hide_the_other_experiments(infty: Infty, tmp_path: Path) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/mine.yaml").write_text("seeds: 5\n")
+    done = infty("list")
+    assert done.returncode == 0
+    assert "mine is left out: mine.yaml: seeds: wanted a list of integers" in done.stderr
+    assert "sort, laptop scale" in done.stdout
+
+
+def test_a_file_where_a_folder_belongs_is_one_line_with_a_way_out(infty: Infty, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    done = infty("train", *SMOKE, "--runs", "taken")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("(other folders: --runs, INFTY_RUNS or infty.toml)")
+
+
+def test_what_was_begun_is_continued_first(infty: Infty, tmp_path: Path) -> None:
+    begun = tmp_path / "runs/sort/smoke/infty@x16/seed-0"
+    begun.mkdir(parents=True)
+    (begun / "status.json").write_text('{"status": "stopped"}')
+    assert "next: infty train sort --model infty --case x16" in infty("list", "--scale", "smoke").stdout
+
+
+def test_checkpoints_that_are_gone_are_made_anew_with_fresh(infty: Infty, tmp_path: Path) -> None:
+    infty("train", *SMOKE)
+    shutil.rmtree(tmp_path / "runs/sort/smoke/infty@x4/seed-0/checkpoints")
+    done = infty("eval", *SMOKE)
+    assert done.returncode == 3
+    assert done.stderr.endswith("--scale smoke --seed 0 --fresh\n")
+
+
+def test_version_is_printed(infty: Infty) -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", infty("--version").stdout)

@@ -84,7 +84,8 @@ def test_notes_say_how_to_read_it_and_what_is_missing(runs: Path, tmp_path: Path
     text = report(runs, tmp_path / "out")
     assert "The paper shows this figure without numbers" in text
     assert "Scale: laptop, smaller than the paper's" in text
-    assert "– = missing (31 of 36 runs)" in text
+    assert "31 of 36 runs are missing. Next: infty train sort --model transformer-xl --case x4" in text
+    assert "1 runs with other settings stand in no cell" in text
     missing = text.split("```")[1].strip().splitlines()
     assert len(missing) == 31
     assert "infty train sort --model transformer-xl --case x8 --scale laptop --seed 1" in missing
@@ -174,6 +175,18 @@ def test_a_run_counts_once_however_often_it_is_found(runs: Path, tmp_path: Path)
     with pytest.warns(UserWarning, match="another run of the same cell"):
         write_report([runs, tmp_path / "copy"], tmp_path / "out", ["md"], SHIPPED)
     assert (tmp_path / "out/sort-laptop.md").read_text() == once
+
+
+def test_seeds_with_other_settings_are_not_averaged(runs: Path, tmp_path: Path) -> None:
+    config = runs / "sort/laptop/infty@x8/seed-2/config.yaml"
+    config.write_text(config.read_text() + "training: {steps: 4}\n")
+    with pytest.warns(UserWarning, match=r"seed-2 is left out.*training: None -> \{'steps': 4\}"):
+        assert "| infty | – | 51.1 ± 1.4 (n = 2) |" in report(runs, tmp_path / "out")
+
+
+def test_rows_with_other_numbers_of_slots_are_told(runs: Path, tmp_path: Path) -> None:
+    put(runs, "compressive", "x8", 0.3, memory_slots=1040)
+    assert "Column x8: rows keep different numbers of memory slots." in report(runs, tmp_path / "out")
 
 
 def test_unfinished_runs_are_missing(runs: Path, tmp_path: Path) -> None:

@@ -148,8 +148,11 @@ class LongTermMemory(ExactBuffers):
         holds exactly `segment_length` vectors a row, or ValueError is raised. Gradient reaches the gate;
         the old B is as given: detach the state first to stop it at a segment.
         """
-        if evicted.shape[1] != self.config.segment_length:
-            raise ValueError(f"an update takes {self.config.segment_length} vectors a stream, not {evicted.shape[1]}")
+        wanted = len(state.updates), self.config.segment_length, self.config.hidden_size
+        if evicted.shape != wanted:
+            raise ValueError(
+                f"an update of this state takes {wanted} values (batch, length, hidden), not {tuple(evicted.shape)}"
+            )
         smoothed = self.smooth(evicted)
         fresh = state.updates == 0
         if fresh.all():
@@ -190,7 +193,7 @@ class LongTermMemory(ExactBuffers):
     def kl(self, density: AttentionDensity, state: LongTermState) -> Float[Tensor, ""]:
         """KL regulariser of this layer (section 3.2), in nats: mean over heads, queries and streams with a memory.
 
-        NaN where no stream has one yet.
+        0 where no stream has one yet.
         """
         divergence = density.kl_to_prior(self.config.prior_std, self.config.prior_mean)
-        return divergence[state.updates > 0].mean()
+        return divergence.new_zeros(()) if state.is_empty else divergence[state.updates > 0].mean()

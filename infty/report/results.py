@@ -5,14 +5,14 @@ import statistics
 import warnings
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from infty.catalog import experiment_files, open_experiment
 from infty.definition import Cell
 from infty.errors import MissingError
-from infty.runs import RunFolder, find_runs
+from infty.runs import RunFolder, differences, find_runs
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,10 @@ class ResultSet:
         """Columns whose runs were tested on different data: their figures can't be compared."""
         return [c for c in self.cases if len({run.result["data"]["sha256"] for run in self.of(None, c)}) > 1]
 
+    def mixed_slots(self) -> list[str]:
+        """Columns whose rows keep different numbers of memory slots."""
+        return [c for c in self.cases if len({run.result["memory_slots"] for run in self.of(None, c)}) > 1]
+
 
 def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
     """Mean, and sample standard deviation where there are at least two values."""
@@ -77,6 +81,7 @@ def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
     """Finished runs by experiment, scale and protocol. Damaged ones are left out with a warning."""
     groups: dict[tuple[str, str, str], list[Run]] = {}
     known: set[Cell] = set()
+    settings: dict[Cell, dict[str, Any]] = {}  # of the first seed of a cell: the others must be the same
     for folder in find_runs(folders):
         if folder.finished:
             try:
@@ -90,6 +95,11 @@ def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
                 )
                 continue
             known.add(run.cell)
+            config = {key: value for key, value in folder.config().items() if key != "cell"}
+            if changed := differences(settings.setdefault(replace(run.cell, seed=0), config), config):
+                text = f"{folder.path} is left out: not with the settings of the seeds before it ({'; '.join(changed)})"
+                warnings.warn(text, stacklevel=2)
+                continue
             groups.setdefault((run.cell.experiment, run.cell.scale, protocol), []).append(run)
     tables = Counter(key[:2] for key in groups)  # files are named after a protocol only where there are two
     return [

@@ -26,14 +26,17 @@ def accuracy_table(results: ResultSet) -> Table:
         + results.protocol
         + ".",
         "The paper shows this figure without numbers: compare the ordering of the models, not values.",
+        "Chance: guessing among the symbols that the answer has not named yet.",
         "Oracle: exact counts of as many last symbols as one layer's attention sees with the same number of slots.",
     ]
     if results.scale != "paper":
         notes.insert(1, f"Scale: {results.scale}, smaller than the paper's; its figures are not the paper's.")
     notes += [f"Column {case}: tested on different data, not comparable." for case in results.mixed_data()]
-    missing = results.missing()
-    if missing:
-        notes.append(f"– = missing ({len(missing)} of {len(results.wanted)} runs). Next: {missing[0].command()}")
+    notes += [f"Column {case}: rows keep different numbers of memory slots." for case in results.mixed_slots()]
+    if missing := results.missing():
+        notes.append(f"{len(missing)} of {len(results.wanted)} runs are missing. Next: {missing[0].command()}")
+    if others := [run for run in results.runs if run.cell.variant]:
+        notes.append(f"{len(others)} runs with other settings stand in no cell; the list of runs has them.")
     headings = ["model", *(f"{case} ({_length(results, case)})" for case in results.cases)]
     return Table(f"{results.experiment}, {results.scale} scale: accuracy", headings, rows, notes)
 

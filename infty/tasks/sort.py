@@ -35,9 +35,9 @@ class SortConfig(BaseModel):
     kind: Literal["sort"] = "sort"
     vocabulary: int = Field(gt=1, description="symbols V to sort (section 4.1: 20)")
     length: int = Field(gt=0, description="symbols in a sequence (section 4.1: 4,000, 8,000, 16,000)")
-    train_sequences: int = Field(gt=0, le=2**40, description="different sequences to train on (8,000)")
-    validation_sequences: int = Field(gt=0, le=2**40, description="800")
-    test_sequences: int = Field(gt=0, le=2**40, description="800")
+    train_sequences: int = Field(gt=0, le=2**40, description="different sequences to train on (section 4.1: 8,000)")
+    validation_sequences: int = Field(gt=0, le=2**40, description="sequences to validate on (section 4.1: 800)")
+    test_sequences: int = Field(gt=0, le=2**40, description="sequences to test on (section 4.1: 800)")
 
 
 def nearest_lengths(length: int, vocabulary: int, segment_length: int) -> list[int]:

@@ -83,7 +83,10 @@ def load_best(folder: Path) -> Checkpoint:
     name = read_json(folder / "best.json").get("checkpoint")
     if not isinstance(name, str) or Path(name).name != name:
         raise MissingError(f"{folder / 'best.json'} names no checkpoint; train again with --fresh")
-    return _load(folder / name)
+    try:
+        return _load(folder / name)
+    except MissingError as fault:
+        raise MissingError(f"{fault}; train again with --fresh") from None
 
 
 def _load(path: Path) -> Checkpoint:

@@ -137,6 +137,12 @@ def test_an_empty_memory_gives_an_exact_zero() -> None:
     assert torch.equal(context, torch.zeros_like(context))
 
 
+def test_an_empty_memory_has_no_kl() -> None:
+    memory = make()
+    state = memory.initial_state(BATCH)
+    assert memory.kl(memory.attend(torch.randn(BATCH, QUERIES, HIDDEN), state)[1], state).item() == 0
+
+
 def test_rows_at_different_ages_update_as_they_would_alone(float64: None) -> None:
     memory = make()
     first, second = evicted(memory), evicted(memory)
@@ -222,5 +228,5 @@ def test_sizes_that_do_not_fit_are_refused(change: dict[str, Any], message: str)
 
 def test_an_update_of_another_length_is_refused() -> None:
     memory = make()
-    with pytest.raises(ValueError, match="takes 11 vectors a stream, not 12"):
+    with pytest.raises(ValueError, match=r"takes \(5, 11, 21\) values .* not \(5, 12, 21\)"):
         memory.update(memory.initial_state(BATCH), torch.randn(BATCH, 12, HIDDEN))
