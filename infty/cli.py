@@ -28,7 +28,8 @@ def _complete_from(key: str) -> Any:
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         from infty.catalog import open_experiment
 
-        name = ctx.params.get("experiment") or "sort"
+        # An option that still lacks its value leaves the words before it unparsed, in ctx.args.
+        name = ctx.params.get("experiment") or next(iter(ctx.args), "sort")
         names = open_experiment(name, _settings().experiments).names(key)
         return [found for found in names if found.startswith(incomplete)]
 

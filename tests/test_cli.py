@@ -273,3 +273,26 @@ def test_checkpoints_that_are_gone_are_made_anew_with_fresh(infty: Infty, tmp_pa
 
 def test_version_is_printed(infty: Infty) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", infty("--version").stdout)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("infty train so", ["sort"]),
+        ("infty train mine --model ", ["plain", "long"]),
+        ("infty train mine --case x", ["x2"]),
+        ("infty eval sort --scale l", ["laptop"]),
+    ],
+)
+def test_names_are_completed_from_the_experiment(infty: Infty, tmp_path: Path, line: str, expected: list[str]) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/mine.yaml").write_text(
+        "models: {plain: {}, long: {}}\ncases: {x2: {}}\nscales: {laptop: {}}\n"
+    )
+    words = line.split(" ")
+    # bash itself would call `infty`; `python -m infty` answers to the same variable under its own name
+    code = "import sys; sys.argv = ['infty']; from infty.cli import main; main()"
+    asked = {"_INFTY_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    command, environment = [sys.executable, "-c", code], clean_environment(tmp_path, **asked)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == expected
