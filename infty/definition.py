@@ -43,7 +43,7 @@ def refuse(faults: list[Fault]) -> None:
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """'; did you mean …?', or what is allowed where nothing is near."""
+    """'did you mean …?', or what is allowed where nothing is near."""
     allowed = list(allowed)
     close = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else f"there is {', '.join(allowed) or 'nothing'}"

@@ -37,9 +37,7 @@ def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
             run = RunFolder(settings.runs / cell.folder)
             state = run.state()
             metrics = run.result()["metrics"] if state == "done" else {}
-            command = None if state in ("done", "running") else cell.command()
-            if state == "damaged":
-                command = f"{command} --fresh"
+            command = None if state in ("done", "running") else cell.command() + " --fresh" * (state == "damaged")
             place = {"experiment": name, "case": cell.case, "model": cell.model, "seed": cell.seed}
             rows.append({**place, "state": state, "metrics": metrics, "next": command})
     if scale not in scales:

@@ -118,7 +118,7 @@ def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
 def differences(before: Values, after: Values, path: str = "") -> list[str]:
     """`key: old -> new` for each value that differs between two nested mappings."""
     lines = []
-    for key in sorted({*before, *after}):
+    for key in sorted({*before, *after}, key=str):
         old, new, here = before.get(key), after.get(key), f"{path}{key}"
         if isinstance(old, dict) and isinstance(new, dict):
             lines += differences(old, new, f"{here}.")

@@ -22,9 +22,7 @@ def accuracy_table(results: ResultSet) -> Table:
     rows.append(["chance", *(_calibration(results, case, "chance") for case in results.cases)])
     rows.append(["last-window oracle", *(_calibration(results, case, "oracle") for case in results.cases)])
     notes = [
-        "Test accuracy in % (higher is better), mean ± standard deviation over n seeds; protocol "
-        + results.protocol
-        + ".",
+        f"Test accuracy in % (higher is better), mean ± standard deviation over n seeds; {results.protocol}.",
         "The paper shows this figure without numbers: compare the ordering of the models, not values.",
         "Chance: guessing among the symbols that the answer has not named yet.",
         "Oracle: exact counts of as many last symbols as one layer's attention sees with the same number of slots.",
