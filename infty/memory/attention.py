@@ -31,6 +31,11 @@ class AttentionDensity:
         kl = 0.5 * (ratio - ratio.log() - 1)
         return kl if prior_mean is None else kl + 0.5 * ((self.mean - prior_mean) / prior_std).square()
 
+    def last(self, count: int) -> "AttentionDensity":
+        """Those of the last `count` queries."""
+        start = self.mean.shape[-1] - count
+        return AttentionDensity(self.mean[..., start:], self.variance[..., start:])
+
     def detach(self) -> "AttentionDensity":
         """The same density without its graph."""
         return AttentionDensity(self.mean.detach(), self.variance.detach())

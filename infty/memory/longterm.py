@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from infty.memory.attention import AttentionDensity
 from infty.memory.basis import GaussianBasis
 from infty.memory.exact import ExactBuffers
+from infty.memory.reading import read_signal
 from infty.memory.signal import evaluate_signal, make_operators
 from infty.memory.sticky import StickyConfig, StickySampling
 
@@ -171,20 +172,25 @@ class LongTermMemory(ExactBuffers):
         return self.contract @ evaluate_signal(state.coefficients, self.basis.evaluate(positions))
 
     def attend(self, queries: Queries, state: LongTermState) -> tuple[Queries, AttentionDensity]:
-        """Read the signal with the layer's queries, before any position bias (section 3.2): context and density.
+        """Read the signal with the layer's queries, before any position bias (section 3.2): context and density."""
+        density = self.density(queries, state)
+        return self.read(density, state), density
 
-        K = B W_K, V = B W_V; μ and σ² come from w·(K q)/√d; context z_h = V_hᵀ E_p[ψ], projected by W_O.
+    def density(self, queries: Queries, state: LongTermState) -> AttentionDensity:
+        """Where each head and query looks: μ and σ² from w_μ·(K q)/√d and w_σ·(K q)/√d, with K = B W_K.
+
         w·(K q) = ((w B) W_K)·q, so two vectors a head replace the N scores of a query.
         """
-        heads, head_size = self.config.num_heads, self.config.hidden_size // self.config.num_heads
-        q = queries.unflatten(-1, (heads, head_size)).transpose(1, 2)  # b h q d
         both = torch.cat([self.mean.weight, self.variance.weight])  # 2 n
-        summaries = self.key(both @ state.coefficients).unflatten(-1, (heads, head_size))  # b 2 h d
-        scores = q @ summaries.permute(0, 2, 3, 1) / head_size**0.5  # b h q 2
-        density = AttentionDensity.from_scores(scores[..., 0], scores[..., 1], self.config.variance_floor)
-        values = self.value(state.coefficients).unflatten(-1, (heads, head_size)).transpose(1, 2)  # b h n d
-        context = self.basis.expectation(density.mean, density.variance) @ values  # b h q d
-        return self.output(context.transpose(1, 2).flatten(-2)), density
+        summaries = self._split_heads(self.key(both @ state.coefficients))  # b h 2 d
+        q = self._split_heads(queries)  # b h q d
+        scores = q @ summaries.mT / q.shape[-1] ** 0.5  # b h q 2
+        return AttentionDensity.from_scores(scores[..., 0], scores[..., 1], self.config.variance_floor)
+
+    def read(self, density: AttentionDensity, state: LongTermState) -> Queries:
+        """What is there: context z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O."""
+        context = read_signal(self._split_heads(self.value(state.coefficients)), density, self.basis)  # b h q d
+        return self.output(context.transpose(1, 2).flatten(-2))
 
     def observe(self, state: LongTermState, density: AttentionDensity) -> LongTermState:
         """Keep where this segment looked, for the next sticky update (section 3.3). Without sticky: no change."""
@@ -197,3 +203,6 @@ class LongTermMemory(ExactBuffers):
         """
         divergence = density.kl_to_prior(self.config.prior_std, self.config.prior_mean)
         return divergence.new_zeros(()) if state.is_empty else divergence[state.updates > 0].mean()
+
+    def _split_heads(self, x: Float[Tensor, "batch n hidden"]) -> Float[Tensor, "batch heads n d"]:
+        return x.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)

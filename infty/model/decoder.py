@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from infty.memory.compressive import CompressedState, CompressiveMemory, CompressiveMemoryConfig, reconstruction_loss
 from infty.memory.exact import ExactBuffers
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
-from infty.model.relative import Positions, RelativeAttention, ShortTermState, sinusoidal_encoding
+from infty.model.relative import KeyValue, Positions, RelativeAttention, ShortTermState, sinusoidal_encoding
 
 Hidden = Float[Tensor, "batch length hidden"]
 Auxiliary = dict[str, Float[Tensor, ""]]
@@ -89,12 +89,12 @@ class LayerState:
 
 @dataclass(frozen=True)
 class Output:
-    """logits: batch length vocab. state: for the next segment, detached. auxiliary: named losses, summed over layers.
+    """logits: of the last positions, as many as were wanted. state: for the next segment, detached.
 
-    Auxiliary losses are computed only where a gradient is, and only once there is a memory to read.
+    auxiliary: named losses, summed over layers; only where a gradient is, and only once there is a memory to read.
     """
 
-    logits: Float[Tensor, "batch length vocab"]
+    logits: Float[Tensor, "batch wanted vocab"]
     state: tuple[LayerState, ...]
     auxiliary: Auxiliary
 
@@ -133,49 +133,67 @@ class Block(nn.Module):
             case _:
                 assert_never(self.long_range)
 
-    def forward(self, x: Hidden, state: LayerState, positions: Positions) -> tuple[Hidden, LayerState, Auxiliary]:
-        """Output and next state of the layer, and its named losses.
+    def forward(
+        self, x: Hidden, state: LayerState, positions: Positions, wanted: int
+    ) -> tuple[Float[Tensor, "batch wanted hidden"], LayerState, Auxiliary]:
+        """Output of the last `wanted` positions, next state of the layer, and its named losses.
 
         What leaves the short-term memory enters the long-range one *before* it is read, in the same
         graph: so the task's loss reaches the gate or the compressor.
         """
-        context, long_range, auxiliary = self.attend(x, state, positions)
-        short_term = ShortTermState(torch.cat([state.short_term.split(self.short_term_length)[1], x.detach()], 1))
-        x = self.attention_norm(x + self.dropout(context))
+        evicted, recent = state.short_term.split(self.short_term_length)
+        seen = self._key_values(x, recent)
+        context, long_range, auxiliary = self._attend(x, evicted, state.long_range, seen, positions, wanted)
+        short_term = ShortTermState(
+            torch.cat([recent.hidden, x.detach()], 1), None if torch.is_grad_enabled() else seen
+        )
+        x = self.attention_norm(_last(x, wanted) + self.dropout(context))
         x = self.feed_forward_norm(x + self.feed_forward(x))
         return x, LayerState(short_term, long_range.detach() if long_range else None), auxiliary
 
-    def attend(
-        self, x: Hidden, state: LayerState, positions: Positions
-    ) -> tuple[Hidden, LongTermState | CompressedState | None, Auxiliary]:
+    def _key_values(self, x: Hidden, recent: ShortTermState) -> KeyValue:
+        """Keys and values of the short-term memory and the segment. Those kept from before carry no gradient."""
+        kept = None if torch.is_grad_enabled() else recent.key_value
+        return KeyValue.join(kept or self.attention.key_values(recent.hidden), self.attention.key_values(x))
+
+    def _attend(
+        self,
+        x: Hidden,
+        evicted: Float[Tensor, "batch evicted hidden"],
+        state: LongTermState | CompressedState | None,
+        seen: KeyValue,
+        positions: Positions,
+        wanted: int,
+    ) -> tuple[Float[Tensor, "batch wanted hidden"], LongTermState | CompressedState | None, Auxiliary]:
         """Z = Z_STM + Z_LTM with a long-term memory; with a compressive one its slots join the keys of attention."""
-        evicted, recent = state.short_term.split(self.short_term_length)
-        memory, long_range, auxiliary = self.long_range, state.long_range, {}
-        match memory, long_range:
+        memory, auxiliary = self.long_range, {}
+        queries = self.attention.query(x)
+        match memory, state:
             case (LongTermMemory(), LongTermState()):
-                context, queries = self.attention(x, recent, positions)
+                context = self.attention(_last(queries, wanted), seen, positions)
                 if evicted.shape[1]:
-                    long_range = memory.update(long_range, evicted)
-                if not long_range.is_empty:
-                    read, density = memory.attend(queries, long_range)
-                    context = context + read
+                    state = memory.update(state, evicted)
+                if not state.is_empty:
+                    density = memory.density(queries, state)
+                    context = context + memory.read(density.last(wanted), state)
                     if torch.is_grad_enabled():
-                        auxiliary["kl"] = memory.kl(density, long_range)
-                    long_range = memory.observe(long_range, density)
+                        auxiliary["kl"] = memory.kl(density, state)
+                    state = memory.observe(state, density)
             case (CompressiveMemory(), CompressedState()):
                 if evicted.shape[1]:
                     slots = memory.compressed(evicted)
-                    long_range = memory.update(long_range, slots)
+                    state = memory.update(state, slots)
                     if torch.is_grad_enabled():
                         auxiliary["reconstruction"] = reconstruction_loss(
                             lambda hidden: self.attention.read_by_content(x, hidden), evicted, slots
                         )
-                context, _ = self.attention(x, torch.cat([long_range.slots, recent], 1), positions)
+                seen = KeyValue.join(self.attention.key_values(state.slots), seen)
+                context = self.attention(_last(queries, wanted), seen, positions)
             case (None, None):
-                context, _ = self.attention(x, recent, positions)
+                context = self.attention(_last(queries, wanted), seen, positions)
             case _:
-                raise TypeError(f"a state of {type(long_range).__name__} for a memory of {type(memory).__name__}")
-        return context, long_range, auxiliary
+                raise TypeError(f"a state of {type(state).__name__} for a memory of {type(memory).__name__}")
+        return context, state, auxiliary
 
 
 class Decoder(ExactBuffers):
@@ -205,17 +223,42 @@ class Decoder(ExactBuffers):
         layers = len(self.blocks)
         return tuple(block.initial_state(seeds * layers + i) for i, block in enumerate(self.blocks))
 
-    def forward(self, tokens: Int[Tensor, "batch length"], state: tuple[LayerState, ...]) -> Output:
-        """Logits for the token after each of `tokens`, of which there are at most `segment_length` a stream."""
+    def positions(self) -> tuple[Positions, ...]:
+        """What the segments of a step share, for each layer; with dropout in training, so they are drawn once."""
+        encoding = self.dropout(self.encoding)
+        return tuple(
+            block.attention.positions(encoding, self.content_bias, self.position_bias) for block in self.blocks
+        )
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch length"],
+        state: tuple[LayerState, ...],
+        positions: tuple[Positions, ...] | None = None,
+        wanted: int | None = None,
+    ) -> Output:
+        """Logits for the token after each of `tokens`, of which there are at most `segment_length` a stream.
+
+        positions: of the step, by default made anew. wanted: of how many of the last tokens; by default of all.
+        The last layer computes nothing for the others but what its memory and its losses need.
+        """
+        length = tokens.shape[1]
+        wanted = length if wanted is None else wanted
+        positions = positions or self.positions()
         x = self.dropout(self.embedding(tokens) * math.sqrt(self.config.hidden_size))
-        positions = Positions(self.dropout(self.encoding), self.content_bias, self.position_bias)
         states, losses = [], []
-        for block, layer_state in zip(self.blocks, state, strict=True):
-            x, layer_state, auxiliary = block(x, layer_state, positions)
+        for block, layer_state, layer_positions in zip(self.blocks, state, positions, strict=True):
+            rows = wanted if block is self.blocks[-1] else length
+            x, layer_state, auxiliary = block(x, layer_state, layer_positions, rows)
             states.append(layer_state)
             losses.append(auxiliary)
         auxiliary = {name: torch.stack([layer[name] for layer in losses]).sum() for name in losses[0]}
         return Output(self.output(x), tuple(states), auxiliary)
+
+
+def _last(x: Hidden, count: int) -> Float[Tensor, "batch count hidden"]:
+    """The last `count` positions."""
+    return x[:, x.shape[1] - count :]
 
 
 def _build_memory(

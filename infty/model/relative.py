@@ -1,6 +1,6 @@
 """Transformer-XL attention (Dai et al. 2019): relative positions over [cached, segment].
 
-Sizes: b batch, t tokens of the segment, k keys (cached ones and the segment's), h heads, d head size.
+Sizes: b batch, t tokens that ask, k keys (cached ones and the segment's), h heads, d head size.
 """
 
 from dataclasses import dataclass
@@ -10,26 +10,55 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infty.model.blockwise import attend_in_blocks
+
 Hidden = Float[Tensor, "batch length hidden"]
 
 
 @dataclass(frozen=True)
+class KeyValue:
+    """Keys and values of some tokens, oldest first. Keys are held a column each: products with queries want it so."""
+
+    key: Float[Tensor, "b h d n"]
+    value: Float[Tensor, "b h n d"]
+
+    @classmethod
+    def join(cls, *parts: "KeyValue") -> "KeyValue":
+        """One after the other."""
+        return cls(torch.cat([part.key for part in parts], 3), torch.cat([part.value for part in parts], 2))
+
+    def split(self, left: int) -> tuple["KeyValue", "KeyValue"]:
+        """The oldest `left` tokens, and the others."""
+        return KeyValue(self.key[..., :left], self.value[:, :, :left]), KeyValue(
+            self.key[..., left:], self.value[:, :, left:]
+        )
+
+
+@dataclass(frozen=True)
 class ShortTermState:
-    """Input hidden states of one layer for the tokens before this segment, oldest first, without gradient."""
+    """Input hidden states of one layer for the tokens before this segment, oldest first, without gradient.
+
+    key_value: theirs under the present weights, kept while no gradient flows; None where they are to be made anew.
+    """
 
     hidden: Float[Tensor, "batch cached hidden"]
+    key_value: KeyValue | None = None
 
-    def split(self, length: int) -> tuple[Float[Tensor, "batch left hidden"], Float[Tensor, "batch kept hidden"]]:
+    def split(self, length: int) -> tuple[Float[Tensor, "batch left hidden"], "ShortTermState"]:
         """What leaves a short-term memory of `length` tokens, and what stays in it."""
         left = max(self.hidden.shape[1] - length, 0)
-        return self.hidden[:, :left], self.hidden[:, left:]
+        kept = self.key_value.split(left)[1] if self.key_value else None
+        return self.hidden[:, :left], ShortTermState(self.hidden[:, left:], kept)
 
 
 @dataclass(frozen=True)
 class Positions:
-    """What all layers share: R for falling distances, down to 0 (as many as may be needed), and the biases u, v."""
+    """What every segment of a step shares in one layer.
 
-    encoding: Float[Tensor, "distances hidden"]
+    encoding: W_R R, a column a distance, falling to 0 (as many as may be needed), then one of zeros.
+    """
+
+    encoding: Float[Tensor, "h d places"]
     content_bias: Float[Tensor, "h d"]
     position_bias: Float[Tensor, "h d"]
 
@@ -50,6 +79,21 @@ def relative_shift(scores: Float[Tensor, "b h t k"]) -> Float[Tensor, "b h t k"]
     return F.pad(scores, (1, 0)).view(b, h, k + 1, t)[:, :, 1:].view(b, h, t, k)
 
 
+def attend_plainly(
+    content: Float[Tensor, "b h t d"],
+    position: Float[Tensor, "b h t d"],
+    key: Float[Tensor, "b h d k"],
+    value: Float[Tensor, "b h k d"],
+    encoding: Float[Tensor, "h d k+1"],
+    dropout: nn.Module,
+) -> Float[Tensor, "b h t d"]:
+    """The equation as it stands, all scores at once, and `dropout` on the weights: what the blocks are held to."""
+    t, k = content.shape[2], key.shape[3]
+    scores = content @ key + relative_shift(position @ encoding[..., :-1])  # b h t k
+    future = torch.ones(t, k, dtype=torch.bool, device=key.device).triu(1 + k - t)
+    return dropout(scores.masked_fill(future, -torch.inf).softmax(-1)) @ value
+
+
 class RelativeAttention(nn.Module):
     """score(i, j) = ((q_i + u)·k_j + (q_i + v)·W_R R_{i−j}) / √d, causal, over [cached, segment]."""
 
@@ -63,24 +107,34 @@ class RelativeAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
+        self, queries: Float[Tensor, "b t hidden"], seen: KeyValue, positions: Positions
+    ) -> Float[Tensor, "b t hidden"]:
+        """What the last t tokens of `seen` read, given their queries before the biases u and v are added."""
+        q = self.split_heads(queries)
+        scale = q.shape[-1] ** -0.5
+        content = (q + positions.content_bias[:, None]) * scale
+        position = (q + positions.position_bias[:, None]) * scale
+        encoding = positions.encoding[..., -seen.key.shape[-1] - 1 :]
+        if self.training and self.dropout.p:
+            context = attend_plainly(content, position, seen.key, seen.value, encoding, self.dropout)
+        else:
+            context = attend_in_blocks(content, position, seen.key, seen.value, encoding)
+        return self.output(context.transpose(1, 2).flatten(-2))
+
+    def key_values(self, hidden: Hidden) -> KeyValue:
+        """Keys and values of hidden states."""
+        key, value = self.key_value(hidden).chunk(2, -1)
+        return KeyValue(self.split_heads(key).mT, self.split_heads(value))
+
+    def positions(
         self,
-        x: Float[Tensor, "b t hidden"],
-        cached: Float[Tensor, "b cached hidden"],
-        positions: Positions,
-    ) -> tuple[Float[Tensor, "b t hidden"], Float[Tensor, "b t hidden"]]:
-        """What the segment reads, and its queries before the biases u and v are added."""
-        queries = self.query(x)
-        key, value = self.key_value(torch.cat([cached, x], 1)).chunk(2, -1)
-        q, key, value = self.split_heads(queries), self.split_heads(key), self.split_heads(value)
-        encoding = self.position(positions.encoding[-key.shape[2] :])  # k hidden
-        encoding = encoding.unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)  # h d k
-        scores = (q + positions.content_bias[:, None]) @ key.mT
-        scores = scores + relative_shift((q + positions.position_bias[:, None]) @ encoding)  # b h t k
-        t, k = scores.shape[-2:]
-        future = torch.ones(t, k, dtype=torch.bool, device=x.device).triu(1 + k - t)
-        weights = (scores * q.shape[-1] ** -0.5).masked_fill(future, -torch.inf).softmax(-1)
-        context = self.dropout(weights) @ value  # b h t d
-        return self.output(context.transpose(1, 2).flatten(-2)), queries
+        encoding: Float[Tensor, "distances hidden"],
+        content_bias: Float[Tensor, "h d"],
+        position_bias: Float[Tensor, "h d"],
+    ) -> Positions:
+        """This layer's positions from R and the biases u, v."""
+        projected = self.position(encoding).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)
+        return Positions(F.pad(projected, (0, 1)), content_bias, position_bias)
 
     def read_by_content(
         self, x: Float[Tensor, "b t hidden"], hidden: Float[Tensor, "b n hidden"]

@@ -1,0 +1,21 @@
+"""Big tables a piece at a time: a block of scores that stays in the processor's cache costs no trip to memory."""
+
+from collections.abc import Iterator
+
+import torch
+
+# Numbers of a block. On a CPU 1 MB in float32, about a core's second-level cache; a GPU wants large blocks.
+CPU_BLOCK, GPU_BLOCK = 2**18, 2**28
+
+
+def pieces(total: int, size: int) -> Iterator[slice]:
+    """`range(total)` in slices of `size`; the last may be shorter."""
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+def items_at_once(numbers: int, device: torch.device) -> int:
+    """How many batch items with `numbers` scores each go into one block: one for each thread at least."""
+    if device.type == "cpu":
+        return max(torch.get_num_threads(), CPU_BLOCK // numbers)
+    return max(1, GPU_BLOCK // numbers)

@@ -1,0 +1,119 @@
+"""Relative attention in blocks of queries over the keys they may see: no score outside a block is ever held.
+
+Forward and backward make a block's weights, use them and forget them, so that memory does not grow with t · k.
+`relative.attend_plainly` is the same written plainly.
+
+The shift costs nothing: position scores of n queries for w keys are made for falling distances w − 1 … 0 and one
+column more, n × (w + 1) numbers in a row. Read from place n − 1 on as n × w, query i finds the score of its
+distance to key j at (i, j) (here n = 2, w = 4, digits are distances, x the column more):
+
+    made   3 2 1 0 x 3 2 1 0 x     read from place 1   2 1 0 x    query 0: the last key is its future
+                                                       3 2 1 0    query 1
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from infty.memory.blocks import items_at_once, pieces
+
+QUERIES = 128  # rows of a block
+
+
+def attend_in_blocks(
+    content: Float[Tensor, "b h t d"],
+    position: Float[Tensor, "b h t d"],
+    key: Float[Tensor, "b h d k"],
+    value: Float[Tensor, "b h k d"],
+    encoding: Float[Tensor, "h d k+1"],
+) -> Float[Tensor, "b h t d"]:
+    """softmax_j(content_i·k_j + position_i·r_{i−j}) v_j for the last t of k tokens, each seeing none after it.
+
+    encoding: r of distances k − 1 … 0, and one column that is never looked at.
+    """
+    b, dtype = len(key), key.dtype
+    encoding = encoding.to(dtype).repeat(b, 1, 1)  # i d k+1, with i = b · h
+    with torch.autocast(key.device.type, enabled=False):
+        read = _Attention.apply(
+            content.to(dtype).flatten(0, 1),
+            position.to(dtype).flatten(0, 1),
+            key.flatten(0, 1).contiguous(),
+            value.to(dtype).flatten(0, 1).contiguous(),
+            encoding,
+        )
+    return read.unflatten(0, (b, -1))
+
+
+class _Attention(torch.autograd.Function):
+    """Sizes: i items (b · h), t queries, k keys, d head size; in a block n queries and w keys."""
+
+    @staticmethod
+    def forward(ctx: Any, content: Tensor, position: Tensor, key: Tensor, value: Tensor, encoding: Tensor) -> Tensor:
+        read = torch.empty_like(content)
+        for items, rows, keys, distances in _blocks(content, key):
+            weights = _weights(
+                content[items, rows], position[items, rows], key[items, :, keys], encoding[items, :, distances]
+            )
+            read[items, rows] = weights @ value[items, keys]
+        ctx.save_for_backward(content, position, key, value, encoding, read)
+        return read
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        content, position, key, value, encoding, read = ctx.saved_tensors
+        value = value.mT.contiguous()  # i d k: products are quicker this way round
+        to_content, to_position = torch.empty_like(content), torch.empty_like(position)
+        exact = torch.promote_types(key.dtype, torch.float32)  # many blocks add up in these
+        to_key, to_value, to_encoding = (torch.zeros_like(x, dtype=exact) for x in (key, value, encoding))
+        mean = (gradient * read).sum(-1, keepdim=True)  # Σ_j weight_j · d loss / d weight_j
+        for items, rows, keys, distances in _blocks(content, key):
+            c, p, g = content[items, rows], position[items, rows], gradient[items, rows]
+            k, r = key[items, :, keys], encoding[items, :, distances]
+            weights = _weights(c, p, k, r)
+            to_value[items, :, keys] += g.mT @ weights
+            to_weights = g @ value[items, :, keys]
+            to_made, to_scores = _unshifted(to_weights.sub_(mean[items, rows]).mul_(weights))
+            to_content[items, rows] = to_scores @ k.mT
+            to_key[items, :, keys] += c.mT @ to_scores
+            to_position[items, rows] = to_made @ r.mT
+            to_encoding[items, :, distances] += p.mT @ to_made
+        return to_content, to_position, to_key.to(key), to_value.mT.to(key), to_encoding.to(key)
+
+
+def _blocks(content: Tensor, key: Tensor) -> Iterator[tuple[slice, slice, slice, slice]]:
+    """Items, queries, the keys that those see, and the distances to them, of each block."""
+    (items, t, _), k = content.shape, key.shape[-1]
+    for rows in pieces(t, QUERIES):
+        seen = k - t + rows.stop
+        for part in pieces(items, items_at_once((rows.stop - rows.start) * seen, key.device)):
+            yield part, rows, slice(0, seen), slice(k - seen, k + 1)
+
+
+def _weights(content: Tensor, position: Tensor, key: Tensor, encoding: Tensor) -> Tensor:
+    """i n w: attention weights of a block."""
+    n, w = content.shape[1], key.shape[2]
+    scores = content @ key
+    scores += _shifted(position @ encoding)
+    future = torch.ones(n, n, dtype=torch.bool, device=key.device).triu(1)
+    scores[..., w - n :].masked_fill_(future, -torch.inf)
+    return torch.softmax(scores, -1, out=scores)
+
+
+def _shifted(made: Tensor) -> Tensor:
+    """i n w: the scores as keys want them, a view of `made`, i n w+1."""
+    _, n, wide = made.shape
+    return made.flatten(1)[:, n - 1 : n - 1 + n * (wide - 1)].unflatten(1, (n, wide - 1))
+
+
+def _unshifted(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """i n w+1: the inverse of `_shifted`, zero where nothing was taken from; and the view that holds `scores`."""
+    items, n, w = scores.shape
+    made = scores.new_zeros(items, n, w + 1)
+    view = _shifted(made)
+    view.copy_(scores)
+    return made, view
