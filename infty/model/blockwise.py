@@ -53,12 +53,11 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, content: Tensor, position: Tensor, key: Tensor, value: Tensor, encoding: Tensor) -> Tensor:
-        read = torch.empty_like(content)
+        read, future = torch.empty_like(content), _future(content)
         for items, rows, keys, distances in _blocks(content, key):
-            weights = _weights(
-                content[items, rows], position[items, rows], key[items, :, keys], encoding[items, :, distances]
-            )
-            read[items, rows] = weights @ value[items, keys]
+            k, r = key[items, :, keys], encoding[items, :, distances]
+            weights = _weights(content[items, rows], position[items, rows], k, r, future)
+            read[items, rows] = torch.bmm(weights, value[items, keys])
         ctx.save_for_backward(content, position, key, value, encoding, read)
         return read
 
@@ -70,18 +69,20 @@ class _Attention(torch.autograd.Function):
         to_content, to_position = torch.empty_like(content), torch.empty_like(position)
         exact = torch.promote_types(key.dtype, torch.float32)  # many blocks add up in these
         to_key, to_value, to_encoding = (torch.zeros_like(x, dtype=exact) for x in (key, value, encoding))
+        future = _future(content)
         mean = (gradient * read).sum(-1, keepdim=True)  # Σ_j weight_j · d loss / d weight_j
         for items, rows, keys, distances in _blocks(content, key):
             c, p, g = content[items, rows], position[items, rows], gradient[items, rows]
             k, r = key[items, :, keys], encoding[items, :, distances]
-            weights = _weights(c, p, k, r)
-            to_value[items, :, keys] += g.mT @ weights
-            to_weights = g @ value[items, :, keys]
-            to_made, to_scores = _unshifted(to_weights.sub_(mean[items, rows]).mul_(weights))
-            to_content[items, rows] = to_scores @ k.mT
-            to_key[items, :, keys] += c.mT @ to_scores
-            to_position[items, rows] = to_made @ r.mT
-            to_encoding[items, :, distances] += p.mT @ to_made
+            weights = _weights(c, p, k, r, future)
+            to_value[items, :, keys] += torch.bmm(g.mT, weights)
+            to_weights = torch.bmm(g, value[items, :, keys])
+            to_made, to_scores = _room_for_shifted(to_weights)
+            torch.mul(to_weights.sub_(mean[items, rows]), weights, out=to_scores)
+            to_content[items, rows] = torch.bmm(to_scores, k.mT)
+            to_key[items, :, keys] += torch.bmm(c.mT, to_scores)
+            to_position[items, rows] = torch.bmm(to_made, r.mT)
+            to_encoding[items, :, distances] += torch.bmm(p.mT, to_made)
         return to_content, to_position, to_key.to(key), to_value.mT.to(key), to_encoding.to(key)
 
 
@@ -94,13 +95,18 @@ def _blocks(content: Tensor, key: Tensor) -> Iterator[tuple[slice, slice, slice,
             yield part, rows, slice(0, seen), slice(k - seen, k + 1)
 
 
-def _weights(content: Tensor, position: Tensor, key: Tensor, encoding: Tensor) -> Tensor:
+def _future(content: Tensor) -> Tensor:
+    """What a query of a block may not see of the block's own keys."""
+    n = min(content.shape[1], QUERIES)
+    return torch.ones(n, n, dtype=torch.bool, device=content.device).triu(1)
+
+
+def _weights(content: Tensor, position: Tensor, key: Tensor, encoding: Tensor, future: Tensor) -> Tensor:
     """i n w: attention weights of a block."""
     n, w = content.shape[1], key.shape[2]
-    scores = content @ key
-    scores += _shifted(position @ encoding)
-    future = torch.ones(n, n, dtype=torch.bool, device=key.device).triu(1)
-    scores[..., w - n :].masked_fill_(future, -torch.inf)
+    scores = torch.bmm(content, key)
+    scores += _shifted(torch.bmm(position, encoding))
+    scores[..., w - n :].masked_fill_(future[:n, :n], -torch.inf)
     return torch.softmax(scores, -1, out=scores)
 
 
@@ -110,10 +116,11 @@ def _shifted(made: Tensor) -> Tensor:
     return made.flatten(1)[:, n - 1 : n - 1 + n * (wide - 1)].unflatten(1, (n, wide - 1))
 
 
-def _unshifted(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """i n w+1: the inverse of `_shifted`, zero where nothing was taken from; and the view that holds `scores`."""
+def _room_for_shifted(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """`made`, i n w+1, zero wherever its view by `_shifted` takes nothing from; and that view, to be filled."""
     items, n, w = scores.shape
-    made = scores.new_zeros(items, n, w + 1)
-    view = _shifted(made)
-    view.copy_(scores)
-    return made, view
+    made = scores.new_empty(items, n, w + 1)
+    flat = made.flatten(1)
+    flat[:, : n - 1] = 0
+    flat[:, n - 1 + n * w :] = 0
+    return made, _shifted(made)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from infty.memory.compressive import CompressedState, CompressiveMemory, CompressiveMemoryConfig, reconstruction_loss
 from infty.memory.exact import ExactBuffers
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
+from infty.model.dropout import Dropout
 from infty.model.relative import KeyValue, Positions, RelativeAttention, ShortTermState, sinusoidal_encoding
 
 Hidden = Float[Tensor, "batch length hidden"]
@@ -107,14 +108,14 @@ class Block(nn.Module):
         self.short_term_length = config.short_term_length
         self.attention = RelativeAttention(config.hidden_size, config.num_heads, config.attention_dropout)
         self.long_range = _build_memory(config.long_range)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.attention_norm = nn.LayerNorm(config.hidden_size)
         self.feed_forward = nn.Sequential(
             nn.Linear(config.hidden_size, config.feed_forward_size),
             nn.ReLU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(config.feed_forward_size, config.hidden_size),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
         )
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size)
 
@@ -167,13 +168,15 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "batch wanted hidden"], LongTermState | CompressedState | None, Auxiliary]:
         """Z = Z_STM + Z_LTM with a long-term memory; with a compressive one its slots join the keys of attention."""
         memory, auxiliary = self.long_range, {}
-        queries = self.attention.query(x)
+        queries = self.attention.query(_last(x, wanted))
         match memory, state:
             case (LongTermMemory(), LongTermState()):
-                context = self.attention(_last(queries, wanted), seen, positions)
+                context = self.attention(queries, seen, positions)
                 if evicted.shape[1]:
                     state = memory.update(state, evicted)
                 if not state.is_empty:
+                    if wanted < x.shape[1] and (torch.is_grad_enabled() or memory.sticky):
+                        queries = self.attention.query(x)  # the KL and the histogram are over all queries
                     density = memory.density(queries, state)
                     context = context + memory.read(density.last(wanted), state)
                     if torch.is_grad_enabled():
@@ -188,9 +191,9 @@ class Block(nn.Module):
                             lambda hidden: self.attention.read_by_content(x, hidden), evicted, slots
                         )
                 seen = KeyValue.join(self.attention.key_values(state.slots), seen)
-                context = self.attention(_last(queries, wanted), seen, positions)
+                context = self.attention(queries, seen, positions)
             case (None, None):
-                context = self.attention(_last(queries, wanted), seen, positions)
+                context = self.attention(queries, seen, positions)
             case _:
                 raise TypeError(f"a state of {type(state).__name__} for a memory of {type(memory).__name__}")
         return context, state, auxiliary
@@ -211,7 +214,7 @@ class Decoder(ExactBuffers):
         head_size = config.hidden_size // config.num_heads
         self.content_bias = nn.Parameter(torch.empty(config.num_heads, head_size))
         self.position_bias = nn.Parameter(torch.empty(config.num_heads, head_size))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         distances = torch.arange(config.attended_length - 1, -1, -1, dtype=torch.float64, device="cpu")
         self.register_exact("encoding", sinusoidal_encoding(distances, config.hidden_size))
         for parameter in self.parameters():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infty.model.blockwise import attend_in_blocks
+from infty.model.dropout import Dropout
 
 Hidden = Float[Tensor, "batch length hidden"]
 
@@ -104,7 +105,7 @@ class RelativeAttention(nn.Module):
         self.key_value = nn.Linear(hidden_size, 2 * hidden_size, bias=False)
         self.position = nn.Linear(hidden_size, hidden_size, bias=False)
         self.output = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, queries: Float[Tensor, "b t hidden"], seen: KeyValue, positions: Positions
