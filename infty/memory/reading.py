@@ -53,7 +53,7 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         values, mean, total, centers = ctx.saved_tensors
         to_values = torch.zeros_like(values.mT, memory_format=torch.contiguous_format)  # products are quicker so
         moments = total.new_empty(3, *total.shape)  # ΣT, ΣTδ, ΣTδ²

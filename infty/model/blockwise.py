@@ -63,7 +63,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         content, position, key, value, encoding, read = ctx.saved_tensors
         value = value.mT.contiguous()  # i d k: products are quicker this way round
         to_content, to_position = torch.empty_like(content), torch.empty_like(position)

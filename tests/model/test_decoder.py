@@ -1,5 +1,6 @@
 """One decoder with four configurations: what it sees, what it may not see, and where gradients flow."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from torch.nn import functional as F
 
 from infty.interfaces import UNSCORED, Batch
 from infty.memory.longterm import LongTermState
-from infty.model.decoder import Decoder, DecoderConfig
+from infty.model.decoder import Decoder, DecoderConfig, LayerState
+from infty.model.relative import ShortTermState
 from infty.model.unroll import unroll
 
 # Distinct primes: vocabulary 17, batch 3, segment 5, heads 2, head size 11, feed-forward 23, centres 7, widths 2.
@@ -48,6 +50,15 @@ def run(model: Decoder, parts: list[Tensor]) -> Tensor:
         state = output.state
         logits.append(output.logits)
     return torch.cat(logits, 1)
+
+
+def tensors(state: tuple[LayerState, ...]) -> list[Tensor]:
+    """Everything a state holds but keys and values, which may be made anew."""
+    return [
+        tensor
+        for layer in state
+        for tensor in (layer.short_term.hidden, *(vars(layer.long_range).values() if layer.long_range else ()))
+    ]
 
 
 def test_two_segments_with_a_full_cache_equal_one_long_segment(float64: None) -> None:
@@ -127,14 +138,77 @@ def test_losses_are_named_and_come_with_a_memory_and_a_gradient(memory: str) -> 
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("wanted", [0, 2])
+def test_asking_for_fewer_logits_changes_nothing_else(float64: None, memory: str, wanted: int) -> None:
+    """Logits of the last positions, next states, auxiliary losses and gradients are those of asking all."""
+    model, parts = make(memory), segments(4)
+    state = model.initial_state(torch.arange(BATCH))
+    for tokens in parts[:-1]:
+        with torch.no_grad():
+            state = model(tokens, state, wanted=wanted).state
+    outputs, gradients = [], []
+    for asked in (wanted, None):
+        output = model(parts[-1], state, wanted=asked)
+        losses = [
+            output.logits[:, SEGMENT - wanted :].square().sum() if asked is None else output.logits.square().sum()
+        ]
+        losses += output.auxiliary.values()
+        outputs.append(output)
+        gradients.append(torch.autograd.grad(losses, list(model.parameters()), allow_unused=True))
+    few, every = outputs
+    torch.testing.assert_close(few.logits, every.logits[:, SEGMENT - wanted :], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(few.auxiliary, every.auxiliary, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(tensors(few.state), tensors(every.state), rtol=1e-10, atol=1e-12)
+    for one, other in zip(*gradients, strict=True):
+        zero = torch.zeros(())
+        torch.testing.assert_close(one if one is not None else zero, other if other is not None else zero)
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_kept_keys_and_values_change_nothing(float64: None, memory: str) -> None:
+    """Without a gradient those of the short-term memory are kept; taken away, they are made anew, and equal."""
+    model, parts = make(memory, short_term_length=2 * SEGMENT), segments(6)
+    state = again = model.initial_state(torch.arange(BATCH))
+    with torch.no_grad():
+        for tokens in parts:
+            output = model(tokens, state)
+            state = output.state
+            assert all(layer.short_term.key_value is not None for layer in state)
+            anew = model(tokens, again)
+            again = tuple(replace(layer, short_term=ShortTermState(layer.short_term.hidden)) for layer in anew.state)
+            torch.testing.assert_close(output.logits, anew.logits, rtol=1e-10, atol=1e-12)
+
+
+def test_keys_and_values_of_older_weights_are_not_used_where_a_gradient_flows() -> None:
+    model, parts = make("transformer-xl"), segments(2)
+    with torch.no_grad():
+        state = model(parts[0], model.initial_state(torch.arange(BATCH))).state
+        for parameter in model.parameters():
+            parameter += 0.1
+    bare = tuple(replace(layer, short_term=ShortTermState(layer.short_term.hidden)) for layer in state)
+    output = model(parts[1], state)
+    assert torch.equal(output.logits, model(parts[1], bare).logits)
+    assert all(layer.short_term.key_value is None for layer in output.state)
+
+
+def test_positions_made_once_serve_every_segment(float64: None) -> None:
+    model, parts = make("infty"), segments(4)
+    state, positions = model.initial_state(torch.arange(BATCH)), model.positions()
+    logits = []
+    for tokens in parts:
+        output = model(tokens, state, positions)
+        state = output.state
+        logits.append(output.logits)
+    assert torch.equal(torch.cat(logits, 1), run(model, parts))
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
 def test_returned_states_carry_no_gradient(memory: str) -> None:
     model, parts = make(memory), segments(4)
     state = model.initial_state(torch.arange(BATCH))
     for tokens in parts:
         state = model(tokens, state).state
-    for layer in state:
-        tensors = [layer.short_term.hidden, *(vars(layer.long_range).values() if layer.long_range else ())]
-        assert not any(tensor.requires_grad for tensor in tensors)
+    assert not any(tensor.requires_grad for tensor in tensors(state))
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
@@ -187,9 +261,7 @@ def test_the_state_stops_growing(memory: str) -> None:
     state, sizes = model.initial_state(torch.arange(BATCH)), []
     for tokens in parts:
         state = model(tokens, state).state
-        layer = state[0]
-        tensors = [layer.short_term.hidden, *(vars(layer.long_range).values() if layer.long_range else ())]
-        sizes.append(sum(tensor.numel() for tensor in tensors))
+        sizes.append(sum(tensor.numel() for tensor in tensors(state)))
     assert len(set(sizes[-3:])) == 1
 
 
@@ -224,8 +296,8 @@ def test_unroll_runs_unscored_segments_without_gradient_and_yields_scored_ones()
     model.output.register_forward_hook(lambda _m, _i, out: with_gradient.append(out.requires_grad))
     found = [(output.logits.shape[1], wanted) for output, wanted in unroll(model, batch)]
     assert with_gradient == [False, False, True, True]
-    assert [length for length, _ in found] == [SEGMENT, 2]
-    assert torch.equal(torch.cat([wanted for _, wanted in found], 1), targets[:, 2 * SEGMENT :])
+    assert [length for length, _ in found] == [1, 2]  # of each segment only what is scored, and what follows it
+    assert torch.equal(torch.cat([wanted for _, wanted in found], 1), targets[:, -3:])
 
 
 def test_a_state_of_another_memory_is_refused() -> None:

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from infty.model.relative import Positions, RelativeAttention, relative_shift, sinusoidal_encoding
+from infty.model.relative import KeyValue, RelativeAttention, relative_shift, sinusoidal_encoding
 
 BATCH, HEADS, TOKENS, CACHED, SIZE = 3, 2, 5, 13, 22  # head size 11
 
@@ -33,10 +33,11 @@ def test_attention_equals_its_definition_in_loops(float64: None) -> None:
     x, cached = torch.randn(BATCH, TOKENS, SIZE), torch.randn(BATCH, CACHED, SIZE)
     u, v = torch.randn(HEADS, SIZE // HEADS), torch.randn(HEADS, SIZE // HEADS)
     encoding = sinusoidal_encoding(torch.arange(20, -1, -1.0), SIZE)  # longer than needed: the last rows count
-    context, queries = attention(x, cached, Positions(encoding, u, v))
-    torch.testing.assert_close(queries, x @ attention.query.weight.T)
-
     everything, d = torch.cat([cached, x], 1), SIZE // HEADS
+    seen = KeyValue.join(attention.key_values(cached), attention.key_values(x))
+    queries = attention.query(x)
+    context = attention(queries, seen, attention.positions(encoding, u, v))
+
     key_weight, value_weight = attention.key_value.weight.chunk(2)
     expected = torch.zeros(BATCH, TOKENS, SIZE)
     for b in range(BATCH):
