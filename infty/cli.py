@@ -52,6 +52,8 @@ RunName = Annotated[str | None, typer.Option("--name", help="Name of a run with 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
 Runs = Annotated[Path | None, typer.Option(help="Folder of the run folders.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str | None, typer.Option(help="float32, or bf16: products in bfloat16, the memory's in float32.")]
+Compile = Annotated[bool | None, typer.Option("--compile", help="Let torch.compile fuse what it can.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
 
 
@@ -86,12 +88,14 @@ def train(
     as_json: Json = False,
     runs: Runs = None,
     device: Device = None,
+    precision: Precision = None,
+    compile: Compile = None,
     threads: Threads = None,
 ) -> None:
     """Train one cell of an experiment, or go on where it stopped, and test it."""
     from infty import workflow
 
-    settings = _settings(runs=runs, device=device, threads=threads)
+    settings = _settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
     resolved = _resolve(settings, experiment, model, case, scale, seed, overrides, name)
     if dry_run:
         _show(workflow.dry_run(resolved, settings), as_json)
@@ -114,12 +118,14 @@ def evaluate(
     as_json: Json = False,
     runs: Runs = None,
     device: Device = None,
+    precision: Precision = None,
+    compile: Compile = None,
     threads: Threads = None,
 ) -> None:
     """Evaluate the best checkpoint of a cell."""
     from infty import workflow
 
-    settings = _settings(runs=runs, device=device, threads=threads)
+    settings = _settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
     resolved = _resolve(settings, experiment, model, case, scale, seed, overrides, name)
     outcome = workflow.evaluate_cell(resolved, settings, split, _console(stderr=True), batch)
     _show(_headline(outcome), as_json, document=outcome)

@@ -10,30 +10,22 @@ from typing import Any
 import torch
 
 from infty.catalog import PACKAGE
-from infty.errors import UsageError
+from infty.machine import Machine
 
 PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "wandb")
 
 
-def choose_device(name: str) -> torch.device:
-    """auto is the first GPU if torch sees one, else the CPU. UsageError for a GPU that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name}: torch sees {torch.cuda.device_count()} GPUs here; use cpu or auto")
-    return device
-
-
-def describe_environment(device: torch.device) -> dict[str, Any]:
+def describe_environment(machine: Machine) -> dict[str, Any]:
     """For environment.json and `infty env`."""
-    commit = _git("rev-parse", "HEAD")
+    commit, device = _git("rev-parse", "HEAD"), machine.device
     return {
         "commit": commit,
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": machine.precision,
+        "compiled": machine.compiled,
         "threads": torch.get_num_threads(),
     }
 

@@ -23,6 +23,10 @@ class Settings(BaseSettings):
     runs: Path = Field(description="folder of the run folders")
     experiments: Path = Field(description="folder of your own experiment files")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32", description="float32, or bf16: products in bfloat16, the memory's in float32"
+    )
+    compile: bool = Field(default=False, description="let torch.compile fuse what it can; the first steps take longer")
     threads: int | None = Field(default=None, gt=0, description="CPU threads; by default as many as torch chooses")
     wandb: Literal["offline", "online", "disabled"] = Field(
         default="offline", description="W&B mode; WANDB_MODE sets it too"

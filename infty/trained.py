@@ -15,6 +15,7 @@ from infty.evaluation import PROTOCOLS, evaluate
 from infty.experiment import Experiment, build_model, build_task
 from infty.files import write_json
 from infty.interfaces import Batch
+from infty.machine import Machine
 from infty.model.decoder import Decoder
 from infty.runs import SCHEMA, RunFolder
 from infty.tasks.sort import SortTask
@@ -53,7 +54,7 @@ def load_run(path: str | Path, device: str = "cpu") -> TrainedRun:
 
 def evaluate_run(
     run: RunFolder,
-    device: torch.device,
+    machine: Machine,
     split: str,
     console: Console,
     batch_size: int | None = None,
@@ -63,7 +64,8 @@ def evaluate_run(
 
     Raises MissingError where there is no checkpoint, and Stopped after a signal.
     """
-    trained = load_run(run.path, str(device))
+    trained = load_run(run.path)
+    machine.place(trained.model)
     task, model, kind = trained.task, trained.experiment.model, trained.experiment.task.kind
     size = batch_size or trained.experiment.training.evaluation_batch_size
     digest = hashlib.sha256()

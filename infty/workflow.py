@@ -13,10 +13,11 @@ import torch
 from filelock import Timeout
 from rich.console import Console
 
-from infty.environment import choose_device, describe_environment, peak_memory_bytes
+from infty.environment import describe_environment, peak_memory_bytes
 from infty.errors import MissingError, Stopped, UsageError
 from infty.experiment import ResolvedCell, build_model, build_task
 from infty.files import read_json, write_json
+from infty.machine import Machine, choose_device
 from infty.model.decoder import Decoder
 from infty.runs import SCHEMA, RunFolder, differences
 from infty.settings import Settings
@@ -37,7 +38,7 @@ def train_cell(resolved: ResolvedCell, settings: Settings, console: Console, *, 
     A finished run is returned as it is. Raises UsageError where the folder holds a run with other
     settings or another process writes there, Stopped after a signal, InftyError where training fails.
     """
-    device = prepare_machine(settings)  # before anything is written or removed
+    machine = prepare_machine(settings)  # before anything is written or removed
     run = RunFolder(settings.runs / resolved.cell.folder)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
@@ -50,7 +51,7 @@ def train_cell(resolved: ResolvedCell, settings: Settings, console: Console, *, 
                 console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
                 return result
             with StopSignals() as stop, _status(run):
-                return _train_and_test(run, resolved, settings, device, console, stop)
+                return _train_and_test(run, resolved, settings, machine, console, stop)
     except Timeout:
         raise UsageError(f"another process is training in {run.path}; wait, or use --name for a second run") from None
 
@@ -74,9 +75,9 @@ def evaluate_cell(
 
 def dry_run(resolved: ResolvedCell, settings: Settings) -> Values:
     """Sizes of a cell, and the time of its training predicted from a few real steps. Writes nothing."""
-    experiment, device = resolved.experiment, prepare_machine(settings)
+    experiment, machine = resolved.experiment, prepare_machine(settings)
     task = build_task(experiment)
-    model = build_model(experiment, task.vocab_size, resolved.cell.seed).to(device)
+    model = machine.place(build_model(experiment, task.vocab_size, resolved.cell.seed))
     optimizer = make_optimizer(model, experiment.training.learning_rate)
     times: list[float] = []
     while len(times) < 2 or (len(times) < 5 and sum(times) < 5):
@@ -92,36 +93,36 @@ def dry_run(resolved: ResolvedCell, settings: Settings) -> Values:
         "segment_length": experiment.model.segment_length,
         "steps": steps,
         "tokens": steps * experiment.training.batch_size * task.sequence_length,
-        "device": str(device),
-        "peak_memory_mb": round(peak_memory_bytes(device) / 2**20),
+        "device": str(machine.device),
+        "peak_memory_mb": round(peak_memory_bytes(machine.device) / 2**20),
         "seconds_a_step": round(seconds, 4),
         "predicted_training_seconds": round(seconds * steps, 2),
         "predicted_training_time": str(timedelta(seconds=round(seconds * steps))),
     }
 
 
-def prepare_machine(settings: Settings) -> torch.device:
+def prepare_machine(settings: Settings) -> Machine:
     """Set what the settings say of this machine. UsageError for a device that is not there."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    return choose_device(settings.device)
+    return Machine(choose_device(settings.device), settings.precision, settings.compile)
 
 
 def _train_and_test(
     run: RunFolder,
     resolved: ResolvedCell,
     settings: Settings,
-    device: torch.device,
+    machine: Machine,
     console: Console,
     stop: StopSignals,
 ) -> Values:
     """From what the folder holds to `result.json`."""
     experiment, seed = resolved.experiment, resolved.cell.seed
-    environment = _set_down(run, resolved, device)
+    environment = _set_down(run, resolved, machine)
     resume = _last_checkpoint(run)
     identity = {"wandb_id": (resume.state.get("wandb_id") if resume else None) or new_wandb_id()}
     task = build_task(experiment)
-    model = build_model(experiment, task.vocab_size, seed).to(device)
+    model = machine.place(build_model(experiment, task.vocab_size, seed))
     _announce(run, resolved, model, resume, console)
     sinks = _open_sinks(run, resolved, settings, console, resume.step if resume else 0, identity["wandb_id"])
     with Sinks(sinks) as log:
@@ -136,7 +137,7 @@ def _train_and_test(
             log=log,
             stop=stop,
         )
-        outcome = evaluate_run(run, device, "test", console, stop=stop)
+        outcome = evaluate_run(run, machine, "test", console, stop=stop)
         log.log(progress.step, outcome["metrics"])
     result = {
         "schema": SCHEMA,
@@ -147,7 +148,7 @@ def _train_and_test(
         "parameters": _parameters(model),
         "memory_slots": experiment.model.memory_slots,
         **_costs(progress, experiment.training.batch_size, task),
-        "peak_memory_bytes": peak_memory_bytes(device),
+        "peak_memory_bytes": peak_memory_bytes(machine.device),
         **{key: environment[key] for key in ("commit", "dirty", "command")},
     }
     write_json(run.path / "result.json", result)
@@ -161,9 +162,9 @@ def _costs(progress: Progress, batch_size: int, task: SortTask) -> Values:
     return {"tokens_seen": tokens, "wall_seconds": round(progress.seconds, 2), "tokens_per_second": speed}
 
 
-def _set_down(run: RunFolder, resolved: ResolvedCell, device: torch.device) -> Values:
+def _set_down(run: RunFolder, resolved: ResolvedCell, machine: Machine) -> Values:
     """Write what is trained and with what; warn where a run goes on with other software than it began with."""
-    environment = {**describe_environment(device), "command": resolved.command()}
+    environment = {**describe_environment(machine), "command": resolved.command()}
     file = run.path / "environment.json"
     if file.exists() and (changed := differences(read_json(file), environment)):
         warnings.warn(f"this run began in another environment: {'; '.join(changed)}", stacklevel=2)

@@ -109,8 +109,9 @@ def test_the_command_line_is_frozen(infty: Infty) -> None:
     common = {"--help", "--json"}
     cell = {"--model", "--case", "--scale", "--set"}
     machine = {"--runs", "--device", "--threads"}
-    assert options["train"] == common | cell | machine | {"--seed", "--name", "--dry-run", "--fresh"}
-    assert options["eval"] == common | cell | machine | {"--seed", "--name", "--split", "--batch"}
+    arithmetic = {"--precision", "--compile"}
+    assert options["train"] == common | cell | machine | arithmetic | {"--seed", "--name", "--dry-run", "--fresh"}
+    assert options["eval"] == common | cell | machine | arithmetic | {"--seed", "--name", "--split", "--batch"}
     assert options["report"] == common | {"--out", "--format"}
     assert options["list"] == common | {"--scale", "--runs"}
     assert options["show"] == common | cell

@@ -63,7 +63,8 @@ class CompressiveMemory(nn.Module):
     def compressed(self, evicted: Hidden) -> Slots:
         """⌈length / c⌉ slots; where c does not divide the length, the oldest window begins with zeros."""
         missing = -evicted.shape[1] % self.config.compression_rate
-        return self.compress(F.pad(evicted, (0, 0, missing, 0)).mT).mT
+        with torch.autocast(evicted.device.type, enabled=False):
+            return self.compress(F.pad(evicted, (0, 0, missing, 0)).mT).mT
 
     def update(self, state: CompressedState, slots: Slots) -> CompressedState:
         """Append new slots and drop the oldest beyond `num_slots`."""

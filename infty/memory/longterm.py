@@ -159,14 +159,15 @@ class LongTermMemory(ExactBuffers):
             raise ValueError(
                 f"an update of this state takes {wanted} values (batch, length, hidden), not {tuple(evicted.shape)}"
             )
-        smoothed = self.smooth(evicted)
-        fresh = state.updates == 0
-        if fresh.all():
-            coefficients = self.first @ smoothed
-        else:
-            coefficients = self.contracted(state) + self.append @ smoothed
-            if fresh.any():
-                coefficients = torch.where(fresh[:, None, None], self.first @ smoothed, coefficients)
+        with self._full_precision():
+            smoothed = self.smooth(evicted.to(self.append.dtype))
+            fresh = state.updates == 0
+            if fresh.all():
+                coefficients = self.first @ smoothed
+            else:
+                coefficients = self.contracted(state) + self.append @ smoothed
+                if fresh.any():
+                    coefficients = torch.where(fresh[:, None, None], self.first @ smoothed, coefficients)
         return replace(state, coefficients=coefficients, updates=state.updates + 1)
 
     def contracted(self, state: LongTermState) -> Float[Tensor, "batch basis hidden"]:
@@ -187,15 +188,18 @@ class LongTermMemory(ExactBuffers):
         w·(K q) = ((w B) W_K)·q, so two vectors a head replace the N scores of a query.
         """
         both = torch.cat([self.mean.weight, self.variance.weight])  # 2 n
-        summaries = self._split_heads(self.key(both @ state.coefficients))  # b h 2 d
-        q = self._split_heads(queries)  # b h q d
-        scores = q @ summaries.mT / q.shape[-1] ** 0.5  # b h q 2
+        with self._full_precision():
+            summaries = self._split_heads(self.key(both @ state.coefficients))  # b h 2 d
+            q = self._split_heads(queries.to(summaries.dtype))  # b h q d
+            scores = q @ summaries.mT / q.shape[-1] ** 0.5  # b h q 2
         return AttentionDensity.from_scores(scores[..., 0], scores[..., 1], self.config.variance_floor)
 
     def read(self, density: AttentionDensity, state: LongTermState) -> Queries:
         """What is there: context z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O."""
-        context = read_signal(self._split_heads(self.value(state.coefficients)), density, self.basis)  # b h q d
-        return self.output(context.transpose(1, 2).flatten(-2))
+        with self._full_precision():
+            values = self._split_heads(self.value(state.coefficients))  # b h n d
+            context = read_signal(values, density, self.basis)  # b h q d
+            return self.output(context.transpose(1, 2).flatten(-2))
 
     def observe(self, state: LongTermState, density: AttentionDensity) -> LongTermState:
         """Keep where this segment looked, for the next sticky update (section 3.3). Without sticky: no change."""
@@ -208,6 +212,10 @@ class LongTermMemory(ExactBuffers):
         """
         divergence = density.kl_to_prior(self.config.prior_std, self.config.prior_mean)
         return divergence.new_zeros(()) if state.is_empty else divergence[state.updates > 0].mean()
+
+    def _full_precision(self) -> torch.autocast:
+        """The fit amplifies rounding, so nothing here is done in bfloat16, whatever surrounds it."""
+        return torch.autocast(self.append.device.type, enabled=False)
 
     def _split_heads(self, x: Float[Tensor, "batch n hidden"]) -> Float[Tensor, "batch heads n d"]:
         return x.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)

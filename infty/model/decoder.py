@@ -256,7 +256,8 @@ class Decoder(ExactBuffers):
             states.append(layer_state)
             losses.append(auxiliary)
         auxiliary = {name: torch.stack([layer[name] for layer in losses]).sum() for name in losses[0]}
-        return Output(self.output(x), tuple(states), auxiliary)
+        logits = self.output(x).to(self.output.weight.dtype)  # under autocast: losses are taken in full precision
+        return Output(logits, tuple(states), auxiliary)
 
 
 def _last(x: Hidden, count: int) -> Float[Tensor, "batch count hidden"]:
