@@ -94,6 +94,7 @@ def train(
 ) -> None:
     """Train one cell of an experiment, or go on where it stopped, and test it."""
     from infty import workflow
+    from infty.headline import headline
 
     settings = _settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
     resolved = _resolve(settings, experiment, model, case, scale, seed, overrides, name)
@@ -101,10 +102,10 @@ def train(
         _show(workflow.dry_run(resolved, settings), as_json)
         return
     result = workflow.train_cell(resolved, settings, _console(stderr=True), fresh=fresh)
-    _show(_headline(result), as_json, document=result)
+    _show(headline(result), as_json, document=result)
 
 
-@app.command("eval", epilog="Example: infty eval sort --model infty --case x8")
+@app.command("eval", epilog="Example: infty eval sort --model infty --case x8  ·  infty eval sort --stream symbols.txt")
 def evaluate(
     experiment: Name,
     model: Model = "infty",
@@ -115,6 +116,9 @@ def evaluate(
     name: RunName = None,
     split: Annotated[Literal["test", "validation"], typer.Option(help="Which sequences.")] = "test",
     batch: Annotated[int | None, typer.Option(min=1, help="Sequences at once; never changes the result.")] = None,
+    stream: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Read one text of any length, at constant memory.")
+    ] = None,
     as_json: Json = False,
     runs: Runs = None,
     device: Device = None,
@@ -124,11 +128,16 @@ def evaluate(
 ) -> None:
     """Evaluate the best checkpoint of a cell."""
     from infty import workflow
+    from infty.headline import headline, stream_headline
 
     settings = _settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
     resolved = _resolve(settings, experiment, model, case, scale, seed, overrides, name)
+    if stream is not None:
+        outcome = workflow.stream_cell(resolved, settings, stream, _console(stderr=True), batch)
+        _show(stream_headline(outcome), as_json, document=outcome)
+        return
     outcome = workflow.evaluate_cell(resolved, settings, split, _console(stderr=True), batch)
-    _show(_headline(outcome), as_json, document=outcome)
+    _show(headline(outcome), as_json, document=outcome)
 
 
 @app.command(epilog="Example: infty report data/runs --format md,csv")
@@ -190,6 +199,28 @@ def show(
         _print_json([vars(value) for value in explain(resolved)])
         return
     _print_table(explanation_table(resolved))
+
+
+@app.command(epilog="Example: infty bench step read --against literal.py --json")
+def bench(
+    measures: Annotated[
+        list[str] | None, typer.Argument(metavar="[MEASURE]...", help="step, read, update, stream, data, start.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A plain implementation to hold against; it is run.")
+    ] = None,
+    length: Annotated[int, typer.Option(min=1, help="Symbols of a sequence in a step.")] = 4000,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences in a step.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each takes its turn.")] = 5,
+    as_json: Json = False,
+    threads: Threads = 2,
+) -> None:
+    """Measure speed and memory as ratios, taken in turn in fresh processes. Wants a quiet machine; takes minutes."""
+    from infty.bench.measures import Bench, run_measures
+
+    say = _console(stderr=True).print if sys.stderr.isatty() else lambda _: None
+    for measure in run_measures(Bench(against, length, batch, rounds, threads or 2, say), measures or []):
+        print(json.dumps(measure.document()) if as_json else measure.line(), flush=True)
 
 
 @app.command(epilog="Example: infty env --json")
@@ -274,22 +305,6 @@ def _console(stderr: bool = False) -> Any:
             self.quiet = True
 
     return Lasting(stderr=stderr, markup=False, highlight=False)
-
-
-def _headline(outcome: dict[str, Any]) -> dict[str, Any]:
-    """What a person wants to know of a result."""
-    calibration = outcome["calibration"]
-    metrics = {name: round(value, 4) for name, value in outcome["metrics"].items()}
-    return {
-        **metrics,
-        "chance": round(calibration["chance"], 4),
-        f"oracle of the last {calibration['oracle_window']} symbols": round(calibration["oracle"], 4),
-        **{
-            key: outcome[key]
-            for key in ("best_step", "step", "wall_seconds", "parameters", "memory_slots")
-            if key in outcome
-        },
-    }
 
 
 def _show(values: dict[str, Any], as_json: bool, document: Any = None) -> None:

@@ -1,13 +1,16 @@
 """Totals over a split, divided once at the end."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 from torch.nn import functional as F
 
 from infty.interfaces import UNSCORED, Batch
-from infty.model.decoder import Decoder
+from infty.model.decoder import Decoder, Output
 from infty.model.unroll import unroll
 
 # What a result of each kind of task means. A change to any of this is a new version of the name.
@@ -40,17 +43,31 @@ class Totals:
         return {f"{split}/loss": self.nats / self.scored, f"{split}/accuracy": self.correct / self.scored}
 
 
-@torch.no_grad()
 def evaluate(model: Decoder, batches: Iterable[Batch]) -> Totals:
     """Run the model in evaluation mode over all batches and restore its mode. Touches no other state."""
+    total = Totals()
+    with evaluating(model):
+        for batch in batches:
+            for output, targets in unroll(model, batch.segments(model.config.segment_length)):
+                total += count(output, targets)
+    return total
+
+
+def count(output: Output, targets: Int[Tensor, "batch wanted"]) -> Totals:
+    """The totals of one segment."""
+    losses = F.cross_entropy(output.logits.mT, targets, ignore_index=UNSCORED, reduction="none")
+    scored = targets != UNSCORED
+    correct = (output.logits.argmax(-1) == targets) & scored
+    return Totals(losses.double().sum().item(), int(scored.sum()), int(correct.sum()))
+
+
+@contextmanager
+def evaluating(model: Decoder) -> Iterator[None]:
+    """Evaluation mode without gradient, and the mode from before afterwards."""
     training = model.training
     model.eval()
-    total = Totals()
-    for batch in batches:
-        for output, targets in unroll(model, batch):
-            losses = F.cross_entropy(output.logits.mT, targets, ignore_index=UNSCORED, reduction="none")
-            scored = targets != UNSCORED
-            correct = (output.logits.argmax(-1) == targets) & scored
-            total += Totals(losses.double().sum().item(), int(scored.sum()), int(correct.sum()))
-    model.train(training)
-    return total
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

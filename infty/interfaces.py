@@ -1,7 +1,7 @@
 """What tasks, training and evaluation know of each other, and no more."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -25,6 +25,11 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The same sequences on another device."""
         return Batch(self.tokens.to(device), self.targets.to(device), self.streams.to(device))
+
+    def segments(self, length: int) -> Iterator["Batch"]:
+        """The sequences in pieces of `length` tokens, one after the other; the last may be shorter."""
+        for tokens, targets in zip(self.tokens.split(length, 1), self.targets.split(length, 1), strict=True):
+            yield replace(self, tokens=tokens, targets=targets)
 
 
 class Task(Protocol):

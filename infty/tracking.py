@@ -8,12 +8,13 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TextIO, TypeVar
 
 from rich import progress
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from infty.errors import MissingError
 from infty.files import write_text
 
 Item = TypeVar("Item")
@@ -165,6 +166,19 @@ def track(items: Iterable[Item], count: int, console: Console, title: str) -> It
     """Hand items on, with a bar on a terminal."""
     hidden = not console.is_terminal
     yield from progress.track(items, title, total=count, console=console, disable=hidden, transient=True)
+
+
+@contextlib.contextmanager
+def open_text(path: Path, console: Console) -> Iterator[TextIO]:
+    """A text to read, with a bar of how much of it has been read. MissingError where it can't be opened or decoded."""
+    try:
+        hidden = not console.is_terminal
+        with progress.open(path, "r", encoding="utf-8", console=console, disable=hidden, transient=True) as file:
+            yield file
+    except UnicodeDecodeError as fault:
+        raise MissingError(f"{path} is no UTF-8 text: {fault}") from None
+    except OSError as fault:
+        raise MissingError(f"{path} can't be read: {fault.strerror or fault}") from None
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -21,9 +21,10 @@ from infty.machine import Machine, choose_device
 from infty.model.decoder import Decoder
 from infty.runs import SCHEMA, RunFolder, differences
 from infty.settings import Settings
+from infty.streaming import read_stream
 from infty.tasks.sort import SortTask
-from infty.tracking import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun, new_wandb_id
-from infty.trained import evaluate_run
+from infty.tracking import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun, new_wandb_id, open_text
+from infty.trained import evaluate_run, load_run
 from infty.training.checkpoint import Checkpoint, load_last
 from infty.training.loop import Progress, optimize, train
 from infty.training.optimizer import make_optimizer
@@ -64,13 +65,37 @@ def evaluate_cell(
     Raises MissingError, with the command that trains it, where there is none, and UsageError where the
     run has other settings than the cell.
     """
-    run = RunFolder(settings.runs / resolved.cell.folder)
-    if not (run.checkpoints / "best.json").is_file():
-        if run.finished:
-            raise MissingError(f"the checkpoints of {run.path} are gone; train it with: {resolved.command()} --fresh")
-        raise MissingError(f"nothing trained yet in {run.path}; train it with: {resolved.command()}")
-    _refuse_another(run, resolved, "evaluate it with the --set options that it was trained with")
-    return evaluate_run(run, prepare_machine(settings), split, console, batch_size)
+    return evaluate_run(_trained(resolved, settings), prepare_machine(settings), split, console, batch_size)
+
+
+def stream_cell(
+    resolved: ResolvedCell, settings: Settings, file: Path, console: Console, batch_size: int | None
+) -> Values:
+    """Read one text of any length with the best checkpoint of a cell's run: what it answers, and at what pace.
+
+    Raises MissingError where there is no checkpoint or no such text, and UsageError as `evaluate_cell` does, or
+    where more than one stream is asked for.
+    """
+    if batch_size not in (None, 1):
+        raise UsageError(f"--stream reads one text as one stream: --batch {batch_size} has no meaning with it")
+    machine, run = prepare_machine(settings), _trained(resolved, settings)
+    trained = load_run(run.path)
+    machine.place(trained.model)
+    length = trained.experiment.model.segment_length
+    with open_text(file, console) as text:
+        segments = trained.task.stream(text, length)
+        totals, answers, pace = read_stream(trained.model, segments, lambda: peak_memory_bytes(machine.device))
+    return {
+        "schema": SCHEMA,
+        "file": file.name,
+        "step": trained.step,
+        "segment_length": length,
+        "metrics": totals.metrics("stream"),
+        "totals": vars(totals),
+        "answer": [wanted for wanted, _ in answers],
+        "model_answer": [chosen for _, chosen in answers],
+        "pace": pace.figures(),
+    }
 
 
 def dry_run(resolved: ResolvedCell, settings: Settings) -> Values:
@@ -160,6 +185,17 @@ def _costs(progress: Progress, batch_size: int, task: SortTask) -> Values:
     tokens = progress.step * batch_size * task.sequence_length
     speed = round(tokens / progress.seconds)
     return {"tokens_seen": tokens, "wall_seconds": round(progress.seconds, 2), "tokens_per_second": speed}
+
+
+def _trained(resolved: ResolvedCell, settings: Settings) -> RunFolder:
+    """The cell's run, if it has a checkpoint and the cell's own settings."""
+    run = RunFolder(settings.runs / resolved.cell.folder)
+    if not (run.checkpoints / "best.json").is_file():
+        if run.finished:
+            raise MissingError(f"the checkpoints of {run.path} are gone; train it with: {resolved.command()} --fresh")
+        raise MissingError(f"nothing trained yet in {run.path}; train it with: {resolved.command()}")
+    _refuse_another(run, resolved, "evaluate it with the --set options that it was trained with")
+    return run
 
 
 def _set_down(run: RunFolder, resolved: ResolvedCell, machine: Machine) -> Values:

@@ -111,7 +111,13 @@ def test_the_command_line_is_frozen(infty: Infty) -> None:
     machine = {"--runs", "--device", "--threads"}
     arithmetic = {"--precision", "--compile"}
     assert options["train"] == common | cell | machine | arithmetic | {"--seed", "--name", "--dry-run", "--fresh"}
-    assert options["eval"] == common | cell | machine | arithmetic | {"--seed", "--name", "--split", "--batch"}
+    assert options["eval"] == common | cell | machine | arithmetic | {
+        "--seed",
+        "--name",
+        "--split",
+        "--batch",
+        "--stream",
+    }
     assert options["report"] == common | {"--out", "--format"}
     assert options["list"] == common | {"--scale", "--runs"}
     assert options["show"] == common | cell

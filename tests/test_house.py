@@ -18,10 +18,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": {*LEAVES, "definition"},
     "tracking": LEAVES,
     "model": {"memory", "interfaces"},
-    "tasks": {"interfaces"},
+    "tasks": {*LEAVES, "interfaces"},
     "evaluation": {"model", "interfaces"},
     "training": {*LEAVES, "model", "interfaces", "evaluation"},
     "machine": {*LEAVES, "memory", "model"},
+    "streaming": {"evaluation", "model", "interfaces"},
     "environment": {*LEAVES, "catalog", "machine"},
     "experiment": {*LEAVES, "definition", "model", "tasks", "training"},
     "report": {*LEAVES, "table", "definition", "catalog", "runs"},
@@ -29,14 +30,29 @@ MAY_IMPORT: dict[str, set[str]] = {
     "overview": {*LEAVES, "table", "definition", "catalog", "runs", "settings", "experiment"},
     "trained": {*LEAVES, "experiment", "evaluation", "interfaces", "machine", "model", "runs", "tasks", "tracking",
                 "training"},
-    "workflow": {*LEAVES, "environment", "experiment", "machine", "model", "runs", "settings", "tasks", "tracking",
-                 "trained", "training"},
-    "cli": {"catalog", "definition", "environment", "errors", "experiment", "overview", "report", "settings",
+    "workflow": {*LEAVES, "environment", "experiment", "machine", "model", "runs", "settings", "streaming", "tasks",
+                 "tracking", "trained", "training"},
+    "bench": {*LEAVES, "catalog", "definition", "environment", "experiment", "interfaces", "memory", "model",
+              "streaming", "training"},
+    "headline": set(),
+    "cli": {"bench", "catalog", "definition", "environment", "errors", "experiment", "headline", "overview", "report",
+            "settings",
             "workflow"},
     "__init__": {"memory", "trained"},
     "__main__": {"cli"},
 }  # fmt: skip
-WITHOUT_TORCH = ("definition", "catalog", "settings", "runs", "report", "overview", "cli", "tracking", "table")
+WITHOUT_TORCH = (
+    "definition",
+    "catalog",
+    "settings",
+    "runs",
+    "report",
+    "overview",
+    "cli",
+    "tracking",
+    "table",
+    "headline",
+)
 
 
 def room(path: Path) -> str:

@@ -10,9 +10,10 @@ a comes four times, b and c twice each; c came first, so c is before b. Early to
 distribution, late ones another, so the last few tokens alone give the wrong order.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TextIO
 
 import numpy as np
 import torch
@@ -20,11 +21,14 @@ from jaxtyping import Int64, UInt64
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field
 
+from infty.errors import MissingError
 from infty.interfaces import UNSCORED, Batch
 
 # A sequence is decided by one integer seed; the splits take theirs from disjoint ranges.
 FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
 LOW = np.uint64(2**32 - 1)
+LONGEST_WORD = 18  # digits of a number in a stream
+_WHITE_SPACE = re.compile(r"\s+")
 
 
 class SortConfig(BaseModel):
@@ -125,6 +129,31 @@ class SortTask:
         targets = np.concatenate([np.full_like(symbols, UNSCORED), answer], 1)
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(seeds))
 
+    def stream(self, file: TextIO, segment_length: int) -> Iterator[Batch]:
+        """One sequence of any length from text, in segments; then separator and answer, as in training.
+
+        The text holds symbols 0 … V − 1 with white space between them. MissingError where it holds anything else,
+        or nothing. Only a segment, and a count for each symbol, are held at a time.
+        """
+        vocabulary = self.config.vocabulary
+        counts, first, read = np.zeros(vocabulary, dtype=np.int64), np.full(vocabulary, -1, dtype=np.int64), 0
+        buffer = np.empty(0, dtype=np.int64)
+        for symbols in _symbols(file, vocabulary):
+            new, places = np.unique(symbols, return_index=True)
+            first[new] = np.where(counts[new] == 0, read + places, first[new])
+            counts += np.bincount(symbols, minlength=vocabulary)
+            read += len(symbols)
+            buffer = np.concatenate([buffer, symbols])
+            whole = len(buffer) // segment_length * segment_length
+            yield from _segments(buffer[:whole], np.full(whole, UNSCORED), segment_length)
+            buffer = buffer[whole:]
+        if not read:
+            raise MissingError(f"the stream is empty: wanted symbols 0 to {vocabulary - 1}, with white space between")
+        answer = np.lexsort((np.arange(vocabulary), first, -counts))
+        tokens = np.concatenate([buffer, [vocabulary], answer[:-1]])
+        targets = np.concatenate([np.full(len(buffer), UNSCORED), answer])
+        yield from _segments(tokens, targets, segment_length)
+
     def calibration(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:
         """What accuracy means here: chance, and the oracle over the window of one layer's attention.
 
@@ -152,6 +181,37 @@ class SortTask:
             best_left = np.minimum.accumulate(wanted[:, ::-1], -1)[:, ::-1]
             right += int((wanted == best_left).sum())
         return right / (self.sizes[split] * self.config.vocabulary)
+
+
+def _symbols(file: TextIO, vocabulary: int) -> Iterator[Int64[ndarray, " n"]]:
+    """The numbers in a text, some at a time. MissingError, with the place, at a word that is none of the symbols."""
+    rest, read = "", 0
+    while chunk := file.read(2**16):
+        *words, rest = _WHITE_SPACE.split(rest + chunk)
+        words = [word for word in words if word]
+        if words:
+            yield _numbers(words, vocabulary, read)
+        read += len(words)
+        if len(rest) > LONGEST_WORD:
+            break
+    if rest:
+        yield _numbers([rest], vocabulary, read)
+
+
+def _numbers(words: list[str], vocabulary: int, read: int) -> Int64[ndarray, " n"]:
+    """Words as symbols; `read` words came before them."""
+    for place, word in enumerate(words, read + 1):
+        if not (word.isascii() and word.isdigit() and len(word) <= LONGEST_WORD and int(word) < vocabulary):
+            shown = repr(word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}…")
+            raise MissingError(f"word {place} of the stream is {shown}: wanted a symbol, 0 to {vocabulary - 1}")
+    return np.array([int(word) for word in words], dtype=np.int64)
+
+
+def _segments(tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"], segment_length: int) -> Iterator[Batch]:
+    """One stream's tokens as segments."""
+    if len(tokens):
+        one = torch.zeros(1, dtype=torch.int64)
+        yield from Batch(torch.from_numpy(tokens)[None], torch.from_numpy(targets)[None], one).segments(segment_length)
 
 
 def _scaled(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) -> Int64[ndarray, "..."]:

@@ -118,7 +118,7 @@ def batch_losses(model: Decoder, batch: Batch) -> dict[str, Float[Tensor, ""]]:
     """`loss`, the mean cross-entropy of the scored targets in nats, and the model's auxiliary losses."""
     scored = int((batch.targets != UNSCORED).sum())
     losses: dict[str, Tensor] = {}
-    for output, targets in unroll(model, batch):
+    for output, targets in unroll(model, batch.segments(model.config.segment_length)):
         nats = F.cross_entropy(output.logits.mT, targets, ignore_index=UNSCORED, reduction="sum")
         for name, loss in {"loss": nats / scored, **output.auxiliary}.items():
             losses[name] = losses[name] + loss if name in losses else loss

@@ -294,7 +294,7 @@ def test_unroll_runs_unscored_segments_without_gradient_and_yields_scored_ones()
     batch = Batch(tokens, targets, torch.arange(BATCH))
     with_gradient: list[bool] = []
     model.output.register_forward_hook(lambda _m, _i, out: with_gradient.append(out.requires_grad))
-    found = [(output.logits.shape[1], wanted) for output, wanted in unroll(model, batch)]
+    found = [(output.logits.shape[1], wanted) for output, wanted in unroll(model, batch.segments(SEGMENT))]
     assert with_gradient == [False, False, True, True]
     assert [length for length, _ in found] == [1, 2]  # of each segment only what is scored, and what follows it
     assert torch.equal(torch.cat([wanted for _, wanted in found], 1), targets[:, -3:])

@@ -1,0 +1,209 @@
+"""What is timed. Each contestant lives in a fresh process that runs it once a line and prints seconds and peak bytes.
+
+`python -m infty.bench.contestants '{"kind": "step", …}'`: started by `infty.bench.rotation`, not by hand.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from infty.bench.yardstick import disagreement, its_model, its_tokens, load_yardstick
+from infty.catalog import open_experiment
+from infty.definition import Cell
+from infty.environment import peak_memory_bytes
+from infty.experiment import Experiment, build_model, build_task, resolve
+from infty.interfaces import UNSCORED, Batch
+from infty.memory import reference
+from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
+from infty.memory.signal import sample_grid
+from infty.streaming import read_stream
+from infty.training.loop import optimize
+from infty.training.optimizer import make_optimizer
+
+Run = Callable[[], Any]
+KL_WEIGHT, LEARNING_RATE = 1e-6, 2e-4
+STREAM_TOKENS = 1_000_000
+ONCE = ("agree", "stream")  # what runs once needs no warming up
+MATMUL_SIZES = (1024, 2048, 4096)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """kind and who: what to time, and whose. `against`: the yardstick's file."""
+
+    kind: Literal["step", "read", "update", "stream", "matmul", "data", "agree"]
+    who: Literal["infty", "transformer-xl", "plain", "yardstick"] = "infty"
+    threads: int = 2
+    length: int = 4000
+    batch: int = 2
+    heads: int = 6
+    queries: int = 1024
+    hidden: int = 300
+    against: str | None = None
+
+    def json(self) -> str:
+        """The argument of the process."""
+        return json.dumps(asdict(self))
+
+
+def paper_experiment(model: str, length: int, batch: int) -> Experiment:
+    """The sorting experiment at the paper's sizes, with N = 512 and as many slots for every model."""
+    definition = open_experiment("sort", Path())
+    slots = "model.long_range.num_basis=512" if model == "infty" else "model.short_term_length=1536"
+    overrides = [slots, f"task.length={length}", f"training.batch_size={batch}"]
+    overrides += [f"model.long_range.kl_weight={KL_WEIGHT}"] if model == "infty" else []
+    return resolve(definition, Cell("sort", "paper", model, "x4", 0), overrides).experiment
+
+
+def make(spec: Spec) -> Run:
+    """A function that runs the contestant once."""
+    torch.manual_seed(0)
+    match spec.kind, spec.who:
+        case "step", "yardstick":
+            return _yardstick_step(spec)
+        case "step", _:
+            return _step(spec)
+        case "read" | "update", _:
+            return _memory(spec)
+        case "matmul", _:
+            return _matmul()
+        case "stream", _:
+            return _stream()
+        case "data", _:
+            task = build_task(paper_experiment("infty", spec.length, spec.batch))
+            return lambda: task.training_batch(0, spec.batch, 0)
+        case "agree", _:
+            experiment = paper_experiment("infty", spec.length, spec.batch)
+            module = load_yardstick(Path(spec.against or ""))
+            return lambda: disagreement(module, experiment.model, 22, spec.length, spec.batch)
+        case _:
+            raise ValueError(f"no contestant {spec.kind} of {spec.who}")
+
+
+def _step(spec: Spec) -> Run:
+    experiment = paper_experiment(spec.who, spec.length, spec.batch)
+    task = build_task(experiment)
+    model = build_model(experiment, task.vocab_size, seed=0)
+    optimizer = make_optimizer(model, LEARNING_RATE)
+    return lambda: optimize(model, optimizer, task, experiment.training, 0, 0)
+
+
+def _yardstick_step(spec: Spec) -> Run:
+    module, experiment = load_yardstick(Path(spec.against or "")), paper_experiment("infty", spec.length, spec.batch)
+    vocab_size = experiment.task.vocabulary + 2  # its tokens have one more that is never seen
+    model = its_model(module, experiment.model, vocab_size, experiment.model.dropout)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    tokens = its_tokens(vocab_size, spec.length, spec.batch)
+    return lambda: module.step(model, optimizer, tokens, spec.length)
+
+
+def _memory(spec: Spec) -> Run:
+    """Reading: from given coefficients to context, and back. Updating: a refit, without gradient."""
+    reading = spec.kind == "read"
+    queries = torch.randn(spec.batch, spec.queries if reading else 1, spec.hidden, requires_grad=reading)
+    cotangent = torch.randn(queries.shape)
+    length = 2 if reading and spec.who == "yardstick" else 1024  # its reading has no entrance but a tiny update
+    evicted = torch.randn(spec.batch, length, spec.hidden)
+    if spec.who == "yardstick":
+        theirs = load_yardstick(Path(spec.against or "")).LiteralMemory(spec.hidden, spec.heads, 512, length)
+        if reading:
+            return lambda: _backward(theirs(evicted, queries, None), cotangent)
+        past = torch.randn(spec.batch, 512, spec.hidden)
+        return torch.no_grad()(lambda: theirs(evicted, queries, past))
+    config = LongTermMemoryConfig(
+        hidden_size=spec.hidden, num_heads=spec.heads, segment_length=length, num_basis=512, num_samples=512
+    )
+    memory = LongTermMemory(config)
+    state = memory.update(memory.initial_state(spec.batch), evicted).detach()
+    plain = spec.who == "plain"
+    if not reading:
+        update = _sampled_update(memory) if plain else memory.update
+        return torch.no_grad()(lambda: update(state, evicted))
+    state = replace(state, coefficients=state.coefficients.requires_grad_())
+    attend = (lambda q, s: reference.attend(memory, q, s)) if plain else memory.attend
+
+    def read() -> None:
+        context, density = attend(queries, state)
+        _backward((context, memory.kl(density, state)), cotangent)
+
+    return read
+
+
+def _sampled_update(memory: LongTermMemory) -> Callable[[LongTermState, Tensor], Tensor]:
+    """B = G [X̄(s_1) … X̄(s_M); x̃] with G made once: the update as the equations read."""
+    operator = torch.cat([memory.contract, memory.append], 1)
+    values = memory.basis.evaluate(sample_grid(memory.config.num_samples).to(operator))
+    return lambda state, x: operator @ torch.cat([values @ state.coefficients, memory.smooth(x)], 1)
+
+
+def _stream() -> Run:
+    """A million symbols, one stream, one scored target at the end."""
+    experiment = paper_experiment("infty", 4000, 1)
+    model, length = build_model(experiment, experiment.task.vocabulary + 1, seed=0), experiment.model.segment_length
+    segments = STREAM_TOKENS // length
+
+    def text() -> Iterator[Batch]:
+        for number in range(segments):
+            tokens = torch.randint(0, experiment.task.vocabulary, (1, length))
+            targets = torch.full_like(tokens, UNSCORED)
+            if number == segments - 1:
+                targets[0, -1] = 0
+            yield Batch(tokens, targets, torch.zeros(1, dtype=torch.int64))
+
+    return lambda: read_stream(model, text(), lambda: peak_memory_bytes(torch.device("cpu")))[2].figures()
+
+
+def _backward(read: tuple[Tensor, ...], cotangent: Tensor) -> None:
+    context, kl, *_ = read
+    ((context * cotangent).sum() + KL_WEIGHT * kl).backward()
+
+
+def _matmul() -> Run:
+    """Square float32 products, of the size that is quickest here."""
+
+    def product(size: int) -> Callable[[], dict[str, float]]:
+        a, b, out = torch.randn(3, size, size)
+        repeats = 4096**3 // size**3
+
+        def run() -> dict[str, float]:
+            for _ in range(repeats):
+                torch.mm(a, b, out=out)
+            return {"operations": 2.0 * size**3 * repeats, "size": size}
+
+        return run
+
+    runs = [product(size) for size in MATMUL_SIZES]
+    return min(runs, key=lambda run: min(_seconds(run) for _ in range(3)))
+
+
+def _seconds(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Make the contestant, warm it up, and run it for every line that comes."""
+    spec = Spec(**json.loads(sys.argv[1]))
+    torch.set_num_threads(spec.threads)
+    run = make(spec)
+    for _ in range(0 if spec.kind in ONCE else 2):
+        run()
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        returned = run()
+        seconds = time.perf_counter() - start
+        facts = returned if isinstance(returned, dict) else {}
+        peak = peak_memory_bytes(torch.device("cpu"))
+        print(json.dumps({"seconds": seconds, "peak_bytes": peak, **facts}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

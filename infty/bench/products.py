@@ -1,0 +1,54 @@
+"""How many multiplications and additions a training step of the sorting task can't do without.
+
+Counted are matrix products: visible query-key pairs only; each projection once a token (keys and values are kept) and
+R's once a step; a forward pass for every segment, and twice as much again for the one that carries a gradient.
+Sizes as everywhere: E hidden, F feed-forward, L segment, N basis functions, V vocabulary; t tokens of a segment.
+"""
+
+from infty.memory.longterm import LongTermMemoryConfig
+from infty.model.decoder import DecoderConfig
+
+
+def step_products(config: DecoderConfig, vocab_size: int, length: int, scored: int, batch: int) -> tuple[int, int]:
+    """Floating-point operations of one step on sequences of `length` tokens, of which the last `scored` are scored.
+
+    First as measured against: every layer does everything for every token. Then without what the last layer leaves
+    out, since nobody reads its output at other tokens.
+    """
+    full = done = 0
+    starts = range(0, length, config.segment_length)
+    for index, start in enumerate(starts):
+        tokens = min(config.segment_length, length - start)
+        is_last = index == len(starts) - 1
+        passes = 3 if is_last else 1
+        whole = _layer(config, tokens, start, tokens, is_last)
+        needed = _layer(config, tokens, start, scored if is_last else 0, is_last)
+        logits = 2 * config.hidden_size * vocab_size * (scored if is_last else 0)
+        full += passes * (config.num_layers * whole + logits)
+        done += passes * ((config.num_layers - 1) * whole + needed + logits)
+    positions = config.num_layers * 2 * config.hidden_size**2 * config.attended_length * 3
+    return batch * full + positions, batch * done + positions
+
+
+def _layer(config: DecoderConfig, tokens: int, past: int, wanted: int, with_gradient: bool) -> int:
+    """Forward pass of one layer over a segment after `past` tokens, with an output for its last `wanted` tokens."""
+    e, memory = config.hidden_size, config.long_range
+    cached = min(past, config.short_term_length)
+    pairs = wanted * cached + wanted * (wanted + 1) // 2 + wanted * (tokens - wanted)
+    attention = 4 * e * e * wanted + 4 * e * e * tokens + 6 * e * pairs  # query, output; key, value; scores, values
+    feed_forward = 4 * e * config.feed_forward_size * wanted
+    if not isinstance(memory, LongTermMemoryConfig):
+        return attention + feed_forward
+    return attention + feed_forward + _long_term(memory, past, tokens if with_gradient else wanted, wanted)
+
+
+def _long_term(memory: LongTermMemoryConfig, past: int, looking: int, reading: int) -> int:
+    """Update with one segment, density of the `looking` queries, read of the `reading` ones; nothing before that."""
+    e, n, length = memory.hidden_size, memory.num_basis, memory.segment_length
+    updates = max(past // length - 1, 0)  # what leaves a short-term memory of one segment
+    if not updates:
+        return 0
+    update = 6 * e * e * length + 2 * n * length * e + (2 * n * n * e if updates > 1 else 0)  # gate, C x̃, A B
+    density = 4 * n * e + 4 * e * e + 4 * e * looking + 2 * e * e * (looking - reading)  # w B, (w B) W_K, ·q; its q
+    read = 2 * n * e * e * (reading > 0) + 2 * n * e * reading + 2 * e * e * reading  # B W_V, E_p[ψ] V, W_O
+    return update + density + read

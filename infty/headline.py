@@ -1,0 +1,35 @@
+"""What a person wants to know of a result, in a few lines; `--json` has the rest."""
+
+from typing import Any
+
+
+def headline(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Of a training run or an evaluation."""
+    calibration = outcome["calibration"]
+    metrics = {name: round(value, 4) for name, value in outcome["metrics"].items()}
+    return {
+        **metrics,
+        "chance": round(calibration["chance"], 4),
+        f"oracle of the last {calibration['oracle_window']} symbols": round(calibration["oracle"], 4),
+        **{
+            key: outcome[key]
+            for key in ("best_step", "step", "wall_seconds", "parameters", "memory_slots")
+            if key in outcome
+        },
+    }
+
+
+def stream_headline(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Of one long text that was read."""
+    pace = outcome["pace"]
+    told = {
+        **{name: round(value, 4) for name, value in outcome["metrics"].items()},
+        "answer": " ".join(map(str, outcome["answer"])),
+        "model": " ".join(map(str, outcome["model_answer"])),
+        **{key: pace[key] for key in ("tokens", "segments", "tokens_per_second")},
+        "seconds": round(pace["seconds"], 2),
+    }
+    if "late_to_early" in pace:
+        told["time of a late segment"] = f"{pace['late_to_early']:.3f} × that of the 10th to 20th"
+        told["memory since the 20th segment"] = f"+ {pace['growth_bytes'] / 1e6:.1f} MB"
+    return told

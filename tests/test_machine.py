@@ -1,0 +1,105 @@
+"""bf16 and --compile: what they change, what they leave, and what happens where there is no compiler."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from infty.machine import Machine
+from infty.memory.longterm import LongTermMemory, LongTermState
+from infty.model.decoder import Decoder
+from tests.conftest import Infty
+from tests.model.test_decoder import MEMORIES, VOCAB, make, segments
+
+CPU = torch.device("cpu")
+
+
+def outputs(model: Decoder, parts: list[Tensor]) -> tuple[Tensor, Any]:
+    state, output = model.initial_state(torch.arange(len(parts[0]))), None
+    for tokens in parts:
+        output = model(tokens, state)
+        state = output.state
+    assert output is not None
+    return output.logits, output
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_bf16_stays_near_float32_and_its_gradients_are_finite(memory: str) -> None:
+    model, parts = make(memory), segments(5)
+    exact, _ = outputs(model, parts)
+    rounded, output = outputs(Machine(CPU, "bf16").place(model), parts)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    assert (rounded - exact).abs().max() <= 0.1 * exact.abs().max()
+    (rounded.square().mean() + sum(output.auxiliary.values())).backward()
+    assert all(p.grad is None or (p.dtype == torch.float32 and p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_bf16_leaves_the_memory_in_float32() -> None:
+    """Under autocast an update and a read give the very numbers that they give without it."""
+    memory = make("infty").blocks[0].long_range
+    assert isinstance(memory, LongTermMemory)
+    x, queries = torch.randn(3, 5, 22), torch.randn(3, 5, 22)
+
+    def use() -> tuple[LongTermState, Tensor]:
+        state = memory.update(memory.update(memory.initial_state(3), x), x)
+        return state, memory.attend(queries, state)[0]
+
+    state, context = use()
+    with torch.autocast("cpu", torch.bfloat16):
+        same_state, same_context = use()
+    assert torch.equal(same_state.coefficients, state.coefficients)
+    assert torch.equal(same_context, context)
+
+
+def test_weights_keep_their_names_however_a_model_is_placed() -> None:
+    names = list(make("infty").state_dict())
+    assert list(Machine(CPU, "bf16", compiled=True).place(make("infty")).state_dict()) == names
+
+
+def test_without_a_compiler_a_model_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(function: Any) -> Any:
+        def fail(*_: Any, **__: Any) -> Any:
+            raise RuntimeError("no working C++ compiler found\nand many more lines")
+
+        return fail
+
+    parts = segments(4)
+    model = make("infty")
+    expected, _ = outputs(model, parts)
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    model = Machine(CPU, compiled=True).place(model)
+    with pytest.warns(UserWarning, match="is left out") as warned:
+        logits, _ = outputs(model, parts)
+    assert torch.equal(logits, expected)
+    assert [str(w.message) for w in warned] == ["--compile failed and is left out: no working C++ compiler found"]
+
+
+def test_a_fault_of_the_model_is_not_hidden_by_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    model = Machine(CPU, compiled=True).place(make("infty"))
+    with pytest.warns(UserWarning, match="is left out"), pytest.raises(IndexError):
+        outputs(model, [torch.full((3, 5), VOCAB)])
+
+
+@pytest.mark.slow
+def test_compiled_training_is_the_same_training(infty: Infty, tmp_path: Path) -> None:
+    """Through the real command and compiler, or where there is none through the fall-back: losses as without."""
+    short = ("train", "sort", "--scale", "smoke", "--set", "training.steps=2", "--set", "model.dropout=0")
+    losses = []
+    for name, more in (("plain", ()), ("compiled", ("--compile",))):
+        done = infty(*short, "--name", name, *more, timeout=280)
+        assert done.returncode == 0, done.stderr
+        lines = (tmp_path / f"runs/sort/smoke/{name}/seed-0/metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["train/loss"] for line in lines if "train/loss" in line])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_precision_is_recorded(infty: Infty, tmp_path: Path) -> None:
+    done = infty("train", "sort", "--scale", "smoke", INFTY_PRECISION="bf16")
+    assert done.returncode == 0, done.stderr
+    environment = json.loads((tmp_path / "runs/sort/smoke/infty@x4/seed-0/environment.json").read_text())
+    assert (environment["precision"], environment["compiled"]) == ("bf16", False)
