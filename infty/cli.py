@@ -215,12 +215,14 @@ def bench(
     as_json: Json = False,
     threads: Threads = 2,
 ) -> None:
-    """Measure speed and memory as ratios, taken in turn in fresh processes. Wants a quiet machine; takes minutes."""
+    """Measure speed and memory on the CPU, as ratios taken in turn in fresh processes. Wants a quiet machine."""
     from infty.bench.measures import Bench, run_measures
 
     say = _console(stderr=True).print if sys.stderr.isatty() else lambda _: None
-    for measure in run_measures(Bench(against, length, batch, rounds, threads or 2, say), measures or []):
-        print(json.dumps(measure.document()) if as_json else measure.line(), flush=True)
+    setting = Bench(against, length, batch, rounds, threads or 2, say)
+    for measure in run_measures(setting, measures or []):
+        document = {**measure.document(), "environment": setting.environment()}
+        print(json.dumps(document) if as_json else measure.line(), flush=True)
 
 
 @app.command(epilog="Example: infty env --json")

@@ -81,7 +81,7 @@ def test_wrong_usage_ends_with_2(infty: Infty, words: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "report", "list", "show", "env"])
+@pytest.mark.parametrize("command", ["train", "eval", "report", "list", "show", "bench", "env"])
 def test_every_help_has_an_example(infty: Infty, command: str) -> None:
     done = infty(command, "--help")
     assert done.returncode == 0
@@ -104,7 +104,7 @@ def test_the_command_line_is_frozen(infty: Infty) -> None:
     """A new option is a decision: change it here too."""
     options = {
         command: set(re.findall(r"--[a-z][a-z-]*", infty(command, "--help").stdout))
-        for command in ("train", "eval", "report", "list", "show", "env")
+        for command in ("train", "eval", "report", "list", "show", "bench", "env")
     }
     common = {"--help", "--json"}
     cell = {"--model", "--case", "--scale", "--set"}
@@ -121,6 +121,7 @@ def test_the_command_line_is_frozen(infty: Infty) -> None:
     assert options["report"] == common | {"--out", "--format"}
     assert options["list"] == common | {"--scale", "--runs"}
     assert options["show"] == common | cell
+    assert options["bench"] == common | {"--against", "--length", "--batch", "--rounds", "--threads"}
     assert options["env"] == common | machine
 
 

@@ -1,10 +1,12 @@
 """What README says is so: its example runs, its links resolve, its commands and options exist."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from infty.bench.measures import Measure
 from infty.catalog import SHIPPED
 from infty.report import write_report
 from tests.conftest import Infty
@@ -40,3 +42,12 @@ def test_the_results_are_what_the_report_makes_of_the_committed_runs(tmp_path: P
     written = write_report([results], tmp_path, ["md"], SHIPPED)
     (block,) = re.findall(r"<!-- table -->\n+(.*?)\n+<!-- /table -->", README, re.DOTALL)
     assert block.strip() == "\n\n".join(table.markdown().strip() for table in written.tables)
+
+
+def test_the_speeds_are_what_the_bench_said() -> None:
+    """README's lines are those of the committed measurement, all of them, whether a mark is reached or not."""
+    said = (ROOT / "experiments" / "results" / "bench.jsonl").read_text(encoding="utf-8").splitlines()
+    documents = [json.loads(line) for line in said]
+    measures = [Measure(**{k: d[k] for k in ("name", "value", "parts", "bound", "mark")}) for d in documents]
+    (block,) = re.findall(r"<!-- bench -->\n+```\n(.*?)\n```\n+<!-- /bench -->", README, re.DOTALL)
+    assert block.splitlines() == [measure.line() for measure in measures]

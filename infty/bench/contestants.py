@@ -46,6 +46,7 @@ class Spec:
     heads: int = 6
     queries: int = 1024
     hidden: int = 300
+    basis: int = 512
     against: str | None = None
 
     def json(self) -> str:
@@ -53,10 +54,10 @@ class Spec:
         return json.dumps(asdict(self))
 
 
-def paper_experiment(model: str, length: int, batch: int) -> Experiment:
-    """The sorting experiment at the paper's sizes, with N = 512 and as many slots for every model."""
+def paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> Experiment:
+    """The sorting experiment at the paper's sizes, with N = `basis` and as many slots for every model."""
     definition = open_experiment("sort", Path())
-    slots = "model.long_range.num_basis=512" if model == "infty" else "model.short_term_length=1536"
+    slots = f"model.long_range.num_basis={basis}" if model == "infty" else f"model.short_term_length={1024 + basis}"
     overrides = [slots, f"task.length={length}", f"training.batch_size={batch}"]
     overrides += [f"model.long_range.kl_weight={KL_WEIGHT}"] if model == "infty" else []
     return resolve(definition, Cell("sort", "paper", model, "x4", 0), overrides).experiment
@@ -88,7 +89,7 @@ def make(spec: Spec) -> Run:
 
 
 def _step(spec: Spec) -> Run:
-    experiment = paper_experiment(spec.who, spec.length, spec.batch)
+    experiment = paper_experiment(spec.who, spec.length, spec.batch, spec.basis)
     task = build_task(experiment)
     model = build_model(experiment, task.vocab_size, seed=0)
     optimizer = make_optimizer(model, LEARNING_RATE)

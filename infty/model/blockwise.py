@@ -96,9 +96,9 @@ def _blocks(content: Tensor, key: Tensor) -> Iterator[tuple[slice, slice, slice,
 
 
 def _future(content: Tensor) -> Tensor:
-    """What a query of a block may not see of the block's own keys."""
+    """Added to the scores of a block's own keys: −∞ for those after the query."""
     n = min(content.shape[1], QUERIES)
-    return torch.ones(n, n, dtype=torch.bool, device=content.device).triu(1)
+    return torch.full((n, n), -torch.inf, dtype=content.dtype, device=content.device).triu(1)
 
 
 def _weights(content: Tensor, position: Tensor, key: Tensor, encoding: Tensor, future: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def _weights(content: Tensor, position: Tensor, key: Tensor, encoding: Tensor, f
     n, w = content.shape[1], key.shape[2]
     scores = torch.bmm(content, key)
     scores += _shifted(torch.bmm(position, encoding))
-    scores[..., w - n :].masked_fill_(future[:n, :n], -torch.inf)
+    scores[..., w - n :] += future[:n, :n]
     return torch.softmax(scores, -1, out=scores)
 
 
