@@ -21,8 +21,9 @@ from infty.environment import peak_memory_bytes
 from infty.experiment import Experiment, build_model, build_task, resolve
 from infty.interfaces import UNSCORED, Batch
 from infty.memory import reference
+from infty.memory.basis import GaussianBasis
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
-from infty.memory.signal import sample_grid
+from infty.memory.signal import refit_grid, ridge_operator, sample_grid
 from infty.streaming import read_stream
 from infty.training.loop import optimize
 from infty.training.optimizer import make_optimizer
@@ -139,8 +140,10 @@ def _memory(spec: Spec) -> Run:
 
 def _sampled_update(memory: LongTermMemory) -> Callable[[LongTermState, Tensor], Tensor]:
     """B = G [X̄(s_1) … X̄(s_M); x̃] with G made once: the update as the equations read."""
-    operator = torch.cat([memory.contract, memory.append], 1)
-    values = memory.basis.evaluate(sample_grid(memory.config.num_samples).to(operator))
+    c = memory.config
+    exact = GaussianBasis(c.num_basis, c.widths).double()
+    operator = ridge_operator(exact, refit_grid(c.num_samples, c.segment_length, c.contraction), c.ridge_penalty).float()
+    values = memory.basis.evaluate(sample_grid(c.num_samples).to(operator))
     return lambda state, x: operator @ torch.cat([values @ state.coefficients, memory.smooth(x)], 1)
 
 

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from infty.memory.attention import AttentionDensity
 from infty.memory.basis import GaussianBasis
-from infty.memory.exact import ExactBuffers
+from infty.memory.convolution import convolve3
+from infty.memory.linear import LinearMap
 from infty.memory.reading import read_signal
 from infty.memory.signal import evaluate_signal, make_operators
 from infty.memory.sticky import StickyConfig, StickySampling
@@ -99,17 +99,12 @@ class LongTermState:
         )
 
 
-class LongTermMemory(ExactBuffers):
+class LongTermMemory(nn.Module):
     """A layer's memory of everything that has left its short-term memory, in O(N) space.
 
     Each segment: `update` with the hidden states that left, `attend` with the layer's own queries, and
     `observe` where they looked. State goes in and comes out; the module holds parameters only.
     """
-
-    first: Float[Tensor, "basis length"]
-    contract: Float[Tensor, "basis samples"]
-    append: Float[Tensor, "basis length"]
-    carry: Float[Tensor, "basis basis"]
 
     def __init__(self, config: LongTermMemoryConfig) -> None:
         super().__init__()
@@ -118,8 +113,8 @@ class LongTermMemory(ExactBuffers):
         operators = make_operators(
             c.num_basis, c.widths, c.segment_length, c.num_samples, c.contraction, c.ridge_penalty
         )
-        for name, value in vars(operators).items():
-            self.register_exact(name, value)
+        self.first, self.contract = LinearMap(operators.first), LinearMap(operators.contract)
+        self.append, self.carry = LinearMap(operators.append), LinearMap(operators.carry)
         self.sticky = StickySampling(c.sticky, c.num_samples) if c.sticky else None
         self.gate = nn.Conv1d(c.hidden_size, c.hidden_size, kernel_size=3, padding=1)
         self.key = nn.Linear(c.hidden_size, c.hidden_size, bias=False)
@@ -140,12 +135,8 @@ class LongTermMemory(ExactBuffers):
         )
 
     def smooth(self, x: Hidden) -> Hidden:
-        """x̃ = sigmoid(Conv1d(x)) ⊙ x: a gate over each vector and its two neighbours.
-
-        The convolution as one product of all windows of three: `self.gate(x.mT).mT`, without turning x twice.
-        """
-        windows = F.pad(x, (0, 0, 1, 1)).unfold(1, 3, 1).flatten(2)  # batch length 3·hidden
-        return torch.sigmoid(F.linear(windows, self.gate.weight.flatten(1), self.gate.bias)) * x
+        """x̃ = sigmoid(Conv1d(x)) ⊙ x: a gate over each vector and its two neighbours."""
+        return torch.sigmoid(convolve3(x, self.gate.weight, self.gate.bias)) * x
 
     def update(self, state: LongTermState, evicted: Hidden) -> LongTermState:
         """Contract the past, append what left the short-term memory, and refit (section 3.3).
@@ -160,7 +151,7 @@ class LongTermMemory(ExactBuffers):
                 f"an update of this state takes {wanted} values (batch, length, hidden), not {tuple(evicted.shape)}"
             )
         with self._full_precision():
-            smoothed = self.smooth(evicted.to(self.append.dtype))
+            smoothed = self.smooth(evicted.to(self.key.weight.dtype))
             fresh = state.updates == 0
             if fresh.all():
                 coefficients = self.first @ smoothed
@@ -182,17 +173,25 @@ class LongTermMemory(ExactBuffers):
         density = self.density(queries, state)
         return self.read(density, state), density
 
-    def density(self, queries: Queries, state: LongTermState) -> AttentionDensity:
+    def density(
+        self, queries: Queries, state: LongTermState, projection: Float[Tensor, "hidden hidden"] | None = None
+    ) -> AttentionDensity:
         """Where each head and query looks: μ and σ² from w_μ·(K q)/√d and w_σ·(K q)/√d, with K = B W_K.
 
-        w·(K q) = ((w B) W_K)·q, so two vectors a head replace the N scores of a query.
+        w·(K q) = ((w B) W_K)·q, so two vectors a head replace the N scores of a query. `projection`: W_Q, where
+        `queries` are the x that it is to make queries of; ((w B) W_K W_Qᵀ)·x does without them.
         """
         both = torch.cat([self.mean.weight, self.variance.weight])  # 2 n
         with self._full_precision():
             summaries = self._split_heads(self.key(both @ state.coefficients))  # b h 2 d
-            q = self._split_heads(queries.to(summaries.dtype))  # b h q d
-            scores = q @ summaries.mT / q.shape[-1] ** 0.5  # b h q 2
-        return AttentionDensity.from_scores(scores[..., 0], scores[..., 1], self.config.variance_floor)
+            summaries = summaries / summaries.shape[-1] ** 0.5
+            q = queries.to(summaries.dtype)
+            if projection is None:
+                scores = summaries @ self._split_heads(q).mT  # b h 2 q
+            else:
+                summaries = summaries @ projection.unflatten(0, (self.config.num_heads, -1))  # b h 2 hidden
+                scores = (summaries.flatten(1, 2) @ q.mT).unflatten(1, (-1, 2))
+        return AttentionDensity.from_scores(scores[:, :, 0], scores[:, :, 1], self.config.variance_floor)
 
     def read(self, density: AttentionDensity, state: LongTermState) -> Queries:
         """What is there: context z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O."""
@@ -215,7 +214,7 @@ class LongTermMemory(ExactBuffers):
 
     def _full_precision(self) -> torch.autocast:
         """The fit amplifies rounding, so nothing here is done in bfloat16, whatever surrounds it."""
-        return torch.autocast(self.append.device.type, enabled=False)
+        return torch.autocast(self.key.weight.device.type, enabled=False)
 
     def _split_heads(self, x: Float[Tensor, "batch n hidden"]) -> Float[Tensor, "batch heads n d"]:
         return x.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)

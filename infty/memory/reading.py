@@ -81,7 +81,7 @@ def _blocks(mean: Tensor, values: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _weights(delta: Tensor, total: Tensor) -> Tensor:
-    """i q n: a of a block, from δ (i q c) and s (i q w)."""
-    exponents = delta.square()[..., None, :] * (-0.5 / total)[..., None]  # i q w c
-    exponents -= 0.5 * torch.log(2 * math.pi * total)[..., None]
-    return exponents.exp_().flatten(-2)
+    """i q n: a of a block, from δ (i q c) and s (i q w). As a power of 2: torch's exp takes four times as long."""
+    exponents = delta.square()[..., None, :] * (-0.5 * math.log2(math.e) / total)[..., None]  # i q w c
+    exponents -= 0.5 * torch.log2(2 * math.pi * total)[..., None]
+    return exponents.exp2_().flatten(-2)

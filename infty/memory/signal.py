@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infty.memory.basis import GaussianBasis
+from infty.memory.linear import Factors, factorise
 
 Points = Float[Tensor, " n"]  # in [0, 1], or beyond it in a margin
 
@@ -73,7 +74,7 @@ def evaluate_signal(
 
 @dataclass(frozen=True)
 class Operators:
-    """The fixed linear maps of a memory, in float64.
+    """The fixed linear maps of a memory, in float64, each as its factors.
 
     first:    B = first · x̃, the first fit.
     contract: what the refit makes of the old samples, the first M columns of its G.
@@ -81,10 +82,10 @@ class Operators:
     carry:    A = contract · Ψ(s) at the fixed points s: old coefficients to new ones.
     """
 
-    first: Float[Tensor, "basis length"]
-    contract: Float[Tensor, "basis samples"]
-    append: Float[Tensor, "basis length"]
-    carry: Float[Tensor, "basis basis"]
+    first: Factors
+    contract: Factors
+    append: Factors
+    carry: Factors
 
 
 @lru_cache(maxsize=8)
@@ -98,4 +99,4 @@ def make_operators(
         refit = ridge_operator(basis, refit_grid(num_samples, length, contraction), penalty)
         contract, append = refit.split([num_samples, length], dim=1)
         carry = contract @ basis.evaluate(sample_grid(num_samples))
-    return Operators(first, contract, append, carry)
+    return Operators(*map(factorise, (first, contract, append, carry)))

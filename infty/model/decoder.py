@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from infty.memory.attention import AttentionDensity
 from infty.memory.compressive import CompressedState, CompressiveMemory, CompressiveMemoryConfig, reconstruction_loss
 from infty.memory.exact import ExactBuffers
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
@@ -143,7 +144,7 @@ class Block(nn.Module):
         graph: so the task's loss reaches the gate or the compressor.
         """
         evicted, recent = state.short_term.split(self.short_term_length)
-        seen = self._key_values(x, recent)
+        seen = self._key_values(x, recent) if wanted else None
         context, long_range, auxiliary = self._attend(x, evicted, state.long_range, seen, positions, wanted)
         short_term = ShortTermState(
             torch.cat([recent.hidden, x.detach()], 1), None if torch.is_grad_enabled() else seen
@@ -162,23 +163,23 @@ class Block(nn.Module):
         x: Hidden,
         evicted: Float[Tensor, "batch evicted hidden"],
         state: LongTermState | CompressedState | None,
-        seen: KeyValue,
+        seen: KeyValue | None,
         positions: Positions,
         wanted: int,
     ) -> tuple[Float[Tensor, "batch wanted hidden"], LongTermState | CompressedState | None, Auxiliary]:
-        """Z = Z_STM + Z_LTM with a long-term memory; with a compressive one its slots join the keys of attention."""
-        memory, auxiliary = self.long_range, {}
+        """Z = Z_STM + Z_LTM with a long-term memory; with a compressive one its slots join the keys of attention.
+
+        seen: None where no position is wanted.
+        """
+        memory, auxiliary, read = self.long_range, {}, None
         queries = self.attention.query(_last(x, wanted))
         match memory, state:
             case (LongTermMemory(), LongTermState()):
-                context = self.attention(queries, seen, positions)
                 if evicted.shape[1]:
                     state = memory.update(state, evicted)
                 if not state.is_empty:
-                    if wanted < x.shape[1] and (torch.is_grad_enabled() or memory.sticky):
-                        queries = self.attention.query(x)  # the KL and the histogram are over all queries
-                    density = memory.density(queries, state)
-                    context = context + memory.read(density.last(wanted), state)
+                    density = self._density(memory, state, x, queries)
+                    read = memory.read(density.last(wanted), state) if wanted else None
                     if torch.is_grad_enabled():
                         auxiliary["kl"] = memory.kl(density, state)
                     state = memory.observe(state, density)
@@ -190,13 +191,21 @@ class Block(nn.Module):
                         auxiliary["reconstruction"] = reconstruction_loss(
                             lambda hidden: self.attention.read_by_content(x, hidden), evicted, slots
                         )
-                seen = KeyValue.join(self.attention.key_values(state.slots), seen)
-                context = self.attention(queries, seen, positions)
+                seen = KeyValue.join(self.attention.key_values(state.slots), seen) if seen else None
             case (None, None):
-                context = self.attention(queries, seen, positions)
+                pass
             case _:
                 raise TypeError(f"a state of {type(state).__name__} for a memory of {type(memory).__name__}")
-        return context, state, auxiliary
+        context = self.attention(queries, seen, positions) if seen else queries  # of no position
+        return context if read is None else context + read, state, auxiliary
+
+    def _density(
+        self, memory: LongTermMemory, state: LongTermState, x: Hidden, queries: Float[Tensor, "batch wanted hidden"]
+    ) -> AttentionDensity:
+        """Where the memory is read: by all of x where the KL or a histogram asks for it, else by the wanted ones."""
+        if queries.shape[1] < x.shape[1] and (torch.is_grad_enabled() or memory.sticky):
+            return memory.density(x, state, projection=self.attention.query.weight)
+        return memory.density(queries, state)
 
 
 class Decoder(ExactBuffers):
