@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -15,6 +15,31 @@ Precision = Literal["float32", "bf16"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class _Compiler:
+    """Makes compiled functions, until one fails (no compiler, say): then all go on as they were, with one warning."""
+
+    def __init__(self) -> None:
+        self.works = True
+
+    def __call__(self, plain: Function) -> Function:
+        """`plain`, compiled at its first call."""
+        compiled: Callable[..., Any] | None = None
+
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal compiled
+            try:
+                if self.works:
+                    compiled = compiled or torch.compile(plain)
+                    return compiled(*args, **options)
+            except Exception as fault:  # whatever it is: a fault of the model itself comes again without compilation
+                self.works = False
+                reason = str(fault).strip().splitlines() or [type(fault).__name__]
+                warnings.warn(f"--compile failed and is left out: {reason[0]}", stacklevel=2)
+            return plain(*args, **options)
+
+        return call  # pyright: ignore[reportReturnType]
+
+
 @dataclass(frozen=True)
 class Machine:
     """precision: "bf16" is autocast: products in bfloat16; weights, sums, norms and the memory stay in float32."""
@@ -22,15 +47,16 @@ class Machine:
     device: torch.device
     precision: Precision = "float32"
     compiled: bool = False
+    _compiler: _Compiler = field(default_factory=_Compiler, init=False, repr=False, compare=False)
 
     def place(self, model: Decoder) -> Decoder:
         """The same model, moved to the device and set to compute as asked; its weights and their names stay."""
         model.to(self.device)
         if self.compiled:
-            _compile(model)
+            _compile(model, self._compiler)
         if self.precision == "bf16":
-            autocast = torch.autocast(self.device.type, torch.bfloat16)
-            model.positions, model.forward = autocast(model.positions), autocast(model.forward)
+            for name in ("positions", "forward"):  # one calls the other, so each has a context of its own
+                setattr(model, name, torch.autocast(self.device.type, torch.bfloat16)(getattr(model, name)))
         return model
 
 
@@ -44,33 +70,9 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _compile(model: Decoder) -> None:
-    """Compile all but what works in blocks: loops over products, which gain nothing."""
+def _compile(model: Decoder, compiler: _Compiler) -> None:
+    """Compile what is more than loops over products, and has the same shapes in every segment."""
     for block in model.blocks:
-        _leave_alone(block.attention, "forward")
+        block.position_wise = compiler(block.position_wise)
         if isinstance(block.long_range, LongTermMemory):
-            _leave_alone(block.long_range, "read")
-    model.forward = _or_as_it_is(torch.compile(model.forward), model.forward)
-
-
-def _leave_alone(module: torch.nn.Module, method: str) -> None:
-    setattr(module, method, torch.compiler.disable(getattr(module, method)))
-
-
-def _or_as_it_is(compiled: Function, plain: Function) -> Function:
-    """`compiled` until it fails once (no compiler, say), and from then on `plain`, with one warning."""
-    chosen = compiled
-
-    def call(*args: Any, **options: Any) -> Any:
-        nonlocal chosen
-        if chosen is plain:
-            return plain(*args, **options)
-        try:
-            return chosen(*args, **options)
-        except Exception as fault:  # whatever it is: a fault of the model itself comes again without compilation
-            reason = str(fault).strip().splitlines() or [type(fault).__name__]
-            warnings.warn(f"--compile failed and is left out: {reason[0]}", stacklevel=2)
-            chosen = plain
-            return plain(*args, **options)
-
-    return call  # pyright: ignore[reportReturnType]
+            block.long_range.smooth = compiler(block.long_range.smooth)

@@ -1,6 +1,7 @@
 """bf16 and --compile: what they change, what they leave, and what happens where there is no compiler."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from infty.machine import Machine
 from infty.memory.longterm import LongTermMemory, LongTermState
 from infty.model.decoder import Decoder
 from tests.conftest import Infty
-from tests.model.test_decoder import MEMORIES, VOCAB, make, segments
+from tests.model.test_decoder import MEMORIES, make, segments
 
 CPU = torch.device("cpu")
 
@@ -81,19 +82,42 @@ def test_without_a_compiler_a_model_is_as_it_is(monkeypatch: pytest.MonkeyPatch)
 def test_a_fault_of_the_model_is_not_hidden_by_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function: function)
     model = Machine(CPU, compiled=True).place(make("infty"))
-    with pytest.warns(UserWarning, match="is left out"), pytest.raises(IndexError):
-        outputs(model, [torch.full((3, 5), VOCAB)])
+    wrong = torch.randn(3, 5, 23)
+    with pytest.warns(UserWarning, match="is left out"), pytest.raises(RuntimeError, match="23"):
+        model.blocks[0].position_wise(wrong, wrong)
+
+
+def test_what_failed_once_is_not_tried_again_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+
+    def fail(function: Any) -> Any:
+        tried.append(function)
+        raise RuntimeError("none here")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    machine, parts = Machine(CPU, compiled=True), segments(4)
+    with warnings.catch_warnings(record=True, action="always") as warned:
+        for _ in range(2):
+            outputs(machine.place(make("infty")), parts)
+    assert len(tried) == len(warned) == 1
+
+
+def test_bf16_ends_with_the_model() -> None:
+    """Nothing that follows a forward pass is computed in bfloat16."""
+    outputs(Machine(CPU, "bf16").place(make("infty")), segments(4))
+    assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.slow
 def test_compiled_training_is_the_same_training(infty: Infty, tmp_path: Path) -> None:
     """Through the real command and compiler, or where there is none through the fall-back: losses as without."""
     short = ("train", "sort", "--scale", "smoke", "--set", "training.steps=2", "--set", "model.dropout=0")
+    short = (*short, "--set", "training.log_every=1")
     losses = []
     for name, more in (("plain", ()), ("compiled", ("--compile",))):
         done = infty(*short, "--name", name, *more, timeout=280)
         assert done.returncode == 0, done.stderr
-        lines = (tmp_path / f"runs/sort/smoke/{name}/seed-0/metrics.jsonl").read_text().splitlines()
+        lines = (tmp_path / f"runs/sort/smoke/infty@x4+{name}/seed-0/metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["train/loss"] for line in lines if "train/loss" in line])
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 

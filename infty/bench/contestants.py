@@ -140,11 +140,10 @@ def _memory(spec: Spec) -> Run:
 
 def _sampled_update(memory: LongTermMemory) -> Callable[[LongTermState, Tensor], Tensor]:
     """B = G [X̄(s_1) … X̄(s_M); x̃] with G made once: the update as the equations read."""
-    c = memory.config
-    exact = GaussianBasis(c.num_basis, c.widths).double()
-    operator = ridge_operator(exact, refit_grid(c.num_samples, c.segment_length, c.contraction), c.ridge_penalty).float()
-    values = memory.basis.evaluate(sample_grid(c.num_samples).to(operator))
-    return lambda state, x: operator @ torch.cat([values @ state.coefficients, memory.smooth(x)], 1)
+    c, basis = memory.config, GaussianBasis(memory.config.num_basis, memory.config.widths).double()
+    operator = ridge_operator(basis, refit_grid(c.num_samples, c.segment_length, c.contraction), c.ridge_penalty)
+    operator, values = operator.float(), basis.evaluate(sample_grid(c.num_samples)).float()
+    return lambda state, x: operator @ torch.cat([values @ state.coefficients, reference.smooth(memory, x)], 1)
 
 
 def _stream() -> Run:

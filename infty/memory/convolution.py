@@ -40,14 +40,17 @@ OUTPUTS = (  # O
 
 
 def convolve3(
-    x: Float[Tensor, "batch length channels"], weight: Float[Tensor, "out channels 3"], bias: Float[Tensor, " out"]
+    x: Float[Tensor, "batch length channels"],
+    weight: Float[Tensor, "out channels 3"],
+    bias: Float[Tensor, " out"] | None,
 ) -> Float[Tensor, "batch length out"]:
     """Each vector with its two neighbours, zeros beyond both ends, through the kernel `weight`."""
     batch, length, channels = x.shape
     tiles = -(-length // STEP)
     padded = F.pad(x, (0, 0, 1, STEP * tiles + 1 - length))
-    inputs = torch.stack([padded[:, i :: STEP][:, :tiles] for i in range(POINTS)])  # 6 b tiles channels
+    inputs = torch.stack([padded[:, i::STEP][:, :tiles] for i in range(POINTS)])  # 6 b tiles channels
     at_points = (x.new_tensor(INPUTS) @ inputs.flatten(1)).view(POINTS, -1, channels)  # 6 (b tiles) channels
     kernel = (x.new_tensor(KERNEL) @ weight.permute(2, 1, 0).flatten(1)).view(POINTS, channels, -1)
     outputs = x.new_tensor(OUTPUTS) @ torch.bmm(at_points, kernel).flatten(1)  # 4 (b tiles out)
-    return outputs.view(STEP, batch, tiles, -1).permute(1, 2, 0, 3).flatten(1, 2)[:, :length] + bias
+    y = outputs.view(STEP, batch, tiles, -1).permute(1, 2, 0, 3).flatten(1, 2)[:, :length]
+    return y if bias is None else y + bias

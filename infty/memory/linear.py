@@ -25,7 +25,7 @@ def factorise(matrix: Float[Tensor, "rows columns"]) -> Factors:
 
 
 class LinearMap(ExactBuffers):
-    """M as the product of its factors: `map @ x` is M x. `factors` are float64, rounded to the precision of the module."""
+    """M as the product of its factors, which are float64 and rounded to the module's precision: `map @ x` is M x."""
 
     def __init__(self, factors: Factors) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ from infty.memory.attention import AttentionDensity
 from infty.memory.basis import GaussianBasis
 from infty.memory.blocks import items_at_once, pieces
 
-QUERIES = 256  # rows of a block
+QUERIES = 512  # rows of a block
 
 
 def read_signal(

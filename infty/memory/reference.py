@@ -20,6 +20,11 @@ def normal_density(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     return torch.exp(-0.5 * (x - mean).square() / variance) / torch.sqrt(2 * math.pi * variance)
 
 
+def smooth(memory: LongTermMemory, x: Hidden) -> Hidden:
+    """x̃ = sigmoid(Conv1d(x)) ⊙ x."""
+    return torch.sigmoid(memory.gate(x.mT)).mT * x
+
+
 def update(memory: LongTermMemory, state: LongTermState, evicted: Hidden, points: Tensor | None = None) -> Tensor:
     """New coefficients B = G [X̄_old(s_1 … s_M); x̃] of streams that were all updated before (section 3.3).
 
@@ -30,7 +35,7 @@ def update(memory: LongTermMemory, state: LongTermState, evicted: Hidden, points
     operator = ridge_operator(basis, refit_grid(c.num_samples, c.segment_length, c.contraction), c.ridge_penalty)
     points = sample_grid(c.num_samples) if points is None else points
     samples = evaluate_signal(state.coefficients, memory.basis.evaluate(points.to(evicted)))
-    return operator.to(evicted) @ torch.cat([samples, memory.smooth(evicted)], 1)
+    return operator.to(evicted) @ torch.cat([samples, smooth(memory, evicted)], 1)
 
 
 def attend(memory: LongTermMemory, queries: Queries, state: LongTermState) -> tuple[Queries, AttentionDensity]:

@@ -149,9 +149,15 @@ class Block(nn.Module):
         short_term = ShortTermState(
             torch.cat([recent.hidden, x.detach()], 1), None if torch.is_grad_enabled() else seen
         )
-        x = self.attention_norm(_last(x, wanted) + self.dropout(context))
-        x = self.feed_forward_norm(x + self.feed_forward(x))
+        x = self.position_wise(_last(x, wanted), context)
         return x, LayerState(short_term, long_range.detach() if long_range else None), auxiliary
+
+    def position_wise(
+        self, x: Float[Tensor, "batch wanted hidden"], context: Float[Tensor, "batch wanted hidden"]
+    ) -> Float[Tensor, "batch wanted hidden"]:
+        """Residual and norm, feed-forward part, residual and norm: each position for itself."""
+        x = self.attention_norm(x + self.dropout(context))
+        return self.feed_forward_norm(x + self.feed_forward(x))
 
     def _key_values(self, x: Hidden, recent: ShortTermState) -> KeyValue:
         """Keys and values of the short-term memory and the segment. Those kept from before carry no gradient."""

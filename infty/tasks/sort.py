@@ -13,7 +13,7 @@ distribution, late ones another, so the last few tokens alone give the wrong ord
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal, TextIO
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,15 @@ FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
 LOW = np.uint64(2**32 - 1)
 LONGEST_WORD = 18  # digits of a number in a stream
 _WHITE_SPACE = re.compile(r"\s+")
+
+
+@runtime_checkable
+class Text(Protocol):
+    """An open text file, or what reads like one."""
+
+    def read(self, size: int, /) -> str:
+        """The next `size` characters; fewer at the end, then none."""
+        ...
 
 
 class SortConfig(BaseModel):
@@ -129,7 +138,7 @@ class SortTask:
         targets = np.concatenate([np.full_like(symbols, UNSCORED), answer], 1)
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(seeds))
 
-    def stream(self, file: TextIO, segment_length: int) -> Iterator[Batch]:
+    def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """One sequence of any length from text, in segments; then separator and answer, as in training.
 
         The text holds symbols 0 … V − 1 with white space between them. MissingError where it holds anything else,
@@ -183,7 +192,7 @@ class SortTask:
         return right / (self.sizes[split] * self.config.vocabulary)
 
 
-def _symbols(file: TextIO, vocabulary: int) -> Iterator[Int64[ndarray, " n"]]:
+def _symbols(file: Text, vocabulary: int) -> Iterator[Int64[ndarray, " n"]]:
     """The numbers in a text, some at a time. MissingError, with the place, at a word that is none of the symbols."""
     rest, read = "", 0
     while chunk := file.read(2**16):

@@ -231,3 +231,11 @@ def test_an_update_of_another_length_is_refused() -> None:
     memory = make()
     with pytest.raises(ValueError, match=r"takes \(5, 11, 21\) values .* not \(5, 12, 21\)"):
         memory.update(memory.initial_state(BATCH), torch.randn(BATCH, 12, HIDDEN))
+
+
+def test_queries_that_are_yet_to_be_projected_look_at_the_same_places(float64: None) -> None:
+    memory = make()
+    state, x, projection = filled(memory), torch.randn(BATCH, QUERIES, HIDDEN), torch.randn(HIDDEN, HIDDEN)
+    short, plain = memory.density(x, state, projection), memory.density(x @ projection.T, state)
+    torch.testing.assert_close(short.mean, plain.mean, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(short.variance, plain.variance, rtol=1e-9, atol=1e-12)
