@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -193,7 +194,7 @@ def _seconds(run: Run) -> float:
 
 
 def main() -> None:
-    """Make the contestant, warm it up, and run it for every line that comes."""
+    """Make the contestant, warm it up, and run it for every line that comes, as long as somebody listens."""
     spec = Spec(**json.loads(sys.argv[1]))
     torch.set_num_threads(spec.threads)
     run = make(spec)
@@ -205,7 +206,10 @@ def main() -> None:
         seconds = time.perf_counter() - start
         facts = returned if isinstance(returned, dict) else {}
         peak = peak_memory_bytes(torch.device("cpu"))
-        print(json.dumps({"seconds": seconds, "peak_bytes": peak, **facts}), flush=True)
+        try:
+            print(json.dumps({"seconds": seconds, "peak_bytes": peak, **facts}), flush=True)
+        except BrokenPipeError:
+            os._exit(1)  # at once: an ordinary end would try to write the rest
 
 
 if __name__ == "__main__":

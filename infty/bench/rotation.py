@@ -44,7 +44,7 @@ def rotate(commands: dict[str, list[str]], rounds: int, progress: Callable[[str]
         processes = {}
         for name, command in commands.items():
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-            processes[name] = subprocess.Popen(command, **pipes)
+            processes[name] = subprocess.Popen(command, **pipes, start_new_session=True)  # Ctrl-C is for us alone
             stack.callback(_end, processes[name])
         for number in range(rounds):
             for name, process in processes.items():

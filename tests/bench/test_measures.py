@@ -1,14 +1,16 @@
 """The bench as it is run: contestants in their own processes, one line a measure. No timing is judged here."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infty.bench.contestants import Spec
 from infty.bench.measures import Measure
-from infty.bench.rotation import Rotation, rotate
+from infty.bench.rotation import Rotation, contestant, rotate
 from infty.errors import InftyError
 from tests.conftest import Infty
 
@@ -87,3 +89,18 @@ def test_a_mistake_is_told_before_anything_is_timed(
     done = infty("bench", *words)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(message)
+
+
+def test_a_contestant_whose_reader_went_away_ends_without_a_word() -> None:
+    command = contestant(Spec("data", length=204, batch=1).json())
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    process.stdin.write("go\ngo\n")
+    process.stdin.close()
+    assert process.wait(60) == 1
+    assert process.stderr.read() == ""
+    process.stderr.close()
