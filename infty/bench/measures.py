@@ -123,7 +123,7 @@ class Bench:
         rivals: tuple[Literal["plain", "yardstick"], ...] = ("plain", "yardstick") if self.against else ("plain",)
         for name, size in SIZES.items():
             specs = {who: replace(size, kind=kind, who=who) for who in ("infty", *rivals)}
-            laps = self._rotate(specs, rounds=5 * self.rounds)  # they take a hundredth of a step
+            laps = self._rotate(specs)
             for rival in rivals:
                 yield Measure(f"{kind}, {name}: times as fast as {rival}", laps.ratio(rival, "infty"), _parts(laps),
                               mark=mark)  # fmt: skip

@@ -13,6 +13,7 @@ from infty.memory.basis import GaussianBasis
 from infty.memory.convolution import convolve3
 from infty.memory.linear import LinearMap
 from infty.memory.reading import read_signal
+from infty.memory.reduced import ReducedBasis
 from infty.memory.signal import evaluate_signal, make_operators
 from infty.memory.sticky import StickyConfig, StickySampling
 
@@ -109,7 +110,7 @@ class LongTermMemory(nn.Module):
     def __init__(self, config: LongTermMemoryConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.basis = GaussianBasis(c.num_basis, c.widths)
+        self.basis, self.reduced = GaussianBasis(c.num_basis, c.widths), ReducedBasis(c.num_basis, c.widths)
         operators = make_operators(
             c.num_basis, c.widths, c.segment_length, c.num_samples, c.contraction, c.ridge_penalty
         )
@@ -196,8 +197,8 @@ class LongTermMemory(nn.Module):
     def read(self, density: AttentionDensity, state: LongTermState) -> Queries:
         """What is there: context z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O."""
         with self._full_precision():
-            values = self._split_heads(self.value(state.coefficients))  # b h n d
-            context = read_signal(values, density, self.basis)  # b h q d
+            values = self._split_heads(self.value(self.reduced.coefficients(state.coefficients)))  # b h k d
+            context = read_signal(values, density, self.reduced)  # b h q d
             return self.output(context.transpose(1, 2).flatten(-2))
 
     def observe(self, state: LongTermState, density: AttentionDensity) -> LongTermState:

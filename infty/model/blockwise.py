@@ -91,7 +91,8 @@ def _blocks(content: Tensor, key: Tensor) -> Iterator[tuple[slice, slice, slice,
     (items, t, _), k = content.shape, key.shape[-1]
     for rows in pieces(t, QUERIES):
         seen = k - t + rows.stop
-        for part in pieces(items, items_at_once((rows.stop - rows.start) * seen, key.device)):
+        scores = 2 * (rows.stop - rows.start) * seen  # by content and by position
+        for part in pieces(items, items_at_once(scores, key.device)):
             yield part, rows, slice(0, seen), slice(k - seen, k + 1)
 
 
