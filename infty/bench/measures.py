@@ -140,7 +140,7 @@ class Bench:
         full, done = step_products(experiment.model, symbols + 1, self.length + symbols, symbols, self.batch)
         product = laps.laps["matmul"][0]["operations"]
         peak = product / laps.seconds("matmul")
-        for name, operations, mark in (("all layers whole", full, 0.45), ("only those made", done, None)):
+        for name, operations, mark in (("all layers whole", full, 0.45), ("last layer where it is read", done, None)):
             parts = {"operations": operations, "peak_operations_per_second": peak, "seconds": laps.seconds("infty")}
             share = operations / product * laps.ratio("matmul", "infty")
             yield Measure(f"step: share of matmul peak, {name}", share, parts, mark=mark)
