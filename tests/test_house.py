@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "workflow": {*LEAVES, "environment", "experiment", "machine", "model", "runs", "settings", "streaming", "tasks",
                  "tracking", "trained", "training"},
     "bench": {*LEAVES, "catalog", "definition", "environment", "experiment", "interfaces", "machine",
-              "memory", "model", "streaming", "training"},
+              "memory", "model", "training"},
     "headline": set(),
     "cli": {"bench", "catalog", "definition", "environment", "errors", "experiment", "headline", "overview", "report",
             "settings",

@@ -5,9 +5,10 @@
 
 import json
 import os
+import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,18 +21,19 @@ from infty.catalog import open_experiment
 from infty.definition import Cell
 from infty.environment import peak_memory_bytes
 from infty.experiment import Experiment, build_model, build_task, resolve
-from infty.interfaces import UNSCORED, Batch
 from infty.memory import reference
 from infty.memory.basis import GaussianBasis
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
 from infty.memory.signal import refit_grid, ridge_operator, sample_grid
-from infty.streaming import read_stream
+from infty.model.decoder import LayerState
 from infty.training.loop import optimize
 from infty.training.optimizer import make_optimizer
 
 Run = Callable[[], Any]
+State = tuple[LayerState, ...]
+CPU = torch.device("cpu")
 KL_WEIGHT, LEARNING_RATE = 1e-6, 2e-4
-STREAM_TOKENS = 1_000_000
+STREAM_TOKENS, TURNS = 1_000_000, 15
 ONCE = ("agree", "stream")  # what runs once needs no warming up
 SHORT, REPEATS = (
     ("read", "update"),
@@ -152,20 +154,36 @@ def _sampled_update(memory: LongTermMemory) -> Callable[[LongTermState, Tensor],
 
 
 def _stream() -> Run:
-    """A million symbols, one stream, one scored target at the end."""
+    """A million symbols in one stream. Then, turn by turn, ten segments more from the 10th on and from the last on:
+    a machine that is slower for a while is so for both.
+    """
     experiment = paper_experiment("infty", 4000, 1)
-    model, length = build_model(experiment, experiment.task.vocabulary + 1, seed=0), experiment.model.segment_length
-    segments = STREAM_TOKENS // length
+    symbols, length = experiment.task.vocabulary, experiment.model.segment_length
+    model, segments = build_model(experiment, symbols + 1, seed=0).eval(), -(-STREAM_TOKENS // length)
+    positions = model.positions()
 
-    def text() -> Iterator[Batch]:
-        for number in range(segments):
-            tokens = torch.randint(0, experiment.task.vocabulary, (1, length))
-            targets = torch.full_like(tokens, UNSCORED)
-            if number == segments - 1:
-                targets[0, -1] = 0
-            yield Batch(tokens, targets, torch.zeros(1, dtype=torch.int64))
+    def after(state: State, more: int) -> State:
+        for _ in range(more):
+            tokens = torch.randint(0, symbols, (1, length))
+            state = model(tokens, state, positions, wanted=0).state
+        return state
 
-    return lambda: read_stream(model, text(), lambda: peak_memory_bytes(torch.device("cpu")))[2].figures()
+    @torch.no_grad()
+    def run() -> dict[str, Any]:
+        early = after(model.initial_state(torch.zeros(1, dtype=torch.int64)), 10)
+        state, early_peak = after(early, 10), peak_memory_bytes(CPU)
+        late = after(state, segments - 20)
+        growth = peak_memory_bytes(CPU) - early_peak
+        turns = [[_seconds(lambda state=state: after(state, 10)) / 10 for state in (early, late)] for _ in range(TURNS)]
+        return {
+            "segments": segments,
+            "early_segment_seconds": statistics.median(seconds for seconds, _ in turns),
+            "late_segment_seconds": statistics.median(seconds for _, seconds in turns),
+            "late_to_early": statistics.median(slow / quick for quick, slow in turns),
+            "growth_bytes": growth,
+        }
+
+    return run
 
 
 def _backward(read: tuple[Tensor, ...], cotangent: Tensor, inputs: list[Tensor]) -> None:
@@ -213,7 +231,7 @@ def main() -> None:
             returned = run()
         seconds = (time.perf_counter() - start) / repeats
         facts = returned if isinstance(returned, dict) else {}
-        peak = peak_memory_bytes(torch.device("cpu"))
+        peak = peak_memory_bytes(CPU)
         try:
             print(json.dumps({"seconds": seconds, "peak_bytes": peak, **facts}), flush=True)
         except BrokenPipeError:

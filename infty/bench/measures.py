@@ -103,7 +103,7 @@ class Bench:
     def stream(self) -> Iterator[Measure]:
         """A million tokens through a model of the paper's sizes, one stream."""
         (pace,) = self._rotate({"stream": Spec("stream", batch=1)}, rounds=1).laps["stream"]
-        yield Measure("stream: late segments to the 10th to 20th", pace["late_to_early"], pace, "at most", 1.05)
+        yield Measure("stream: time of late segments to the 10th to 20th", pace["late_to_early"], pace, "at most", 1.05)
         yield Measure("stream: MB more at the end", pace["growth_bytes"] / 1e6, pace, "at most", 20.0)
 
     def data(self) -> Iterator[Measure]:

@@ -2,8 +2,8 @@
 
 Counted are matrix products: visible query-key pairs only; each projection once a token (keys and values are kept) and
 R's once a step; a forward pass for every segment, and twice as much again for the one that carries a gradient.
-They are those of the plain equations: the gate, the refit and reading make fewer still (`memory.convolution`, `.linear`,
-`.reduced`), which counts as speed.
+They are those of the plain equations: gate, refit and reading make fewer (`memory.convolution`, `linear`, `reduced`),
+which counts as speed.
 Sizes as everywhere: E hidden, F feed-forward, L segment, N basis functions, V vocabulary; t tokens of a segment.
 """
 
