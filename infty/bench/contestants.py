@@ -164,15 +164,16 @@ def _stream() -> Run:
 
     def after(state: State, more: int) -> State:
         for _ in range(more):
-            tokens = torch.randint(0, symbols, (1, length))
-            state = model(tokens, state, positions, wanted=0).state
+            state = model(torch.randint(0, symbols, (1, length)), state, positions, wanted=0).state
         return state
 
     @torch.no_grad()
     def run() -> dict[str, Any]:
-        early = after(model.initial_state(torch.zeros(1, dtype=torch.int64)), 10)
-        state, early_peak = after(early, 10), peak_memory_bytes(CPU)
-        late = after(state, segments - 20)
+        early = late = after(model.initial_state(torch.zeros(1, dtype=torch.int64)), 10)
+        early_peak = 0
+        for number in range(10, segments):
+            early_peak = peak_memory_bytes(CPU) if number == 20 else early_peak
+            late = after(late, 1)
         growth = peak_memory_bytes(CPU) - early_peak
         turns = [[_seconds(lambda state=state: after(state, 10)) / 10 for state in (early, late)] for _ in range(TURNS)]
         return {
