@@ -44,10 +44,13 @@ def test_the_results_are_what_the_report_makes_of_the_committed_runs(tmp_path: P
     assert block.strip() == "\n\n".join(table.markdown().strip() for table in written.tables)
 
 
-def test_the_speeds_are_what_the_bench_said() -> None:
-    """README's lines are those of the committed measurement, all of them, whether a mark is reached or not."""
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+def test_the_speeds_are_what_the_bench_said(name: str) -> None:
+    """The lines are those of the committed measurement, all of them, whether a mark is reached or not."""
     said = (ROOT / "experiments" / "results" / "bench.jsonl").read_text(encoding="utf-8").splitlines()
     documents = [json.loads(line) for line in said]
     measures = [Measure(**{k: d[k] for k in ("name", "value", "parts", "bound", "mark")}) for d in documents]
-    (block,) = re.findall(r"<!-- bench -->\n+```\n(.*?)\n```\n+<!-- /bench -->", README, re.DOTALL)
+    (block,) = re.findall(
+        r"<!-- bench -->\n+```\n(.*?)\n```\n+<!-- /bench -->", (ROOT / name).read_text("utf-8"), re.DOTALL
+    )
     assert block.splitlines() == [measure.line() for measure in measures]
