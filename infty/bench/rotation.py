@@ -1,4 +1,4 @@
-"""Contestants in turn, A B C A B C …: a machine that is slower for a while is so for all of them."""
+"""Contestants in turn, A B C C B A A B C …: a machine that is slower for a while is so for all of them."""
 
 import json
 import statistics
@@ -35,9 +35,10 @@ class Rotation:
 
 
 def rotate(commands: dict[str, list[str]], rounds: int, progress: Callable[[str], None]) -> Rotation:
-    """Start every contestant, and run them one after the other `rounds` times. InftyError where one dies.
+    """Start the contestants one by one, and let them take turns `rounds` times. InftyError where one dies.
 
-    commands: of each contestant, one that runs it for every line on its stdin and answers with a line of JSON.
+    commands: of each contestant, one that says a line when it is ready, runs for every line on its stdin and answers
+    with a line of JSON. Every other round goes backwards, so that nobody always follows the same one.
     """
     laps: dict[str, Laps] = {name: [] for name in commands}
     with ExitStack() as stack:
@@ -46,10 +47,12 @@ def rotate(commands: dict[str, list[str]], rounds: int, progress: Callable[[str]
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             processes[name] = subprocess.Popen(command, **pipes, start_new_session=True)  # Ctrl-C is for us alone
             stack.callback(_end, processes[name])
+            progress(f"starting {name}")
+            _hear(name, processes[name])
         for number in range(rounds):
-            for name, process in processes.items():
+            for name in list(processes)[:: -1 if number % 2 else 1]:
                 progress(f"round {number + 1} of {rounds}: {name}")
-                laps[name].append(_lap(name, process))
+                laps[name].append(_lap(name, processes[name]))
     return Rotation(laps)
 
 
@@ -69,11 +72,15 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 def _lap(name: str, process: "subprocess.Popen[str]") -> dict[str, Any]:
     assert process.stdin is not None
-    assert process.stdout is not None
     with suppress(BrokenPipeError):  # it ended: the line that does not come tells
         process.stdin.write("go\n")
         process.stdin.flush()
-    line = process.stdout.readline()
-    if not line:
-        raise InftyError(f"{name} ended with exit code {process.wait()}; what it said stands above")
-    return json.loads(line)
+    return json.loads(_hear(name, process))
+
+
+def _hear(name: str, process: "subprocess.Popen[str]") -> str:
+    """The next line that a contestant says."""
+    assert process.stdout is not None
+    if line := process.stdout.readline():
+        return line
+    raise InftyError(f"{name} ended with exit code {process.wait()}; what it said stands above")

@@ -188,11 +188,12 @@ class LongTermMemory(nn.Module):
             summaries = summaries / summaries.shape[-1] ** 0.5
             q = queries.to(summaries.dtype)
             if projection is None:
-                scores = summaries @ self._split_heads(q).mT  # b h 2 q
+                scores = self._split_heads(q) @ summaries.mT  # b h q 2
             else:
                 summaries = summaries @ projection.unflatten(0, (self.config.num_heads, -1))  # b h 2 hidden
-                scores = (summaries.flatten(1, 2) @ q.mT).unflatten(1, (-1, 2))
-        return AttentionDensity.from_scores(scores[:, :, 0], scores[:, :, 1], self.config.variance_floor)
+                scores = (q @ summaries.flatten(1, 2).mT).unflatten(-1, (-1, 2)).transpose(1, 2)  # b h q 2
+        mean, variance = scores.movedim(-1, 0).contiguous()  # what follows is quicker so
+        return AttentionDensity.from_scores(mean, variance, self.config.variance_floor)
 
     def read(self, density: AttentionDensity, state: LongTermState) -> Queries:
         """What is there: context z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O."""

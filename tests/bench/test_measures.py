@@ -16,6 +16,7 @@ from tests.conftest import Infty
 
 ECHO = """
 import json, sys
+print("ready", flush=True)
 for number, _ in enumerate(sys.stdin):
     print(json.dumps({"seconds": float(sys.argv[1]) * (number + 1), "peak_bytes": number}), flush=True)
 """
@@ -28,7 +29,8 @@ def echo(seconds: float) -> list[str]:
 def test_contestants_take_turns_and_are_paired_by_round() -> None:
     said: list[str] = []
     laps = rotate({"a": echo(2), "b": echo(1)}, 3, said.append)
-    assert said == [f"round {i} of 3: {name}" for i in (1, 2, 3) for name in "ab"]
+    turns = [f"round {i} of 3: {name}" for i, names in ((1, "ab"), (2, "ba"), (3, "ab")) for name in names]
+    assert said == ["starting a", "starting b", *turns]
     assert [lap["seconds"] for lap in laps.laps["a"]] == [2, 4, 6]
     assert laps.seconds("a") == 4
     assert laps.peak_bytes("b") == 2
