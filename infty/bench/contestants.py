@@ -238,7 +238,7 @@ def main() -> None:
 
 
 def _say(line: str) -> None:
-    """To whoever started us; where nobody listens any more, end at once: an ordinary end would try to write the rest."""
+    """To whoever started us. Where nobody listens, end at once: an ordinary end would try to write the rest."""
     try:
         print(line, flush=True)
     except BrokenPipeError:
