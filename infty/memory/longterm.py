@@ -182,9 +182,9 @@ class LongTermMemory(nn.Module):
         w·(K q) = ((w B) W_K)·q, so two vectors a head replace the N scores of a query. `projection`: W_Q, where
         `queries` are the x that it is to make queries of; ((w B) W_K W_Qᵀ)·x does without them.
         """
-        both = torch.cat([self.mean.weight, self.variance.weight])  # 2 n
+        both = torch.cat([self.mean.weight, self.variance.weight]).expand(len(state.coefficients), -1, -1)  # b 2 n
         with self._full_precision():
-            summaries = self._split_heads(self.key(both @ state.coefficients))  # b h 2 d
+            summaries = self._split_heads(self.key(torch.bmm(both, state.coefficients)))  # b h 2 d
             summaries = summaries / summaries.shape[-1] ** 0.5
             q = queries.to(summaries.dtype)
             if projection is None:

@@ -69,7 +69,7 @@ class _Read(torch.autograd.Function):
         zeroth, first, second = (torch.empty_like(total) for _ in range(3))  # ΣT, ΣTδ, ΣTδ²
         for (items, rows), weights in zip(_blocks(mean, values), kept, strict=True):
             g = gradient[items, rows]
-            to_values[items] += torch.bmm(g.mT, weights)
+            to_values[items].baddbmm_(g.mT, weights)
             t = torch.bmm(g, values[items].mT).mul_(weights)
             delta = mean[items, rows, None] - centers
             for width, (part, distance) in enumerate(

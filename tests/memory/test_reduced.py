@@ -26,7 +26,7 @@ def test_columns_that_are_far_apart_are_all_chosen() -> None:
 
 @pytest.mark.parametrize(
     ("num_basis", "widths", "most"),
-    [(512, (0.01, 0.05), 260), (1024, (0.01, 0.05), 260), (512, (0.005, 0.01), 280), (150, (0.01, 0.05), 125)],
+    [(512, (0.01, 0.05), 220), (1024, (0.01, 0.05), 225), (512, (0.005, 0.01), 270), (150, (0.01, 0.05), 115)],
 )
 def test_every_expectation_is_made_of_the_chosen_ones(
     float64: None, num_basis: int, widths: tuple[float, ...], most: int
@@ -38,7 +38,7 @@ def test_every_expectation_is_made_of_the_chosen_ones(
     wide = std.square() + few.widths.repeat_interleave(torch.tensor(few.counts)).square()[:, None]  # chosen query
     expected = reference.normal_density(mean, few.centers[:, None], wide)
     difference = few.combine.T @ expected - full.expectation(mean, std.square()).T
-    assert difference.abs().max() <= 1e-9 * full.evaluate(full.centers).max()
+    assert difference.abs().max() <= 1e-8 * full.evaluate(full.centers).max()
     assert few.combine.abs().max() < 2  # so rounding is not amplified
 
 
@@ -51,7 +51,7 @@ def test_functions_that_lie_apart_are_kept_as_they_are(float64: None) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_reading_equals_the_plain_equations_where_few_are_chosen(dtype: torch.dtype) -> None:
-    """Context and every gradient, at N = 150 with the paper's widths: 122 are read."""
+    """Context and every gradient, at N = 150 with the paper's widths: 113 are read."""
     config = LongTermMemoryConfig(hidden_size=21, num_heads=3, segment_length=11, num_basis=150, num_samples=19)
     memory = LongTermMemory(config).to(dtype)
     given = {"dtype": dtype, "requires_grad": True}
@@ -63,7 +63,7 @@ def test_reading_equals_the_plain_equations_where_few_are_chosen(dtype: torch.dt
     for attend in (memory.attend, lambda q, s: reference.attend(memory, q, s)):
         context, _ = attend(queries, state)
         results.append([context, *torch.autograd.grad((context * weights).sum(), inputs)])
-    tolerance = {torch.float64: 1e-8, torch.float32: 1e-5}[dtype]
+    tolerance = {torch.float64: 1e-7, torch.float32: 1e-5}[dtype]
     for fast, plain in zip(*results, strict=True):
         assert (fast - plain).abs().max() <= tolerance * plain.abs().max()
 
