@@ -125,8 +125,9 @@ class Bench:
             specs = {who: replace(size, kind=kind, who=who) for who in ("infty", *rivals)}
             laps = self._rotate(specs)
             for rival in rivals:
+                held = mark if rival == rivals[-1] else None
                 yield Measure(f"{kind}, {name}: times as fast as {rival}", laps.ratio(rival, "infty"), _parts(laps),
-                              mark=mark)  # fmt: skip
+                              mark=held)  # fmt: skip
 
     def _slots(self, laps: Rotation, basis: int) -> Measure:
         """What the memory costs beside more short-term memory, N = 512 (the authors' code) and 1,024 (the paper)."""
