@@ -35,10 +35,7 @@ CPU = torch.device("cpu")
 KL_WEIGHT, LEARNING_RATE = 1e-6, 2e-4
 STREAM_TOKENS, TURNS = 1_000_000, 15
 ONCE = ("agree", "stream")  # what runs once needs no warming up
-SHORT, REPEATS = (
-    ("read", "update"),
-    10,
-)  # what takes a hundredth of a step runs so often in a turn: caches are warm then
+SHORT, REPEATS = ("read", "update"), 10  # a hundredth of a step: so often in a turn that caches are warm
 MATMUL_SIZES = (1024, 2048, 4096)
 
 

@@ -45,7 +45,7 @@ class ReducedBasis(ExactBuffers):
 
 
 def farthest_columns(matrix: Float[Tensor, "rows columns"], tolerance: float) -> list[int]:
-    """Columns, each the farthest from the span of those before it, until none is farther than that of the longest."""
+    """Columns, each the farthest from the span of those before it, while that is over `tolerance` of the longest."""
     rest, chosen = matrix.clone(), []
     limit = tolerance * rest.norm(dim=0).max()
     while len(chosen) < rest.shape[1]:
