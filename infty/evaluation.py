@@ -2,63 +2,48 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Float32
+from numpy import ndarray
 from torch import Tensor
-from torch.nn import functional as F
 
-from infty.interfaces import UNSCORED, Batch
+from infty.interfaces import UNSCORED, Batch, Totals
 from infty.model.decoder import Decoder, Output
 from infty.model.unroll import unroll
 
-# What a result of each kind of task means. A change to any of this is a new version of the name.
-PROTOCOLS = {
-    "sort": {
-        "name": "sort-accuracy-v1",
-        "unit": "symbol",
-        "memory_reset": "sequence",
-        "scored": "all symbols of the answer, teacher-forced",
-    }
-}
 
+def evaluate(
+    model: Decoder, batches: Iterable[Batch], *, choices: bool, losses: Float32[ndarray, " tokens"] | None = None
+) -> Totals:
+    """Run the model in evaluation mode over all batches and restore its mode. Touches no other state.
 
-@dataclass(frozen=True)
-class Totals:
-    """nats: summed cross-entropy. scored: targets. correct: those that were the most likely symbol.
-
-    Means of means would weigh a smaller last batch wrongly; totals add up whatever the batches are.
+    choices: count how often the target was the most likely one. losses: filled with the nats of each target, at
+    the batches' places.
     """
-
-    nats: float = 0.0
-    scored: int = 0
-    correct: int = 0
-
-    def __add__(self, other: "Totals") -> "Totals":
-        return Totals(self.nats + other.nats, self.scored + other.scored, self.correct + other.correct)
-
-    def metrics(self, split: str) -> dict[str, float]:
-        """`<split>/loss` in nats a target, and `<split>/accuracy` from 0 to 1."""
-        return {f"{split}/loss": self.nats / self.scored, f"{split}/accuracy": self.correct / self.scored}
-
-
-def evaluate(model: Decoder, batches: Iterable[Batch]) -> Totals:
-    """Run the model in evaluation mode over all batches and restore its mode. Touches no other state."""
     total = Totals()
+    segments = (segment for batch in batches for segment in batch.segments(model.config.segment_length))
     with evaluating(model):
-        for batch in batches:
-            for output, targets in unroll(model, batch.segments(model.config.segment_length)):
-                total += count(output, targets)
+        for output, segment in unroll(model, segments):
+            nats = output.nats(segment.targets)
+            total += count(nats, output, segment, choices)
+            if losses is not None:
+                _note(losses, nats, segment)
     return total
 
 
-def count(output: Output, targets: Int[Tensor, "batch wanted"]) -> Totals:
+def count(nats: Float[Tensor, "batch wanted"], output: Output, segment: Batch, choices: bool) -> Totals:
     """The totals of one segment."""
-    losses = F.cross_entropy(output.logits.mT, targets, ignore_index=UNSCORED, reduction="none")
-    scored = targets != UNSCORED
-    correct = (output.logits.argmax(-1) == targets) & scored
-    return Totals(losses.double().sum().item(), int(scored.sum()), int(correct.sum()))
+    scored = segment.targets != UNSCORED
+    correct = int(((output.logits.argmax(-1) == segment.targets) & scored).sum()) if choices else 0
+    return Totals(nats.double().sum().item(), int(scored.sum()), correct)
+
+
+def _note(losses: Float32[ndarray, " tokens"], nats: Float[Tensor, "batch wanted"], segment: Batch) -> None:
+    assert segment.places is not None, "a task without places has no losses to note"
+    for row, targets, place in zip(nats.cpu(), segment.targets.cpu(), segment.places.tolist(), strict=True):
+        scored = (targets != UNSCORED).numpy()
+        losses[place : place + len(scored)][scored[: len(losses) - place]] = row.float().numpy()[scored]
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infty.definition import Cell, Definition, Fault, Values, nearest, overlay, parse_override, refuse
-from infty.model.decoder import Decoder, DecoderConfig
+from infty.model.config import DecoderConfig
+from infty.model.decoder import Decoder
 from infty.tasks.sort import SortConfig, SortTask, nearest_lengths
 from infty.training.loop import TrainingConfig
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 UNSCORED = -100  # target of a position that no loss counts, as in torch's cross_entropy
@@ -13,34 +13,66 @@ UNSCORED = -100  # target of a position that no loss counts, as in torch's cross
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences that start with an empty memory.
+    """Sequences, or the next tokens of streams.
 
-    targets: the token after each of `tokens`, or UNSCORED. streams: what names each sequence, for sticky draws.
+    targets: the token after each of `tokens`, or UNSCORED. streams: what names each row, for sticky draws.
+    fresh: the rows that begin with an empty memory; the others go on from the state before. None: every row.
+    places: where in its split each row's first target stands; None where nobody asks.
     """
 
     tokens: Int[Tensor, "batch length"]
     targets: Int[Tensor, "batch length"]
     streams: Int[Tensor, " batch"]
+    fresh: Bool[Tensor, " batch"] | None = None
+    places: Int[Tensor, " batch"] | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The same sequences on another device."""
-        return Batch(self.tokens.to(device), self.targets.to(device), self.streams.to(device))
+        """The same sequences on another device; what only the host asks for stays there."""
+        return replace(self, tokens=self.tokens.to(device), targets=self.targets.to(device))
 
     def segments(self, length: int) -> Iterator["Batch"]:
         """The sequences in pieces of `length` tokens, one after the other; the last may be shorter."""
-        for tokens, targets in zip(self.tokens.split(length, 1), self.targets.split(length, 1), strict=True):
-            yield replace(self, tokens=tokens, targets=targets)
+        goes_on = torch.zeros(len(self.streams), dtype=torch.bool)
+        pieces = zip(self.tokens.split(length, 1), self.targets.split(length, 1), strict=True)
+        for i, (tokens, targets) in enumerate(pieces):
+            places = None if self.places is None else self.places + i * length
+            yield replace(self, tokens=tokens, targets=targets, places=places, fresh=goes_on if i else self.fresh)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """nats: summed cross-entropy. scored: targets. correct: those that were the most likely one, where that is counted.
+
+    Means of means would weigh a smaller last batch wrongly; totals add up whatever the batches are.
+    """
+
+    nats: float = 0.0
+    scored: int = 0
+    correct: int = 0
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(self.nats + other.nats, self.scored + other.scored, self.correct + other.correct)
 
 
 class Task(Protocol):
-    """A source of sequences. Every batch is a pure function of the arguments, so no position is ever lost."""
+    """A source of sequences. Every batch is a pure function of the arguments, so no position is ever lost.
+
+    continues: whether a training batch goes on where the one before ended, so that memory is carried from step to step.
+    has_answers: whether a target is right or wrong, so that accuracy means something.
+    """
 
     vocab_size: int
+    continues: bool
+    has_answers: bool
 
     def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """The batch of optimiser step `step` (from 0) in a run with this seed."""
         ...
 
     def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """All sequences of `split` ("validation" or "test"), in a fixed order."""
+        """All of `split` ("validation" or "test"), in a fixed order."""
+        ...
+
+    def metrics(self, split: str, totals: Totals) -> dict[str, float]:
+        """What the totals over a split mean, named `<split>/<name>`; `<split>/loss` is nats a target."""
         ...

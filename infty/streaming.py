@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from infty.evaluation import Totals, count, evaluating
-from infty.interfaces import UNSCORED, Batch
+from infty.evaluation import count, evaluating
+from infty.interfaces import UNSCORED, Batch, Totals
 from infty.model.decoder import Decoder
 from infty.model.unroll import unroll
 
@@ -42,18 +42,19 @@ class Pace:
 
 
 def read_stream(
-    model: Decoder, segments: Iterable[Batch], peak_bytes: Callable[[], int]
+    model: Decoder, segments: Iterable[Batch], peak_bytes: Callable[[], int], *, choices: bool
 ) -> tuple[Totals, list[list[int]], Pace]:
-    """Totals of what is scored, pairs of target and the model's choice, and the pace. Every segment counts once.
+    """Totals of what is scored, with `choices` pairs of target and the model's choice, and the pace.
 
     `peak_bytes` tells the most memory held so far. Nothing is kept of a segment but the memory's own state.
     """
     total, answers, meter = Totals(), [], _Meter(segments, peak_bytes)
     with evaluating(model):
-        for output, targets in unroll(model, meter):
-            total += count(output, targets)
-            pairs = zip(targets[0].tolist(), output.logits[0].argmax(-1).tolist(), strict=True)
-            answers += [[wanted, chosen] for wanted, chosen in pairs if wanted != UNSCORED]
+        for output, segment in unroll(model, meter):
+            total += count(output.nats(segment.targets), output, segment, choices)
+            if choices:
+                pairs = zip(segment.targets[0].tolist(), output.logits[0].argmax(-1).tolist(), strict=True)
+                answers += [[wanted, chosen] for wanted, chosen in pairs if wanted != UNSCORED]
     return total, answers, meter.pace()
 
 

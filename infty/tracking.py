@@ -6,13 +6,13 @@ import os
 import secrets
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO, TypeVar
 
 from rich import progress
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infty.errors import MissingError
 from infty.files import write_text
@@ -166,6 +166,15 @@ def track(items: Iterable[Item], count: int, console: Console, title: str) -> It
     """Hand items on, with a bar on a terminal."""
     hidden = not console.is_terminal
     yield from progress.track(items, title, total=count, console=console, disable=hidden, transient=True)
+
+
+@contextlib.contextmanager
+def bar(console: Console, title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of bytes on a terminal, and what moves it on."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.advance(task, count)
 
 
 @contextlib.contextmanager

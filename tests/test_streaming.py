@@ -12,7 +12,8 @@ from infty.errors import MissingError
 from infty.evaluation import evaluate
 from infty.interfaces import UNSCORED, Batch
 from infty.memory.longterm import LongTermMemoryConfig
-from infty.model.decoder import Decoder, DecoderConfig
+from infty.model.config import DecoderConfig
+from infty.model.decoder import Decoder
 from infty.streaming import LATE, read_stream
 from infty.tasks.sort import SortConfig, SortTask
 from tests.conftest import Infty

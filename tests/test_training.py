@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from infty.errors import MissingError
-from infty.model.decoder import Decoder, DecoderConfig
+from infty.model.config import DecoderConfig
+from infty.model.decoder import Decoder
 from infty.runs import RunFolder, differences
 from infty.tasks.sort import SortConfig, SortTask
 from infty.trained import load_run

@@ -25,7 +25,7 @@ from infty.memory import reference
 from infty.memory.basis import GaussianBasis
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
 from infty.memory.signal import refit_grid, ridge_operator, sample_grid
-from infty.model.decoder import LayerState
+from infty.model.block import LayerState
 from infty.training.loop import optimize
 from infty.training.optimizer import make_optimizer
 

@@ -8,7 +8,7 @@ Sizes as everywhere: E hidden, F feed-forward, L segment, N basis functions, V v
 """
 
 from infty.memory.longterm import LongTermMemoryConfig
-from infty.model.decoder import DecoderConfig
+from infty.model.config import DecoderConfig
 
 
 def step_products(config: DecoderConfig, vocab_size: int, length: int, scored: int, batch: int) -> tuple[int, int]:

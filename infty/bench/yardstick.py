@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from infty.errors import MissingError, UsageError
 from infty.interfaces import UNSCORED, Batch
-from infty.model.decoder import Decoder, DecoderConfig
+from infty.model.config import DecoderConfig
+from infty.model.decoder import Decoder
 from infty.training.loop import batch_losses
 
 NEEDED = ("LiteralModel", "LiteralMemory", "step")
@@ -83,7 +84,7 @@ def disagreement(
     their_loss = module.step(theirs, torch.optim.SGD(theirs.parameters(), lr=0.0), tokens, length)
     targets = tokens[:, 1:].clone()
     targets[:, :length] = UNSCORED
-    losses = batch_losses(ours, Batch(tokens[:, :-1], targets, torch.arange(batch)))
+    losses, _ = batch_losses(ours, Batch(tokens[:, :-1], targets, torch.arange(batch)))
     weights = {"loss": 1.0, **config.auxiliary_weights}
     torch.stack([weights[name] * loss for name, loss in losses.items()]).sum().backward()
     torch.nn.utils.clip_grad_norm_(ours.parameters(), CLIP)

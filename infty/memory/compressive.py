@@ -1,14 +1,16 @@
 """Compressive memory (Rae et al. 2019): what leaves the short-term memory, at a lower rate, first in first out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from infty.memory.rows import visible
 
 Hidden = Float[Tensor, "batch length hidden"]
 Slots = Float[Tensor, "batch slots hidden"]
@@ -38,13 +40,21 @@ class CompressiveMemoryConfig(BaseModel):
 
 @dataclass(frozen=True)
 class CompressedState:
-    """Compressed vectors, oldest first; as many as there are so far, at most `num_slots`."""
+    """Compressed vectors, oldest first; as many as there are so far, at most `num_slots`.
+
+    filled: how many of them, the newest, each stream may see; None: all.
+    """
 
     slots: Slots
+    filled: Int[Tensor, " batch"] | None = None
 
     def detach(self) -> "CompressedState":
         """The state to keep: no gradient flows into earlier segments."""
-        return CompressedState(self.slots.detach())
+        return replace(self, slots=self.slots.detach())
+
+    def reset(self, rows: Bool[Tensor, " batch"]) -> "CompressedState":
+        """Forget everything in the marked rows: a new document begins there."""
+        return replace(self, filled=visible(self.slots, self.filled).masked_fill(rows, 0))
 
 
 class CompressiveMemory(nn.Module):
@@ -66,9 +76,15 @@ class CompressiveMemory(nn.Module):
         with torch.autocast(evicted.device.type, enabled=False):
             return self.compress(F.pad(evicted, (0, 0, missing, 0)).mT).mT
 
-    def update(self, state: CompressedState, slots: Slots) -> CompressedState:
-        """Append new slots and drop the oldest beyond `num_slots`."""
-        return CompressedState(torch.cat([state.slots, slots], 1)[:, -self.config.num_slots :])
+    def update(
+        self, state: CompressedState, slots: Slots, rows: Bool[Tensor, " batch"] | None = None
+    ) -> CompressedState:
+        """Append new slots and drop the oldest beyond `num_slots`. In rows that are not marked they stay unseen."""
+        kept = torch.cat([state.slots, slots], 1)[:, -self.config.num_slots :]
+        if rows is None and state.filled is None:
+            return CompressedState(kept)
+        more = slots.shape[1] if rows is None else slots.shape[1] * rows
+        return CompressedState(kept, (visible(state.slots, state.filled) + more).clamp(max=kept.shape[1]))
 
 
 def reconstruction_loss(attend: Callable[[Hidden], Hidden], evicted: Hidden, slots: Slots) -> Float[Tensor, ""]:

@@ -90,13 +90,13 @@ class LongTermState:
         """The state to keep: no gradient flows into earlier segments."""
         return replace(self, coefficients=self.coefficients.detach(), histogram=self.histogram.detach())
 
-    def reset(self, rows: Bool[Tensor, " batch"]) -> "LongTermState":
-        """Forget everything in the marked rows: a new document begins there."""
+    def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"] | None = None) -> "LongTermState":
+        """Forget everything in the marked rows: a new document begins there, which `seeds` names anew."""
         return LongTermState(
             coefficients=self.coefficients.masked_fill(rows[:, None, None], 0),
             updates=self.updates.masked_fill(rows, 0),
             histogram=self.histogram.masked_fill(rows[:, None], 1 / max(self.histogram.shape[1], 1)),
-            seeds=self.seeds,
+            seeds=self.seeds if seeds is None else torch.where(rows, seeds, self.seeds),
         )
 
 
@@ -139,12 +139,15 @@ class LongTermMemory(nn.Module):
         """x̃ = sigmoid(Conv1d(x)) ⊙ x: a gate over each vector and its two neighbours."""
         return torch.sigmoid(convolve3(x, self.gate.weight, self.gate.bias)) * x
 
-    def update(self, state: LongTermState, evicted: Hidden) -> LongTermState:
+    def update(
+        self, state: LongTermState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None = None
+    ) -> LongTermState:
         """Contract the past, append what left the short-term memory, and refit (section 3.3).
 
         B ← A B + C x̃ with fixed sample points; a stream's first update is the plain fit of x̃. `evicted`
         holds exactly `segment_length` vectors a row, or ValueError is raised. Gradient reaches the gate;
-        the old B is as given: detach the state first to stop it at a segment.
+        the old B is as given: detach the state first to stop it at a segment. Rows that are not marked stay
+        as they are; `rows` None: all are updated.
         """
         wanted = len(state.updates), self.config.segment_length, self.config.hidden_size
         if evicted.shape != wanted:
@@ -160,7 +163,9 @@ class LongTermMemory(nn.Module):
                 coefficients = self.contracted(state) + self.append @ smoothed
                 if fresh.any():
                     coefficients = torch.where(fresh[:, None, None], self.first @ smoothed, coefficients)
-        return replace(state, coefficients=coefficients, updates=state.updates + 1)
+        if rows is not None:
+            coefficients = torch.where(rows[:, None, None], coefficients, state.coefficients)
+        return replace(state, coefficients=coefficients, updates=state.updates + (1 if rows is None else rows))
 
     def contracted(self, state: LongTermState) -> Float[Tensor, "batch basis hidden"]:
         """The past's part of the new coefficients: A B, or with sticky sampling G_old Ψ(s)ᵀ B."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -30,12 +30,15 @@ def attend_in_blocks(
     key: Float[Tensor, "b h d k"],
     value: Float[Tensor, "b h k d"],
     encoding: Float[Tensor, "h d k+1"],
+    unseen: Int[Tensor, " b"] | None = None,
 ) -> Float[Tensor, "b h t d"]:
     """softmax_j(content_i·k_j + position_i·r_{i−j}) v_j for the last t of k tokens, each seeing none after it.
 
-    encoding: r of distances k − 1 … 0, and one column that is never looked at.
+    encoding: r of distances k − 1 … 0, and one column that is never looked at. unseen: how many of the oldest
+    keys each row does not see either.
     """
     b, dtype = len(key), key.dtype
+    hidden = None if unseen is None else _hidden(unseen, key)
     encoding = encoding.to(dtype).repeat(b, 1, 1)  # i d k+1, with i = b · h
     with torch.autocast(key.device.type, enabled=False):
         read = _Attention.apply(
@@ -44,6 +47,7 @@ def attend_in_blocks(
             key.flatten(0, 1).contiguous(),
             value.to(dtype).flatten(0, 1).contiguous(),
             encoding,
+            hidden,
         )
     return read.unflatten(0, (b, -1))
 
@@ -52,19 +56,27 @@ class _Attention(torch.autograd.Function):
     """Sizes: i items (b · h), t queries, k keys, d head size; in a block n queries and w keys."""
 
     @staticmethod
-    def forward(ctx: Any, content: Tensor, position: Tensor, key: Tensor, value: Tensor, encoding: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        content: Tensor,
+        position: Tensor,
+        key: Tensor,
+        value: Tensor,
+        encoding: Tensor,
+        hidden: Tensor | None,
+    ) -> Tensor:
         read, future = torch.empty_like(content), _future(content)
         for items, rows, keys, distances in _blocks(content, key):
             k, r = key[items, :, keys], encoding[items, :, distances]
-            weights = _weights(content[items, rows], position[items, rows], k, r, future)
+            weights = _weights(content[items, rows], position[items, rows], k, r, future, _of(hidden, items, keys))
             read[items, rows] = torch.bmm(weights, value[items, keys])
-        ctx.save_for_backward(content, position, key, value, encoding, read)
+        ctx.save_for_backward(content, position, key, value, encoding, hidden, read)
         return read
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        content, position, key, value, encoding, read = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        content, position, key, value, encoding, hidden, read = ctx.saved_tensors
         value = value.mT.contiguous()  # i d k: products are quicker this way round
         to_content, to_position = torch.empty_like(content), torch.empty_like(position)
         exact = torch.promote_types(key.dtype, torch.float32)  # many blocks add up in these
@@ -74,7 +86,7 @@ class _Attention(torch.autograd.Function):
         for items, rows, keys, distances in _blocks(content, key):
             c, p, g = content[items, rows], position[items, rows], gradient[items, rows]
             k, r = key[items, :, keys], encoding[items, :, distances]
-            weights = _weights(c, p, k, r, future)
+            weights = _weights(c, p, k, r, future, _of(hidden, items, keys))
             to_value[items, :, keys] += torch.bmm(g.mT, weights)
             to_weights = torch.bmm(g, value[items, :, keys])
             to_made, to_scores = _room_for_shifted(to_weights)
@@ -83,7 +95,7 @@ class _Attention(torch.autograd.Function):
             to_key[items, :, keys] += torch.bmm(c.mT, to_scores)
             to_position[items, rows] = torch.bmm(to_made, r.mT)
             to_encoding[items, :, distances] += torch.bmm(p.mT, to_made)
-        return to_content, to_position, to_key.to(key), to_value.mT.to(key), to_encoding.to(key)
+        return to_content, to_position, to_key.to(key), to_value.mT.to(key), to_encoding.to(key), None
 
 
 def _blocks(content: Tensor, key: Tensor) -> Iterator[tuple[slice, slice, slice, slice]]:
@@ -102,11 +114,27 @@ def _future(content: Tensor) -> Tensor:
     return torch.full((n, n), -torch.inf, dtype=content.dtype, device=content.device).triu(1)
 
 
-def _weights(content: Tensor, position: Tensor, key: Tensor, encoding: Tensor, future: Tensor) -> Tensor:
+def _hidden(unseen: Tensor, key: Tensor) -> Tensor:
+    """i 1 k, added to the scores: −∞ for the keys that a row does not see."""
+    _, heads, _, k = key.shape
+    hidden = torch.zeros(len(unseen), k, dtype=key.dtype, device=key.device)
+    hidden.masked_fill_(torch.arange(k, device=key.device) < unseen[:, None], -torch.inf)
+    return hidden.repeat_interleave(heads, 0)[:, None]
+
+
+def _of(hidden: Tensor | None, items: slice, keys: slice) -> Tensor | None:
+    return None if hidden is None else hidden[items, :, keys]
+
+
+def _weights(
+    content: Tensor, position: Tensor, key: Tensor, encoding: Tensor, future: Tensor, hidden: Tensor | None
+) -> Tensor:
     """i n w: attention weights of a block."""
     n, w = content.shape[1], key.shape[2]
     scores = torch.bmm(content, key)
     scores += _shifted(torch.bmm(position, encoding))
+    if hidden is not None:
+        scores += hidden
     scores[..., w - n :] += future[:n, :n]
     return torch.softmax(scores, -1, out=scores)
 

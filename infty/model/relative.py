@@ -3,13 +3,14 @@
 Sizes: b batch, t tokens that ask, k keys (cached ones and the segment's), h heads, d head size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infty.memory.rows import visible
 from infty.model.blockwise import attend_in_blocks
 from infty.model.dropout import Dropout
 
@@ -40,16 +41,39 @@ class ShortTermState:
     """Input hidden states of one layer for the tokens before this segment, oldest first, without gradient.
 
     key_value: theirs under the present weights, kept while no gradient flows; None where they are to be made anew.
+    filled: how many of them, the newest, belong to the stream of each row; None: all.
     """
 
     hidden: Float[Tensor, "batch cached hidden"]
     key_value: KeyValue | None = None
+    filled: Int[Tensor, " batch"] | None = None
 
-    def split(self, length: int) -> tuple[Float[Tensor, "batch left hidden"], "ShortTermState"]:
+    def split(self, length: int) -> tuple["Evicted", "ShortTermState"]:
         """What leaves a short-term memory of `length` tokens, and what stays in it."""
         left = max(self.hidden.shape[1] - length, 0)
         kept = self.key_value.split(left)[1] if self.key_value else None
-        return self.hidden[:, :left], ShortTermState(self.hidden[:, left:], kept)
+        rows = None if self.filled is None else self.filled >= self.hidden.shape[1]
+        filled = None if self.filled is None else self.filled.clamp(max=self.hidden.shape[1] - left)
+        return Evicted(self.hidden[:, :left], rows), ShortTermState(self.hidden[:, left:], kept, filled)
+
+    def append(self, x: Hidden, key_value: KeyValue | None) -> "ShortTermState":
+        """A segment more; `key_value`: of everything there is then."""
+        filled = None if self.filled is None else self.filled + x.shape[1]
+        hidden = torch.cat([self.hidden, x], 1)
+        whole = filled is None or bool((filled >= hidden.shape[1]).all())
+        return ShortTermState(hidden, key_value, None if whole else filled)
+
+    def reset(self, rows: Bool[Tensor, " batch"]) -> "ShortTermState":
+        """Forget everything in the marked rows: a new document begins there."""
+        return replace(self, filled=visible(self.hidden, self.filled).masked_fill(rows, 0))
+
+
+@dataclass(frozen=True)
+class Evicted:
+    """What left the short-term memory. rows: those whose own it is, where some began anew too lately; None: all."""
+
+    hidden: Float[Tensor, "batch left hidden"]
+    rows: Bool[Tensor, " batch"] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,12 +111,15 @@ def attend_plainly(
     value: Float[Tensor, "b h k d"],
     encoding: Float[Tensor, "h d k+1"],
     dropout: nn.Module,
+    unseen: Int[Tensor, " b"] | None = None,
 ) -> Float[Tensor, "b h t d"]:
     """The equation as it stands, all scores at once, and `dropout` on the weights: what the blocks are held to."""
     t, k = content.shape[2], key.shape[3]
     scores = content @ key + relative_shift(position @ encoding[..., :-1])  # b h t k
-    future = torch.ones(t, k, dtype=torch.bool, device=key.device).triu(1 + k - t)
-    return dropout(scores.masked_fill(future, -torch.inf).softmax(-1)) @ value
+    hidden = torch.ones(t, k, dtype=torch.bool, device=key.device).triu(1 + k - t)
+    if unseen is not None:
+        hidden = hidden | (torch.arange(k, device=key.device) < unseen[:, None])[:, None, None]  # b 1 t k
+    return dropout(scores.masked_fill(hidden, -torch.inf).softmax(-1)) @ value
 
 
 class RelativeAttention(nn.Module):
@@ -108,18 +135,25 @@ class RelativeAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, queries: Float[Tensor, "b t hidden"], seen: KeyValue, positions: Positions
+        self,
+        queries: Float[Tensor, "b t hidden"],
+        seen: KeyValue,
+        positions: Positions,
+        unseen: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b t hidden"]:
-        """What the last t tokens of `seen` read, given their queries before the biases u and v are added."""
+        """What the last t tokens of `seen` read, given their queries before the biases u and v are added.
+
+        unseen: of how many of the oldest keys each row knows nothing; None: no row has such.
+        """
         q = self.split_heads(queries)
         scale = q.shape[-1] ** -0.5
         content = (q + positions.content_bias[:, None]) * scale
         position = (q + positions.position_bias[:, None]) * scale
         encoding = positions.encoding[..., -seen.key.shape[-1] - 1 :]
         if self.training and self.dropout.p:
-            context = attend_plainly(content, position, seen.key, seen.value, encoding, self.dropout)
+            context = attend_plainly(content, position, seen.key, seen.value, encoding, self.dropout, unseen)
         else:
-            context = attend_in_blocks(content, position, seen.key, seen.value, encoding)
+            context = attend_in_blocks(content, position, seen.key, seen.value, encoding, unseen)
         return self.output(context.transpose(1, 2).flatten(-2))
 
     def key_values(self, hidden: Hidden) -> KeyValue:

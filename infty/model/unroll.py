@@ -1,29 +1,41 @@
-"""Sequences through a decoder, segment by segment."""
+"""Segments through a decoder, one after the other."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from infty.interfaces import UNSCORED, Batch
-from infty.model.decoder import Decoder, Output
+from infty.model.decoder import Decoder, Output, State
 
 
-def unroll(model: Decoder, segments: Iterable[Batch]) -> Iterator[tuple[Output, Int[Tensor, "batch wanted"]]]:
-    """Outputs and targets of the segments in which something is scored, from an empty memory.
+def unroll(model: Decoder, segments: Iterable[Batch], state: State | None = None) -> Iterator[tuple[Output, Batch]]:
+    """Outputs, and what they are of, for the segments in which something is scored; `state`: from before them.
 
     Only what is scored and what follows it in its segment has logits. Segments that score nothing only fill the
     memory: they run without gradient and yield nothing.
     """
-    state, positions = None, model.positions()
+    positions = model.positions()
     for segment in segments:
         segment = segment.to(model.content_bias.device)
-        state = model.initial_state(segment.streams) if state is None else state
+        state = _begin(model, segment, state)
         scored = (segment.targets != UNSCORED).any(0)
         wanted = int(scored.cummax(0).values.sum())
         with torch.set_grad_enabled(wanted > 0 and torch.is_grad_enabled()):
             output = model(segment.tokens, state, positions, wanted)
         state = output.state
         if wanted:
-            yield output, segment.targets[:, -wanted:]
+            yield output, _last(segment, wanted)
+
+
+def _begin(model: Decoder, segment: Batch, state: State | None) -> State:
+    """The state that a segment starts from: empty in the rows that begin anew."""
+    if state is None or segment.fresh is None or segment.fresh.all():
+        return model.initial_state(segment.streams)
+    return model.reset(state, segment.fresh, segment.streams) if segment.fresh.any() else state
+
+
+def _last(segment: Batch, wanted: int) -> Batch:
+    left = segment.tokens.shape[1] - wanted
+    places = None if segment.places is None else segment.places + left
+    return replace(segment, tokens=segment.tokens[:, left:], targets=segment.targets[:, left:], places=places)

@@ -22,7 +22,7 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field
 
 from infty.errors import MissingError
-from infty.interfaces import UNSCORED, Batch
+from infty.interfaces import UNSCORED, Batch, Totals
 
 # A sequence is decided by one integer seed; the splits take theirs from disjoint ranges.
 FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
@@ -101,6 +101,9 @@ def rank_by_frequency(symbols: Int64[ndarray, "batch length"], vocabulary: int) 
 class SortTask:
     """The sequences of a `SortConfig` as batches of tokens and targets."""
 
+    continues = False
+    has_answers = True
+
     def __init__(self, config: SortConfig) -> None:
         self.config = config
         self.vocab_size = config.vocabulary + 1  # and the separator
@@ -127,6 +130,10 @@ class SortTask:
         """The sequences of a split in order."""
         for start in range(0, self.sizes[split], batch_size):
             yield self.batch(split, np.arange(start, min(start + batch_size, self.sizes[split])))
+
+    def metrics(self, split: str, totals: Totals) -> dict[str, float]:
+        """`<split>/loss` in nats a symbol of the answer, and `<split>/accuracy` from 0 to 1."""
+        return {f"{split}/loss": totals.nats / totals.scored, f"{split}/accuracy": totals.correct / totals.scored}
 
     def batch(self, split: str, indices: Int64[ndarray, " batch"]) -> Batch:
         """Sequences `indices` of a split as model input: sequence, separator, the answer but its last symbol."""
@@ -219,8 +226,9 @@ def _numbers(words: list[str], vocabulary: int, read: int) -> Int64[ndarray, " n
 def _segments(tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"], segment_length: int) -> Iterator[Batch]:
     """One stream's tokens as segments."""
     if len(tokens):
-        one = torch.zeros(1, dtype=torch.int64)
-        yield from Batch(torch.from_numpy(tokens)[None], torch.from_numpy(targets)[None], one).segments(segment_length)
+        one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
+        whole = Batch(torch.from_numpy(tokens)[None], torch.from_numpy(targets)[None], one, goes_on)
+        yield from whole.segments(segment_length)
 
 
 def _scaled(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) -> Int64[ndarray, "..."]:

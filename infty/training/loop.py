@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from infty.errors import InftyError, Stopped
 from infty.evaluation import evaluate
 from infty.interfaces import UNSCORED, Batch, Task
-from infty.model.decoder import Decoder
+from infty.model.decoder import Decoder, State
+from infty.model.state import load_state, state_tensors
 from infty.model.unroll import unroll
 from infty.training.checkpoint import Checkpoint, point, save_checkpoint
 from infty.training.optimizer import cosine_learning_rate, load_optimizer_tensors, make_optimizer, optimizer_tensors
@@ -80,10 +80,13 @@ def train(
     progress = _restore(model, optimizer, folder, resume)
     saved_step = resume.step if resume else None
 
+    memory = load_state(model, resume.tensors["state"]) if resume and "state" in resume.tensors else None
+
     def save() -> None:
         tensors = {"model": dict(model.state_dict()), "optimizer": optimizer_tensors(optimizer, model)}
-        state = {**vars(progress), **identity}
-        save_checkpoint(folder, Checkpoint(progress.step, tensors, state))
+        if memory is not None:
+            tensors["state"] = state_tensors(memory)
+        save_checkpoint(folder, Checkpoint(progress.step, tensors, {**vars(progress), **identity}))
 
     while progress.step < config.steps:
         if stop.received is not None:
@@ -92,15 +95,15 @@ def train(
             raise Stopped(f"stopped at step {progress.step}; the same command continues from there", stop.received)
 
         start = time.perf_counter()
-        metrics = optimize(model, optimizer, task, config, progress.step, seed)
+        metrics, memory = optimize(model, optimizer, task, config, progress.step, seed, memory)
         progress.step += 1
         progress.seconds += time.perf_counter() - start
         if progress.step % config.log_every == 0 or progress.step == config.steps:
             log.log(progress.step, metrics)
 
         if progress.step % config.evaluate_every == 0 or progress.step == config.steps:
-            totals = evaluate(model, task.evaluation_batches("validation", config.evaluation_batch_size))
-            validation = totals.metrics("validation")
+            batches = task.evaluation_batches("validation", config.evaluation_batch_size)
+            validation = task.metrics("validation", evaluate(model, batches, choices=task.has_answers))
             loss = validation["validation/loss"]
             if not math.isfinite(loss):
                 raise InftyError(f"validation loss {loss} at step {progress.step}; try a lower training.learning_rate")
@@ -114,26 +117,40 @@ def train(
     return progress
 
 
-def batch_losses(model: Decoder, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-    """`loss`, the mean cross-entropy of the scored targets in nats, and the model's auxiliary losses."""
+def batch_losses(
+    model: Decoder, batch: Batch, state: State | None = None
+) -> tuple[dict[str, Float[Tensor, ""]], State | None]:
+    """`loss`, the mean cross-entropy of the scored targets in nats, and the model's auxiliary losses.
+
+    state: what the batch goes on from, where it does; what comes after it is returned beside the losses.
+    """
     scored = int((batch.targets != UNSCORED).sum())
     losses: dict[str, Tensor] = {}
-    for output, targets in unroll(model, batch.segments(model.config.segment_length)):
-        nats = F.cross_entropy(output.logits.mT, targets, ignore_index=UNSCORED, reduction="sum")
-        for name, loss in {"loss": nats / scored, **output.auxiliary}.items():
+    for output, segment in unroll(model, batch.segments(model.config.segment_length), state):
+        for name, loss in {"loss": output.nats(segment.targets).sum() / scored, **output.auxiliary}.items():
             losses[name] = losses[name] + loss if name in losses else loss
-    return losses
+        state = output.state
+    return losses, state
 
 
 def optimize(
-    model: Decoder, optimizer: torch.optim.Adam, task: Task, config: TrainingConfig, step: int, seed: int
-) -> dict[str, float]:
-    """One optimiser step, with its metrics. InftyError before the update where loss or gradient are not finite."""
+    model: Decoder,
+    optimizer: torch.optim.Adam,
+    task: Task,
+    config: TrainingConfig,
+    step: int,
+    seed: int,
+    state: State | None = None,
+) -> tuple[dict[str, float], State | None]:
+    """One optimiser step from the memory `state`: its metrics, and the memory after it if the task continues.
+
+    InftyError before the update where loss or gradient are not finite.
+    """
     start = time.perf_counter()
     model.train()
     torch.manual_seed((seed << 32) + step + 1)
     batch = task.training_batch(step, config.batch_size, seed)
-    losses = batch_losses(model, batch)
+    losses, state = batch_losses(model, batch, state)
     weights = {"loss": 1.0, **model.config.auxiliary_weights}
     total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
     optimizer.zero_grad()
@@ -150,12 +167,13 @@ def optimize(
     optimizer.step()
     values = {f"train/{name}": loss.item() for name, loss in losses.items()}
     speed = batch.tokens.numel() / (time.perf_counter() - start)
-    return {
+    metrics = {
         **values,
         "train/gradient_norm": norm.item(),
         "train/learning_rate": learning_rate,
         "train/tokens_per_second": speed,
     }
+    return metrics, state if task.continues else None
 
 
 def _restore(model: Decoder, optimizer: torch.optim.Adam, folder: Path, resume: Checkpoint | None) -> Progress:

@@ -7,7 +7,7 @@ import pytest
 from infty.bench.contestants import paper_experiment
 from infty.bench.products import step_products
 from infty.memory.longterm import LongTermMemoryConfig
-from infty.model.decoder import DecoderConfig
+from infty.model.config import DecoderConfig
 
 # Distinct primes: layers 2, heads 3, hidden 3 · 2 · 7, feed-forward 23, segment 11, vocabulary 5.
 E, F, N, L, V = 42, 23, 26, 11, 5

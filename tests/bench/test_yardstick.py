@@ -9,7 +9,8 @@ import torch
 from infty.bench.yardstick import disagreement, its_model, load_yardstick, translate
 from infty.errors import MissingError, UsageError
 from infty.memory.longterm import LongTermMemoryConfig
-from infty.model.decoder import Decoder, DecoderConfig
+from infty.model.config import DecoderConfig
+from infty.model.decoder import Decoder
 from tests import plain_model
 
 PLAIN = Path(plain_model.__file__)

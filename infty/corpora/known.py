@@ -1,0 +1,74 @@
+"""The corpora that infty knows by name: where they come from, under which licence, and what a whole one counts."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+SPLITS = ("train", "validation", "test")
+Layout = Literal["wikitext", "pg19", "text", "tokenizer", "generated"]
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A repository of the public hub at one commit. files: patterns of what to fetch for each split."""
+
+    repository: str
+    revision: str
+    files: dict[str, str]
+    kind: Literal["dataset", "model"] = "dataset"
+    sums: dict[str, str] = field(default_factory=dict)  # sha256 of files that the hub itself keeps no sha256 of
+
+
+@dataclass(frozen=True)
+class Known:
+    """One corpus. documents, words: of each whole split, as published; words are what a perplexity a word divides by."""
+
+    title: str
+    licence: str
+    layout: Layout
+    hub: Hub | None = None
+    documents: dict[str, int] = field(default_factory=dict)
+    words: dict[str, int] = field(default_factory=dict)
+
+
+KNOWN = {
+    "wikitext": Known(
+        "WikiText-103 (Merity et al. 2016)",
+        "CC BY-SA 3.0 and GFDL, Wikipedia's authors",
+        "wikitext",
+        Hub(
+            "Salesforce/wikitext",
+            "b08601e04326c79dfdd32d625aee71d232d685c3",
+            {split: f"wikitext-103-v1/{split}-*.parquet" for split in SPLITS},
+        ),
+        {"validation": 60, "test": 60},
+        {"train": 103_227_021, "validation": 217_646, "test": 245_569},  # with one <eos> a line
+    ),
+    "pg19": Known(
+        "PG-19 (Rae et al. 2019)",
+        "books: public domain in the United States; metadata: Apache-2.0",
+        "pg19",
+        Hub(
+            "emozilla/pg19",  # the release's texts as parquet; the release itself is a script
+            "c021754c8e01c5b1cc83a1f549c1f97fbbb756b8",
+            {split: f"data/{split}-*.parquet" for split in SPLITS},
+        ),
+        {"train": 28_602, "validation": 50, "test": 100},
+        {"train": 1_973_136_207, "validation": 3_007_061, "test": 6_966_499},
+    ),
+    "gpt2": Known(
+        "GPT-2's byte-level BPE (Radford et al. 2019)",
+        "MIT",
+        "tokenizer",
+        Hub(
+            "openai-community/gpt2",
+            "607a30d783dfa663caf39e06633721c8d4cfcd7e",
+            {"vocab.json": "vocab.json", "merges.txt": "merges.txt"},
+            "model",
+            {
+                "vocab.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+                "merges.txt": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+            },
+        ),
+    ),
+    "generated": Known("generated articles with recurring names", "made by infty: no rights reserved", "generated"),
+}

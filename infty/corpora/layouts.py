@@ -1,0 +1,180 @@
+"""The layouts in which corpora are passed around, each read as documents in order, a piece at a time."""
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow
+from pyarrow import parquet
+
+from infty.corpora.pieces import Marked, lines, read_pieces
+from infty.errors import MissingError
+
+# A title of WikiText: one "=" on each side; two and more are sections.
+_TITLE = re.compile(r" = [^=\n].* = \n")
+_WIKITEXT_NAMES = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
+BLANK = " \n"  # an empty line of WikiText
+SHARES = {"validation": 0.05, "test": 0.05}  # of one's own texts; training has the rest
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split as it came. documents: read anew at each call. names: of its documents, where the layout tells them."""
+
+    documents: Callable[[], Marked]
+    bytes: int
+    names: list[str] | None = None
+
+
+def find_wikitext(folder: Path) -> dict[str, Source]:
+    """`wiki.<split>.tokens` or `.raw`, or `<split>-….parquet`, in the folder or below. MissingError where none is."""
+    found: dict[str, Source] = {}
+    for name, split in _WIKITEXT_NAMES.items():
+        plain = [path for end in ("tokens", "raw") for path in sorted(folder.rglob(f"wiki.{name}.{end}"))]
+        tables = _tables(folder, name)
+        if plain:
+            found[split] = Source(lambda path=plain[0]: articles(lines(_file(path))), plain[0].stat().st_size)
+        elif tables:
+            found[split] = Source(lambda tables=tables: articles(_table_lines(tables)), _size(tables))
+    return _some(found, folder, "wiki.train.tokens, wiki.valid.tokens, wiki.test.tokens (or .raw, or parquet files)")
+
+
+def find_pg19(folder: Path) -> dict[str, Source]:
+    """`<split>/<id>.txt` with `metadata.csv`, or `<split>-….parquet`. MissingError where there is neither."""
+    titles, found = _titles(folder / "metadata.csv"), {}
+    for split in ("train", "validation", "test"):
+        books = sorted((folder / split).glob("*.txt"), key=lambda path: (len(path.stem), path.stem))
+        tables = _tables(folder, split)
+        if books:
+            names = [titles.get(path.stem, path.stem) for path in books]
+            found[split] = Source(lambda books=books: _files(books), _size(books), names)
+        elif tables:
+            found[split] = Source(lambda tables=tables: _table_books(tables), _size(tables))
+    return _some(found, folder, "train/, validation/, test/ with <id>.txt in them (or parquet files)")
+
+
+def find_text(folder: Path) -> dict[str, Source]:
+    """Every `*.txt` and `*.md` below a folder, a document each, 90 : 5 : 5, or one file in three parts at line ends.
+
+    The files are taken in the order of their names. MissingError where there is none that holds anything.
+    """
+    paths = [folder] if folder.is_file() else sorted(p for end in ("txt", "md") for p in folder.rglob(f"*.{end}"))
+    paths = [path for path in paths if path.is_file() and path.stat().st_size]
+    if not paths:
+        raise MissingError(f"{folder} holds no text: wanted files named *.txt or *.md that are not empty")
+    if len(paths) < 3:
+        return _thirds(paths)
+    held = {split: max(1, round(share * len(paths))) for split, share in SHARES.items()}
+    ends = len(paths) - held["validation"] - held["test"], len(paths) - held["test"]
+    parts = {"train": paths[: ends[0]], "validation": paths[ends[0] : ends[1]], "test": paths[ends[1] :]}
+    return {
+        split: Source(lambda files=files: _files(files), _size(files), [path.name for path in files])
+        for split, files in parts.items()
+    }
+
+
+def articles(text: Iterable[str]) -> Marked:
+    """WikiText's lines; an article begins at a title with a blank line before and after it, the first with the text."""
+    first, only_blank, before = True, True, ""
+    for line, after in _with_next(text):
+        title = not before.strip() and _TITLE.fullmatch(line) and not after.strip()
+        yield first or bool(title and not only_blank), line
+        first, only_blank, before = False, only_blank and not line.strip(), line
+
+
+def _with_next(text: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each line and the one after it; after the last there is an empty one."""
+    line = None
+    for after in text:
+        if line is not None:
+            yield line, after
+        line = after
+    if line is not None:
+        yield line, ""
+
+
+def _file(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        yield from read_pieces(file, str(path))
+
+
+def _files(paths: list[Path]) -> Marked:
+    """A document a file."""
+    for path in paths:
+        begins = True
+        for piece in _file(path):
+            yield begins, piece
+            begins = False
+        if begins:
+            raise MissingError(f"{path} is empty; take it away or mend it")
+
+
+def _thirds(paths: list[Path]) -> dict[str, Source]:
+    """One text of one or two files, cut at line ends after 90 % and 95 % of its bytes."""
+    total = _size(paths)
+    edges = {"train": (0.0, 0.9), "validation": (0.9, 0.95), "test": (0.95, 1.0)}
+    return {
+        split: Source(lambda low=low, high=high: _share(paths, total * low, total * high), int(total * (high - low)))
+        for split, (low, high) in edges.items()
+    }
+
+
+def _share(paths: list[Path], low: float, high: float) -> Marked:
+    """The lines that begin between two places of a text, as one document."""
+    place, begun = 0, False
+    for path in paths:
+        for line in lines(_file(path)):
+            if low <= place < high:
+                yield not begun, line
+                begun = True
+            place += len(line.encode())
+
+
+def _tables(folder: Path, split: str) -> list[Path]:
+    return sorted(folder.rglob(f"{split}-*.parquet")) or sorted(folder.rglob(f"{split}.parquet"))
+
+
+def _table_lines(tables: list[Path]) -> Iterator[str]:
+    """WikiText's lines from a table with a line a row, where empty lines have lost their one space."""
+    for row in _rows(tables, "text"):
+        yield row["text"] or BLANK
+
+
+def _table_books(tables: list[Path]) -> Marked:
+    for row in _rows(tables, "text"):
+        yield True, row["text"]
+
+
+def _rows(tables: list[Path], *columns: str) -> Iterator[dict[str, str]]:
+    """The rows of parquet files, a few at a time. MissingError where a file is damaged or has not these columns."""
+    for path in tables:
+        try:
+            with parquet.ParquetFile(path) as table:
+                for batch in table.iter_batches(batch_size=16, columns=list(columns)):
+                    yield from batch.to_pylist()
+        except (pyarrow.ArrowException, OSError, ValueError, KeyError) as fault:
+            why = str(fault).splitlines()[0]
+            raise MissingError(f"{path} is no parquet table with {', '.join(columns)}: {why}") from None
+
+
+def _titles(path: Path) -> dict[str, str]:
+    """PG-19's metadata.csv: id, title, year, link; no header. MissingError where it is something else."""
+    if not path.exists():
+        return {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {row[0]: row[1] for row in csv.reader(file) if row}
+    except (UnicodeDecodeError, csv.Error, IndexError) as fault:
+        raise MissingError(f"{path} is not PG-19's metadata (id, title, year, link): {fault}") from None
+
+
+def _some(found: dict[str, Source], folder: Path, wanted: str) -> dict[str, Source]:
+    if not found:
+        raise MissingError(f"{folder} is not this corpus: wanted {wanted}")
+    return {split: found[split] for split in ("train", "validation", "test") if split in found}
+
+
+def _size(paths: list[Path]) -> int:
+    return sum(path.stat().st_size for path in paths)

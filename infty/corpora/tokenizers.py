@@ -1,0 +1,197 @@
+"""Tokenisers: a corpus's own words, byte-level BPE made from it, and GPT-2's. Text goes in and comes out in pieces."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
+from pydantic import BaseModel, ConfigDict, Field
+from tokenizers import Tokenizer as Bpe
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from infty.corpora.pieces import at_spaces, lines
+from infty.errors import MissingError
+
+UNKNOWN, END_OF_LINE, END_OF_TEXT = "<unk>", "<eos>", "<|endoftext|>"
+GPT2_SIZE = 50_257
+AT_ONCE = 16  # pieces encoded in parallel
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class WordConfig(_Config):
+    """Words between white space, and an `<eos>` at each line end; what is not in the vocabulary is `<unk>`."""
+
+    kind: Literal["word"] = "word"
+    vocab_size: int = Field(gt=2, description="most frequent types of the training part (WikiText-103: 267,735, all)")
+
+
+class BpeConfig(_Config):
+    """Byte-level BPE learnt from the training part."""
+
+    kind: Literal["bpe"] = "bpe"
+    vocab_size: int = Field(ge=257, description="tokens; 256 bytes and the end of text are among them")
+
+
+class Gpt2Config(_Config):
+    """GPT-2's own byte-level BPE."""
+
+    kind: Literal["gpt2"] = "gpt2"
+
+    @property
+    def vocab_size(self) -> int:
+        """50,257."""
+        return GPT2_SIZE
+
+
+TokenizerConfig = Annotated[WordConfig | BpeConfig | Gpt2Config, Field(discriminator="kind")]
+
+
+class Tokenizer(Protocol):
+    """Text to tokens and back. separator: what stands before a document's first token, as context only."""
+
+    vocab_size: int
+    separator: int
+
+    def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
+        """The tokens of one document."""
+        ...
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of tokens."""
+        ...
+
+    def lengths(self) -> Int64[ndarray, " vocab"] | None:
+        """UTF-8 bytes of each token; None where tokens are words."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """What `load_tokenizer` reads."""
+        ...
+
+
+class WordTokenizer:
+    """A list of types by falling frequency, as an adaptive softmax wants them."""
+
+    def __init__(self, types: list[str]) -> None:
+        self.types, self.numbers = types, {word: i for i, word in enumerate(types)}
+        self.vocab_size, self.separator = len(types), self.numbers[END_OF_LINE]
+        self.unknown = self.numbers[UNKNOWN]
+
+    @classmethod
+    def learn(cls, texts: Iterable[Iterable[str]], size: int) -> "WordTokenizer":
+        """The most frequent types of documents; equally frequent ones in the order of their letters."""
+        counts: Counter[str] = Counter()
+        for text in texts:
+            for words in _words(text):
+                counts.update(words)
+        special = {UNKNOWN: counts.pop(UNKNOWN, 0), END_OF_LINE: counts.pop(END_OF_LINE, 0)}
+        ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[: size - len(special)]
+        return cls([word for word, _ in sorted([*ranked, *special.items()], key=lambda entry: (-entry[1], entry[0]))])
+
+    def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
+        """A word a token."""
+        find, unknown = self.numbers.get, self.unknown
+        for words in _words(pieces):
+            yield np.fromiter((find(word, unknown) for word in words), dtype=np.int64, count=len(words))
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Words with a space between, lines with their ends."""
+        return " ".join(self.types[i] for i in tokens).replace(f" {END_OF_LINE}", "\n").replace(END_OF_LINE, "\n")
+
+    def lengths(self) -> None:
+        """Tokens are words."""
+        return
+
+    def save(self, folder: Path) -> None:
+        """vocabulary.txt: a type a line."""
+        (folder / "vocabulary.txt").write_text("".join(f"{word}\n" for word in self.types), encoding="utf-8", newline="")
+
+
+class BpeTokenizer:
+    """Byte-level BPE: every text has tokens, and they give the very bytes back."""
+
+    def __init__(self, bpe: Bpe) -> None:
+        bpe.encode_special_tokens = True  # what looks like a mark in a text is text
+        self.bpe, self.vocab_size = bpe, bpe.get_vocab_size()
+        self.separator = bpe.token_to_id(END_OF_TEXT)
+
+    @classmethod
+    def learn(cls, texts: Iterable[Iterable[str]], size: int) -> "BpeTokenizer":
+        """Merges learnt from documents."""
+        bpe = _byte_level(models.BPE())
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
+        )
+        bpe.train_from_iterator((piece for text in texts for piece in at_spaces(text)), trainer)
+        return cls(bpe)
+
+    @classmethod
+    def gpt2(cls, folder: Path) -> "BpeTokenizer":
+        """From `vocab.json` and `merges.txt`. MissingError where they are something else."""
+        try:
+            vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+            merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+            pairs = [tuple(line.split(" ")) for line in merges if line and not line.startswith("#version")]
+            bpe = _byte_level(models.BPE(vocab=vocabulary, merges=pairs))
+            if bpe.get_vocab_size() != GPT2_SIZE or bpe.token_to_id(END_OF_TEXT) is None:
+                raise ValueError(f"{bpe.get_vocab_size()} entries instead of {GPT2_SIZE}")
+        except Exception as fault:  # the library raises plain Exceptions
+            raise MissingError(f"{folder} holds no GPT-2 tokeniser (vocab.json, merges.txt): {fault}") from None
+        return cls(bpe)
+
+    def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
+        """As if the text were encoded whole (see `at_spaces`)."""
+        parts = iter(at_spaces(pieces))
+        while group := list(islice(parts, AT_ONCE)):
+            for encoding in self.bpe.encode_batch_fast(group, add_special_tokens=False):
+                yield np.array(encoding.ids, dtype=np.int64)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of tokens; bytes that are no character become U+FFFD."""
+        return self.bpe.decode(list(tokens), skip_special_tokens=False)
+
+    def lengths(self) -> Int64[ndarray, " vocab"]:
+        """A character of a byte-level token stands for a byte."""
+        return np.array([len(self.bpe.id_to_token(i) or "") for i in range(self.vocab_size)])
+
+    def save(self, folder: Path) -> None:
+        """tokenizer.json, as the tokenizers library has it."""
+        self.bpe.save(str(folder / "tokenizer.json"))
+
+
+def load_tokenizer(folder: Path, config: TokenizerConfig) -> Tokenizer:
+    """What `save` wrote. MissingError where it is damaged."""
+    try:
+        if isinstance(config, WordConfig):
+            return WordTokenizer((folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[:-1])
+        return BpeTokenizer(Bpe.from_file(str(folder / "tokenizer.json")))
+    except Exception as fault:  # the library raises plain Exceptions
+        raise MissingError(f"the tokeniser in {folder} can't be read: {fault}; remove that folder") from None
+
+
+def _byte_level(model: models.Model) -> Bpe:
+    bpe = Bpe(model)
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    return bpe
+
+
+def _words(pieces: Iterable[str]) -> Iterator[list[str]]:
+    """Words and line ends, some at a time."""
+    rest = ""
+    for line in lines(pieces):
+        ended = line.endswith("\n")
+        words = (rest + line).split()
+        rest = words.pop() if not ended and words and not line[-1:].isspace() else ""
+        yield [*words, END_OF_LINE] if ended else words
+    if rest:
+        yield [rest]

@@ -1,0 +1,192 @@
+"""Token files: a corpus's splits under one tokeniser, made once and read from disk as they are needed.
+
+    <data>/<corpus>/tokens/<kind>-<digest>/
+      <split>.bin         tokens, little-endian, two bytes each where they fit, else four
+      <split>.starts.npy  where each document begins, and the end
+      tokenizer.json or vocabulary.txt
+      MANIFEST.json       sizes and sums, written last
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+
+from infty.corpora.store import MANIFEST, Corpus, Document, building, open_corpus, read_manifest, remedy, seal
+from infty.corpora.tokenizers import (
+    BpeConfig,
+    BpeTokenizer,
+    Gpt2Config,
+    Tokenizer,
+    TokenizerConfig,
+    WordConfig,
+    WordTokenizer,
+    load_tokenizer,
+)
+from infty.errors import MissingError, UsageError
+from infty.files import sha256
+from infty.tracking import bar
+
+
+class Portion(BaseModel):
+    """A part of a corpus: the documents [first, last) of one of its splits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    split: str = Field(pattern="^(train|validation|test)$", description="split of the corpus: train, validation or test")
+    first: int = Field(default=0, ge=0, description="first document")
+    last: int | None = Field(default=None, gt=0, description="document after the last; null: all that follow")
+
+    def of(self, items: list[Any]) -> list[Any]:
+        """What of a list with an entry a document belongs to it."""
+        return items[self.first : self.last]
+
+
+@dataclass(frozen=True)
+class TokenPart:
+    """A portion in tokens. starts: where its documents begin, and the end. sha256: of all its tokens' split."""
+
+    tokens: np.memmap
+    starts: Int64[ndarray, " edges"]
+    documents: list[Document]
+    words: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """A corpus under one tokeniser. digest: of tokeniser and texts together."""
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+    path: Path
+    digest: str
+
+    def part(self, portion: Portion) -> TokenPart:
+        """One portion. MissingError where the corpus has too few documents for it, or its file is damaged."""
+        split, manifest = portion.split, read_manifest(self.path)
+        documents = portion.of(self.corpus.documents(split))
+        wanted = portion.last or portion.first + 1
+        if wanted - portion.first > len(documents):
+            have = self.corpus.splits[split]["documents"]
+            raise MissingError(f"{self.corpus.name} {split} has {have} documents here; {wanted} are wanted")
+        for name in (f"{split}.bin", f"{split}.starts.npy"):
+            _check(self.path, name, manifest["files"])
+        starts = np.load(self.path / f"{split}.starts.npy", allow_pickle=False)
+        tokens = np.memmap(self.path / f"{split}.bin", dtype=_dtype(self.tokenizer.vocab_size), mode="r")
+        starts = starts[portion.first : portion.first + len(documents) + 1]
+        return TokenPart(
+            tokens[starts[0] : starts[-1]],
+            starts - starts[0],
+            documents,
+            self.corpus.words(split, documents),
+            sum(document.bytes for document in documents),
+            manifest["files"][f"{split}.bin"]["sha256"],
+        )
+
+
+def open_tokens(
+    data: Path, name: str, config: TokenizerConfig, portions: dict[str, Portion], console: Console
+) -> TokenSet:
+    """The token files of a corpus; they are made where there are none yet. MissingError where data lack or are damaged.
+
+    A tokeniser that is learnt learns from `portions["train"]`.
+    """
+    corpus = open_corpus(data, name)
+    splits = sorted({portion.split for portion in portions.values()})
+    if absent := [split for split in splits if split not in corpus.splits]:
+        have = ", ".join(corpus.splits)
+        raise MissingError(f"{name} is here without {' and '.join(absent)} (only {have}); {remedy(name)}")
+    digest = _digest(corpus, config, portions["train"], splits)
+    path = corpus.path / "tokens" / f"{config.kind}-{digest[:12]}"
+    if not (path / MANIFEST).is_file():
+        _make(corpus, config, portions["train"], splits, path, console)
+    manifest = read_manifest(path)
+    if manifest.get("digest") != digest:
+        raise MissingError(f"{path} belongs to other texts; remove it")
+    for file in ("vocabulary.txt" if config.kind == "word" else "tokenizer.json",):
+        _check(path, file, manifest["files"])
+    return TokenSet(corpus, load_tokenizer(path, config), path, digest)
+
+
+def _digest(corpus: Corpus, config: TokenizerConfig, learnt_from: Portion, splits: list[str]) -> str:
+    """What token files depend on: texts, tokeniser, and what it was learnt from."""
+    sums = {split: corpus.splits[split]["sha256"] for split in splits}
+    source = None if config.kind == "gpt2" else [corpus.splits[learnt_from.split]["sha256"], learnt_from.model_dump()]
+    return hashlib.sha256(json.dumps([config.model_dump(), source, sums]).encode()).hexdigest()
+
+
+def _make(
+    corpus: Corpus, config: TokenizerConfig, learnt_from: Portion, splits: list[str], path: Path, console: Console
+) -> None:
+    console.print(f"tokenising {corpus.name} ({', '.join(splits)}) once, {config.kind}", soft_wrap=True)
+    for split in splits:
+        corpus.check(f"{split}.txt")
+    (corpus.path / "tokens").mkdir(exist_ok=True)
+    with building(path.parent, path.name) as temporary:
+        tokenizer = _tokenizer(corpus, config, learnt_from, console)
+        tokenizer.save(temporary)
+        counts = {}
+        with bar(console, f"tokenising {corpus.name}", sum(corpus.splits[split]["bytes"] for split in splits)) as advance:
+            for split in splits:
+                counts[split] = _encode(corpus, split, tokenizer, temporary, advance)
+        digest = _digest(corpus, config, learnt_from, splits)
+        seal(temporary, path, {"digest": digest, "tokenizer": config.model_dump(), "tokens": counts})
+
+
+def _tokenizer(corpus: Corpus, config: TokenizerConfig, learnt_from: Portion, console: Console) -> Tokenizer:
+    documents = learnt_from.of(corpus.documents(learnt_from.split))
+    with bar(console, f"learning a vocabulary from {corpus.name}", sum(d.bytes for d in documents)) as advance:
+        texts = (_advancing(corpus.text(document, learnt_from.split), advance) for document in documents)
+        match config:
+            case WordConfig():
+                return WordTokenizer.learn(texts, config.vocab_size)
+            case BpeConfig():
+                return BpeTokenizer.learn(texts, config.vocab_size)
+            case Gpt2Config():
+                folder = corpus.path.parent
+                store = open_corpus(folder, "gpt2")
+                for name in ("vocab.json", "merges.txt"):
+                    store.check(name)
+                return BpeTokenizer.gpt2(store.path)
+
+
+def _encode(
+    corpus: Corpus, split: str, tokenizer: Tokenizer, folder: Path, advance: Callable[[int], None]
+) -> int:
+    """Write a split's tokens and where its documents begin; how many tokens they are."""
+    starts, dtype = [0], _dtype(tokenizer.vocab_size)
+    with (folder / f"{split}.bin").open("wb") as file:
+        for document in corpus.documents(split):
+            count = 0
+            for tokens in tokenizer.encode(_advancing(corpus.text(document, split), advance)):
+                file.write(tokens.astype(dtype).tobytes())
+                count += len(tokens)
+            starts.append(starts[-1] + count)
+    np.save(folder / f"{split}.starts.npy", np.array(starts, dtype=np.int64), allow_pickle=False)
+    return starts[-1]
+
+
+def _advancing(pieces: Iterable[str], advance: Callable[[int], None]) -> Iterator[str]:
+    for piece in pieces:
+        advance(len(piece.encode()))
+        yield piece
+
+
+def _dtype(vocab_size: int) -> np.dtype[Any]:
+    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
+
+
+def _check(path: Path, name: str, files: dict[str, Any]) -> None:
+    entry, file = files.get(name), path / name
+    if entry is None or not file.is_file() or file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]:
+        raise MissingError(f"{file} is damaged; remove {path}, it is made again")

@@ -1,0 +1,74 @@
+"""Sizes of a decoder."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from infty.memory.compressive import CompressiveMemoryConfig
+from infty.memory.longterm import LongTermMemoryConfig
+from infty.model.adaptive import AdaptiveConfig
+
+LongRangeConfig = Annotated[LongTermMemoryConfig | CompressiveMemoryConfig, Field(discriminator="kind")]
+SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
+
+
+class DecoderConfig(BaseModel):
+    """Sizes of a decoder. A memory takes its hidden size, heads and segment length from here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    num_layers: int = Field(gt=0, description="layers")
+    num_heads: int = Field(gt=0, description="attention heads H")
+    hidden_size: int = Field(gt=0, description="hidden size E")
+    feed_forward_size: int = Field(gt=0, description="inner size of the feed-forward part")
+    dropout: float = Field(ge=0, lt=1, description="on embeddings, position encodings, attention and feed-forward")
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1, description="on attention weights")
+    initial_std: float = Field(default=0.02, gt=0, description="standard deviation of all initial matrices")
+    segment_length: int = Field(gt=0, description="tokens in a segment L")
+    short_term_length: int = Field(ge=0, description="tokens in the short-term memory (STM)")
+    long_range: LongRangeConfig | None = Field(default=None, description="the memory beyond it; null: Transformer-XL")
+    adaptive: AdaptiveConfig | None = Field(
+        default=None, description="softmax tied to the embedding, in clusters; null: plain and untied"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_sizes(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("long_range"), dict):
+            return values
+        kinds = {"long_term": LongTermMemoryConfig, "compressive": CompressiveMemoryConfig}
+        fields = getattr(kinds.get(str(values["long_range"].get("kind"))), "model_fields", {})
+        shared = {name: values[name] for name in SHARED_SIZES if name in fields and name in values}
+        return {**values, "long_range": {**shared, **values["long_range"]}}
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "DecoderConfig":
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        if self.hidden_size % 2:
+            raise ValueError(f"hidden_size {self.hidden_size} must be even: half of it sines, half cosines")
+        for name in SHARED_SIZES:
+            if getattr(self.long_range, name, getattr(self, name)) != getattr(self, name):
+                raise ValueError(f"long_range.{name} differs from {name}; leave it out, it is taken from there")
+        if self.long_range is not None and self.short_term_length % self.segment_length:
+            raise ValueError(
+                f"short_term_length {self.short_term_length} is not a multiple of segment_length "
+                f"{self.segment_length}: the memory beyond it takes in whole segments"
+            )
+        return self
+
+    @property
+    def memory_slots(self) -> int:
+        """Vectors a layer keeps of the past: short-term tokens and basis functions or compressed slots."""
+        return self.short_term_length + (self.long_range.slots if self.long_range else 0)
+
+    @property
+    def attended_length(self) -> int:
+        """Keys that attention sees at most: compressed slots, short-term memory and the segment itself."""
+        compressed = self.long_range.slots if isinstance(self.long_range, CompressiveMemoryConfig) else 0
+        return compressed + self.short_term_length + self.segment_length
+
+    @property
+    def auxiliary_weights(self) -> dict[str, float]:
+        """Weight of each named loss in `Output.auxiliary`."""
+        return self.long_range.auxiliary_weights if self.long_range else {}
