@@ -94,12 +94,13 @@ def train(
 ) -> None:
     """Train one cell of an experiment, or go on where it stopped, and test it."""
     from infty import workflow
+    from infty.forecast import forecast
     from infty.headline import headline
 
     settings = _settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
     resolved = _resolve(settings, experiment, model, case, scale, seed, overrides, name)
     if dry_run:
-        _show(workflow.dry_run(resolved, settings), as_json)
+        _show(forecast(resolved, settings), as_json)
         return
     result = workflow.train_cell(resolved, settings, _console(stderr=True), fresh=fresh)
     _show(headline(result), as_json, document=result)
@@ -129,6 +130,7 @@ def evaluate(
     """Evaluate the best checkpoint of a cell."""
     from infty import workflow
     from infty.headline import headline, stream_headline
+    from infty.trained import Asked
 
     settings = _settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
     resolved = _resolve(settings, experiment, model, case, scale, seed, overrides, name)
@@ -136,7 +138,7 @@ def evaluate(
         outcome = workflow.stream_cell(resolved, settings, stream, _console(stderr=True), batch)
         _show(stream_headline(outcome), as_json, document=outcome)
         return
-    outcome = workflow.evaluate_cell(resolved, settings, split, _console(stderr=True), batch)
+    outcome = workflow.evaluate_cell(resolved, settings, Asked(split, batch), _console(stderr=True))
     _show(headline(outcome), as_json, document=outcome)
 
 

@@ -19,6 +19,12 @@ class MissingError(InftyError):
     exit_code = 3
 
 
+class DifferenceError(InftyError):
+    """A check found another result than the one it was held against. Exit code 4."""
+
+    exit_code = 4
+
+
 class Stopped(InftyError):
     """A signal asked for an end, and what was done so far is saved. Exit code 128 + signal."""
 

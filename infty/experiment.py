@@ -2,17 +2,24 @@
 
 import typing
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.console import Console
+
+from infty.corpora.tokens import open_tokens
 
 from infty.definition import Cell, Definition, Fault, Values, nearest, overlay, parse_override, refuse
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
+from infty.protocols import TEXT_PROTOCOLS
+from infty.tasks.corpus import CorpusConfig, CorpusTask
 from infty.tasks.sort import SortConfig, SortTask, nearest_lengths
 from infty.training.loop import TrainingConfig
 
+Task = SortTask | CorpusTask
 WANTED = {
     "int_type": "wanted an integer",
     "int_from_float": "wanted an integer",
@@ -31,7 +38,7 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    task: SortConfig
+    task: Annotated[SortConfig | CorpusConfig, Field(discriminator="kind")]
     model: DecoderConfig
     training: TrainingConfig
 
@@ -70,15 +77,21 @@ def resolve(definition: Definition, cell: Cell, overrides: typing.Sequence[str] 
     except ValidationError as error:
         faults += _value_faults(error, values, origins, definition.path.name)
     else:
-        faults += _length_faults(experiment, origins)
+        faults += _task_faults(experiment, origins)
     refuse(faults)
     assert experiment is not None
     return ResolvedCell(cell, experiment, origins, definition.source, tuple(overrides))
 
 
-def build_task(experiment: Experiment) -> SortTask:
-    """The source of sequences."""
-    return SortTask(experiment.task)
+def build_task(experiment: Experiment, data: Path, console: Console | None = None) -> Task:
+    """The source of sequences. `data`: the folder of corpora; MissingError where one is wanted that is not there."""
+    match experiment.task:
+        case SortConfig():
+            return SortTask(experiment.task)
+        case CorpusConfig():
+            c, quiet = experiment.task, Console(quiet=True)
+            tokens = open_tokens(data, c.corpus, c.tokenizer, c.portions, console or quiet)
+            return CorpusTask(c, tokens, experiment.model.segment_length)
 
 
 def build_model(experiment: Experiment, vocab_size: int, seed: int) -> Decoder:
@@ -87,8 +100,14 @@ def build_model(experiment: Experiment, vocab_size: int, seed: int) -> Decoder:
     return Decoder(experiment.model, vocab_size)
 
 
-def _length_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
+def _task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
+    """What of the task does not go together with the rest."""
     task, segment = experiment.task, experiment.model.segment_length
+    if isinstance(task, CorpusConfig):
+        if task.protocol in TEXT_PROTOCOLS:
+            return []
+        origin = _origin(origins, ("task", "protocol"), "")
+        return [Fault(origin, "task.protocol", f"no {task.protocol!r}; {nearest(task.protocol, TEXT_PROTOCOLS)}")]
     fitting = nearest_lengths(task.length, task.vocabulary, segment)
     if fitting == [task.length]:
         return []

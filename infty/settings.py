@@ -1,4 +1,4 @@
-"""This machine: folders, device, threads, W&B. Never a number that alters a result."""
+"""This machine: folders, network, device, threads, W&B. Never a number that alters a result."""
 
 import os
 import re
@@ -21,6 +21,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="INFTY_", env_ignore_empty=True, extra="forbid", frozen=True)
 
     runs: Path = Field(description="folder of the run folders")
+    data: Path = Field(description="folder of corpora")
+    auto_fetch: bool = Field(default=True, description="whether train may fetch a corpus that is missing")
     experiments: Path = Field(description="folder of your own experiment files")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "bf16"] = Field(
@@ -63,20 +65,21 @@ class _TomlSource(TomlConfigSettingsSource):
     def __call__(self) -> dict[str, Any]:
         values = super().__call__()
         if self.found is not None:
-            for key in ("runs", "experiments"):
+            for key in ("runs", "data", "experiments"):
                 if isinstance(values.get(key), str):
                     values[key] = self.found.parent / Path(values[key]).expanduser()
         return values
 
 
 class _DefaultFolders(PydanticBaseSettingsSource):
-    """data/runs and experiments beside the nearest infty.toml, else below the working directory."""
+    """data/runs, data/corpora and experiments beside the nearest infty.toml, else below the working directory."""
 
     def __call__(self) -> dict[str, Any]:
         toml = find_toml()
         root = toml.parent if toml else Path.cwd()
         return {
             "runs": root / "data" / "runs" if toml else root / "runs",
+            "data": root / "data" / "corpora" if toml else root / "corpora",
             "experiments": root / "experiments",
         }
 

@@ -1,27 +1,35 @@
-"""A trained run: its model back from disk, and its test under a named protocol."""
+"""A trained run: its model back from disk, and its evaluation under a named protocol."""
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from rich.console import Console
 
-from infty.errors import MissingError, Stopped
-from infty.evaluation import PROTOCOLS, evaluate
-from infty.experiment import Experiment, build_model, build_task
+from infty.errors import DifferenceError, MissingError, Stopped, UsageError
+from infty.evaluation import evaluate
+from infty.experiment import Experiment, Task, build_model, build_task
 from infty.files import write_json
 from infty.interfaces import Batch
+from infty.knockout import KnockOut, knocked_out
 from infty.machine import Machine
 from infty.model.decoder import Decoder
+from infty.protocols import SORT, TEXT_PROTOCOLS, EvaluationProtocol
 from infty.runs import SCHEMA, RunFolder
+from infty.settings import load_settings
+from infty.tasks.corpus import CorpusTask
+from infty.tasks.details import details
 from infty.tasks.sort import SortTask
 from infty.tracking import track
 from infty.training.checkpoint import load_best
 from infty.training.signals import StopSignals
+
+CHECKED_BATCHES, TOLERANCE = (1, 2, 7), 1e-6
 
 
 @dataclass(frozen=True)
@@ -29,13 +37,26 @@ class TrainedRun:
     """A trained model, what it was trained on and what it was asked to be; `step`: of its checkpoint."""
 
     model: Decoder
-    task: SortTask
+    task: Task
     experiment: Experiment
     step: int
 
 
-def load_run(path: str | Path, device: str = "cpu") -> TrainedRun:
-    """The best checkpoint of a run folder, in evaluation mode. MissingError where there is none or it is damaged."""
+@dataclass(frozen=True)
+class Asked:
+    """How a run is evaluated. protocol, batch_size: None for the experiment's own. knock_out: None for the memory as it is."""
+
+    split: str = "test"
+    batch_size: int | None = None
+    protocol: str | None = None
+    knock_out: KnockOut | None = None
+
+
+def load_run(path: str | Path, device: str = "cpu", data: Path | None = None) -> TrainedRun:
+    """The best checkpoint of a run folder, in evaluation mode. MissingError where there is none or it is damaged.
+
+    data: the folder of corpora; by default the settings' own.
+    """
     run = RunFolder(Path(path))
     values = run.config()
     values.pop("cell")
@@ -45,47 +66,123 @@ def load_run(path: str | Path, device: str = "cpu") -> TrainedRun:
         why = fault.errors()[0]["msg"]
         raise MissingError(f"{run.path / 'config.yaml'} is no configuration of this version: {why}") from None
     checkpoint = load_best(run.checkpoints)
-    task = build_task(experiment)
+    task = build_task(experiment, data or load_settings().data)
+    refuse_other_data(checkpoint.state, task)
     with torch.random.fork_rng():  # the initial weights are overwritten; the caller's random numbers are not ours
         model = build_model(experiment, task.vocab_size, seed=0)
     model.load_state_dict(checkpoint.tensors["model"])
     return TrainedRun(model.to(device).eval(), task, experiment, checkpoint.step)
 
 
+def refuse_other_data(state: dict[str, Any], task: Task) -> None:
+    """MissingError where a checkpoint was trained on another text, or in other tokens, than there is now."""
+    if isinstance(task, CorpusTask) and state.get("tokens", task.tokens.digest) != task.tokens.digest:
+        raise MissingError(
+            f"this run was trained on another text than the corpus {task.config.corpus!r} holds now (tokens "
+            f"{state['tokens'][:12]}, now {task.tokens.digest[:12]}): bring the old one back, or start over with --fresh"
+        )
+
+
 def evaluate_run(
     run: RunFolder,
     machine: Machine,
-    split: str,
+    asked: Asked,
     console: Console,
-    batch_size: int | None = None,
+    data: Path,
     stop: StopSignals | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a run's best checkpoint under its task's protocol, keep the outcome in `eval/` and return it.
+    """Evaluate a run's best checkpoint, keep the outcome in `eval/` and return it.
 
-    Raises MissingError where there is no checkpoint, and Stopped after a signal.
+    Raises MissingError where there is no checkpoint, UsageError where what is asked has no meaning for it, and
+    Stopped after a signal.
     """
-    trained = load_run(run.path)
+    trained = load_run(run.path, data=data)
     machine.place(trained.model)
-    task, model, kind = trained.task, trained.experiment.model, trained.experiment.task.kind
-    size = batch_size or trained.experiment.training.evaluation_batch_size
-    digest = hashlib.sha256()
-    batches = track(task.evaluation_batches(split, size), -(-task.sizes[split] // size), console, f"evaluating {split}")
-    totals = evaluate(trained.model, _hashed(_until(stop, batches), digest))
-    sizes = {"segment_length": model.segment_length, "memory_slots": model.memory_slots}
+    task, protocol = _under(trained.task, asked)
+    split, model = asked.split, trained.experiment.model
+    losses = np.zeros(len(task.parts[split].tokens), dtype=np.float32) if isinstance(task, CorpusTask) else None
+    with knocked_out(trained.model, asked.knock_out) if asked.knock_out else nullcontext():
+        batches = _until(stop, _batches(trained, task, asked, console))
+        totals = evaluate(trained.model, batches, choices=task.has_answers, losses=losses)
     outcome = {
         "schema": SCHEMA,
-        "protocol": {**PROTOCOLS[kind], **sizes},
+        "protocol": {**_described(protocol, task), "segment_length": model.segment_length}
+        | {"memory_slots": model.memory_slots},
         "split": split,
+        "knock_out": asked.knock_out,
         "step": trained.step,
-        "metrics": totals.metrics(split),
+        "metrics": task.metrics(split, totals),
         "totals": vars(totals),
-        "calibration": task.calibration(split, model.memory_slots, model.segment_length),
-        "data": {"name": kind, "sha256": digest.hexdigest()},
+        "calibration": {},
+        "data": task.data(split),
     }
+    if isinstance(task, SortTask):
+        outcome["calibration"] = task.calibration(split, model.memory_slots, model.segment_length)
+    else:
+        assert losses is not None
+        found = details(losses, task.parts[split].starts, task.distances(split), task.config.far)
+        if found["far"]["tokens"]:
+            outcome["metrics"][f"{split}/far_loss"] = found["far"]["nats"] / found["far"]["tokens"]
+        outcome["totals"] = {**vars(totals), **task.sizes(split)}
+        outcome["details"] = found
     folder = run.path / "eval"
     folder.mkdir(exist_ok=True)
-    write_json(folder / f"{PROTOCOLS[kind]['name']}-{split}.json", outcome)
+    without = f"-without-{asked.knock_out}" if asked.knock_out else ""
+    write_json(folder / f"{protocol.name}-{split}{without}.json", outcome)
     return outcome
+
+
+def check_batches(run: RunFolder, machine: Machine, asked: Asked, console: Console, data: Path) -> dict[str, Any]:
+    """Evaluate with 1, 2 and 7 rows at once. DifferenceError where the total differs by more than 1e-6 of it."""
+    trained = load_run(run.path, data=data)
+    machine.place(trained.model)
+    task, protocol = _under(trained.task, asked)
+    nats = {}
+    for size in CHECKED_BATCHES:
+        batches = _batches(trained, task, replace(asked, batch_size=size), console)
+        nats[size] = evaluate(trained.model, batches, choices=False).nats
+    worst = max(abs(value - nats[1]) / nats[1] for value in nats.values())
+    if worst > TOLERANCE:
+        raise DifferenceError(f"{protocol.name}: nats {nats} by batch size differ by {worst:.2g} of the total")
+    return {"protocol": protocol.name, "split": asked.split, "nats": nats, "relative_difference": worst}
+
+
+def _under(task: Task, asked: Asked) -> tuple[Task, EvaluationProtocol]:
+    """The task under the protocol that is asked for. UsageError where the two, or what else is asked, do not go together."""
+    if isinstance(task, SortTask):
+        if asked.protocol not in (None, SORT.name):
+            raise UsageError(f"--protocol {asked.protocol}: the sorting task has {SORT.name} only")
+        return task, SORT
+    if asked.protocol is not None:
+        if asked.protocol not in TEXT_PROTOCOLS:
+            raise UsageError(f"--protocol {asked.protocol}: there is {', '.join(TEXT_PROTOCOLS)}")
+        task = task.under(TEXT_PROTOCOLS[asked.protocol])
+    task.refuse_misnamed(asked.split)
+    if task.one_stream(asked.split) and (asked.batch_size or 1) > 1:
+        raise UsageError(
+            f"--batch {asked.batch_size}: {task.protocol.name} is one stream whose memory is never reset, read alone; "
+            "--protocol text-documents-v1 reads documents side by side"
+        )
+    if asked.knock_out == "other" and task.protocol.memory_reset != "document":
+        raise UsageError("--knock-out other reads another document's memory: --protocol text-documents-v1")
+    return task, task.protocol
+
+
+def _batches(trained: TrainedRun, task: Task, asked: Asked, console: Console) -> Iterator[Batch]:
+    size = asked.batch_size or trained.experiment.training.evaluation_batch_size
+    if asked.knock_out == "other":
+        return task.pairs(asked.split, size)
+    steps = task.evaluation_steps(asked.split, size)
+    return track(task.evaluation_batches(asked.split, size), steps, console, f"evaluating {asked.split}")
+
+
+def _described(protocol: EvaluationProtocol, task: Task) -> dict[str, Any]:
+    """The protocol as results keep it."""
+    described = {key: value for key, value in asdict(protocol).items() if key not in ("whole", "tokenizer")}
+    if isinstance(task, CorpusTask):
+        reset = protocol.memory_reset or task.config.model_dump()["memory_reset"]
+        return {**described, "memory_reset": reset, "words": "published" if protocol.whole else "counted here"}
+    return described
 
 
 def _until(stop: StopSignals | None, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -93,11 +190,4 @@ def _until(stop: StopSignals | None, batches: Iterator[Batch]) -> Iterator[Batch
     for batch in batches:
         if stop is not None and stop.received is not None:
             raise Stopped("stopped while testing; the same command tests what was trained", stop.received)
-        yield batch
-
-
-def _hashed(batches: Iterator[Batch], digest: Any) -> Iterator[Batch]:
-    """Hand batches on, and their tokens and targets to the digest, a row after the other: whatever their sizes."""
-    for batch in batches:
-        digest.update(torch.cat([batch.tokens, batch.targets], 1).numpy().astype("<i8").tobytes())
         yield batch

@@ -2,10 +2,8 @@
 
 import contextlib
 import shutil
-import time
 import warnings
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +13,19 @@ from rich.console import Console
 
 from infty.environment import describe_environment, peak_memory_bytes
 from infty.errors import MissingError, Stopped, UsageError
-from infty.experiment import ResolvedCell, build_model, build_task
+from infty.experiment import ResolvedCell, Task, build_model, build_task
 from infty.files import read_json, write_json
 from infty.machine import Machine, choose_device
-from infty.model.decoder import Decoder
+from infty.model.decoder import Decoder, count_parameters
+from infty.provision import provide
 from infty.runs import SCHEMA, RunFolder, differences
 from infty.settings import Settings
 from infty.streaming import read_stream
-from infty.tasks.sort import SortTask
+from infty.tasks.corpus import CorpusTask
 from infty.tracking import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun, new_wandb_id, open_text
-from infty.trained import evaluate_run, load_run
+from infty.trained import Asked, check_batches, evaluate_run, load_run, refuse_other_data
 from infty.training.checkpoint import Checkpoint, load_last
-from infty.training.loop import Progress, optimize, train
-from infty.training.optimizer import make_optimizer
+from infty.training.loop import Progress, train
 from infty.training.signals import StopSignals
 
 Values = dict[str, Any]
@@ -51,21 +49,25 @@ def train_cell(resolved: ResolvedCell, settings: Settings, console: Console, *, 
                 result = run.result()
                 console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
                 return result
+            provide(resolved.experiment, settings, console)
             with StopSignals() as stop, _status(run):
                 return _train_and_test(run, resolved, settings, machine, console, stop)
     except Timeout:
         raise UsageError(f"another process is training in {run.path}; wait, or use --name for a second run") from None
 
 
-def evaluate_cell(
-    resolved: ResolvedCell, settings: Settings, split: str, console: Console, batch_size: int | None
-) -> Values:
+def evaluate_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console: Console) -> Values:
     """Evaluate the best checkpoint of a cell's run.
 
     Raises MissingError, with the command that trains it, where there is none, and UsageError where the
     run has other settings than the cell.
     """
-    return evaluate_run(_trained(resolved, settings), prepare_machine(settings), split, console, batch_size)
+    return evaluate_run(_trained(resolved, settings), prepare_machine(settings), asked, console, settings.data)
+
+
+def check_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console: Console) -> Values:
+    """Show that the batch size changes nothing. DifferenceError where it does; otherwise as `evaluate_cell`."""
+    return check_batches(_trained(resolved, settings), prepare_machine(settings), asked, console, settings.data)
 
 
 def stream_cell(
@@ -79,50 +81,27 @@ def stream_cell(
     if batch_size not in (None, 1):
         raise UsageError(f"--stream reads one text as one stream: --batch {batch_size} has no meaning with it")
     machine, run = prepare_machine(settings), _trained(resolved, settings)
-    trained = load_run(run.path)
+    trained = load_run(run.path, data=settings.data)
     machine.place(trained.model)
     length = trained.experiment.model.segment_length
     with open_text(file, console) as text:
         segments = trained.task.stream(text, length)
-        totals, answers, pace = read_stream(trained.model, segments, lambda: peak_memory_bytes(machine.device))
+        totals, answers, pace = read_stream(
+            trained.model,
+            segments,
+            lambda: peak_memory_bytes(machine.device),
+            choices=trained.task.has_answers,
+        )
     return {
         "schema": SCHEMA,
         "file": file.name,
         "step": trained.step,
         "segment_length": length,
-        "metrics": totals.metrics("stream"),
+        "metrics": trained.task.stream_metrics(file, totals),
         "totals": vars(totals),
         "answer": [wanted for wanted, _ in answers],
         "model_answer": [chosen for _, chosen in answers],
         "pace": pace.figures(),
-    }
-
-
-def dry_run(resolved: ResolvedCell, settings: Settings) -> Values:
-    """Sizes of a cell, and the time of its training predicted from a few real steps. Writes nothing."""
-    experiment, machine = resolved.experiment, prepare_machine(settings)
-    task = build_task(experiment)
-    model = machine.place(build_model(experiment, task.vocab_size, resolved.cell.seed))
-    optimizer = make_optimizer(model, experiment.training.learning_rate)
-    times: list[float] = []
-    while len(times) < 2 or (len(times) < 5 and sum(times) < 5):
-        start = time.perf_counter()
-        optimize(model, optimizer, task, experiment.training, len(times), resolved.cell.seed)
-        times.append(time.perf_counter() - start)
-    steps, seconds = experiment.training.steps, min(times[1:])
-    return {
-        "command": resolved.command(),
-        "folder": str(settings.runs / resolved.cell.folder),
-        "parameters": _parameters(model),
-        "memory_slots": experiment.model.memory_slots,
-        "segment_length": experiment.model.segment_length,
-        "steps": steps,
-        "tokens": steps * experiment.training.batch_size * task.sequence_length,
-        "device": str(machine.device),
-        "peak_memory_mb": round(peak_memory_bytes(machine.device) / 2**20),
-        "seconds_a_step": round(seconds, 4),
-        "predicted_training_seconds": round(seconds * steps, 2),
-        "predicted_training_time": str(timedelta(seconds=round(seconds * steps))),
     }
 
 
@@ -146,7 +125,11 @@ def _train_and_test(
     environment = _set_down(run, resolved, machine)
     resume = _last_checkpoint(run)
     identity = {"wandb_id": (resume.state.get("wandb_id") if resume else None) or new_wandb_id()}
-    task = build_task(experiment)
+    task = build_task(experiment, settings.data, console)
+    if isinstance(task, CorpusTask):
+        refuse_other_data(resume.state if resume else {}, task)
+        task.refuse_misnamed("test")
+        identity["tokens"] = task.tokens.digest
     model = machine.place(build_model(experiment, task.vocab_size, seed))
     _announce(run, resolved, model, resume, console)
     sinks = _open_sinks(run, resolved, settings, console, resume.step if resume else 0, identity["wandb_id"])
@@ -162,7 +145,7 @@ def _train_and_test(
             log=log,
             stop=stop,
         )
-        outcome = evaluate_run(run, machine, "test", console, stop=stop)
+        outcome = evaluate_run(run, machine, Asked(), console, settings.data, stop=stop)
         log.log(progress.step, outcome["metrics"])
     result = {
         "schema": SCHEMA,
@@ -170,7 +153,7 @@ def _train_and_test(
         **{key: outcome[key] for key in ("metrics", "totals", "calibration", "protocol", "data")},
         "best_step": outcome["step"],
         "best_validation_loss": progress.best_loss,
-        "parameters": _parameters(model),
+        "parameters": count_parameters(model),
         "memory_slots": experiment.model.memory_slots,
         **_costs(progress, experiment.training.batch_size, task),
         "peak_memory_bytes": peak_memory_bytes(machine.device),
@@ -181,8 +164,8 @@ def _train_and_test(
     return result
 
 
-def _costs(progress: Progress, batch_size: int, task: SortTask) -> Values:
-    tokens = progress.step * batch_size * task.sequence_length
+def _costs(progress: Progress, batch_size: int, task: Task) -> Values:
+    tokens = task.tokens_seen(progress.step, batch_size)
     speed = round(tokens / progress.seconds)
     return {"tokens_seen": tokens, "wall_seconds": round(progress.seconds, 2), "tokens_per_second": speed}
 
@@ -224,7 +207,7 @@ def _announce(
     begin = f"continuing at step {resume.step} of" if resume else "training for"
     console.print(
         f"{cell.experiment} {cell.model}@{cell.case}, {cell.scale} scale, seed {cell.seed}: {begin} "
-        f"{resolved.experiment.training.steps} steps, {_parameters(model):,} parameters, {run.path}",
+        f"{resolved.experiment.training.steps} steps, {count_parameters(model):,} parameters, {run.path}",
         soft_wrap=True,
     )
 
@@ -273,7 +256,3 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path)
         elif path.name != ".lock":
             path.unlink()
-
-
-def _parameters(model: Decoder) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

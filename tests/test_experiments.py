@@ -9,6 +9,7 @@ import pytest
 from infty.catalog import SHIPPED, experiment_files, open_experiment
 from infty.definition import Cell
 from infty.experiment import resolve
+from infty.tasks.sort import SortConfig
 from tests.conftest import Infty
 
 EXPERIMENTS = sorted(experiment_files(SHIPPED))
@@ -70,6 +71,7 @@ def test_the_paper_scale_is_the_papers() -> None:
     definition = open_experiment("sort", SHIPPED)
     for case, length, rate in (("x4", 4000, 2.5e-4), ("x8", 8000, 2.5e-4), ("x16", 16000, 2e-4)):
         e = resolve(definition, Cell("sort", "paper", "infty", case)).experiment
+        assert isinstance(e.task, SortConfig)
         assert (e.task.vocabulary, e.task.length, e.training.learning_rate) == (20, length, rate)
         assert (e.task.train_sequences, e.task.validation_sequences, e.task.test_sequences) == (8000, 800, 800)
         assert e.training.steps * e.training.batch_size == 20 * e.task.train_sequences

@@ -64,8 +64,9 @@ def test_symbols_that_never_came_are_last() -> None:
 def test_reading_a_stream_scores_as_evaluating_the_sequence() -> None:
     model, sort = decoder(), task(200)
     batch = sort.batch("test", np.array([2]))
-    totals, answers, pace = read_stream(model, sort.stream(io.StringIO(text_of(batch, 200)), SEGMENT), lambda: 0)
-    assert totals == evaluate(model, [batch])
+    segments = sort.stream(io.StringIO(text_of(batch, 200)), SEGMENT)
+    totals, answers, pace = read_stream(model, segments, lambda: 0, choices=True)
+    assert totals == evaluate(model, [batch], choices=True)
     assert [wanted for wanted, _ in answers] == batch.targets[batch.targets != UNSCORED].tolist()
     assert sum(wanted == chosen for wanted, chosen in answers) == totals.correct
     assert (pace.tokens, pace.segments) == (207, 11)
@@ -82,7 +83,7 @@ def test_memory_is_asked_at_the_20th_segment_and_at_the_end() -> None:
         asked.append(len(asked))
         return 1000 * len(asked)
 
-    _, _, pace = read_stream(decoder(), task(5).stream(io.StringIO(numbers), SEGMENT), peak)
+    _, _, pace = read_stream(decoder(), task(5).stream(io.StringIO(numbers), SEGMENT), peak, choices=True)
     assert len(asked) == 2
     assert pace.figures()["growth_bytes"] == 1000
     assert pace.figures()["late_to_early"] > 0

@@ -271,13 +271,13 @@ def test_the_loss_is_the_mean_over_scored_targets() -> None:
         logits.append(output.logits)
     log_probabilities = torch.cat(logits, 1).log_softmax(-1)
     nats = [-log_probabilities[b, 13 + i, batch.targets[b, 13 + i]] for b in range(5) for i in range(3)]
-    torch.testing.assert_close(batch_losses(model, batch)["loss"], torch.stack(nats).mean())
+    torch.testing.assert_close(batch_losses(model, batch)[0]["loss"], torch.stack(nats).mean())
 
 
 def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
     """A sequence within reach of attention: far above chance after a few hundred steps."""
     model, task = small()
-    before = batch_losses(model, task.batch("test", torch.arange(4).numpy()))["loss"].item()
+    before = batch_losses(model, task.batch("test", torch.arange(4).numpy()))[0]["loss"].item()
 
     class Quiet:
         def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -285,7 +285,7 @@ def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
 
     config = TrainingConfig(steps=150, batch_size=8, learning_rate=1e-2, evaluate_every=150)
     train(model, task, config, seed=0, folder=tmp_path, resume=None, identity={}, log=Quiet(), stop=StopSignals())
-    assert batch_losses(model, task.batch("test", torch.arange(4).numpy()))["loss"].item() < 0.7 * before
+    assert batch_losses(model, task.batch("test", torch.arange(4).numpy()))[0]["loss"].item() < 0.7 * before
 
 
 def test_differences_name_the_key_and_both_values() -> None:

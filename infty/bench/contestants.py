@@ -26,6 +26,7 @@ from infty.memory.basis import GaussianBasis
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
 from infty.memory.signal import refit_grid, ridge_operator, sample_grid
 from infty.model.block import LayerState
+from infty.tasks.sort import SortConfig
 from infty.training.loop import optimize
 from infty.training.optimizer import make_optimizer
 
@@ -68,6 +69,12 @@ def paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> E
     return resolve(definition, Cell("sort", "paper", model, "x4", 0), overrides).experiment
 
 
+def sorting(experiment: Experiment) -> SortConfig:
+    """Its task, which is sorting."""
+    assert isinstance(experiment.task, SortConfig)
+    return experiment.task
+
+
 def make(spec: Spec) -> Run:
     """A function that runs the contestant once."""
     torch.manual_seed(0)
@@ -83,7 +90,7 @@ def make(spec: Spec) -> Run:
         case "stream", _:
             return _stream()
         case "data", _:
-            task = build_task(paper_experiment("infty", spec.length, spec.batch))
+            task = build_task(paper_experiment("infty", spec.length, spec.batch), Path())
             return lambda: task.training_batch(0, spec.batch, 0)
         case "agree", _:
             experiment = paper_experiment("infty", spec.length, spec.batch)
@@ -95,7 +102,7 @@ def make(spec: Spec) -> Run:
 
 def _step(spec: Spec) -> Run:
     experiment = paper_experiment(spec.who, spec.length, spec.batch, spec.basis)
-    task = build_task(experiment)
+    task = build_task(experiment, Path())
     model = build_model(experiment, task.vocab_size, seed=0)
     optimizer = make_optimizer(model, LEARNING_RATE)
     return lambda: optimize(model, optimizer, task, experiment.training, 0, 0)
@@ -103,7 +110,7 @@ def _step(spec: Spec) -> Run:
 
 def _yardstick_step(spec: Spec) -> Run:
     module, experiment = load_yardstick(Path(spec.against or "")), paper_experiment("infty", spec.length, spec.batch)
-    vocab_size = experiment.task.vocabulary + 2  # its tokens have one more that is never seen
+    vocab_size = sorting(experiment).vocabulary + 2  # its tokens have one more that is never seen
     model = its_model(module, experiment.model, vocab_size, experiment.model.dropout)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     tokens = its_tokens(vocab_size, spec.length, spec.batch)
@@ -155,7 +162,7 @@ def _stream() -> Run:
     a machine that is slower for a while is so for both.
     """
     experiment = paper_experiment("infty", 4000, 1)
-    symbols, length = experiment.task.vocabulary, experiment.model.segment_length
+    symbols, length = sorting(experiment).vocabulary, experiment.model.segment_length
     model, segments = build_model(experiment, symbols + 1, seed=0).eval(), -(-STREAM_TOKENS // length)
     positions = model.positions()
 

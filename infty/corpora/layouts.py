@@ -56,14 +56,11 @@ def find_pg19(folder: Path) -> dict[str, Source]:
 
 
 def find_text(folder: Path) -> dict[str, Source]:
-    """Every `*.txt` and `*.md` below a folder, a document each, 90 : 5 : 5, or one file in three parts at line ends.
+    """Every text file of a folder, a document each, 90 : 5 : 5; one or two files in three parts at line ends.
 
     The files are taken in the order of their names. MissingError where there is none that holds anything.
     """
-    paths = [folder] if folder.is_file() else sorted(p for end in ("txt", "md") for p in folder.rglob(f"*.{end}"))
-    paths = [path for path in paths if path.is_file() and path.stat().st_size]
-    if not paths:
-        raise MissingError(f"{folder} holds no text: wanted files named *.txt or *.md that are not empty")
+    paths = text_files(folder)
     if len(paths) < 3:
         return _thirds(paths)
     held = {split: max(1, round(share * len(paths))) for split, share in SHARES.items()}
@@ -73,6 +70,17 @@ def find_text(folder: Path) -> dict[str, Source]:
         split: Source(lambda files=files: _files(files), _size(files), [path.name for path in files])
         for split, files in parts.items()
     }
+
+
+def text_files(folder: Path) -> list[Path]:
+    """Every `*.txt` and `*.md` below a folder that is not empty, or the one file. MissingError where there is none."""
+    if not folder.exists():
+        raise MissingError(f"{folder} is not there: wanted a folder of text files, or one text file")
+    paths = [folder] if folder.is_file() else sorted(p for end in ("txt", "md") for p in folder.rglob(f"*.{end}"))
+    paths = [path for path in paths if path.is_file() and path.stat().st_size]
+    if not paths:
+        raise MissingError(f"{folder} holds no text: wanted files named *.txt or *.md that are not empty")
+    return paths
 
 
 def articles(text: Iterable[str]) -> Marked:

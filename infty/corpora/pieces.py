@@ -2,16 +2,26 @@
 
 import codecs
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import Protocol
 
 from infty.errors import MissingError
 
 PIECE = 2**18  # bytes read at once
 LONG = 2**16  # characters that are cut where no white space is
+
+
+class Readable(Protocol):
+    """What is read in bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next `size` bytes; fewer at the end, then none."""
+        ...
+
+
 Marked = Iterator[tuple[bool, str]]  # whether a document begins here, and the next piece of text
 
 
-def read_pieces(file: BinaryIO, name: str) -> Iterator[str]:
+def read_pieces(file: Readable, name: str) -> Iterator[str]:
     """The text of a file. MissingError, with the place, where it is no UTF-8."""
     decoder, read = codecs.getincrementaldecoder("utf-8")(), 0
     while True:

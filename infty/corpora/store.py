@@ -71,10 +71,14 @@ class Corpus:
         if entry is None or not path.is_file() or path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
             raise MissingError(f"{path} is not what was imported; {remedy(self.name)}")
 
-    def words(self, split: str, documents: list[Document]) -> int:
-        """What a perplexity a word divides by: words, and in WikiText its line ends, which are predicted like words."""
-        ends = self.known is not None and self.known.layout in ("wikitext", "generated")
-        return sum(document.words + (document.lines if ends else 0) for document in documents)
+    @property
+    def counts_line_ends(self) -> bool:
+        """Whether a line's end is predicted like a word, as in WikiText."""
+        return self.known is not None and self.known.layout in ("wikitext", "generated")
+
+    def words(self, documents: list[Document]) -> int:
+        """What a perplexity a word divides by."""
+        return sum(document.words + self.counts_line_ends * document.lines for document in documents)
 
 
 def open_corpus(folder: Path, name: str) -> Corpus:

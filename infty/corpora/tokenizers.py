@@ -55,10 +55,17 @@ TokenizerConfig = Annotated[WordConfig | BpeConfig | Gpt2Config, Field(discrimin
 
 
 class Tokenizer(Protocol):
-    """Text to tokens and back. separator: what stands before a document's first token, as context only."""
+    """Text to tokens and back."""
 
-    vocab_size: int
-    separator: int
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that there are."""
+        ...
+
+    @property
+    def separator(self) -> int:
+        """What stands before a document's first token, as context only."""
+        ...
 
     def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
         """The tokens of one document."""
@@ -120,8 +127,10 @@ class BpeTokenizer:
 
     def __init__(self, bpe: Bpe) -> None:
         bpe.encode_special_tokens = True  # what looks like a mark in a text is text
-        self.bpe, self.vocab_size = bpe, bpe.get_vocab_size()
-        self.separator = bpe.token_to_id(END_OF_TEXT)
+        separator = bpe.token_to_id(END_OF_TEXT)
+        if separator is None:
+            raise ValueError(f"no {END_OF_TEXT} among the tokens")
+        self.bpe, self.vocab_size, self.separator = bpe, bpe.get_vocab_size(), separator
 
     @classmethod
     def learn(cls, texts: Iterable[Iterable[str]], size: int) -> "BpeTokenizer":
@@ -140,13 +149,14 @@ class BpeTokenizer:
         try:
             vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
             merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-            pairs = [tuple(line.split(" ")) for line in merges if line and not line.startswith("#version")]
+            split = [line.split(" ") for line in merges if line and not line.startswith("#version")]
+            pairs = [(left, right) for left, right in split]
             bpe = _byte_level(models.BPE(vocab=vocabulary, merges=pairs))
-            if bpe.get_vocab_size() != GPT2_SIZE or bpe.token_to_id(END_OF_TEXT) is None:
+            if bpe.get_vocab_size() != GPT2_SIZE:
                 raise ValueError(f"{bpe.get_vocab_size()} entries instead of {GPT2_SIZE}")
+            return cls(bpe)
         except Exception as fault:  # the library raises plain Exceptions
             raise MissingError(f"{folder} holds no GPT-2 tokeniser (vocab.json, merges.txt): {fault}") from None
-        return cls(bpe)
 
     def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
         """As if the text were encoded whole (see `at_spaces`)."""

@@ -54,7 +54,7 @@ class Portion(BaseModel):
 class TokenPart:
     """A portion in tokens. starts: where its documents begin, and the end. sha256: of all its tokens' split."""
 
-    tokens: np.memmap
+    tokens: Int64[ndarray, " n"] | Any  # on disk; two or four bytes each
     starts: Int64[ndarray, " edges"]
     documents: list[Document]
     words: int
@@ -88,7 +88,7 @@ class TokenSet:
             tokens[starts[0] : starts[-1]],
             starts - starts[0],
             documents,
-            self.corpus.words(split, documents),
+            self.corpus.words(documents),
             sum(document.bytes for document in documents),
             manifest["files"][f"{split}.bin"]["sha256"],
         )

@@ -120,3 +120,8 @@ def _build_output(config: DecoderConfig, vocab_size: int) -> nn.Linear | TiedOut
     if config.adaptive is None:
         return nn.Linear(config.hidden_size, vocab_size, bias=False)
     return TiedOutput(config.adaptive, config.hidden_size, vocab_size)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers that are learnt; what is shared counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -10,10 +10,12 @@ a comes four times, b and c twice each; c came first, so c is before b. Early to
 distribution, late ones another, so the last few tokens alone give the wrong order.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,22 +24,13 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field
 
 from infty.errors import MissingError
-from infty.interfaces import UNSCORED, Batch, Totals
+from infty.interfaces import UNSCORED, Batch, Text, Totals
 
 # A sequence is decided by one integer seed; the splits take theirs from disjoint ranges.
 FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
 LOW = np.uint64(2**32 - 1)
 LONGEST_WORD = 18  # digits of a number in a stream
 _WHITE_SPACE = re.compile(r"\s+")
-
-
-@runtime_checkable
-class Text(Protocol):
-    """An open text file, or what reads like one."""
-
-    def read(self, size: int, /) -> str:
-        """The next `size` characters; fewer at the end, then none."""
-        ...
 
 
 class SortConfig(BaseModel):
@@ -169,6 +162,33 @@ class SortTask:
         tokens = np.concatenate([buffer, [vocabulary], answer[:-1]])
         targets = np.concatenate([np.full(len(buffer), UNSCORED), answer])
         yield from _segments(tokens, targets, segment_length)
+
+    def evaluation_steps(self, split: str, batch_size: int) -> int:
+        """How many batches `evaluation_batches` gives."""
+        return -(-self.sizes[split] // batch_size)
+
+    def pairs(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """Sequences, and in the second half of the rows, unscored, the one after each: for reading another's memory."""
+        for start in range(0, self.sizes[split], batch_size):
+            own = np.arange(start, min(start + batch_size, self.sizes[split]))
+            batch = self.batch(split, np.concatenate([own, (own + 1) % self.sizes[split]]))
+            batch.targets[len(own) :] = UNSCORED
+            yield batch
+
+    def tokens_seen(self, steps: int, batch_size: int) -> int:
+        """Tokens of the first `steps` training batches."""
+        return steps * batch_size * self.sequence_length
+
+    def data(self, split: str) -> dict[str, str]:
+        """What a split is, by the digest of all its tokens and targets, a row after the other."""
+        digest = hashlib.sha256()
+        for batch in self.evaluation_batches(split, 50):
+            digest.update(torch.cat([batch.tokens, batch.targets], 1).numpy().astype("<i8").tobytes())
+        return {"name": self.config.kind, "sha256": digest.hexdigest()}
+
+    def stream_metrics(self, file: Path, totals: Totals) -> dict[str, float]:
+        """As `metrics`, of a sequence that was read as a stream."""
+        return self.metrics("stream", totals)
 
     def calibration(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:
         """What accuracy means here: chance, and the oracle over the window of one layer's attention.

@@ -301,7 +301,7 @@ def test_unroll_runs_unscored_segments_without_gradient_and_yields_scored_ones()
     found = [(output.logits.shape[1], wanted) for output, wanted in unroll(model, batch.segments(SEGMENT))]
     assert with_gradient == [False, False, True, True]
     assert [length for length, _ in found] == [1, 2]  # of each segment only what is scored, and what follows it
-    assert torch.equal(torch.cat([wanted for _, wanted in found], 1), targets[:, -3:])
+    assert torch.equal(torch.cat([wanted.targets for _, wanted in found], 1), targets[:, -3:])
 
 
 def test_a_state_of_another_memory_is_refused() -> None:

@@ -1,0 +1,45 @@
+"""Import a corpus from a folder or an archive of one's own."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from infty.corpora.archives import opened
+from infty.corpora.hub import import_tokenizer
+from infty.corpora.known import KNOWN
+from infty.corpora.layouts import find_pg19, find_text, find_wikitext, text_files
+from infty.corpora.store import Corpus, write_corpus
+from infty.errors import UsageError
+
+FINDERS = {"wikitext": find_wikitext, "pg19": find_pg19, "text": find_text}
+ORIGIN = "a folder of the user's"
+
+
+def import_corpus(data: Path, name: str, source: Path, console: Console, *, replace: bool) -> Corpus:
+    """Copy, count and check what is in `source`; any name that is not a known corpus's is plain text.
+
+    MissingError where it is something else or damaged, UsageError for a name that can't be, or that is taken by another
+    corpus and `replace` is not asked for, InftyError on a full disk. Nothing half-made is left by any.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name):
+        raise UsageError(f"{name!r} can't be a corpus's name: wanted lower-case letters, digits, '-', '_' and '.'")
+    layout = KNOWN[name].layout if name in KNOWN else "text"
+    if layout == "generated":
+        raise UsageError(f"{name} is made by infty and not imported")
+    with opened(source, data) as folder:
+        if layout == "tokenizer":
+            return import_tokenizer(data, name, folder, ORIGIN, replace=replace)
+        return write_corpus(data, name, FINDERS[layout](folder), ORIGIN, console, replace=replace)
+
+
+def own_name(source: Path) -> str:
+    """A name for one's own texts that is another one whenever they are. MissingError where there are none."""
+    digest = hashlib.sha256()
+    for path in text_files(source):
+        digest.update(f"{path.name}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    slug = re.sub(r"[^a-z0-9]+", "-", source.absolute().name.lower()).strip("-")[:40]
+    return f"text-{slug}-{digest.hexdigest()[:8]}" if slug else f"text-{digest.hexdigest()[:8]}"

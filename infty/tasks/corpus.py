@@ -1,0 +1,246 @@
+"""Language modelling: streams of a corpus's tokens, each to be told from all before it.
+
+A target is a token of the text, its input the token before it; before a document's first token stands a separator,
+which is context only. So every token is scored once, and scores add up to those of the text (| begins a document):
+
+    tokens    s a b c s d e       s: the separator
+    targets   a b c d|e f         wanted: a b c | d e f
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from numpy import ndarray
+from pydantic import BaseModel, ConfigDict, Field
+
+from infty.corpora.known import KNOWN
+from infty.corpora.pieces import PIECE, at_spaces
+from infty.corpora.tokenizers import TokenizerConfig, WordTokenizer
+from infty.corpora.tokens import Portion, TokenPart, TokenSet
+from infty.errors import MissingError, UsageError
+from infty.interfaces import UNSCORED, Batch, Text, Totals
+from infty.protocols import TEXT_PROTOCOLS, EvaluationProtocol
+from infty.tasks.recurrence import distances
+from infty.tasks.streams import Spans, cut, even_rows, packed_rows, parts_of
+
+LARGEST = 700.0  # exponent of a perplexity that a float still holds
+
+
+class TokenReset(BaseModel):
+    """Memory is emptied every so many tokens (the released GPT-2 code: 2,048)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    tokens: int = Field(gt=0, description="tokens between two resets")
+
+
+class CorpusConfig(BaseModel):
+    """Which text is learnt, in which tokens, and what is forgotten when."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: Literal["corpus"] = "corpus"
+    corpus: str = Field(pattern="^[a-z0-9][a-z0-9_.-]*$", description="name of a corpus that `infty data list` shows")
+    tokenizer: TokenizerConfig
+    train: Portion
+    validation: Portion
+    test: Portion
+    memory_reset: Literal["never", "document"] | TokenReset = Field(
+        description="where training empties the memory: never (section 4.2), document, or every {tokens: n}"
+    )
+    protocol: str = Field(description="how it is evaluated: one of infty/protocols.py")
+    far: int = Field(gt=0, description="a word that last came more tokens ago counts as far-seen")
+
+    @property
+    def portions(self) -> dict[str, Portion]:
+        """The three parts by split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+class CorpusTask:
+    """A corpus in tokens, for a model that reads `segment_length` of them at a time."""
+
+    continues = True
+    has_answers = False
+
+    def __init__(self, config: CorpusConfig, tokens: TokenSet, segment_length: int) -> None:
+        self.config, self.tokens, self.segment_length = config, tokens, segment_length
+        self.vocab_size = tokens.tokenizer.vocab_size
+        self.protocol = TEXT_PROTOCOLS[config.protocol]
+        self.parts = {split: tokens.part(portion) for split, portion in config.portions.items()}
+        self._rows = lru_cache(maxsize=2)(self._make_rows)
+
+    def under(self, protocol: EvaluationProtocol) -> "CorpusTask":
+        """The same task, evaluated under another protocol."""
+        return CorpusTask(self.config.model_copy(update={"protocol": protocol.name}), self.tokens, self.segment_length)
+
+    def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        """The next segment of each of `batch_size` contiguous streams; a stream that is read through begins again."""
+        rows = self._rows(batch_size)
+        names = seed * 2**31 + step * batch_size + np.arange(batch_size)
+        return self._batch("train", [(row, step % len(row)) for row in rows], names)
+
+    def tokens_seen(self, steps: int, batch_size: int) -> int:
+        """Targets of the first `steps` training batches."""
+        seen = 0
+        for row in self._rows(batch_size):
+            sizes = row.stop - row.start
+            seen += int(steps // len(row) * sizes.sum() + sizes[: steps % len(row)].sum())
+        return seen
+
+    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """Every token of a split once; what shares no memory is read side by side, so results do not depend on how."""
+        rows = packed_rows(self._memories(split, self.protocol.memory_reset), batch_size, self.segment_length)
+        for step in range(max(map(len, rows))):
+            names = np.array([row.start[min(step, len(row) - 1)] for row in rows])
+            yield self._batch(split, [(row, step) for row in rows], names)
+
+    def one_stream(self, split: str) -> bool:
+        """Whether the split is read as one stream from beginning to end."""
+        return len(self._memories(split, self.protocol.memory_reset)) == 1
+
+    def evaluation_steps(self, split: str, batch_size: int) -> int:
+        """How many batches `evaluation_batches` gives."""
+        rows = packed_rows(self._memories(split, self.protocol.memory_reset), batch_size, self.segment_length)
+        return max(map(len, rows))
+
+    def pairs(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """Each document, and in a second row, unscored, the one after it: for reading another's memory.
+
+        The other is read again from its beginning where it is shorter.
+        """
+        rows = [cut(edge[None], self.segment_length) for edge in self._memories(split, "document")]
+        for own, other in zip(rows, rows[1:] + rows[:1], strict=True):
+            for step in range(len(own)):
+                names = np.array([own.start[0], other.start[0]])
+                batch = self._batch(split, [(own, step), (other, step % len(other))], names)
+                batch.targets[1] = UNSCORED
+                yield replace(batch, fresh=torch.full((2,), step == 0))
+
+    def metrics(self, split: str, totals: Totals) -> dict[str, float]:
+        """Loss in nats a token; perplexity a token and a word; bits a byte: three views of one total."""
+        return _figures(split, totals, self.sizes(split))
+
+    def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
+        """One text of any length as one stream, in segments, every token scored. MissingError where it is empty."""
+        one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
+        left = np.array([self.tokens.tokenizer.separator])
+        for tokens in self.tokens.tokenizer.encode(iter(lambda: file.read(PIECE), "")):
+            left = np.concatenate([left, tokens])
+            whole = (len(left) - 1) // segment_length * segment_length
+            if whole:
+                tokens, targets = torch.from_numpy(left[:whole])[None], torch.from_numpy(left[1 : whole + 1])[None]
+                yield from Batch(tokens, targets, one, goes_on).segments(segment_length)
+                left = left[whole:]
+        if len(left) > 1:
+            yield Batch(torch.from_numpy(left[:-1])[None], torch.from_numpy(left[1:])[None], one, goes_on)
+
+    def stream_metrics(self, file: Path, totals: Totals) -> dict[str, float]:
+        """As `metrics`, of a text that was read as a stream. MissingError where it holds no token."""
+        if not totals.scored:
+            raise MissingError(f"{file} is empty: wanted a text")
+        words = lines = 0
+        with file.open(encoding="utf-8", newline="") as text:
+            for part in at_spaces(iter(lambda: text.read(PIECE), "")):
+                words, lines = words + len(part.split()), lines + part.count("\n")
+        ends = lines if self.tokens.corpus.counts_line_ends else 0
+        return _figures("stream", totals, {"words": words + ends, "bytes": file.stat().st_size})
+
+    def sizes(self, split: str) -> dict[str, int]:
+        """words and bytes that the figures of a split are a share of."""
+        part = self.parts[split]
+        words = KNOWN[self.protocol.whole].words[split] if self.protocol.whole else part.words
+        return {"words": words, "bytes": part.bytes}
+
+    def data(self, split: str) -> dict[str, Any]:
+        """Which text a result is of."""
+        corpus, portion = self.tokens.corpus, self.config.portions[split]
+        known = corpus.known
+        whole = known is not None and corpus.splits[portion.split]["documents"] == known.documents.get(portion.split)
+        kind = known.title if known else corpus.name
+        return {
+            "name": corpus.name,
+            "title": kind if whole or not (known and known.documents) else f"{kind}, subset",
+            "split": portion.split,
+            "documents": len(self.parts[split].documents),
+            "sha256": corpus.splits[portion.split]["sha256"],
+            "tokens_sha256": self.parts[split].sha256,
+            "tokenizer": {**self.config.tokenizer.model_dump(), "vocab_size": self.vocab_size},
+        }
+
+    def refuse_misnamed(self, split: str) -> None:
+        """UsageError where the protocol is for the whole of a corpus or for other tokens, and this is not that."""
+        whole, wanted = self.protocol.whole, self.protocol.tokenizer
+        if whole is None:
+            return
+        part = self.parts[split]
+        counted = part.words == KNOWN[whole].words[split] if whole == "wikitext" else True
+        documents = KNOWN[whole].documents.get(split, len(part.documents))
+        kind = self.config.tokenizer.kind
+        if self.config.corpus != whole or not counted or len(part.documents) != documents or wanted not in (None, kind):
+            raise UsageError(
+                f"{self.protocol.name} is for the whole {split} split of {KNOWN[whole].title}"
+                f"{f' in {wanted} tokens' if wanted else ''}; this is {len(part.documents)} documents of "
+                f"{self.config.corpus} in {kind} tokens: use --protocol text-documents-v1 or text-stream-v1"
+            )
+
+    def distances(self, split: str) -> Int64[ndarray, " tokens"]:
+        """How long ago each token's word last came in its document (see recurrence)."""
+        part, tokenizer = self.parts[split], self.tokens.tokenizer
+        ignored = (tokenizer.separator, tokenizer.unknown) if isinstance(tokenizer, WordTokenizer) else ()
+        lengths, found = tokenizer.lengths(), []
+        for i, document in enumerate(part.documents):
+            text = "".join(self.tokens.corpus.text(document, self.config.portions[split].split)).encode()
+            tokens = part.tokens[part.starts[i] : part.starts[i + 1]].astype(np.int64)
+            found.append(distances(tokens, text, lengths, ignored))
+        return np.concatenate(found)
+
+    def _make_rows(self, batch_size: int) -> list[Spans]:
+        part = self.parts["train"]
+        if len(part.tokens) < batch_size:
+            raise UsageError(f"{len(part.tokens)} tokens to train on are too few for {batch_size} streams")
+        return even_rows(len(part.tokens), batch_size, self._resets(part, self.config.memory_reset), self.segment_length)
+
+    def _memories(self, split: str, reset: str | None) -> Int64[ndarray, "parts 2"]:
+        part = self.parts[split]
+        return parts_of(len(part.tokens), self._resets(part, reset or self.config.memory_reset))
+
+    def _resets(self, part: TokenPart, reset: str | TokenReset) -> Int64[ndarray, " n"]:
+        if isinstance(reset, TokenReset):
+            return np.arange(0, len(part.tokens), reset.tokens)
+        return part.starts if reset == "document" else part.starts[:0]
+
+    def _batch(self, split: str, places: list[tuple[Spans, int]], names: Int64[ndarray, " batch"]) -> Batch:
+        """The spans at these indices, padded; a row that has no more spans scores nothing."""
+        part, separator = self.parts[split], self.tokens.tokenizer.separator
+        tokens = np.full((len(places), self.segment_length), separator, dtype=np.int64)
+        targets = np.full_like(tokens, UNSCORED)
+        fresh, firsts = np.zeros(len(places), dtype=bool), np.zeros(len(places), dtype=np.int64)
+        for row, (spans, index) in enumerate(places):
+            if index < len(spans):
+                start, stop = int(spans.start[index]), int(spans.stop[index])
+                fresh[row], firsts[row] = spans.fresh[index], start
+                targets[row, : stop - start] = part.tokens[start:stop]
+                tokens[row, 1 : stop - start] = part.tokens[start : stop - 1]
+                if not fresh[row]:
+                    tokens[row, 0] = part.tokens[start - 1]
+                begins = part.starts[np.searchsorted(part.starts, start) : np.searchsorted(part.starts, stop)]
+                tokens[row, begins - start] = separator
+        return Batch(*map(torch.from_numpy, (tokens, targets, names, fresh, firsts)))
+
+
+def _figures(split: str, totals: Totals, sizes: dict[str, int]) -> dict[str, float]:
+    """ln(word perplexity) · words = ln(token perplexity) · tokens = bits a byte · ln 2 · bytes = nats."""
+    return {
+        f"{split}/loss": totals.nats / totals.scored,
+        f"{split}/token_perplexity": math.exp(min(totals.nats / totals.scored, LARGEST)),
+        f"{split}/word_perplexity": math.exp(min(totals.nats / sizes["words"], LARGEST)),
+        f"{split}/bits_per_byte": totals.nats / math.log(2) / sizes["bytes"],
+    }
