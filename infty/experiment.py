@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.console import Console
 
 from infty.corpora.tokens import open_tokens
-
 from infty.definition import Cell, Definition, Fault, Values, nearest, overlay, parse_override, refuse
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder

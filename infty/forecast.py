@@ -2,19 +2,16 @@
 
 import time
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from infty.environment import peak_memory_bytes
 from infty.errors import MissingError
-from infty.experiment import ResolvedCell, Task, build_model, build_task
+from infty.experiment import ResolvedCell, build_model, build_task
 from infty.interfaces import Batch
-from infty.machine import Machine
 from infty.model.decoder import Decoder, State, count_parameters
 from infty.model.state import state_tensors
 from infty.settings import Settings
@@ -59,7 +56,7 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
         "seconds_a_step": round(seconds, 4),
         "predicted_training_seconds": round(seconds * training.steps, 2),
         "predicted_training_time": str(timedelta(seconds=round(seconds * training.steps))),
-        "predicted_from": f"{probe['steps']} steps of {probe['batch']} sequences, the full batch is {training.batch_size}",
+        "predicted_from": f"{probe['steps']} steps of {probe['batch']} of the {training.batch_size} sequences",
         **({"text": task.why} if isinstance(task, _RandomTokens) else {}),
     }
 

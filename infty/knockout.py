@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -11,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infty.errors import UsageError
-from infty.memory.compressive import CompressedState
+from infty.memory.compressive import CompressedState, CompressiveMemory
 from infty.memory.longterm import LongTermMemory, LongTermState
 from infty.memory.rows import visible
 from infty.memory.signal import evaluate_signal, first_grid
-from infty.model.block import Block, LongRangeState
+from infty.model.block import Lesion, LongRangeState
 from infty.model.decoder import Decoder
 
 KnockOut = Literal["zero", "shuffle", "other"]
@@ -32,7 +31,8 @@ def knocked_out(model: Decoder, kind: KnockOut) -> Iterator[None]:
     if not blocks:
         raise UsageError("this row has no memory beyond the short-term one: there is nothing to knock out")
     for block in blocks:
-        block.lesion = partial(_LESIONS[kind], block)
+        assert block.long_range is not None
+        block.lesion = _shuffled(block.long_range) if kind == "shuffle" else {"zero": _zero, "other": _other}[kind]
     try:
         yield
     finally:
@@ -40,26 +40,30 @@ def knocked_out(model: Decoder, kind: KnockOut) -> Iterator[None]:
             block.lesion = None
 
 
-def _zero(block: Block, state: LongRangeState) -> LongRangeState:
+def _zero(state: LongRangeState) -> LongRangeState:
     if isinstance(state, LongTermState):
         return replace(state, coefficients=torch.zeros_like(state.coefficients))
     return replace(state, filled=torch.zeros_like(visible(state.slots, state.filled)))
 
 
-def _shuffle(block: Block, state: LongRangeState) -> LongRangeState:
+def _shuffled(memory: LongTermMemory | CompressiveMemory) -> Lesion:
     """Slots in another order; a signal as if what it holds had come in another order."""
-    if isinstance(state, CompressedState):
-        own = visible(state.slots, state.filled)[:, None] - state.slots.shape[1] + torch.arange(state.slots.shape[1]) >= 0
-        keys = torch.where(own, _numbers(state.slots.shape[1]), torch.arange(-state.slots.shape[1], 0.0))
-        return replace(state, slots=state.slots.gather(1, keys.argsort(1)[..., None].expand_as(state.slots)))
-    assert isinstance(block.long_range, LongTermMemory)
-    memory = block.long_range
-    places = first_grid(memory.config.segment_length).inside.to(state.coefficients)
-    values = evaluate_signal(state.coefficients, memory.basis.evaluate(places))
-    return replace(state, coefficients=memory.first @ values[:, _numbers(len(places)).argsort()])
+
+    def shuffle(state: LongRangeState) -> LongRangeState:
+        if isinstance(state, CompressedState):
+            count = state.slots.shape[1]
+            own = torch.arange(count) >= count - visible(state.slots, state.filled)[:, None]
+            keys = torch.where(own, _numbers(count), torch.arange(-count, 0.0))  # what is not its own stays before
+            return replace(state, slots=state.slots.gather(1, keys.argsort(1)[..., None].expand_as(state.slots)))
+        assert isinstance(memory, LongTermMemory)
+        places = first_grid(memory.config.segment_length).inside.to(state.coefficients)
+        values = evaluate_signal(state.coefficients, memory.basis.evaluate(places))
+        return replace(state, coefficients=memory.first @ values[:, _numbers(len(places)).argsort()])
+
+    return shuffle
 
 
-def _other(block: Block, state: LongRangeState) -> LongRangeState:
+def _other(state: LongRangeState) -> LongRangeState:
     half = len(state.updates if isinstance(state, LongTermState) else state.slots) // 2
     if isinstance(state, LongTermState):
         return replace(state, coefficients=state.coefficients.roll(half, 0))
@@ -71,6 +75,3 @@ def _other(block: Block, state: LongRangeState) -> LongRangeState:
 def _numbers(count: int) -> Float[Tensor, " n"]:
     """The same random numbers each time."""
     return torch.rand(count, generator=torch.Generator().manual_seed(count))
-
-
-_LESIONS = {"zero": _zero, "shuffle": _shuffle, "other": _other}

@@ -1,21 +1,25 @@
 """See to it that the corpus of an experiment is here before anything is built on it."""
 
-import os
+from pathlib import Path
 
 from rich.console import Console
 
 from infty.corpora.generated import generated_sources
 from infty.corpora.hub import fetch, is_offline
+from infty.corpora.imports import import_corpus
 from infty.corpora.known import KNOWN
-from infty.corpora.store import MANIFEST, open_corpus, remedy, write_corpus
-from infty.errors import MissingError
+from infty.corpora.store import MANIFEST, Corpus, remedy, write_corpus
+from infty.definition import nearest
+from infty.errors import MissingError, UsageError
 from infty.experiment import Experiment
 from infty.settings import Settings
 from infty.tasks.corpus import CorpusConfig
 
 
-def provide(experiment: Experiment, settings: Settings, console: Console) -> None:
-    """Make or fetch what an experiment reads and this machine has not. Does nothing where everything is here.
+def provide(experiment: Experiment, settings: Settings, console: Console, own: Path | None = None) -> None:
+    """Make, import or fetch what an experiment reads and this machine has not. Does nothing where everything is here.
+
+    own: the user's texts that the experiment's corpus is named after.
 
     MissingError, with the commands that help, where that can't be: a corpus of one's own, no network, or fetching
     switched off (`auto_fetch = false`, HF_HUB_OFFLINE).
@@ -25,7 +29,10 @@ def provide(experiment: Experiment, settings: Settings, console: Console) -> Non
         return
     if task.tokenizer.kind == "gpt2" and not (settings.data / "gpt2" / MANIFEST).is_file():
         _bring("gpt2", list(KNOWN["gpt2"].hub.files) if KNOWN["gpt2"].hub else [], settings, console)
-    if not (settings.data / task.corpus / MANIFEST).is_file():
+    if own is not None:
+        if not (settings.data / task.corpus / MANIFEST).is_file():
+            import_corpus(settings.data, task.corpus, own, console, replace=False)
+    elif not (settings.data / task.corpus / MANIFEST).is_file():
         _bring(task.corpus, sorted({portion.split for portion in task.portions.values()}), settings, console)
 
 
@@ -34,8 +41,18 @@ def _bring(name: str, parts: list[str], settings: Settings, console: Console) ->
         write_corpus(settings.data, name, generated_sources(), "made by infty", console, replace=False)
         return
     if name not in KNOWN:
-        open_corpus(settings.data, name)  # says what is missing
+        raise MissingError(f"no corpus {name!r} in {settings.data}; {remedy(name)}")
     if not settings.auto_fetch or is_offline():
         why = "auto_fetch is off" if not settings.auto_fetch else "HF_HUB_OFFLINE is set"
         raise MissingError(f"no corpus {name!r} in {settings.data}, and {why}; {remedy(name)}")
     fetch(settings.data, name, parts, console, replace=False)
+
+
+def fetch_by_name(name: str, splits: list[str] | None, data: Path, console: Console, *, replace: bool) -> Corpus:
+    """What `infty data fetch` does. UsageError for a name that is on no hub, else as `fetch`."""
+    if name not in KNOWN:
+        raise UsageError(f"no corpus {name!r} on the hub; {nearest(name, KNOWN)}")
+    if name == "generated":
+        return write_corpus(data, name, generated_sources(), "made by infty", console, replace=replace)
+    hub = KNOWN[name].hub
+    return fetch(data, name, splits or list(hub.files if hub else []), console, replace=replace)

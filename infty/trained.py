@@ -44,7 +44,7 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class Asked:
-    """How a run is evaluated. protocol, batch_size: None for the experiment's own. knock_out: None for the memory as it is."""
+    """How a run is evaluated. protocol, batch_size: None for the experiment's own. knock_out: None for none."""
 
     split: str = "test"
     batch_size: int | None = None
@@ -78,8 +78,8 @@ def refuse_other_data(state: dict[str, Any], task: Task) -> None:
     """MissingError where a checkpoint was trained on another text, or in other tokens, than there is now."""
     if isinstance(task, CorpusTask) and state.get("tokens", task.tokens.digest) != task.tokens.digest:
         raise MissingError(
-            f"this run was trained on another text than the corpus {task.config.corpus!r} holds now (tokens "
-            f"{state['tokens'][:12]}, now {task.tokens.digest[:12]}): bring the old one back, or start over with --fresh"
+            f"this run was trained on another text than the corpus {task.config.corpus!r} is now (tokens "
+            f"{state['tokens'][:12]}, now {task.tokens.digest[:12]}): bring that back, or start over with --fresh"
         )
 
 
@@ -148,7 +148,7 @@ def check_batches(run: RunFolder, machine: Machine, asked: Asked, console: Conso
 
 
 def _under(task: Task, asked: Asked) -> tuple[Task, EvaluationProtocol]:
-    """The task under the protocol that is asked for. UsageError where the two, or what else is asked, do not go together."""
+    """The task under the protocol asked for. UsageError where the two, or what else is asked, do not go together."""
     if isinstance(task, SortTask):
         if asked.protocol not in (None, SORT.name):
             raise UsageError(f"--protocol {asked.protocol}: the sorting task has {SORT.name} only")

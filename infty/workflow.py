@@ -31,8 +31,12 @@ from infty.training.signals import StopSignals
 Values = dict[str, Any]
 
 
-def train_cell(resolved: ResolvedCell, settings: Settings, console: Console, *, fresh: bool) -> Values:
+def train_cell(
+    resolved: ResolvedCell, settings: Settings, console: Console, *, fresh: bool, own: Path | None = None
+) -> Values:
     """Train one cell, or go on where it stopped; then test its best checkpoint. Returns `result.json`.
+
+    own: texts of the user's, which the cell's corpus is named after.
 
     A finished run is returned as it is. Raises UsageError where the folder holds a run with other
     settings or another process writes there, Stopped after a signal, InftyError where training fails.
@@ -49,7 +53,7 @@ def train_cell(resolved: ResolvedCell, settings: Settings, console: Console, *, 
                 result = run.result()
                 console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
                 return result
-            provide(resolved.experiment, settings, console)
+            provide(resolved.experiment, settings, console, own)
             with StopSignals() as stop, _status(run):
                 return _train_and_test(run, resolved, settings, machine, console, stop)
     except Timeout:

@@ -63,4 +63,4 @@ def _refuse_outside(path: Path, name: str, *, plain: bool) -> None:
 def _refuse_large(path: Path, folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise InftyError(f"{path} unpacks to {size / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free in {folder.parent}")
+        raise InftyError(f"{path} unpacks to {size / 1e6:,.0f} MB; {folder.parent} has {free / 1e6:,.0f} MB free")

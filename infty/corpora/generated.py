@@ -12,7 +12,9 @@ from infty.corpora.layouts import Source
 from infty.corpora.pieces import Marked
 
 ARTICLES = {"train": 60, "validation": 6, "test": 6}
-_SYLLABLES = "ba be bi bo da de di do ka ke ki ko la le li lo ma me mi mo na ne ni no ra re ri ro sa se si so ta te ti to"
+_SYLLABLES = (
+    "ba be bi bo da de di do ka ke ki ko la le li lo ma me mi mo na ne ni no ra re ri ro sa se si so ta te ti to"
+)
 _TRADES = "baker smith farmer sailor weaver doctor teacher miller painter hunter"
 _TOWNS = "Arden Bexley Corfe Dunster Elm Farnham Goring Hythe Iffley Jarrow"
 _FILLERS = [
@@ -41,7 +43,8 @@ def _documents(count: int, split: int) -> Marked:
 def _article(random: np.random.Generator) -> Iterator[str]:
     syllables, trades, towns = _SYLLABLES.split(), _TRADES.split(), _TOWNS.split()
     people = [
-        ("".join(random.choice(syllables, 3)).capitalize(), random.choice(trades), random.choice(towns)) for _ in range(4)
+        ("".join(random.choice(syllables, 3)).capitalize(), random.choice(trades), random.choice(towns))
+        for _ in range(4)
     ]
     yield f" = The people of {people[0][2]} = \n"
     yield " \n"

@@ -43,8 +43,8 @@ def fetch(data: Path, name: str, parts: list[str], console: Console, *, replace:
     wanted = look(name, parts)
     total = sum(file.bytes for file in wanted)
     console.print(
-        f"fetching {name} ({', '.join(parts)}): {total / 1e6:,.1f} MB in {len(wanted)} files from {known.hub.repository} "
-        f"at {known.hub.revision[:7]}, into {data / name}; {known.licence}",
+        f"fetching {name} ({', '.join(parts)}): {total / 1e6:,.1f} MB in {len(wanted)} files from "
+        f"{known.hub.repository} at {known.hub.revision[:7]}, into {data / name}; {known.licence}",
         soft_wrap=True,
     )
     downloads = data / f".{name}.download"
@@ -110,18 +110,18 @@ def _download(hub: Hub, file: HubFile, folder: Path, name: str, console: Console
         disable_progress_bars()
     try:
         path = Path(
-            hf_hub_download(
-                hub.repository, file.name, repo_type=hub.kind, revision=hub.revision, local_dir=folder
-            )
+            hf_hub_download(hub.repository, file.name, repo_type=hub.kind, revision=hub.revision, local_dir=folder)
         )
     except Exception as fault:  # as above
         why = str(fault).strip().splitlines() or [type(fault).__name__]
         raise MissingError(
-            f"{file.name} could not be fetched ({why[0]}); the same command goes on with what is there, or {_import(name)}"
+            f"{file.name} could not be fetched ({why[0]}); the same command goes on from there, or {_import(name)}"
         ) from None
     if path.stat().st_size != file.bytes or (file.sha256 and sha256(path) != file.sha256):
         path.unlink()
-        raise MissingError(f"{file.name} is not what the hub lists at {hub.revision[:7]}; it was removed, fetch it again")
+        raise MissingError(
+            f"{file.name} is not what the hub lists at {hub.revision[:7]}, and was removed; fetch it again"
+        )
 
 
 def _import(name: str) -> str:

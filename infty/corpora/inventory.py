@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from infty.corpora.known import KNOWN
-from infty.corpora.store import MANIFEST, open_corpus, read_manifest, remedy
+from infty.corpora.store import MANIFEST, Corpus, is_whole, open_corpus, read_manifest, remedy
 from infty.errors import MissingError
-from infty.files import sha256
 from infty.table import Table
 
 
@@ -35,6 +34,14 @@ def inventory(data: Path) -> list[Entry]:
     return [_entry(data, name, name in here) for name in [*KNOWN, *sorted(here - set(KNOWN))]]
 
 
+def described(corpus: Corpus) -> Entry:
+    """One that is here."""
+    known = corpus.known
+    title, licence = (known.title, known.licence) if known else (corpus.name, "your own")
+    tokens = sorted(path.parent.name for path in corpus.path.glob(f"tokens/*/{MANIFEST}"))
+    return Entry(corpus.name, title, licence, "here", corpus.source, corpus.splits, tokens, None)
+
+
 def verify(data: Path, names: list[str]) -> list[str]:
     """Check the sum of every file of the named corpora, or of all; the files that were checked.
 
@@ -53,8 +60,7 @@ def verify(data: Path, names: list[str]) -> list[str]:
                 faults.append(str(fault))
                 continue
             for file, entry in files.items():
-                whole = (folder / file).is_file() and (folder / file).stat().st_size == entry["bytes"]
-                if whole and sha256(folder / file) == entry["sha256"]:
+                if is_whole(folder / file, entry):
                     found.append(str((folder / file).relative_to(data)))
                 else:
                     mend = remedy(name) if folder == path else f"remove {folder}, it is made again"
@@ -87,5 +93,4 @@ def _entry(data: Path, name: str, here: bool) -> Entry:
         corpus = open_corpus(data, name)
     except MissingError as fault:
         return Entry(name, title, licence, "damaged", origin, {}, [], str(fault))
-    tokens = sorted(path.parent.name for path in corpus.path.glob(f"tokens/*/{MANIFEST}"))
-    return Entry(name, title, licence, "here", corpus.source, corpus.splits, tokens, None)
+    return described(corpus)

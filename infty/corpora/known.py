@@ -20,7 +20,7 @@ class Hub:
 
 @dataclass(frozen=True)
 class Known:
-    """One corpus. documents, words: of each whole split, as published; words are what a perplexity a word divides by."""
+    """One corpus. documents, words: of each whole split, as published; a perplexity a word divides by these words."""
 
     title: str
     licence: str

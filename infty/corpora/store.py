@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from infty.corpora.known import KNOWN, SPLITS, Known
+from infty.corpora.known import KNOWN, Known
 from infty.corpora.layouts import Source
 from infty.corpora.pieces import read_pieces
 from infty.errors import InftyError, MissingError, UsageError
@@ -25,7 +25,7 @@ MANIFEST = "MANIFEST.json"
 
 @dataclass(frozen=True)
 class Document:
-    """One document of a split. start, bytes: where its UTF-8 text stands. words: between white space. lines: line ends."""
+    """One document of a split. start, bytes: where its UTF-8 stands. words: between white space. lines: line ends."""
 
     name: str
     start: int
@@ -67,9 +67,8 @@ class Corpus:
 
     def check(self, name: str) -> None:
         """MissingError, with what to do, where a file is not what was imported."""
-        path, entry = self.path / name, self.files.get(name)
-        if entry is None or not path.is_file() or path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
-            raise MissingError(f"{path} is not what was imported; {remedy(self.name)}")
+        if not is_whole(self.path / name, self.files.get(name)):
+            raise MissingError(f"{self.path / name} is not what was imported; {remedy(self.name)}")
 
     @property
     def counts_line_ends(self) -> bool:
@@ -102,6 +101,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except (MissingError, KeyError):
         pass
     raise MissingError(f"{path / MANIFEST} is damaged; {remedy(path.name)}")
+
+
+def is_whole(path: Path, entry: dict[str, Any] | None) -> bool:
+    """Whether a file is what its manifest says."""
+    if entry is None or not path.is_file() or path.stat().st_size != entry["bytes"]:
+        return False
+    return sha256(path) == entry["sha256"]
 
 
 def remedy(name: str) -> str:

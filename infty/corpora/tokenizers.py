@@ -119,7 +119,9 @@ class WordTokenizer:
 
     def save(self, folder: Path) -> None:
         """vocabulary.txt: a type a line."""
-        (folder / "vocabulary.txt").write_text("".join(f"{word}\n" for word in self.types), encoding="utf-8", newline="")
+        (folder / "vocabulary.txt").write_text(
+            "".join(f"{word}\n" for word in self.types), encoding="utf-8", newline=""
+        )
 
 
 class BpeTokenizer:

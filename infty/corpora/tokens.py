@@ -1,10 +1,10 @@
 """Token files: a corpus's splits under one tokeniser, made once and read from disk as they are needed.
 
-    <data>/<corpus>/tokens/<kind>-<digest>/
-      <split>.bin         tokens, little-endian, two bytes each where they fit, else four
-      <split>.starts.npy  where each document begins, and the end
-      tokenizer.json or vocabulary.txt
-      MANIFEST.json       sizes and sums, written last
+<data>/<corpus>/tokens/<kind>-<digest>/
+  <split>.bin         tokens, little-endian, two bytes each where they fit, else four
+  <split>.starts.npy  where each document begins, and the end
+  tokenizer.json or vocabulary.txt
+  MANIFEST.json       sizes and sums, written last
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
-from infty.corpora.store import MANIFEST, Corpus, Document, building, open_corpus, read_manifest, remedy, seal
+from infty.corpora.store import MANIFEST, Corpus, Document, building, is_whole, open_corpus, read_manifest, remedy, seal
 from infty.corpora.tokenizers import (
     BpeConfig,
     BpeTokenizer,
@@ -31,8 +31,7 @@ from infty.corpora.tokenizers import (
     WordTokenizer,
     load_tokenizer,
 )
-from infty.errors import MissingError, UsageError
-from infty.files import sha256
+from infty.errors import MissingError
 from infty.tracking import bar
 
 
@@ -41,7 +40,9 @@ class Portion(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    split: str = Field(pattern="^(train|validation|test)$", description="split of the corpus: train, validation or test")
+    split: str = Field(
+        pattern="^(train|validation|test)$", description="split of the corpus: train, validation or test"
+    )
     first: int = Field(default=0, ge=0, description="first document")
     last: int | None = Field(default=None, gt=0, description="document after the last; null: all that follow")
 
@@ -136,7 +137,9 @@ def _make(
         tokenizer = _tokenizer(corpus, config, learnt_from, console)
         tokenizer.save(temporary)
         counts = {}
-        with bar(console, f"tokenising {corpus.name}", sum(corpus.splits[split]["bytes"] for split in splits)) as advance:
+        with bar(
+            console, f"tokenising {corpus.name}", sum(corpus.splits[split]["bytes"] for split in splits)
+        ) as advance:
             for split in splits:
                 counts[split] = _encode(corpus, split, tokenizer, temporary, advance)
         digest = _digest(corpus, config, learnt_from, splits)
@@ -160,9 +163,7 @@ def _tokenizer(corpus: Corpus, config: TokenizerConfig, learnt_from: Portion, co
                 return BpeTokenizer.gpt2(store.path)
 
 
-def _encode(
-    corpus: Corpus, split: str, tokenizer: Tokenizer, folder: Path, advance: Callable[[int], None]
-) -> int:
+def _encode(corpus: Corpus, split: str, tokenizer: Tokenizer, folder: Path, advance: Callable[[int], None]) -> int:
     """Write a split's tokens and where its documents begin; how many tokens they are."""
     starts, dtype = [0], _dtype(tokenizer.vocab_size)
     with (folder / f"{split}.bin").open("wb") as file:
@@ -187,6 +188,5 @@ def _dtype(vocab_size: int) -> np.dtype[Any]:
 
 
 def _check(path: Path, name: str, files: dict[str, Any]) -> None:
-    entry, file = files.get(name), path / name
-    if entry is None or not file.is_file() or file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]:
-        raise MissingError(f"{file} is damaged; remove {path}, it is made again")
+    if not is_whole(path / name, files.get(name)):
+        raise MissingError(f"{path / name} is damaged; remove {path}, it is made again")

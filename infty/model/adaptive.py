@@ -1,4 +1,4 @@
-"""From hidden states to the next token: a plain softmax, and the adaptive one (Grave et al. 2017) tied to the embedding.
+"""From hidden states to the next token: a plain softmax, and an adaptive one (Grave et al. 2017) tied to the embedding.
 
 The vocabulary is sorted by falling frequency and cut at c_1 < c_2 < …: the head decides between the first c_1 words and
 the clusters, a cluster between its own words. Rare words so cost nothing where they are not asked for:

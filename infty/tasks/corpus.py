@@ -206,7 +206,9 @@ class CorpusTask:
         part = self.parts["train"]
         if len(part.tokens) < batch_size:
             raise UsageError(f"{len(part.tokens)} tokens to train on are too few for {batch_size} streams")
-        return even_rows(len(part.tokens), batch_size, self._resets(part, self.config.memory_reset), self.segment_length)
+        return even_rows(
+            len(part.tokens), batch_size, self._resets(part, self.config.memory_reset), self.segment_length
+        )
 
     def _memories(self, split: str, reset: str | None) -> Int64[ndarray, "parts 2"]:
         part = self.parts[split]

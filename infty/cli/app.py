@@ -5,9 +5,29 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
+
+from infty.cli.data import data_app
+from infty.cli.options import (
+    Case,
+    Compile,
+    Data,
+    Device,
+    Json,
+    Model,
+    Name,
+    Overrides,
+    Precision,
+    RunName,
+    Runs,
+    Scale,
+    Seed,
+    Threads,
+    complete_protocol,
+)
+from infty.cli.output import console, print_json, print_table, resolve_cell, settings, show_values
 
 app = typer.Typer(
     help="Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301).",
@@ -16,45 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def _complete_experiment(incomplete: str) -> list[str]:
-    from infty.catalog import experiment_files
-
-    return [name for name in experiment_files(_settings().experiments) if name.startswith(incomplete)]
-
-
-def _complete_from(key: str) -> Any:
-    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
-        from infty.catalog import open_experiment
-
-        # An option that still lacks its value leaves the words before it unparsed, in ctx.args.
-        name = ctx.params.get("experiment") or next(iter(ctx.args), "sort")
-        names = open_experiment(name, _settings().experiments).names(key)
-        return [found for found in names if found.startswith(incomplete)]
-
-    return complete
-
-
-Name = Annotated[
-    str, typer.Argument(metavar="EXPERIMENT", help="Name or YAML file.", autocompletion=_complete_experiment)
-]
-Model = Annotated[str, typer.Option(help="Row of the table.", autocompletion=_complete_from("models"))]
-Case = Annotated[str | None, typer.Option(help="Column; by default the first.", autocompletion=_complete_from("cases"))]
-Scale = Annotated[str, typer.Option(help="laptop, paper or smoke.", autocompletion=_complete_from("scales"))]
-Seed = Annotated[
-    int, typer.Option(min=0, max=2**31 - 1, help="Decides initial weights, order of the data and dropout.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a setting; repeatable.")
-]
-RunName = Annotated[str | None, typer.Option("--name", help="Name of a run with other settings.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
-Runs = Annotated[Path | None, typer.Option(help="Folder of the run folders.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str | None, typer.Option(help="float32, or bf16: products in bfloat16, the memory's in float32.")]
-Compile = Annotated[bool | None, typer.Option("--compile", help="Let torch.compile fuse what it can.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+app.add_typer(data_app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -85,6 +67,7 @@ def train(
     name: RunName = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Sizes and predicted time; writes nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Remove what this run left, and start over.")] = False,
+    data: Data = None,
     as_json: Json = False,
     runs: Runs = None,
     device: Device = None,
@@ -97,13 +80,13 @@ def train(
     from infty.forecast import forecast
     from infty.headline import headline
 
-    settings = _settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
-    resolved = _resolve(settings, experiment, model, case, scale, seed, overrides, name)
+    machine = settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
+    resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
     if dry_run:
-        _show(forecast(resolved, settings), as_json)
+        show_values(forecast(resolved, machine), as_json)
         return
-    result = workflow.train_cell(resolved, settings, _console(stderr=True), fresh=fresh)
-    _show(headline(result), as_json, document=result)
+    result = workflow.train_cell(resolved, machine, console(stderr=True), fresh=fresh, own=data)
+    show_values(headline(result), as_json, document=result)
 
 
 @app.command("eval", epilog="Example: infty eval sort --model infty --case x8  ·  infty eval sort --stream symbols.txt")
@@ -115,11 +98,22 @@ def evaluate(
     seed: Seed = 0,
     overrides: Overrides = None,
     name: RunName = None,
-    split: Annotated[Literal["test", "validation"], typer.Option(help="Which sequences.")] = "test",
+    split: Annotated[Literal["test", "validation"], typer.Option(help="Which part of the data.")] = "test",
+    protocol: Annotated[
+        str | None, typer.Option(help="By default the experiment's own.", autocompletion=complete_protocol)
+    ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Sequences at once; never changes the result.")] = None,
+    check_batch: Annotated[
+        bool, typer.Option("--check-batch", help="Show that it doesn't: evaluate with 1, 2 and 7.")
+    ] = False,
+    knock_out: Annotated[
+        Literal["zero", "shuffle", "other"] | None,
+        typer.Option(help="Evaluate with the memory emptied, its past shuffled, or another document's."),
+    ] = None,
     stream: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Read one text of any length, at constant memory.")
     ] = None,
+    data: Data = None,
     as_json: Json = False,
     runs: Runs = None,
     device: Device = None,
@@ -132,14 +126,18 @@ def evaluate(
     from infty.headline import headline, stream_headline
     from infty.trained import Asked
 
-    settings = _settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
-    resolved = _resolve(settings, experiment, model, case, scale, seed, overrides, name)
+    machine = settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
+    resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
     if stream is not None:
-        outcome = workflow.stream_cell(resolved, settings, stream, _console(stderr=True), batch)
-        _show(stream_headline(outcome), as_json, document=outcome)
+        outcome = workflow.stream_cell(resolved, machine, stream, console(stderr=True), batch)
+        show_values(stream_headline(outcome), as_json, document=outcome)
         return
-    outcome = workflow.evaluate_cell(resolved, settings, Asked(split, batch), _console(stderr=True))
-    _show(headline(outcome), as_json, document=outcome)
+    asked = Asked(split, batch, protocol, knock_out)
+    if check_batch:
+        show_values(workflow.check_cell(resolved, machine, asked, console(stderr=True)), as_json)
+        return
+    outcome = workflow.evaluate_cell(resolved, machine, asked, console(stderr=True))
+    show_values(headline(outcome), as_json, document=outcome)
 
 
 @app.command(epilog="Example: infty report data/runs --format md,csv")
@@ -152,17 +150,15 @@ def report(
     """Write the tables and figures of all runs."""
     from infty.report import write_report
 
-    settings = _settings()
-    folders = folders or [settings.runs]
+    machine = settings()
+    folders = folders or [machine.runs]
     out = out or folders[0].absolute().parent / "report"
-    written = write_report(folders, out, formats.split(","), settings.experiments)
+    written = write_report(folders, out, formats.split(","), machine.experiments)
     if as_json:
-        _print_json(
-            {"tables": [table.document() for table in written.tables], "files": [str(f) for f in written.files]}
-        )
+        print_json({"tables": [table.document() for table in written.tables], "files": [str(f) for f in written.files]})
         return
     for table in written.tables:
-        _print_table(table)
+        print_table(table)
     for file in written.files:
         print(file)
 
@@ -176,12 +172,12 @@ def list_experiments(
     """List the experiments, and the state of each of their cells."""
     from infty.overview import list_cells, overview_tables
 
-    rows = list_cells(_settings(runs=runs), scale)
+    rows = list_cells(settings(runs=runs), scale)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for table in overview_tables(rows, scale):
-        _print_table(table)
+        print_table(table)
 
 
 @app.command(epilog="Example: infty show sort --model compressive --case x16 --scale paper")
@@ -196,11 +192,11 @@ def show(
     """Show a cell's resolved configuration: each value, where it comes from, and what it is in the paper."""
     from infty.overview import explain, explanation_table
 
-    resolved = _resolve(_settings(), experiment, model, case, scale, 0, overrides, None)
+    resolved = resolve_cell(settings(), experiment, model, case, scale, 0, overrides, None)
     if as_json:
-        _print_json([vars(value) for value in explain(resolved)])
+        print_json([vars(value) for value in explain(resolved)])
         return
-    _print_table(explanation_table(resolved))
+    print_table(explanation_table(resolved))
 
 
 @app.command(epilog="Example: infty bench step read --against literal.py --json")
@@ -220,7 +216,7 @@ def bench(
     """Measure speed and memory on the CPU, as ratios taken in turn in fresh processes. Wants a quiet machine."""
     from infty.bench.measures import Bench, run_measures
 
-    say = _console(stderr=True).print if sys.stderr.isatty() else lambda _: None
+    say = console(stderr=True).print if sys.stderr.isatty() else lambda _: None
     setting = Bench(against, length, batch, rounds, threads or 2, say)
     for measure in run_measures(setting, measures or []):
         document = {**measure.document(), "environment": setting.environment()}
@@ -234,10 +230,10 @@ def env(as_json: Json = False, runs: Runs = None, device: Device = None, threads
     from infty.settings import find_toml
     from infty.workflow import prepare_machine
 
-    settings = _settings(runs=runs, device=device, threads=threads)
-    chosen = prepare_machine(settings)
-    paths = {"infty.toml": str(find_toml()), **{key: str(value) for key, value in settings.model_dump().items()}}
-    _show({**describe_environment(chosen), "settings": paths}, as_json)
+    machine = settings(runs=runs, device=device, threads=threads)
+    chosen = prepare_machine(machine)
+    paths = {"infty.toml": str(find_toml()), **{key: str(value) for key, value in machine.model_dump().items()}}
+    show_values({**describe_environment(chosen), "settings": paths}, as_json)
 
 
 def main() -> None:
@@ -269,70 +265,3 @@ def main() -> None:
     else:
         code = 0
     sys.exit(code)
-
-
-def _settings(**options: Any) -> Any:
-    from infty.settings import load_settings
-
-    return load_settings(**options)
-
-
-def _resolve(
-    settings: Any,
-    experiment: str,
-    model: str,
-    case: str | None,
-    scale: str,
-    seed: int,
-    overrides: list[str] | None,
-    name: str | None,
-) -> Any:
-    """The checked cell that the options name."""
-    from infty.catalog import open_experiment
-    from infty.definition import Cell, variant_of
-    from infty.experiment import resolve
-
-    definition = open_experiment(experiment, settings.experiments)
-    cell = Cell(
-        definition.name, scale, model, case or definition.names("cases")[0], seed, variant_of(overrides or [], name)
-    )
-    return resolve(definition, cell, overrides or [])
-
-
-def _console(stderr: bool = False) -> Any:
-    from rich.console import Console
-
-    class Lasting(Console):
-        """Goes on in silence where its reader went away: `| head` must not end a training."""
-
-        def on_broken_pipe(self) -> None:
-            self.quiet = True
-
-    return Lasting(stderr=stderr, markup=False, highlight=False)
-
-
-def _show(values: dict[str, Any], as_json: bool, document: Any = None) -> None:
-    """A line each, or the whole document as JSON."""
-    if as_json:
-        _print_json(values if document is None else document)
-        return
-    for key, value in values.items():
-        if isinstance(value, dict):
-            print(f"{key}:")
-            for inner, detail in value.items():
-                print(f"  {inner}: {detail}")
-        else:
-            print(f"{key}: {value}")
-
-
-def _print_table(table: Any) -> None:
-    """Drawn on a terminal; elsewhere whole lines, which other programs can read."""
-    console = _console()
-    if console.is_terminal:
-        console.print(table.rich())
-    else:
-        print("\n".join([table.title, "", table.markdown(), *table.notes, ""]))
-
-
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, allow_nan=False))

@@ -1,0 +1,5 @@
+"""The command line of infty."""
+
+from infty.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,92 @@
+"""`infty data`: corpora on this machine."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infty.cli.options import Json
+from infty.cli.output import console, print_json, print_table, settings
+
+data_app = typer.Typer(name="data", help="Corpora: what is here, download, import, check.", no_args_is_help=True)
+
+
+def _complete_known(incomplete: str) -> list[str]:
+    from infty.corpora.known import KNOWN
+
+    return [name for name in KNOWN if name.startswith(incomplete)]
+
+
+Corpus = Annotated[str, typer.Argument(metavar="NAME", help="Name of a corpus.", autocompletion=_complete_known)]
+Replace = Annotated[bool, typer.Option("--replace", help="Put it in the place of another one of that name.")]
+DataFolder = Annotated[Path | None, typer.Option("--folder", help="Folder of corpora; by default the settings' own.")]
+
+
+@data_app.command("list", epilog="Example: infty data list --json")
+def list_corpora(as_json: Json = False, folder: DataFolder = None) -> None:
+    """List the corpora: what is here, sizes, sums, licence."""
+    from infty.corpora.inventory import inventory, inventory_table
+
+    entries = inventory(settings(data=folder).data)
+    if as_json:
+        print_json([entry.document() for entry in entries])
+        return
+    print_table(inventory_table(entries))
+
+
+@data_app.command("fetch", epilog="Example: infty data fetch wikitext --split validation --split test")
+def fetch_corpus(
+    name: Corpus,
+    splits: Annotated[list[str] | None, typer.Option("--split", help="Only this split; repeatable.")] = None,
+    replace: Replace = False,
+    as_json: Json = False,
+    folder: DataFolder = None,
+) -> None:
+    """Download a corpus from the public hub, at a pinned commit, and import it. A broken download goes on."""
+    from infty.provision import fetch_by_name
+
+    corpus = fetch_by_name(name, splits, settings(data=folder).data, console(stderr=True), replace=replace)
+    _report(corpus, as_json)
+
+
+@data_app.command("import", epilog="Example: infty data import wikitext ~/wikitext-103")
+def import_folder(
+    name: Corpus,
+    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder or archive that holds it.")],
+    replace: Replace = False,
+    as_json: Json = False,
+    folder: DataFolder = None,
+) -> None:
+    """Import a corpus from a folder or an archive of your own."""
+    from infty.corpora.imports import import_corpus
+
+    corpus = import_corpus(settings(data=folder).data, name, source, console(stderr=True), replace=replace)
+    _report(corpus, as_json)
+
+
+@data_app.command("verify", epilog="Example: infty data verify wikitext")
+def verify_corpora(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="By default all that are here.")
+    ] = None,
+    as_json: Json = False,
+    folder: DataFolder = None,
+) -> None:
+    """Check the sums of every file of corpora and their token files."""
+    from infty.corpora.inventory import verify
+
+    files = verify(settings(data=folder).data, names or [])
+    if as_json:
+        print_json({"whole": files})
+        return
+    print(f"{len(files)} files are what they were")
+
+
+def _report(corpus: Any, as_json: bool) -> None:
+    from infty.corpora.inventory import described, inventory_table
+
+    entry = described(corpus)
+    if as_json:
+        print_json(entry.document())
+        return
+    print_table(inventory_table([entry]))
