@@ -98,9 +98,11 @@ def _explain(config: BaseModel, path: tuple[str, ...], origins: dict[tuple[str, 
 
 
 def _states(cell: list[dict[str, Any]]) -> str:
-    """`2 of 3 done, 54.1 %`, or the states that are not done."""
+    """`2 of 3 done, 54.1 %` (or a perplexity a word), and the states that are not done."""
     done = [row for row in cell if row["state"] == "done"]
     others = [f"{row['state']} (seed {row['seed']})" for row in cell if row["state"] not in ("done", "missing")]
-    figures = [row["metrics"]["test/accuracy"] for row in done if "test/accuracy" in row["metrics"]]
-    mean = f", {100 * sum(figures) / len(figures):.1f} %" if figures else ""
+    mean = ""
+    for metric, shown in (("test/accuracy", "{:.1%}"), ("test/word_perplexity", "{:,.1f} a word")):
+        if figures := [row["metrics"][metric] for row in done if metric in row["metrics"]]:
+            mean = ", " + shown.format(sum(figures) / len(figures)).replace("%", " %")
     return ", ".join([f"{len(done)} of {len(cell)} done{mean}", *others])

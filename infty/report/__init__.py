@@ -6,9 +6,10 @@ from pathlib import Path
 
 from infty.errors import MissingError, UsageError
 from infty.files import write_text
-from infty.report.figures import draw_accuracy
+from infty.report.figures import draw_accuracy, draw_distance
 from infty.report.results import collect
 from infty.report.tables import accuracy_table, cost_table, runs_csv, to_markdown
+from infty.report.texts import perplexity_table
 from infty.table import Table
 
 FORMATS = ("md", "csv")
@@ -42,14 +43,20 @@ def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], exp
     out.mkdir(parents=True, exist_ok=True)
     written = Written([], [])
     for results in sets:
-        tables = [accuracy_table(results), cost_table(results)]
+        quality = (
+            [perplexity_table(results, c) for c in results.cases] if results.is_text else [accuracy_table(results)]
+        )
+        tables = [*quality, cost_table(results)]
         written.tables.extend(tables)
         texts = {"md": to_markdown(results, tables), "csv": runs_csv(results)}
         for name in formats:
             path = out / f"{results.name}.{name}"
             write_text(path, texts[name])
             written.files.append(path)
-        written.files.extend(draw_accuracy(results, out / f"{results.name}-accuracy"))
+        if results.is_text:
+            written.files.extend(draw_distance(results, out / f"{results.name}-distance"))
+        else:
+            written.files.extend(draw_accuracy(results, out / f"{results.name}-accuracy"))
     return written
 
 

@@ -12,16 +12,20 @@ from typing import Any
 from infty.catalog import experiment_files, open_experiment
 from infty.definition import Cell
 from infty.errors import MissingError
+from infty.files import read_json
 from infty.runs import RunFolder, differences, find_runs
+
+TEXT_METRICS = ("test/loss", "test/token_perplexity", "test/word_perplexity", "test/bits_per_byte")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its cell, its `result.json`, and the length of its sequences."""
+    """A finished run: its cell, its `result.json`, and the length of its sequences or the details of its text."""
 
     cell: Cell
     result: dict[str, Any]
-    length: int
+    length: int | None = None
+    details: dict[str, Any] | None = None
 
     @property
     def accuracy(self) -> float:
@@ -39,6 +43,11 @@ class ResultSet:
     runs: list[Run]
     wanted: list[Cell]
     name: str  # stem of the files of this table
+
+    @property
+    def is_text(self) -> bool:
+        """Whether this is language modelling; else it is sorting."""
+        return self.runs[0].length is None
 
     @property
     def models(self) -> list[str]:
@@ -110,17 +119,25 @@ def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
 
 def _read(folder: RunFolder) -> tuple[Run, str]:
     """A run whose figures are all there. KeyError, TypeError or ValueError where one is not."""
-    result = folder.result()
-    run, calibration = Run(folder.cell(), result, int(folder.config()["task"]["length"])), result["calibration"]
-    figures = [
-        run.accuracy,
-        result["metrics"]["test/loss"],
-        *(calibration[k] for k in ("chance", "oracle", "oracle_window")),
-    ]
+    result, task, protocol = folder.result(), folder.config()["task"], str(folder.result()["protocol"]["name"])
+    if task["kind"] == "corpus":
+        run = Run(folder.cell(), result, details=_details(folder, protocol))
+        figures = [result["metrics"][key] for key in TEXT_METRICS]
+        figures += [result["totals"][key] for key in ("nats", "scored", "words", "bytes")]
+    else:
+        run, calibration = Run(folder.cell(), result, int(task["length"])), result["calibration"]
+        figures = [run.accuracy, result["metrics"]["test/loss"]]
+        figures += [calibration[key] for key in ("chance", "oracle", "oracle_window")]
     figures += [result[key] for key in ("parameters", "memory_slots", "wall_seconds")]
     if not all(math.isfinite(figure) for figure in figures) or not isinstance(result["data"]["sha256"], str):
         raise ValueError("a figure is no number")
-    return run, str(result["protocol"]["name"])
+    return run, protocol
+
+
+def _details(folder: RunFolder, protocol: str) -> dict[str, Any] | None:
+    """What the evaluation beside the result says of positions, distances, chunks; None where it is not there."""
+    path = folder.path / "eval" / f"{protocol}-test.json"
+    return read_json(path).get("details") if path.is_file() else None
 
 
 def _wanted(experiment: str, scale: str, experiments: Path) -> list[Cell]:

@@ -5,6 +5,7 @@ import io
 import statistics
 
 from infty.report.results import ResultSet, Run, mean_and_deviation
+from infty.report.texts import TEXT_COLUMNS, text_csv_row
 from infty.table import Table
 
 # fmt: off
@@ -58,12 +59,14 @@ def to_markdown(results: ResultSet, tables: list[Table]) -> str:
         parts.append(f"## {table.title}\n")
         parts.append(table.markdown())
         parts.append("\n".join(f"- {note}" for note in table.notes) + "\n")
-    parts.append(f"![Accuracy by length]({results.name}-accuracy.svg)\n")
+    picture = ("Loss by distance", "distance") if results.is_text else ("Accuracy by length", "accuracy")
+    parts.append(f"![{picture[0]}]({results.name}-{picture[1]}.svg)\n")
     if results.missing():
         parts.append("## Missing runs\n\nEach is made by its command:\n")
         parts.append("```\n" + "\n".join(cell.command() for cell in results.missing()) + "\n```\n")
     parts.append("## Runs\n")
-    headings = ["run", "accuracy %", "best step", "commit", "data sha256", "command"]
+    figure = "word perplexity" if results.is_text else "accuracy %"
+    headings = ["run", figure, "best step", "commit", "data sha256", "command"]
     parts.append(Table("", headings, [_provenance(run) for run in results.runs], []).markdown())
     return "\n".join(parts)
 
@@ -71,9 +74,13 @@ def to_markdown(results: ResultSet, tables: list[Table]) -> str:
 def runs_csv(results: ResultSet) -> str:
     """One line a run, all figures unrounded."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, RUN_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    columns = TEXT_COLUMNS if results.is_text else RUN_COLUMNS
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for run in results.runs:
+        if results.is_text:
+            writer.writerow(text_csv_row(run))
+            continue
         r = run.result
         named = {
             "accuracy": run.accuracy,
@@ -100,7 +107,7 @@ def _calibration(results: ResultSet, case: str, key: str) -> str:
 
 def _length(results: ResultSet, case: str) -> str:
     found = results.of(None, case)
-    return f"{found[0].length:,} symbols" if found else "no run"
+    return f"{found[0].length:,} symbols" if found and found[0].length else "no run"
 
 
 def _mean(runs: list[Run], key: str) -> str:
@@ -117,4 +124,5 @@ def _provenance(run: Run) -> list[str]:
     commit = (run.result["commit"] or "unknown")[:12] + (" + changes" if run.result["dirty"] else "")
     name = f"{run.cell.model}@{run.cell.case}{run.cell.variant} seed {run.cell.seed}"
     best, data = str(run.result["best_step"]), run.result["data"]["sha256"][:12]
-    return [name, f"{100 * run.accuracy:.2f}", best, commit, data, f"`{run.result['command']}`"]
+    figure = 100 * run.accuracy if run.length else run.result["metrics"]["test/word_perplexity"]
+    return [name, f"{figure:.2f}", best, commit, data, f"`{run.result['command']}`"]

@@ -14,6 +14,7 @@ from infty.model.block import LayerState
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.model.relative import ShortTermState
+from infty.model.state import state_tensors
 from infty.model.unroll import unroll
 
 # Distinct primes: vocabulary 17, batch 3, segment 5, heads 2, head size 11, feed-forward 23, centres 7, widths 2.
@@ -56,11 +57,7 @@ def run(model: Decoder, parts: list[Tensor]) -> Tensor:
 
 def tensors(state: tuple[LayerState, ...]) -> list[Tensor]:
     """Everything a state holds but keys and values, which may be made anew."""
-    return [
-        tensor
-        for layer in state
-        for tensor in (layer.short_term.hidden, *(vars(layer.long_range).values() if layer.long_range else ()))
-    ]
+    return list(state_tensors(state).values())
 
 
 def test_two_segments_with_a_full_cache_equal_one_long_segment(float64: None) -> None:
@@ -297,7 +294,7 @@ def test_unroll_runs_unscored_segments_without_gradient_and_yields_scored_ones()
     targets[:, -3:] = tokens[:, -3:]
     batch = Batch(tokens, targets, torch.arange(BATCH))
     with_gradient: list[bool] = []
-    model.output.register_forward_hook(lambda _m, _i, out: with_gradient.append(out.requires_grad))
+    model.blocks[0].register_forward_hook(lambda _m, _i, out: with_gradient.append(out[0].requires_grad))
     found = [(output.logits.shape[1], wanted) for output, wanted in unroll(model, batch.segments(SEGMENT))]
     assert with_gradient == [False, False, True, True]
     assert [length for length, _ in found] == [1, 2]  # of each segment only what is scored, and what follows it
