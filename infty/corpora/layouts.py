@@ -146,25 +146,29 @@ def _tables(folder: Path, split: str) -> list[Path]:
 
 def _table_lines(tables: list[Path]) -> Iterator[str]:
     """WikiText's lines from a table with a line a row, where empty lines have lost their one space."""
-    for row in _rows(tables, "text"):
-        yield row["text"] or BLANK
+    return (text or BLANK for text in _texts(tables))
 
 
 def _table_books(tables: list[Path]) -> Marked:
-    for row in _rows(tables, "text"):
-        yield True, row["text"]
+    return ((True, text) for text in _texts(tables))
 
 
-def _rows(tables: list[Path], *columns: str) -> Iterator[dict[str, str]]:
-    """The rows of parquet files, a few at a time. MissingError where a file is damaged or has not these columns."""
+def _texts(tables: list[Path]) -> Iterator[str]:
+    """Column `text` of parquet files, a few rows at a time. MissingError where a file is damaged or has no such."""
     for path in tables:
         try:
             with parquet.ParquetFile(path) as table:
-                for batch in table.iter_batches(batch_size=16, columns=list(columns)):
-                    yield from batch.to_pylist()
+                for batch in table.iter_batches(batch_size=16, columns=["text"]):
+                    yield from map(_text, batch.column("text").to_pylist())
         except (pyarrow.ArrowException, OSError, ValueError, KeyError) as fault:
             why = str(fault).splitlines()[0]
-            raise MissingError(f"{path} is no parquet table with {', '.join(columns)}: {why}") from None
+            raise MissingError(f"{path} is no parquet table with a column of text: {why}") from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")  # noqa: TRY004 — of the file, not of a caller
+    return value
 
 
 def _titles(path: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ from infty.files import flush, read_json, sha256, write_json, write_text
 from infty.tracking import bar
 
 SCHEMA = 1
+LOCK_SECONDS = 1  # to wait for another process that makes the same
 MANIFEST = "MANIFEST.json"
 
 
@@ -163,7 +164,7 @@ def building(folder: Path, name: str) -> Iterator[Path]:
     """
     path, temporary = folder / name, folder / f".{name}.tmp"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f".{name}.lock", timeout=1)
+    lock = FileLock(folder / f".{name}.lock", timeout=LOCK_SECONDS)
     try:
         lock.acquire()
     except Timeout:
