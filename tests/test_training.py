@@ -40,19 +40,25 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "number", "at", "code", "state"),
+    ("cell", "number", "at", "code", "state"),
     [
-        ("infty-sticky", signal.SIGTERM, "step 6/30", 143, "stopped"),
-        ("compressive", signal.SIGINT, "step 6/30", 130, "stopped"),
-        ("transformer-xl", signal.SIGINT, "sort transformer-xl@x4", 130, "stopped"),  # before the first validation
-        ("infty", signal.SIGKILL, "step 6/30", -signal.SIGKILL, "running"),
+        ("sort infty-sticky@x4", signal.SIGTERM, "step 6/30", 143, "stopped"),
+        ("sort compressive@x4", signal.SIGINT, "step 6/30", 130, "stopped"),
+        ("sort transformer-xl@x4", signal.SIGINT, "sort transformer-xl@x4", 130, "stopped"),  # before a validation
+        ("sort infty@x4", signal.SIGKILL, "step 6/30", -signal.SIGKILL, "running"),
+        ("wikitext infty-sticky@main", signal.SIGKILL, "step 6/30", -signal.SIGKILL, "running"),
+        ("wikitext compressive@main", signal.SIGTERM, "step 9/30", 143, "stopped"),
+        ("pg19 infty@main", signal.SIGINT, "step 6/30", 130, "stopped"),
+        ("pg19 transformer-xl@main", signal.SIGTERM, "pg19 transformer-xl@main", 143, "stopped"),
     ],
 )
 def test_a_stopped_run_continues_to_the_same_bytes(
-    infty: Infty, tmp_path: Path, model: str, number: signal.Signals, at: str, code: int, state: str
+    infty: Infty, tmp_path: Path, cell: str, number: signal.Signals, at: str, code: int, state: str
 ) -> None:
-    words = ["train", "sort", "--scale", "smoke", "--model", model, *LONG]
-    run = tmp_path / f"stopped/sort/smoke/{model}@x4+long/seed-0"
+    """Weights, metrics and W&B run as if it had never stopped; a text is read on where it was left, memory and all."""
+    experiment, place = cell.split()
+    words = ["train", experiment, "--scale", "smoke", "--model", place.split("@")[0], *LONG]
+    run = tmp_path / f"stopped/{experiment}/smoke/{place}+long/seed-0"
     command = [sys.executable, "-m", "infty", *words, "--runs", "stopped"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=clean_environment(tmp_path), stderr=subprocess.PIPE, text=True
@@ -71,7 +77,7 @@ def test_a_stopped_run_continues_to_the_same_bytes(
     assert continued.returncode == 0, continued.stderr
     assert "continuing at step" in continued.stderr
     assert infty(*words, "--runs", "whole").returncode == 0
-    whole = tmp_path / f"whole/sort/smoke/{model}@x4+long/seed-0"
+    whole = tmp_path / f"whole/{experiment}/smoke/{place}+long/seed-0"
     assert weights(run) == weights(whole)
     assert metrics(run) == metrics(whole)
     ids = {path.name.split("-")[-1] for path in (run / "wandb").glob("offline-run-*")}

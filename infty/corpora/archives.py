@@ -1,10 +1,13 @@
 """Archives, opened so that nothing in them can reach beyond their own folder."""
 
 import contextlib
+import errno
+import lzma
 import shutil
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +15,10 @@ from infty.errors import InftyError, MissingError
 
 TAR_ENDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ENDS = (".zip", *TAR_ENDS)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What the standard library raises for archives that are cut, altered, locked or of an unknown make.
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error,
+           lzma.LZMAError)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -30,7 +37,11 @@ def opened(path: Path, beside: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=".archive-", dir=beside) as folder:
         try:
             _unpack(path, Path(folder))
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as fault:
+        except OSError as fault:
+            if fault.errno in FULL:
+                raise InftyError(f"{path} could not be unpacked into {beside}: {fault.strerror}") from None
+            raise MissingError(f"{path} is no archive that can be opened safely: {fault}") from None
+        except DAMAGED as fault:
             raise MissingError(f"{path} is no archive that can be opened safely: {fault}") from None
         yield Path(folder)
 

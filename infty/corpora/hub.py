@@ -69,14 +69,14 @@ def look(name: str, parts: list[str]) -> list[HubFile]:
     if absent := [part for part in parts if part not in hub.files]:
         raise UsageError(f"{name} has no {absent[0]!r}; there is {', '.join(hub.files)}")
     if is_offline():
-        raise MissingError(f"HF_HUB_OFFLINE is set, so {name} can't be fetched; unset it, or {_import(name)}")
+        raise MissingError(f"HF_HUB_OFFLINE is set, so {name} can't be fetched; {remedy(name)}")
     try:
         info = HfApi().repo_info(
             hub.repository, repo_type=hub.kind, revision=hub.revision, timeout=TIMEOUT, files_metadata=True
         )
     except Exception as fault:  # of the network, of the hub, of its library: the user can do the same about each
         why = str(fault).strip().splitlines() or [type(fault).__name__]
-        raise MissingError(f"the hub can't be reached ({why[0]}); try again, or {_import(name)}") from None
+        raise MissingError(f"the hub can't be reached ({why[0]}); try again later; {remedy(name)}") from None
     patterns = [hub.files[part] for part in parts]
     found = [
         HubFile(s.rfilename, s.size or 0, hub.sums.get(s.rfilename) or (s.lfs.sha256 if s.lfs else None))
@@ -84,7 +84,7 @@ def look(name: str, parts: list[str]) -> list[HubFile]:
         if any(fnmatch(s.rfilename, pattern) for pattern in patterns)
     ]
     if lacking := [p for p in patterns if not any(fnmatch(file.name, p) for file in found)]:
-        raise MissingError(f"{hub.repository} at {hub.revision[:7]} has no {lacking[0]}; {_import(name)}")
+        raise MissingError(f"{hub.repository} at {hub.revision[:7]} has no {lacking[0]}; {remedy(name)}")
     return found
 
 
@@ -115,14 +115,10 @@ def _download(hub: Hub, file: HubFile, folder: Path, name: str, console: Console
     except Exception as fault:  # as above
         why = str(fault).strip().splitlines() or [type(fault).__name__]
         raise MissingError(
-            f"{file.name} could not be fetched ({why[0]}); the same command goes on from there, or {_import(name)}"
+            f"{file.name} could not be fetched ({why[0]}); the same command goes on from there; {remedy(name)}"
         ) from None
     if path.stat().st_size != file.bytes or (file.sha256 and sha256(path) != file.sha256):
         path.unlink()
         raise MissingError(
             f"{file.name} is not what the hub lists at {hub.revision[:7]}, and was removed; fetch it again"
         )
-
-
-def _import(name: str) -> str:
-    return f"import your own copy: infty data import {name} FOLDER"

@@ -43,7 +43,7 @@ def _by_power_of_two(losses: Losses, values: Counts) -> dict[str, Any]:
     return {"from": [2**i for i in range(count)], "nats": _rounded(nats), "tokens": tokens.tolist()}
 
 
-def _in_order(losses: Losses, edges: Counts) -> dict[str, Any]:
+def _in_order(losses: Losses, edges: Int64[ndarray, " edges"]) -> dict[str, Any]:
     """Of consecutive pieces."""
     sums = np.concatenate([[0.0], losses.astype(np.float64).cumsum()])
     return {"nats": _rounded(sums[edges[1:]] - sums[edges[:-1]]), "tokens": np.diff(edges).tolist()}

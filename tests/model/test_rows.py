@@ -111,7 +111,7 @@ def twice(state: State) -> State:
                 changes[name] = torch.cat([value, value])
             elif hasattr(value, "__dataclass_fields__"):
                 changes[name] = both(value) if name != "key_value" else None
-        return replace(part, **changes)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return replace(part, **changes)  # pyright: ignore[reportArgumentType]
 
     layers = [both(layer) for layer in state]
     assert all(isinstance(layer, LayerState) for layer in layers)
