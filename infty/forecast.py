@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from infty.environment import peak_memory_bytes
 from infty.errors import MissingError
 from infty.experiment import ResolvedCell, build_model, build_task
-from infty.interfaces import Batch
+from infty.interfaces import Batch, TrainingData
 from infty.model.decoder import Decoder, State, count_parameters
 from infty.model.state import state_tensors
 from infty.settings import Settings
@@ -34,7 +34,7 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
     except MissingError as fault:
         if not isinstance(experiment.task, CorpusConfig):
             raise
-        task = _RandomTokens(experiment.task.tokenizer.vocab_size, experiment.model.segment_length, str(fault))
+        task = RandomTokens(experiment.task.tokenizer.vocab_size, experiment.model.segment_length, str(fault))
     model = machine.place(build_model(experiment, task.vocab_size, resolved.cell.seed))
     training = experiment.training
     probe = _probe(model, task, training, resolved.cell.seed)
@@ -57,11 +57,11 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
         "predicted_training_seconds": round(seconds * training.steps, 2),
         "predicted_training_time": str(timedelta(seconds=round(seconds * training.steps))),
         "predicted_from": f"{probe['steps']} steps of {probe['batch']} of the {training.batch_size} sequences",
-        **({"text": task.why} if isinstance(task, _RandomTokens) else {}),
+        **({"text": task.why} if isinstance(task, RandomTokens) else {}),
     }
 
 
-def _probe(model: Decoder, task: Any, training: TrainingConfig, seed: int) -> dict[str, Any]:
+def _probe(model: Decoder, task: TrainingData, training: TrainingConfig, seed: int) -> dict[str, Any]:
     """Real steps, with as many sequences as a few seconds allow, after some that fill the memory."""
     optimizer = make_optimizer(model, training.learning_rate)
     batch, state, step = 1, None, 0
@@ -101,13 +101,13 @@ def _bytes(state: State) -> int:
 
 def _size(task: Any) -> int | None:
     """Tokens of one pass over the training data; None where they are not known."""
-    if isinstance(task, _RandomTokens):
+    if isinstance(task, RandomTokens):
         return None
     parts = getattr(task, "parts", None)
     return len(parts["train"].tokens) if parts else task.sizes["train"] * task.sequence_length
 
 
-class _RandomTokens:
+class RandomTokens:
     """Stands in for a text that is not here: a model does the same work for any tokens."""
 
     continues, has_answers = True, False

@@ -63,20 +63,27 @@ class Text(Protocol):
         ...
 
 
-class Task(Protocol):
-    """A source of sequences. Every batch is a pure function of the arguments, so no position is ever lost.
+class TrainingData(Protocol):
+    """What is trained on. Every batch is a pure function of the arguments, so no position is ever lost.
 
-    continues: whether a training batch goes on where the one before ended, so that memory is carried from step to step.
-    has_answers: whether a target is right or wrong, so that accuracy means something.
+    continues: whether a batch goes on where the one before ended, so that memory is carried from step to step.
     """
 
     vocab_size: int
     continues: bool
-    has_answers: bool
 
     def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """The batch of optimiser step `step` (from 0) in a run with this seed."""
         ...
+
+
+class Task(TrainingData, Protocol):
+    """A source of sequences to train on and to be tested with.
+
+    has_answers: whether a target is right or wrong, so that accuracy means something.
+    """
+
+    has_answers: bool
 
     def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """All of `split` ("validation" or "test"), in a fixed order."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from infty.errors import InftyError, Stopped
 from infty.evaluation import evaluate
-from infty.interfaces import UNSCORED, Batch, Task
+from infty.interfaces import UNSCORED, Batch, Task, TrainingData
 from infty.model.decoder import Decoder, State
 from infty.model.state import load_state, state_tensors
 from infty.model.unroll import unroll
@@ -136,7 +136,7 @@ def batch_losses(
 def optimize(
     model: Decoder,
     optimizer: torch.optim.Adam,
-    task: Task,
+    task: TrainingData,
     config: TrainingConfig,
     step: int,
     seed: int,
