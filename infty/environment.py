@@ -12,7 +12,7 @@ import torch
 from infty.catalog import PACKAGE
 from infty.machine import Machine
 
-PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "wandb")
+PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "tokenizers", "wandb")
 
 
 def describe_environment(machine: Machine) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich import progress
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from infty.errors import MissingError
+from infty.errors import InftyError, MissingError
 from infty.files import write_text
 
 Item = TypeVar("Item")
@@ -136,6 +136,8 @@ class WandbRun:
                 )
         except ImportError:
             warnings.warn("wandb is not installed: metrics go to metrics.jsonl only", stacklevel=2)
+        except InftyError:  # a signal
+            raise
         except Exception as fault:  # whatever it is, it is not worth a training run
             warnings.warn(f"W&B could not start ({fault}): metrics go to metrics.jsonl only", stacklevel=2)
 
@@ -152,6 +154,8 @@ class WandbRun:
             return
         try:
             action()
+        except InftyError:  # a signal
+            raise
         except Exception as fault:  # as above
             warnings.warn(f"W&B failed ({fault}): metrics go to metrics.jsonl only", stacklevel=2)
             self.run = None

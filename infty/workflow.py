@@ -132,7 +132,8 @@ def _train_and_test(
     task = build_task(experiment, settings.data, console)
     if isinstance(task, CorpusTask):
         refuse_other_data(resume.state if resume else {}, task)
-        task.refuse_misnamed("test")
+        for split in ("validation", "test"):
+            task.refuse_misnamed(split)
         identity["tokens"] = task.tokens.digest
     model = machine.place(build_model(experiment, task.vocab_size, seed))
     _announce(run, resolved, model, resume, console)

@@ -81,9 +81,13 @@ def test_wrong_usage_ends_with_2(infty: Infty, words: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "report", "list", "show", "bench", "env"])
+COMMANDS = ["train", "eval", "report", "list", "show", "bench", "env"]
+COMMANDS += ["data list", "data fetch", "data import", "data verify"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_help_has_an_example(infty: Infty, command: str) -> None:
-    done = infty(command, "--help")
+    done = infty(*command.split(), "--help")
     assert done.returncode == 0
     assert f"Example: infty {command}" in done.stdout
 
@@ -103,26 +107,38 @@ def test_help_imports_nothing_heavy() -> None:
 def test_the_command_line_is_frozen(infty: Infty) -> None:
     """A new option is a decision: change it here too."""
     options = {
-        command: set(re.findall(r"--[a-z][a-z-]*", infty(command, "--help").stdout))
-        for command in ("train", "eval", "report", "list", "show", "bench", "env")
+        command: set(re.findall(r"--[a-z][a-z-]*", infty(*command.split(), "--help").stdout)) for command in COMMANDS
     }
     common = {"--help", "--json"}
     cell = {"--model", "--case", "--scale", "--set"}
     machine = {"--runs", "--device", "--threads"}
     arithmetic = {"--precision", "--compile"}
-    assert options["train"] == common | cell | machine | arithmetic | {"--seed", "--name", "--dry-run", "--fresh"}
+    assert options["train"] == common | cell | machine | arithmetic | {
+        "--seed",
+        "--name",
+        "--dry-run",
+        "--fresh",
+        "--data",
+    }
     assert options["eval"] == common | cell | machine | arithmetic | {
         "--seed",
         "--name",
         "--split",
         "--batch",
         "--stream",
+        "--data",
+        "--protocol",
+        "--check-batch",
+        "--knock-out",
     }
     assert options["report"] == common | {"--out", "--format"}
     assert options["list"] == common | {"--scale", "--runs"}
     assert options["show"] == common | cell
     assert options["bench"] == common | {"--against", "--length", "--batch", "--rounds", "--threads"}
     assert options["env"] == common | machine
+    assert options["data list"] == options["data verify"] == common | {"--folder"}
+    assert options["data import"] == common | {"--folder", "--replace"}
+    assert options["data fetch"] == common | {"--folder", "--replace", "--split"}
 
 
 def test_dry_run_says_sizes_and_time_and_writes_nothing(infty: Infty, tmp_path: Path) -> None:

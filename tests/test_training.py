@@ -145,7 +145,8 @@ def test_no_command_needs_a_network(infty: Infty, tmp_path: Path) -> None:
     alone = ["unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up 2>/dev/null; exec "$0" "$@"']
     if shutil.which("unshare") is None or subprocess.run([*alone, "true"], check=False).returncode:
         pytest.skip("no network namespaces here")
-    for words in (("train", "sort", "--scale", "smoke"), ("eval", "sort", "--scale", "smoke"), ("report",), ("list",)):
+    cells = [(verb, name, "--scale", "smoke") for name in ("sort", "wikitext") for verb in ("train", "eval")]
+    for words in (*cells, ("report",), ("list",), ("data", "list")):
         command = [*alone, sys.executable, "-m", "infty", *words]
         done = subprocess.run(command, cwd=tmp_path, env=clean_environment(tmp_path), capture_output=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -238,10 +238,16 @@ def env(as_json: Json = False, runs: Runs = None, device: Device = None, threads
 
 def main() -> None:
     """The entry point: our own errors become one message and their exit code, and no traceback reaches a user."""
+    import signal
     import warnings
 
-    from infty.errors import InftyError
+    from infty.errors import InftyError, Stopped
 
+    def stop(number: int, _: Any) -> None:
+        raise Stopped(f"stopped by {signal.Signals(number).name}", number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)  # training notes signals for itself, and stops at the next step
     warnings.showwarning = lambda message, *_: print(f"infty: warning: {message}", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -12,7 +12,7 @@ from infty.corpora.known import KNOWN, Hub
 from infty.corpora.layouts import find_pg19, find_wikitext
 from infty.corpora.store import Corpus, building, open_corpus, remedy, seal, write_corpus
 from infty.corpora.tokenizers import BpeTokenizer
-from infty.errors import MissingError, UsageError
+from infty.errors import InftyError, MissingError, UsageError
 from infty.files import sha256
 
 TIMEOUT = 10  # seconds to wait for the hub's first answer
@@ -74,6 +74,8 @@ def look(name: str, parts: list[str]) -> list[HubFile]:
         info = HfApi().repo_info(
             hub.repository, repo_type=hub.kind, revision=hub.revision, timeout=TIMEOUT, files_metadata=True
         )
+    except InftyError:
+        raise
     except Exception as fault:  # of the network, of the hub, of its library: the user can do the same about each
         why = str(fault).strip().splitlines() or [type(fault).__name__]
         raise MissingError(f"the hub can't be reached ({why[0]}); try again later; {remedy(name)}") from None
@@ -112,6 +114,8 @@ def _download(hub: Hub, file: HubFile, folder: Path, name: str, console: Console
         path = Path(
             hf_hub_download(hub.repository, file.name, repo_type=hub.kind, revision=hub.revision, local_dir=folder)
         )
+    except InftyError:
+        raise
     except Exception as fault:  # as above
         why = str(fault).strip().splitlines() or [type(fault).__name__]
         raise MissingError(

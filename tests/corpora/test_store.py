@@ -151,6 +151,24 @@ def test_a_killed_import_leaves_nothing_that_looks_finished(tmp_path: Path, data
     assert left(data) == ["wikitext"]
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_an_import_with_one_line_and_its_exit_code(tmp_path: Path, number: int, code: int) -> None:
+    """Sent while the import waits for the text, which comes through a pipe that nobody writes to."""
+    folder = tmp_path / "in" / "test"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "1.txt")
+    command = [sys.executable, "-m", "infty", "data", "import", "pg19", "in"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=clean_environment(tmp_path), stderr=subprocess.PIPE, text=True
+    ) as process:
+        with (folder / "1.txt").open("w"):  # opens once the import reads
+            process.send_signal(number)
+            assert process.wait(timeout=60) == code
+        assert process.stderr is not None
+        assert process.stderr.read() == f"infty: stopped by {signal.Signals(number).name}\n"
+    assert left(tmp_path / "corpora") == []
+
+
 def test_two_imports_at_once_are_refused(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "LOCK_SECONDS", 0)
     data.mkdir()
