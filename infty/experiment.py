@@ -11,6 +11,7 @@ from rich.console import Console
 
 from infty.corpora.tokens import open_tokens
 from infty.definition import Cell, Definition, Fault, Values, nearest, overlay, parse_override, refuse
+from infty.errors import UsageError
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.protocols import TEXT_PROTOCOLS
@@ -82,31 +83,44 @@ def resolve(definition: Definition, cell: Cell, overrides: typing.Sequence[str] 
     return ResolvedCell(cell, experiment, origins, definition.source, tuple(overrides))
 
 
-def build_task(experiment: Experiment, data: Path, console: Console | None = None) -> Task:
-    """The source of sequences. `data`: the folder of corpora; MissingError where one is wanted that is not there."""
+def build_task(experiment: Experiment, data: Path, console: Console | None = None, *, make: bool = True) -> Task:
+    """The source of sequences. `data`: the folder of corpora; MissingError where one is wanted that is not there.
+
+    make: tokenise a text that is not tokenised yet, else MissingError.
+    """
     match experiment.task:
         case SortConfig():
             return SortTask(experiment.task)
         case CorpusConfig():
             c, quiet = experiment.task, Console(quiet=True)
-            tokens = open_tokens(data, c.corpus, c.tokenizer, c.portions, console or quiet)
+            tokens = open_tokens(data, c.corpus, c.tokenizer, c.portions, console or quiet, make=make)
             return CorpusTask(c, tokens, experiment.model.segment_length)
 
 
 def build_model(experiment: Experiment, vocab_size: int, seed: int) -> Decoder:
-    """The model with its initial weights, which `seed` decides."""
+    """The model with its initial weights, which `seed` decides. UsageError where it does not fit the vocabulary."""
     torch.manual_seed(seed)
-    return Decoder(experiment.model, vocab_size)
+    try:
+        return Decoder(experiment.model, vocab_size)
+    except ValueError as fault:  # a vocabulary that came out smaller than the cutoffs
+        raise UsageError(f"model.adaptive: {fault}") from None
 
 
 def _task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
     """What of the task does not go together with the rest."""
     task, segment = experiment.task, experiment.model.segment_length
     if isinstance(task, CorpusConfig):
-        if task.protocol in TEXT_PROTOCOLS:
-            return []
-        origin = _origin(origins, ("task", "protocol"), "")
-        return [Fault(origin, "task.protocol", f"no {task.protocol!r}; {nearest(task.protocol, TEXT_PROTOCOLS)}")]
+        faults = []
+        if task.protocol not in TEXT_PROTOCOLS:
+            known = nearest(task.protocol, TEXT_PROTOCOLS)
+            origin = _origin(origins, ("task", "protocol"), "")
+            faults.append(Fault(origin, "task.protocol", f"no {task.protocol!r}; {known}"))
+        cuts, size = experiment.model.adaptive.cutoffs if experiment.model.adaptive else (), task.tokenizer.vocab_size
+        if cuts and cuts[-1] >= size:
+            origin = _origin(origins, ("model", "adaptive", "cutoffs"), "")
+            message = f"the last, {cuts[-1]}, is not below the {size} of task.tokenizer.vocab_size"
+            faults.append(Fault(origin, "model.adaptive.cutoffs", message))
+        return faults
     fitting = nearest_lengths(task.length, task.vocabulary, segment)
     if fitting == [task.length]:
         return []

@@ -31,7 +31,7 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
     """
     experiment, machine = resolved.experiment, prepare_machine(settings)
     try:
-        task = build_task(experiment, settings.data)
+        task = build_task(experiment, settings.data, make=False)
     except MissingError as fault:
         if not isinstance(experiment.task, CorpusConfig):
             raise

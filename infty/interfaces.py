@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Int
@@ -52,15 +52,6 @@ class Totals:
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(self.nats + other.nats, self.scored + other.scored, self.correct + other.correct)
-
-
-@runtime_checkable
-class Text(Protocol):
-    """An open text file, or what reads like one."""
-
-    def read(self, size: int, /) -> str:
-        """The next `size` characters; fewer at the end, then none."""
-        ...
 
 
 class TrainingData(Protocol):

@@ -3,22 +3,24 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal, get_args
+from functools import lru_cache
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from infty.errors import UsageError
+from infty.memory.basis import GaussianBasis
 from infty.memory.compressive import CompressedState, CompressiveMemory
 from infty.memory.longterm import LongTermMemory, LongTermState
 from infty.memory.rows import visible
-from infty.memory.signal import evaluate_signal, first_grid
+from infty.memory.signal import first_grid, ridge_operator
 from infty.model.block import Lesion, LongRangeState
 from infty.model.decoder import Decoder
 
 KnockOut = Literal["zero", "shuffle", "other"]
-KINDS = get_args(KnockOut)
+POINTS, PENALTY = 8, 1e-2
 
 
 @contextmanager
@@ -51,16 +53,30 @@ def _shuffled(memory: LongTermMemory | CompressiveMemory) -> Lesion:
 
     def shuffle(state: LongRangeState) -> LongRangeState:
         if isinstance(state, CompressedState):
-            count = state.slots.shape[1]
-            own = torch.arange(count) >= count - visible(state.slots, state.filled)[:, None]
-            keys = torch.where(own, _numbers(count), torch.arange(-count, 0.0))  # what is not its own stays before
+            count, device = state.slots.shape[1], state.slots.device
+            places = torch.arange(count, device=device)
+            own = places >= count - visible(state.slots, state.filled)[:, None]
+            keys = torch.where(own, _numbers(count).to(device), places - count)  # what is not its own stays before
             return replace(state, slots=state.slots.gather(1, keys.argsort(1)[..., None].expand_as(state.slots)))
         assert isinstance(memory, LongTermMemory)
-        places = first_grid(memory.config.segment_length).inside.to(state.coefficients)
-        values = evaluate_signal(state.coefficients, memory.basis.evaluate(places))
-        return replace(state, coefficients=memory.first @ values[:, _numbers(len(places)).argsort()])
+        coefficients = state.coefficients
+        order = _reordering(memory.config.num_basis, memory.config.widths).to(coefficients)
+        return replace(state, coefficients=order @ coefficients)
 
     return shuffle
+
+
+@lru_cache(maxsize=4)
+def _reordering(num_basis: int, widths: tuple[float, ...]) -> Float[Tensor, "basis basis"]:
+    """Coefficients of a signal to those of its pieces in another order, as many as there are centres.
+
+    The signal is read at POINTS places a piece and fitted again; that alone, without another order, changes it by
+    1 to 4 % (of its norm, at N from 64 to 512).
+    """
+    pieces = num_basis // len(widths)
+    basis, grid = GaussianBasis(num_basis, widths).double(), first_grid(POINTS * pieces)
+    order = _numbers(pieces).argsort()[:, None] * POINTS + torch.arange(POINTS)
+    return ridge_operator(basis, grid, PENALTY) @ basis.evaluate(grid.inside)[order.flatten()]
 
 
 def _other(state: LongRangeState) -> LongRangeState:

@@ -8,7 +8,7 @@ from infty.corpora.generated import generated_sources
 from infty.corpora.hub import fetch, is_offline
 from infty.corpora.imports import import_corpus
 from infty.corpora.known import KNOWN
-from infty.corpora.store import MANIFEST, Corpus, remedy, write_corpus
+from infty.corpora.store import MANIFEST, Corpus, open_corpus, remedy, write_corpus
 from infty.definition import nearest
 from infty.errors import MissingError, UsageError
 from infty.experiment import Experiment
@@ -28,15 +28,34 @@ def provide(experiment: Experiment, settings: Settings, console: Console, own: P
     if not isinstance(task, CorpusConfig):
         return
     if task.tokenizer.kind == "gpt2" and not (settings.data / "gpt2" / MANIFEST).is_file():
-        _bring("gpt2", list(KNOWN["gpt2"].hub.files) if KNOWN["gpt2"].hub else [], settings, console)
+        _bring("gpt2", _whole("gpt2"), settings, console)
     if own is not None:
         if not (settings.data / task.corpus / MANIFEST).is_file():
             import_corpus(settings.data, task.corpus, own, console, replace=False)
-    elif not (settings.data / task.corpus / MANIFEST).is_file():
-        _bring(task.corpus, sorted({portion.split for portion in task.portions.values()}), settings, console)
+        return
+    here = open_corpus(settings.data, task.corpus).splits if (settings.data / task.corpus / MANIFEST).is_file() else {}
+    lacking = {split: limit for split, limit in _wanted(task).items() if split not in here}
+    if lacking:
+        _bring(task.corpus, lacking, settings, console)
 
 
-def _bring(name: str, parts: list[str], settings: Settings, console: Console) -> None:
+def _wanted(task: CorpusConfig) -> dict[str, int | None]:
+    """How many documents of each split an experiment reads; None: all."""
+    lasts: dict[str, list[int | None]] = {}
+    for portion in task.portions.values():
+        lasts.setdefault(portion.split, []).append(portion.last)
+    return {
+        split: None if None in found else max(last for last in found if last is not None)
+        for split, found in sorted(lasts.items())
+    }
+
+
+def _whole(name: str) -> dict[str, int | None]:
+    hub = KNOWN[name].hub
+    return dict.fromkeys(hub.files if hub else ())
+
+
+def _bring(name: str, parts: dict[str, int | None], settings: Settings, console: Console) -> None:
     if name == "generated":
         write_corpus(settings.data, name, generated_sources(), "made by infty", console, replace=False)
         return
@@ -44,7 +63,7 @@ def _bring(name: str, parts: list[str], settings: Settings, console: Console) ->
         raise MissingError(f"no corpus {name!r} in {settings.data}; {remedy(name)}")
     if not settings.auto_fetch or is_offline():
         why = "auto_fetch is off" if not settings.auto_fetch else "HF_HUB_OFFLINE is set"
-        raise MissingError(f"no corpus {name!r} in {settings.data}, and {why}; {remedy(name)}")
+        raise MissingError(f"{settings.data} has no {name} ({', '.join(parts)}), and {why}; {remedy(name)}")
     fetch(settings.data, name, parts, console, replace=False)
 
 
@@ -54,5 +73,4 @@ def fetch_by_name(name: str, splits: list[str] | None, data: Path, console: Cons
         raise UsageError(f"no corpus {name!r} on the hub; {nearest(name, KNOWN)}")
     if name == "generated":
         return write_corpus(data, name, generated_sources(), "made by infty", console, replace=replace)
-    hub = KNOWN[name].hub
-    return fetch(data, name, splits or list(hub.files if hub else []), console, replace=replace)
+    return fetch(data, name, dict.fromkeys(splits) if splits else _whole(name), console, replace=replace)

@@ -186,7 +186,9 @@ def open_text(path: Path, console: Console) -> Iterator[TextIO]:
     """A text to read, with a bar of how much of it has been read. MissingError where it can't be opened or decoded."""
     try:
         hidden = not console.is_terminal
-        with progress.open(path, "r", encoding="utf-8", console=console, disable=hidden, transient=True) as file:
+        with progress.open(
+            path, "r", encoding="utf-8", newline="", console=console, disable=hidden, transient=True
+        ) as file:
             yield file
     except UnicodeDecodeError as fault:
         raise MissingError(f"{path} is no UTF-8 text: {fault}") from None

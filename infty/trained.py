@@ -136,7 +136,7 @@ def check_batches(run: RunFolder, machine: Machine, asked: Asked, console: Conso
     """Evaluate with 1, 2 and 7 rows at once. DifferenceError where the total differs by more than 1e-6 of it."""
     trained = load_run(run.path, data=data)
     machine.place(trained.model)
-    task, protocol = _under(trained.task, asked)
+    task, protocol = _under(trained.task, replace(asked, batch_size=max(CHECKED_BATCHES)))
     nats = {}
     for size in CHECKED_BATCHES:
         batches = _batches(trained, task, replace(asked, batch_size=size), console)
@@ -158,13 +158,15 @@ def _under(task: Task, asked: Asked) -> tuple[Task, EvaluationProtocol]:
             raise UsageError(f"--protocol {asked.protocol}: there is {', '.join(TEXT_PROTOCOLS)}")
         task = task.under(TEXT_PROTOCOLS[asked.protocol])
     task.refuse_misnamed(asked.split)
-    if task.one_stream(asked.split) and (asked.batch_size or 1) > 1:
+    if task.one_stream and (asked.batch_size or 1) > 1:
         raise UsageError(
             f"--batch {asked.batch_size}: {task.protocol.name} is one stream whose memory is never reset, read alone; "
             "--protocol text-documents-v1 reads documents side by side"
         )
     if asked.knock_out == "other" and task.protocol.memory_reset != "document":
         raise UsageError("--knock-out other reads another document's memory: --protocol text-documents-v1")
+    if asked.knock_out == "other" and len(task.parts[asked.split].documents) < 2:
+        raise UsageError(f"--knock-out other: the {asked.split} part has one document only")
     return task, task.protocol
 
 

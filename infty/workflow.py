@@ -11,6 +11,7 @@ import torch
 from filelock import Timeout
 from rich.console import Console
 
+from infty.corpora.pieces import CountedText
 from infty.environment import describe_environment, peak_memory_bytes
 from infty.errors import MissingError, Stopped, UsageError
 from infty.experiment import ResolvedCell, Task, build_model, build_task
@@ -54,8 +55,12 @@ def train_cell(
                 console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
                 return result
             provide(resolved.experiment, settings, console, own)
+            task = build_task(resolved.experiment, settings.data, console)
+            if isinstance(task, CorpusTask):
+                for split in ("validation", "test"):
+                    task.refuse_misnamed(split)
             with StopSignals() as stop, _status(run):
-                return _train_and_test(run, resolved, settings, machine, console, stop)
+                return _train_and_test(run, resolved, task, settings, machine, console, stop)
     except Timeout:
         raise UsageError(f"another process is training in {run.path}; wait, or use --name for a second run") from None
 
@@ -88,7 +93,8 @@ def stream_cell(
     trained = load_run(run.path, data=settings.data)
     machine.place(trained.model)
     length = trained.experiment.model.segment_length
-    with open_text(file, console) as text:
+    with open_text(file, console) as opened:
+        text = CountedText(opened)
         segments = trained.task.stream(text, length)
         totals, answers, pace = read_stream(
             trained.model,
@@ -101,7 +107,7 @@ def stream_cell(
         "file": file.name,
         "step": trained.step,
         "segment_length": length,
-        "metrics": trained.task.stream_metrics(file, totals),
+        "metrics": trained.task.stream_metrics(text, totals),
         "totals": vars(totals),
         "answer": [wanted for wanted, _ in answers],
         "model_answer": [chosen for _, chosen in answers],
@@ -119,6 +125,7 @@ def prepare_machine(settings: Settings) -> Machine:
 def _train_and_test(
     run: RunFolder,
     resolved: ResolvedCell,
+    task: Task,
     settings: Settings,
     machine: Machine,
     console: Console,
@@ -129,11 +136,8 @@ def _train_and_test(
     environment = _set_down(run, resolved, machine)
     resume = _last_checkpoint(run)
     identity = {"wandb_id": (resume.state.get("wandb_id") if resume else None) or new_wandb_id()}
-    task = build_task(experiment, settings.data, console)
     if isinstance(task, CorpusTask):
         refuse_other_data(resume.state if resume else {}, task)
-        for split in ("validation", "test"):
-            task.refuse_misnamed(split)
         identity["tokens"] = task.tokens.digest
     model = machine.place(build_model(experiment, task.vocab_size, seed))
     _announce(run, resolved, model, resume, console)
@@ -156,6 +160,7 @@ def _train_and_test(
         "schema": SCHEMA,
         **resolved.config()["cell"],
         **{key: outcome[key] for key in ("metrics", "totals", "calibration", "protocol", "data")},
+        "training_data": task.data("train"),
         "best_step": outcome["step"],
         "best_validation_loss": progress.best_loss,
         "parameters": count_parameters(model),

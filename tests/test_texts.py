@@ -62,6 +62,9 @@ def test_one_stream_is_read_alone(infty: Infty) -> None:
         (("--protocol", "text-stream-v1", "--batch", "2"), "one stream whose memory is never reset"),
         (("--protocol", "text-stream-v1", "--knock-out", "other"), "--protocol text-documents-v1"),
         (("--protocol", "wikitext103-word-v1"), "is for the whole test split of WikiText-103"),
+        (("--stream", "x", "--knock-out", "zero"), "has no meaning with --stream"),
+        (("--check-batch", "--batch", "2"), "leave the others out"),
+        (("--protocol", "text-stream-v1", "--check-batch"), "one stream whose memory is never reset"),
         (("--protocol", "nonsense"), "there is wikitext103-word-v1, pg19-word-v1"),
     ):
         done = infty("eval", *CELL, *words)
@@ -120,6 +123,10 @@ def test_own_files_are_trained_on_evaluated_and_read_as_a_stream(infty: Infty, t
     size = len((folder / "5.txt").read_bytes())
     assert stream["metrics"]["stream/bits_per_byte"] == pytest.approx(result["metrics"]["test/bits_per_byte"], rel=1e-4)
     assert size == result["totals"]["bytes"]
+    report = infty("report")
+    assert f"| infty | {result['metrics']['test/word_perplexity']:,.1f} |" in report.stdout, report.stderr
+    assert "missing" not in report.stdout
+    assert f"text-smoke-{result['data']['name']}.md" in report.stdout
     (folder / "5.txt").write_text("changed")
     done = infty("eval", *words)
     assert done.returncode == 3
@@ -146,6 +153,8 @@ def test_dry_run_needs_no_text(infty: Infty, tmp_path: Path) -> None:
     words = ("train", "wikitext", "--scale", "smoke", "--dry-run")
     assert "no corpus 'generated'" in document(infty, *words)["text"]
     document(infty, "data", "fetch", "generated")
+    assert "not tokenised yet" in document(infty, *words)["text"]
+    document(infty, "train", "wikitext", "--scale", "smoke", "--runs", "other")
     sizes = document(infty, *words)
     assert "text" not in sizes
     assert sizes["passes"] > 0
@@ -153,6 +162,23 @@ def test_dry_run_needs_no_text(infty: Infty, tmp_path: Path) -> None:
     assert sizes["memory_bytes_a_stream"] >= 2 * (16 + 16) * 16 * 4  # layers, short-term and basis, hidden, bytes
     assert 10 * sizes["parameters"] > sizes["flops_a_token"] > sizes["parameters"]
     assert not (tmp_path / "runs").exists()
+
+
+def test_faults_of_a_text_s_settings_are_found_before_anything_is_made(infty: Infty, tmp_path: Path) -> None:
+    words = ("train", *CELL, "--set", "task.train.last=0", "--set", "model.adaptive.cutoffs=[100,500]")
+    done = infty(*words)
+    assert done.returncode == 2
+    assert "task.train.last" in done.stderr
+    done = infty("train", *CELL, "--set", "model.adaptive.cutoffs=[100,500]", "--set", "task.protocol=wiki")
+    assert "model.adaptive.cutoffs: the last, 500, is not below the 400" in done.stderr
+    assert "task.protocol: no 'wiki'; there is wikitext103-word-v1" in done.stderr
+    done = infty("train", *CELL, "--set", "task.memory_reset=sometimes")
+    assert (done.returncode, "task.memory_reset" in done.stderr) == (2, True)
+    assert not (tmp_path / "runs").exists()
+    done = infty("train", *CELL, "--set", "task.protocol=pg19-word-v1")
+    assert done.returncode == 2
+    assert "is for the whole validation split of PG-19" in done.stderr
+    assert not list((tmp_path / "runs").rglob("config.yaml"))
 
 
 def test_the_tables_of_texts(infty: Infty, tmp_path: Path) -> None:

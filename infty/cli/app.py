@@ -123,11 +123,16 @@ def evaluate(
 ) -> None:
     """Evaluate the best checkpoint of a cell."""
     from infty import workflow
+    from infty.errors import UsageError
     from infty.headline import headline, stream_headline
     from infty.trained import Asked
 
     machine = settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
     resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
+    if (given := [o for o, on in (("--knock-out", knock_out), ("--protocol", protocol)) if on]) and stream:
+        raise UsageError(f"{given[0]} has no meaning with --stream, which reads one text as it comes")
+    if check_batch and (batch or stream or knock_out):
+        raise UsageError("--check-batch evaluates with 1, 2 and 7 and nothing else changed: leave the others out")
     if stream is not None:
         outcome = workflow.stream_cell(resolved, machine, stream, console(stderr=True), batch)
         show_values(stream_headline(outcome), as_json, document=outcome)

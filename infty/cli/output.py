@@ -31,7 +31,9 @@ def resolve_cell(
     if data is not None:
         from infty.corpora.imports import own_name
 
-        overrides = [*(overrides or []), f"task.corpus={own_name(data)}"]
+        corpus = own_name(data)
+        name = name or (None if overrides else corpus)  # a table of its own (see report/results.py)
+        overrides = [*(overrides or []), f"task.corpus={corpus}"]
     definition = open_experiment(experiment, machine.experiments)
     cell = Cell(
         definition.name, scale, model, case or definition.names("cases")[0], seed, variant_of(overrides or [], name)

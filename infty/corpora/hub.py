@@ -1,11 +1,14 @@
 """Corpora from the public hub, at a pinned commit, with their sums checked. The only place that uses a network."""
 
+import math
 import os
 import shutil
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from fnmatch import fnmatch
 from pathlib import Path
 
+from filelock import FileLock
 from rich.console import Console
 
 from infty.corpora.known import KNOWN, Hub
@@ -29,11 +32,13 @@ class HubFile:
 
 def is_offline() -> bool:
     """Whether the user told the hub's library to use no network."""
-    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in ("HF_HUB_OFFLINE",))
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-def fetch(data: Path, name: str, parts: list[str], console: Console, *, replace: bool) -> Corpus:
+def fetch(data: Path, name: str, parts: dict[str, int | None], console: Console, *, replace: bool) -> Corpus:
     """Download the parts of a corpus (splits, or the files of a tokeniser) and import them. A broken download goes on.
+
+    parts: how many documents of each are wanted; None: all.
 
     MissingError where the hub can't be reached, refuses, or sends something else than was pinned.
     """
@@ -48,19 +53,25 @@ def fetch(data: Path, name: str, parts: list[str], console: Console, *, replace:
         soft_wrap=True,
     )
     downloads = data / f".{name}.download"
-    for file in wanted:
-        _download(known.hub, file, downloads, name, console)
-    origin = f"{known.hub.repository}@{known.hub.revision}"
-    if known.layout == "tokenizer":
-        corpus = import_tokenizer(data, name, downloads, origin, replace=replace)
-    else:
-        find = {"wikitext": find_wikitext, "pg19": find_pg19}[known.layout]
-        corpus = write_corpus(data, name, find(downloads), origin, console, replace=replace)
-    shutil.rmtree(downloads, ignore_errors=True)
+    data.mkdir(parents=True, exist_ok=True)
+    with FileLock(data / f".{name}.download.lock"):  # a second process fetches what the first has left to fetch
+        for path in downloads.rglob("*.parquet"):
+            if str(path.relative_to(downloads)) not in {file.name for file in wanted}:
+                path.unlink()  # of an earlier fetch that was stopped
+        for file in wanted:
+            _download(known.hub, file, downloads, name, console)
+        origin = f"{known.hub.repository}@{known.hub.revision}"
+        if known.layout == "tokenizer":
+            corpus = import_tokenizer(data, name, downloads, origin, replace=replace)
+        else:
+            found = {"wikitext": find_wikitext, "pg19": find_pg19}[known.layout](downloads)
+            sources = {split: changed(found[split], limit=limit) for split, limit in parts.items()}
+            corpus = write_corpus(data, name, sources, origin, console, replace=replace)
+        shutil.rmtree(downloads, ignore_errors=True)
     return corpus
 
 
-def look(name: str, parts: list[str]) -> list[HubFile]:
+def look(name: str, parts: dict[str, int | None]) -> list[HubFile]:
     """The files that hold the parts, as the hub lists them. MissingError within seconds where there is no network."""
     from huggingface_hub import HfApi
 
@@ -74,32 +85,42 @@ def look(name: str, parts: list[str]) -> list[HubFile]:
         info = HfApi().repo_info(
             hub.repository, repo_type=hub.kind, revision=hub.revision, timeout=TIMEOUT, files_metadata=True
         )
-    except InftyError:
+    except InftyError:  # a signal
         raise
     except Exception as fault:  # of the network, of the hub, of its library: the user can do the same about each
         why = str(fault).strip().splitlines() or [type(fault).__name__]
         raise MissingError(f"the hub can't be reached ({why[0]}); try again later; {remedy(name)}") from None
-    patterns = [hub.files[part] for part in parts]
-    found = [
+    listed = [
         HubFile(s.rfilename, s.size or 0, hub.sums.get(s.rfilename) or (s.lfs.sha256 if s.lfs else None))
         for s in getattr(info, "siblings", None) or []
-        if any(fnmatch(s.rfilename, pattern) for pattern in patterns)
     ]
-    if lacking := [p for p in patterns if not any(fnmatch(file.name, p) for file in found)]:
-        raise MissingError(f"{hub.repository} at {hub.revision[:7]} has no {lacking[0]}; {remedy(name)}")
+    found = []
+    for part, limit in parts.items():
+        files = sorted((file for file in listed if fnmatch(file.name, hub.files[part])), key=lambda file: file.name)
+        if not files:
+            raise MissingError(f"{hub.repository} at {hub.revision[:7]} has no {hub.files[part]}; {remedy(name)}")
+        found += files[: _enough(len(files), limit, KNOWN[name].documents.get(part))]
     return found
+
+
+def _enough(files: int, limit: int | None, documents: int | None) -> int:
+    """How many of a split's files hold its first `limit` documents, with half as many again to be sure."""
+    return files if limit is None or documents is None else math.ceil(1.5 * limit / documents * files)
 
 
 def import_tokenizer(data: Path, name: str, folder: Path, origin: str, *, replace: bool) -> Corpus:
     """GPT-2's `vocab.json` and `merges.txt` from a folder. MissingError where they are something else."""
     path = data / name
     BpeTokenizer.gpt2(folder)
+    sums = known.hub.sums if (known := KNOWN.get(name)) and known.hub else {}
+    if wrong := [file for file, wanted in sums.items() if sha256(folder / file) != wanted]:
+        raise MissingError(f"{folder / wrong[0]} is in GPT-2's form, and is not GPT-2's; {remedy(name)}")
     if path.exists() and not replace:
         raise UsageError(f"{path} is here already; --replace puts the new one in its place")
     with building(data, name) as temporary:
         for file in ("vocab.json", "merges.txt"):
             shutil.copyfile(folder / file, temporary / file)
-        seal(temporary, path, {"splits": {}, "source": origin})
+        seal(temporary, path, {"splits": {}, "origin": origin})
     return open_corpus(data, name)
 
 
@@ -114,7 +135,7 @@ def _download(hub: Hub, file: HubFile, folder: Path, name: str, console: Console
         path = Path(
             hf_hub_download(hub.repository, file.name, repo_type=hub.kind, revision=hub.revision, local_dir=folder)
         )
-    except InftyError:
+    except InftyError:  # a signal
         raise
     except Exception as fault:  # as above
         why = str(fault).strip().splitlines() or [type(fault).__name__]

@@ -8,13 +8,13 @@ from rich.console import Console
 
 from infty.corpora.archives import opened
 from infty.corpora.hub import import_tokenizer
+from infty.corpora.inventory import ORIGIN
 from infty.corpora.known import KNOWN
-from infty.corpora.layouts import find_pg19, find_text, find_wikitext, text_files
+from infty.corpora.layouts import find_pg19, find_text, find_wikitext, refuse_missing_shards, text_files
 from infty.corpora.store import Corpus, write_corpus
 from infty.errors import UsageError
 
 FINDERS = {"wikitext": find_wikitext, "pg19": find_pg19, "text": find_text}
-ORIGIN = "a folder of the user's"
 
 
 def import_corpus(data: Path, name: str, source: Path, console: Console, *, replace: bool) -> Corpus:
@@ -31,6 +31,7 @@ def import_corpus(data: Path, name: str, source: Path, console: Console, *, repl
     with opened(source, data) as folder:
         if layout == "tokenizer":
             return import_tokenizer(data, name, folder, ORIGIN, replace=replace)
+        refuse_missing_shards(folder)
         return write_corpus(data, name, FINDERS[layout](folder), ORIGIN, console, replace=replace)
 
 

@@ -9,6 +9,8 @@ from infty.corpora.store import MANIFEST, Corpus, is_whole, open_corpus, read_ma
 from infty.errors import MissingError
 from infty.table import Table
 
+ORIGIN = "a folder of the user's"
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -39,7 +41,8 @@ def described(corpus: Corpus) -> Entry:
     known = corpus.known
     title, licence = (known.title, known.licence) if known else (corpus.name, "your own")
     tokens = sorted(path.parent.name for path in corpus.path.glob(f"tokens/*/{MANIFEST}"))
-    return Entry(corpus.name, title, licence, "here", corpus.source, corpus.splits, tokens, None)
+    origins = sorted({counts["source"] for counts in corpus.splits.values()})
+    return Entry(corpus.name, title, licence, "here", ", ".join(origins) or ORIGIN, corpus.splits, tokens, None)
 
 
 def verify(data: Path, names: list[str]) -> list[str]:

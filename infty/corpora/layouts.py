@@ -13,7 +13,8 @@ from infty.corpora.pieces import Marked, lines, read_pieces
 from infty.errors import MissingError
 
 # A title of WikiText: one "=" on each side; two and more are sections.
-_TITLE = re.compile(r" = [^=\n].* = \n")
+_TITLE = re.compile(r" = [^=\n].* = \r?\n")
+_SHARD = re.compile(r"(?P<split>[a-z]+)-\d+-of-(?P<count>\d+).*\.parquet")
 _WIKITEXT_NAMES = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
 BLANK = " \n"  # an empty line of WikiText
 SHARES = {"validation": 0.05, "test": 0.05}  # of one's own texts; training has the rest
@@ -21,18 +22,22 @@ SHARES = {"validation": 0.05, "test": 0.05}  # of one's own texts; training has 
 
 @dataclass(frozen=True)
 class Source:
-    """One split as it came. documents: read anew at each call. names: of its documents, where the layout tells them."""
+    """One split as it came. documents: read anew at each call. names: of its documents, where the layout tells them.
+
+    limit: how many documents are taken of it; None: all.
+    """
 
     documents: Callable[[], Marked]
     bytes: int
     names: list[str] | None = None
+    limit: int | None = None
 
 
 def find_wikitext(folder: Path) -> dict[str, Source]:
     """`wiki.<split>.tokens` or `.raw`, or `<split>-….parquet`, in the folder or below. MissingError where none is."""
     found: dict[str, Source] = {}
     for name, split in _WIKITEXT_NAMES.items():
-        plain = [path for end in ("tokens", "raw") for path in sorted(folder.rglob(f"wiki.{name}.{end}"))]
+        plain = _one_folder([p for end in ("tokens", "raw") for p in sorted(folder.rglob(f"wiki.{name}.{end}"))])
         tables = _tables(folder, name)
         if plain:
             found[split] = Source(lambda path=plain[0]: articles(lines(_file(path))), plain[0].stat().st_size)
@@ -43,6 +48,7 @@ def find_wikitext(folder: Path) -> dict[str, Source]:
 
 def find_pg19(folder: Path) -> dict[str, Source]:
     """`<split>/<id>.txt` with `metadata.csv`, or `<split>-….parquet`. MissingError where there is neither."""
+    folder = _only_folder(folder)
     titles, found = _titles(folder / "metadata.csv"), {}
     for split in ("train", "validation", "test"):
         books = sorted((folder / split).glob("*.txt"), key=lambda path: (len(path.stem), path.stem))
@@ -141,7 +147,35 @@ def _share(paths: list[Path], low: float, high: float) -> Marked:
 
 
 def _tables(folder: Path, split: str) -> list[Path]:
-    return sorted(folder.rglob(f"{split}-*.parquet")) or sorted(folder.rglob(f"{split}.parquet"))
+    return _one_folder(sorted(folder.rglob(f"{split}-*.parquet")) or sorted(folder.rglob(f"{split}.parquet")))
+
+
+def refuse_missing_shards(folder: Path) -> None:
+    """MissingError where of files named `…-00000-of-00002.parquet` some are not there."""
+    found: dict[tuple[Path, str, int], int] = {}
+    for path in folder.rglob("*-of-*.parquet"):
+        if match := _SHARD.fullmatch(path.name):
+            key = path.parent, match["split"], int(match["count"])
+            found[key] = found.get(key, 0) + 1
+    for (parent, split, count), here in found.items():
+        if here != count:
+            raise MissingError(f"{parent} has {here} of the {count} files of {split}; bring the others")
+
+
+def _one_folder(paths: list[Path]) -> list[Path]:
+    """The same paths. MissingError where they lie in several folders: nobody can know which are meant."""
+    if len(folders := sorted({str(path.parent) for path in paths})) > 1:
+        raise MissingError(f"several corpora lie here ({', '.join(folders)}); name the folder of one")
+    return paths
+
+
+def _only_folder(folder: Path) -> Path:
+    """Down to where there is more than one single folder: an archive often holds its files in one."""
+    while folder.is_dir() and len(inner := list(folder.iterdir())) == 1 and inner[0].is_dir():
+        if inner[0].name in ("train", "validation", "test"):
+            break
+        folder = inner[0]
+    return folder
 
 
 def _table_lines(tables: list[Path]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import codecs
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from infty.errors import MissingError
 
@@ -19,6 +19,36 @@ class Readable(Protocol):
 
 
 Marked = Iterator[tuple[bool, str]]  # whether a document begins here, and the next piece of text
+
+
+@runtime_checkable
+class Text(Protocol):
+    """An open text file, or what reads like one."""
+
+    def read(self, size: int, /) -> str:
+        """The next `size` characters; fewer at the end, then none."""
+        ...
+
+
+class CountedText:
+    """A text that counts itself as it is read: words between white space, line ends, and bytes of UTF-8."""
+
+    def __init__(self, text: Text) -> None:
+        self.text, self.words, self.lines, self.bytes = text, 0, 0, 0
+        self._inside = False
+
+    def read(self, size: int, /) -> str:
+        """The next `size` characters."""
+        piece = self.text.read(size)
+        self.words += count_words(piece, self._inside)
+        self._inside = not piece[-1:].isspace() if piece else self._inside
+        self.lines, self.bytes = self.lines + piece.count("\n"), self.bytes + len(piece.encode())
+        return piece
+
+
+def count_words(piece: str, inside: bool) -> int:
+    """Words that begin in a piece of text; `inside`: the piece before it ended within a word."""
+    return len(piece.split()) - (inside and bool(piece) and not piece[0].isspace())
 
 
 def read_pieces(file: Readable, name: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,15 +13,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from infty.corpora.known import KNOWN, Known
+from infty.corpora.known import KNOWN, SPLITS, Known
 from infty.corpora.layouts import Source
-from infty.corpora.pieces import read_pieces
+from infty.corpora.pieces import count_words, read_pieces
 from infty.errors import InftyError, MissingError, UsageError
 from infty.files import flush, read_json, sha256, write_json, write_text
 from infty.tracking import bar
 
 SCHEMA = 1
-LOCK_SECONDS = 1  # to wait for another process that makes the same
+LOCK_SECONDS = 3600  # to wait for another process that makes the same
 MANIFEST = "MANIFEST.json"
 
 
@@ -37,11 +38,13 @@ class Document:
 
 @dataclass(frozen=True)
 class Corpus:
-    """An imported corpus. splits: bytes, words, lines, documents and sha256 of each that there is."""
+    """An imported corpus. splits: bytes, words, lines, documents, sha256 and source of each that there is.
+
+    A split is `partial` where only its first documents were fetched.
+    """
 
     path: Path
     splits: dict[str, dict[str, Any]]
-    source: str
     files: dict[str, dict[str, Any]]
 
     @property
@@ -88,7 +91,7 @@ def open_corpus(folder: Path, name: str) -> Corpus:
         raise MissingError(f"no corpus {name!r} in {folder}; {remedy(name)}")
     manifest = read_manifest(path)
     try:
-        return Corpus(path, manifest["splits"], manifest["source"], manifest["files"])
+        return Corpus(path, manifest["splits"], manifest["files"])
     except KeyError as fault:
         raise MissingError(f"{path / MANIFEST} lacks {fault}; {remedy(name)}") from None
 
@@ -125,34 +128,66 @@ def write_corpus(
 ) -> Corpus:
     """Import: copy the text of every split, count it, and put a manifest beside it. Whole or not there.
 
-    UsageError where another corpus of this name is there and `replace` is not asked for; InftyError where the disk
-    is full or another process imports the same; MissingError where the text is no text.
+    Splits that are here already and that `sources` has not stay. UsageError where a split is here with another text and
+    `replace` is not asked for; InftyError where the disk is full; MissingError where the text is no text.
     """
     path = folder / name
     with building(folder, name) as temporary:
         splits: dict[str, dict[str, Any]] = {}
         with bar(console, f"importing {name}", sum(source.bytes for source in sources.values())) as advance:
             for split, source in sources.items():
-                splits[split] = _write_split(temporary, split, source, advance)
-        if path.exists() and (path / MANIFEST).is_file() and not replace:
-            if read_json(path / MANIFEST).get("splits") == splits:
-                console.print(f"{name} is here already, the same: {path}", soft_wrap=True)
-                return open_corpus(folder, name)
-            raise UsageError(f"{path} holds another corpus of this name; --replace puts the new one in its place")
-        seal(temporary, path, {"splits": splits, "source": origin})
+                splits[split] = {**_write_split(temporary, split, source, advance), "source": origin}
+        here = _whole_splits(path)
+        others = [split for split in splits if split in here and here[split]["sha256"] != splits[split]["sha256"]]
+        if others and not replace:
+            raise UsageError(f"{path} has another text as {' and '.join(others)}; --replace puts this in its place")
+        if not others and splits.keys() <= here.keys():
+            console.print(f"{name} is here already, the same: {path}", soft_wrap=True)
+            return open_corpus(folder, name)
+        kept = {split: counts for split, counts in here.items() if split not in splits}
+        for file in (file for split in kept for file in split_files(split)):
+            shutil.copyfile(path / file, temporary / file)
+        both = {**kept, **splits}
+        seal(temporary, path, {"splits": {split: both[split] for split in SPLITS if split in both}})
     return open_corpus(folder, name)
 
 
+def split_files(split: str) -> tuple[str, str]:
+    """What a split consists of on disk."""
+    return f"{split}.txt", f"{split}.documents.json"
+
+
+def _whole_splits(path: Path) -> dict[str, dict[str, Any]]:
+    """The splits of a corpus that are what was imported; none where it is damaged or not there."""
+    try:
+        corpus = open_corpus(path.parent, path.name)
+    except MissingError:
+        return {}
+    return {
+        split: counts
+        for split, counts in corpus.splits.items()
+        if all(is_whole(path / file, corpus.files.get(file)) for file in split_files(split))
+    }
+
+
 def seal(temporary: Path, path: Path, contents: dict[str, Any]) -> None:
-    """Write sums and manifest of a finished folder, wait until all is on disk, and give it its name."""
+    """Write sums and manifest of a finished folder, wait until all is on disk, and give it its name.
+
+    What had the name before makes way in one rename; token files that lie in it stay.
+    """
     files = {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(temporary.iterdir())}
     for name in files:
         flush(temporary / name)
     write_json(temporary / MANIFEST, {"schema": SCHEMA, **contents, "files": files})
     flush(temporary)
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if path.exists():
-        shutil.rmtree(path)
+        path.replace(old)
     temporary.replace(path)
+    if (old / "tokens").is_dir():
+        (old / "tokens").replace(path / "tokens")
+    shutil.rmtree(old, ignore_errors=True)
     flush(path.parent)
 
 
@@ -160,24 +195,39 @@ def seal(temporary: Path, path: Path, contents: dict[str, Any]) -> None:
 def building(folder: Path, name: str) -> Iterator[Path]:
     """A temporary folder beside `folder/name`, which is gone afterwards whatever happens. One process at a time.
 
-    InftyError where the disk is full or another process is at it.
+    InftyError where the disk is full, the folder can't be written to, or another process takes too long.
     """
     path, temporary = folder / name, folder / f".{name}.tmp"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f".{name}.lock", timeout=LOCK_SECONDS)
     try:
-        lock.acquire()
-    except Timeout:
-        raise InftyError(f"another process is making {path}; wait for it") from None
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
-        temporary.mkdir()
-        yield temporary
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            try:
+                shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
+                temporary.mkdir()
+                yield temporary
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     except OSError as fault:
         why = f"{fault.filename}: {fault.strerror}" if fault.filename else str(fault.strerror or fault)
-        raise InftyError(f"{path} could not be made ({why}); nothing was left there") from None
+        hint = "another folder of corpora: INFTY_DATA or infty.toml"
+        raise InftyError(f"{path} could not be made ({why}); nothing was left there ({hint})") from None
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock of what is made at `path`, after waiting for another process that makes the same."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        warnings.warn(f"waiting for another process that makes {path}", stacklevel=2)
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            raise InftyError(f"another process has been making {path} for too long; end it, or wait") from None
+    try:
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
         lock.release()
 
 
@@ -195,8 +245,11 @@ def _write_split(folder: Path, split: str, source: Source, advance: Callable[[in
         for begins, piece in source.documents():
             if begins:
                 close()
+                if len(documents) == source.limit:
+                    start = place
+                    break
                 start, words, ends, inside, title = place, 0, 0, False, ""
-            words += len(piece.split()) - (inside and bool(piece.lstrip()) and not piece[:1].isspace())
+            words += count_words(piece, inside)
             inside = not piece[-1:].isspace() if piece else inside
             ends += piece.count("\n")
             title = title or piece.strip()[:80].partition("\n")[0].strip("= ")
@@ -215,6 +268,7 @@ def _write_split(folder: Path, split: str, source: Source, advance: Callable[[in
         "words": sum(d.words for d in documents),
         "lines": sum(d.lines for d in documents),
         "sha256": digest.hexdigest(),
+        **({"partial": True} if source.limit else {}),
     }
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer as Bpe
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from infty.corpora.pieces import at_spaces, lines
+from infty.corpora.pieces import LONG, at_spaces, lines
 from infty.errors import MissingError
 
 UNKNOWN, END_OF_LINE, END_OF_TEXT = "<unk>", "<eos>", "<|endoftext|>"
@@ -204,6 +204,8 @@ def _words(pieces: Iterable[str]) -> Iterator[list[str]]:
         ended = line.endswith("\n")
         words = (rest + line).split()
         rest = words.pop() if not ended and words and not line[-1:].isspace() else ""
+        if len(rest) > LONG:  # no word
+            words, rest = [*words, rest], ""
         yield [*words, END_OF_LINE] if ended else words
     if rest:
         yield [rest]

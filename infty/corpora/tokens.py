@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.console import Console
 
 from infty.corpora.store import MANIFEST, Corpus, Document, building, is_whole, open_corpus, read_manifest, remedy, seal
@@ -46,6 +46,12 @@ class Portion(BaseModel):
     first: int = Field(default=0, ge=0, description="first document")
     last: int | None = Field(default=None, gt=0, description="document after the last; null: all that follow")
 
+    @model_validator(mode="after")
+    def _some(self) -> "Portion":
+        if self.last is not None and self.last <= self.first:
+            raise ValueError(f"last {self.last} must be above first {self.first}")
+        return self
+
     def of(self, items: list[Any]) -> list[Any]:
         """What of a list with an entry a document belongs to it."""
         return items[self.first : self.last]
@@ -65,7 +71,7 @@ class TokenPart:
 
 @dataclass(frozen=True)
 class TokenSet:
-    """A corpus under one tokeniser. digest: of tokeniser and texts together."""
+    """A corpus under one tokeniser. digest: of the tokeniser's and the tokens' own sums together."""
 
     corpus: Corpus
     tokenizer: Tokenizer
@@ -96,33 +102,48 @@ class TokenSet:
 
 
 def open_tokens(
-    data: Path, name: str, config: TokenizerConfig, portions: dict[str, Portion], console: Console
+    data: Path,
+    name: str,
+    config: TokenizerConfig,
+    portions: dict[str, Portion],
+    console: Console,
+    *,
+    make: bool = True,
 ) -> TokenSet:
-    """The token files of a corpus; they are made where there are none yet. MissingError where data lack or are damaged.
+    """The token files of a corpus; where there are none yet they are made, unless `make` is False.
 
-    A tokeniser that is learnt learns from `portions["train"]`.
+    A tokeniser that is learnt learns from `portions["train"]`. MissingError where data lack or are damaged.
     """
     corpus = open_corpus(data, name)
     splits = sorted({portion.split for portion in portions.values()})
     if absent := [split for split in splits if split not in corpus.splits]:
         have = ", ".join(corpus.splits)
         raise MissingError(f"{name} is here without {' and '.join(absent)} (only {have}); {remedy(name)}")
-    digest = _digest(corpus, config, portions["train"], splits)
-    path = corpus.path / "tokens" / f"{config.kind}-{digest[:12]}"
+    for portion in portions.values():
+        counts = corpus.splits[portion.split]
+        if counts.get("partial") and (portion.last is None or portion.last > counts["documents"]):
+            have = f"the first {counts['documents']} documents of {portion.split}"
+            raise MissingError(f"only {have} of {name} are here; get the whole with: infty data fetch {name} --replace")
+    recipe = _recipe(corpus, config, portions["train"], splits)
+    path = corpus.path / "tokens" / f"{config.kind}-{recipe[:12]}"
     if not (path / MANIFEST).is_file():
+        if not make:
+            raise MissingError(f"{name} is not tokenised yet; training does it")
         _make(corpus, config, portions["train"], splits, path, console)
     manifest = read_manifest(path)
-    if manifest.get("digest") != digest:
+    if manifest.get("recipe") != recipe:
         raise MissingError(f"{path} belongs to other texts; remove it")
     for file in ("vocabulary.txt" if config.kind == "word" else "tokenizer.json",):
         _check(path, file, manifest["files"])
-    return TokenSet(corpus, load_tokenizer(path, config), path, digest)
+    sums = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
+    return TokenSet(corpus, load_tokenizer(path, config), path, sums)
 
 
-def _digest(corpus: Corpus, config: TokenizerConfig, learnt_from: Portion, splits: list[str]) -> str:
-    """What token files depend on: texts, tokeniser, and what it was learnt from."""
+def _recipe(corpus: Corpus, config: TokenizerConfig, learnt_from: Portion, splits: list[str]) -> str:
+    """What token files are made of: texts, tokeniser, and what it is learnt from."""
     sums = {split: corpus.splits[split]["sha256"] for split in splits}
-    source = None if config.kind == "gpt2" else [corpus.splits[learnt_from.split]["sha256"], learnt_from.model_dump()]
+    learnt = [corpus.splits[learnt_from.split]["sha256"], learnt_from.model_dump()]
+    source = open_corpus(corpus.path.parent, "gpt2").files if config.kind == "gpt2" else learnt
     return hashlib.sha256(json.dumps([config.model_dump(), source, sums]).encode()).hexdigest()
 
 
@@ -134,6 +155,8 @@ def _make(
         corpus.check(f"{split}.txt")
     (corpus.path / "tokens").mkdir(exist_ok=True)
     with building(path.parent, path.name) as temporary:
+        if (path / MANIFEST).is_file():  # another process made them while this one waited
+            return
         tokenizer = _tokenizer(corpus, config, learnt_from, console)
         tokenizer.save(temporary)
         counts = {}
@@ -142,8 +165,8 @@ def _make(
         ) as advance:
             for split in splits:
                 counts[split] = _encode(corpus, split, tokenizer, temporary, advance)
-        digest = _digest(corpus, config, learnt_from, splits)
-        seal(temporary, path, {"digest": digest, "tokenizer": config.model_dump(), "tokens": counts})
+        recipe = _recipe(corpus, config, learnt_from, splits)
+        seal(temporary, path, {"recipe": recipe, "tokenizer": config.model_dump(), "tokens": counts})
 
 
 def _tokenizer(corpus: Corpus, config: TokenizerConfig, learnt_from: Portion, console: Console) -> Tokenizer:

@@ -131,6 +131,8 @@ class Block(nn.Module):
                     read = memory.read(density.last(wanted), known) if wanted else None
                     if torch.is_grad_enabled():
                         auxiliary["kl"] = memory.kl(density, state)
+                    if self.lesion and memory.sticky:  # what is kept stays true
+                        density = self._density(memory, state, x, queries)
                     state = memory.observe(state, density)
             case (CompressiveMemory(), CompressedState()):
                 if evicted.hidden.shape[1]:

@@ -87,8 +87,11 @@ def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
 
 
 def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
-    """Finished runs by experiment, scale and protocol. Damaged ones are left out with a warning."""
-    groups: dict[tuple[str, str, str], list[Run]] = {}
+    """Finished runs by experiment, scale, protocol, and corpus where it is the user's own.
+
+    Damaged ones are left out with a warning.
+    """
+    groups: dict[tuple[str, str, str, str], list[Run]] = {}
     known: set[Cell] = set()
     settings: dict[Cell, dict[str, Any]] = {}  # of the first seed of a cell: the others must be the same
     for folder in find_runs(folders):
@@ -109,12 +112,16 @@ def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
                 text = f"{folder.path} is left out: not with the settings of the seeds before it ({'; '.join(changed)})"
                 warnings.warn(text, stacklevel=2)
                 continue
-            groups.setdefault((run.cell.experiment, run.cell.scale, protocol), []).append(run)
-    tables = Counter(key[:2] for key in groups)  # files are named after a protocol only where there are two
-    return [
-        ResultSet(*key, runs, _wanted(*key[:2], experiments), "-".join(key if tables[key[:2]] > 1 else key[:2]))
-        for key, runs in sorted(groups.items())
-    ]
+            own = run.cell.variant[1:] if run.cell.variant[1:] == run.result["data"]["name"] else ""
+            run = replace(run, cell=replace(run.cell, variant="")) if own else run
+            groups.setdefault((run.cell.experiment, run.cell.scale, own, protocol), []).append(run)
+    tables = Counter(key[:3] for key in groups)  # files are named after a protocol only where there are two
+    sets = []
+    for (experiment, scale, own, protocol), runs in sorted(groups.items()):
+        named = [experiment, scale, own, protocol if tables[experiment, scale, own] > 1 else ""]
+        wanted = [] if own else _wanted(experiment, scale, experiments)
+        sets.append(ResultSet(experiment, scale, protocol, runs, wanted, "-".join(filter(None, named))))
+    return sets
 
 
 def _read(folder: RunFolder) -> tuple[Run, str]:

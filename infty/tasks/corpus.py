@@ -9,9 +9,9 @@ which is context only. So every token is scored once, and scores add up to those
 
 import math
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,12 +20,12 @@ from jaxtyping import Int64
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field
 
-from infty.corpora.known import KNOWN
-from infty.corpora.pieces import PIECE, at_spaces
+from infty.corpora.known import KNOWN, Known
+from infty.corpora.pieces import PIECE, CountedText, Text
 from infty.corpora.tokenizers import TokenizerConfig, WordTokenizer
 from infty.corpora.tokens import Portion, TokenPart, TokenSet
 from infty.errors import MissingError, UsageError
-from infty.interfaces import UNSCORED, Batch, Text, Totals
+from infty.interfaces import UNSCORED, Batch, Totals
 from infty.protocols import TEXT_PROTOCOLS, EvaluationProtocol
 from infty.tasks.recurrence import distances
 from infty.tasks.streams import Spans, cut, even_rows, packed_rows, parts_of
@@ -75,11 +75,15 @@ class CorpusTask:
         self.vocab_size = tokens.tokenizer.vocab_size
         self.protocol = TEXT_PROTOCOLS[config.protocol]
         self.parts = {split: tokens.part(portion) for split, portion in config.portions.items()}
+        tokens.corpus.check(f"{config.test.split}.txt")  # read again for `distances`: now or never
         self._rows = lru_cache(maxsize=2)(self._make_rows)
 
     def under(self, protocol: EvaluationProtocol) -> "CorpusTask":
         """The same task, evaluated under another protocol."""
-        return CorpusTask(self.config.model_copy(update={"protocol": protocol.name}), self.tokens, self.segment_length)
+        other = copy(self)
+        other.config = self.config.model_copy(update={"protocol": protocol.name})
+        other.protocol = protocol
+        return other
 
     def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """The next segment of each of `batch_size` contiguous streams; a stream that is read through begins again."""
@@ -102,9 +106,10 @@ class CorpusTask:
             names = np.array([row.start[min(step, len(row) - 1)] for row in rows])
             yield self._batch(split, [(row, step) for row in rows], names)
 
-    def one_stream(self, split: str) -> bool:
-        """Whether the split is read as one stream from beginning to end."""
-        return len(self._memories(split, self.protocol.memory_reset)) == 1
+    @property
+    def one_stream(self) -> bool:
+        """Whether a split is evaluated as one stream from beginning to end."""
+        return (self.protocol.memory_reset or self.config.memory_reset) == "never"
 
     def evaluation_steps(self, split: str, batch_size: int) -> int:
         """How many batches `evaluation_batches` gives."""
@@ -114,13 +119,15 @@ class CorpusTask:
     def pairs(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Each document, and in a second row, unscored, the one after it: for reading another's memory.
 
-        The other is read again from its beginning where it is shorter.
+        Two rows at a time, whatever the batch size. Of the other whole segments are read, again from its beginning
+        where it is shorter.
         """
         rows = [cut(edge[None], self.segment_length) for edge in self._memories(split, "document")]
         for own, other in zip(rows, rows[1:] + rows[:1], strict=True):
+            whole = max(1, int((other.stop - other.start == self.segment_length).sum()))
             for step in range(len(own)):
                 names = np.array([own.start[0], other.start[0]])
-                batch = self._batch(split, [(own, step), (other, step % len(other))], names)
+                batch = self._batch(split, [(own, step), (other, step % whole)], names)
                 batch.targets[1] = UNSCORED
                 yield replace(batch, fresh=torch.full((2,), step == 0))
 
@@ -142,16 +149,12 @@ class CorpusTask:
         if len(left) > 1:
             yield Batch(torch.from_numpy(left[:-1])[None], torch.from_numpy(left[1:])[None], one, goes_on)
 
-    def stream_metrics(self, file: Path, totals: Totals) -> dict[str, float]:
-        """As `metrics`, of a text that was read as a stream. MissingError where it holds no token."""
-        if not totals.scored:
-            raise MissingError(f"{file} is empty: wanted a text")
-        words = lines = 0
-        with file.open(encoding="utf-8", newline="") as text:
-            for part in at_spaces(iter(lambda: text.read(PIECE), "")):
-                words, lines = words + len(part.split()), lines + part.count("\n")
-        ends = lines if self.tokens.corpus.counts_line_ends else 0
-        return _figures("stream", totals, {"words": words + ends, "bytes": file.stat().st_size})
+    def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
+        """As `metrics`, of a text that was read as a stream. MissingError where it held no word."""
+        if not text.words:
+            raise MissingError("the stream holds no word: wanted a text")
+        ends = text.lines if self.tokens.corpus.counts_line_ends else 0
+        return _figures("stream", totals, {"words": text.words + ends, "bytes": text.bytes})
 
     def sizes(self, split: str) -> dict[str, int]:
         """words and bytes that the figures of a split are a share of."""
@@ -162,14 +165,14 @@ class CorpusTask:
     def data(self, split: str) -> dict[str, Any]:
         """Which text a result is of."""
         corpus, portion = self.tokens.corpus, self.config.portions[split]
-        known = corpus.known
-        whole = known is not None and corpus.splits[portion.split]["documents"] == known.documents.get(portion.split)
+        known, documents = corpus.known, len(self.parts[split].documents)
+        whole = known is not None and portion.split == split and self._is_whole(known, split)
         kind = known.title if known else corpus.name
         return {
             "name": corpus.name,
-            "title": kind if whole or not (known and known.documents) else f"{kind}, subset",
+            "title": kind if whole or not (known and known.words) else f"{kind}, subset",
             "split": portion.split,
-            "documents": len(self.parts[split].documents),
+            "documents": documents,
             "sha256": corpus.splits[portion.split]["sha256"],
             "tokens_sha256": self.parts[split].sha256,
             "tokenizer": {**self.config.tokenizer.model_dump(), "vocab_size": self.vocab_size},
@@ -180,16 +183,24 @@ class CorpusTask:
         whole, wanted = self.protocol.whole, self.protocol.tokenizer
         if whole is None:
             return
-        part = self.parts[split]
-        counted = part.words == KNOWN[whole].words[split] if whole == "wikitext" else True
-        documents = KNOWN[whole].documents.get(split, len(part.documents))
-        kind = self.config.tokenizer.kind
-        if self.config.corpus != whole or not counted or len(part.documents) != documents or wanted not in (None, kind):
+        kind, portion = self.config.tokenizer.kind, self.config.portions[split]
+        named = self.config.corpus == whole and portion.split == split and wanted in (None, kind)
+        if not (named and self._is_whole(KNOWN[whole], split)):
             raise UsageError(
                 f"{self.protocol.name} is for the whole {split} split of {KNOWN[whole].title}"
-                f"{f' in {wanted} tokens' if wanted else ''}; this is {len(part.documents)} documents of "
-                f"{self.config.corpus} in {kind} tokens: use --protocol text-documents-v1 or text-stream-v1"
+                f"{f' in {wanted} tokens' if wanted else ''}; this is {len(self.parts[split].documents)} documents of "
+                f"{self.config.corpus} {portion.split} in {kind} tokens: use --protocol text-documents-v1 "
+                "or text-stream-v1"
             )
+
+    def _is_whole(self, known: Known, split: str) -> bool:
+        """Whether a portion holds as many documents and words as the whole split is known to have.
+
+        Words within 1 %: PG-19's published counts are not of white space alone.
+        """
+        part = self.parts[split]
+        documents, words = known.documents.get(split, len(part.documents)), known.words.get(split, 0)
+        return len(part.documents) == documents and abs(part.words - words) <= 0.01 * words
 
     def distances(self, split: str) -> Int64[ndarray, " tokens"]:
         """How long ago each token's word last came in its document (see recurrence)."""

@@ -14,7 +14,6 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,8 +22,9 @@ from jaxtyping import Int64, UInt64
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field
 
+from infty.corpora.pieces import CountedText, Text
 from infty.errors import MissingError
-from infty.interfaces import UNSCORED, Batch, Text, Totals
+from infty.interfaces import UNSCORED, Batch, Totals
 
 # A sequence is decided by one integer seed; the splits take theirs from disjoint ranges.
 FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
@@ -180,13 +180,15 @@ class SortTask:
         return steps * batch_size * self.sequence_length
 
     def data(self, split: str) -> dict[str, str]:
-        """What a split is, by the digest of all its tokens and targets, a row after the other."""
+        """What a split is: of training its sequences by their seeds, else the digest of all tokens and targets."""
+        if split == "train":
+            return {"name": self.config.kind, "sequences": f"seeds 0 to {self.sizes['train'] - 1:,}"}
         digest = hashlib.sha256()
         for batch in self.evaluation_batches(split, 50):
             digest.update(torch.cat([batch.tokens, batch.targets], 1).numpy().astype("<i8").tobytes())
         return {"name": self.config.kind, "sha256": digest.hexdigest()}
 
-    def stream_metrics(self, file: Path, totals: Totals) -> dict[str, float]:
+    def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
         """As `metrics`, of a sequence that was read as a stream."""
         return self.metrics("stream", totals)
 

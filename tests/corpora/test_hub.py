@@ -28,6 +28,12 @@ def table(text: str) -> bytes:
     return file.getvalue()
 
 
+def books(texts: list[str]) -> bytes:
+    file = io.BytesIO()
+    parquet.write_table(pa.table({"text": texts}), file)
+    return file.getvalue()
+
+
 @dataclass
 class Hub:
     """files: of each repository. cut: how often a file breaks off half-way. lie: send other bytes than are listed."""
@@ -204,6 +210,46 @@ def test_training_fetches_what_its_scale_needs_by_itself(hub: Hub, infty: Infty,
     assert done.stderr.startswith("fetching wikitext (test, validation)")
     assert json.loads(done.stdout)["data"]["name"] == "wikitext"
     assert not any("train-0" in path for path, _ in hub.asked)
+
+
+def test_of_a_large_split_only_the_files_with_the_first_documents_are_fetched(
+    hub: Hub, infty: Infty, tmp_path: Path
+) -> None:
+    """PG-19's 28,602 training books lie in 23 files; two of them are wanted, so the first file is enough."""
+    book = "In the beginning there was a long book about a town and its people .\n" * 40
+    hub.files["emozilla/pg19"] = {
+        **{f"data/train-{i:05}-of-00023.parquet": books([f"{book} {i} {j}" for j in range(5)]) for i in range(23)},
+        **{
+            f"data/{split}-00000-of-00001.parquet": books([f"{book} {i}" for i in range(4)])
+            for split in ("validation", "test")
+        },
+    }
+    settings = [f"task.{split}.last=2" for split in ("train", "validation", "test")]
+    words = [word for setting in ("task.corpus=pg19", *settings) for word in ("--set", setting)]
+    done = infty("train", "pg19", "--scale", "smoke", *words, "--json", **environment(hub))
+    assert done.returncode == 0, done.stderr
+    assert {path.rpartition("/")[2] for path, _ in hub.asked if "train-" in path} == {"train-00000-of-00023.parquet"}
+    result = json.loads(done.stdout)
+    assert result["training_data"]["documents"] == 2
+    assert result["data"]["title"].endswith("subset")
+    whole = infty("train", "pg19", "--scale", "smoke", "--set", "task.corpus=pg19", **environment(hub))
+    assert whole.returncode == 3
+    assert "only the first 2 documents of train of pg19 are here" in whole.stderr
+    assert "infty data fetch pg19 --replace" in whole.stderr
+
+
+def test_splits_that_are_missing_are_fetched_and_the_others_stay(hub: Hub, infty: Infty, tmp_path: Path) -> None:
+    left = tmp_path / "corpora" / ".wikitext.download" / "wikitext-103-v1" / "train-00000-of-00002.parquet"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(table(ARTICLES["test"]))  # of a fetch of the whole that was stopped
+    infty("data", "fetch", "wikitext", "--split", "test", **environment(hub))
+    assert not (tmp_path / "corpora/wikitext/train.txt").exists()
+    settings = ("--set", "task.corpus=wikitext", "--set", "task.train.split=validation")
+    done = infty("train", "wikitext", "--scale", "smoke", *settings, **environment(hub))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("fetching wikitext (validation)")
+    assert (tmp_path / "corpora/wikitext/test.txt").read_text(encoding="utf-8") == ARTICLES["test"]
+    assert infty("data", "verify").returncode == 0
 
 
 @pytest.mark.parametrize("why", ["auto_fetch", "HF_HUB_OFFLINE", "network"])

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from infty.corpora.layouts import articles, find_pg19, find_text, find_wikitext
+from infty.corpora.layouts import articles, find_pg19, find_text, find_wikitext, refuse_missing_shards
 from infty.corpora.pieces import Marked
 from infty.errors import MissingError
 from tests.corpora.conftest import ARTICLES, BOOKS, pg19_folder, wikitext_folder
@@ -131,3 +131,31 @@ def test_metadata_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_bytes(b"1,\xff\xfe")
     with pytest.raises(MissingError, match=r"metadata\.csv is not PG-19's metadata"):
         find_pg19(tmp_path)
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    for i in (0, 2):
+        parquet.write_table(pa.table({"text": ["x"]}), tmp_path / f"train-0000{i}-of-00003-abc.parquet")
+    with pytest.raises(MissingError, match="has 2 of the 3 files of train"):
+        refuse_missing_shards(tmp_path)
+    parquet.write_table(pa.table({"text": ["x"]}), tmp_path / "train-00001-of-00003-abc.parquet")
+    refuse_missing_shards(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["test-0-of-1.parquet", "wiki.test.tokens"])
+def test_several_corpora_in_one_folder_are_not_mixed(tmp_path: Path, name: str) -> None:
+    for folder in ("wikitext-103-v1", "wikitext-2-v1"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text("x")
+    with pytest.raises(MissingError, match=r"several corpora lie here .*wikitext-103-v1, .*wikitext-2-v1"):
+        find_wikitext(tmp_path)
+
+
+def test_books_may_lie_in_one_folder_more(tmp_path: Path) -> None:
+    pg19_folder(tmp_path / "deep" / "pg19")
+    assert list(find_pg19(tmp_path)) == ["train", "validation", "test"]
+
+
+def test_articles_of_a_file_with_carriage_returns_are_found() -> None:
+    text = ARTICLES["valid"].replace("\n", "\r\n")
+    assert len(documents(articles(line + "\n" for line in text.split("\n")[:-1]))) == 2

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,12 @@ import pytest
 
 from infty.corpora import tokens as tokens_module
 from infty.corpora.imports import import_corpus
+from infty.corpora.known import KNOWN
 from infty.corpora.layouts import find_pg19
 from infty.corpora.tokenizers import BpeConfig, Gpt2Config, TokenizerConfig, WordConfig
 from infty.corpora.tokens import Portion, TokenSet, open_tokens
 from infty.errors import InftyError, MissingError
+from infty.files import sha256
 from tests.corpora.conftest import BOOKS, QUIET, Import, pg19_folder
 from tests.corpora.test_tokenizers import gpt2_files
 
@@ -93,7 +97,7 @@ def test_a_damaged_file_is_refused_until_its_folder_is_removed(books: Path, name
 
 def test_a_manifest_of_other_texts_is_refused(books: Path) -> None:
     path = open_(books, BpeConfig(vocab_size=300)).path / "MANIFEST.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "digest": "other"}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "recipe": "other"}))
     with pytest.raises(MissingError, match="belongs to other texts; remove it"):
         open_(books, BpeConfig(vocab_size=300))
 
@@ -122,15 +126,44 @@ def test_missing_splits_are_remembered(tmp_path: Path, data: Path) -> None:
         open_(data, BpeConfig(vocab_size=300))
 
 
-def test_gpt2s_tokeniser_is_a_corpus_of_its_own(tmp_path: Path, books: Path) -> None:
+def test_gpt2s_tokeniser_is_a_corpus_of_its_own(tmp_path: Path, books: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingError, match="infty data fetch gpt2"):
         open_(books, Gpt2Config())
-    import_corpus(books, "gpt2", gpt2_files(tmp_path / "gpt2"), QUIET, replace=False)
+    files = gpt2_files(tmp_path / "gpt2")
+    with pytest.raises(MissingError, match=r"vocab\.json is in GPT-2's form, and is not GPT-2's"):
+        import_corpus(books, "gpt2", files, QUIET, replace=False)
+    hub = KNOWN["gpt2"].hub
+    assert hub is not None
+    sums = {name: sha256(files / name) for name in hub.sums}
+    monkeypatch.setitem(KNOWN, "gpt2", replace(KNOWN["gpt2"], hub=replace(hub, sums=sums)))
+    import_corpus(books, "gpt2", files, QUIET, replace=False)
     found = open_(books, Gpt2Config())
     part = found.part(PORTIONS["test"])
     assert found.tokenizer.vocab_size == 50_257
     assert found.tokenizer.decode(part.tokens.tolist()) == "".join(BOOKS["test"].values())
     assert found.tokenizer.separator == 50_256
+
+
+def test_nothing_is_made_where_only_looking_was_asked(books: Path) -> None:
+    with pytest.raises(MissingError, match="not tokenised yet"):
+        open_tokens(books, "pg19", BpeConfig(vocab_size=300), PORTIONS, QUIET, make=False)
+    assert not (books / "pg19" / "tokens").exists()
+
+
+def test_the_digest_is_of_the_tokens_themselves(books: Path) -> None:
+    """The same tokens made again have the same; another library's tokens would not."""
+    first = open_(books, BpeConfig(vocab_size=300))
+    shutil.rmtree(first.path)
+    assert open_(books, BpeConfig(vocab_size=300)).digest == first.digest
+    manifest = json.loads((first.path / "MANIFEST.json").read_text())
+    manifest["files"]["train.bin"]["sha256"] = "0" * 64
+    (first.path / "MANIFEST.json").write_text(json.dumps(manifest))
+    assert open_(books, BpeConfig(vocab_size=300)).digest != first.digest
+
+
+def test_a_portion_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="last 3 must be above first 5"):
+        Portion(split="train", first=5, last=3)
 
 
 def test_large_vocabularies_take_four_bytes(books: Path) -> None:
