@@ -37,28 +37,29 @@ def train_cell(
 ) -> Values:
     """Train one cell, or go on where it stopped; then test its best checkpoint. Returns `result.json`.
 
-    own: texts of the user's, which the cell's corpus is named after.
-
-    A finished run is returned as it is. Raises UsageError where the folder holds a run with other
-    settings or another process writes there, Stopped after a signal, InftyError where training fails.
+    own: texts of the user's, which the cell's corpus is named after. A finished run is returned as it is. What a run left
+    is removed, if that was asked for, only once everything that a new one needs is there.
+    Raises UsageError where the folder holds a run with other settings or another process writes there, MissingError
+    where a text lacks, Stopped after a signal, InftyError where training fails.
     """
     machine = prepare_machine(settings)  # before anything is written or removed
     run = RunFolder(settings.runs / resolved.cell.folder)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
         with run.lock():
-            if fresh:
-                _empty(run.path)
-            _refuse_another(run, resolved, "start over with --fresh (removes it), or keep both with --name")
-            if run.finished:
-                result = run.result()
-                console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
-                return result
+            if not fresh:
+                _refuse_another(run, resolved, "start over with --fresh (removes it), or keep both with --name")
+                if run.finished:
+                    result = run.result()
+                    console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
+                    return result
             provide(resolved.experiment, settings, console, own)
             task = build_task(resolved.experiment, settings.data, console)
             if isinstance(task, CorpusTask):
                 for split in ("validation", "test"):
                     task.refuse_misnamed(split)
+            if fresh:
+                _empty(run.path)
             with StopSignals() as stop, _status(run):
                 return _train_and_test(run, resolved, task, settings, machine, console, stop)
     except Timeout:
