@@ -37,8 +37,8 @@ def train_cell(
 ) -> Values:
     """Train one cell, or go on where it stopped; then test its best checkpoint. Returns `result.json`.
 
-    own: texts of the user's, which the cell's corpus is named after. A finished run is returned as it is. What a run left
-    is removed, if that was asked for, only once everything that a new one needs is there.
+    own: texts of the user's, which the cell's corpus is named after. A finished run is returned as it is. What a run
+    left is removed, if that was asked for, only once everything that a new one needs is there.
     Raises UsageError where the folder holds a run with other settings or another process writes there, MissingError
     where a text lacks, Stopped after a signal, InftyError where training fails.
     """
