@@ -169,14 +169,16 @@ def _fault(detail: Any, values: Values, origins: dict[tuple[str, ...], str], def
 
 
 def _key_path(location: tuple[Any, ...], values: Values) -> tuple[str, ...]:
-    """pydantic's location without the tags that it adds for the chosen kind of a union."""
+    """pydantic's location without the tags: the chosen kind comes first in each mapping that has one."""
     path: list[str] = []
     here: Any = values
+    entered = True
     for part in location:
-        if isinstance(here, dict) and part not in here and here.get("kind") == part:
+        if entered and isinstance(here, dict) and here.get("kind") == part:
+            entered = False
             continue
         path.append(str(part))
-        here = here.get(part) if isinstance(here, dict) else None
+        here, entered = here.get(part) if isinstance(here, dict) else None, True
     return tuple(path)
 
 

@@ -180,7 +180,9 @@ def test_list_describes_cells_truthfully(infty: Infty, tmp_path: Path) -> None:
     damaged = tmp_path / "runs/sort/smoke/compressive@x8/seed-0"
     damaged.mkdir(parents=True)
     (damaged / "result.json").write_text("{")
-    rows = {(row["model"], row["case"]): row for row in json.loads(infty("list", "--scale", "smoke", "--json").stdout)}
+    listed = json.loads(infty("list", "--scale", "smoke", "--json").stdout)
+    assert {row["experiment"] for row in listed} == {"sort", "wikitext", "pg19", "text"}
+    rows = {(row["model"], row["case"]): row for row in listed if row["experiment"] == "sort"}
     assert len(rows) == 12
     assert rows["infty", "x4"]["state"] == "done"
     assert rows["infty", "x4"]["next"] is None

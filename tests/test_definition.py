@@ -149,7 +149,7 @@ def test_all_faults_of_a_file_are_reported_at_once_with_place_and_remedy(make: A
         ),
         ("model.long_range=7", "--set: model.long_range: wanted a mapping, got 7"),
         ("model=7", "--set: model: wanted a mapping, got 7"),
-        ("task.kind=srot", "--set: task.kind: must be 'sort', got 'srot'"),
+        ("task.kind=srot", "--set: task.kind: wanted kind: 'sort', 'corpus', got 'srot'"),
         ("training.steps=1.5", "--set: training.steps: wanted an integer, got 1.5"),
         ("training.steps=true", "--set: training.steps: wanted an integer, got True"),
         ("training.steps='3'", "--set: training.steps: wanted an integer, got '3'"),

@@ -112,7 +112,7 @@ def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
                 text = f"{folder.path} is left out: not with the settings of the seeds before it ({'; '.join(changed)})"
                 warnings.warn(text, stacklevel=2)
                 continue
-            own = run.cell.variant[1:] if run.cell.variant[1:] == run.result["data"]["name"] else ""
+            own = run.cell.variant[1:] if run.cell.variant[1:] == run.result["data"].get("name") else ""
             run = replace(run, cell=replace(run.cell, variant="")) if own else run
             groups.setdefault((run.cell.experiment, run.cell.scale, own, protocol), []).append(run)
     tables = Counter(key[:3] for key in groups)  # files are named after a protocol only where there are two
@@ -127,7 +127,7 @@ def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
 def _read(folder: RunFolder) -> tuple[Run, str]:
     """A run whose figures are all there. KeyError, TypeError or ValueError where one is not."""
     result, task, protocol = folder.result(), folder.config()["task"], str(folder.result()["protocol"]["name"])
-    if task["kind"] == "corpus":
+    if task.get("kind") == "corpus":
         run = Run(folder.cell(), result, details=_details(folder, protocol))
         figures = [result["metrics"][key] for key in TEXT_METRICS]
         figures += [result["totals"][key] for key in ("nats", "scored", "words", "bytes")]
