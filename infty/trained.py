@@ -106,8 +106,11 @@ def evaluate_run(
         totals = evaluate(trained.model, batches, choices=task.has_answers, losses=losses)
     outcome = {
         "schema": SCHEMA,
-        "protocol": {**_described(protocol, task), "segment_length": model.segment_length}
-        | {"memory_slots": model.memory_slots},
+        "protocol": {
+            **_described(protocol, task),
+            "segment_length": model.segment_length,
+            "memory_slots": model.memory_slots,
+        },
         "split": split,
         "knock_out": asked.knock_out,
         "step": trained.step,

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "overview": {*LEAVES, "table", "definition", "catalog", "runs", "settings", "experiment"},
     "trained": {*LEAVES, "experiment", "evaluation", "interfaces", "knockout", "machine", "model", "protocols", "runs",
                 "settings", "tasks", "tracking", "training"},
-    "workflow": {*LEAVES, "environment", "experiment", "machine", "model", "provision", "runs", "settings",
+    "workflow": {*LEAVES, "corpora", "environment", "experiment", "machine", "model", "provision", "runs", "settings",
                  "streaming", "tasks", "tracking", "trained", "training"},
     "forecast": {*LEAVES, "environment", "experiment", "interfaces", "machine", "model", "settings", "tasks",
                  "training", "workflow"},
