@@ -123,6 +123,7 @@ from infty.corpora import store
 from infty.corpora.imports import import_corpus
 from rich.console import Console
 kind, when = sys.argv[3], sys.argv[4]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it without one
 sealed = store.seal
 def seal(*given):
     if when == "before": os.kill(os.getpid(), getattr(signal, kind))
