@@ -17,9 +17,9 @@ import yaml
 
 from infty.errors import UsageError
 
-PARTS = ("task", "model", "training")  # what an overlay may set
+PARTS = ("task", "model", "training", "pretraining")  # what an overlay may set
 SCALE_KEYS = (*PARTS, "cases", "models", "seeds")
-TOP_KEYS = (*PARTS, "models", "cases", "scales", "seeds")
+TOP_KEYS = (*PARTS, "models", "cases", "scales", "seeds", "rows")
 MAX_SEED = 2**31 - 1
 Values = dict[str, Any]
 
@@ -95,10 +95,13 @@ class Definition:
         return own.get("seeds", self.values.get("seeds", [0]))
 
     def cells(self, scale: str) -> Iterator[Cell]:
-        """Every cell and seed of the table at a scale. UsageError where the file has faults."""
+        """Every cell and seed of the table at a scale. UsageError where the file has faults.
+
+        rows: the models that make the table, where there are more of them; the others stand in it once they are run.
+        """
         refuse(self.faults)
         for case in self.names("cases"):
-            for model in self.names("models"):
+            for model in self.values.get("rows", self.names("models")):
                 for seed in self.seeds(scale):
                     yield Cell(self.name, scale, model, case, seed)
 
@@ -139,6 +142,7 @@ def load_definition(path: Path, source: str) -> Definition:
     faults += _shape_faults(path.name, "", values, TOP_KEYS)
     for key, inner_keys in (("cases", PARTS), ("models", PARTS), ("scales", SCALE_KEYS)):
         faults += _section_faults(path.name, key, values.get(key), inner_keys)
+    faults += _row_faults(path.name, values)
     scales = values.get("scales")
     for name, scale in (scales if isinstance(scales, dict) else {}).items():
         for key in ("cases", "models"):
@@ -282,6 +286,18 @@ def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) 
     if not isinstance(seeds, list) or not all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in seeds):
         faults.append(Fault(origin, f"{prefix}seeds", f"wanted a list of integers from 0 to {MAX_SEED}, got {seeds!r}"))
     return faults
+
+
+def _row_faults(origin: str, values: Values) -> list[Fault]:
+    """`rows` names some of the models, if it is there."""
+    rows, models = values.get("rows", []), _section(values, "models")
+    if not isinstance(rows, list):
+        return [Fault(origin, "rows", f"wanted a list of models, got {rows!r}")]
+    return [
+        Fault(origin, "rows", f"no {row!r} among the models; {nearest(row, models)}")
+        for row in rows
+        if row not in models
+    ]
 
 
 def _section_faults(origin: str, key: str, section: Any, allowed: tuple[str, ...]) -> list[Fault]:

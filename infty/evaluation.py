@@ -9,12 +9,12 @@ from numpy import ndarray
 from torch import Tensor
 
 from infty.interfaces import UNSCORED, Batch, Totals
-from infty.model.decoder import Decoder, Output
+from infty.model.segments import Output, SegmentModel
 from infty.model.unroll import unroll
 
 
 def evaluate(
-    model: Decoder, batches: Iterable[Batch], *, choices: bool, losses: Float32[ndarray, " tokens"] | None = None
+    model: SegmentModel, batches: Iterable[Batch], *, choices: bool, losses: Float32[ndarray, " tokens"] | None = None
 ) -> Totals:
     """Run the model in evaluation mode over all batches and restore its mode. Touches no other state.
 
@@ -36,7 +36,11 @@ def count(nats: Float[Tensor, "batch wanted"], output: Output, segment: Batch, c
     """The totals of one segment."""
     scored = segment.targets != UNSCORED
     correct = int(((output.logits.argmax(-1) == segment.targets) & scored).sum()) if choices else 0
-    return Totals(nats.double().sum().item(), int(scored.sum()), correct)
+    if segment.aside is None:
+        return Totals(nats.double().sum().item(), int(scored.sum()), correct)
+    aside = segment.aside.to(nats.device)
+    apart, rest = (nats.double() * aside).sum().item(), (nats.double() * ~aside).sum().item()
+    return Totals(rest, int((scored & ~aside).sum()), correct, int(aside.sum()), apart)
 
 
 def _note(losses: Float32[ndarray, " tokens"], nats: Float[Tensor, "batch wanted"], segment: Batch) -> None:
@@ -47,7 +51,7 @@ def _note(losses: Float32[ndarray, " tokens"], nats: Float[Tensor, "batch wanted
 
 
 @contextmanager
-def evaluating(model: Decoder) -> Iterator[None]:
+def evaluating(model: SegmentModel) -> Iterator[None]:
     """Evaluation mode without gradient, and the mode from before afterwards."""
     training = model.training
     model.eval()

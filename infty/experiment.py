@@ -12,8 +12,9 @@ from rich.console import Console
 from infty.corpora.tokens import open_tokens
 from infty.definition import Cell, Definition, Fault, Values, nearest, overlay, parse_override, refuse
 from infty.errors import UsageError
-from infty.model.config import DecoderConfig
+from infty.model.config import AnyModelConfig, DecoderConfig, Gpt2ModelConfig
 from infty.model.decoder import Decoder
+from infty.model.segments import SegmentModel
 from infty.protocols import TEXT_PROTOCOLS
 from infty.tasks.corpus import CorpusConfig, CorpusTask
 from infty.tasks.sort import SortConfig, SortTask, nearest_lengths
@@ -39,19 +40,28 @@ class Experiment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     task: Annotated[SortConfig | CorpusConfig, Field(discriminator="kind")]
-    model: DecoderConfig
+    model: AnyModelConfig
     training: TrainingConfig
+    pretraining: TrainingConfig | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="how a GPT-2 is trained first, without memory, for all rows to start from; null: it is not",
+    )
 
 
 @dataclass(frozen=True)
 class ResolvedCell:
-    """A cell with its checked values. origins: which layer each key came from; absent keys are defaults."""
+    """A cell with its checked values. origins: which layer each key came from; absent keys are defaults.
+
+    made_by: the command that trains it, where it is no cell of a table.
+    """
 
     cell: Cell
     experiment: Experiment
     origins: dict[tuple[str, ...], str]
     source: str
     overrides: tuple[str, ...] = ()
+    made_by: str | None = None
 
     def config(self) -> Values:
         """What `config.yaml` of the run folder holds: everything that the result depends on."""
@@ -61,7 +71,7 @@ class ResolvedCell:
 
     def command(self) -> str:
         """What trains this very cell."""
-        return self.cell.command(self.source, self.overrides)
+        return self.made_by or self.cell.command(self.source, self.overrides)
 
 
 def resolve(definition: Definition, cell: Cell, overrides: typing.Sequence[str] = ()) -> ResolvedCell:
@@ -77,7 +87,7 @@ def resolve(definition: Definition, cell: Cell, overrides: typing.Sequence[str] 
     except ValidationError as error:
         faults += _value_faults(error, values, origins, definition.path.name)
     else:
-        faults += _task_faults(experiment, origins)
+        faults += _task_faults(experiment, origins) + _start_faults(experiment, origins)
     refuse(faults)
     assert experiment is not None
     return ResolvedCell(cell, experiment, origins, definition.source, tuple(overrides))
@@ -97,13 +107,29 @@ def build_task(experiment: Experiment, data: Path, console: Console | None = Non
             return CorpusTask(c, tokens, experiment.model.segment_length)
 
 
-def build_model(experiment: Experiment, vocab_size: int, seed: int) -> Decoder:
+def build_model(experiment: Experiment, vocab_size: int, seed: int) -> SegmentModel:
     """The model with its initial weights, which `seed` decides. UsageError where it does not fit the vocabulary."""
     torch.manual_seed(seed)
+    if isinstance(experiment.model, Gpt2ModelConfig):
+        from infty.model.gpt2 import build_gpt2  # loads transformers, which nothing else wants
+
+        return build_gpt2(experiment.model, vocab_size)
     try:
         return Decoder(experiment.model, vocab_size)
     except ValueError as fault:  # a vocabulary that came out smaller than the cutoffs
         raise UsageError(f"model.adaptive: {fault}") from None
+
+
+def _start_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
+    """What of the starting weights does not go together."""
+    model, origin = experiment.model, _origin(origins, ("pretraining",), "")
+    if experiment.pretraining is None:
+        return []
+    if not isinstance(model, Gpt2ModelConfig):
+        return [Fault(origin, "pretraining", "is for model.kind gpt2 only")]
+    if model.weights is not None:
+        return [Fault(origin, "pretraining", f"model.weights is {model.weights!r}: one of the two must be null")]
+    return []
 
 
 def _task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
@@ -115,7 +141,8 @@ def _task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) ->
             known = nearest(task.protocol, TEXT_PROTOCOLS)
             origin = _origin(origins, ("task", "protocol"), "")
             faults.append(Fault(origin, "task.protocol", f"no {task.protocol!r}; {known}"))
-        cuts, size = experiment.model.adaptive.cutoffs if experiment.model.adaptive else (), task.tokenizer.vocab_size
+        model, size = experiment.model, task.tokenizer.vocab_size
+        cuts = model.adaptive.cutoffs if isinstance(model, DecoderConfig) and model.adaptive else ()
         if cuts and cuts[-1] >= size:
             origin = _origin(origins, ("model", "adaptive", "cutoffs"), "")
             message = f"the last, {cuts[-1]}, is not below the {size} of task.tokenizer.vocab_size"
@@ -174,7 +201,7 @@ def _key_path(location: tuple[Any, ...], values: Values) -> tuple[str, ...]:
     here: Any = values
     entered = True
     for part in location:
-        if entered and isinstance(here, dict) and here.get("kind") == part:
+        if entered and part == (here.get("kind", "decoder") if isinstance(here, dict) else "decoder"):
             entered = False
             continue
         path.append(str(part))

@@ -6,21 +6,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
+from infty.corpora.known import KNOWN
 from infty.environment import peak_memory_bytes
 from infty.errors import MissingError
 from infty.experiment import ResolvedCell, build_model, build_task
 from infty.interfaces import Batch, TrainingData
-from infty.model.decoder import Decoder, State, count_parameters
+from infty.model.segments import SegmentModel, State, count_parameters
 from infty.model.state import state_tensors
+from infty.runs import RunFolder
 from infty.settings import Settings
+from infty.starting import base_cell, given_start
 from infty.tasks.corpus import CorpusConfig
 from infty.training.loop import TrainingConfig, optimize
 from infty.training.optimizer import make_optimizer
 from infty.workflow import prepare_machine
 
 PROBE_SECONDS = 5.0
+TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's has 1.15 on WikiText, 1.5 on books with their line ends
 MADE = 20  # batches made, to tell how much quicker than training that is
 
 
@@ -35,37 +40,53 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
     except MissingError as fault:
         if not isinstance(experiment.task, CorpusConfig):
             raise
-        task = RandomTokens(experiment.task.tokenizer.vocab_size, experiment.model.segment_length, str(fault))
+        task = RandomTokens(experiment.task, experiment.model.segment_length, str(fault))
+    start = _start(resolved, task.vocab_size, settings)
     model = machine.place(build_model(experiment, task.vocab_size, resolved.cell.seed))
-    training = experiment.training
+    training = experiment.training.counted(task.steps_an_epoch)
+    steps = training.total_steps
     probe = _probe(model, task, training, resolved.cell.seed)
     seconds = probe["seconds"] * training.batch_size / probe["batch"]
-    tokens = task.tokens_seen(training.steps, training.batch_size)
+    tokens = task.tokens_seen(steps, training.batch_size)
     return {
         "command": resolved.command(),
         "folder": str(settings.runs / resolved.cell.folder),
         "parameters": count_parameters(model),
+        "memory_parameters": sum(parameter.numel() for parameter in model.memory_parameters()),
         "memory_slots": experiment.model.memory_slots,
         "memory_bytes_a_stream": probe["state_bytes"],
         "segment_length": experiment.model.segment_length,
-        "steps": training.steps,
+        "steps": steps,
         "tokens": tokens,
         "passes": round(tokens / size, 2) if (size := _size(task)) else None,
         "flops_a_token": round(probe["flops"] / probe["tokens"]),
         "device": str(machine.device),
         "peak_memory_mb": round(peak_memory_bytes(machine.device) / 2**20),
         "seconds_a_step": round(seconds, 4),
-        "predicted_training_seconds": round(seconds * training.steps, 2),
-        "predicted_training_time": str(timedelta(seconds=round(seconds * training.steps))),
+        "predicted_training_seconds": round(seconds * steps, 2),
+        "predicted_training_time": str(timedelta(seconds=round(seconds * steps))),
         "data_made_to_trained": round(probe["made"] * probe["seconds"], 1),
         "predicted_from": f"{probe['steps']} steps of {probe['batch']} of the {training.batch_size} sequences",
         **({"text": task.why} if isinstance(task, RandomTokens) else {}),
+        **({"starting_weights": start} if start else {}),
     }
 
 
-def _probe(model: Decoder, task: TrainingData, training: TrainingConfig, seed: int) -> dict[str, Any]:
+def _start(resolved: ResolvedCell, vocab_size: int, settings: Settings) -> str | None:
+    """Where a GPT-2 would start from, and whether that is here. UsageError where it is, and does not fit."""
+    if base := base_cell(resolved):
+        run = RunFolder(settings.runs / base.cell.folder)
+        return f"{run.path} ({'here' if run.finished else 'trained first'})"
+    try:
+        start = given_start(resolved.experiment, vocab_size, settings, Console(quiet=True), may_fetch=False)
+    except MissingError as fault:
+        return f"not here, so random ones stand in: {fault}"
+    return start and f"{start.origin}, sha256 {start.sha256[:12]}"
+
+
+def _probe(model: SegmentModel, task: TrainingData, training: TrainingConfig, seed: int) -> dict[str, Any]:
     """Real steps, with as many sequences as a few seconds allow, after some that fill the memory."""
-    optimizer = make_optimizer(model, training.learning_rate)
+    optimizer = make_optimizer(model, training.learning_rate, training.memory_learning_rate)
     batch, state, step = 1, None, 0
 
     def once() -> float:
@@ -118,8 +139,9 @@ class RandomTokens:
 
     continues, has_answers = True, False
 
-    def __init__(self, vocab_size: int, segment_length: int, why: str) -> None:
-        self.vocab_size, self.segment_length, self.why = vocab_size, segment_length, why
+    def __init__(self, config: CorpusConfig, segment_length: int, why: str) -> None:
+        self.config, self.segment_length, self.why = config, segment_length, why
+        self.vocab_size = config.tokenizer.vocab_size
 
     def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """Tokens in the proportions of a text: the n-th most frequent 1/n times as often (Zipf)."""
@@ -128,6 +150,16 @@ class RandomTokens:
         tokens = np.exp(random.random(size) * np.log(self.vocab_size)).astype(np.int64) - 1
         whole = torch.from_numpy(tokens)
         return Batch(whole[:, :-1], whole[:, 1:], torch.arange(batch_size), torch.full((batch_size,), step == 0))
+
+    def steps_an_epoch(self, batch_size: int) -> int:
+        """About: from the words and documents that the corpus is known to have. MissingError where they are not."""
+        known, part = KNOWN.get(self.config.corpus), self.config.train
+        words = known.words.get(part.split) if known else None
+        if known is None or words is None:
+            raise MissingError(f"how long an epoch takes is known once the text is here: {self.why}")
+        share = 1.0 if part.last is None else (part.last - part.first) / known.documents.get(part.split, part.last)
+        tokens = words * share * (1.0 if self.config.tokenizer.kind == "word" else TOKENS_A_WORD)
+        return -int(-tokens // (batch_size * self.segment_length))
 
     def tokens_seen(self, steps: int, batch_size: int) -> int:
         """Every segment is full."""

@@ -1,7 +1,7 @@
 """What tasks, training and evaluation know of each other, and no more."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Protocol
 
 import torch
@@ -18,6 +18,7 @@ class Batch:
     targets: the token after each of `tokens`, or UNSCORED. streams: what names each row, for sticky draws.
     fresh: the rows that begin with an empty memory; the others go on from the state before. None: every row.
     places: where in its split each row's first target stands; None where nobody asks.
+    aside: targets that a protocol does not score, and that are summed apart (a block's first tokens); None: none.
     """
 
     tokens: Int[Tensor, "batch length"]
@@ -25,6 +26,7 @@ class Batch:
     streams: Int[Tensor, " batch"]
     fresh: Bool[Tensor, " batch"] | None = None
     places: Int[Tensor, " batch"] | None = None
+    aside: Bool[Tensor, "batch length"] | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same sequences on another device; what only the host asks for stays there."""
@@ -36,12 +38,16 @@ class Batch:
         pieces = zip(self.tokens.split(length, 1), self.targets.split(length, 1), strict=True)
         for i, (tokens, targets) in enumerate(pieces):
             places = None if self.places is None else self.places + i * length
-            yield replace(self, tokens=tokens, targets=targets, places=places, fresh=goes_on if i else self.fresh)
+            aside = None if self.aside is None else self.aside[:, i * length : (i + 1) * length]
+            fresh = goes_on if i else self.fresh
+            yield replace(self, tokens=tokens, targets=targets, places=places, aside=aside, fresh=fresh)
 
 
 @dataclass(frozen=True)
 class Totals:
     """nats: summed cross-entropy. scored: targets. correct: those that were the most likely one, where that is counted.
+
+    aside, aside_nats: targets that the protocol does not score. With them it is all of a text.
 
     Means of means would weigh a smaller last batch wrongly; totals add up whatever the batches are.
     """
@@ -49,9 +55,11 @@ class Totals:
     nats: float = 0.0
     scored: int = 0
     correct: int = 0
+    aside: int = 0
+    aside_nats: float = 0.0
 
     def __add__(self, other: "Totals") -> "Totals":
-        return Totals(self.nats + other.nats, self.scored + other.scored, self.correct + other.correct)
+        return Totals(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 class TrainingData(Protocol):
@@ -65,6 +73,10 @@ class TrainingData(Protocol):
 
     def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """The batch of optimiser step `step` (from 0) in a run with this seed."""
+        ...
+
+    def steps_an_epoch(self, batch_size: int) -> int:
+        """Steps in which everything has been trained on once."""
         ...
 
 

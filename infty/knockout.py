@@ -16,20 +16,20 @@ from infty.memory.compressive import CompressedState, CompressiveMemory
 from infty.memory.longterm import LongTermMemory, LongTermState
 from infty.memory.rows import visible
 from infty.memory.signal import first_grid, ridge_operator
-from infty.model.block import Lesion, LongRangeState
-from infty.model.decoder import Decoder
+from infty.model.seat import Lesion, LongRangeState
+from infty.model.segments import SegmentModel
 
 KnockOut = Literal["zero", "shuffle", "other"]
 POINTS, PENALTY = 8, 1e-2
 
 
 @contextmanager
-def knocked_out(model: Decoder, kind: KnockOut) -> Iterator[None]:
+def knocked_out(model: SegmentModel, kind: KnockOut) -> Iterator[None]:
     """Within the block every long-range memory is read emptied, in another order, or as another row's.
 
     other: rows of the first half read what those of the second half remember. UsageError where there is no memory.
     """
-    blocks = [block for block in model.blocks if block.long_range is not None]
+    blocks = [block for block in model.seats if block.long_range is not None]
     if not blocks:
         raise UsageError("this row has no memory beyond the short-term one: there is nothing to knock out")
     for block in blocks:

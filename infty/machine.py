@@ -9,10 +9,12 @@ import torch
 
 from infty.errors import UsageError
 from infty.memory.longterm import LongTermMemory
-from infty.model.decoder import Decoder
+from infty.model.block import Block
+from infty.model.segments import SegmentModel
 
 Precision = Literal["float32", "bf16"]
 Function = TypeVar("Function", bound=Callable[..., Any])
+Model = TypeVar("Model", bound=SegmentModel)
 
 
 class _Compiler:
@@ -49,7 +51,7 @@ class Machine:
     compiled: bool = False
     _compiler: _Compiler = field(default_factory=_Compiler, init=False, repr=False, compare=False)
 
-    def place(self, model: Decoder) -> Decoder:
+    def place(self, model: Model) -> Model:
         """The same model, moved to the device and set to compute as asked; its weights and their names stay."""
         model.to(self.device)
         if self.compiled:
@@ -70,9 +72,10 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _compile(model: Decoder, compiler: _Compiler) -> None:
+def _compile(model: SegmentModel, compiler: _Compiler) -> None:
     """Compile what is more than loops over products, and has the same shapes in every segment."""
-    for block in model.blocks:
-        block.position_wise = compiler(block.position_wise)
+    for block in model.seats:
+        if isinstance(block, Block):
+            block.position_wise = compiler(block.position_wise)
         if isinstance(block.long_range, LongTermMemory):
             block.long_range.smooth = compiler(block.long_range.smooth)

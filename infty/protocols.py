@@ -8,18 +8,22 @@ from typing import Literal
 class EvaluationProtocol:
     """unit: what the headline figure is of. memory_reset: where memory is emptied; None: where training emptied it.
 
-    whole: the corpus whose whole split it wants, and whose published words it divides by.
+    whole: the corpus whose whole split it wants, and whose published words it divides by. block: the segment length it
+    is for. by_blocks: a block's first token is told, but not scored; words and bytes count every token all the same.
     """
 
     name: str
-    unit: Literal["symbol", "word"]
+    unit: Literal["symbol", "word", "token"]
     memory_reset: Literal["sequence", "document", "never"] | None
     scored: str
     whole: str | None = None
     tokenizer: str | None = None
+    block: int | None = None
+    by_blocks: bool = False
 
 
 _EVERY_TOKEN = "every token of the text, a document's first after the separator"
+_BUT_THE_FIRST = "every token but the first of each block; words and bytes: every token of the text"
 SORT = EvaluationProtocol("sort-accuracy-v1", "symbol", "sequence", "all symbols of the answer, teacher-forced")
 TEXT_PROTOCOLS = {
     protocol.name: protocol
@@ -31,5 +35,9 @@ TEXT_PROTOCOLS = {
         EvaluationProtocol("text-documents-v1", "word", "document", _EVERY_TOKEN),
         EvaluationProtocol("text-stream-v1", "word", "never", _EVERY_TOKEN),
         EvaluationProtocol("text-as-trained-v1", "word", None, _EVERY_TOKEN),
+        EvaluationProtocol(
+            "gpt2-block512-v1", "token", None, _BUT_THE_FIRST, tokenizer="gpt2", block=512, by_blocks=True
+        ),
+        EvaluationProtocol("gpt2-blocks-v1", "token", None, _BUT_THE_FIRST, by_blocks=True),
     )
 }

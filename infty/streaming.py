@@ -10,7 +10,7 @@ from typing import Any
 
 from infty.evaluation import count, evaluating
 from infty.interfaces import UNSCORED, Batch, Totals
-from infty.model.decoder import Decoder
+from infty.model.segments import SegmentModel
 from infty.model.unroll import unroll
 
 EARLY = (10, 20)  # segments whose time and memory the last ones are held against: the memory is full by then
@@ -42,7 +42,7 @@ class Pace:
 
 
 def read_stream(
-    model: Decoder, segments: Iterable[Batch], peak_bytes: Callable[[], int], *, choices: bool
+    model: SegmentModel, segments: Iterable[Batch], peak_bytes: Callable[[], int], *, choices: bool
 ) -> tuple[Totals, list[list[int]], Pace]:
     """Totals of what is scored, with `choices` pairs of target and the model's choice, and the pace.
 

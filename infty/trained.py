@@ -18,7 +18,8 @@ from infty.files import write_json
 from infty.interfaces import Batch
 from infty.knockout import KnockOut, knocked_out
 from infty.machine import Machine
-from infty.model.decoder import Decoder
+from infty.model.segments import SegmentModel
+from infty.model.weights import load_weights
 from infty.protocols import SORT, TEXT_PROTOCOLS, EvaluationProtocol
 from infty.runs import SCHEMA, RunFolder
 from infty.settings import load_settings
@@ -36,7 +37,7 @@ CHECKED_BATCHES, TOLERANCE = (1, 2, 7), 1e-6
 class TrainedRun:
     """A trained model, what it was trained on and what it was asked to be; `step`: of its checkpoint."""
 
-    model: Decoder
+    model: SegmentModel
     task: Task
     experiment: Experiment
     step: int
@@ -70,7 +71,7 @@ def load_run(path: str | Path, device: str = "cpu", data: Path | None = None) ->
     refuse_other_data(checkpoint.state, task)
     with torch.random.fork_rng():  # the initial weights are overwritten; the caller's random numbers are not ours
         model = build_model(experiment, task.vocab_size, seed=0)
-    model.load_state_dict(checkpoint.tensors["model"])
+    load_weights(model, checkpoint.tensors["model"])
     return TrainedRun(model.to(device).eval(), task, experiment, checkpoint.step)
 
 
@@ -183,7 +184,9 @@ def _batches(trained: TrainedRun, task: Task, asked: Asked, console: Console) ->
 
 def _described(protocol: EvaluationProtocol, task: Task) -> dict[str, Any]:
     """The protocol as results keep it."""
-    described = {key: value for key, value in asdict(protocol).items() if key not in ("whole", "tokenizer")}
+    described = {
+        key: value for key, value in asdict(protocol).items() if key not in ("whole", "tokenizer", "block", "by_blocks")
+    }
     if isinstance(task, CorpusTask):
         reset = protocol.memory_reset or task.config.model_dump()["memory_reset"]
         return {**described, "memory_reset": reset, "words": "published" if protocol.whole else "counted here"}

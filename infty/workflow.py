@@ -17,10 +17,11 @@ from infty.errors import MissingError, Stopped, UsageError
 from infty.experiment import ResolvedCell, Task, build_model, build_task
 from infty.files import read_json, write_json
 from infty.machine import Machine, choose_device
-from infty.model.decoder import Decoder, count_parameters
+from infty.model.segments import SegmentModel, count_parameters
 from infty.provision import provide
 from infty.runs import SCHEMA, RunFolder, differences
 from infty.settings import Settings
+from infty.starting import StartingWeights, base_cell, given_start, trained_start
 from infty.streaming import read_stream
 from infty.tasks.corpus import CorpusTask
 from infty.tracking import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun, new_wandb_id, open_text
@@ -58,10 +59,12 @@ def train_cell(
             if isinstance(task, CorpusTask):
                 for split in ("validation", "test"):
                     task.refuse_misnamed(split)
+            resume = None if fresh else _last_checkpoint(run)
+            start = None if resume else _starting_weights(resolved, task.vocab_size, settings, console)
             if fresh:
                 _empty(run.path)
             with StopSignals() as stop, _status(run):
-                return _train_and_test(run, resolved, task, settings, machine, console, stop)
+                return _train_and_test(run, resolved, task, settings, machine, console, stop, resume, start)
     except Timeout:
         raise UsageError(f"another process is training in {run.path}; wait, or use --name for a second run") from None
 
@@ -131,23 +134,32 @@ def _train_and_test(
     machine: Machine,
     console: Console,
     stop: StopSignals,
+    resume: Checkpoint | None,
+    start: StartingWeights | None,
 ) -> Values:
     """From what the folder holds to `result.json`."""
     experiment, seed = resolved.experiment, resolved.cell.seed
+    training = experiment.training.counted(task.steps_an_epoch)
     environment = _set_down(run, resolved, machine)
-    resume = _last_checkpoint(run)
-    identity = {"wandb_id": (resume.state.get("wandb_id") if resume else None) or new_wandb_id()}
+    identity: Values = {"wandb_id": (resume.state.get("wandb_id") if resume else None) or new_wandb_id()}
     if isinstance(task, CorpusTask):
         refuse_other_data(resume.state if resume else {}, task)
         identity["tokens"] = task.tokens.digest
-    model = machine.place(build_model(experiment, task.vocab_size, seed))
-    _announce(run, resolved, model, resume, console)
-    sinks = _open_sinks(run, resolved, settings, console, resume.step if resume else 0, identity["wandb_id"])
+    model = build_model(experiment, task.vocab_size, seed)
+    if start:
+        start.load(model, settings.data)
+    origin = start.document() if start else (resume.state.get("starting_weights") if resume else None)
+    if origin:
+        identity["starting_weights"] = origin
+    machine.place(model)
+    _announce(run, resolved, model, training.total_steps, resume, console)
+    begun = resume.step if resume else 0
+    sinks = _open_sinks(run, resolved, settings, console, training.total_steps, begun, identity["wandb_id"])
     with Sinks(sinks) as log:
         progress = train(
             model,
             task,
-            experiment.training,
+            training,
             seed=seed,
             folder=run.checkpoints,
             resume=resume,
@@ -162,6 +174,7 @@ def _train_and_test(
         **resolved.config()["cell"],
         **{key: outcome[key] for key in ("metrics", "totals", "calibration", "protocol", "data")},
         "training_data": task.data("train"),
+        **({"starting_weights": origin} if origin else {}),
         "best_step": outcome["step"],
         "best_validation_loss": progress.best_loss,
         "parameters": count_parameters(model),
@@ -173,6 +186,18 @@ def _train_and_test(
     write_json(run.path / "result.json", result)
     console.print(f"finished: {run.path}; the tables: infty report", soft_wrap=True)
     return result
+
+
+def _starting_weights(
+    resolved: ResolvedCell, vocab_size: int, settings: Settings, console: Console
+) -> StartingWeights | None:
+    """What a GPT-2 starts from, trained first where the cell says so. None: random weights."""
+    if base := base_cell(resolved):
+        if not RunFolder(settings.runs / base.cell.folder).finished:
+            console.print("all rows start from one GPT-2 without a memory, which is trained first", soft_wrap=True)
+            train_cell(base, settings, console, fresh=False)
+        return trained_start(base, settings)
+    return given_start(resolved.experiment, vocab_size, settings, console, may_fetch=settings.auto_fetch)
 
 
 def _costs(progress: Progress, batch_size: int, task: Task) -> Values:
@@ -211,22 +236,33 @@ def _last_checkpoint(run: RunFolder) -> Checkpoint | None:
 
 
 def _announce(
-    run: RunFolder, resolved: ResolvedCell, model: Decoder, resume: Checkpoint | None, console: Console
+    run: RunFolder,
+    resolved: ResolvedCell,
+    model: SegmentModel,
+    steps: int,
+    resume: Checkpoint | None,
+    console: Console,
 ) -> None:
     """One line that says what begins, and where it is kept."""
     cell = resolved.cell
     begin = f"continuing at step {resume.step} of" if resume else "training for"
     console.print(
         f"{cell.experiment} {cell.model}@{cell.case}, {cell.scale} scale, seed {cell.seed}: {begin} "
-        f"{resolved.experiment.training.steps} steps, {count_parameters(model):,} parameters, {run.path}",
+        f"{steps:,} steps, {count_parameters(model):,} parameters, {run.path}",
         soft_wrap=True,
     )
 
 
 def _open_sinks(
-    run: RunFolder, resolved: ResolvedCell, settings: Settings, console: Console, step: int, wandb_id: str
+    run: RunFolder,
+    resolved: ResolvedCell,
+    settings: Settings,
+    console: Console,
+    steps: int,
+    step: int,
+    wandb_id: str,
 ) -> list[Sink]:
-    cell, steps = resolved.cell, resolved.experiment.training.steps
+    cell = resolved.cell
     title = f"{cell.experiment} {cell.model}@{cell.case}"
     sinks: list[Sink] = [MetricsFile(run.metrics, step), ScreenProgress(console, title, steps, step)]
     if settings.wandb != "disabled":

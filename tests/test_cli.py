@@ -81,7 +81,7 @@ def test_wrong_usage_ends_with_2(infty: Infty, words: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
-COMMANDS = ["train", "eval", "report", "list", "show", "bench", "env"]
+COMMANDS = ["train", "eval", "generate", "report", "list", "show", "bench", "env"]
 COMMANDS += ["data list", "data fetch", "data import", "data verify"]
 
 
@@ -130,6 +130,17 @@ def test_the_command_line_is_frozen(infty: Infty) -> None:
         "--protocol",
         "--check-batch",
         "--knock-out",
+    }
+    assert options["generate"] == common | cell | machine | arithmetic | {
+        "--seed",
+        "--name",
+        "--data",
+        "--prompt",
+        "--file",
+        "--tokens",
+        "--temperature",
+        "--top-k",
+        "--draw",
     }
     assert options["report"] == common | {"--out", "--format"}
     assert options["list"] == common | {"--scale", "--runs"}

@@ -136,7 +136,7 @@ def test_all_faults_of_a_file_are_reported_at_once_with_place_and_remedy(make: A
         "mine.yaml: models.long: model.long_range.num_bases: unknown key; did you mean num_basis?",
         "mine.yaml: training.evaluate_every: must be greater than 0, got 0",
         "--set: training.steps: wanted key.path=value",
-        "--set: x: unknown key; there is task, model, training",
+        "--set: x: unknown key; there is task, model, training, pretraining",
     }
 
 

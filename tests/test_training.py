@@ -20,7 +20,7 @@ from infty.runs import RunFolder, differences
 from infty.tasks.sort import SortConfig, SortTask
 from infty.trained import load_run
 from infty.training.loop import TrainingConfig, batch_losses, train
-from infty.training.optimizer import cosine_learning_rate
+from infty.training.optimizer import schedule
 from infty.training.signals import StopSignals
 from tests.conftest import Infty, clean_environment
 
@@ -260,7 +260,7 @@ def small() -> tuple[Decoder, SortTask]:
 
 
 def test_the_schedule_warms_up_and_ends_near_zero() -> None:
-    rates = [cosine_learning_rate(step, 100, 0.5, 10) for step in range(100)]
+    rates = [0.5 * schedule(step, 100, 10, "cosine") for step in range(100)]
     assert rates[:10] == pytest.approx([0.05 * i for i in range(1, 11)])
     assert rates[10] == 0.5
     assert rates[55] == pytest.approx(0.25)

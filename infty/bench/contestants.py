@@ -25,7 +25,8 @@ from infty.memory import reference
 from infty.memory.basis import GaussianBasis
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
 from infty.memory.signal import refit_grid, ridge_operator, sample_grid
-from infty.model.block import LayerState
+from infty.model.config import DecoderConfig
+from infty.model.seat import LayerState
 from infty.tasks.sort import SortConfig
 from infty.training.loop import optimize
 from infty.training.optimizer import make_optimizer
@@ -75,6 +76,12 @@ def sorting(experiment: Experiment) -> SortConfig:
     return experiment.task
 
 
+def decoder_sizes(experiment: Experiment) -> DecoderConfig:
+    """Of its model, which is a decoder of ours."""
+    assert isinstance(experiment.model, DecoderConfig)
+    return experiment.model
+
+
 def make(spec: Spec) -> Run:
     """A function that runs the contestant once."""
     torch.manual_seed(0)
@@ -95,7 +102,7 @@ def make(spec: Spec) -> Run:
         case "agree", _:
             experiment = paper_experiment("infty", spec.length, spec.batch)
             module = load_yardstick(Path(spec.against or ""))
-            return lambda: disagreement(module, experiment.model, 22, spec.length, spec.batch)
+            return lambda: disagreement(module, decoder_sizes(experiment), 22, spec.length, spec.batch)
         case _:
             raise ValueError(f"no contestant {spec.kind} of {spec.who}")
 
@@ -111,7 +118,7 @@ def _step(spec: Spec) -> Run:
 def _yardstick_step(spec: Spec) -> Run:
     module, experiment = load_yardstick(Path(spec.against or "")), paper_experiment("infty", spec.length, spec.batch)
     vocab_size = sorting(experiment).vocabulary + 2  # its tokens have one more that is never seen
-    model = its_model(module, experiment.model, vocab_size, experiment.model.dropout)
+    model = its_model(module, decoder_sizes(experiment), vocab_size, experiment.model.dropout)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     tokens = its_tokens(vocab_size, spec.length, spec.batch)
     return lambda: module.step(model, optimizer, tokens, spec.length)

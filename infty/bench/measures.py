@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from infty.bench.contestants import Spec, paper_experiment, sorting
+from infty.bench.contestants import Spec, decoder_sizes, paper_experiment, sorting
 from infty.bench.products import step_products
 from infty.bench.rotation import Rotation, contestant, rotate
 from infty.bench.yardstick import load_yardstick
@@ -138,7 +138,7 @@ class Bench:
         """Needed products in a second to those that square matrices reach here."""
         experiment = paper_experiment("infty", self.length, self.batch)
         symbols = sorting(experiment).vocabulary
-        full, done = step_products(experiment.model, symbols + 1, self.length + symbols, symbols, self.batch)
+        full, done = step_products(decoder_sizes(experiment), symbols + 1, self.length + symbols, symbols, self.batch)
         product = laps.laps["matmul"][0]["operations"]
         peak = product / laps.seconds("matmul")
         for name, operations, mark in (("all layers whole", full, 0.45), ("last layer where it is read", done, None)):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from infty.cli.data import data_app
+from infty.cli.generate import generate
 from infty.cli.options import (
     Case,
     Compile,
@@ -143,6 +144,9 @@ def evaluate(
         return
     outcome = workflow.evaluate_cell(resolved, machine, asked, console(stderr=True))
     show_values(headline(outcome), as_json, document=outcome)
+
+
+app.command(epilog="Example: infty generate wikitext --prompt 'The city' --tokens 50")(generate)
 
 
 @app.command(epilog="Example: infty report data/runs --format md,csv")

@@ -1,57 +1,29 @@
 """One layer: attention over what is near, joined by a memory of what is far, and what it carries between segments."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar, assert_never, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from infty.memory.attention import AttentionDensity
-from infty.memory.compressive import CompressedState, CompressiveMemory, CompressiveMemoryConfig, reconstruction_loss
-from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
+from infty.memory.compressive import CompressedState, CompressiveMemory
+from infty.memory.longterm import LongTermMemory, LongTermState
 from infty.memory.rows import visible
 from infty.model.config import DecoderConfig
 from infty.model.dropout import Dropout
 from infty.model.relative import Evicted, KeyValue, Positions, RelativeAttention, ShortTermState
-
-Hidden = Float[Tensor, "batch length hidden"]
-Auxiliary = dict[str, Float[Tensor, ""]]
-LongRangeState = LongTermState | CompressedState
-AnyState = TypeVar("AnyState", LongTermState, CompressedState)
-Lesion = Callable[[LongRangeState], LongRangeState]
+from infty.model.seat import Auxiliary, Hidden, LayerState, LongRangeState, Seat, build_memory
 
 
-@dataclass(frozen=True)
-class LayerState:
-    """What one layer carries from segment to segment."""
-
-    short_term: ShortTermState
-    long_range: LongRangeState | None
-
-    def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"]) -> "LayerState":
-        """Forget everything in the marked rows; `seeds` name the streams that begin there."""
-        match self.long_range:
-            case LongTermState():
-                long_range = self.long_range.reset(rows, seeds)
-            case CompressedState():
-                long_range = self.long_range.reset(rows)
-            case None:
-                long_range = None
-        return LayerState(self.short_term.reset(rows), long_range)
-
-
-class Block(nn.Module):
+class Block(Seat):
     """One post-norm layer: attention joined by what the long-range memory reads, then the feed-forward part."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.short_term_length = config.short_term_length
         self.attention = RelativeAttention(config.hidden_size, config.num_heads, config.attention_dropout)
-        self.long_range = _build_memory(config.long_range)
-        self.lesion: Lesion | None = None  # what a knock-out does to the memory before it is read; never kept
+        self.long_range = build_memory(config.long_range)
         self.dropout = Dropout(config.dropout)
         self.attention_norm = nn.LayerNorm(config.hidden_size)
         self.feed_forward = nn.Sequential(
@@ -63,29 +35,10 @@ class Block(nn.Module):
         )
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size)
 
-    def initial_state(self, seeds: Int[Tensor, " batch"]) -> LayerState:
-        """Nothing seen yet."""
-        short_term = ShortTermState(
-            self.attention_norm.weight.new_zeros(len(seeds), 0, len(self.attention_norm.weight))
-        )
-        match self.long_range:
-            case None:
-                return LayerState(short_term, None)
-            case LongTermMemory():
-                return LayerState(short_term, self.long_range.initial_state(len(seeds), seeds))
-            case CompressiveMemory():
-                return LayerState(short_term, self.long_range.initial_state(len(seeds)))
-            case _:
-                assert_never(self.long_range)
-
     def forward(
         self, x: Hidden, state: LayerState, positions: Positions, wanted: int
     ) -> tuple[Float[Tensor, "batch wanted hidden"], LayerState, Auxiliary]:
-        """Output of the last `wanted` positions, next state of the layer, and its named losses.
-
-        What leaves the short-term memory enters the long-range one *before* it is read, in the same
-        graph: so the task's loss reaches the gate or the compressor.
-        """
+        """Output of the last `wanted` positions, next state of the layer, and its named losses."""
         evicted, recent = state.short_term.split(self.short_term_length)
         seen = self._key_values(x, recent) if wanted else None
         context, long_range, auxiliary = self._attend(x, evicted, recent, state.long_range, seen, positions, wanted)
@@ -123,24 +76,11 @@ class Block(nn.Module):
         queries = self.attention.query(_last(x, wanted))
         match memory, state:
             case (LongTermMemory(), LongTermState()):
-                if evicted.hidden.shape[1]:
-                    state = memory.update(state, evicted.hidden, evicted.rows)
-                if not state.is_empty:
-                    known = self._lesioned(state)
-                    density = self._density(memory, known, x, queries)
-                    read = memory.read(density.last(wanted), known) if wanted else None
-                    if torch.is_grad_enabled():
-                        auxiliary["kl"] = memory.kl(density, state)
-                    if self.lesion and memory.sticky:  # what is kept stays true
-                        density = self._density(memory, state, x, queries)
-                    state = memory.observe(state, density)
+                look = partial(self._density, memory, x=x, queries=queries)
+                read, state, auxiliary = self.recall(memory, state, evicted, look, wanted)
             case (CompressiveMemory(), CompressedState()):
-                if evicted.hidden.shape[1]:
-                    fresh = memory.compressed(evicted.hidden)
-                    state = memory.update(state, fresh, evicted.rows)
-                    if torch.is_grad_enabled() and (evicted.rows is None or evicted.rows.any()):
-                        auxiliary["reconstruction"] = self._reconstruction(x, evicted, fresh)
-                slots = self._lesioned(state)
+                attend = partial(self._read_by_content, x)
+                slots, state, auxiliary = self.compress(memory, state, evicted, attend)
                 seen = KeyValue.join(self.attention.key_values(slots.slots), seen) if seen else None
             case (None, None):
                 pass
@@ -150,17 +90,10 @@ class Block(nn.Module):
         context = self.attention(queries, seen, positions, unseen) if seen else queries  # of no position
         return context if read is None else context + read, state, auxiliary
 
-    def _lesioned(self, state: AnyState) -> AnyState:
-        """The memory as it is read: as it is, or knocked out."""
-        return cast("AnyState", self.lesion(state)) if self.lesion else state
-
-    def _reconstruction(
-        self, x: Hidden, evicted: Evicted, slots: Float[Tensor, "batch slots hidden"]
-    ) -> Float[Tensor, ""]:
-        """What attention loses by the compression, in the rows that lost something of their own."""
-        rows = slice(None) if evicted.rows is None else evicted.rows
-        attend = partial(self.attention.read_by_content, x[rows])
-        return reconstruction_loss(attend, evicted.hidden[rows], slots[rows])
+    def _read_by_content(
+        self, x: Hidden, rows: Bool[Tensor, " batch"] | slice, vectors: Float[Tensor, "some n hidden"]
+    ) -> Float[Tensor, "some length hidden"]:
+        return self.attention.read_by_content(x[rows], vectors)
 
     def _density(
         self, memory: LongTermMemory, state: LongTermState, x: Hidden, queries: Float[Tensor, "batch wanted hidden"]
@@ -184,17 +117,3 @@ def _unseen(recent: ShortTermState, slots: CompressedState | None) -> Int[Tensor
     if slots is None:
         return recent.hidden.shape[1] - own
     return recent.hidden.shape[1] - own + slots.slots.shape[1] - visible(slots.slots, slots.filled)
-
-
-def _build_memory(
-    config: LongTermMemoryConfig | CompressiveMemoryConfig | None,
-) -> LongTermMemory | CompressiveMemory | None:
-    match config:
-        case None:
-            return None
-        case LongTermMemoryConfig():
-            return LongTermMemory(config)
-        case CompressiveMemoryConfig():
-            return CompressiveMemory(config)
-        case _:
-            assert_never(config)

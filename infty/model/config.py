@@ -1,8 +1,8 @@
-"""Sizes of a decoder."""
+"""Sizes of a model: a decoder of ours, or a GPT-2 with memories grafted on."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from infty.memory.compressive import CompressiveMemoryConfig
 from infty.memory.longterm import LongTermMemoryConfig
@@ -12,24 +12,17 @@ LongRangeConfig = Annotated[LongTermMemoryConfig | CompressiveMemoryConfig, Fiel
 SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
 
 
-class DecoderConfig(BaseModel):
-    """Sizes of a decoder. A memory takes its hidden size, heads and segment length from here."""
+class _SeatedConfig(BaseModel):
+    """What all models share. A memory takes its hidden size, heads and segment length from here."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     num_layers: int = Field(gt=0, description="layers")
     num_heads: int = Field(gt=0, description="attention heads H")
     hidden_size: int = Field(gt=0, description="hidden size E")
-    feed_forward_size: int = Field(gt=0, description="inner size of the feed-forward part")
-    dropout: float = Field(ge=0, lt=1, description="on embeddings, position encodings, attention and feed-forward")
-    attention_dropout: float = Field(default=0.0, ge=0, lt=1, description="on attention weights")
     initial_std: float = Field(default=0.02, gt=0, description="standard deviation of all initial matrices")
     segment_length: int = Field(gt=0, description="tokens in a segment L")
-    short_term_length: int = Field(ge=0, description="tokens in the short-term memory (STM)")
-    long_range: LongRangeConfig | None = Field(default=None, description="the memory beyond it; null: Transformer-XL")
-    adaptive: AdaptiveConfig | None = Field(
-        default=None, description="softmax tied to the embedding, in clusters; null: plain and untied"
-    )
+    long_range: LongRangeConfig | None = Field(default=None, description="the memory beyond attention; null: none")
 
     @model_validator(mode="before")
     @classmethod
@@ -42,14 +35,38 @@ class DecoderConfig(BaseModel):
         return {**values, "long_range": {**shared, **values["long_range"]}}
 
     @model_validator(mode="after")
-    def _sizes_fit(self) -> "DecoderConfig":
+    def _memory_fits(self) -> "_SeatedConfig":
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
-        if self.hidden_size % 2:
-            raise ValueError(f"hidden_size {self.hidden_size} must be even: half of it sines, half cosines")
         for name in SHARED_SIZES:
             if getattr(self.long_range, name, getattr(self, name)) != getattr(self, name):
                 raise ValueError(f"long_range.{name} differs from {name}; leave it out, it is taken from there")
+        return self
+
+    @property
+    def auxiliary_weights(self) -> dict[str, float]:
+        """Weight of each named loss in `Output.auxiliary`."""
+        return self.long_range.auxiliary_weights if self.long_range else {}
+
+
+class DecoderConfig(_SeatedConfig):
+    """Sizes of a decoder of ours."""
+
+    kind: Literal["decoder"] = Field(
+        default="decoder", exclude_if=lambda kind: kind == "decoder", description="a decoder of ours"
+    )
+    feed_forward_size: int = Field(gt=0, description="inner size of the feed-forward part")
+    dropout: float = Field(ge=0, lt=1, description="on embeddings, position encodings, attention and feed-forward")
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1, description="on attention weights")
+    short_term_length: int = Field(ge=0, description="tokens in the short-term memory (STM)")
+    adaptive: AdaptiveConfig | None = Field(
+        default=None, description="softmax tied to the embedding, in clusters; null: plain and untied"
+    )
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "DecoderConfig":
+        if self.hidden_size % 2:
+            raise ValueError(f"hidden_size {self.hidden_size} must be even: half of it sines, half cosines")
         if self.long_range is not None and self.short_term_length % self.segment_length:
             raise ValueError(
                 f"short_term_length {self.short_term_length} is not a multiple of segment_length "
@@ -68,7 +85,37 @@ class DecoderConfig(BaseModel):
         compressed = self.long_range.slots if isinstance(self.long_range, CompressiveMemoryConfig) else 0
         return compressed + self.short_term_length + self.segment_length
 
+
+class Gpt2ModelConfig(_SeatedConfig):
+    """Sizes of a GPT-2 (Radford et al. 2019), the memory grafted on it, and where its weights come from."""
+
+    kind: Literal["gpt2"] = "gpt2"
+    weights: str | None = Field(
+        default=None, description="starting weights: a folder or hub name (owner/name@revision); null: see pretraining"
+    )
+    num_positions: int = Field(gt=0, description="positions that it knows: a segment can't be longer")
+    dropout: float = Field(ge=0, lt=1, description="on embeddings, attention weights and what is added to the residual")
+
+    @model_validator(mode="after")
+    def _positions_reach(self) -> "Gpt2ModelConfig":
+        if self.segment_length > self.num_positions:
+            raise ValueError(
+                f"segment_length {self.segment_length} is above num_positions {self.num_positions}: a block must be "
+                "as long as the model's positions at most"
+            )
+        return self
+
     @property
-    def auxiliary_weights(self) -> dict[str, float]:
-        """Weight of each named loss in `Output.auxiliary`."""
-        return self.long_range.auxiliary_weights if self.long_range else {}
+    def memory_slots(self) -> int:
+        """Vectors a layer keeps of the past: basis functions or compressed slots."""
+        return self.long_range.slots if self.long_range else 0
+
+
+def _kind(values: Any) -> str:
+    return str(values.get("kind", "decoder") if isinstance(values, dict) else getattr(values, "kind", "decoder"))
+
+
+ModelConfig = DecoderConfig | Gpt2ModelConfig
+AnyModelConfig = Annotated[
+    Annotated[DecoderConfig, Tag("decoder")] | Annotated[Gpt2ModelConfig, Tag("gpt2")], Discriminator(_kind)
+]

@@ -1,4 +1,4 @@
-"""A decoder's memory as named tensors, for checkpoints."""
+"""A model's memory as named tensors, for checkpoints."""
 
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infty.model.decoder import Decoder, State
+from infty.model.segments import SegmentModel, State
 
 
 def state_tensors(state: State) -> dict[str, Tensor]:
@@ -14,13 +14,13 @@ def state_tensors(state: State) -> dict[str, Tensor]:
     return {f"{i}.{name}": tensor for i, layer in enumerate(state) for name, tensor in _tensors(layer)}
 
 
-def load_state(model: Decoder, tensors: dict[str, Tensor]) -> State:
+def load_state(model: SegmentModel, tensors: dict[str, Tensor]) -> State:
     """The inverse of `state_tensors`, on the model's device. KeyError where tensors of another model are given."""
     batch = len(tensors["0.short_term.hidden"])
     empty = model.initial_state(torch.zeros(batch, dtype=torch.int64))
     if {int(name.partition(".")[0]) for name in tensors} != set(range(len(empty))):
         raise KeyError(f"a state of {len(empty)} layers was wanted")
-    device = model.content_bias.device
+    device = model.device
     moved = {name: tensor.to(device) for name, tensor in tensors.items()}
     return tuple(_filled(layer, f"{i}.", moved) for i, layer in enumerate(empty))
 

@@ -1,4 +1,4 @@
-"""Segments through a decoder, one after the other."""
+"""Segments through a model, one after the other."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -6,10 +6,12 @@ from dataclasses import replace
 import torch
 
 from infty.interfaces import UNSCORED, Batch
-from infty.model.decoder import Decoder, Output, State
+from infty.model.segments import Output, SegmentModel, State
 
 
-def unroll(model: Decoder, segments: Iterable[Batch], state: State | None = None) -> Iterator[tuple[Output, Batch]]:
+def unroll(
+    model: SegmentModel, segments: Iterable[Batch], state: State | None = None
+) -> Iterator[tuple[Output, Batch]]:
     """Outputs, and what they are of, for the segments in which something is scored; `state`: from before them.
 
     Only what is scored and what follows it in its segment has logits. Segments that score nothing only fill the
@@ -17,7 +19,7 @@ def unroll(model: Decoder, segments: Iterable[Batch], state: State | None = None
     """
     positions = model.positions()
     for segment in segments:
-        segment = segment.to(model.content_bias.device)
+        segment = segment.to(model.device)
         state = _begin(model, segment, state)
         scored = (segment.targets != UNSCORED).any(0)
         wanted = int(scored.cummax(0).values.sum())
@@ -28,7 +30,7 @@ def unroll(model: Decoder, segments: Iterable[Batch], state: State | None = None
             yield output, _last(segment, wanted)
 
 
-def _begin(model: Decoder, segment: Batch, state: State | None) -> State:
+def _begin(model: SegmentModel, segment: Batch, state: State | None) -> State:
     """The state that a segment starts from: empty in the rows that begin anew."""
     if state is None or segment.fresh is None or segment.fresh.all():
         return model.initial_state(segment.streams)
@@ -38,4 +40,7 @@ def _begin(model: Decoder, segment: Batch, state: State | None) -> State:
 def _last(segment: Batch, wanted: int) -> Batch:
     left = segment.tokens.shape[1] - wanted
     places = None if segment.places is None else segment.places + left
-    return replace(segment, tokens=segment.tokens[:, left:], targets=segment.targets[:, left:], places=places)
+    aside = None if segment.aside is None else segment.aside[:, left:]
+    return replace(
+        segment, tokens=segment.tokens[:, left:], targets=segment.targets[:, left:], places=places, aside=aside
+    )

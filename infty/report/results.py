@@ -55,6 +55,11 @@ class ResultSet:
         return list(dict.fromkeys([cell.model for cell in self.wanted] + [run.cell.model for run in self.plain()]))
 
     @property
+    def baseline(self) -> str:
+        """The row that the others are compared with: the first."""
+        return self.models[0]
+
+    @property
     def cases(self) -> list[str]:
         """Columns."""
         return list(dict.fromkeys([cell.case for cell in self.wanted] + [run.cell.case for run in self.plain()]))

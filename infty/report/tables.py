@@ -79,7 +79,7 @@ def runs_csv(results: ResultSet) -> str:
     writer.writeheader()
     for run in results.runs:
         if results.is_text:
-            writer.writerow(text_csv_row(run))
+            writer.writerow(text_csv_row(results, run))
             continue
         r = run.result
         named = {

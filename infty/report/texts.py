@@ -1,5 +1,6 @@
 """Tables of language modelling from finished runs."""
 
+from infty.report.paired import Paired, paired_difference, paired_over_seeds
 from infty.report.results import ResultSet, Run, mean_and_deviation
 from infty.table import Table
 
@@ -12,32 +13,67 @@ FIGURES = [
     ("test/far_loss", "nats a far-seen token", 4),
 ]
 TEXT_COLUMNS = [
-    "experiment", "scale", "model", "case", "variant", "seed", *(metric for metric, _, _ in FIGURES), "nats", "scored",
-    "words", "bytes", "parameters", "memory_slots", "tokens_seen", "wall_seconds", "best_step", "protocol",
+    "experiment", "scale", "model", "case", "variant", "seed", *(metric for metric, _, _ in FIGURES),
+    "difference", "difference_low", "difference_high", "difference_to", "nats", "scored", "words", "bytes",
+    "parameters", "memory_slots", "tokens_seen", "wall_seconds", "best_step", "protocol",
     "data_name", "data_sha256", "tokens_sha256", "commit", "dirty", "command",
 ]  # fmt: skip
 
 
 def perplexity_table(results: ResultSet, case: str) -> Table:
-    """One column of the experiment: a row a model, its figures on the test text beside each other."""
+    """One column of the experiment: a row a model, its figures on the test text and its difference to the first row."""
+    pairs = _pairs(results, case)
     rows = []
     for model in results.models:
         runs = results.of(model, case)
-        rows.append([model, *(_figure(runs, metric, digits) for metric, _, digits in FIGURES), str(len(runs))])
-    headings = ["model", *(heading for _, heading, _ in FIGURES), "n"]
+        figures = [_figure(runs, metric, digits) for metric, _, digits in FIGURES]
+        rows.append([model, *figures, _interval(pairs.get(model)), str(len(runs))])
+    difference = f"difference to {results.baseline}, nats a token"
+    headings = ["model", *(heading for _, heading, _ in FIGURES), difference, "n"]
     title = f"{results.experiment}, {results.scale} scale: test figures" + ("" if case == "main" else f", {case}")
-    return Table(title, headings, rows, _notes(results, case))
+    return Table(title, headings, rows, _notes(results, case, pairs))
 
 
-def text_csv_row(run: Run) -> dict[str, object]:
-    """All figures of a run, unrounded."""
+def text_csv_row(results: ResultSet, run: Run) -> dict[str, object]:
+    """All figures of a run, unrounded; the difference is to the baseline's run of the same column and seed."""
     r = run.result
     data = {f"data_{key}": r["data"][key] for key in ("name", "sha256")}
     named = {"variant": run.cell.variant, "protocol": r["protocol"]["name"]}
-    return {**r, **r["metrics"], **r["totals"], **data, **named, "tokens_sha256": r["data"]["tokens_sha256"]}
+    tokens = {"tokens_sha256": r["data"]["tokens_sha256"]}
+    return {**r, **r["metrics"], **r["totals"], **data, **named, **tokens, **_csv_difference(results, run)}
 
 
-def _notes(results: ResultSet, case: str) -> list[str]:
+def _csv_difference(results: ResultSet, run: Run) -> dict[str, object]:
+    """Empty for the baseline itself and where nothing can be paired."""
+    others = [other for other in results.of(results.baseline, run.cell.case) if other.cell.seed == run.cell.seed]
+    pair = paired_difference(run, others[0]) if others and others[0] is not run else None
+    if pair is None:
+        return {}
+    interval = {"difference_low": pair.low, "difference_high": pair.high}
+    return {"difference": pair.difference, **interval, "difference_to": results.baseline}
+
+
+def _pairs(results: ResultSet, case: str) -> dict[str, Paired]:
+    """By model, without the baseline and without what can't be paired."""
+    baselines = results.of(results.baseline, case)
+    found = {m: paired_over_seeds(results.of(m, case), baselines) for m in results.models if m != results.baseline}
+    return {model: pair for model, pair in found.items() if pair}
+
+
+def _how_paired(baseline: str, pairs: dict[str, Paired]) -> list[str]:
+    """What the intervals are; all are over the baseline's chunks."""
+    if not pairs:
+        return []
+    chunks = next(iter(pairs.values())).chunks
+    return [
+        f"Difference to {baseline} on the same test text, over the seeds that both rows have; below 0 is better. In "
+        f"brackets the 95 % interval: bootstrap (percentiles) over {chunks} chunks of about 5,000 tokens of the text. "
+        "One that holds 0 means no difference seen; it says nothing of what another seed would give. Chunks are drawn "
+        "as if independent, but neighbours are alike: it is somewhat narrow, and one that ends near 0 shows little."
+    ]
+
+
+def _notes(results: ResultSet, case: str, pairs: dict[str, Paired]) -> list[str]:
     notes = ["Lower is better everywhere. Mean ± standard deviation over n seeds where there are two and more."]
     if found := results.of(None, case):
         r = found[0].result
@@ -54,6 +90,7 @@ def _notes(results: ResultSet, case: str) -> list[str]:
                 f"Far-seen: the {far['tokens']:,} tokens of words that came before in their document, "
                 f"but last more than {far['more_than']:,} tokens ago."
             )
+    notes += _how_paired(results.baseline, pairs)
     if results.scale != "paper":
         notes.append(f"Scale: {results.scale}, smaller than the paper's; its figures are not the paper's.")
     if case in results.mixed_data():
@@ -73,3 +110,10 @@ def _figure(runs: list[Run], metric: str, digits: int) -> str:
         return "–"
     mean, deviation = mean_and_deviation(values)
     return f"{mean:,.{digits}f}" + ("" if deviation is None else f" ± {deviation:,.{digits}f}")
+
+
+def _interval(pair: Paired | None) -> str:
+    if pair is None:
+        return "–"
+    text = f"{pair.difference:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]"
+    return text.replace("-", "−")

@@ -8,7 +8,7 @@ which is context only. So every token is scored once, and scores add up to those
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import replace
 from functools import lru_cache
@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from infty.corpora.known import KNOWN, Known
 from infty.corpora.pieces import PIECE, CountedText, Text
@@ -91,6 +92,10 @@ class CorpusTask:
         names = seed * 2**31 + step * batch_size + np.arange(batch_size)
         return self._batch("train", [(row, step % len(row)) for row in rows], names)
 
+    def steps_an_epoch(self, batch_size: int) -> int:
+        """Steps until the longest of the streams has been read through."""
+        return max(map(len, self._rows(batch_size)))
+
     def tokens_seen(self, steps: int, batch_size: int) -> int:
         """Targets of the first `steps` training batches."""
         seen = 0
@@ -104,7 +109,8 @@ class CorpusTask:
         rows = packed_rows(self._memories(split, self.protocol.memory_reset), batch_size, self.segment_length)
         for step in range(max(map(len, rows))):
             names = np.array([row.start[min(step, len(row) - 1)] for row in rows])
-            yield self._batch(split, [(row, step) for row in rows], names)
+            batch = self._batch(split, [(row, step) for row in rows], names)
+            yield replace(batch, aside=_block_starts(batch)) if self.protocol.by_blocks else batch
 
     @property
     def one_stream(self) -> bool:
@@ -138,16 +144,23 @@ class CorpusTask:
     def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """One text of any length as one stream, in segments, every token scored. MissingError where it is empty."""
         one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
-        left = np.array([self.tokens.tokenizer.separator])
-        for tokens in self.tokens.tokenizer.encode(iter(lambda: file.read(PIECE), "")):
+        for window in self.windows(iter(lambda: file.read(PIECE), ""), segment_length):
+            if len(window) > 1:
+                tokens = torch.from_numpy(window)[None]
+                yield Batch(tokens[:, :-1], tokens[:, 1:], one, goes_on)
+
+    def windows(self, pieces: Iterable[str], segment_length: int) -> Iterator[Int64[ndarray, " n"]]:
+        """A separator and the tokens of a text in pieces: segments, each with the token that begins the next one.
+
+        The last window is what is left: 1 to `segment_length` tokens. Only a piece of the text is held.
+        """
+        left = np.array([self.tokens.tokenizer.separator], dtype=np.int64)
+        for tokens in self.tokens.tokenizer.encode(pieces):
             left = np.concatenate([left, tokens])
-            whole = (len(left) - 1) // segment_length * segment_length
-            if whole:
-                tokens, targets = torch.from_numpy(left[:whole])[None], torch.from_numpy(left[1 : whole + 1])[None]
-                yield from Batch(tokens, targets, one, goes_on).segments(segment_length)
-                left = left[whole:]
-        if len(left) > 1:
-            yield Batch(torch.from_numpy(left[:-1])[None], torch.from_numpy(left[1:])[None], one, goes_on)
+            while len(left) > segment_length:
+                yield left[: segment_length + 1]
+                left = left[segment_length:]
+        yield left
 
     def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
         """As `metrics`, of a text that was read as a stream. MissingError where it held no word."""
@@ -180,10 +193,15 @@ class CorpusTask:
 
     def refuse_misnamed(self, split: str) -> None:
         """UsageError where the protocol is for the whole of a corpus or for other tokens, and this is not that."""
-        whole, wanted = self.protocol.whole, self.protocol.tokenizer
+        whole, wanted, block = self.protocol.whole, self.protocol.tokenizer, self.protocol.block
+        kind, portion = self.config.tokenizer.kind, self.config.portions[split]
+        if block is not None and (block, wanted) != (self.segment_length, kind):
+            raise UsageError(
+                f"{self.protocol.name} is for blocks of {block} {wanted} tokens; these are of {self.segment_length} "
+                f"{kind} tokens: use --protocol gpt2-blocks-v1"
+            )
         if whole is None:
             return
-        kind, portion = self.config.tokenizer.kind, self.config.portions[split]
         named = self.config.corpus == whole and portion.split == split and wanted in (None, kind)
         if not (named and self._is_whole(KNOWN[whole], split)):
             raise UsageError(
@@ -249,11 +267,22 @@ class CorpusTask:
         return Batch(*map(torch.from_numpy, (tokens, targets, names, fresh, firsts)))
 
 
+def _block_starts(batch: Batch) -> Bool[Tensor, "batch length"]:
+    """The target after a full segment's last token: it begins the next block, with nothing before it there."""
+    aside = torch.zeros_like(batch.targets, dtype=torch.bool)
+    aside[:, -1] = batch.targets[:, -1] != UNSCORED
+    return aside
+
+
 def _figures(split: str, totals: Totals, sizes: dict[str, int]) -> dict[str, float]:
-    """ln(word perplexity) · words = ln(token perplexity) · tokens = bits a byte · ln 2 · bytes = nats."""
+    """ln(word perplexity) · words = bits a byte · ln 2 · bytes = nats of every token.
+
+    ln(token perplexity) · tokens = nats of the tokens that the protocol scores: the same, unless it leaves some aside.
+    """
+    whole = totals.nats + totals.aside_nats
     return {
         f"{split}/loss": totals.nats / totals.scored,
         f"{split}/token_perplexity": math.exp(min(totals.nats / totals.scored, LARGEST)),
-        f"{split}/word_perplexity": math.exp(min(totals.nats / sizes["words"], LARGEST)),
-        f"{split}/bits_per_byte": totals.nats / math.log(2) / sizes["bytes"],
+        f"{split}/word_perplexity": math.exp(min(whole / sizes["words"], LARGEST)),
+        f"{split}/bits_per_byte": whole / math.log(2) / sizes["bytes"],
     }

@@ -119,6 +119,10 @@ class SortTask:
         batch = self.batch("train", np.array([orders[p // size][p % size] for p in places.tolist()]))
         return replace(batch, streams=torch.from_numpy(seed * 2**31 + places))  # each reading samples anew
 
+    def steps_an_epoch(self, batch_size: int) -> int:
+        """Steps until each training sequence has come once."""
+        return -(-self.sizes["train"] // batch_size)
+
     def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """The sequences of a split in order."""
         for start in range(0, self.sizes[split], batch_size):

@@ -80,13 +80,18 @@ def load_last(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 def load_best(folder: Path) -> Checkpoint:
     """The checkpoint that `best.json` names. MissingError where there is none or it is damaged."""
+    try:
+        return _load(best_path(folder))
+    except MissingError as fault:
+        raise MissingError(f"{fault}; train again with --fresh") from None
+
+
+def best_path(folder: Path) -> Path:
+    """Where the checkpoint is that `best.json` names. MissingError where it names none."""
     name = read_json(folder / "best.json").get("checkpoint")
     if not isinstance(name, str) or Path(name).name != name:
         raise MissingError(f"{folder / 'best.json'} names no checkpoint; train again with --fresh")
-    try:
-        return _load(folder / name)
-    except MissingError as fault:
-        raise MissingError(f"{fault}; train again with --fresh") from None
+    return folder / name
 
 
 def _load(path: Path) -> Checkpoint:

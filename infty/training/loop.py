@@ -2,39 +2,74 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from infty.errors import InftyError, Stopped
 from infty.evaluation import evaluate
 from infty.interfaces import UNSCORED, Batch, Task, TrainingData
-from infty.model.decoder import Decoder, State
+from infty.model.segments import SegmentModel, State
 from infty.model.state import load_state, state_tensors
 from infty.model.unroll import unroll
+from infty.model.weights import load_weights, weight_tensors
 from infty.training.checkpoint import Checkpoint, point, save_checkpoint
-from infty.training.optimizer import cosine_learning_rate, load_optimizer_tensors, make_optimizer, optimizer_tensors
+from infty.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors, schedule
 from infty.training.signals import StopSignals
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class TrainingConfig(BaseModel):
-    """How a model is trained: Adam, linear warm-up, cosine to 0, clipped gradients."""
+    """How a model is trained: Adam, linear warm-up, cosine or line to 0, clipped gradients."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    steps: int = Field(gt=0, description="optimiser steps (section 4.1: 20,000)")
+    steps: int | None = Field(default=None, gt=0, description="optimiser steps (section 4.1: 20,000); null: see epochs")
+    epochs: int | None = Field(
+        default=None, gt=0, exclude_if=_is_none, description="passes over the training part; null: see steps"
+    )
     batch_size: int = Field(gt=0, description="sequences a step (section 4.1: 8)")
     learning_rate: float = Field(gt=0, description="peak of the schedule (section 4.1: 2.5e-4)")
+    memory_learning_rate: float | None = Field(
+        default=None, gt=0, exclude_if=_is_none, description="peak for the long-range memories; null: learning_rate"
+    )
+    schedule: Literal["cosine", "linear"] = Field(
+        default="cosine", exclude_if=lambda kind: kind == "cosine", description="how the rate falls to 0"
+    )
     warmup_steps: int = Field(default=0, ge=0, description="steps of linear warm-up")
     clip_norm: float = Field(default=0.25, gt=0, description="largest norm of the gradient (section 4.1: 0.25)")
     log_every: int = Field(default=10, gt=0, description="steps between lines of metrics")
     evaluate_every: int = Field(gt=0, description="steps between validations; each is followed by a checkpoint")
     evaluation_batch_size: int = Field(default=32, gt=0, description="sequences evaluated at once; changes no result")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainingConfig":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("wanted either steps or epochs; the other is null")
+        return self
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps. ValueError where they are still to be counted (see `counted`)."""
+        if self.steps is None:
+            raise ValueError(f"{self.epochs} epochs are not counted in steps yet")
+        return self.steps
+
+    def counted(self, steps_an_epoch: Callable[[int], int]) -> "TrainingConfig":
+        """The same with epochs as steps. steps_an_epoch: of a task, for a batch size."""
+        if self.epochs is None:
+            return self
+        steps = self.epochs * steps_an_epoch(self.batch_size)
+        return self.model_copy(update={"steps": steps, "epochs": None})
 
 
 class Log(Protocol):
@@ -59,7 +94,7 @@ class Progress:
 
 
 def train(
-    model: Decoder,
+    model: SegmentModel,
     task: Task,
     config: TrainingConfig,
     *,
@@ -70,25 +105,25 @@ def train(
     log: Log,
     stop: StopSignals,
 ) -> Progress:
-    """Train to `config.steps`, from `resume` if there is one, with checkpoints in `folder`.
+    """Train to `config.total_steps`, from `resume` if there is one, with checkpoints in `folder`.
 
     Data, dropout and learning rate of a step are functions of (seed, step): so a continued run takes
     exactly the steps that an uninterrupted one would have. `identity` is kept in every checkpoint.
     Raises Stopped after a signal, and InftyError where a loss or gradient is not finite.
     """
-    optimizer = make_optimizer(model, config.learning_rate)
+    optimizer = make_optimizer(model, config.learning_rate, config.memory_learning_rate)
     progress = _restore(model, optimizer, folder, resume)
     saved_step = resume.step if resume else None
 
     memory = load_state(model, resume.tensors["state"]) if resume and "state" in resume.tensors else None
 
     def save() -> None:
-        tensors = {"model": dict(model.state_dict()), "optimizer": optimizer_tensors(optimizer, model)}
+        tensors = {"model": weight_tensors(model), "optimizer": optimizer_tensors(optimizer, model)}
         if memory is not None:
             tensors["state"] = state_tensors(memory)
         save_checkpoint(folder, Checkpoint(progress.step, tensors, {**vars(progress), **identity}))
 
-    while progress.step < config.steps:
+    while progress.step < config.total_steps:
         if stop.received is not None:
             if progress.step != saved_step:
                 save()
@@ -98,10 +133,10 @@ def train(
         metrics, memory = optimize(model, optimizer, task, config, progress.step, seed, memory)
         progress.step += 1
         progress.seconds += time.perf_counter() - start
-        if progress.step % config.log_every == 0 or progress.step == config.steps:
+        if progress.step % config.log_every == 0 or progress.step == config.total_steps:
             log.log(progress.step, metrics)
 
-        if progress.step % config.evaluate_every == 0 or progress.step == config.steps:
+        if progress.step % config.evaluate_every == 0 or progress.step == config.total_steps:
             batches = task.evaluation_batches("validation", config.evaluation_batch_size)
             validation = task.metrics("validation", evaluate(model, batches, choices=task.has_answers))
             loss = validation["validation/loss"]
@@ -118,7 +153,7 @@ def train(
 
 
 def batch_losses(
-    model: Decoder, batch: Batch, state: State | None = None
+    model: SegmentModel, batch: Batch, state: State | None = None
 ) -> tuple[dict[str, Float[Tensor, ""]], State | None]:
     """`loss`, the mean cross-entropy of the scored targets in nats, and the model's auxiliary losses.
 
@@ -134,7 +169,7 @@ def batch_losses(
 
 
 def optimize(
-    model: Decoder,
+    model: SegmentModel,
     optimizer: torch.optim.Adam,
     task: TrainingData,
     config: TrainingConfig,
@@ -161,25 +196,25 @@ def optimize(
             f"loss {total.item():.4g}, gradient norm {norm.item():.4g} at step {step}: not finite, nothing was "
             "updated; try a lower training.learning_rate"
         )
-    learning_rate = cosine_learning_rate(step, config.steps, config.learning_rate, config.warmup_steps)
+    share = schedule(step, config.total_steps, config.warmup_steps, config.schedule)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = share * group["peak"]
     optimizer.step()
     values = {f"train/{name}": loss.item() for name, loss in losses.items()}
     speed = batch.tokens.numel() / (time.perf_counter() - start)
     metrics = {
         **values,
         "train/gradient_norm": norm.item(),
-        "train/learning_rate": learning_rate,
+        "train/learning_rate": share * config.learning_rate,
         "train/tokens_per_second": speed,
     }
     return metrics, state if task.continues else None
 
 
-def _restore(model: Decoder, optimizer: torch.optim.Adam, folder: Path, resume: Checkpoint | None) -> Progress:
+def _restore(model: SegmentModel, optimizer: torch.optim.Adam, folder: Path, resume: Checkpoint | None) -> Progress:
     if resume is None:
         return Progress()
     point(folder, resume)
-    model.load_state_dict(resume.tensors["model"])
+    load_weights(model, resume.tensors["model"])
     load_optimizer_tensors(optimizer, model, resume.tensors["optimizer"])
     return Progress(resume.step, resume.state["best_step"], resume.state["best_loss"], resume.state["seconds"])

@@ -1,21 +1,41 @@
-"""Adam with a cosine schedule that is a pure function of the step."""
+"""Adam, with learning rates that are pure functions of the step, and one of its own for memories."""
 
 import math
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor, nn
 
-
-def make_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Adam:
-    """Adam over all parameters, in one pass over each."""
-    return torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+from infty.model.segments import SegmentModel
 
 
-def cosine_learning_rate(step: int, steps: int, peak: float, warmup_steps: int) -> float:
-    """Linear from 0 to `peak` over `warmup_steps`, then half a cosine down to 0 at `steps`."""
+def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float | None = None) -> torch.optim.Adam:
+    """Adam over all parameters, in one pass over each. memory_rate: of the long-range memories'; None: as the others.
+
+    Each group keeps its `peak`, which a schedule scales.
+    """
+    if memory_rate is None:
+        groups = [{"params": list(model.parameters()), "peak": learning_rate}]
+    else:
+        own = model.memory_parameters()
+        theirs = {id(parameter) for parameter in own}
+        others = [parameter for parameter in model.parameters() if id(parameter) not in theirs]
+        groups = [{"params": others, "peak": learning_rate}, {"params": own, "peak": memory_rate}]
+    return torch.optim.Adam([group for group in groups if group["params"]], lr=learning_rate, fused=True)
+
+
+def schedule(step: int, steps: int, warmup_steps: int, kind: Literal["cosine", "linear"]) -> float:
+    """Share of the peak rate: linear from 0 over `warmup_steps`, then half a cosine or a line down to 0 at `steps`."""
     if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    return 0.5 * peak * (1 + math.cos(math.pi * (step - warmup_steps) / (steps - warmup_steps)))
+        return (step + 1) / warmup_steps
+    done = (step - warmup_steps) / (steps - warmup_steps)
+    match kind:
+        case "cosine":
+            return 0.5 * (1 + math.cos(math.pi * done))
+        case "linear":
+            return 1 - done
+        case _:
+            assert_never(kind)
 
 
 def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> dict[str, Tensor]:

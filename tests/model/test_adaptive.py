@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from infty.interfaces import UNSCORED
 from infty.model.adaptive import AdaptiveConfig, AdaptiveSoftmax, Softmax, TiedOutput
 from infty.model.config import DecoderConfig
-from infty.model.decoder import Decoder, count_parameters
+from infty.model.decoder import Decoder
+from infty.model.segments import count_parameters
 
 VOCAB, HIDDEN, CUTOFFS = 31, 7, (5, 11, 23)
 

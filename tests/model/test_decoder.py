@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from infty.interfaces import UNSCORED, Batch
 from infty.memory.longterm import LongTermState
-from infty.model.block import LayerState
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.model.relative import ShortTermState
+from infty.model.seat import LayerState
 from infty.model.state import state_tensors
 from infty.model.unroll import unroll
 

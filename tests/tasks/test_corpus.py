@@ -20,7 +20,8 @@ from infty.errors import UsageError
 from infty.evaluation import evaluate
 from infty.interfaces import UNSCORED, Totals
 from infty.model.adaptive import Softmax
-from infty.model.decoder import Decoder, Output
+from infty.model.decoder import Decoder
+from infty.model.segments import Output
 from infty.protocols import TEXT_PROTOCOLS
 from infty.tasks.corpus import CorpusConfig, CorpusTask, TokenReset
 from infty.tasks.details import details

@@ -1,0 +1,85 @@
+"""`infty generate`: see a trained model continue a text."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infty.cli.options import (
+    Case,
+    Compile,
+    Data,
+    Device,
+    Json,
+    Model,
+    Name,
+    Overrides,
+    Precision,
+    RunName,
+    Runs,
+    Scale,
+    Seed,
+    Threads,
+)
+from infty.cli.output import console, print_json, resolve_cell, settings
+
+
+def generate(
+    experiment: Name,
+    model: Model = "infty",
+    case: Case = None,
+    scale: Scale = "laptop",
+    seed: Seed = 0,
+    overrides: Overrides = None,
+    name: RunName = None,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What it goes on from; by default a document begins.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The same from a file of any length; - is stdin.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to make.")] = 100,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Low keeps to what is likely; 0 takes the most likely token.")
+    ] = 0.8,
+    top_k: Annotated[int, typer.Option(min=1, help="Draw from so many of the most likely tokens.")] = 40,
+    draw: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the draws.")] = 0,
+    data: Data = None,
+    as_json: Json = False,
+    runs: Runs = None,
+    device: Device = None,
+    precision: Precision = None,
+    compile: Compile = None,
+    threads: Threads = None,
+) -> None:
+    """Continue a text with the best checkpoint of a cell, its memory carried from the first token on."""
+    from infty.errors import UsageError
+
+    if prompt is not None and file is not None:
+        raise UsageError("--prompt and --file are two texts to go on from: give one of them")
+
+    from infty.generation import Sampling, generate_cell
+
+    machine = settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
+    resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
+    text = (prompt or "") if file is None else file
+    write = (lambda _: None) if as_json else _write
+    sampling = Sampling(temperature, top_k, draw)
+    outcome = generate_cell(resolved, machine, text, tokens, sampling, console(stderr=True), write)
+    if as_json:
+        print_json(outcome)
+        return
+    _write("\n")
+    if (made := outcome["generated_tokens"]) < tokens:
+        console(stderr=True).print(f"the text ended after {made} tokens")
+
+
+def _write(piece: str) -> None:
+    """At once. Where the reader went away, as `| head` does, it has enough, and that is the end."""
+    try:
+        print(piece, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        raise typer.Exit from None

@@ -1,0 +1,96 @@
+"""GPT-2 with a long-term memory (section 4.3): Hugging Face's own model, and what the graft must know of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import GPT2Config, GPT2LMHeadModel
+from transformers.utils import logging
+
+from infty.errors import MissingError
+from infty.files import read_json, write_json
+from infty.model.config import Gpt2ModelConfig
+from infty.model.graft import Graft, Heads, Hidden
+
+END_OF_TEXT = 50_256  # of GPT-2's own vocabulary
+MEMORY, SIZES = "memory.safetensors", "memory.json"
+
+
+class Gpt2Family:
+    """One projection, `c_attn`, makes queries, keys and values beside each other."""
+
+    def attentions(self, decoder: nn.Module) -> Sequence[nn.Module]:
+        """Of each layer."""
+        return [layer.attn for layer in decoder.transformer.h]  # pyright: ignore
+
+    def queries(self, attention: Any, x: Hidden) -> Hidden:
+        """The first third of what `c_attn` makes."""
+        weight, size = attention.c_attn.weight, attention.split_size  # weight: in × out
+        return F.linear(x, weight[:, :size].T, attention.c_attn.bias[:size])
+
+    def key_values(self, attention: Any, x: Float[Tensor, "b n hidden"]) -> tuple[Heads, Heads]:
+        """The other two thirds, split into heads."""
+        weight, size = attention.c_attn.weight, attention.split_size
+        both = F.linear(x, weight[:, size:].T, attention.c_attn.bias[size:])
+        key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in both.chunk(2, -1))
+        return key, value
+
+
+def build_gpt2(config: Gpt2ModelConfig, vocab_size: int) -> Graft:
+    """A GPT-2 of these sizes with random weights, and its memories."""
+    c = config
+    special = END_OF_TEXT if vocab_size > END_OF_TEXT else None
+    sizes = GPT2Config(
+        vocab_size=vocab_size,
+        n_positions=c.num_positions,
+        n_embd=c.hidden_size,
+        n_layer=c.num_layers,
+        n_head=c.num_heads,
+        resid_pdrop=c.dropout,
+        embd_pdrop=c.dropout,
+        attn_pdrop=c.dropout,
+        bos_token_id=special,
+        eos_token_id=special,
+    )
+    return Graft(config, GPT2LMHeadModel(sizes), Gpt2Family())
+
+
+def load_weights(model: Graft, folder: Path) -> None:
+    """Put the weights of a Hugging Face folder (safetensors) into the decoder of `model`; its memories stay.
+
+    MissingError where the folder lacks a tensor or has one of another shape.
+    """
+    logging.set_verbosity_error()
+    try:
+        loaded: Any = GPT2LMHeadModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, dtype=torch.float32
+        )
+        base, info = loaded
+        if info["missing_keys"]:
+            raise ValueError(f"it lacks {', '.join(sorted(info['missing_keys'])[:3])}")
+        model.base.load_state_dict(base.state_dict())
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as fault:
+        why = str(fault).strip().splitlines() or [type(fault).__name__]
+        raise MissingError(f"{folder} holds no weights of this GPT-2: {why[0]}") from None
+
+
+def save_pretrained(model: Graft, folder: Path) -> None:
+    """A normal Hugging Face folder, for `GPT2LMHeadModel.from_pretrained`, and beside it the memories' tensors."""
+    model.base.save_pretrained(folder)
+    write_json(folder / SIZES, model.config.model_dump(mode="json"))
+    save_file({name: tensor.contiguous() for name, tensor in model.blocks.state_dict().items()}, folder / MEMORY)
+
+
+def from_pretrained(folder: Path) -> Graft:
+    """The inverse of `save_pretrained`. MissingError where the folder is another."""
+    config = Gpt2ModelConfig.model_validate(read_json(folder / SIZES))
+    model = build_gpt2(config, int(read_json(folder / "config.json")["vocab_size"]))
+    load_weights(model, folder)
+    model.blocks.load_state_dict(load_file(folder / MEMORY))
+    return model

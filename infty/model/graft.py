@@ -1,0 +1,188 @@
+"""A memory grafted on another's decoder, layer by layer (section 4.3): Z = Z_attention + Z_LTM, each after its own
+output projection, with the queries of the layer's own attention.
+
+The decoder stays the object it was. Only the `forward` of its attentions is led through a `GraftedLayer`, and only
+where a `Passage` is handed along; without one it computes what it always did. What a family of decoders is called, and
+how its attentions project, is a `Family`: an adapter of three methods.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from infty.memory.compressive import CompressedState, CompressiveMemory
+from infty.memory.longterm import LongTermMemory, LongTermState
+from infty.memory.rows import visible
+from infty.model.adaptive import Softmax
+from infty.model.config import Gpt2ModelConfig
+from infty.model.seat import Auxiliary, Hidden, LayerState, LongRangeState, Seat, build_memory
+from infty.model.segments import Output, SegmentModel, State, summed
+
+Heads = Float[Tensor, "b h n d"]
+
+
+@runtime_checkable
+class Family(Protocol):
+    """What the graft must know of a family of decoders."""
+
+    def attentions(self, decoder: nn.Module) -> Sequence[nn.Module]:
+        """Of each layer the self-attention, whose `forward` takes hidden states and returns (Z, weights)."""
+        ...
+
+    def queries(self, attention: nn.Module, x: Hidden) -> Hidden:
+        """Its queries, heads joined."""
+        ...
+
+    def key_values(self, attention: nn.Module, x: Hidden) -> tuple[Heads, Heads]:
+        """Its keys and values of vectors that have no place among the segment's tokens."""
+        ...
+
+
+@dataclass
+class Passage:
+    """What one call of a decoder carries through its layers: states in, states and named losses out."""
+
+    states: list[LayerState]
+    losses: list[Auxiliary]
+
+
+class GraftedLayer(Seat):
+    """The seat beside one attention of another's decoder. What enters the memory is what that attention read before:
+    its input hidden states, after the layer's own norm, in the previous segment.
+    """
+
+    def __init__(self, config: Gpt2ModelConfig, family: Family, attention: nn.Module, index: int) -> None:
+        super().__init__()
+        self.long_range = build_memory(config.long_range)
+        self.index, self.num_heads, self.family = index, config.num_heads, family
+        self.attend = attention.forward  # as it was; its parameters stay the decoder's
+        self.queries = partial(family.queries, attention)
+        self.key_values = partial(family.key_values, attention)
+        self._reader = partial(_ContentReader, family, attention, config.num_heads)
+        attention.forward = self.forward
+
+    def forward(
+        self, hidden_states: Hidden, *args: Any, passage: Passage | None = None, **options: Any
+    ) -> tuple[Hidden, Any]:
+        """In the attention's place: what it reads, and with it what the memory knows. Weights as it returns them."""
+        if passage is None:
+            return self.attend(hidden_states, *args, **options)
+        before = passage.states[self.index]
+        evicted, recent = before.short_term.split(0)
+        read, slots, after, losses = None, None, before.long_range, {}
+        match self.long_range, before.long_range:
+            case (LongTermMemory() as memory, LongTermState() as state):
+                look = partial(memory.density, self.queries(hidden_states))
+                read, after, losses = self.recall(memory, state, evicted, look, hidden_states.shape[1])
+            case (CompressiveMemory() as memory, CompressedState() as state):
+                attend = partial(self._read_by_content, hidden_states)
+                slots, after, losses = self.compress(memory, state, evicted, attend)
+            case (None, None):
+                return self.attend(hidden_states, *args, **options)
+            case _:
+                raise TypeError("a state of another kind of memory")
+        if slots is not None and slots.slots.shape[1]:
+            options = {**options, **self._before_the_tokens(slots, hidden_states, options)}
+        context, weights = self.attend(hidden_states, *args, **options)
+        short_term = recent.append(hidden_states.detach(), None)
+        passage.states[self.index] = LayerState(short_term, _detached(after))
+        passage.losses[self.index] = losses
+        return context if read is None else context + read, weights
+
+    def _before_the_tokens(self, slots: CompressedState, x: Hidden, options: dict[str, Any]) -> dict[str, Any]:
+        """Compressed slots as keys and values that stand before the segment's, each row's own ones visible to all."""
+        count, length = slots.slots.shape[1], x.shape[1]
+        own = torch.arange(count, device=x.device) >= count - visible(slots.slots, slots.filled)[:, None]
+        causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+        seen = torch.cat([own[:, None].expand(-1, length, -1), causal.expand(len(x), -1, -1)], 2)
+        mask = x.new_zeros(seen.shape).masked_fill(~seen, -torch.inf)[:, None]
+        name = "cache" if "cache" in options else "past_key_values"  # before transformers 5.20
+        return {"attention_mask": mask, name: _Before(*self.key_values(slots.slots))}
+
+    def _read_by_content(
+        self, x: Hidden, rows: Bool[Tensor, " batch"] | slice, vectors: Float[Tensor, "some n hidden"]
+    ) -> Float[Tensor, "some length hidden"]:
+        """With the layer's projections held constant."""
+        reader = self._reader()
+        constants = {name: parameter.detach() for name, parameter in reader.named_parameters()}
+        return functional_call(reader, constants, (x[rows].detach(), vectors))
+
+
+class _ContentReader(nn.Module):
+    """What x reads from vectors by content alone."""
+
+    def __init__(self, family: Family, attention: nn.Module, num_heads: int) -> None:
+        super().__init__()
+        self.family, self.attention, self.num_heads = family, attention, num_heads
+
+    def forward(self, x: Hidden, vectors: Float[Tensor, "batch n hidden"]) -> Hidden:
+        queries = self.family.queries(self.attention, x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        key, value = self.family.key_values(self.attention, vectors)
+        return F.scaled_dot_product_attention(queries, key, value).transpose(1, 2).flatten(-2)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """Keys and values that an attention takes for those of earlier tokens: what its cache of them is asked for."""
+
+    key: Heads
+    value: Heads
+
+    def update(
+        self, key: Heads, value: Heads, *_: Any, **__: Any
+    ) -> tuple[Float[Tensor, "b h keys d"], Float[Tensor, "b h keys d"]]:
+        return torch.cat([self.key, key], 2), torch.cat([self.value, value], 2)
+
+
+class Graft(SegmentModel):
+    """Another's decoder whose layers have a memory each. `base` is that decoder, itself.
+
+    New parameters start like the decoder's own: N(0, initial_std), what adds to the residual smaller by √(2·layers)
+    (Radford et al. 2019). Departure: a compressor starts as the mean of the vectors that it joins, which attention that
+    was trained without it can read.
+    """
+
+    def __init__(self, config: Gpt2ModelConfig, base: nn.Module, family: Family) -> None:
+        super().__init__()
+        self.config, self.base = config, cast("Any", base)
+        layers = [GraftedLayer(config, family, part, i) for i, part in enumerate(family.attentions(base))]
+        self.blocks = nn.ModuleList(layers)
+        for layer in layers:
+            self._initialise(layer.long_range)
+
+    def forward(
+        self, tokens: Int[Tensor, "batch length"], state: State, positions: None = None, wanted: int | None = None
+    ) -> Output:
+        """What is said of the token after each of `tokens`, of which there are at most `segment_length` a stream.
+
+        wanted: of how many of the last tokens; by default of all.
+        """
+        length = tokens.shape[1]
+        passage = Passage(list(state), [{} for _ in state])
+        hidden = self.base.base_model(tokens, use_cache=False, passage=passage).last_hidden_state
+        hidden = hidden[:, length - (length if wanted is None else wanted) :]
+        softmax = Softmax(self.base.get_output_embeddings().weight)
+        return Output(hidden, softmax, tuple(passage.states), summed(passage.losses))
+
+    def _initialise(self, memory: LongTermMemory | CompressiveMemory | None) -> None:
+        for parameter in memory.parameters() if memory else ():
+            if parameter.dim() > 1:
+                nn.init.normal_(parameter, std=self.config.initial_std)
+        with torch.no_grad():
+            if isinstance(memory, LongTermMemory):
+                memory.output.weight /= (2 * len(self.blocks)) ** 0.5
+            if isinstance(memory, CompressiveMemory):
+                rate, identity = memory.config.compression_rate, torch.eye(self.config.hidden_size)
+                memory.compress.weight.copy_(identity[..., None].expand(-1, -1, rate) / rate)
+                nn.init.zeros_(cast("Tensor", memory.compress.bias))
+
+
+def _detached(state: LongRangeState | None) -> LongRangeState | None:
+    return state.detach() if state else None

@@ -1,0 +1,90 @@
+"""What training and evaluation know of a model: it reads a segment at a time, state goes in and comes out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from infty.memory.exact import ExactBuffers
+from infty.model.adaptive import AdaptiveSoftmax, Softmax
+from infty.model.config import ModelConfig
+from infty.model.seat import Auxiliary, LayerState, Seat
+
+State = tuple[LayerState, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """hidden: of the last positions, as many as were wanted. state: for the next segment, detached.
+
+    softmax: what makes probabilities of them. auxiliary: named losses, summed over layers; only where a gradient is,
+    and only once there is a memory to read.
+    """
+
+    hidden: Float[Tensor, "batch wanted hidden"]
+    softmax: Softmax | AdaptiveSoftmax
+    state: State
+    auxiliary: Auxiliary
+
+    @property
+    def logits(self) -> Float[Tensor, "batch wanted vocab"]:
+        """Of every token of the vocabulary."""
+        return self.softmax.logits(self.hidden)
+
+    def nats(self, targets: Int[Tensor, "batch wanted"]) -> Float[Tensor, "batch wanted"]:
+        """Cross-entropy of each target; 0 where it is UNSCORED."""
+        return self.softmax.nats(self.hidden, targets)
+
+
+class SegmentModel(ExactBuffers):
+    """A causal model of layers with a seat for a memory each: our own decoder, or another's, grafted."""
+
+    config: ModelConfig
+
+    if TYPE_CHECKING:
+
+        def __call__(self, tokens: Tensor, state: State, positions: Any = None, wanted: int | None = None) -> Output:
+            """Of a segment, from the state that the last one returned."""
+            ...
+
+    @property
+    def seats(self) -> list[Seat]:
+        """Of its layers, first to last."""
+        return [cast("Seat", block) for block in cast("nn.ModuleList", self.blocks)]
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.parameters()).device
+
+    def initial_state(self, seeds: Int[Tensor, " batch"]) -> State:
+        """Empty state of one stream for each seed. Seeds decide what a sticky memory samples."""
+        layers, like = len(self.seats), next(self.parameters()).new_empty(self.config.hidden_size)
+        return tuple(block.initial_state(seeds * layers + i, like) for i, block in enumerate(self.seats))
+
+    def reset(self, state: State, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"]) -> State:
+        """New streams begin in the marked rows, with an empty memory: short-term, compressed and long-term alike."""
+        layers, rows, seeds = len(self.seats), rows.to(self.device), seeds.to(self.device)
+        return tuple(layer.reset(rows, seeds * layers + i) for i, layer in enumerate(state))
+
+    def positions(self) -> Any:
+        """What the segments of a step share, made once and given to each; None where there is nothing."""
+        return None
+
+    def memory_parameters(self) -> list[nn.Parameter]:
+        """Those of the long-range memories, which may learn at a rate of their own."""
+        memories = [block.long_range for block in self.seats if block.long_range is not None]
+        return [parameter for memory in memories for parameter in memory.parameters()]
+
+
+def summed(losses: Sequence[Auxiliary]) -> Auxiliary:
+    """Each named loss over all layers."""
+    return {name: torch.stack([layer[name] for layer in losses]).sum() for name in losses[0]}
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers that are learnt; what is shared counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())

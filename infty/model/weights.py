@@ -1,0 +1,17 @@
+"""A model's weights as named tensors, for checkpoints: what is shared is kept once, as safetensors wants it."""
+
+from torch import Tensor, nn
+
+
+def weight_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict, in which what two names share (GPT-2's softmax and embedding) stands under the first."""
+    kept: dict[int, str] = {}
+    tensors = dict(model.state_dict())
+    return {name: tensor for name, tensor in tensors.items() if kept.setdefault(tensor.data_ptr(), name) == name}
+
+
+def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `weight_tensors`. RuntimeError where tensors of another model are given."""
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    if absent := set(missing) & set(weight_tensors(model)) or set(unexpected):
+        raise RuntimeError(f"weights of another model: {', '.join(sorted(absent)[:3])}")

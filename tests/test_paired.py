@@ -1,0 +1,186 @@
+"""The paired difference: by hand, against a plain loop and against the textbook's standard error."""
+
+import csv
+import json
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infty.catalog import SHIPPED
+from infty.definition import Cell
+from infty.report import write_report
+from infty.report.paired import paired_difference, paired_over_seeds
+from infty.report.results import Run
+
+DATA = {"sha256": "a", "tokens_sha256": "b"}
+
+
+def run(nats: Sequence[float], tokens: Sequence[int], *, seed: int = 0, **data: str) -> Run:
+    cell = Cell("wikitext", "laptop", "infty", "main", seed)
+    return Run(cell, {"data": {**DATA, **data}}, details={"chunks": {"nats": list(nats), "tokens": list(tokens)}})
+
+
+def noisy(chunks: int, seed: int) -> tuple[list[float], list[float], list[int]]:
+    """Losses of two models whose chunks are hard or easy for both, and sizes."""
+    draw = random.Random(seed)
+    tokens = [draw.randint(4_000, 6_000) for _ in range(chunks)]
+    baseline = [size * draw.uniform(3.0, 7.0) for size in tokens]
+    nats = [loss + size * draw.gauss(-0.005, 0.02) for loss, size in zip(baseline, tokens, strict=True)]
+    return nats, baseline, tokens
+
+
+def test_two_chunks_by_hand() -> None:
+    """Drawn twice of two: −10/10, 30/30 a quarter each, else 20/40. Neither a mean of chunks' rates nor of sums."""
+    found = paired_difference(run([40, 190], [10, 30]), run([50, 160], [10, 30]))
+    assert found is not None
+    assert (found.difference, found.low, found.high, found.chunks) == (0.5, -1.0, 1.0, 2)
+
+
+def test_the_interval_is_that_of_a_plain_loop() -> None:
+    nats, baseline, tokens = noisy(23, seed=1)
+    found = paired_difference(run(nats, tokens), run(baseline, tokens))
+    draw, values = random.Random(2), []
+    for _ in range(10_000):
+        picks = [draw.randrange(23) for _ in range(23)]
+        values.append(sum(nats[i] - baseline[i] for i in picks) / sum(tokens[i] for i in picks))
+    values.sort()
+    assert found is not None
+    width = values[9_750] - values[250]
+    assert found.difference == pytest.approx((sum(nats) - sum(baseline)) / sum(tokens))
+    assert found.low == pytest.approx(values[250], abs=0.05 * width)
+    assert found.high == pytest.approx(values[9_750], abs=0.05 * width)
+
+
+def test_many_equal_chunks_give_the_textbook_s_interval() -> None:
+    draw, size, count = random.Random(3), 5_000, 400
+    rates = [draw.gauss(0.01, 0.03) for _ in range(count)]
+    found = paired_difference(run([size * rate for rate in rates], [size] * count), run([0] * count, [size] * count))
+    mean = sum(rates) / count
+    error = math.sqrt(sum((rate - mean) ** 2 for rate in rates)) / count
+    assert found is not None
+    assert found.low == pytest.approx(mean - 1.96 * error, abs=0.1 * error)
+    assert found.high == pytest.approx(mean + 1.96 * error, abs=0.1 * error)
+
+
+def test_a_hard_text_makes_no_interval_wide_and_the_other_order_turns_the_sign() -> None:
+    nats, baseline, tokens = noisy(31, seed=4)
+    found = paired_difference(run(nats, tokens), run(baseline, tokens))
+    alone = paired_difference(run([a - b for a, b in zip(nats, baseline, strict=True)], tokens), run([0] * 31, tokens))
+    turned = paired_difference(run(baseline, tokens), run(nats, tokens))
+    assert found is not None
+    assert alone is not None
+    assert turned is not None
+    assert (alone.low, alone.high) == pytest.approx((found.low, found.high))
+    assert (-turned.difference, -turned.high, -turned.low) == pytest.approx((found.difference, found.low, found.high))
+
+
+def test_noise_without_a_difference_holds_zero_and_a_constant_difference_has_no_width() -> None:
+    tokens = [5_000, 4_999, 5_001, 5_000, 5_003, 4_998]
+    noise = [40.0, -25.0, 10.0, -40.0, 25.0, -10.0]
+    same = paired_difference(run([9e4 + value for value in noise], tokens), run([9e4] * 6, tokens))
+    shifted = paired_difference(
+        run([5.25 * size for size in tokens], tokens), run([5.0 * size for size in tokens], tokens)
+    )
+    assert same is not None
+    assert shifted is not None
+    assert same.difference == pytest.approx(0, abs=1e-12)
+    assert same.low < 0 < same.high
+    assert (shifted.difference, shifted.low, shifted.high) == pytest.approx((0.25, 0.25, 0.25))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        run([1, 2], [10, 30], sha256="another text"),
+        run([1, 2], [10, 30], tokens_sha256="other tokens"),
+        run([1, 2], [11, 29]),
+        run([1, 2, 3], [10, 20, 10]),
+        Run(run([], []).cell, {"data": DATA}),
+        Run(run([], []).cell, {"data": DATA}, details={"far": {}}),
+    ],
+    ids=["text", "tokens", "chunks", "number of chunks", "no details", "no chunks"],
+)
+def test_what_was_not_tested_on_the_same_chunks_is_not_paired(other: Run) -> None:
+    one = run([1, 2], [10, 30])
+    assert paired_difference(one, other) is None
+    assert paired_difference(other, one) is None
+    assert paired_over_seeds([one], [other]) is None
+
+
+def test_one_chunk_has_no_interval() -> None:
+    assert paired_difference(run([1], [10]), run([2], [10])) is None
+    assert paired_difference(run([], []), run([], [])) is None
+
+
+def test_seeds_are_paired_with_their_own_and_averaged_before_chunks_are_drawn() -> None:
+    """The two seeds that both have differ by (8, −8) and (−4, 12): on average 2 in each chunk of 10 tokens."""
+    tokens = [10, 10]
+    row = [run([18, 12], tokens), run([36, 52], tokens, seed=1), run([900, 900], tokens, seed=2)]
+    baseline = [run([-500, 0], tokens, seed=3), run([40, 40], tokens, seed=1), run([10, 20], tokens)]
+    found = paired_over_seeds(row, baseline)
+    assert found is not None
+    assert (found.difference, found.low, found.high, found.chunks) == (0.2, 0.2, 0.2, 2)
+    assert paired_over_seeds(row[:1], baseline) == paired_difference(row[0], baseline[2])
+    assert paired_over_seeds(row[2:], baseline) is None
+    again = [run([1, 2], tokens, seed=1, sha256="another text")]
+    assert paired_over_seeds([*row[:1], *again], [*baseline[2:], *again]) is None
+
+
+def put(root: Path, model: str, nats: Sequence[float], *, seed: int = 0, sha256: str = "a") -> None:
+    """A finished run on a text, written by hand."""
+    folder = root / f"wikitext/laptop/{model}@main/seed-{seed}"
+    (folder / "eval").mkdir(parents=True)
+    cell = {"experiment": "wikitext", "scale": "laptop", "model": model, "case": "main", "seed": seed}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"cell": cell, "task": {"kind": "corpus"}}))
+    tokenizer = {"kind": "bpe", "vocab_size": 7}
+    data: dict[str, Any] = {**DATA, "sha256": sha256, "name": "w", "title": "W", "split": "test", "documents": 1}
+    names = ("word_perplexity", "token_perplexity", "bits_per_byte", "loss")
+    result = {
+        **cell,
+        "metrics": {f"test/{name}": sum(nats) for name in names},
+        "totals": {"nats": sum(nats), "scored": 40, "words": 20, "bytes": 90},
+        "calibration": {},
+        "protocol": {"name": "p", "scored": "all", "memory_reset": "document", "words": "all"},
+        "data": {**data, "tokenizer": tokenizer},
+        **dict.fromkeys(("best_step", "parameters", "memory_slots", "tokens_seen", "wall_seconds"), 1),
+        **dict.fromkeys(("commit", "dirty", "command")),
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+    details = {"by_distance": {"from": [], "nats": [], "tokens": []}, "chunks": {"nats": nats, "tokens": [10, 30]}}
+    (folder / "eval/p-test.json").write_text(json.dumps({"details": details}))
+
+
+def test_the_table_and_the_list_of_runs_have_the_difference(tmp_path: Path) -> None:
+    put(tmp_path / "runs", "transformer-xl", [50, 160])
+    put(tmp_path / "runs", "infty", [40, 190])
+    put(tmp_path / "runs", "infty", [40, 190], seed=1)
+    put(tmp_path / "runs", "infty-sticky", [40, 100], sha256="another text")
+    write_report([tmp_path / "runs"], tmp_path / "out", ["md", "csv"], SHIPPED)
+    text = (tmp_path / "out/wikitext-laptop.md").read_text()
+    ends = {line.split(" | ")[0]: line.split(" | ")[-2:] for line in text.split("## ")[1].splitlines()}
+    assert ends["| model"] == ["difference to transformer-xl, nats a token", "n |"]
+    assert ends["| transformer-xl"] == ["–", "1 |"]
+    assert ends["| compressive"] == ["–", "0 |"]
+    assert ends["| infty"] == ["+0.5000 [−1.0000, +1.0000]", "2 |"]
+    assert ends["| infty-sticky"] == ["–", "1 |"]
+    assert "over 2 chunks of about 5,000 tokens" in text
+    assert "nothing of what another seed would give" in text
+    with (tmp_path / "out/wikitext-laptop.csv").open(newline="") as file:
+        rows = {(row["model"], row["seed"]): row for row in csv.DictReader(file)}
+    columns = ("difference", "difference_low", "difference_high", "difference_to")
+    assert [rows["infty", "0"][column] for column in columns] == ["0.5", "-1.0", "1.0", "transformer-xl"]
+    for other in (("transformer-xl", "0"), ("infty", "1"), ("infty-sticky", "0")):
+        assert [rows[other][column] for column in columns] == ["", "", "", ""]
+
+
+def test_without_a_run_of_the_first_row_nothing_is_said_of_differences(tmp_path: Path) -> None:
+    put(tmp_path / "runs", "infty", [40, 190])
+    write_report([tmp_path / "runs"], tmp_path / "out", ["md"], SHIPPED)
+    text = (tmp_path / "out/wikitext-laptop.md").read_text()
+    assert "bootstrap" not in text
+    assert " | – | 1 |" in text
