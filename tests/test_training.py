@@ -50,6 +50,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
         ("wikitext compressive@main", signal.SIGTERM, "step 9/30", 143, "stopped"),
         ("pg19 infty@main", signal.SIGINT, "step 6/30", 130, "stopped"),
         ("pg19 transformer-xl@main", signal.SIGTERM, "pg19 transformer-xl@main", 143, "stopped"),
+        ("gpt2 infty-sticky@wikitext", signal.SIGKILL, "step 6/30", -signal.SIGKILL, "running"),
     ],
 )
 def test_a_stopped_run_continues_to_the_same_bytes(

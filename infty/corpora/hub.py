@@ -59,7 +59,7 @@ def fetch(data: Path, name: str, parts: dict[str, int | None], console: Console,
             if str(path.relative_to(downloads)) not in {file.name for file in wanted}:
                 path.unlink()  # of an earlier fetch that was stopped
         for file in wanted:
-            _download(known.hub, file, downloads, name, console)
+            download(known.hub, file, downloads, remedy(name), console)
         origin = f"{known.hub.repository}@{known.hub.revision}"
         if known.layout == "tokenizer":
             corpus = import_tokenizer(data, name, downloads, origin, replace=replace)
@@ -73,14 +73,29 @@ def fetch(data: Path, name: str, parts: dict[str, int | None], console: Console,
 
 def look(name: str, parts: dict[str, int | None]) -> list[HubFile]:
     """The files that hold the parts, as the hub lists them. MissingError within seconds where there is no network."""
-    from huggingface_hub import HfApi
-
     hub = KNOWN[name].hub
     assert hub is not None
     if absent := [part for part in parts if part not in hub.files]:
         raise UsageError(f"{name} has no {absent[0]!r}; there is {', '.join(hub.files)}")
+    _, listed = list_files(hub, name, remedy(name))
+    found = []
+    for part, limit in parts.items():
+        files = sorted((file for file in listed if fnmatch(file.name, hub.files[part])), key=lambda file: file.name)
+        if not files:
+            raise MissingError(f"{hub.repository} at {hub.revision[:7]} has no {hub.files[part]}; {remedy(name)}")
+        found += files[: _enough(len(files), limit, KNOWN[name].documents.get(part))]
+    return found
+
+
+def list_files(hub: Hub, name: str, help: str) -> tuple[str, list[HubFile]]:
+    """The commit that a revision stands for, and the files of the repository there. help: what else the user can do.
+
+    MissingError within seconds where there is no network, or none is wanted.
+    """
+    from huggingface_hub import HfApi
+
     if is_offline():
-        raise MissingError(f"HF_HUB_OFFLINE is set, so {name} can't be fetched; {remedy(name)}")
+        raise MissingError(f"HF_HUB_OFFLINE is set, so {name} can't be fetched; {help}")
     try:
         info = HfApi().repo_info(
             hub.repository, repo_type=hub.kind, revision=hub.revision, timeout=TIMEOUT, files_metadata=True
@@ -89,18 +104,12 @@ def look(name: str, parts: dict[str, int | None]) -> list[HubFile]:
         raise
     except Exception as fault:  # of the network, of the hub, of its library: the user can do the same about each
         why = str(fault).strip().splitlines() or [type(fault).__name__]
-        raise MissingError(f"the hub can't be reached ({why[0]}); try again later; {remedy(name)}") from None
+        raise MissingError(f"the hub can't be reached ({why[0]}); try again later; {help}") from None
     listed = [
         HubFile(s.rfilename, s.size or 0, hub.sums.get(s.rfilename) or (s.lfs.sha256 if s.lfs else None))
         for s in getattr(info, "siblings", None) or []
     ]
-    found = []
-    for part, limit in parts.items():
-        files = sorted((file for file in listed if fnmatch(file.name, hub.files[part])), key=lambda file: file.name)
-        if not files:
-            raise MissingError(f"{hub.repository} at {hub.revision[:7]} has no {hub.files[part]}; {remedy(name)}")
-        found += files[: _enough(len(files), limit, KNOWN[name].documents.get(part))]
-    return found
+    return info.sha or hub.revision, listed
 
 
 def _enough(files: int, limit: int | None, documents: int | None) -> int:
@@ -124,7 +133,7 @@ def import_tokenizer(data: Path, name: str, folder: Path, origin: str, *, replac
     return open_corpus(data, name)
 
 
-def _download(hub: Hub, file: HubFile, folder: Path, name: str, console: Console) -> None:
+def download(hub: Hub, file: HubFile, folder: Path, help: str, console: Console) -> None:
     """One file, gone on with where a download broke off, and checked. MissingError where it can't be had."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import disable_progress_bars
@@ -140,7 +149,7 @@ def _download(hub: Hub, file: HubFile, folder: Path, name: str, console: Console
     except Exception as fault:  # as above
         why = str(fault).strip().splitlines() or [type(fault).__name__]
         raise MissingError(
-            f"{file.name} could not be fetched ({why[0]}); the same command goes on from there; {remedy(name)}"
+            f"{file.name} could not be fetched ({why[0]}); the same command goes on from there; {help}"
         ) from None
     if path.stat().st_size != file.bytes or (file.sha256 and sha256(path) != file.sha256):
         path.unlink()

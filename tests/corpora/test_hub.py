@@ -20,6 +20,8 @@ from tests.conftest import Infty
 from tests.corpora.conftest import ARTICLES
 from tests.corpora.test_tokenizers import gpt2_files
 
+UNPINNED = "c0ffee" * 6 + "abcd"  # commit of the main branch of repositories that infty knows nothing of
+
 
 def table(text: str) -> bytes:
     rows = [line if line.strip() else "" for line in text.splitlines(keepends=True)]
@@ -63,8 +65,10 @@ class Handler(BaseHTTPRequestHandler):
             self.hub.asked.append((path, self.headers.get("Range")))
         for repository, files in self.hub.files.items():
             kind = "datasets/" if "wikitext" in repository or "pg19" in repository else ""
-            revision = next(k.hub.revision for k in KNOWN.values() if k.hub and k.hub.repository == repository)
-            if path in (f"/api/{kind or 'models/'}{repository}/revision/{revision}",):
+            pins = {known.hub.repository: known.hub.revision for known in KNOWN.values() if known.hub}
+            revision = pins.get(repository, UNPINNED)
+            wanted = {revision} if repository in pins else {revision, "main"}
+            if path in {f"/api/{kind or 'models/'}{repository}/revision/{name}" for name in wanted}:
                 return self.send_json(self.listing(repository, revision, files))
             for name, data in files.items():
                 if path == f"/{kind}{repository}/resolve/{revision}/{name}":

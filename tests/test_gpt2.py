@@ -1,0 +1,208 @@
+"""GPT-2 with a memory through the real command, and what its experiment file says."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from infty.catalog import SHIPPED, open_experiment
+from infty.definition import Cell
+from infty.errors import UsageError
+from infty.experiment import Experiment, build_model, resolve
+from infty.model.segments import count_parameters
+from infty.starting import base_cell
+from infty.tasks.corpus import CorpusConfig
+from tests.conftest import Infty
+
+CELL = ("gpt2", "--scale", "smoke")
+GPT2_SMALL = 124_439_808  # as published: 50,257 and 1,024 embeddings, 12 layers of 12 E² + 13 E, a norm; E 768
+
+
+def document(infty: Infty, *words: str) -> dict[str, Any]:
+    done = infty(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def cell(row: str, scale: str = "paper", case: str = "wikitext", sets: tuple[str, ...] = ()) -> Experiment:
+    return resolve(open_experiment("gpt2", SHIPPED), Cell("gpt2", scale, row, case), sets).experiment
+
+
+def test_rows_start_from_one_gpt2_and_a_result_keeps_two_totals(infty: Infty, tmp_path: Path) -> None:
+    first = document(infty, "train", *CELL, "--model", "infty")
+    done = infty("train", *CELL, "--model", "gpt2", "--json")
+    second = json.loads(done.stdout)
+    assert "trained first" not in done.stderr
+    assert first["starting_weights"] == second["starting_weights"]
+    (base,) = tmp_path.glob("runs/gpt2/smoke/base@wikitext+*/seed-0")
+    assert first["starting_weights"]["origin"] == f"{base.parent.name} seed 0"
+    assert json.loads((base / "environment.json").read_text())["command"] == first["command"]
+
+    metrics, totals = first["metrics"], first["totals"]
+    whole = totals["nats"] + totals["aside_nats"]
+    assert math.log(metrics["test/token_perplexity"]) * totals["scored"] == pytest.approx(totals["nats"], rel=1e-9)
+    assert math.log(metrics["test/word_perplexity"]) * totals["words"] == pytest.approx(whole, rel=1e-9)
+    assert metrics["test/bits_per_byte"] * math.log(2) * totals["bytes"] == pytest.approx(whole, rel=1e-9)
+    (starts,) = tmp_path.glob("corpora/generated/tokens/*/test.starts.npy")
+    assert totals["aside"] == sum(n // 16 for n in np.diff(np.load(starts)).tolist())  # blocks begun after the first
+
+    kept = json.loads((tmp_path / "runs/gpt2/smoke/infty@wikitext/seed-0/eval/gpt2-blocks-v1-test.json").read_text())
+    assert sum(kept["details"]["chunks"]["nats"]) == pytest.approx(whole, rel=1e-5)
+    checked = document(infty, "eval", *CELL, "--check-batch")
+    assert checked["relative_difference"] <= 1e-6
+    knocked = document(infty, "eval", *CELL, "--knock-out", "zero")
+    assert knocked["totals"]["nats"] != totals["nats"]
+    report = infty("report").stdout
+    assert "difference to gpt2" in report
+    assert "as-released" not in report
+
+
+def test_one_stream_is_read_alone_and_other_blocks_have_another_protocol(infty: Infty) -> None:
+    words = (*CELL, "--model", "gpt2", "--set", "task.memory_reset=never")
+    document(infty, "train", *words)
+    for more, message in (
+        (("--batch", "2"), "one stream whose memory is never reset"),
+        (("--protocol", "gpt2-block512-v1"), "is for blocks of 512 gpt2 tokens; these are of 16 bpe tokens"),
+    ):
+        done = infty("eval", *words, *more)
+        assert (done.returncode, message in done.stderr, done.stderr.count("\n")) == (2, True, 1), done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2 of the smoke scale's sizes, as Hugging Face saves it."""
+    path = tmp_path_factory.mktemp("weights") / "my gpt2"
+    torch.manual_seed(1)
+    sizes = GPT2Config(vocab_size=400, n_positions=16, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
+    GPT2LMHeadModel(sizes).save_pretrained(path)
+    return path
+
+
+def test_weights_come_from_a_folder(infty: Infty, tmp_path: Path, folder: Path) -> None:
+    own = ("--set", "pretraining=null", "--set", "training.learning_rate=1e-20")
+    words = (*CELL, "--model", "gpt2", "--set", f"model.weights={folder}", *own)
+    result = document(infty, "train", *words)
+    assert result["starting_weights"]["origin"] == "my gpt2"
+    from infty.trained import load_run
+
+    (run,) = tmp_path.glob("runs/gpt2/smoke/gpt2@wikitext+*/seed-0")
+    trained = load_run(run, data=tmp_path / "corpora").model
+    given = GPT2LMHeadModel.from_pretrained(folder)
+    for name, parameter in given.named_parameters():
+        torch.testing.assert_close(trained.get_parameter(f"base.{name}"), parameter)
+
+
+@pytest.mark.parametrize(
+    ("weights", "sets", "code", "message"),
+    [
+        ("nowhere/at/all", (), 3, "nowhere/at/all"),
+        ("", ("model.num_layers=3",), 2, "num_layers"),
+        ("", ("task.tokenizer.vocab_size=300",), 2, "task.tokenizer"),
+        ("", ("model.segment_length=32",), 2, "segment_length 32 is above num_positions 16"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_in_one_line(
+    infty: Infty, tmp_path: Path, folder: Path, weights: str, sets: tuple[str, ...], code: int, message: str
+) -> None:
+    options = [f"model.weights={weights or folder}", "pretraining=null", *sets]
+    done = infty("train", *CELL, *(word for text in options for word in ("--set", text)))
+    faults = [line for line in done.stderr.splitlines() if line.startswith("infty: ")]
+    assert (done.returncode, len(faults)) == (code, 1), done.stderr
+    assert message in faults[0]
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_a_run_that_goes_on_needs_its_starting_weights_no_more(infty: Infty, tmp_path: Path) -> None:
+    """They are recorded in the checkpoint: nothing is read, trained or fetched again."""
+    words = ("train", *CELL, "--model", "gpt2")
+    result = document(infty, *words)
+    run = tmp_path / "runs/gpt2/smoke/gpt2@wikitext/seed-0"
+    (run / "result.json").unlink()
+    (base,) = tmp_path.glob("runs/gpt2/smoke/base@*")
+    base.rename(tmp_path / "away")
+    done = infty(*words, "--json")
+    assert "trained first" not in done.stderr
+    assert json.loads(done.stdout)["starting_weights"] == result["starting_weights"]
+
+
+# A layer, E 768, N 512: compressor 4 E² + E; gate 3 E² + E, W_K, W_V, W_O 3 E², w_μ and w_σ 2 N.
+MEMORY = {"gpt2": 0, "compressive": 4 * 768**2 + 768, "infty": 6 * 768**2 + 768 + 2 * 512}
+MEMORY["infty-sticky"] = MEMORY["infty"]
+
+
+@pytest.mark.parametrize("row", MEMORY)
+@pytest.mark.parametrize("case", ["wikitext", "pg19"])
+def test_the_paper_scale_is_the_papers(row: str, case: str) -> None:
+    """Sizes as method and sources state them, and as many parameters as one counts by hand."""
+    e = cell(row, case=case)
+    assert isinstance(e.task, CorpusConfig)
+    t, memory = e.training, e.model.long_range
+    assert (t.epochs, t.batch_size, t.learning_rate, t.memory_learning_rate) == (1, 1, 5e-5, 2.5e-4)
+    assert (t.schedule, t.clip_norm, e.model.segment_length, e.model.num_layers) == ("linear", 1.0, 512, 12)
+    assert (e.task.memory_reset, e.task.protocol, e.task.tokenizer.kind) == ("never", "gpt2-block512-v1", "gpt2")
+    assert (e.task.corpus, e.task.train.last) == (case, 2000 if case == "pg19" else None)
+    if memory is not None and memory.kind == "long_term":
+        assert (memory.num_basis, memory.num_samples, memory.contraction) == (512, 512, 0.5)
+        assert (memory.widths, memory.ridge_penalty, memory.kl_weight) == ((0.005, 0.01), 0.5, 1e-6)
+        assert (memory.prior_std, memory.prior_mean, memory.variance_floor) == (0.05, None, 1e-4)
+        assert (memory.sticky is not None) == (row == "infty-sticky")
+    if memory is not None and memory.kind == "compressive":
+        assert (memory.num_slots, memory.compression_rate) == (512, 4)
+    with torch.device("meta"):
+        model = build_model(e, e.task.tokenizer.vocab_size, seed=0)
+    assert count_parameters(model) == GPT2_SMALL + 12 * MEMORY[row]
+    assert sum(parameter.numel() for parameter in model.memory_parameters()) == 12 * MEMORY[row]
+
+
+def test_what_the_released_code_does_otherwise_is_a_row_each() -> None:
+    found = {}
+    for row in ("infty", "as-released-prior", "as-released-wipe", "as-released-bins", "as-released"):
+        e = cell(row)
+        assert isinstance(e.task, CorpusConfig)
+        memory = e.model.long_range
+        assert memory is not None
+        assert memory.kind == "long_term"
+        reset = e.task.model_dump()["memory_reset"]
+        found[row] = (memory.prior_mean, reset, memory.sticky.within_bin if memory.sticky else None)
+    wiped = {"tokens": 2048}
+    assert found == {
+        "infty": (None, "never", None),
+        "as-released-prior": (-1.0, "never", None),
+        "as-released-wipe": (None, wiped, None),
+        "as-released-bins": (None, "never", "left"),
+        "as-released": (-1.0, wiped, "left"),
+    }
+    assert not [c for c in open_experiment("gpt2", SHIPPED).cells("laptop") if c.model.startswith("as-released")]
+
+
+def test_what_is_trained_first_depends_on_nothing_but_the_case_and_its_own_settings() -> None:
+    def base(row: str, case: str, seed: int, *sets: str) -> str:
+        definition = open_experiment("gpt2", SHIPPED)
+        found = base_cell(resolve(definition, Cell("gpt2", "laptop", row, case, seed), sets))
+        assert found is not None
+        assert found.experiment.model.long_range is None
+        return str(found.cell.folder)
+
+    one = base("infty", "wikitext", 0)
+    assert one == base("as-released", "wikitext", 3, "training.learning_rate=1")
+    changes = ["pretraining.steps=7", "model.hidden_size=64", "task.tokenizer.vocab_size=999"]
+    others = [base("infty", "pg19", 0), *(base("infty", "wikitext", 0, change) for change in changes)]
+    assert len({one, *others}) == 5
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (("training.epochs=2", "training.steps=3"), "wanted either steps or epochs"),
+        (("model.weights=x/y",), "pretraining: model.weights is 'x/y': one of the two must be null"),
+        (("training.schedule=square",), "training.schedule"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named(sets: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        cell("infty", "laptop", sets=sets)
