@@ -16,7 +16,7 @@ demo: $(INSTALLED)
 	$(BIN)/infty report
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

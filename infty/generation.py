@@ -34,7 +34,7 @@ from infty.settings import Settings
 from infty.tasks.corpus import CorpusConfig, CorpusTask
 from infty.tracking import open_text
 from infty.trained import load_run
-from infty.workflow import _trained, prepare_machine
+from infty.workflow import prepare_machine, trained_run
 
 BROKEN = "\ufffd"  # what bytes become that are no character, or not a whole one yet
 
@@ -83,7 +83,7 @@ def generate_cell(
         raise UsageError(f"{resolved.cell.experiment} has no text to continue: use an experiment on texts, as wikitext")
     if not math.isfinite(sampling.temperature):
         raise UsageError(f"--temperature {sampling.temperature}: wanted a number")
-    machine, run = prepare_machine(settings), _trained(resolved, settings)
+    machine, run = prepare_machine(settings), trained_run(resolved, settings)
     trained = load_run(run.path, data=settings.data)
     assert isinstance(trained.task, CorpusTask)
     model, task, tokenizer = machine.place(trained.model), trained.task, trained.task.tokens.tokenizer

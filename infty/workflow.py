@@ -75,12 +75,12 @@ def evaluate_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, cons
     Raises MissingError, with the command that trains it, where there is none, and UsageError where the
     run has other settings than the cell.
     """
-    return evaluate_run(_trained(resolved, settings), prepare_machine(settings), asked, console, settings.data)
+    return evaluate_run(trained_run(resolved, settings), prepare_machine(settings), asked, console, settings.data)
 
 
 def check_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console: Console) -> Values:
     """Show that the batch size changes nothing. DifferenceError where it does; otherwise as `evaluate_cell`."""
-    return check_batches(_trained(resolved, settings), prepare_machine(settings), asked, console, settings.data)
+    return check_batches(trained_run(resolved, settings), prepare_machine(settings), asked, console, settings.data)
 
 
 def stream_cell(
@@ -93,7 +93,7 @@ def stream_cell(
     """
     if batch_size not in (None, 1):
         raise UsageError(f"--stream reads one text as one stream: --batch {batch_size} has no meaning with it")
-    machine, run = prepare_machine(settings), _trained(resolved, settings)
+    machine, run = prepare_machine(settings), trained_run(resolved, settings)
     trained = load_run(run.path, data=settings.data)
     machine.place(trained.model)
     length = trained.experiment.model.segment_length
@@ -206,7 +206,7 @@ def _costs(progress: Progress, batch_size: int, task: Task) -> Values:
     return {"tokens_seen": tokens, "wall_seconds": round(progress.seconds, 2), "tokens_per_second": speed}
 
 
-def _trained(resolved: ResolvedCell, settings: Settings) -> RunFolder:
+def trained_run(resolved: ResolvedCell, settings: Settings) -> RunFolder:
     """The cell's run, if it has a checkpoint and the cell's own settings."""
     run = RunFolder(settings.runs / resolved.cell.folder)
     if not (run.checkpoints / "best.json").is_file():

@@ -192,7 +192,7 @@ def test_list_describes_cells_truthfully(infty: Infty, tmp_path: Path) -> None:
     damaged.mkdir(parents=True)
     (damaged / "result.json").write_text("{")
     listed = json.loads(infty("list", "--scale", "smoke", "--json").stdout)
-    assert {row["experiment"] for row in listed} == {"sort", "wikitext", "pg19", "text"}
+    assert {row["experiment"] for row in listed} == {"sort", "wikitext", "pg19", "text", "gpt2"}
     rows = {(row["model"], row["case"]): row for row in listed if row["experiment"] == "sort"}
     assert len(rows) == 12
     assert rows["infty", "x4"]["state"] == "done"

@@ -40,7 +40,7 @@ def test_the_results_are_what_the_report_makes_of_the_committed_runs(tmp_path: P
     """README's tables, text for text."""
     results = ROOT / "experiments" / "results" / "laptop"
     written = write_report([results], tmp_path, ["md"], SHIPPED)
-    for experiment in ("sort", "wikitext", "pg19"):
+    for experiment in ("sort", "wikitext", "pg19", "gpt2"):
         (block,) = re.findall(rf"<!-- {experiment} -->\n+(.*?)\n+<!-- /{experiment} -->", README, re.DOTALL)
         tables = [table for table in written.tables if table.title.startswith(f"{experiment},")]
         assert block.strip() == "\n\n".join(table.markdown().strip() for table in tables)

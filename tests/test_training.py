@@ -20,9 +20,10 @@ from infty.runs import RunFolder, differences
 from infty.tasks.sort import SortConfig, SortTask
 from infty.trained import load_run
 from infty.training.loop import TrainingConfig, batch_losses, train
-from infty.training.optimizer import schedule
+from infty.training.optimizer import make_optimizer, schedule
 from infty.training.signals import StopSignals
 from tests.conftest import Infty, clean_environment
+from tests.model.test_decoder import make
 
 STEPS = 30
 LONG = ("--set", f"training.steps={STEPS}", "--name", "long")
@@ -266,6 +267,29 @@ def test_the_schedule_warms_up_and_ends_near_zero() -> None:
     assert rates[10] == 0.5
     assert rates[55] == pytest.approx(0.25)
     assert rates[99] == pytest.approx(0.25 * (1 + math.cos(math.pi * 89 / 90)))
+
+
+def test_a_line_falls_to_zero_and_memories_have_a_rate_of_their_own() -> None:
+    assert [schedule(step, 12, 2, "linear") for step in (0, 1, 2, 7, 11)] == pytest.approx([0.5, 1, 1, 0.5, 0.1])
+    model = make("infty")
+    optimizer = make_optimizer(model, 1e-3, 5e-3)
+    rates = {name: g["peak"] for g in optimizer.param_groups for name, p in model.named_parameters()
+             if any(p is other for other in g["params"])}  # fmt: skip
+    assert rates.keys() == dict(model.named_parameters()).keys()
+    assert {rate for name, rate in rates.items() if "long_range" in name} == {5e-3}
+    assert {rate for name, rate in rates.items() if "long_range" not in name} == {1e-3}
+    assert len(make_optimizer(make("transformer-xl"), 1e-3, 5e-3).param_groups) == 1
+
+
+def test_epochs_are_counted_by_the_task() -> None:
+    config = TrainingConfig(epochs=3, batch_size=4, learning_rate=1.0, evaluate_every=1)
+    with pytest.raises(ValueError, match="not counted"):
+        _ = config.total_steps
+    assert config.counted(lambda size: 10 * size).total_steps == 120
+    faults: list[dict[str, Any]] = [{}, {"steps": 1, "epochs": 1}]
+    for wrong in faults:
+        with pytest.raises(ValueError, match="wanted either steps or epochs"):
+            TrainingConfig(batch_size=4, learning_rate=1.0, evaluate_every=1, **wrong)
 
 
 def test_the_loss_is_the_mean_over_scored_targets() -> None:

@@ -54,9 +54,10 @@ def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], exp
             write_text(path, texts[name])
             written.files.append(path)
         if results.is_text:
-            written.files.extend(draw_distance(results, out / f"{results.name}-distance"))
+            for case in results.cases:
+                written.files.extend(draw_distance(results, case, out / results.picture(case)))
         else:
-            written.files.extend(draw_accuracy(results, out / f"{results.name}-accuracy"))
+            written.files.extend(draw_accuracy(results, out / results.picture()))
     return written
 
 

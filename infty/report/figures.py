@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from infty.report.results import ResultSet, mean_and_deviation
+from infty.report.results import ResultSet, Run, mean_and_deviation
 
 # Okabe and Ito's colour-blind safe palette; each line has its own marker and dash as well.
 STYLES = [
@@ -59,14 +59,14 @@ def draw_accuracy(results: ResultSet, stem: Path) -> list[Path]:
         return _save(figure, stem)
 
 
-def draw_distance(results: ResultSet, stem: Path) -> list[Path]:
+def draw_distance(results: ResultSet, case: str, stem: Path) -> list[Path]:
     """Loss by how many tokens ago a word last came in its document, a line a model: what a long memory is tested on.
 
     Mean over seeds, less the mean over models at that distance: far words are rarer and harder for every model.
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-        lines = {model: found for model in results.models if (found := _by_distance(results, model))}
+        lines = {model: found for model in results.models if (found := _by_distance(results.of(model, case)))}
         shared = sorted(set.intersection(*map(set, lines.values()))) if lines else []
         means = {low: math.fsum(line[low] for line in lines.values()) / len(lines) for low in shared}
         for (model, line), (colour, marker, dash) in zip(lines.items(), STYLES * len(lines), strict=False):
@@ -80,18 +80,19 @@ def draw_distance(results: ResultSet, stem: Path) -> list[Path]:
             axes.set_xscale("log", base=2)
             axes.set_xticks(shared, [f"{low:,}" for low in shared], rotation=45)
         axes.minorticks_off()
-        axes.set_title(f"{results.experiment}, {results.scale} scale")
+        title = f"{results.experiment}, {results.scale} scale"
+        axes.set_title(title if case == "main" else f"{title}, {case}")
         axes.grid(axis="y", color="0.9")
         if lines:
             axes.legend(frameon=False, ncols=2)
         return _save(figure, stem)
 
 
-def _by_distance(results: ResultSet, model: str) -> dict[int, float]:
+def _by_distance(runs: list[Run]) -> dict[int, float]:
     """Mean loss over seeds at each distance that has at least 100 tokens."""
     found: dict[int, list[float]] = {}
-    for run in results.plain():
-        if run.cell.model == model and run.details:
+    for run in runs:
+        if run.details:
             bins = run.details["by_distance"]
             for low, nats, tokens in zip(bins["from"], bins["nats"], bins["tokens"], strict=True):
                 if tokens >= FEWEST:

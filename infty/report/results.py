@@ -49,6 +49,11 @@ class ResultSet:
         """Whether this is language modelling; else it is sorting."""
         return self.runs[0].length is None
 
+    def picture(self, case: str = "main") -> str:
+        """Stem of the figure's file; of texts there is one a column."""
+        kind = "distance" if self.is_text else "accuracy"
+        return "-".join([self.name, *([case] if case != "main" and self.is_text else []), kind])
+
     @property
     def models(self) -> list[str]:
         """Rows."""

@@ -59,8 +59,8 @@ def to_markdown(results: ResultSet, tables: list[Table]) -> str:
         parts.append(f"## {table.title}\n")
         parts.append(table.markdown())
         parts.append("\n".join(f"- {note}" for note in table.notes) + "\n")
-    picture = ("Loss by distance", "distance") if results.is_text else ("Accuracy by length", "accuracy")
-    parts.append(f"![{picture[0]}]({results.name}-{picture[1]}.svg)\n")
+    title, cases = ("Loss by distance", results.cases) if results.is_text else ("Accuracy by length", ["main"])
+    parts += [f"![{title}]({results.picture(case)}.svg)\n" for case in cases]
     if results.missing():
         parts.append("## Missing runs\n\nEach is made by its command:\n")
         parts.append("```\n" + "\n".join(cell.command() for cell in results.missing()) + "\n```\n")

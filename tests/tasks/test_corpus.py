@@ -177,6 +177,48 @@ def test_a_bigram_counted_by_hand_has_the_perplexity_computed_by_hand(folder: Pa
     assert found["validation/bits_per_byte"] == pytest.approx(nats / math.log(2) / len(DOCUMENTS[0]), rel=1e-6)
 
 
+@pytest.mark.parametrize("reset", ["never", "document"])
+def test_a_block_s_first_token_is_told_but_not_scored(folder: Path, reset: Any) -> None:
+    """Against a plain loop: the text with a separator before it (before each document), in blocks, as rows of a table.
+
+    Blocks `$abc defg`: b, c and e, f, g are scored as in the paper; d, the first of its block, counts for words only.
+    """
+    source = task(folder, memory_reset=reset).under(TEXT_PROTOCOLS["gpt2-blocks-v1"])
+    table = torch.randn(source.vocab_size, source.vocab_size)
+    part, separator, length = source.parts["test"], source.tokens.tokenizer.separator, source.segment_length
+    edges = part.starts.tolist() if reset == "document" else [0, int(part.starts[-1])]
+    scored, aside = [], []
+    for low, high in pairwise(edges):
+        stream = [separator, *part.tokens[low:high].tolist()]
+        for place in range(1, len(stream)):
+            last = separator if low + place - 1 in part.starts else stream[place - 1]  # a document's first follows one
+            nats = -table[last].log_softmax(0)[stream[place]].item()
+            (scored if place % length else aside).append(nats)
+    assert aside
+    for batch in (1, 3):
+        found = totals(source, table, batch=batch)
+        assert (found.scored, found.aside) == (len(scored), len(aside))
+        assert found.nats == pytest.approx(sum(scored), rel=1e-5)
+        assert found.aside_nats == pytest.approx(sum(aside), rel=1e-5)
+    m, sizes, whole = source.metrics("test", found), source.sizes("test"), sum(scored) + sum(aside)
+    assert m["test/token_perplexity"] == pytest.approx(math.exp(sum(scored) / len(scored)), rel=1e-5)
+    assert m["test/word_perplexity"] == pytest.approx(math.exp(whole / sizes["words"]), rel=1e-5)
+    assert m["test/bits_per_byte"] == pytest.approx(whole / math.log(2) / sizes["bytes"], rel=1e-5)
+
+
+def test_an_epoch_reads_everything_once(folder: Path) -> None:
+    source = task(folder)
+    for batch in (1, 2, 3):
+        steps = source.steps_an_epoch(batch)
+        seen = np.zeros(len(source.parts["train"].tokens), dtype=int)
+        for step in range(steps):
+            b = source.training_batch(step, batch, 0)
+            assert b.places is not None
+            for row, place in enumerate(b.places.tolist()):
+                seen[place : place + int((b.targets[row] != UNSCORED).sum())] += 1
+        assert seen.min() == 1
+
+
 def test_one_total_has_three_views(folder: Path) -> None:
     source = task(folder, tokenizer={"kind": "bpe", "vocab_size": 300})
     found = totals(source, torch.randn(source.vocab_size, source.vocab_size))
