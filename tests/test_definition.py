@@ -264,3 +264,12 @@ def test_whatever_stands_in_a_file_only_our_own_error_comes_out(make: Any, data:
         )
     with contextlib.suppress(UsageError):
         resolve(make("\n".join(lines)), Cell("mine", "small", "long", "a"))
+
+
+def test_rows_say_which_models_make_the_table_and_the_others_can_be_asked_for(make: Any) -> None:
+    text = f"{TEXT}\nrows: [long]\n"
+    assert {found.model for found in make(text).cells("small")} == {"long"}
+    assert resolve(make(text), Cell("mine", "small", "plain", "a")).experiment.training.steps == 50
+    for rows, message in (("[lng]", "no 'lng' among the models; did you mean long?"), ("long", "wanted a list")):
+        with pytest.raises(UsageError, match=message):
+            list(make(f"{TEXT}\nrows: {rows}\n").cells("small"))

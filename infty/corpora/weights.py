@@ -1,7 +1,9 @@
 """Starting weights of a GPT-2: a folder as Hugging Face saves them, or the same from the public hub."""
 
+import os
 import re
-from dataclasses import dataclass, replace
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from filelock import FileLock
 from rich.console import Console
 from safetensors import SafetensorError, safe_open
 
-from infty.corpora.hub import download, list_files
+from infty.corpora.hub import HubFile, download, list_files
 from infty.corpora.known import KNOWN, Hub
 from infty.errors import MissingError, UsageError
 from infty.files import read_json, sha256
@@ -17,8 +19,9 @@ from infty.files import read_json, sha256
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PICKLED, SHARDED = "pytorch_model.bin", "model.safetensors.index.json"
 HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]+))?")
-COMMIT = re.compile(r"[0-9a-f]{40}")
-HELP = f"or download {CONFIG} and {WEIGHTS} by hand, and give their folder with --set model.weights=FOLDER"
+COMMIT = re.compile(r"[0-9a-f]{12,40}")  # results and folders name a commit by its first 12 digits
+HELP = f"you can also download {CONFIG} and {WEIGHTS} by hand, and give their folder with --set model.weights=FOLDER"
+SAVE = "GPT2LMHeadModel.from_pretrained(…).save_pretrained(FOLDER"
 # Our name of each size, its name in config.json, and GPT-2 small's value, which stands where the file has none.
 SIZES = {
     "num_layers": ("n_layer", 12),
@@ -48,15 +51,16 @@ def find_weights(given: str, data: Path, console: Console, *, may_fetch: bool) -
     may_fetch: whether the hub may be asked for what is not here. MissingError, with what to do, where the weights are
     not there, can't be fetched, or are no safetensors.
     """
-    path, name = Path(given).expanduser(), HUB_NAME.fullmatch(given)
-    if path.exists() or name is None:
-        if not path.is_dir():
-            wanted = f"wanted a folder with {CONFIG} and {WEIGHTS}, or a hub name like openai-community/gpt2"
-            raise MissingError(f"model.weights: no folder {given}; {wanted}")
-        return _read(path, path.resolve().name)
+    path, name = Path(os.path.expanduser(given)), HUB_NAME.fullmatch(given)  # Path's own raises for an unknown ~user
+    if os.path.exists(path) or name is None:  # Path's own raises for names that no file can have
+        if not os.path.isdir(path):
+            why = "is a file" if os.path.exists(path) else "is not there"
+            wanted = f"a folder with {CONFIG} and {WEIGHTS}, or a hub name: OWNER/NAME or OWNER/NAME@REVISION"
+            raise MissingError(f"model.weights: {given} {why}; wanted {wanted}")
+        return _read(path, os.path.basename(os.path.abspath(path)), "save or copy it there again")
     revision = name["revision"] or _pinned(name["repository"])
-    folder, commit = _from_hub(name["repository"], revision, data / "weights", console, may_fetch=may_fetch)
-    return _read(folder, f"{name['repository']}@{commit}")
+    folder = _from_hub(name["repository"], revision, data / "weights", console, may_fetch=may_fetch)
+    return _read(folder, f"{name['repository']}@{_commit(folder)}", "remove that folder, and it is fetched again")
 
 
 def refuse_other_sizes(config: dict[str, Any], wanted: dict[str, int], where: str) -> None:
@@ -77,25 +81,31 @@ def refuse_other_sizes(config: dict[str, Any], wanted: dict[str, int], where: st
         raise UsageError(f"{where} does not fit: {'; '.join(faults)}")
 
 
-def _read(path: Path, origin: str) -> WeightsFolder:
-    if not (path / WEIGHTS).is_file():
-        why = f"has no {WEIGHTS}"
-        if (path / SHARDED).is_file():
-            why = f"has its weights in several files; wanted one {WEIGHTS}"
-        elif (path / PICKLED).is_file():
-            why = (
-                f"has pickled weights only, which are not read since they can run code; "
-                f"GPT2LMHeadModel.from_pretrained(…).save_pretrained(FOLDER) makes a {WEIGHTS} of them"
-            )
+def _read(path: Path, origin: str, mend: str) -> WeightsFolder:
+    """A folder's weights, of which only the header is read. mend: what to do where a file is damaged."""
+    if why := _lack({name for name in (CONFIG, WEIGHTS, PICKLED, SHARDED) if (path / name).is_file()}):
         raise MissingError(f"model.weights: {path} {why}")
     try:
         with safe_open(path / WEIGHTS, framework="np") as file:
             file.keys()
     except (SafetensorError, OSError) as fault:
-        raise MissingError(f"model.weights: {path / WEIGHTS} is damaged or no safetensors ({fault})") from None
-    if not (path / CONFIG).is_file():
-        raise MissingError(f"model.weights: {path} has no {CONFIG}")
-    return WeightsFolder(path, origin, read_json(path / CONFIG), sha256(path / WEIGHTS))
+        raise MissingError(f"model.weights: {path / WEIGHTS} is damaged or no safetensors ({fault}); {mend}") from None
+    try:
+        config = read_json(path / CONFIG)
+    except MissingError:  # its advice is about runs
+        raise MissingError(f"model.weights: {path / CONFIG} is damaged: it holds no JSON object; {mend}") from None
+    return WeightsFolder(path, origin, config, sha256(path / WEIGHTS))
+
+
+def _lack(files: set[str]) -> str | None:
+    """Why the files of a folder or a repository are not enough, and what to do; None where they are."""
+    if WEIGHTS in files:
+        return None if CONFIG in files else f"has no {CONFIG}; put the one that was saved with {WEIGHTS} beside it"
+    if SHARDED in files:
+        return f'has its weights in several files; {SAVE}, max_shard_size="50GB") makes one {WEIGHTS} of them'
+    if PICKLED in files:
+        return f"has pickled weights only, which are not read since they can run code; {SAVE}) makes {WEIGHTS} of them"
+    return f"has no {WEIGHTS}; {SAVE}) writes one"
 
 
 def _pinned(repository: str) -> str:
@@ -104,32 +114,53 @@ def _pinned(repository: str) -> str:
     return next((hub.revision for hub in hubs if hub.repository == repository), "main")
 
 
-def _from_hub(repository: str, revision: str, kept: Path, console: Console, *, may_fetch: bool) -> tuple[Path, str]:
-    """The folder of a repository's files, fetched if they are not here, and the commit they are of (12 digits)."""
+def _commit(folder: Path) -> str:
+    """The first 12 digits of the commit that a kept folder is of."""
+    return folder.name.rpartition("@")[2]
+
+
+def _from_hub(repository: str, revision: str, kept: Path, console: Console, *, may_fetch: bool) -> Path:
+    """The folder of a repository's files, fetched if they are not here."""
     stem = repository.replace("/", "--")
-    known = f"{stem}@{revision[:12]}" if COMMIT.fullmatch(revision) else f"{stem}@*"
-    here = sorted(path for path in kept.glob(known) if (path / WEIGHTS).is_file() and (path / CONFIG).is_file())
-    if len(here) == 1:
-        return here[0], here[0].name.rpartition("@")[2]
+    here = sorted(path for path in kept.glob(f"{stem}@*") if _is_whole(path))
+    if COMMIT.fullmatch(revision):
+        fit = [path for path in here if _commit(path) == revision[:12]]
+    else:  # only the hub knows the commit of another branch or of a tag
+        fit = here if revision == "main" else []
+    if len(fit) == 1:
+        return fit[0]
+    others = f"; here is {', '.join(f'{repository}@{_commit(path)}' for path in here)}" if here else ""
     if not may_fetch:
-        raise MissingError(f"model.weights: {repository} is not in {kept}, and auto_fetch is off; allow it, {HELP}")
-    hub = Hub(repository, revision, {}, "model")
-    commit, listed = list_files(hub, repository, HELP)
-    files = {file.name: file for file in listed if file.name in (CONFIG, WEIGHTS)}
-    if absent := {CONFIG, WEIGHTS} - files.keys():
-        raise MissingError(
-            f"model.weights: {repository} at {revision} has no {' and no '.join(sorted(absent))}; {HELP}"
-        )
-    folder = kept / f"{stem}@{commit[:12]}"
+        missing = f"{repository} at {revision} is not in {kept}"
+        raise MissingError(f"model.weights: {missing}; auto_fetch = true lets train fetch it; {HELP}{others}")
+    commit, listed = list_files(Hub(repository, revision, {}, "model"), repository, HELP + others)
+    if why := _lack({file.name for file in listed}):
+        raise MissingError(f"model.weights: {repository} at {revision} {why}")
+    files = [file for name in (CONFIG, WEIGHTS) for file in listed if file.name == name]
+    return _fetch(Hub(repository, commit, {}, "model"), files, kept / f"{stem}@{commit[:12]}", console)
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
+def _fetch(hub: Hub, files: list[HubFile], folder: Path, console: Console) -> Path:
+    """Download files into a folder, which is whole or not there.
+
+    A line that breaks is gone on with where it broke; what is left to a later call begins with the first missing file.
+    """
     console.print(
-        f"fetching {repository} at {commit[:12]}: {sum(f.bytes for f in files.values()) / 1e6:,.1f} MB, into {folder}",
+        f"fetching {hub.repository} at {hub.revision[:12]}: {sum(file.bytes for file in files) / 1e6:,.1f} MB in "
+        f"{len(files)} files from the hub, into {folder}",
         soft_wrap=True,
     )
-    temporary = kept / f".{folder.name}.download"
-    kept.mkdir(parents=True, exist_ok=True)
-    with FileLock(kept / f".{folder.name}.lock"):
-        if not folder.is_dir():  # another process fetched them while this one waited
-            for name in (CONFIG, WEIGHTS):
-                download(replace(hub, revision=commit), files[name], temporary, HELP, console)
+    temporary = folder.with_name(f".{folder.name}.download")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not _is_whole(folder):  # else another process fetched them while this one waited
+            for file in files:
+                download(hub, file, temporary, HELP, console)
+            shutil.rmtree(temporary / ".cache", ignore_errors=True)  # what the hub's library notes of downloads
+            shutil.rmtree(folder, ignore_errors=True)  # one that lost a file
             temporary.replace(folder)
-    return folder, commit[:12]
+    return folder

@@ -1,11 +1,14 @@
 """Starting weights: what is believed of a folder, and what is fetched."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from huggingface_hub import constants, file_download
 from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -17,6 +20,9 @@ from tests.corpora.test_hub import UNPINNED, Hub, environment, hub
 
 __all__ = ["hub"]
 QUIET = Console(quiet=True)
+NAMES = ("config.json", "model.safetensors")
+INDEX = "model.safetensors.index.json"
+TINY = f"someone--tiny@{UNPINNED[:12]}"
 SIZES = {"num_layers": 2, "num_heads": 2, "hidden_size": 16, "num_positions": 16, "vocab_size": 400}
 
 
@@ -33,6 +39,17 @@ def folder(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "my weights"))
 
 
+@pytest.fixture
+def near(hub: Hub, saved: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The hub, asked from this process, with the repository someone/tiny."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+    template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100)  # bytes that are on disk before the next are waited for
+    hub.files["someone/tiny"] = {name: (saved / name).read_bytes() for name in NAMES}
+    return hub
+
+
 def found(given: str, data: Path, *, may_fetch: bool = False) -> Any:
     return find_weights(given, data, QUIET, may_fetch=may_fetch)
 
@@ -40,6 +57,8 @@ def found(given: str, data: Path, *, may_fetch: bool = False) -> Any:
 def test_a_folder_is_named_by_its_last_part_and_its_config_is_read(folder: Path, tmp_path: Path) -> None:
     weights = found(str(folder), tmp_path)
     assert (weights.path, weights.origin) == (folder, "my weights")
+    assert weights.config == json.loads((folder / "config.json").read_text())
+    assert weights.sha256 == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     refuse_other_sizes(weights.config, SIZES, "here")
 
 
@@ -49,24 +68,40 @@ def test_a_folder_that_is_none_is_refused_with_what_to_do(folder: Path, tmp_path
             found(given, tmp_path)
         assert "\n" not in str(caught.value)
 
-    refused("no folder .*nowhere; wanted a folder with config.json", str(tmp_path / "nowhere"))
-    refused("no folder", str(folder / "config.json"))
+    for nowhere in (str(tmp_path / "nowhere"), "./someone/tiny", "~nobody/tiny", "tiny", "x" * 300):
+        refused("is not there; wanted a folder with config.json .* or a hub name: OWNER/NAME", nowhere)
+    refused("is a file; wanted a folder", str(folder / "config.json"))
     config = (folder / "config.json").read_text()
-    (folder / "config.json").write_text("[]")
-    refused("config.json")
+    for damaged in ("[]", "{", ""):
+        (folder / "config.json").write_text(damaged)
+        refused("holds no JSON object; save or copy it there again")
     (folder / "config.json").unlink()
-    refused("has no config.json")
+    refused("has no config.json; put the one")
     (folder / "config.json").write_text(config)
     whole = (folder / "model.safetensors").read_bytes()
     for damaged in (whole[: len(whole) // 2], b"\x80\x04\x95\x1c\x00\x00\x00\x00.", b""):
         (folder / "model.safetensors").write_bytes(damaged)
-        refused("damaged or no safetensors")
+        refused("damaged or no safetensors .*; save or copy it there again")
     (folder / "model.safetensors").unlink()
-    refused("has no model.safetensors")
-    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch /tmp/opened'\ntR.")
-    refused("pickled weights only, which are not read")
+    refused("has no model.safetensors; .*save_pretrained")
+    opened = tmp_path / "opened"
+    (folder / "pytorch_model.bin").write_bytes(f"cos\nsystem\n(S'touch {opened}'\ntR.".encode())
+    refused(
+        r"pickled weights only, which are not read .*GPT2LMHeadModel.from_pretrained\(…\).save_pretrained\(FOLDER\)"
+    )
+    assert not opened.exists()
     (folder / "model.safetensors.index.json").write_text("{}")
-    refused("in several files")
+    refused("in several files; .*max_shard_size")
+
+
+def test_a_folder_that_reads_like_a_hub_name_is_the_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, "openai-community/gpt2")
+    assert found("openai-community/gpt2", tmp_path / "data").origin == "gpt2"
+    monkeypatch.chdir("openai-community/gpt2")
+    assert found(".", tmp_path / "data").origin == "gpt2"
 
 
 def test_sizes_that_differ_are_named_with_what_to_set() -> None:
@@ -82,7 +117,9 @@ def test_sizes_that_differ_are_named_with_what_to_set() -> None:
 
 
 def test_a_hub_name_that_is_not_here_is_not_fetched_unasked(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"auto_fetch is off; allow it, or download .* --set model.weights=FOLDER"):
+    with pytest.raises(
+        MissingError, match=r"auto_fetch = true lets .* download .* by hand.* --set model.weights=FOLDER"
+    ):
         found("openai-community/gpt2", tmp_path)
 
 
@@ -96,12 +133,89 @@ def test_the_pinned_commit_is_looked_for_and_other_commits_are_not_taken_for_it(
     assert found("openai-community/gpt2", tmp_path).origin == f"openai-community/gpt2@{pin.revision[:12]}"
 
 
+def test_of_the_main_branch_what_is_here_is_taken_and_of_other_names_only_what_they_name(
+    near: Hub, folder: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "weights"
+    shutil.copytree(folder, kept / TINY)
+    for given in ("someone/tiny", "someone/tiny@main", f"someone/tiny@{UNPINNED}", f"someone/tiny@{UNPINNED[:12]}"):
+        assert found(given, tmp_path).origin == f"someone/tiny@{UNPINNED[:12]}"
+    assert near.asked == []
+    for other in ("v1", "1" * 40, UNPINNED[:12].replace("c", "d")):
+        with pytest.raises(MissingError, match=rf"at {other} is not in .*; here is someone/tiny@{UNPINNED[:12]}$"):
+            found(f"someone/tiny@{other}", tmp_path)
+        with pytest.raises(MissingError, match=r"the hub can't be reached .*404"):
+            found(f"someone/tiny@{other}", tmp_path, may_fetch=True)
+    shutil.copytree(folder, kept / f"someone--tiny@{'1' * 12}")
+    with pytest.raises(MissingError, match=f"here is someone/tiny@1{{12}}, someone/tiny@{UNPINNED[:12]}$"):
+        found("someone/tiny", tmp_path)
+    assert found("someone/tiny@" + "1" * 40, tmp_path).origin == "someone/tiny@" + "1" * 12
+
+
+def test_a_download_that_breaks_off_is_gone_on_with(
+    near: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Within a call from the byte where it broke, in the next call from the file. Once whole, nobody is asked."""
+    stays_down = iter([True, False, True, False])  # each time that the library waits to try again
+
+    def wait(seconds: float) -> None:
+        if next(stays_down):
+            raise OSError("the line is down")
+
+    monkeypatch.setattr(file_download, "time", SimpleNamespace(sleep=wait))
+    for cut, name in enumerate(NAMES, start=1):
+        near.cut = cut
+        match = rf"{name} could not be fetched \(the line is down\).*goes on from there"
+        with pytest.raises(MissingError, match=match):
+            found("someone/tiny", tmp_path, may_fetch=True)
+        assert not (tmp_path / "weights" / TINY).exists()
+    near.cut = 1
+    first = find_weights("someone/tiny", tmp_path, Console(width=20), may_fetch=True)
+    size = sum(map(len, near.files["someone/tiny"].values())) / 1e6
+    said = f"fetching someone/tiny at {UNPINNED[:12]}: {size:.1f} MB in 2 files from the hub, into {first.path}\n"
+    assert capsys.readouterr().out == said
+    for name, data in near.files["someone/tiny"].items():
+        asked = [part for path, part in near.asked if path.endswith(f"/resolve/{UNPINNED}/{name}")]
+        assert asked[:2] == [None, None]
+        assert len(asked) == 3
+        assert asked[2] is not None
+        assert len(data) // 2 - 100 < int(asked[2].removeprefix("bytes=").partition("-")[0]) <= len(data) // 2
+    assert {path.name: path.read_bytes() for path in first.path.iterdir()} == near.files["someone/tiny"]
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    assert found("someone/tiny", tmp_path, may_fetch=True) == first
+    assert found("someone/tiny", tmp_path) == first
+    with pytest.raises(MissingError, match=r"can't be reached .* by hand"):
+        found("someone/other", tmp_path, may_fetch=True)
+
+
+def test_a_damaged_file_is_removed_and_a_folder_that_lost_one_is_fetched_again(near: Hub, tmp_path: Path) -> None:
+    near.lie = True
+    with pytest.raises(MissingError, match=r"config.json is not what the hub lists at c0ffeec, and was removed"):
+        found("someone/tiny", tmp_path, may_fetch=True)
+    assert not [path for name in NAMES for path in tmp_path.rglob(name)]
+    near.lie = False
+    weights = found("someone/tiny", tmp_path, may_fetch=True).path / "model.safetensors"
+    weights.write_bytes(b"?")
+    with pytest.raises(MissingError, match=r"damaged or no .*; remove that folder, and it is fetched again"):
+        found("someone/tiny", tmp_path, may_fetch=True)
+    weights.unlink()
+    assert found("someone/tiny", tmp_path, may_fetch=True).origin == f"someone/tiny@{UNPINNED[:12]}"
+
+
+def test_a_repository_without_safetensors_is_refused_before_anything_is_fetched(near: Hub, tmp_path: Path) -> None:
+    del near.files["someone/tiny"]["model.safetensors"]
+    for name, why in (("README.md", "has no model"), ("pytorch_model.bin", "pickled weights only"), (INDEX, "several")):
+        near.files["someone/tiny"][name] = b"x"
+        with pytest.raises(MissingError, match=f"someone/tiny at main .*{why}"):
+            found("someone/tiny", tmp_path, may_fetch=True)
+    assert not [path for path, _ in near.asked if "/resolve/" in path]
+
+
 def test_weights_are_fetched_once_and_recorded_by_their_commit(
     infty: Infty, hub: Hub, saved: Path, tmp_path: Path
 ) -> None:
     """The main branch of a repository that is not pinned; a download that breaks off goes on."""
-    names = ("config.json", "model.safetensors")
-    hub.files["someone/tiny"] = {name: (saved / name).read_bytes() for name in names} | {"pytorch_model.bin": b"x"}
+    hub.files["someone/tiny"] = {name: (saved / name).read_bytes() for name in NAMES} | {"pytorch_model.bin": b"x"}
     hub.cut = 1
     words = ["train", "gpt2", "--scale", "smoke", "--model", "gpt2", "--json", "--set", "model.weights=someone/tiny"]
     words += ["--set", "pretraining=null"]
@@ -114,11 +228,11 @@ def test_weights_are_fetched_once_and_recorded_by_their_commit(
     again = infty(*words, "--seed", "1", **environment(hub), HF_HUB_OFFLINE="1")
     assert again.returncode == 0, again.stderr
     assert len(hub.asked) == asked
-    assert {path.name for path in (tmp_path / "corpora/weights").glob("[!.]*")} == {f"someone--tiny@{UNPINNED[:12]}"}
+    assert {path.name for path in (tmp_path / "corpora/weights").glob("[!.]*")} == {TINY}
 
 
 def test_what_is_not_what_the_hub_lists_is_not_kept(infty: Infty, hub: Hub, saved: Path, tmp_path: Path) -> None:
-    hub.files["someone/tiny"] = {name: (saved / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    hub.files["someone/tiny"] = {name: (saved / name).read_bytes() for name in NAMES}
     hub.lie = True
     words = ["train", "gpt2", "--scale", "smoke", "--set", "model.weights=someone/tiny", "--set", "pretraining=null"]
     done = infty(*words, **environment(hub))
