@@ -137,7 +137,12 @@ def _task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) ->
     task, segment = experiment.task, experiment.model.segment_length
     if isinstance(task, CorpusConfig):
         faults = []
-        if task.protocol not in TEXT_PROTOCOLS:
+        protocol = TEXT_PROTOCOLS.get(task.protocol)
+        if protocol and protocol.block and (segment, task.tokenizer.kind) != (protocol.block, protocol.tokenizer):
+            origin = _origin(origins, ("task", "protocol"), "")
+            wanted = f"is for model.segment_length {protocol.block} and {protocol.tokenizer} tokens"
+            faults.append(Fault(origin, "task.protocol", f"{task.protocol} {wanted}; gpt2-blocks-v1 is for others"))
+        if protocol is None:
             known = nearest(task.protocol, TEXT_PROTOCOLS)
             origin = _origin(origins, ("task", "protocol"), "")
             faults.append(Fault(origin, "task.protocol", f"no {task.protocol!r}; {known}"))

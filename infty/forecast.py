@@ -10,6 +10,7 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from infty.corpora.known import KNOWN
+from infty.corpora.weights import is_on_the_hub
 from infty.environment import peak_memory_bytes
 from infty.errors import MissingError
 from infty.experiment import ResolvedCell, build_model, build_task
@@ -43,6 +44,7 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
         task = RandomTokens(experiment.task, experiment.model.segment_length, str(fault))
     start = _start(resolved, task.vocab_size, settings)
     model = machine.place(build_model(experiment, task.vocab_size, resolved.cell.seed))
+    memories = sum(parameter.numel() for parameter in model.memory_parameters())
     training = experiment.training.counted(task.steps_an_epoch)
     steps = training.total_steps
     probe = _probe(model, task, training, resolved.cell.seed)
@@ -52,7 +54,8 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
         "command": resolved.command(),
         "folder": str(settings.runs / resolved.cell.folder),
         "parameters": count_parameters(model),
-        "memory_parameters": sum(parameter.numel() for parameter in model.memory_parameters()),
+        "base_parameters": count_parameters(model) - memories,
+        "memory_parameters": memories,
         "memory_slots": experiment.model.memory_slots,
         "memory_bytes_a_stream": probe["state_bytes"],
         "segment_length": experiment.model.segment_length,
@@ -75,13 +78,19 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
 def _start(resolved: ResolvedCell, vocab_size: int, settings: Settings) -> str | None:
     """Where a GPT-2 would start from, and whether that is here. UsageError where it is, and does not fit."""
     if base := base_cell(resolved):
-        run = RunFolder(settings.runs / base.cell.folder)
-        return f"{run.path} ({'here' if run.finished else 'trained first'})"
+        run, first = RunFolder(settings.runs / base.cell.folder), base.experiment.training
+        todo = f"trained first, {first.steps or first.epochs} {'steps' if first.steps else 'epochs'} more"
+        return f"{run.path} ({'here' if run.finished else todo})"
     try:
-        start = given_start(resolved.experiment, vocab_size, settings, Console(quiet=True), may_fetch=False)
+        start = given_start(resolved.experiment, settings, Console(quiet=True), may_fetch=False)
     except MissingError as fault:
-        return f"not here, so random ones stand in: {fault}"
-    return start and f"{start.origin}, sha256 {start.sha256[:12]}"
+        if not is_on_the_hub(str(getattr(resolved.experiment.model, "weights", ""))):
+            raise
+        return f"not here yet, so random ones stand in: {fault}"
+    if start is None:
+        return None
+    start.refuse_vocabulary(vocab_size)
+    return f"{start.origin}, sha256 {start.sha256[:12]}"
 
 
 def _probe(model: SegmentModel, task: TrainingData, training: TrainingConfig, seed: int) -> dict[str, Any]:
@@ -155,9 +164,9 @@ class RandomTokens:
         """About: from the words and documents that the corpus is known to have. MissingError where they are not."""
         known, part = KNOWN.get(self.config.corpus), self.config.train
         words = known.words.get(part.split) if known else None
-        if known is None or words is None:
+        if known is None or words is None or (part.last is not None and part.split not in known.documents):
             raise MissingError(f"how long an epoch takes is known once the text is here: {self.why}")
-        share = 1.0 if part.last is None else (part.last - part.first) / known.documents.get(part.split, part.last)
+        share = 1.0 if part.last is None else (part.last - part.first) / known.documents[part.split]
         tokens = words * share * (1.0 if self.config.tokenizer.kind == "word" else TOKENS_A_WORD)
         return -int(-tokens // (batch_size * self.segment_length))
 

@@ -76,7 +76,7 @@ class TrainingData(Protocol):
         ...
 
     def steps_an_epoch(self, batch_size: int) -> int:
-        """Steps in which everything has been trained on once."""
+        """Steps in which everything has been trained on at least once."""
         ...
 
 

@@ -3,12 +3,11 @@
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from infty.corpora.weights import find_weights, refuse_other_sizes
+from infty.corpora.weights import WeightsFolder, find_weights, refuse_other_sizes
 from infty.experiment import Experiment, ResolvedCell
 from infty.files import sha256
 from infty.model.config import Gpt2ModelConfig
@@ -23,34 +22,37 @@ BASE = "base"  # row that a GPT-2 trained first has in the runs; it stands in no
 
 @dataclass(frozen=True)
 class StartingWeights:
-    """Weights that rows start from. run: the run that trained them; None: a Hugging Face folder."""
+    """Weights that rows start from: a GPT-2 that was trained here, or a Hugging Face folder."""
 
     origin: str
     sha256: str
-    path: Path
-    run: RunFolder | None = None
+    source: SegmentModel | WeightsFolder
 
     def document(self) -> dict[str, str]:
         """For results and checkpoints."""
         return {"origin": self.origin, "sha256": self.sha256}
 
-    def load(self, model: SegmentModel, data: Path) -> None:
+    def refuse_vocabulary(self, vocab_size: int) -> None:
+        """UsageError where a folder's weights are of another vocabulary than the tokens."""
+        if isinstance(self.source, WeightsFolder):
+            refuse_other_sizes(self.source.config, {"vocab_size": vocab_size}, str(self.source.path))
+
+    def load(self, model: SegmentModel) -> None:
         """Put them into a model with memories, which stay as they are. MissingError where they do not fit."""
         from infty.model.gpt2 import Graft, load_weights  # loads transformers
 
         assert isinstance(model, Graft)
-        if self.run is None:
-            load_weights(model, self.path)
+        if isinstance(self.source, WeightsFolder):
+            load_weights(model, self.source.path)
             return
-        base = load_run(self.run.path, data=data).model
-        assert isinstance(base, Graft)
-        model.base.load_state_dict(base.base.state_dict())
+        assert isinstance(self.source, Graft)
+        model.base.load_state_dict(self.source.base.state_dict())
 
 
 def base_cell(resolved: ResolvedCell) -> ResolvedCell | None:
     """What a row's starting weights are trained by: its model without a memory, the same for all rows of a case.
 
-    Its folder has a hash of everything that they depend on. None where they are not trained here.
+    Its folder has a hash of every setting that they depend on. None where they are not trained here.
     """
     experiment = resolved.experiment
     if experiment.pretraining is None or not isinstance(experiment.model, Gpt2ModelConfig):
@@ -68,23 +70,24 @@ def base_cell(resolved: ResolvedCell) -> ResolvedCell | None:
 
 
 def trained_start(base: ResolvedCell, settings: Settings) -> StartingWeights:
-    """The weights of a finished `base_cell`."""
+    """The weights of a finished `base_cell`. MissingError where they are damaged, or of another text than is here."""
     run = RunFolder(settings.runs / base.cell.folder)
-    file = best_path(run.checkpoints) / "model.safetensors"
-    return StartingWeights(f"{run.path.parent.name} seed {base.cell.seed}", sha256(file), file, run)
+    model = load_run(run.path, data=settings.data).model
+    name = f"{run.path.parent.name} seed {base.cell.seed}"
+    return StartingWeights(name, sha256(best_path(run.checkpoints) / "model.safetensors"), model)
 
 
 def given_start(
-    experiment: Experiment, vocab_size: int, settings: Settings, console: Console, *, may_fetch: bool
+    experiment: Experiment, settings: Settings, console: Console, *, may_fetch: bool
 ) -> StartingWeights | None:
     """The weights that `model.weights` names, if it does.
 
-    MissingError where they are not there or damaged; UsageError where they are of other sizes or another vocabulary.
+    MissingError where they are not there or damaged; UsageError where they are of other sizes.
     """
     model = experiment.model
     if not isinstance(model, Gpt2ModelConfig) or model.weights is None:
         return None
     found = find_weights(model.weights, settings.data, console, may_fetch=may_fetch)
-    sizes = {name: getattr(model, name) for name in ("num_layers", "num_heads", "hidden_size", "num_positions")}
-    refuse_other_sizes(found.config, {**sizes, "vocab_size": vocab_size}, str(found.path))
-    return StartingWeights(found.origin, found.sha256, found.path)
+    sizes = ("num_layers", "num_heads", "hidden_size", "num_positions")
+    refuse_other_sizes(found.config, {name: getattr(model, name) for name in sizes}, str(found.path))
+    return StartingWeights(found.origin, found.sha256, found)

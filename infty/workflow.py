@@ -54,13 +54,18 @@ def train_cell(
                     result = run.result()
                     console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
                     return result
+            resume = None if fresh else _last_checkpoint(run)
+            may_fetch = settings.auto_fetch
+            start = None if resume else given_start(resolved.experiment, settings, console, may_fetch=may_fetch)
             provide(resolved.experiment, settings, console, own)
             task = build_task(resolved.experiment, settings.data, console)
             if isinstance(task, CorpusTask):
                 for split in ("validation", "test"):
                     task.refuse_misnamed(split)
-            resume = None if fresh else _last_checkpoint(run)
-            start = None if resume else _starting_weights(resolved, task.vocab_size, settings, console)
+            if start:
+                start.refuse_vocabulary(task.vocab_size)
+            elif resume is None:
+                start = _trained_first(resolved, settings, console)
             if fresh:
                 _empty(run.path)
             with StopSignals() as stop, _status(run):
@@ -147,7 +152,7 @@ def _train_and_test(
         identity["tokens"] = task.tokens.digest
     model = build_model(experiment, task.vocab_size, seed)
     if start:
-        start.load(model, settings.data)
+        start.load(model)
     origin = start.document() if start else (resume.state.get("starting_weights") if resume else None)
     if origin:
         identity["starting_weights"] = origin
@@ -188,16 +193,27 @@ def _train_and_test(
     return result
 
 
-def _starting_weights(
-    resolved: ResolvedCell, vocab_size: int, settings: Settings, console: Console
-) -> StartingWeights | None:
-    """What a GPT-2 starts from, trained first where the cell says so. None: random weights."""
-    if base := base_cell(resolved):
-        if not RunFolder(settings.runs / base.cell.folder).finished:
-            console.print("all rows start from one GPT-2 without a memory, which is trained first", soft_wrap=True)
-            train_cell(base, settings, console, fresh=False)
+def _trained_first(resolved: ResolvedCell, settings: Settings, console: Console) -> StartingWeights | None:
+    """The weights that all rows of a GPT-2 start from, where the cell says that they are trained; else None.
+
+    Trained now if they are not here, or of another text than is here now. Another process that is at it is awaited.
+    """
+    if (base := base_cell(resolved)) is None:
+        return None
+    run = RunFolder(settings.runs / base.cell.folder)
+    if run.is_locked():
+        console.print(f"waiting for another process, which trains {run.path}", soft_wrap=True)
+        with run.lock().acquire(timeout=-1):
+            pass
+    if not run.finished:
+        console.print("all rows start from one GPT-2 without a memory, which is trained first", soft_wrap=True)
+        train_cell(base, settings, console, fresh=False)
+    try:
         return trained_start(base, settings)
-    return given_start(resolved.experiment, vocab_size, settings, console, may_fetch=settings.auto_fetch)
+    except MissingError as fault:
+        console.print(f"the GPT-2 that all rows start from is trained again: {fault}", soft_wrap=True)
+        train_cell(base, settings, console, fresh=True)
+        return trained_start(base, settings)
 
 
 def _costs(progress: Progress, batch_size: int, task: Task) -> Values:
@@ -221,7 +237,8 @@ def _set_down(run: RunFolder, resolved: ResolvedCell, machine: Machine) -> Value
     """Write what is trained and with what; warn where a run goes on with other software than it began with."""
     environment = {**describe_environment(machine), "command": resolved.command()}
     file = run.path / "environment.json"
-    if file.exists() and (changed := differences(read_json(file), environment)):
+    before = read_json(file) if file.exists() else environment
+    if changed := differences({**before, "command": environment["command"]}, environment):
         warnings.warn(f"this run began in another environment: {'; '.join(changed)}", stacklevel=2)
     run.write_config(resolved.config())
     write_json(file, environment)

@@ -97,6 +97,34 @@ def test_weights_come_from_a_folder(infty: Infty, tmp_path: Path, folder: Path) 
         torch.testing.assert_close(trained.get_parameter(f"base.{name}"), parameter)
 
 
+def test_what_rows_start_from_is_trained_again_where_it_is_of_another_text_or_damaged(
+    infty: Infty, tmp_path: Path
+) -> None:
+    """And nothing that was finished is removed before it is."""
+    words = ("train", *CELL, "--model", "gpt2")
+    first = document(infty, *words)
+    (file,) = tmp_path.glob("runs/gpt2/smoke/base@*/seed-0/checkpoints/step-00000006/model.safetensors")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b"?")
+    done = infty(*words, "--fresh", "--json")
+    assert "is trained again" in done.stderr
+    assert json.loads(done.stdout)["starting_weights"] == first["starting_weights"]
+    assert file.read_bytes() == whole
+
+
+def test_a_forecast_says_base_and_memory_and_where_weights_come_from(infty: Infty, folder: Path) -> None:
+    words = ("train", *CELL, "--dry-run")
+    sizes = document(infty, *words)
+    assert sizes["base_parameters"] == 400 * 16 + 16 * 16 + 2 * (12 * 16**2 + 13 * 16) + 2 * 16
+    assert sizes["memory_parameters"] == 2 * (6 * 16**2 + 16 + 2 * 16)
+    assert sizes["parameters"] == sizes["base_parameters"] + sizes["memory_parameters"]
+    assert "trained first, 6 steps more" in sizes["starting_weights"]
+    given = document(infty, *words, "--set", f"model.weights={folder}", "--set", "pretraining=null")
+    assert given["starting_weights"].startswith("my gpt2, sha256 ")
+    done = infty(*words, "--set", "model.weights=/nowhere/at/all", "--set", "pretraining=null")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+
+
 @pytest.mark.parametrize(
     ("weights", "sets", "code", "message"),
     [
@@ -167,7 +195,7 @@ def test_what_the_released_code_does_otherwise_is_a_row_each() -> None:
         memory = e.model.long_range
         assert memory is not None
         assert memory.kind == "long_term"
-        reset = e.task.model_dump()["memory_reset"]
+        reset = e.task.model_dump(mode="json")["memory_reset"]
         found[row] = (memory.prior_mean, reset, memory.sticky.within_bin if memory.sticky else None)
     wiped = {"tokens": 2048}
     assert found == {
@@ -201,6 +229,7 @@ def test_what_is_trained_first_depends_on_nothing_but_the_case_and_its_own_setti
         (("training.epochs=2", "training.steps=3"), "wanted either steps or epochs"),
         (("model.weights=x/y",), "pretraining: model.weights is 'x/y': one of the two must be null"),
         (("training.schedule=square",), "training.schedule"),
+        (("task.protocol=gpt2-block512-v1",), "gpt2-block512-v1 is for model.segment_length 512 and gpt2 tokens"),
     ],
 )
 def test_settings_that_contradict_each_other_are_named(sets: tuple[str, ...], message: str) -> None:

@@ -184,3 +184,14 @@ def test_without_a_run_of_the_first_row_nothing_is_said_of_differences(tmp_path:
     text = (tmp_path / "out/wikitext-laptop.md").read_text()
     assert "bootstrap" not in text
     assert " | – | 1 |" in text
+
+
+def test_rows_that_were_fine_tuned_from_other_weights_are_not_paired() -> None:
+    def started(weights: str | None, nats: Sequence[float]) -> Run:
+        found = run(nats, [10, 30])
+        start = {"starting_weights": {"origin": "base", "sha256": weights}} if weights else {}
+        return Run(found.cell, {**found.result, **start}, details=found.details)
+
+    assert paired_difference(started("a", [1, 2]), started("a", [2, 1])) is not None
+    for other in ("b", None):
+        assert paired_difference(started("a", [1, 2]), started(other, [2, 1])) is None

@@ -32,6 +32,18 @@ SIZES = {
 }
 
 
+# What else shapes a GPT-2, and what the models here have.
+SHAPE = {
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "reorder_and_upcast_attn": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+
+
 @dataclass(frozen=True)
 class WeightsFolder:
     """A folder with `config.json`, here as `config`, and `model.safetensors`, whose sum is `sha256`.
@@ -63,6 +75,11 @@ def find_weights(given: str, data: Path, console: Console, *, may_fetch: bool) -
     return _read(folder, f"{name['repository']}@{_commit(folder)}", "remove that folder, and it is fetched again")
 
 
+def is_on_the_hub(given: str) -> bool:
+    """Whether this is a name on the hub; else it is a folder."""
+    return HUB_NAME.fullmatch(given) is not None and not os.path.exists(given)
+
+
 def refuse_other_sizes(config: dict[str, Any], wanted: dict[str, int], where: str) -> None:
     """UsageError, with what to set, where a `config.json` is of no GPT-2 or of other sizes than those wanted."""
     if config.get("model_type") != "gpt2":
@@ -77,6 +94,9 @@ def refuse_other_sizes(config: dict[str, Any], wanted: dict[str, int], where: st
             faults.append(f"it has a vocabulary of {found}, and task.tokenizer makes {size} tokens")
         else:
             faults.append(f"its {name} is {found}, not {size} (--set model.{name}={found})")
+    for key, value in {**SHAPE, "n_inner": 4 * config.get("n_embd", 768)}.items():
+        if config.get(key, value) not in (value, None):
+            faults.append(f"its {key} is {config[key]!r}, and models here have {value!r}")
     if faults:
         raise UsageError(f"{where} does not fit: {'; '.join(faults)}")
 
@@ -131,7 +151,7 @@ def _from_hub(repository: str, revision: str, kept: Path, console: Console, *, m
         return fit[0]
     others = f"; here is {', '.join(f'{repository}@{_commit(path)}' for path in here)}" if here else ""
     if not may_fetch:
-        missing = f"{repository} at {revision} is not in {kept}"
+        missing = f"there is no folder {repository}, and of the hub's {repository} at {revision} nothing is in {kept}"
         raise MissingError(f"model.weights: {missing}; auto_fetch = true lets train fetch it; {HELP}{others}")
     commit, listed = list_files(Hub(repository, revision, {}, "model"), repository, HELP + others)
     if why := _lack({file.name for file in listed}):

@@ -55,6 +55,7 @@ def build_gpt2(config: Gpt2ModelConfig, vocab_size: int) -> Graft:
         resid_pdrop=c.dropout,
         embd_pdrop=c.dropout,
         attn_pdrop=c.dropout,
+        initializer_range=c.initial_std,
         bos_token_id=special,
         eos_token_id=special,
     )
@@ -67,6 +68,7 @@ def load_weights(model: Graft, folder: Path) -> None:
     MissingError where the folder lacks a tensor or has one of another shape.
     """
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         loaded: Any = GPT2LMHeadModel.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True, dtype=torch.float32
@@ -88,9 +90,12 @@ def save_pretrained(model: Graft, folder: Path) -> None:
 
 
 def from_pretrained(folder: Path) -> Graft:
-    """The inverse of `save_pretrained`. MissingError where the folder is another."""
-    config = Gpt2ModelConfig.model_validate(read_json(folder / SIZES))
-    model = build_gpt2(config, int(read_json(folder / "config.json")["vocab_size"]))
+    """The inverse of `save_pretrained`. MissingError where a file lacks, is damaged, or does not fit the others."""
+    sizes, vocab_size = read_json(folder / SIZES), read_json(folder / "config.json").get("vocab_size")
+    try:
+        model = build_gpt2(Gpt2ModelConfig.model_validate(sizes), int(str(vocab_size)))
+        model.blocks.load_state_dict(load_file(folder / MEMORY))
+    except (OSError, ValueError, RuntimeError, SafetensorError) as fault:
+        raise MissingError(f"{folder} holds no memories of a GPT-2: {str(fault).splitlines()[0]}") from None
     load_weights(model, folder)
-    model.blocks.load_state_dict(load_file(folder / MEMORY))
     return model

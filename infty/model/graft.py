@@ -25,12 +25,12 @@ from infty.model.config import Gpt2ModelConfig
 from infty.model.seat import Auxiliary, Hidden, LayerState, LongRangeState, Seat, build_memory
 from infty.model.segments import Output, SegmentModel, State, summed
 
-Heads = Float[Tensor, "b h n d"]
+Heads = Float[Tensor, "b h n d"]  # of keys and values there may be fewer heads than of queries
 
 
 @runtime_checkable
 class Family(Protocol):
-    """What the graft must know of a family of decoders."""
+    """What the graft must know of a family of decoders, whose attention sees the whole segment before each token."""
 
     def attentions(self, decoder: nn.Module) -> Sequence[nn.Module]:
         """Of each layer the self-attention, whose `forward` takes hidden states and returns (Z, weights)."""
@@ -62,7 +62,7 @@ class GraftedLayer(Seat):
         super().__init__()
         self.long_range = build_memory(config.long_range)
         self.index, self.num_heads, self.family = index, config.num_heads, family
-        self.attend = attention.forward  # as it was; its parameters stay the decoder's
+        self.original = attention.forward  # as it was; its parameters stay the decoder's
         self.queries = partial(family.queries, attention)
         self.key_values = partial(family.key_values, attention)
         self._reader = partial(_ContentReader, family, attention, config.num_heads)
@@ -73,7 +73,7 @@ class GraftedLayer(Seat):
     ) -> tuple[Hidden, Any]:
         """In the attention's place: what it reads, and with it what the memory knows. Weights as it returns them."""
         if passage is None:
-            return self.attend(hidden_states, *args, **options)
+            return self.original(hidden_states, *args, **options)
         before = passage.states[self.index]
         evicted, recent = before.short_term.split(0)
         read, slots, after, losses = None, None, before.long_range, {}
@@ -85,12 +85,12 @@ class GraftedLayer(Seat):
                 attend = partial(self._read_by_content, hidden_states)
                 slots, after, losses = self.compress(memory, state, evicted, attend)
             case (None, None):
-                return self.attend(hidden_states, *args, **options)
+                return self.original(hidden_states, *args, **options)
             case _:
                 raise TypeError("a state of another kind of memory")
         if slots is not None and slots.slots.shape[1]:
             options = {**options, **self._before_the_tokens(slots, hidden_states, options)}
-        context, weights = self.attend(hidden_states, *args, **options)
+        context, weights = self.original(hidden_states, *args, **options)
         short_term = recent.append(hidden_states.detach(), None)
         passage.states[self.index] = LayerState(short_term, _detached(after))
         passage.losses[self.index] = losses
@@ -125,7 +125,8 @@ class _ContentReader(nn.Module):
     def forward(self, x: Hidden, vectors: Float[Tensor, "batch n hidden"]) -> Hidden:
         queries = self.family.queries(self.attention, x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         key, value = self.family.key_values(self.attention, vectors)
-        return F.scaled_dot_product_attention(queries, key, value).transpose(1, 2).flatten(-2)
+        context = F.scaled_dot_product_attention(queries, key, value, enable_gqa=True)
+        return context.transpose(1, 2).flatten(-2)
 
 
 @dataclass(frozen=True)

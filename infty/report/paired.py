@@ -28,9 +28,10 @@ class Paired:
 def paired_difference(run: Run, baseline: Run) -> Paired | None:
     """Nats a token of `run` less those of `baseline`; None where they can't be paired.
 
-    That is where one has no details, the text or its tokens or the chunks are not the same, or there is but one chunk.
+    That is where one has no details, the text or its tokens or the chunks or the weights that they were fine-tuned from
+    are not the same, or there is but one chunk.
     """
-    return _difference([(run, baseline)]) if _same_text(run, baseline) else None
+    return _difference([(run, baseline)]) if _comparable(run, baseline) else None
 
 
 def paired_over_seeds(runs: Sequence[Run], baselines: Sequence[Run]) -> Paired | None:
@@ -41,17 +42,17 @@ def paired_over_seeds(runs: Sequence[Run], baselines: Sequence[Run]) -> Paired |
     """
     by_seed = {run.cell.seed: run for run in baselines}
     shared = [(run, by_seed[run.cell.seed]) for run in runs if run.cell.seed in by_seed]
-    pairs = [(run, baseline) for run, baseline in shared if _same_text(run, baseline)]
-    if not pairs or not all(_same_text(run, pairs[0][0]) for run, _ in pairs):
+    pairs = [(run, baseline) for run, baseline in shared if _comparable(run, baseline)]
+    if not pairs or not all(_comparable(run, pairs[0][0]) for run, _ in pairs):
         return None
     return _difference(pairs)
 
 
-def _same_text(run: Run, other: Run) -> bool:
-    """Whether both were tested on the same tokens, kept in the same two or more chunks."""
+def _comparable(run: Run, other: Run) -> bool:
+    """Whether both were fine-tuned from the same weights, if at all, and tested on the same two and more chunks."""
     (tokens, _), (others, _) = _chunks(run), _chunks(other)
     same = all(run.result["data"][key] == other.result["data"][key] for key in ("sha256", "tokens_sha256"))
-    return same and len(tokens) > 1 and np.array_equal(tokens, others)
+    return same and run.start == other.start and len(tokens) > 1 and np.array_equal(tokens, others)
 
 
 def _chunks(run: Run) -> tuple[np.ndarray, np.ndarray]:

@@ -28,6 +28,11 @@ class Run:
     details: dict[str, Any] | None = None
 
     @property
+    def start(self) -> str | None:
+        """Sum of the weights that it was fine-tuned from, if it was."""
+        return self.result.get("starting_weights", {}).get("sha256")
+
+    @property
     def accuracy(self) -> float:
         """Test accuracy from 0 to 1."""
         return self.result["metrics"]["test/accuracy"]
@@ -85,6 +90,18 @@ class ResultSet:
     def mixed_data(self) -> list[str]:
         """Columns whose runs were tested on different data: their figures can't be compared."""
         return [c for c in self.cases if len({run.result["data"]["sha256"] for run in self.of(None, c)}) > 1]
+
+    def mixed_starts(self) -> list[str]:
+        """Columns whose runs were fine-tuned from different weights: their figures can't be compared."""
+        return [c for c in self.cases if len({run.start for run in self.of(None, c)}) > 1]
+
+    def resets(self, case: str) -> dict[str, list[str]]:
+        """Where the memory was emptied in testing, and the rows of a column with which it was there."""
+        found: dict[str, list[str]] = {}
+        for run in self.of(None, case):
+            rows = found.setdefault(str(run.result["protocol"].get("memory_reset")), [])
+            rows += [run.cell.model] * (run.cell.model not in rows)
+        return found
 
     def mixed_slots(self) -> list[str]:
         """Columns whose rows keep different numbers of memory slots."""

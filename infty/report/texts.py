@@ -66,10 +66,11 @@ def _how_paired(baseline: str, pairs: dict[str, Paired]) -> list[str]:
         return []
     chunks = next(iter(pairs.values())).chunks
     return [
-        f"Difference to {baseline} on the same test text, over the seeds that both rows have; below 0 is better. In "
-        f"brackets the 95 % interval: bootstrap (percentiles) over {chunks} chunks of about 5,000 tokens of the text. "
-        "One that holds 0 means no difference seen; it says nothing of what another seed would give. Chunks are drawn "
-        "as if independent, but neighbours are alike: it is somewhat narrow, and one that ends near 0 shows little."
+        f"Difference to {baseline} over every token of the same test text, and over the seeds that both rows have; below "
+        f"0 is better. In brackets the 95 % interval: bootstrap (percentiles) over {chunks} chunks of about 5,000 tokens "
+        "of the text. One that holds 0 means no difference seen; it says nothing of what another seed would give. Chunks "
+        "are drawn as if independent, but neighbours are alike: it is somewhat narrow, and one that ends near 0 shows "
+        "little."
     ]
 
 
@@ -80,7 +81,7 @@ def _notes(results: ResultSet, case: str, pairs: dict[str, Paired]) -> list[str]
         protocol, data, far = r["protocol"], r["data"], (found[0].details or {}).get("far", {})
         token = f"{data['tokenizer']['kind']}, {data['tokenizer']['vocab_size']:,} types"
         notes += [
-            f"{results.protocol}: {protocol['scored']}; memory reset: {protocol['memory_reset']}; "
+            f"{results.protocol}: {protocol['scored']}; memory reset: {_resets(results, case)}; "
             f"words {protocol['words']}.",
             f"Text: {data['title']}, {data['split']} split, {data['documents']} documents; tokens: {token}; "
             f"{r['totals']['scored']:,} tokens, {r['totals']['words']:,} words, {r['totals']['bytes']:,} bytes.",
@@ -95,6 +96,8 @@ def _notes(results: ResultSet, case: str, pairs: dict[str, Paired]) -> list[str]
         notes.append(f"Scale: {results.scale}, smaller than the paper's; its figures are not the paper's.")
     if case in results.mixed_data():
         notes.append("Rows were tested on different data: not comparable.")
+    if case in results.mixed_starts():
+        notes.append("Rows were fine-tuned from different weights: not comparable.")
     if case in results.mixed_slots():
         notes.append("Rows keep different numbers of memory slots.")
     if missing := results.missing():
@@ -102,6 +105,14 @@ def _notes(results: ResultSet, case: str, pairs: dict[str, Paired]) -> list[str]
     if others := [run for run in results.runs if run.cell.variant]:
         notes.append(f"{len(others)} runs with other settings stand in no cell; the list of runs has them.")
     return notes
+
+
+def _resets(results: ResultSet, case: str) -> str:
+    """Where the memory was emptied in testing; where that differs, with which rows."""
+    found = results.resets(case)
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{reset} ({', '.join(rows)})" for reset, rows in found.items())
 
 
 def _figure(runs: list[Run], metric: str, digits: int) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +41,11 @@ class TokenReset(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     tokens: int = Field(gt=0, description="tokens between two resets")
+    documents: bool = Field(
+        default=False,
+        exclude_if=lambda on: not on,
+        description="where a document begins as well, and counted from there",
+    )
 
 
 class CorpusConfig(BaseModel):
@@ -93,7 +99,7 @@ class CorpusTask:
         return self._batch("train", [(row, step % len(row)) for row in rows], names)
 
     def steps_an_epoch(self, batch_size: int) -> int:
-        """Steps until the longest of the streams has been read through."""
+        """Steps until the longest of the streams has been read through; shorter ones begin again meanwhile."""
         return max(map(len, self._rows(batch_size)))
 
     def tokens_seen(self, steps: int, batch_size: int) -> int:
@@ -245,7 +251,8 @@ class CorpusTask:
 
     def _resets(self, part: TokenPart, reset: str | TokenReset) -> Int64[ndarray, " n"]:
         if isinstance(reset, TokenReset):
-            return np.arange(0, len(part.tokens), reset.tokens)
+            edges = part.starts.tolist() if reset.documents else [0, len(part.tokens)]
+            return np.concatenate([np.arange(low, high, reset.tokens) for low, high in pairwise(edges)])
         return part.starts if reset == "document" else part.starts[:0]
 
     def _batch(self, split: str, places: list[tuple[Spans, int]], names: Int64[ndarray, " batch"]) -> Batch:
@@ -260,7 +267,7 @@ class CorpusTask:
                 fresh[row], firsts[row] = spans.fresh[index], start
                 targets[row, : stop - start] = part.tokens[start:stop]
                 tokens[row, 1 : stop - start] = part.tokens[start : stop - 1]
-                if not fresh[row]:
+                if start and not (index == 0 and split == "train"):  # which begins like a document, wherever it is
                     tokens[row, 0] = part.tokens[start - 1]
                 begins = part.starts[np.searchsorted(part.starts, start) : np.searchsorted(part.starts, stop)]
                 tokens[row, begins - start] = separator

@@ -112,6 +112,11 @@ def test_sizes_that_differ_are_named_with_what_to_set() -> None:
         "w does not fit: its num_layers is 6, not 2 (--set model.num_layers=6); its hidden_size is 768, not 16 "
         "(--set model.hidden_size=768); it has a vocabulary of 50257, and task.tokenizer makes 400 tokens"
     )
+    odd = {"model_type": "gpt2", "activation_function": "relu", "tie_word_embeddings": False, "n_inner": 3}
+    with pytest.raises(UsageError) as caught:
+        refuse_other_sizes(odd, {}, "w")
+    for part in ("activation_function is 'relu'", "tie_word_embeddings is False", "n_inner is 3"):
+        assert part in str(caught.value)
     with pytest.raises(UsageError, match="type 'llama'; wanted gpt2"):
         refuse_other_sizes({"model_type": "llama"}, SIZES, "w")
 

@@ -262,12 +262,12 @@ def test_another_family_takes_one_small_adapter(row: str) -> None:
     torch.manual_seed(2)
     sizes: dict[str, Any] = {
         "hidden_size": 24,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
         "intermediate_size": 16,
     }
     base = LlamaForCausalLM(LlamaConfig(vocab_size=VOCAB, num_hidden_layers=2, max_position_embeddings=32, **sizes))
-    model = Graft(config(row, hidden_size=24), base, LlamaFamily()).eval()
+    model = Graft(config(row, hidden_size=24, num_heads=4), base, LlamaFamily()).eval()
     logits, _ = read(model, segments(3))
     for i, tokens in enumerate(segments(3)):
         same = torch.allclose(logits[i], base(tokens).logits, atol=1e-6)

@@ -177,7 +177,7 @@ def test_a_bigram_counted_by_hand_has_the_perplexity_computed_by_hand(folder: Pa
     assert found["validation/bits_per_byte"] == pytest.approx(nats / math.log(2) / len(DOCUMENTS[0]), rel=1e-6)
 
 
-@pytest.mark.parametrize("reset", ["never", "document"])
+@pytest.mark.parametrize("reset", ["never", "document", {"tokens": 6}, {"tokens": 6, "documents": True}])
 def test_a_block_s_first_token_is_told_but_not_scored(folder: Path, reset: Any) -> None:
     """Against a plain loop: the text with a separator before it (before each document), in blocks, as rows of a table.
 
@@ -186,14 +186,16 @@ def test_a_block_s_first_token_is_told_but_not_scored(folder: Path, reset: Any) 
     source = task(folder, memory_reset=reset).under(TEXT_PROTOCOLS["gpt2-blocks-v1"])
     table = torch.randn(source.vocab_size, source.vocab_size)
     part, separator, length = source.parts["test"], source.tokens.tokenizer.separator, source.segment_length
-    edges = part.starts.tolist() if reset == "document" else [0, int(part.starts[-1])]
-    scored, aside = [], []
+    starts, end, scored, aside = part.starts.tolist(), int(part.starts[-1]), [], []
+    whole_documents = reset == "document" or (isinstance(reset, dict) and "documents" in reset)
+    edges = starts if whole_documents else [0, end]
+    if isinstance(reset, dict):  # a wipe loses the memory, never the token before
+        edges = [place for low, high in pairwise(edges) for place in range(low, high, 6)] + [end]
     for low, high in pairwise(edges):
-        stream = [separator, *part.tokens[low:high].tolist()]
-        for place in range(1, len(stream)):
-            last = separator if low + place - 1 in part.starts else stream[place - 1]  # a document's first follows one
-            nats = -table[last].log_softmax(0)[stream[place]].item()
-            (scored if place % length else aside).append(nats)
+        for place in range(low, high):
+            last = separator if place in starts else part.tokens[place - 1]  # a document's first follows a separator
+            nats = -table[last].log_softmax(0)[part.tokens[place]].item()
+            (scored if (place - low + 1) % length else aside).append(nats)
     assert aside
     for batch in (1, 3):
         found = totals(source, table, batch=batch)
