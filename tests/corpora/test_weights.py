@@ -147,7 +147,7 @@ def test_of_the_main_branch_what_is_here_is_taken_and_of_other_names_only_what_t
         assert found(given, tmp_path).origin == f"someone/tiny@{UNPINNED[:12]}"
     assert near.asked == []
     for other in ("v1", "1" * 40, UNPINNED[:12].replace("c", "d")):
-        with pytest.raises(MissingError, match=rf"at {other} is not in .*; here is someone/tiny@{UNPINNED[:12]}$"):
+        with pytest.raises(MissingError, match=rf"at {other} nothing is in .*; here is someone/tiny@{UNPINNED[:12]}$"):
             found(f"someone/tiny@{other}", tmp_path)
         with pytest.raises(MissingError, match=r"the hub can't be reached .*404"):
             found(f"someone/tiny@{other}", tmp_path, may_fetch=True)
