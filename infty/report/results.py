@@ -99,7 +99,10 @@ class ResultSet:
         """Where the memory was emptied in testing, and the rows of a column with which it was there."""
         found: dict[str, list[str]] = {}
         for run in self.of(None, case):
-            rows = found.setdefault(str(run.result["protocol"].get("memory_reset")), [])
+            reset = run.result["protocol"].get("memory_reset")
+            if isinstance(reset, dict):
+                reset = f"every {reset['tokens']:,} tokens" + " and document" * bool(reset.get("documents"))
+            rows = found.setdefault(str(reset), [])
             rows += [run.cell.model] * (run.cell.model not in rows)
         return found
 
