@@ -66,7 +66,7 @@ def draw_distance(results: ResultSet, case: str, stem: Path) -> list[Path]:
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-        lines = {model: found for model in results.models if (found := _by_distance(results.of(model, case)))}
+        lines = {model: found for model in results.rows if (found := _by_distance(results.of(model, case)))}
         shared = sorted(set.intersection(*map(set, lines.values()))) if lines else []
         means = {low: math.fsum(line[low] for line in lines.values()) / len(lines) for low in shared}
         for (model, line), (colour, marker, dash) in zip(lines.items(), STYLES * len(lines), strict=False):

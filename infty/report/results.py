@@ -70,6 +70,11 @@ class ResultSet:
         return self.models[0]
 
     @property
+    def rows(self) -> list[str]:
+        """Models that make the table: more, run on request, would crowd a figure."""
+        return list(dict.fromkeys(cell.model for cell in self.wanted)) or self.models
+
+    @property
     def cases(self) -> list[str]:
         """Columns."""
         return list(dict.fromkeys([cell.case for cell in self.wanted] + [run.cell.case for run in self.plain()]))
