@@ -195,3 +195,18 @@ def test_rows_that_were_fine_tuned_from_other_weights_are_not_paired() -> None:
     assert paired_difference(started("a", [1, 2]), started("a", [2, 1])) is not None
     for other in ("b", None):
         assert paired_difference(started("a", [1, 2]), started(other, [2, 1])) is None
+
+
+def test_rows_that_were_emptied_or_began_differently_are_named(tmp_path: Path) -> None:
+    put(tmp_path / "runs", "transformer-xl", [50, 160])
+    put(tmp_path / "runs", "infty", [40, 190])
+    file = tmp_path / "runs/wikitext/laptop/infty@main/seed-0/result.json"
+    result = json.loads(file.read_text())
+    result["protocol"]["memory_reset"] = {"tokens": 2048, "documents": True}
+    result["starting_weights"] = {"origin": "base", "sha256": "c"}
+    file.write_text(json.dumps(result))
+    write_report([tmp_path / "runs"], tmp_path / "out", ["md"], SHIPPED)
+    text = (tmp_path / "out/wikitext-laptop.md").read_text()
+    assert "memory reset: every 2,048 tokens and document (infty); document (transformer-xl);" in text
+    assert "Rows were fine-tuned from different weights: not comparable." in text
+    assert "bootstrap" not in text
