@@ -70,9 +70,14 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
         "predicted_training_time": str(timedelta(seconds=round(seconds * steps))),
         "data_made_to_trained": round(probe["made"] * probe["seconds"], 1),
         "predicted_from": f"{probe['steps']} steps of {probe['batch']} of the {training.batch_size} sequences",
-        **({"text": task.why} if isinstance(task, RandomTokens) else {}),
+        **({"text": _text(task, experiment.training)} if isinstance(task, RandomTokens) else {}),
         **({"starting_weights": start} if start else {}),
     }
+
+
+def _text(task: "RandomTokens", training: TrainingConfig) -> str:
+    """Why random tokens stand in, and what that makes a guess."""
+    return task.why + ("; until then steps are reckoned from its published words" if training.epochs else "")
 
 
 def _start(resolved: ResolvedCell, vocab_size: int, settings: Settings) -> str | None:
