@@ -138,7 +138,7 @@ def _task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) ->
     if isinstance(task, CorpusConfig):
         faults = []
         protocol = TEXT_PROTOCOLS.get(task.protocol)
-        if protocol and protocol.block and (segment, task.tokenizer.kind) != (protocol.block, protocol.tokenizer):
+        if protocol and not protocol.has_blocks_of(segment, task.tokenizer.kind):
             origin = _origin(origins, ("task", "protocol"), "")
             wanted = f"is for model.segment_length {protocol.block} and {protocol.tokenizer} tokens"
             faults.append(Fault(origin, "task.protocol", f"{task.protocol} {wanted}; gpt2-blocks-v1 is for others"))

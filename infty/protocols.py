@@ -21,6 +21,10 @@ class EvaluationProtocol:
     block: int | None = None
     by_blocks: bool = False
 
+    def has_blocks_of(self, segment_length: int, tokenizer: str) -> bool:
+        """Whether segments of this length in these tokens are the blocks that it is for, if it is for any."""
+        return self.block is None or (self.block, self.tokenizer) == (segment_length, tokenizer)
+
 
 _EVERY_TOKEN = "every token of the text, a document's first after the separator"
 _BUT_THE_FIRST = "every token but the first of each block; words and bytes: every token of the text"

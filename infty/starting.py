@@ -39,11 +39,11 @@ class StartingWeights:
 
     def load(self, model: SegmentModel) -> None:
         """Put them into a model with memories, which stay as they are. MissingError where they do not fit."""
-        from infty.model.gpt2 import Graft, load_weights  # loads transformers
+        from infty.model.gpt2 import Graft, load_base  # loads transformers
 
         assert isinstance(model, Graft)
         if isinstance(self.source, WeightsFolder):
-            load_weights(model, self.source.path)
+            load_base(model, self.source.path)
             return
         assert isinstance(self.source, Graft)
         model.base.load_state_dict(self.source.base.state_dict())

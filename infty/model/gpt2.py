@@ -62,7 +62,7 @@ def build_gpt2(config: Gpt2ModelConfig, vocab_size: int) -> Graft:
     return Graft(config, GPT2LMHeadModel(sizes), Gpt2Family())
 
 
-def load_weights(model: Graft, folder: Path) -> None:
+def load_base(model: Graft, folder: Path) -> None:
     """Put the weights of a Hugging Face folder (safetensors) into the decoder of `model`; its memories stay.
 
     MissingError where the folder lacks a tensor or has one of another shape.
@@ -97,5 +97,5 @@ def from_pretrained(folder: Path) -> Graft:
         model.blocks.load_state_dict(load_file(folder / MEMORY))
     except (OSError, ValueError, RuntimeError, SafetensorError) as fault:
         raise MissingError(f"{folder} holds no memories of a GPT-2: {str(fault).splitlines()[0]}") from None
-    load_weights(model, folder)
+    load_base(model, folder)
     return model

@@ -22,7 +22,7 @@ from infty.memory.longterm import LongTermMemory, LongTermState
 from infty.memory.rows import visible
 from infty.model.adaptive import Softmax
 from infty.model.config import Gpt2ModelConfig
-from infty.model.seat import Auxiliary, Hidden, LayerState, LongRangeState, Seat, build_memory
+from infty.model.seat import Auxiliary, Hidden, LayerState, Seat, build_memory
 from infty.model.segments import Output, SegmentModel, State, summed
 
 Heads = Float[Tensor, "b h n d"]  # of keys and values there may be fewer heads than of queries
@@ -61,7 +61,7 @@ class GraftedLayer(Seat):
     def __init__(self, config: Gpt2ModelConfig, family: Family, attention: nn.Module, index: int) -> None:
         super().__init__()
         self.long_range = build_memory(config.long_range)
-        self.index, self.num_heads, self.family = index, config.num_heads, family
+        self.index = index
         self.original = attention.forward  # as it was; its parameters stay the decoder's
         self.queries = partial(family.queries, attention)
         self.key_values = partial(family.key_values, attention)
@@ -92,7 +92,7 @@ class GraftedLayer(Seat):
             options = {**options, **self._before_the_tokens(slots, hidden_states, options)}
         context, weights = self.original(hidden_states, *args, **options)
         short_term = recent.append(hidden_states.detach(), None)
-        passage.states[self.index] = LayerState(short_term, _detached(after))
+        passage.states[self.index] = LayerState(short_term, after.detach() if after else None)
         passage.losses[self.index] = losses
         return context if read is None else context + read, weights
 
@@ -103,7 +103,7 @@ class GraftedLayer(Seat):
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         seen = torch.cat([own[:, None].expand(-1, length, -1), causal.expand(len(x), -1, -1)], 2)
         mask = x.new_zeros(seen.shape).masked_fill(~seen, -torch.inf)[:, None]
-        name = "cache" if "cache" in options else "past_key_values"  # before transformers 5.20
+        name = "cache" if "cache" in options else "past_key_values"  # its name in older versions
         return {"attention_mask": mask, name: _Before(*self.key_values(slots.slots))}
 
     def _read_by_content(
@@ -183,7 +183,3 @@ class Graft(SegmentModel):
                 rate, identity = memory.config.compression_rate, torch.eye(self.config.hidden_size)
                 memory.compress.weight.copy_(identity[..., None].expand(-1, -1, rate) / rate)
                 nn.init.zeros_(cast("Tensor", memory.compress.bias))
-
-
-def _detached(state: LongRangeState | None) -> LongRangeState | None:
-    return state.detach() if state else None

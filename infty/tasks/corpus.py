@@ -201,7 +201,7 @@ class CorpusTask:
         """UsageError where the protocol is for the whole of a corpus or for other tokens, and this is not that."""
         whole, wanted, block = self.protocol.whole, self.protocol.tokenizer, self.protocol.block
         kind, portion = self.config.tokenizer.kind, self.config.portions[split]
-        if block is not None and (block, wanted) != (self.segment_length, kind):
+        if not self.protocol.has_blocks_of(self.segment_length, kind):
             raise UsageError(
                 f"{self.protocol.name} is for blocks of {block} {wanted} tokens; these are of {self.segment_length} "
                 f"{kind} tokens: use --protocol gpt2-blocks-v1"

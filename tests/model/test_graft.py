@@ -14,11 +14,11 @@ from infty.errors import MissingError
 from infty.memory.compressive import CompressiveMemory
 from infty.memory.longterm import LongTermMemory
 from infty.model.config import Gpt2ModelConfig
-from infty.model.gpt2 import build_gpt2, from_pretrained, load_weights, save_pretrained
+from infty.model.gpt2 import build_gpt2, from_pretrained, load_base, save_pretrained
 from infty.model.graft import Graft
 from infty.model.segments import State
 from infty.model.state import load_state, state_tensors
-from infty.model.weights import weight_tensors
+from infty.model.weights import load_weights, weight_tensors
 
 BATCH, LENGTH, VOCAB, HIDDEN, LAYERS, HEADS = 3, 8, 53, 22, 2, 2
 LONG_TERM = {"kind": "long_term", "num_basis": 10, "num_samples": 7, "contraction": 0.5, "widths": [0.05, 0.1]}
@@ -123,10 +123,10 @@ def test_weights_of_others_are_refused_in_one_line(tmp_path: Path) -> None:
     save_pretrained(model, tmp_path)
     for changes in ({"num_layers": 3}, {"hidden_size": 24}):
         with pytest.raises(MissingError, match="holds no weights of this GPT-2"):
-            load_weights(make("infty", **changes).float(), tmp_path)
+            load_base(make("infty", **changes).float(), tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"\x80\x04]\x94.")
     with pytest.raises(MissingError, match="holds no weights of this GPT-2"):
-        load_weights(model, tmp_path)
+        load_base(model, tmp_path)
 
 
 def heads(x: Tensor) -> Tensor:
@@ -231,12 +231,10 @@ def test_a_state_and_weights_come_back_from_their_tensors(row: str) -> None:
     kept = weight_tensors(model)
     assert len({tensor.data_ptr() for tensor in kept.values()}) == len(kept)
     other = build_gpt2(config(row), VOCAB).double().eval()
-    from infty.model.weights import load_weights as load
-
-    load(other, kept)
+    load_weights(other, kept)
     assert torch.equal(other(tokens, state).logits, model(tokens, state).logits)
     with pytest.raises(RuntimeError, match="another model"):
-        load(other, {name: tensor for name, tensor in kept.items() if "ln_f" not in name})
+        load_weights(other, {name: tensor for name, tensor in kept.items() if "ln_f" not in name})
 
 
 class LlamaFamily:
