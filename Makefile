@@ -1,12 +1,13 @@
 # make demo   install, train ∞-former and Transformer-XL on the sorting task, and report (minutes)
 # make test   install, run the test suite
+# make fuzz   the tests against mutated input, with thousands of cases each (minutes)
 # make check  install, lint, format check, types
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check clean
+.PHONY: demo test fuzz check clean
 
 demo: $(INSTALLED)
 	$(BIN)/infty train sort --model infty --case x8
@@ -17,6 +18,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile
+
+fuzz: $(INSTALLED)
+	$(BIN)/pytest -n 2 -m fuzz --hypothesis-profile thorough --timeout 3600
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

@@ -33,7 +33,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingError(f"{path} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:  # ValueError: no JSON, no UTF-8, or a number without end
         raise MissingError(f"{path} can't be read ({fault}); remove its folder, or train again with --fresh") from None
     if not isinstance(value, dict):
         raise MissingError(f"{path} holds no JSON object; remove its folder, or train again with --fresh")

@@ -12,6 +12,7 @@ from hypothesis import settings
 
 torch.set_num_threads(1)
 settings.register_profile("infty", deadline=None, derandomize=True)  # the machine may be busy; a red test stays red
+settings.register_profile("thorough", deadline=None, max_examples=3000, print_blob=True)
 settings.load_profile("infty")
 
 Infty = Callable[..., subprocess.CompletedProcess[str]]
