@@ -1,4 +1,4 @@
-"""Files that went wrong, for property tests: bytes cut, doubled, altered and replaced, and values that do not belong."""
+"""Files that went wrong, for property tests: bytes cut, doubled, altered, and values that do not belong."""
 
 import copy
 import json
