@@ -52,14 +52,18 @@ class Sinks:
 
 
 class MetricsFile:
-    """metrics.jsonl: one object a line, cut back to `step` when a run continues from there.
+    """metrics.jsonl: one object a line, each on disk before the next step, cut back when a run continues.
 
-    A continued run tests again at its end, so an earlier test's line goes too.
+    step: where it goes on. validated: whether that step's validation is done; else it comes again, and so does the
+    test at the end: their earlier lines go.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, *, validated: bool = True) -> None:
+        again = ("test/",) if validated else ("test/", "validation/")
         kept = [
-            line for line in _lines(path) if line["step"] <= step and not any(key.startswith("test/") for key in line)
+            line
+            for line in _lines(path)
+            if line["step"] < step or (line["step"] == step and not any(key.startswith(again) for key in line))
         ]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8", newline="\n")
@@ -68,6 +72,7 @@ class MetricsFile:
         """Append a line."""
         self.file.write(json.dumps({"step": step, **metrics}) + "\n")
         self.file.flush()
+        os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Close the file."""

@@ -68,19 +68,27 @@ def load_run(path: str | Path, device: str = "cpu", data: Path | None = None) ->
         raise MissingError(f"{run.path / 'config.yaml'} is no configuration of this version: {why}") from None
     checkpoint = load_best(run.checkpoints)
     task = build_task(experiment, data or load_settings().data)
-    refuse_other_data(checkpoint.state, task)
+    refuse_other_data(checkpoint.state.tokens, task)
     with torch.random.fork_rng():  # the initial weights are overwritten; the caller's random numbers are not ours
         model = build_model(experiment, task.vocab_size, seed=0)
-    load_weights(model, checkpoint.tensors["model"])
-    return TrainedRun(model.to(device).eval(), task, experiment, checkpoint.step)
+    try:
+        load_weights(model, checkpoint.tensors["model"])
+    except RuntimeError:
+        raise MissingError(
+            f"{run.checkpoints}: the best checkpoint is another model's; train again with --fresh"
+        ) from None
+    return TrainedRun(model.to(device).eval(), task, experiment, checkpoint.state.step)
 
 
-def refuse_other_data(state: dict[str, Any], task: Task) -> None:
-    """MissingError where a checkpoint was trained on another text, or in other tokens, than there is now."""
-    if isinstance(task, CorpusTask) and state.get("tokens", task.tokens.digest) != task.tokens.digest:
+def refuse_other_data(tokens: str | None, task: Task) -> None:
+    """MissingError where a checkpoint was trained on another text, or in other tokens, than there is now.
+
+    tokens: the digest that it was trained on; None for a task without a text.
+    """
+    if isinstance(task, CorpusTask) and tokens != task.tokens.digest:
         raise MissingError(
             f"this run was trained on another text than the corpus {task.config.corpus!r} is now (tokens "
-            f"{state['tokens'][:12]}, now {task.tokens.digest[:12]}): bring that back, or start over with --fresh"
+            f"{str(tokens)[:12]}, now {task.tokens.digest[:12]}): bring that back, or start over with --fresh"
         )
 
 
@@ -103,8 +111,11 @@ def evaluate_run(
     split, model = asked.split, trained.experiment.model
     losses = np.zeros(len(task.parts[split].tokens), dtype=np.float32) if isinstance(task, CorpusTask) else None
     with knocked_out(trained.model, asked.knock_out) if asked.knock_out else nullcontext():
-        batches = _until(stop, _batches(trained, task, asked, console))
-        totals = evaluate(trained.model, batches, choices=task.has_answers, losses=losses)
+        batches = _batches(trained, task, asked, console)
+        heard = stop.until_received(batches) if stop else batches
+        totals = evaluate(trained.model, heard, choices=task.has_answers, losses=losses)
+    if stop and stop.received is not None:
+        raise Stopped("stopped while testing; the same command tests what was trained", stop.received)
     outcome = {
         "schema": SCHEMA,
         "protocol": {
@@ -191,11 +202,3 @@ def _described(protocol: EvaluationProtocol, task: Task) -> dict[str, Any]:
         reset = protocol.memory_reset or task.config.model_dump()["memory_reset"]
         return {**described, "memory_reset": reset, "words": "published" if protocol.whole else "counted here"}
     return described
-
-
-def _until(stop: StopSignals | None, batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Hand batches on until a signal comes."""
-    for batch in batches:
-        if stop is not None and stop.received is not None:
-            raise Stopped("stopped while testing; the same command tests what was trained", stop.received)
-        yield batch

@@ -26,8 +26,8 @@ from infty.streaming import read_stream
 from infty.tasks.corpus import CorpusTask
 from infty.tracking import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun, new_wandb_id, open_text
 from infty.trained import Asked, check_batches, evaluate_run, load_run, refuse_other_data
-from infty.training.checkpoint import Checkpoint, load_last
-from infty.training.loop import Progress, train
+from infty.training.checkpoint import Checkpoint, TrainingState, load_last
+from infty.training.loop import train
 from infty.training.signals import StopSignals
 
 Values = dict[str, Any]
@@ -54,11 +54,13 @@ def train_cell(
                     result = run.result()
                     console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
                     return result
-            resume = None if fresh else _last_checkpoint(run)
+            resume = None if fresh else load_last(run.checkpoints)
             may_fetch = settings.auto_fetch
             start = None if resume else given_start(resolved.experiment, settings, console, may_fetch=may_fetch)
             provide(resolved.experiment, settings, console, own)
             task = build_task(resolved.experiment, settings.data, console)
+            if resume:
+                refuse_other_data(resume.state.tokens, task)
             if isinstance(task, CorpusTask):
                 for split in ("validation", "test"):
                     task.refuse_misnamed(split)
@@ -146,45 +148,37 @@ def _train_and_test(
     experiment, seed = resolved.experiment, resolved.cell.seed
     training = experiment.training.counted(task.steps_an_epoch)
     environment = _set_down(run, resolved, machine)
-    identity: Values = {"wandb_id": (resume.state.get("wandb_id") if resume else None) or new_wandb_id()}
-    if isinstance(task, CorpusTask):
-        refuse_other_data(resume.state if resume else {}, task)
-        identity["tokens"] = task.tokens.digest
     model = build_model(experiment, task.vocab_size, seed)
     if start:
         start.load(model)
-    origin = start.document() if start else (resume.state.get("starting_weights") if resume else None)
-    if origin:
-        identity["starting_weights"] = origin
+    state = resume.state if resume else _new_state(task, start)
     machine.place(model)
     _announce(run, resolved, model, training.total_steps, resume, console)
-    begun = resume.step if resume else 0
-    sinks = _open_sinks(run, resolved, settings, console, training.total_steps, begun, identity["wandb_id"])
-    with Sinks(sinks) as log:
-        progress = train(
+    with Sinks(_open_sinks(run, resolved, settings, console, training.total_steps, state)) as log:
+        train(
             model,
             task,
             training,
             seed=seed,
             folder=run.checkpoints,
+            state=state,
             resume=resume,
-            identity=identity,
             log=log,
             stop=stop,
         )
         outcome = evaluate_run(run, machine, Asked(), console, settings.data, stop=stop)
-        log.log(progress.step, outcome["metrics"])
+        log.log(state.step, outcome["metrics"])
     result = {
         "schema": SCHEMA,
         **resolved.config()["cell"],
         **{key: outcome[key] for key in ("metrics", "totals", "calibration", "protocol", "data")},
         "training_data": task.data("train"),
-        **({"starting_weights": origin} if origin else {}),
+        **({"starting_weights": state.starting_weights} if state.starting_weights else {}),
         "best_step": outcome["step"],
-        "best_validation_loss": progress.best_loss,
+        "best_validation_loss": state.best_loss,
         "parameters": count_parameters(model),
         "memory_slots": experiment.model.memory_slots,
-        **_costs(progress, experiment.training.batch_size, task),
+        **_costs(state, experiment.training.batch_size, task),
         "peak_memory_bytes": peak_memory_bytes(machine.device),
         **{key: environment[key] for key in ("commit", "dirty", "command")},
     }
@@ -216,10 +210,16 @@ def _trained_first(resolved: ResolvedCell, settings: Settings, console: Console)
         return trained_start(base, settings)
 
 
-def _costs(progress: Progress, batch_size: int, task: Task) -> Values:
-    tokens = task.tokens_seen(progress.step, batch_size)
-    speed = round(tokens / progress.seconds)
-    return {"tokens_seen": tokens, "wall_seconds": round(progress.seconds, 2), "tokens_per_second": speed}
+def _new_state(task: Task, start: StartingWeights | None) -> TrainingState:
+    """Of a run that begins."""
+    tokens = task.tokens.digest if isinstance(task, CorpusTask) else None
+    return TrainingState(wandb_id=new_wandb_id(), tokens=tokens, starting_weights=start.document() if start else None)
+
+
+def _costs(state: TrainingState, batch_size: int, task: Task) -> Values:
+    tokens = task.tokens_seen(state.step, batch_size)
+    speed = round(tokens / state.seconds)
+    return {"tokens_seen": tokens, "wall_seconds": round(state.seconds, 2), "tokens_per_second": speed}
 
 
 def trained_run(resolved: ResolvedCell, settings: Settings) -> RunFolder:
@@ -245,13 +245,6 @@ def _set_down(run: RunFolder, resolved: ResolvedCell, machine: Machine) -> Value
     return environment
 
 
-def _last_checkpoint(run: RunFolder) -> Checkpoint | None:
-    checkpoint, skipped = load_last(run.checkpoints)
-    for text in skipped:
-        warnings.warn(text, stacklevel=2)
-    return checkpoint
-
-
 def _announce(
     run: RunFolder,
     resolved: ResolvedCell,
@@ -262,7 +255,7 @@ def _announce(
 ) -> None:
     """One line that says what begins, and where it is kept."""
     cell = resolved.cell
-    begin = f"continuing at step {resume.step} of" if resume else "training for"
+    begin = f"continuing at step {resume.state.step} of" if resume else "training for"
     console.print(
         f"{cell.experiment} {cell.model}@{cell.case}, {cell.scale} scale, seed {cell.seed}: {begin} "
         f"{steps:,} steps, {count_parameters(model):,} parameters, {run.path}",
@@ -276,15 +269,18 @@ def _open_sinks(
     settings: Settings,
     console: Console,
     steps: int,
-    step: int,
-    wandb_id: str,
+    state: TrainingState,
 ) -> list[Sink]:
     cell = resolved.cell
     title = f"{cell.experiment} {cell.model}@{cell.case}"
-    sinks: list[Sink] = [MetricsFile(run.metrics, step), ScreenProgress(console, title, steps, step)]
+    validated = state.validated_step == state.step
+    sinks: list[Sink] = [
+        MetricsFile(run.metrics, state.step, validated=validated),
+        ScreenProgress(console, title, steps, state.step),
+    ]
     if settings.wandb != "disabled":
         name, config = "/".join(cell.folder.parts), resolved.config()
-        sinks.append(WandbRun(run.path, wandb_id, name, settings.wandb_project, settings.wandb, config))
+        sinks.append(WandbRun(run.path, state.wandb_id, name, settings.wandb_project, settings.wandb, config))
     return sinks
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,57 +12,79 @@ import pytest
 import torch
 
 from infty.errors import MissingError
-from infty.training.checkpoint import Checkpoint, load_best, load_last, save_checkpoint
+from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load_last, save_checkpoint
 
 
 def checkpoint(step: int, best_step: int | None = None) -> Checkpoint:
     tensors = {"model": {"w": torch.full((3,), float(step))}, "optimizer": {"w.step": torch.tensor(float(step))}}
-    return Checkpoint(step, tensors, {"best_step": best_step})
+    return Checkpoint(TrainingState(step=step, best_step=best_step, best_loss=0.5, wandb_id="a1b2"), tensors)
+
+
+def kept(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*step-*"))
+
+
+def step_of(found: Checkpoint | None) -> int:
+    assert found is not None
+    return found.state.step
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(3, best_step=3))
-    found, warnings = load_last(tmp_path)
+    found = load_last(tmp_path)
     assert found is not None
-    assert (found.step, found.state, warnings) == (3, {"best_step": 3}, [])
+    assert found.state == checkpoint(3, best_step=3).state
     assert torch.equal(found.tensors["model"]["w"], torch.full((3,), 3.0))
 
 
 def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in range(1, 6):
         save_checkpoint(tmp_path, checkpoint(step, best_step=min(step, 2)))
-    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000002", "step-00000004", "step-00000005"]
-    assert load_best(tmp_path).step == 2
+    assert kept(tmp_path) == ["step-00000002", "step-00000004", "step-00000005"]
+    assert step_of(load_best(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("damage", ["truncate", "alter", "pickle", "no manifest", "empty manifest", "elsewhere"])
-def test_a_damaged_checkpoint_is_skipped_with_a_warning_and_nothing_is_executed(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    "harm", ["truncate", "alter", "pickle", "no manifest", "empty manifest", "elsewhere", "another step", "no state"]
+)
+def test_a_damaged_checkpoint_is_skipped_with_a_warning_and_nothing_is_executed(tmp_path: Path, harm: str) -> None:
     save_checkpoint(tmp_path, checkpoint(1))
     save_checkpoint(tmp_path, checkpoint(2, best_step=2))
     path = tmp_path / "step-00000002/model.safetensors"
     manifest = path.with_name("MANIFEST.json")
-    match damage:
+
+    def sealed(name: str, content: bytes) -> None:
+        """With sums that fit, as somebody would who means harm."""
+        path.with_name(name).write_bytes(content)
+        entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), name: entry}))
+
+    match harm:
         case "truncate":
             path.write_bytes(path.read_bytes()[:-5])
         case "alter":
-            path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+            damage(path)
         case "pickle":
-            path.write_bytes(pickle.dumps(_Malicious(tmp_path / "executed")))
-            entry = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-            manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "model.safetensors": entry}))
+            sealed("model.safetensors", pickle.dumps(_Malicious(tmp_path / "executed")))
         case "no manifest":
             manifest.unlink()
         case "empty manifest":
             manifest.write_text("{}")
+        case "another step":
+            sealed("state.json", b'{"step": 7, "wandb_id": "a1b2"}')
+        case "no state":
+            sealed("state.json", b'{"step": 2, "wandb_id": "../../x", "best_step": "x"}')
         case _:
             entry = json.loads(manifest.read_text())["model.safetensors"]
             manifest.write_text(json.dumps({"../../elsewhere.safetensors": entry}))
-    found, warnings = load_last(tmp_path)
-    assert found is not None
-    assert found.step == 1
-    assert len(warnings) == 1
-    assert "it is skipped" in warnings[0]
-    with pytest.raises(MissingError):
+    with pytest.warns(UserWarning, match=r"step-00000002.*; it is skipped") as heard:
+        assert step_of(load_last(tmp_path)) == 1
+    assert len(heard) == 1
+    with pytest.raises(MissingError, match="train again with --fresh"):
         load_best(tmp_path)
     assert not (tmp_path / "executed").exists()
 
@@ -77,8 +100,39 @@ class _Malicious:
 def test_what_an_interrupted_save_left_is_not_a_checkpoint(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(1, best_step=1))
     shutil.copytree(tmp_path / "step-00000001", tmp_path / ".step-00000002.tmp")
-    found, warnings = load_last(tmp_path)
-    assert found is not None
-    assert (found.step, warnings) == (1, [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert step_of(load_last(tmp_path)) == 1
     save_checkpoint(tmp_path, checkpoint(3, best_step=1))
     assert not (tmp_path / ".step-00000002.tmp").exists()
+
+
+def test_new_checkpoints_are_kept_beside_damaged_ones_of_later_steps(tmp_path: Path) -> None:
+    """A run that went back behind two damaged checkpoints must not drop what it saves as the oldest."""
+    for step in (4, 6, 9):
+        save_checkpoint(tmp_path, checkpoint(step, best_step=4))
+    for step in (6, 9):
+        damage(tmp_path / f"step-{step:08d}/model.safetensors")
+    with pytest.warns(UserWarning, match="it is skipped"):
+        assert step_of(load_last(tmp_path)) == 4
+    save_checkpoint(tmp_path, checkpoint(5, best_step=4))
+    assert kept(tmp_path) == ["step-00000004", "step-00000005"]
+
+
+def test_a_damaged_best_checkpoint_is_replaced_by_the_one_that_goes_on(tmp_path: Path) -> None:
+    for step in (3, 6):
+        save_checkpoint(tmp_path, checkpoint(step, best_step=3))
+    damage(tmp_path / "step-00000003/model.safetensors")
+    with pytest.warns(UserWarning, match="step-00000003, is damaged: step-00000006 takes its place"):
+        found = load_last(tmp_path)
+    assert found is not None
+    assert (found.state.best_step, found.state.best_loss) == (6, None)
+
+
+def test_a_step_saved_again_replaces_the_first(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(3))
+    save_checkpoint(tmp_path, checkpoint(3, best_step=3))
+    found = load_last(tmp_path)
+    assert found is not None
+    assert found.state.best_step == 3
+    assert kept(tmp_path) == ["step-00000003"]

@@ -19,6 +19,7 @@ from infty.model.decoder import Decoder
 from infty.runs import RunFolder, differences
 from infty.tasks.sort import SortConfig, SortTask
 from infty.trained import load_run
+from infty.training.checkpoint import TrainingState
 from infty.training.loop import TrainingConfig, batch_losses, train
 from infty.training.optimizer import make_optimizer, schedule
 from infty.training.signals import StopSignals
@@ -316,7 +317,9 @@ def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
             pass
 
     config = TrainingConfig(steps=150, batch_size=8, learning_rate=1e-2, evaluate_every=150)
-    train(model, task, config, seed=0, folder=tmp_path, resume=None, identity={}, log=Quiet(), stop=StopSignals())
+    begin = TrainingState(wandb_id="a1")
+    end = train(model, task, config, seed=0, folder=tmp_path, state=begin, resume=None, log=Quiet(), stop=StopSignals())
+    assert (end.step, end.validated_step, end.best_step) == (150, 150, 150)
     assert batch_losses(model, task.batch("test", torch.arange(4).numpy()))[0]["loss"].item() < 0.7 * before
 
 

@@ -43,6 +43,15 @@ def _filled(part: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
             changes[field.name] = _filled(value, f"{name}.", tensors)
         elif isinstance(value, Tensor):
             changes[field.name] = tensors[name]
+            _refuse_other_shape(name, value, tensors[name])
         else:
             changes[field.name] = tensors.get(name)
     return replace(part, **changes)
+
+
+def _refuse_other_shape(name: str, empty: Tensor, found: Tensor) -> None:
+    """KeyError where a tensor can't be what the empty one becomes: what is empty along its second axis may grow."""
+    grows = empty.ndim > 1 and empty.shape[1] == 0
+    wanted = (*empty.shape[:1], *((found.shape[1:2]) if grows else empty.shape[1:2]), *empty.shape[2:])
+    if found.dtype != empty.dtype or tuple(found.shape) != wanted:
+        raise KeyError(f"{name} is {list(found.shape)} {found.dtype}, wanted {list(wanted)} {empty.dtype}")

@@ -1,10 +1,11 @@
 """Checkpoints: safetensors and JSON only, whole or not there, checked before they are believed."""
 
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -13,69 +14,102 @@ from infty.errors import InftyError, MissingError
 from infty.files import flush, read_json, sha256, write_json
 
 Tensors = dict[str, dict[str, Tensor]]  # file stem -> named tensors
+MANIFEST = "MANIFEST.json"
+KEPT = 2  # of the last checkpoints; the best one stays as well
+ATTEMPTS = 2  # to save one: a network's file system may fail for a moment
+
+
+class FileSum(BaseModel):
+    """What a manifest says of a file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    bytes: int
+    sha256: str
+
+
+_MANIFEST = TypeAdapter(dict[str, FileSum])
+
+
+class TrainingState(BaseModel):
+    """Where a run stands, beside its tensors: `state.json`.
+
+    Batches, dropout and learning rate of a step are functions of (seed, step), so `step` is the position in the data
+    and the state of every generator too. The best step is the one with the lowest validation loss; none before the
+    first validation, and no loss where that checkpoint is lost.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    step: int = Field(default=0, ge=0, lt=10**8, description="optimiser steps done")
+    validated_step: int = Field(default=0, ge=0, description="steps done at the last validation")
+    best_step: int | None = Field(default=None, ge=0, lt=10**8)
+    best_loss: float | None = None
+    seconds: float = Field(default=0.0, ge=0, description="of optimiser steps")
+    wandb_id: str = Field(pattern=r"^[0-9a-f]{1,32}$", description="so that a run continued is one run of W&B")
+    tokens: str | None = Field(default=None, description="digest of the text's tokens")
+    starting_weights: dict[str, str] | None = Field(default=None, description="what a GPT-2 was fine-tuned from")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on after `step` optimiser steps."""
+    """What a run needs to go on."""
 
-    step: int
+    state: TrainingState
     tensors: Tensors
-    state: dict[str, Any]
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder/step-…`, point `last.json` and `best.json`, and drop all but the last two and the best.
 
     Everything goes to a temporary folder, is flushed, and gets its name in one rename; the pointers
-    follow. An interruption at any moment leaves the previous checkpoint good. InftyError on a full disk.
+    follow. An interruption at any moment leaves the previous checkpoint good. InftyError where it fails twice: on a
+    full disk, say.
     """
-    final = folder / _name(checkpoint.step)
-    temporary = folder / f".{final.name}.tmp"
-    try:
-        _clear(temporary)
-        temporary.mkdir(parents=True)
-        for stem, tensors in checkpoint.tensors.items():
-            save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / f"{stem}.safetensors")
-        write_json(temporary / "state.json", {"step": checkpoint.step, **checkpoint.state})
-        files = sorted(temporary.iterdir())
-        for path in files:
-            flush(path)
-        write_json(
-            temporary / "MANIFEST.json", {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files}
-        )
-        flush(temporary)
-        _clear(final)
-        temporary.replace(final)
-        flush(folder)
-        point(folder, checkpoint)
-    except (OSError, SafetensorError) as fault:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise InftyError(
-            f"the checkpoint of step {checkpoint.step} could not be saved ({fault}); earlier ones stay"
-        ) from None
-    _drop_old(folder, checkpoint)
+    name = _name(checkpoint.state.step)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _write(folder, folder / f".{name}.tmp", checkpoint)
+            point(folder, checkpoint.state)
+            break
+        except (OSError, SafetensorError) as fault:
+            shutil.rmtree(folder / f".{name}.tmp", ignore_errors=True)
+            if attempt == ATTEMPTS:
+                raise InftyError(
+                    f"the checkpoint of step {checkpoint.state.step} could not be saved ({_reason(fault)}); earlier "
+                    f"ones stay. Once {folder} can be written to, the same command continues from the last one"
+                ) from None
+    _drop_old(folder, checkpoint.state)
 
 
-def point(folder: Path, checkpoint: Checkpoint) -> None:
-    """Name a checkpoint as the last, and the best step that it knows of as the best.
+def point(folder: Path, state: TrainingState) -> None:
+    """Name the checkpoint of a state as the last, and the best step that it knows of as the best.
 
     Done again when a run continues: an interruption may have come between a checkpoint and its pointers.
     """
-    write_json(folder / "last.json", {"checkpoint": _name(checkpoint.step)})
-    if checkpoint.state.get("best_step") is not None:
-        write_json(folder / "best.json", {"checkpoint": _name(checkpoint.state["best_step"])})
+    write_json(folder / "last.json", {"checkpoint": _name(state.step)})
+    if state.best_step is not None:
+        write_json(folder / "best.json", {"checkpoint": _name(state.best_step)})
 
 
-def load_last(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and a warning for each newer one that isn't."""
-    warnings: list[str] = []
+def load_last(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; a warning for each newer one that isn't.
+
+    Where the best checkpoint is damaged the one that is found stands in for it, until the next validation.
+    """
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            return _load(path), warnings
+            found = _load(path)
         except MissingError as fault:
-            warnings.append(f"{fault}; it is skipped")
-    return None, warnings
+            warnings.warn(f"{fault}; it is skipped", stacklevel=2)
+            continue
+        best = found.state.best_step
+        if best is not None and best != found.state.step and not _is_whole(folder / _name(best)):
+            text = f"the best checkpoint so far, {folder / _name(best)}, is damaged: {path.name} takes its place"
+            warnings.warn(text, stacklevel=2)
+            found.state.best_step, found.state.best_loss = found.state.step, None
+        return found
+    return None
 
 
 def load_best(folder: Path) -> Checkpoint:
@@ -94,20 +128,59 @@ def best_path(folder: Path) -> Path:
     return folder / name
 
 
+def _write(folder: Path, temporary: Path, checkpoint: Checkpoint) -> None:
+    """Everything into `temporary`, its sums last; then its name. OSError or SafetensorError where that fails."""
+    _clear(temporary)
+    temporary.mkdir(parents=True)
+    for stem, tensors in checkpoint.tensors.items():
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / f"{stem}.safetensors")
+    write_json(temporary / "state.json", checkpoint.state.model_dump(exclude_none=True))
+    files = sorted(temporary.iterdir())
+    for path in files:
+        flush(path)
+    write_json(temporary / MANIFEST, {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files})
+    final = folder / _name(checkpoint.state.step)
+    if final.exists():  # damaged, or saved before its validation
+        old = temporary.with_name(f".{final.name}.old.tmp")
+        _clear(old)
+        final.replace(old)
+    temporary.replace(final)
+    flush(folder)
+
+
 def _load(path: Path) -> Checkpoint:
+    manifest = _sums(path)
+    if absent := {"model.safetensors", "optimizer.safetensors", "state.json"} - set(manifest):
+        raise MissingError(f"{path} lacks {', '.join(sorted(absent))}")
     try:
-        manifest = read_json(path / "MANIFEST.json")
-        for name, entry in manifest.items():
-            whole = Path(name).name == name and (path / name).stat().st_size == entry["bytes"]
-            if not whole or sha256(path / name) != entry["sha256"]:
-                raise MissingError(f"{path}: {name} is not what was saved")
-        if absent := {"model.safetensors", "optimizer.safetensors", "state.json"} - set(manifest):
-            raise MissingError(f"{path} lacks {', '.join(sorted(absent))}")
-        state = read_json(path / "state.json")
+        state = TrainingState.model_validate(read_json(path / "state.json"))
         tensors = {Path(n).stem: load_file(path / n) for n in manifest if n.endswith(".safetensors")}
-        return Checkpoint(int(state.pop("step")), tensors, state)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as fault:
-        raise MissingError(f"{path} is damaged ({type(fault).__name__}: {fault})") from None
+    except (OSError, SafetensorError, ValidationError) as fault:
+        raise MissingError(f"{path} is damaged ({_reason(fault)})") from None
+    if path.name != _name(state.step):
+        raise MissingError(f"{path} is damaged (it holds step {state.step})")
+    return Checkpoint(state, tensors)
+
+
+def _sums(path: Path) -> dict[str, FileSum]:
+    """What the manifest says of each file. MissingError where one is not what was saved."""
+    try:
+        manifest = _MANIFEST.validate_python(read_json(path / MANIFEST))
+        for name, entry in manifest.items():
+            whole = Path(name).name == name and (path / name).stat().st_size == entry.bytes
+            if not whole or sha256(path / name) != entry.sha256:
+                raise MissingError(f"{path}: {name} is not what was saved")
+    except (OSError, ValueError) as fault:
+        raise MissingError(f"{path} is damaged ({_reason(fault)})") from None
+    return manifest
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        _sums(path)
+    except MissingError:
+        return False
+    return True
 
 
 def _clear(path: Path) -> None:
@@ -115,14 +188,22 @@ def _clear(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _drop_old(folder: Path, checkpoint: Checkpoint) -> None:
-    """Remove what is neither among the last two nor the best, and what interruptions left."""
-    best = checkpoint.state.get("best_step")
-    for path in sorted(folder.glob("step-*"))[:-2]:
-        if best is None or path.name != _name(best):
-            shutil.rmtree(path, ignore_errors=True)
-    for path in folder.glob(".step-*.tmp"):
+def _drop_old(folder: Path, state: TrainingState) -> None:
+    """Keep the last ones up to this step and the best. The others go: older, skipped as damaged, or half written."""
+    saved = [path for path in sorted(folder.glob("step-*")) if path.name <= _name(state.step)]
+    kept = {*saved[-KEPT:], *([folder / _name(state.best_step)] if state.best_step is not None else [])}
+    for path in {*folder.glob("step-*"), *folder.glob(".step-*.tmp")} - kept:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _reason(fault: Exception) -> str:
+    """Of a library's error, in one line."""
+    if isinstance(fault, ValidationError):
+        first = fault.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    if isinstance(fault, OSError):
+        return fault.strerror or str(fault)
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]
 
 
 def _name(step: int) -> str:

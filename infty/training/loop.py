@@ -3,23 +3,23 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from infty.errors import InftyError, Stopped
+from infty.errors import InftyError, MissingError, Stopped
 from infty.evaluation import evaluate
 from infty.interfaces import UNSCORED, Batch, Task, TrainingData
 from infty.model.segments import SegmentModel, State
 from infty.model.state import load_state, state_tensors
 from infty.model.unroll import unroll
 from infty.model.weights import load_weights, weight_tensors
-from infty.training.checkpoint import Checkpoint, point, save_checkpoint
+from infty.training.checkpoint import Checkpoint, TrainingState, point, save_checkpoint
+from infty.training.faults import keep_batch
 from infty.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors, schedule
 from infty.training.signals import StopSignals
 
@@ -80,19 +80,6 @@ class Log(Protocol):
         ...
 
 
-@dataclass
-class Progress:
-    """What changes as a run goes on, beside weights and optimiser. `seconds` counts optimiser steps only.
-
-    The best step is the one with the lowest validation loss; there is none before the first validation.
-    """
-
-    step: int = 0
-    best_step: int | None = None
-    best_loss: float | None = None
-    seconds: float = 0.0
-
-
 def train(
     model: SegmentModel,
     task: Task,
@@ -100,56 +87,61 @@ def train(
     *,
     seed: int,
     folder: Path,
+    state: TrainingState,
     resume: Checkpoint | None,
-    identity: dict[str, Any],
     log: Log,
     stop: StopSignals,
-) -> Progress:
-    """Train to `config.total_steps`, from `resume` if there is one, with checkpoints in `folder`.
+) -> TrainingState:
+    """Train to `config.total_steps`, with checkpoints in `folder`. state: where the run stands, as `resume` has it.
 
     Data, dropout and learning rate of a step are functions of (seed, step): so a continued run takes
-    exactly the steps that an uninterrupted one would have. `identity` is kept in every checkpoint.
-    Raises Stopped after a signal, and InftyError where a loss or gradient is not finite.
+    exactly the steps that an uninterrupted one would have. A signal in the middle of a validation ends it there: the
+    run that continues begins with it.
+    Raises Stopped after a signal, InftyError where a loss or gradient is not finite or a checkpoint can't be saved, and
+    MissingError where `resume` is another model's.
     """
     optimizer = make_optimizer(model, config.learning_rate, config.memory_learning_rate)
-    progress = _restore(model, optimizer, folder, resume)
-    saved_step = resume.step if resume else None
-
-    memory = load_state(model, resume.tensors["state"]) if resume and "state" in resume.tensors else None
+    memory = _restore(model, optimizer, folder, resume) if resume else None
+    saved_step = state.step if resume else None
 
     def save() -> None:
         tensors = {"model": weight_tensors(model), "optimizer": optimizer_tensors(optimizer, model)}
         if memory is not None:
             tensors["state"] = state_tensors(memory)
-        save_checkpoint(folder, Checkpoint(progress.step, tensors, {**vars(progress), **identity}))
+        save_checkpoint(folder, Checkpoint(state, tensors))
 
-    while progress.step < config.total_steps:
+    while True:
         if stop.received is not None:
-            if progress.step != saved_step:
+            if state.step != saved_step:
                 save()
-            raise Stopped(f"stopped at step {progress.step}; the same command continues from there", stop.received)
+            raise Stopped(f"stopped at step {state.step}; the same command continues from there", stop.received)
 
-        start = time.perf_counter()
-        metrics, memory = optimize(model, optimizer, task, config, progress.step, seed, memory)
-        progress.step += 1
-        progress.seconds += time.perf_counter() - start
-        if progress.step % config.log_every == 0 or progress.step == config.total_steps:
-            log.log(progress.step, metrics)
-
-        if progress.step % config.evaluate_every == 0 or progress.step == config.total_steps:
+        if _validation_is_due(state, config):
             batches = task.evaluation_batches("validation", config.evaluation_batch_size)
-            validation = task.metrics("validation", evaluate(model, batches, choices=task.has_answers))
+            totals = evaluate(model, stop.until_received(batches), choices=task.has_answers)
+            if stop.received is not None:
+                continue
+            validation = task.metrics("validation", totals)
             loss = validation["validation/loss"]
             if not math.isfinite(loss):
-                raise InftyError(f"validation loss {loss} at step {progress.step}; try a lower training.learning_rate")
-            log.log(progress.step, validation)
-            if progress.best_loss is None or loss < progress.best_loss:
-                progress.best_step, progress.best_loss = progress.step, loss
+                raise InftyError(f"validation loss {loss} at step {state.step}; try a lower training.learning_rate")
+            log.log(state.step, validation)
+            state.validated_step = state.step
+            if state.best_loss is None or loss < state.best_loss:
+                state.best_step, state.best_loss = state.step, loss
             save()
-            saved_step = progress.step
-    if stop.received is not None:
-        raise Stopped("stopped after the last step; the same command tests what was trained", stop.received)
-    return progress
+            saved_step = state.step
+            continue
+
+        if state.step == config.total_steps:
+            return state
+
+        start = time.perf_counter()
+        metrics, memory = optimize(model, optimizer, task, config, state.step, seed, memory, folder.parent)
+        state.step += 1
+        state.seconds += time.perf_counter() - start
+        if state.step % config.log_every == 0 or state.step == config.total_steps:
+            log.log(state.step, metrics)
 
 
 def batch_losses(
@@ -176,10 +168,11 @@ def optimize(
     step: int,
     seed: int,
     state: State | None = None,
+    run: Path | None = None,
 ) -> tuple[dict[str, float], State | None]:
     """One optimiser step from the memory `state`: its metrics, and the memory after it if the task continues.
 
-    InftyError before the update where loss or gradient are not finite.
+    InftyError before the update where loss or gradient are not finite; the batch is kept in the folder `run`, if given.
     """
     start = time.perf_counter()
     model.train()
@@ -192,9 +185,11 @@ def optimize(
     total.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
     if not (total.isfinite() and norm.isfinite()):
+        figures = {"loss": total.item(), **{f"loss/{name}": loss.item() for name, loss in losses.items()}}
+        kept = keep_batch(run, step, batch, {**figures, "gradient_norm": norm.item()}) if run else None
         raise InftyError(
             f"loss {total.item():.4g}, gradient norm {norm.item():.4g} at step {step}: not finite, nothing was "
-            "updated; try a lower training.learning_rate"
+            f"updated{f' (the batch: {kept})' if kept else ''}; try a lower training.learning_rate"
         )
     share = schedule(step, config.total_steps, config.warmup_steps, config.schedule)
     for group in optimizer.param_groups:
@@ -211,10 +206,22 @@ def optimize(
     return metrics, state if task.continues else None
 
 
-def _restore(model: SegmentModel, optimizer: torch.optim.Adam, folder: Path, resume: Checkpoint | None) -> Progress:
-    if resume is None:
-        return Progress()
-    point(folder, resume)
-    load_weights(model, resume.tensors["model"])
-    load_optimizer_tensors(optimizer, model, resume.tensors["optimizer"])
-    return Progress(resume.step, resume.state["best_step"], resume.state["best_loss"], resume.state["seconds"])
+def _validation_is_due(state: TrainingState, config: TrainingConfig) -> bool:
+    """After every `evaluate_every` steps and the last, once."""
+    ends = state.step % config.evaluate_every == 0 or state.step == config.total_steps
+    return ends and state.step not in (0, state.validated_step)
+
+
+def _restore(model: SegmentModel, optimizer: torch.optim.Adam, folder: Path, resume: Checkpoint) -> State | None:
+    """Weights and optimiser from a checkpoint; its memory, if it carries one. MissingError where they don't fit."""
+    point(folder, resume.state)
+    try:
+        load_weights(model, resume.tensors["model"])
+        load_optimizer_tensors(optimizer, model, resume.tensors["optimizer"])
+        return load_state(model, resume.tensors["state"]) if "state" in resume.tensors else None
+    except (KeyError, RuntimeError) as fault:
+        why = (str(fault.args[0]) if fault.args else "").splitlines()[:2]
+        raise MissingError(
+            f"the checkpoint of step {resume.state.step} in {folder} is another model's ({' '.join(why)}); start over "
+            "with --fresh"
+        ) from None

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from infty.model.segments import SegmentModel
 
+QUANTITIES = ("step", "exp_avg", "exp_avg_sq")  # that Adam keeps of a parameter
+
 
 def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float | None = None) -> torch.optim.Adam:
     """Adam over all parameters, in one pass over each. memory_rate: of the long-range memories'; None: as the others.
@@ -48,8 +50,13 @@ def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> dict[str
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`: everything goes to its parameter's device."""
+    """The inverse of `optimizer_tensors`: everything goes to its parameter's device.
+
+    KeyError or RuntimeError where tensors of another model are given.
+    """
     parameters = dict(model.named_parameters())
     for key, value in tensors.items():
         name, _, quantity = key.rpartition(".")
+        if quantity not in QUANTITIES or (quantity != "step" and value.shape != parameters[name].shape):
+            raise RuntimeError(f"{key} of shape {list(value.shape)} is not of this optimiser")
         optimizer.state[parameters[name]][quantity] = value.to(parameters[name].device)

@@ -1,7 +1,11 @@
 """SIGINT and SIGTERM as a wish to stop at the next good moment."""
 
 import signal
+from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 class StopSignals:
@@ -26,6 +30,13 @@ class StopSignals:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
+
+    def until_received(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Hand items on until a signal comes; who asks for them looks at `received` afterwards."""
+        for item in items:
+            if self.received is not None:
+                return
+            yield item
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
