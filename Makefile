@@ -1,13 +1,14 @@
-# make demo   install, train ∞-former and Transformer-XL on the sorting task, and report (minutes)
-# make test   install, run the test suite
-# make fuzz   the tests against mutated input, with thousands of cases each (minutes)
-# make check  install, lint, format check, types
+# make demo     install, train ∞-former and Transformer-XL on the sorting task, and report (minutes)
+# make test     install, run the test suite
+# make fuzz     the tests against mutated input, with thousands of cases each (minutes)
+# make torture  kill runs at 20 random moments a task: each must end the same, to the byte (minutes)
+# make check    install, lint, format check, types
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test fuzz check clean
+.PHONY: demo test fuzz torture check clean
 
 demo: $(INSTALLED)
 	$(BIN)/infty train sort --model infty --case x8
@@ -21,6 +22,9 @@ test: $(INSTALLED)
 
 fuzz: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m fuzz --hypothesis-profile thorough --timeout 3600
+
+torture: $(INSTALLED)
+	$(BIN)/python -m tests.reliability.torture
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

@@ -1,9 +1,7 @@
 """What a result was made with: commit, versions, device, threads. No host name, no path."""
 
 import platform
-import resource
 import subprocess
-import sys
 from importlib import metadata
 from typing import Any
 
@@ -28,14 +26,6 @@ def describe_environment(machine: Machine) -> dict[str, Any]:
         "compiled": machine.compiled,
         "threads": torch.get_num_threads(),
     }
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held at once: on a GPU by torch, else resident in this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _git(*words: str) -> str | None:

@@ -25,9 +25,18 @@ class DifferenceError(InftyError):
     exit_code = 4
 
 
-class Stopped(InftyError):
-    """A signal asked for an end, and what was done so far is saved. Exit code 128 + signal."""
+class Stopped(BaseException):
+    """A signal asked for an end, and what was done so far is saved. Exit code 128 + signal.
+
+    No Exception: it may be raised anywhere, and libraries that go on after any Exception must not go on after this.
+    """
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal
+
+
+def one_line(text: str, length: int = 200) -> str:
+    """A text as part of a message: what is no letter or sign is escaped, and what is too long is cut."""
+    text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text[: length + 1])
+    return text if len(text) <= length else f"{text[:length]}…"

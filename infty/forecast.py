@@ -11,12 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from infty.corpora.known import KNOWN
 from infty.corpora.weights import is_on_the_hub
-from infty.environment import peak_memory_bytes
 from infty.errors import MissingError
 from infty.experiment import ResolvedCell, build_model, build_task
 from infty.interfaces import Batch, TrainingData
 from infty.model.segments import SegmentModel, State, count_parameters
 from infty.model.state import state_tensors
+from infty.resources import peak_memory_bytes
 from infty.runs import RunFolder
 from infty.settings import Settings
 from infty.starting import base_cell, given_start

@@ -12,13 +12,15 @@ from filelock import Timeout
 from rich.console import Console
 
 from infty.corpora.pieces import CountedText
-from infty.environment import describe_environment, peak_memory_bytes
+from infty.environment import describe_environment
 from infty.errors import MissingError, Stopped, UsageError
 from infty.experiment import ResolvedCell, Task, build_model, build_task
 from infty.files import read_json, write_json
 from infty.machine import Machine, choose_device
 from infty.model.segments import SegmentModel, count_parameters
+from infty.precheck import explained, refuse_full_disk, refuse_too_little_memory
 from infty.provision import provide
+from infty.resources import peak_memory_bytes
 from infty.runs import SCHEMA, RunFolder, differences
 from infty.settings import Settings
 from infty.starting import StartingWeights, base_cell, given_start, trained_start
@@ -154,7 +156,11 @@ def _train_and_test(
     state = resume.state if resume else _new_state(task, start)
     machine.place(model)
     _announce(run, resolved, model, training.total_steps, resume, console)
-    with Sinks(_open_sinks(run, resolved, settings, console, training.total_steps, state)) as log:
+    refuse_full_disk(model, task, training, run.checkpoints)
+    if not machine.compiled:  # which would compile for the sizes that are tried
+        refuse_too_little_memory(model, task, training, seed)
+    sinks = _open_sinks(run, resolved, settings, console, training.total_steps, state)
+    with explained(machine.device), Sinks(sinks) as log:
         train(
             model,
             task,

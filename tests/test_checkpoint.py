@@ -1,9 +1,11 @@
 """Checkpoints: whole or not there, checked before they are believed."""
 
+import errno
 import hashlib
 import json
 import pickle
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from infty.errors import MissingError
+from infty.errors import InftyError, MissingError
 from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load_last, save_checkpoint
 
 
@@ -136,3 +138,24 @@ def test_a_step_saved_again_replaces_the_first(tmp_path: Path) -> None:
     assert found is not None
     assert found.state.best_step == 3
     assert kept(tmp_path) == ["step-00000003"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_saving_is_tried_once_more_before_it_fails(tmp_path: Path, times: int) -> None:
+    """The system refuses the temporary folder that often: Python asks its hooks before it makes one."""
+    save_checkpoint(tmp_path, checkpoint(1, best_step=1))
+    faults = [OSError(errno.EIO, "Input/output error")] * times
+
+    def refuse(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "os.mkdir" and str(arguments[0]) == str(tmp_path / ".step-00000002.tmp") and faults:
+            raise faults.pop()
+
+    sys.addaudithook(refuse)
+    if times == 1:
+        save_checkpoint(tmp_path, checkpoint(2, best_step=1))
+    else:
+        with pytest.raises(InftyError, match=r"step 2 could not be saved \(Input/output error\); earlier ones stay"):
+            save_checkpoint(tmp_path, checkpoint(2, best_step=1))
+    assert step_of(load_last(tmp_path)) == 3 - times
+    assert step_of(load_best(tmp_path)) == 1
+    assert not list(tmp_path.glob(".*"))

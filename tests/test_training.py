@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,53 +37,6 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     """Metrics without the one that is not a function of the configuration."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k != "train/tokens_per_second"} for line in lines]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("cell", "number", "at", "code", "state"),
-    [
-        ("sort infty-sticky@x4", signal.SIGTERM, "step 6/30", 143, "stopped"),
-        ("sort compressive@x4", signal.SIGINT, "step 6/30", 130, "stopped"),
-        ("sort transformer-xl@x4", signal.SIGINT, "sort transformer-xl@x4", 130, "stopped"),  # before a validation
-        ("sort infty@x4", signal.SIGKILL, "step 6/30", -signal.SIGKILL, "running"),
-        ("wikitext infty-sticky@main", signal.SIGKILL, "step 6/30", -signal.SIGKILL, "running"),
-        ("wikitext compressive@main", signal.SIGTERM, "step 9/30", 143, "stopped"),
-        ("pg19 infty@main", signal.SIGINT, "step 6/30", 130, "stopped"),
-        ("pg19 transformer-xl@main", signal.SIGTERM, "pg19 transformer-xl@main", 143, "stopped"),
-        ("gpt2 infty-sticky@wikitext", signal.SIGKILL, "step 6/30", -signal.SIGKILL, "running"),
-    ],
-)
-def test_a_stopped_run_continues_to_the_same_bytes(
-    infty: Infty, tmp_path: Path, cell: str, number: signal.Signals, at: str, code: int, state: str
-) -> None:
-    """Weights, metrics and W&B run as if it had never stopped; a text is read on where it was left, memory and all."""
-    experiment, place = cell.split()
-    words = ["train", experiment, "--scale", "smoke", "--model", place.split("@")[0], *LONG]
-    run = tmp_path / f"stopped/{experiment}/smoke/{place}+long/seed-0"
-    command = [sys.executable, "-m", "infty", *words, "--runs", "stopped"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=clean_environment(tmp_path), stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith(at):
-                process.send_signal(number)
-                break
-        process.stderr.read()
-    assert process.returncode == code
-    assert json.loads((run / "status.json").read_text())["status"] == state
-    assert not RunFolder(run).finished
-
-    continued = infty(*words, "--runs", "stopped")
-    assert continued.returncode == 0, continued.stderr
-    assert "continuing at step" in continued.stderr
-    assert infty(*words, "--runs", "whole").returncode == 0
-    whole = tmp_path / f"whole/{experiment}/smoke/{place}+long/seed-0"
-    assert weights(run) == weights(whole)
-    assert metrics(run) == metrics(whole)
-    ids = {path.name.split("-")[-1] for path in (run / "wandb").glob("offline-run-*")}
-    assert len(ids) == 1
 
 
 @pytest.mark.slow

@@ -19,7 +19,6 @@ from torch import Tensor
 from infty.bench.yardstick import disagreement, its_model, its_tokens, load_yardstick
 from infty.catalog import open_experiment
 from infty.definition import Cell
-from infty.environment import peak_memory_bytes
 from infty.experiment import Experiment, build_model, build_task, resolve
 from infty.memory import reference
 from infty.memory.basis import GaussianBasis
@@ -27,6 +26,7 @@ from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTerm
 from infty.memory.signal import refit_grid, ridge_operator, sample_grid
 from infty.model.config import DecoderConfig
 from infty.model.seat import LayerState
+from infty.resources import peak_memory_bytes
 from infty.tasks.sort import SortConfig
 from infty.training.loop import optimize
 from infty.training.optimizer import make_optimizer

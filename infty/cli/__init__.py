@@ -1,5 +1,59 @@
-"""The command line of infty."""
+"""The command line of infty. Signals are seen to first; what takes time to load comes after."""
 
-from infty.cli.app import main
+import io
+import os
+import signal
+import sys
+import warnings
+from types import FrameType
 
-__all__ = ["main"]
+from infty.errors import InftyError, Stopped
+
+
+def main() -> None:
+    """The entry point: our own errors become one message and their exit code, and no traceback reaches a user."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)  # training notes signals for itself, and stops at the next step
+    sys.exit(_run())
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    stopped = Stopped(f"stopped by {signal.Signals(number).name}", number)
+    if _imports(frame):  # libraries do not survive an exception while they are made, and nothing was begun yet
+        os.write(2, f"infty: {stopped}\n".encode())
+        os._exit(stopped.exit_code)
+    raise stopped
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported in a frame or around it."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _run() -> int:
+    """The command's exit code."""
+    warnings.showwarning = lambda message, *_: print(f"infty: warning: {message}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Greek gets question marks, not a fault
+    try:
+        from infty.cli.app import app
+
+        app()
+    except (InftyError, Stopped) as fault:
+        return _told(str(fault), fault.exit_code)
+    except Exception as fault:
+        if os.environ.get("INFTY_DEBUG"):
+            raise
+        if isinstance(fault, OSError):
+            hint = "other folders: --runs, INFTY_RUNS or infty.toml"
+            return _told(f"{fault.filename or 'a file'}: {fault.strerror or fault} ({hint})", 1)
+        return _told(f"{type(fault).__name__}: {fault} (INFTY_DEBUG=1 shows where)", 1)
+    return 0
+
+
+def _told(message: str, code: int) -> int:
+    print(f"infty: {message}", file=sys.stderr)
+    return code

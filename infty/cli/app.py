@@ -1,11 +1,9 @@
 """The command line. A command is a few lines that call one function; everything heavy is imported inside."""
 
-import io
 import json
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -243,40 +241,3 @@ def env(as_json: Json = False, runs: Runs = None, device: Device = None, threads
     chosen = prepare_machine(machine)
     paths = {"infty.toml": str(find_toml()), **{key: str(value) for key, value in machine.model_dump().items()}}
     show_values({**describe_environment(chosen), "settings": paths}, as_json)
-
-
-def main() -> None:
-    """The entry point: our own errors become one message and their exit code, and no traceback reaches a user."""
-    import signal
-    import warnings
-
-    from infty.errors import InftyError, Stopped
-
-    def stop(number: int, _: Any) -> None:
-        raise Stopped(f"stopped by {signal.Signals(number).name}", number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)  # training notes signals for itself, and stops at the next step
-    warnings.showwarning = lambda message, *_: print(f"infty: warning: {message}", file=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without Greek gets question marks, not a fault
-    try:
-        app()
-    except InftyError as fault:
-        print(f"infty: {fault}", file=sys.stderr)
-        code = fault.exit_code
-    except OSError as fault:
-        if os.environ.get("INFTY_DEBUG"):
-            raise
-        hint = "other folders: --runs, INFTY_RUNS or infty.toml"
-        print(f"infty: {fault.filename or 'a file'}: {fault.strerror or fault} ({hint})", file=sys.stderr)
-        code = 1
-    except Exception as fault:
-        if os.environ.get("INFTY_DEBUG"):
-            raise
-        print(f"infty: {type(fault).__name__}: {fault} (INFTY_DEBUG=1 shows where)", file=sys.stderr)
-        code = 1
-    else:
-        code = 0
-    sys.exit(code)

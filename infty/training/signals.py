@@ -34,9 +34,9 @@ class StopSignals:
     def until_received(self, items: Iterable[Item]) -> Iterator[Item]:
         """Hand items on until a signal comes; who asks for them looks at `received` afterwards."""
         for item in items:
+            yield item
             if self.received is not None:
                 return
-            yield item
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number

@@ -1,0 +1,148 @@
+"""What a run asks of this machine before its first step: memory for a step, and disk for its checkpoints."""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from infty.errors import InftyError
+from infty.evaluation import evaluate
+from infty.interfaces import Task
+from infty.model.segments import SegmentModel, State
+from infty.model.weights import weight_tensors
+from infty.resources import forget_peak, free_memory_bytes, held_memory_bytes, peak_memory_bytes
+from infty.training.checkpoint import KEPT
+from infty.training.loop import TrainingConfig, batch_losses
+
+LONG_RUN = 100  # steps; the steps of a shorter run tell as soon as a probe would
+FEW, MORE = 1, 4  # sequences that are tried
+PASSES = 3  # so that a memory is written, and then read
+COPIES = KEPT + 2  # of a checkpoint on disk at once: the last ones, the best, and the one being written
+OTHER_FILES = 2**23  # bytes: metrics, results, W&B's run
+
+
+@dataclass(frozen=True)
+class Need:
+    """Peak of memory by the number of sequences at once: `fixed` + `each` for every one."""
+
+    setting: str
+    fixed: int
+    each: int
+
+    def of(self, sequences: int) -> int:
+        """Bytes."""
+        return self.fixed + self.each * sequences
+
+    def largest(self, free: int) -> int:
+        """How many sequences fit into `free` bytes; 0 where not even one does."""
+        return max(0, (free - self.fixed) // max(self.each, 1))
+
+
+def refuse_too_little_memory(model: SegmentModel, task: Task, config: TrainingConfig, seed: int) -> None:
+    """Try a few sequences before a long run. InftyError, with what would fit, where more memory is wanted than is free.
+
+    Changes neither weights nor what follows. Says nothing on systems that don't tell how much memory is held.
+    """
+    free = _free(model.device)
+    if config.total_steps < LONG_RUN or free is None:
+        return
+    with explained(model.device):
+        for need, wanted in (
+            (training_need(model, task, seed), config.batch_size),
+            (evaluation_need(model, task), config.evaluation_batch_size),
+        ):
+            if need.of(wanted) > free:
+                raise InftyError(_advice(need, wanted, free))
+
+
+def training_need(model: SegmentModel, task: Task, seed: int) -> Need:
+    """Bytes that training takes beyond what is held now, with the moments that Adam will keep."""
+
+    def try_out(sequences: int) -> None:
+        state: State | None = None
+        for step in range(PASSES if task.continues else 1):
+            losses, state = batch_losses(model, task.training_batch(step, sequences, seed), state)
+            torch.stack(list(losses.values())).sum().backward()
+
+    model.train()
+    need = _measured("training.batch_size", try_out, model)
+    moments = 2 * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    return Need(need.setting, need.fixed + moments, need.each)
+
+
+def evaluation_need(model: SegmentModel, task: Task) -> Need:
+    """Bytes that a validation takes beyond what is held now."""
+
+    def try_out(sequences: int) -> None:
+        batches = task.evaluation_batches("validation", sequences)
+        evaluate(model, islice(batches, PASSES if task.continues else 1), choices=task.has_answers)
+
+    return _measured("training.evaluation_batch_size", try_out, model)
+
+
+def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, folder: Path) -> None:
+    """InftyError where the disk has no room for the checkpoints in `folder` that a run keeps at once."""
+    weights = sum(tensor.nbytes for tensor in weight_tensors(model).values())
+    moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
+    sizes = model.config
+    vectors = len(model.seats) * (sizes.memory_slots + sizes.segment_length) if task.continues else 0
+    memory = 4 * config.batch_size * vectors * sizes.hidden_size
+    here = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    needed = COPIES * (weights + moments + memory) + OTHER_FILES - here
+    free = shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise InftyError(
+            f"{folder.parent}: {needed / 1e6:,.0f} MB are needed for checkpoints and {free / 1e6:,.0f} MB are free: "
+            "make room, or choose another folder with --runs; nothing was trained"
+        )
+
+
+@contextlib.contextmanager
+def explained(device: torch.device) -> Iterator[None]:
+    """Where memory runs out within the block: an InftyError that says what helps."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as fault:
+        text = str(fault).strip().split("\n")[0]
+        ours = isinstance(fault, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text
+        if not ours:
+            raise
+        raise InftyError(
+            f"out of memory on {device} ({text}). Checkpoints stay. Less is needed with a lower training.batch_size or "
+            "training.evaluation_batch_size (--set, a run of its own), or take a larger device"
+        ) from None
+
+
+def _measured(setting: str, try_out: Callable[[int], None], model: SegmentModel) -> Need:
+    """The peaks of two runs, as a line."""
+    peaks = []
+    for sequences in (FEW, FEW, MORE):  # the first time much is made that stays
+        forget_peak(model.device)
+        held = held_memory_bytes(model.device)
+        try_out(sequences)
+        peaks.append(peak_memory_bytes(model.device) - held)
+        for parameter in model.parameters():
+            parameter.grad = None
+    each = max(0, peaks[2] - peaks[1]) // (MORE - FEW)
+    return Need(setting, max(0, peaks[1] - each * FEW), each)
+
+
+def _free(device: torch.device) -> int | None:
+    """None where the system doesn't tell, or has no peak that can be measured anew."""
+    try:
+        return free_memory_bytes(device) if forget_peak(device) else None
+    except OSError:
+        return None
+
+
+def _advice(need: Need, wanted: int, free: int) -> str:
+    fits = need.largest(free)
+    change = f"at most --set {need.setting}={fits} fits (a run of its own)" if fits else "not even one sequence fits"
+    return (
+        f"{need.setting} {wanted:,}: about {need.of(wanted) / 1e9:,.1f} GB of memory are needed and {free / 1e9:,.1f} "
+        f"GB are free: {change}; or choose another device with --device. Nothing was trained"
+    )

@@ -1,0 +1,48 @@
+"""`python -m tests.reliability.full_disk RUN WORD…` drives `infty WORD…`, which trains RUN on a small disk mounted
+here: fills the disk in mid-run, frees it, continues, and tells as JSON what happened."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from infty.runs import RunFolder
+from tests.reliability.runs import finish, outcome, start
+
+MOUNTED, AT = Path("disk"), "step 6/30"
+
+
+def fill(path: Path) -> None:
+    """To the last byte."""
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            pass
+
+
+def main(run: RunFolder, words: list[str]) -> dict[str, Any]:
+    folder, told = Path.cwd(), []
+    with start(folder, ["-m", "infty", *words]) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            told.append(line)
+            if line.startswith(AT):
+                fill(MOUNTED / "filler")
+                break
+        told += process.stderr.readlines()
+    code = process.returncode
+    kept = sorted(path.name for path in run.checkpoints.iterdir())
+    state = run.state()
+    finished = run.finished
+    (MOUNTED / "filler").unlink()
+    again = finish(folder, *words)
+    return {
+        "code": code, "told": told, "kept": kept, "state": state, "finished": finished,
+        "again": again.returncode, "again_told": again.stderr, "outcome": outcome(run) if run.finished else None,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(RunFolder(Path(sys.argv[1])), sys.argv[2:])))

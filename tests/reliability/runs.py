@@ -1,0 +1,100 @@
+"""Runs at smoke scale that faults are done to, and what of them must be the same afterwards."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infty.runs import RunFolder
+from tests.conftest import clean_environment
+
+ROOT = Path(__file__).parents[2]
+STEPS = 30
+
+
+@dataclass(frozen=True)
+class Example:
+    """A cell at smoke scale, with more steps: ten validations and checkpoints."""
+
+    experiment: str
+    model: str
+    case: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What trains it."""
+        place = ("train", self.experiment, "--scale", "smoke", "--model", self.model, "--case", self.case)
+        return (*place, "--set", f"training.steps={STEPS}", "--name", "long")
+
+    def run(self, runs: Path) -> RunFolder:
+        """Its folder."""
+        return RunFolder(runs / f"{self.experiment}/smoke/{self.model}@{self.case}+long/seed-0")
+
+
+# One a task; each with the memory that has the most state.
+SORT = Example("sort", "infty-sticky", "x4")
+TEXT = Example("wikitext", "infty-sticky", "main")
+GPT2 = Example("gpt2", "infty-sticky", "wikitext")
+
+
+def start(folder: Path, program: list[str], **environment: str) -> "subprocess.Popen[str]":
+    """A command in `folder`, as a user who set nothing would start it, with this checkout's code."""
+    return subprocess.Popen(
+        [sys.executable, *program],
+        cwd=folder,
+        env=clean_environment(folder, PYTHONPATH=str(ROOT), **environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def interrupted(folder: Path, words: tuple[str, ...], number: int, at: str) -> tuple[int, str]:
+    """`infty …` in `folder`, sent a signal when it says what begins with `at`: its exit code, and all that it said."""
+    with start(folder, ["-m", "infty", *words]) as process:
+        assert process.stderr is not None
+        told = []
+        for line in process.stderr:
+            told.append(line)
+            if line.startswith(at):
+                process.send_signal(number)
+                break
+        told += process.stderr.readlines()
+    return process.returncode, "".join(told)
+
+
+def finish(folder: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """`infty …` in `folder`, to its end."""
+    process = start(folder, ["-m", "infty", *words], **environment)
+    out, err = process.communicate(timeout=200)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def metrics(run: RunFolder) -> list[dict[str, Any]]:
+    """Lines of metrics, without the one figure that is not a function of the configuration."""
+    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "train/tokens_per_second"} for line in lines]
+
+
+def outcome(run: RunFolder) -> dict[str, Any]:
+    """All that must be the same, however often a run was interrupted."""
+    last = run.checkpoints / f"step-{STEPS:08d}"
+    state, result = json.loads((last / "state.json").read_text()), run.result()
+    sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in last.glob("*.safetensors")}
+    return {
+        "tensors": sums,
+        "state": {key: value for key, value in state.items() if key not in ("seconds", "wandb_id")},
+        "pointers": [(run.checkpoints / f"{name}.json").read_text() for name in ("last", "best")],
+        "metrics": metrics(run),
+        "result": {key: result[key] for key in ("metrics", "totals", "best_step", "best_validation_loss", "data")},
+        "status": json.loads((run.path / "status.json").read_text())["status"],
+    }
+
+
+def wandb_ids(run: RunFolder) -> set[str]:
+    """Of the W&B runs in a folder; a run that was continued is one."""
+    return {path.name.split("-")[-1] for path in (run.path / "wandb").glob("offline-run-*")}
