@@ -71,7 +71,7 @@ def train_cell(
             elif resume is None:
                 start = _trained_first(resolved, settings, console)
             if fresh:
-                _empty(run.path)
+                _empty(run)
             with StopSignals() as stop, _status(run):
                 return _train_and_test(run, resolved, task, settings, machine, console, stop, resume, start)
     except Timeout:
@@ -309,15 +309,22 @@ def _status(run: RunFolder) -> Iterator[None]:
 def _refuse_another(run: RunFolder, resolved: ResolvedCell, remedy: str) -> None:
     """UsageError, with the difference and what to do, where the folder holds a run with other settings."""
     if not (run.path / "config.yaml").exists():
+        if any(run.checkpoints.glob("step-*")):
+            raise MissingError(f"{run.path} has checkpoints but no config.yaml that says of what; {remedy}")
         return
     if changed := differences(run.config(), resolved.config()):
         listing = "\n".join(f"  {line}" for line in changed)
         raise UsageError(f"{run.path} holds a run with other settings:\n{listing}\n{remedy}")
 
 
-def _empty(folder: Path) -> None:
-    """Remove everything a run folder holds but its lock."""
-    for path in folder.iterdir():
+def _empty(run: RunFolder) -> None:
+    """Remove everything a run folder holds but its lock.
+
+    The result first and the configuration last: so an interruption leaves no run that seems finished, or of unknown
+    settings.
+    """
+    (run.path / "result.json").unlink(missing_ok=True)
+    for path in sorted(run.path.iterdir(), key=lambda path: (path.is_file(), path.name == "config.yaml")):
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name != ".lock":

@@ -1,6 +1,6 @@
 """`python -m tests.reliability.dying EVENT:NUMBERS:SIGNAL WORD…` is `infty WORD…` that sends itself a signal as it
-begins the events of these numbers: `files`, operations on files below the working directory, or `import`s. At its end,
-if it comes there, it says how many there were."""
+begins the events of these numbers: `files`, operations on files below the working directory, `removals` there, or
+`import`s. At its end, if it comes there, it says how many there were."""
 
 import os
 import signal
@@ -9,7 +9,11 @@ from pathlib import Path
 
 from infty.cli import main
 
-EVENTS = {"files": ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"), "import": ("import",)}
+EVENTS = {
+    "files": ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"),
+    "removals": ("os.remove", "os.rmdir", "shutil.rmtree"),
+    "import": ("import",),
+}
 event, numbers, name = sys.argv[1].split(":")
 wanted, number, here, count = EVENTS[event], signal.Signals[name], str(Path.cwd()), 0
 

@@ -1,0 +1,77 @@
+"""A loss or a gradient that is no number: nothing is updated, nothing good is lost, and the batch is kept."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from infty.errors import InftyError
+from infty.interfaces import Batch
+from infty.model.config import DecoderConfig
+from infty.model.decoder import Decoder
+from infty.runs import RunFolder
+from infty.tasks.sort import SortConfig, SortTask
+from infty.training.checkpoint import TrainingState, load_last
+from infty.training.loop import TrainingConfig, train
+from infty.training.signals import StopSignals
+from tests.reliability.runs import finish
+
+
+@pytest.mark.parametrize("experiment", ["sort", "wikitext", "gpt2"])
+def test_a_run_that_explodes_ends_in_one_line_and_keeps_the_batch(tmp_path: Path, experiment: str) -> None:
+    place = ("--scale", "smoke", "--set", "training.learning_rate=1e30", "--name", "wild")
+    done = finish(tmp_path, "train", experiment, *place)
+    assert done.returncode == 1
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("infty: loss nan, gradient norm nan at step 1: not finite, nothing was updated (the batch: ")
+    assert told.endswith("; try a lower training.learning_rate")
+    case = {"sort": "x4", "wikitext": "main", "gpt2": "wikitext"}[experiment]
+    run = RunFolder(tmp_path / f"runs/{experiment}/smoke/infty@{case}+wild/seed-0")
+    assert run.state() == "failed"
+    assert "not finite" in json.loads((run.path / "status.json").read_text())["why"]
+    assert load_file(run.path / "not-finite/step-00000001/batch.safetensors")["tokens"].shape[0] == 4
+
+
+class Poisoned(SortTask):
+    """Makes a weight infinite as the batch of step 4 is asked for, as a broken memory chip might."""
+
+    model: Decoder
+
+    def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        if step == 4:
+            with torch.no_grad():
+                next(self.model.parameters())[0, 0] = float("inf")
+        return super().training_batch(step, batch_size, seed)
+
+
+class Quiet:
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        pass
+
+
+def test_the_last_good_checkpoint_stays_and_no_weight_is_touched(tmp_path: Path) -> None:
+    task = Poisoned(SortConfig(vocabulary=3, length=13, train_sequences=9, validation_sequences=4, test_sequences=4))
+    config = DecoderConfig(
+        num_layers=1, num_heads=2, hidden_size=8, feed_forward_size=8, dropout=0.0, segment_length=8,
+        short_term_length=8,
+    )  # fmt: skip
+    task.model = Decoder(config, task.vocab_size)
+    training = TrainingConfig(steps=6, batch_size=2, learning_rate=1e-2, evaluate_every=3)
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    with pytest.raises(InftyError, match="at step 4: not finite, nothing was updated"):
+        train(task.model, task, training, seed=0, folder=folder, state=TrainingState(wandb_id="a1"), resume=None,
+              log=Quiet(), stop=StopSignals())  # fmt: skip
+    assert not any(parameter.isnan().any() for parameter in task.model.parameters())
+    found = load_last(folder)
+    assert found is not None
+    assert found.state.step == 3
+    assert all(tensor.isfinite().all() for tensor in found.tensors["model"].values())
+    kept, wanted = load_file(tmp_path / "not-finite/step-00000004/batch.safetensors"), task.training_batch(4, 2, 0)
+    assert torch.equal(kept["tokens"], wanted.tokens)
+    assert torch.equal(kept["targets"], wanted.targets)
+    figures = json.loads((tmp_path / "not-finite/step-00000004/figures.json").read_text())
+    assert figures["step"] == 4
+    assert figures["loss"] == "nan"

@@ -1,0 +1,114 @@
+"""What a run asks of the machine before its first step, on the real machine."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from infty.errors import InftyError
+from infty.model.config import DecoderConfig
+from infty.model.decoder import Decoder
+from infty.precheck import Need, evaluation_need, explained, refuse_full_disk, training_need
+from infty.resources import _free_in_groups, forget_peak, free_memory_bytes, held_memory_bytes, peak_memory_bytes
+from infty.tasks.sort import SortConfig, SortTask
+from infty.training.checkpoint import TrainingState
+from infty.training.loop import TrainingConfig, optimize, train
+from infty.training.optimizer import make_optimizer
+from infty.training.signals import StopSignals
+from tests.conftest import Infty
+
+CPU = torch.device("cpu")
+MEASURED = pytest.mark.skipif(not forget_peak(CPU), reason="this system tells no peak that can be measured anew")
+
+
+def make(width: int = 8, dropout: float = 0.1) -> tuple[Decoder, SortTask]:
+    config = DecoderConfig(
+        num_layers=2, num_heads=2, hidden_size=width, feed_forward_size=4 * width, dropout=dropout,
+        segment_length=64, short_term_length=64,
+    )  # fmt: skip
+    task = SortTask(SortConfig(vocabulary=5, length=251, train_sequences=64, validation_sequences=40, test_sequences=4))
+    return Decoder(config, task.vocab_size), task
+
+
+@MEASURED
+def test_more_memory_than_there_is_is_told_before_the_first_step_with_what_would_fit(
+    infty: Infty, tmp_path: Path
+) -> None:
+    words = ("train", "sort", "--scale", "smoke", "--set", "training.steps=1000")
+    for setting in ("batch_size", "evaluation_batch_size"):
+        more = ("--set", f"training.{setting}=20000000", "--set", "task.validation_sequences=64")
+        done = infty(*words, *more, "--name", setting.replace("_", "-"))
+        assert done.returncode == 1, done.stderr
+        assert f"infty: training.{setting} 20,000,000: about " in done.stderr
+        assert f"at most --set training.{setting}=" in done.stderr
+        assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
+@MEASURED
+def test_what_is_predicted_is_about_what_is_needed() -> None:
+    """From 1 and 4 sequences to 48, within a third of the peak of real steps with all of them."""
+    model, task = make(width=64)
+    config = TrainingConfig(steps=3, batch_size=1, learning_rate=1e-3, evaluate_every=3)
+    optimize(model, make_optimizer(model, 1e-3), task, config, 0, 0)  # torch loads what its optimisers need
+    predicted, optimizer = training_need(model, task, seed=0), make_optimizer(model, 1e-3)
+    forget_peak(CPU)
+    held = held_memory_bytes(CPU)
+    for step in (1, 2):
+        optimize(model, optimizer, task, config.model_copy(update={"batch_size": 48}), step, 0)
+    assert predicted.of(48) == pytest.approx(peak_memory_bytes(CPU) - held, rel=0.35)
+
+
+@MEASURED
+def test_a_probe_changes_nothing_that_follows(tmp_path: Path) -> None:
+    class Quiet:
+        def log(self, step: int, metrics: dict[str, float]) -> None:
+            pass
+
+    weights = []
+    for probed in (False, True):
+        torch.manual_seed(3)
+        model, task = make()
+        folder = tmp_path / f"{probed}"
+        folder.mkdir()
+        if probed:
+            training_need(model, task, seed=0)
+            evaluation_need(model, task)
+        config = TrainingConfig(steps=3, batch_size=2, learning_rate=1e-2, evaluate_every=2)
+        train(model, task, config, seed=0, folder=folder, state=TrainingState(wandb_id="a1"), resume=None, log=Quiet(),
+              stop=StopSignals())  # fmt: skip
+        weights.append((folder / "step-00000003/model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_how_many_sequences_fit() -> None:
+    need = Need("training.batch_size", fixed=100, each=7)
+    assert need.of(10) == 170
+    assert [need.largest(free) for free in (170, 176, 177, 107, 106, 5)] == [10, 10, 11, 1, 0, 0]
+
+
+def test_limits_of_a_control_group_and_of_those_around_it_count(tmp_path: Path) -> None:
+    for folder, limit, current in (("", "max", 9), ("job", "1000", 300), ("job/step", "max", 200)):
+        (tmp_path / "cgroup" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / folder / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "cgroup" / folder / "memory.current").write_text(f"{current}\n")
+    (tmp_path / "own").write_text("1:cpu:/elsewhere\n0::/job/step\n")
+    assert _free_in_groups(tmp_path / "cgroup", tmp_path / "own") == [700]
+    assert free_memory_bytes(CPU) > 0
+
+
+def test_memory_that_runs_out_is_explained_and_other_faults_pass() -> None:
+    with pytest.raises(InftyError, match=r"out of memory on cpu .* lower training\.batch_size"), explained(CPU):
+        torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="other"), explained(CPU):
+        raise RuntimeError("other")
+
+
+def test_room_for_checkpoints_is_asked_for_beyond_what_they_take_already(tmp_path: Path) -> None:
+    model, task = make()
+    (tmp_path / "checkpoints").mkdir()
+    config = TrainingConfig(steps=2, batch_size=2, learning_rate=1e-3, evaluate_every=2)
+    refuse_full_disk(model, task, config, tmp_path / "checkpoints")
+    large = make(width=2)[0]
+    large.register_parameter("large", torch.nn.Parameter(torch.empty(2**46, device="meta")))
+    with pytest.raises(InftyError, match=r"MB are needed for checkpoints and .* MB are free: make room, or choose"):
+        refuse_full_disk(large, task, config, tmp_path / "checkpoints")
