@@ -16,13 +16,16 @@ def state_tensors(state: State) -> dict[str, Tensor]:
 
 def load_state(model: SegmentModel, tensors: dict[str, Tensor]) -> State:
     """The inverse of `state_tensors`, on the model's device. KeyError where tensors of another model are given."""
-    batch = len(tensors["0.short_term.hidden"])
-    empty = model.initial_state(torch.zeros(batch, dtype=torch.int64))
-    if {int(name.partition(".")[0]) for name in tensors} != set(range(len(empty))):
-        raise KeyError(f"a state of {len(empty)} layers was wanted")
+    hidden = tensors["0.short_term.hidden"]
+    if hidden.ndim != 3:
+        raise KeyError(f"0.short_term.hidden is {list(hidden.shape)}")
+    empty = model.initial_state(torch.zeros(len(hidden), dtype=torch.int64))
     device = model.device
     moved = {name: tensor.to(device) for name, tensor in tensors.items()}
-    return tuple(_filled(layer, f"{i}.", moved) for i, layer in enumerate(empty))
+    state = tuple(_filled(layer, f"{i}.", moved) for i, layer in enumerate(empty))
+    if others := moved.keys() - state_tensors(state).keys():
+        raise KeyError(f"{', '.join(sorted(others)[:3])} are not of a state of this model")
+    return state
 
 
 def _tensors(part: Any) -> Any:
@@ -42,16 +45,20 @@ def _filled(part: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
         if is_dataclass(value):
             changes[field.name] = _filled(value, f"{name}.", tensors)
         elif isinstance(value, Tensor):
-            changes[field.name] = tensors[name]
-            _refuse_other_shape(name, value, tensors[name])
-        else:
-            changes[field.name] = tensors.get(name)
+            changes[field.name] = _like(name, value, tensors[name])
+        elif field.name == "filled" and name in tensors:
+            rows = len(tensors["0.short_term.hidden"])
+            changes[field.name] = _like(name, torch.zeros(rows, dtype=torch.int64), tensors[name])
     return replace(part, **changes)
 
 
-def _refuse_other_shape(name: str, empty: Tensor, found: Tensor) -> None:
-    """KeyError where a tensor can't be what the empty one becomes: what is empty along its second axis may grow."""
-    grows = empty.ndim > 1 and empty.shape[1] == 0
-    wanted = (*empty.shape[:1], *((found.shape[1:2]) if grows else empty.shape[1:2]), *empty.shape[2:])
-    if found.dtype != empty.dtype or tuple(found.shape) != wanted:
-        raise KeyError(f"{name} is {list(found.shape)} {found.dtype}, wanted {list(wanted)} {empty.dtype}")
+def _like(name: str, empty: Tensor, found: Tensor) -> Tensor:
+    """`found`, if it is what the empty tensor may become: of as many rows, grown where that has no length yet.
+
+    KeyError where it is not.
+    """
+    grown = zip(empty.shape[1:], found.shape[1:], strict=False)
+    fits = empty.ndim == found.ndim and empty.shape[:1] == found.shape[:1]
+    if not (fits and all(before in (0, after) for before, after in grown)) or found.dtype != empty.dtype:
+        raise KeyError(f"{name} is {list(found.shape)} {found.dtype}, wanted {list(empty.shape)} {empty.dtype}")
+    return found

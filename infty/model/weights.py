@@ -12,6 +12,9 @@ def weight_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """The inverse of `weight_tensors`. RuntimeError where tensors of another model are given."""
+    own = model.state_dict()
+    if others := [name for name, tensor in tensors.items() if name in own and tensor.dtype != own[name].dtype]:
+        raise RuntimeError(f"weights of another type: {', '.join(others[:3])}")
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     if absent := set(missing) & set(weight_tensors(model)) or set(unexpected):
         raise RuntimeError(f"weights of another model: {', '.join(sorted(absent)[:3])}")

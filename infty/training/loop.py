@@ -133,7 +133,7 @@ def train(
             saved_step = state.step
             continue
 
-        if state.step == config.total_steps:
+        if state.step >= config.total_steps:
             return state
 
         start = time.perf_counter()

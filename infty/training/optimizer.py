@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from infty.model.segments import SegmentModel
 
-QUANTITIES = ("step", "exp_avg", "exp_avg_sq")  # that Adam keeps of a parameter
-
 
 def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float | None = None) -> torch.optim.Adam:
     """Adam over all parameters, in one pass over each. memory_rate: of the long-range memories'; None: as the others.
@@ -55,8 +53,13 @@ def load_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module, tensor
     KeyError or RuntimeError where tensors of another model are given.
     """
     parameters = dict(model.named_parameters())
-    for key, value in tensors.items():
-        name, _, quantity = key.rpartition(".")
-        if quantity not in QUANTITIES or (quantity != "step" and value.shape != parameters[name].shape):
-            raise RuntimeError(f"{key} of shape {list(value.shape)} is not of this optimiser")
-        optimizer.state[parameters[name]][quantity] = value.to(parameters[name].device)
+    names = {key.rpartition(".")[0] for key in tensors}
+    for name in names:
+        parameter = parameters[name]
+        like = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+        found = {quantity: tensors[f"{name}.{quantity}"] for quantity in like}
+        if any((found[q].shape, found[q].dtype) != (like[q].shape, like[q].dtype) for q in like):
+            raise RuntimeError(f"what is kept of {name} is not of its shape or type")
+        optimizer.state[parameter] = {quantity: value.to(parameter.device) for quantity, value in found.items()}
+    if len(tensors) != 3 * len(names):
+        raise RuntimeError("more is kept of the parameters than Adam keeps")
