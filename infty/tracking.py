@@ -5,8 +5,10 @@ import json
 import os
 import secrets
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO, TypeVar
 
@@ -47,8 +49,9 @@ class Sinks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for sink in self.sinks:
-            sink.close()
+        with contextlib.ExitStack() as closing:  # each of them, whatever befalls another
+            for sink in self.sinks:
+                closing.callback(sink.close)
 
 
 class MetricsFile:
@@ -66,17 +69,22 @@ class MetricsFile:
             if line["step"] < step or (line["step"] == step and not any(key.startswith(again) for key in line))
         ]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self.file = path.open("a", encoding="utf-8", newline="\n")
+        self.path, self.file = path, path.open("a", encoding="utf-8", newline="\n")
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Append a line."""
-        self.file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        """Append a line. InftyError where it can't be written."""
+        try:
+            self.file.write(json.dumps({"step": step, **metrics}) + "\n")
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        except OSError as fault:
+            why = f"{self.path} can't be written to ({fault.strerror})"
+            raise InftyError(f"{why}; the same command continues from the last checkpoint, once it can") from None
 
     def close(self) -> None:
         """Close the file."""
-        self.file.close()
+        with contextlib.suppress(OSError):  # what could not be written was told
+            self.file.close()
 
 
 class ScreenProgress:
@@ -110,7 +118,14 @@ class ScreenProgress:
 
 
 class WandbRun:
-    """A real W&B run. Any fault of W&B is a warning; training goes on without it."""
+    """A real W&B run. Any fault of W&B is a warning; training goes on without it.
+
+    W&B works in a process of its own, which can die, hang or wait for a network that is not there: each call to it is
+    made in a thread that is left behind where it takes too long, and that process is ended with the run.
+    """
+
+    START, FINISH = 5.0, 10.0  # seconds that W&B's server may take: to begin a run, and to be sent what is left of it
+    BOUND, END = 30.0, 5.0  # seconds that any call may take, and the end of W&B's process
 
     def __init__(
         self,
@@ -122,48 +137,84 @@ class WandbRun:
         config: dict[str, Any],
     ) -> None:
         self.run: Any = None
-        try:
-            import wandb
+        self.wandb: Any = None  # the module
+        self.process: Any = None
+        what = {"project": project, "name": name, "id": run_id, "dir": folder, "mode": mode, "config": config}
+        with _nobody_to_ask():
+            self._try("could not start", lambda: self._start(what))
 
-            quiet = wandb.Settings(
-                silent=True, console="off", disable_git=True, save_code=False, x_disable_machine_info=True
-            )
-            with _nobody_to_ask():
-                self.run = wandb.init(
-                    project=project,
-                    name=name,
-                    id=run_id,
-                    dir=folder,
-                    mode=mode,
-                    config=config,
-                    resume="allow",
-                    settings=quiet,
-                )
-        except ImportError:
-            warnings.warn("wandb is not installed: metrics go to metrics.jsonl only", stacklevel=2)
-        except InftyError:  # a signal
-            raise
-        except Exception as fault:  # whatever it is, it is not worth a training run
-            warnings.warn(f"W&B could not start ({fault}): metrics go to metrics.jsonl only", stacklevel=2)
+    def _start(self, what: dict[str, Any]) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else its maker hears of its faults and its speed
+        import wandb
+
+        self.wandb = wandb
+        settings = wandb.Settings(
+            mode=what["mode"],
+            silent=True,
+            console="off",
+            disable_git=True,
+            save_code=False,
+            x_disable_machine_info=True,
+            host="",  # without these two it is the machine's name, and the path of what was called
+            program="infty",
+            init_timeout=self.START,
+            finish_timeout=self.FINISH,
+            finish_timeout_raises=True,
+        )
+        service: Any = wandb.setup(settings=settings)  # for all of W&B; what `init` is given is for the run alone
+        with contextlib.suppress(AttributeError):  # W&B's own names; there is none where another process's is used
+            self.process = service._connection._proc._process
+        self.run = wandb.init(**what, resume="allow", settings=settings)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Send, or drop W&B with a warning."""
-        self._try(lambda: self.run.log(metrics, step=step))
+        if self.run is not None:
+            self._try("failed", lambda: self.run.log(metrics, step=step))
 
     def close(self) -> None:
         """Finish the run."""
-        self._try(lambda: self.run.finish())
+        if self.run is not None:
+            self._try("could not finish", lambda: self.run.finish(), "metrics.jsonl has them all")
+            self._drop()
 
-    def _try(self, action: Any) -> None:
-        if self.run is None:
-            return
+    def _try(self, what: str, action: Callable[[], Any], then: str = "metrics go to metrics.jsonl only") -> None:
         try:
-            action()
-        except InftyError:  # a signal
+            fault = self._fault(action, self.BOUND)
+        except BaseException:  # a signal
+            self._drop()
             raise
-        except Exception as fault:  # as above
-            warnings.warn(f"W&B failed ({fault}): metrics go to metrics.jsonl only", stacklevel=2)
-            self.run = None
+        if fault is not None:  # whatever it is, it is not worth a training run
+            self._drop()
+            why = " ".join(str(fault).split()) or type(fault).__name__
+            said = "wandb is not installed" if isinstance(fault, ImportError) else f"W&B {what} ({why})"
+            warnings.warn(f"{said}: {then}", stacklevel=3)
+
+    def _drop(self) -> None:
+        """End W&B's process, which W&B itself would wait for without a bound when the command ends."""
+        self.run = None
+        if self.wandb is not None:
+            self._fault(self.wandb.teardown, self.END)
+        if self.process is not None:
+            self.process.kill()  # does nothing where it has ended
+
+    @staticmethod
+    def _fault(action: Callable[[], Any], seconds: float) -> BaseException | None:
+        """What an action raised, if it did; a TimeoutError where it goes on for longer than that."""
+        outcome: Future[None] = Future()
+
+        def act() -> None:
+            try:
+                action()
+            except BaseException as fault:  # W&B ends the interpreter where its process fails
+                outcome.set_exception(fault)
+            else:
+                outcome.set_result(None)
+
+        threading.Thread(target=act, daemon=True).start()
+        try:
+            return outcome.exception(seconds)
+        except TimeoutError:
+            return TimeoutError(f"no answer in {seconds:g} s")
 
 
 def new_wandb_id() -> str:

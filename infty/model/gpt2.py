@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -17,6 +17,7 @@ from infty.errors import MissingError
 from infty.files import read_json, write_json
 from infty.model.config import Gpt2ModelConfig
 from infty.model.graft import Graft, Heads, Hidden
+from infty.model.weights import write_tensors
 
 END_OF_TEXT = 50_256  # of GPT-2's own vocabulary
 MEMORY, SIZES = "memory.safetensors", "memory.json"
@@ -65,13 +66,19 @@ def build_gpt2(config: Gpt2ModelConfig, vocab_size: int) -> Graft:
 def load_base(model: Graft, folder: Path) -> None:
     """Put the weights of a Hugging Face folder (safetensors) into the decoder of `model`; its memories stay.
 
+    Of its configuration nothing counts here: it could name another file, other code, or another type of numbers.
     MissingError where the folder lacks a tensor or has one of another shape.
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         loaded: Any = GPT2LMHeadModel.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, dtype=torch.float32
+            folder,
+            config=model.base.config,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            dtype=torch.float32,
         )
         base, info = loaded
         if info["missing_keys"]:
@@ -86,7 +93,7 @@ def save_pretrained(model: Graft, folder: Path) -> None:
     """A normal Hugging Face folder, for `GPT2LMHeadModel.from_pretrained`, and beside it the memories' tensors."""
     model.base.save_pretrained(folder)
     write_json(folder / SIZES, model.config.model_dump(mode="json"))
-    save_file({name: tensor.contiguous() for name, tensor in model.blocks.state_dict().items()}, folder / MEMORY)
+    write_tensors(folder / MEMORY, model.blocks.state_dict())
 
 
 def from_pretrained(folder: Path) -> Graft:

@@ -1,5 +1,8 @@
 """A model's weights as named tensors, for checkpoints: what is shared is kept once, as safetensors wants it."""
 
+from pathlib import Path
+
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 
@@ -18,3 +21,14 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     if absent := set(missing) & set(weight_tensors(model)) or set(unexpected):
         raise RuntimeError(f"weights of another model: {', '.join(sorted(absent)[:3])}")
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A safetensors file that may be read by whoever may read other files here: the library would ask for its owner.
+
+    OSError or SafetensorError where it can't be written.
+    """
+    path.touch()
+    rights = path.stat().st_mode
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    path.chmod(rights)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from infty.errors import InftyError, MissingError
 from infty.files import flush, read_json, sha256, write_json
+from infty.model.weights import write_tensors
 
 Tensors = dict[str, dict[str, Tensor]]  # file stem -> named tensors
 MANIFEST = "MANIFEST.json"
@@ -133,7 +134,7 @@ def _write(folder: Path, temporary: Path, checkpoint: Checkpoint) -> None:
     _clear(temporary)
     temporary.mkdir(parents=True)
     for stem, tensors in checkpoint.tensors.items():
-        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / f"{stem}.safetensors")
+        write_tensors(temporary / f"{stem}.safetensors", tensors)
     write_json(temporary / "state.json", checkpoint.state.model_dump(exclude_none=True))
     files = sorted(temporary.iterdir())
     for path in files:

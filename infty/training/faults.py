@@ -4,11 +4,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from infty.files import write_json
 from infty.interfaces import Batch
+from infty.model.weights import write_tensors
 
 
 def keep_batch(run: Path, step: int, batch: Batch, figures: dict[str, float]) -> str:
@@ -18,10 +18,10 @@ def keep_batch(run: Path, step: int, batch: Batch, figures: dict[str, float]) ->
     """
     folder = run / "not-finite" / f"step-{step:08d}"
     parts = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    tensors = {name: part.contiguous() for name, part in parts.items() if isinstance(part, Tensor)}
+    tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / "batch.safetensors")
+        write_tensors(folder / "batch.safetensors", tensors)
         write_json(folder / "figures.json", {"step": step, **{name: str(value) for name, value in figures.items()}})
     except (OSError, SafetensorError) as fault:
         return f"could not be kept: {fault}"
