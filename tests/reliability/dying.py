@@ -8,12 +8,9 @@ import sys
 from pathlib import Path
 
 from infty.cli import main
+from tests.reliability.operations import FILES, REMOVALS
 
-EVENTS = {
-    "files": ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"),
-    "removals": ("os.remove", "os.rmdir", "shutil.rmtree"),
-    "import": ("import",),
-}
+EVENTS = {"files": FILES, "removals": REMOVALS, "import": ("import",)}
 event, numbers, name = sys.argv[1].split(":")
 wanted, number, here, count = EVENTS[event], signal.Signals[name], str(Path.cwd()), 0
 

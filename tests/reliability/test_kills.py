@@ -1,5 +1,6 @@
 """kill -9 at any moment: the same command continues, to the same bytes. `make torture` does it at more moments."""
 
+import json
 import random
 import shlex
 from pathlib import Path
@@ -21,9 +22,23 @@ def test_a_run_killed_three_times_ends_with_the_same_bytes(tmp_path: Path, examp
     assert torture.kill(rng.randint(part // 4, part) for _ in range(3)) == 3
 
 
+def test_death_at_any_moment_of_saving_leaves_a_whole_checkpoint_and_nothing_half_done(tmp_path: Path) -> None:
+    """All moments, one after the other: what is found is the checkpoint before, until it is the new one."""
+    with start(tmp_path, ["-m", "tests.reliability.saving", str(tmp_path)]) as process:
+        told, err = process.communicate()
+    assert process.returncode == 0, err
+    found = [json.loads(line) for line in told.splitlines()]
+    assert len(found) > 15
+    lasts, bests = [last for _, last, _, _ in found], [best for _, _, best, _ in found]
+    assert lasts == sorted(lasts)
+    assert {*lasts} == {*bests} == {3, 6}
+    assert all(best <= last for last, best in zip(lasts, bests, strict=True))
+    assert all(heard == [] for *_, heard in found)
+
+
 def test_what_a_crash_leaves_is_told_truthfully_and_one_command_continues(tmp_path: Path) -> None:
     cell = ("sort", "--scale", "smoke")
-    process = start(tmp_path, [*DYING, "files:150:SIGKILL", "train", *cell])
+    process = start(tmp_path, [*DYING, "files:90:SIGKILL", "train", *cell])
     process.communicate()
     run = RunFolder(tmp_path / "runs/sort/smoke/infty@x4/seed-0")
     assert not run.finished
