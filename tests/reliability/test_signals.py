@@ -102,7 +102,16 @@ class Interrupted(SortTask):
             yield batch
 
 
-def trained(folder: Path, task: SortTask) -> None:
+class Ends(MetricsFile):
+    """Ends the process, as far as a test can, when a validation's line is on disk and its checkpoint is not."""
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        super().log(step, metrics)
+        if "validation/loss" in metrics:
+            raise KeyboardInterrupt
+
+
+def trained(folder: Path, task: SortTask, file: type[MetricsFile] = MetricsFile) -> None:
     """Train or continue, as far as it comes."""
     config = DecoderConfig(
         num_layers=1, num_heads=2, hidden_size=8, feed_forward_size=8, dropout=0.1, segment_length=8,
@@ -114,7 +123,7 @@ def trained(folder: Path, task: SortTask) -> None:
     torch.manual_seed(0)
     model, resume = Decoder(config, task.vocab_size), load_last(folder / "checkpoints")
     state = resume.state if resume else TrainingState(wandb_id="a1")
-    log = MetricsFile(folder / "metrics.jsonl", state.step, validated=state.validated_step == state.step)
+    log = file(folder / "metrics.jsonl", state.step, validated=state.validated_step == state.step)
     with contextlib.closing(log), StopSignals() as stop:
         train(model, task, training, seed=0, folder=folder / "checkpoints", state=state, resume=resume, log=log,
               stop=stop)  # fmt: skip
@@ -133,6 +142,8 @@ def test_a_signal_in_a_validation_ends_it_there_and_the_run_continues_with_it(tm
         found = load_last(tmp_path / "stopped/checkpoints")
         assert found is not None
         assert (found.state.step, found.state.validated_step, found.state.best_step) == (3, 0, None)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "stopped", SortTask(config), Ends)
     trained(tmp_path / "stopped", SortTask(config))
 
     def lines(name: str) -> list[dict[str, float]]:
