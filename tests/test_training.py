@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from infty.errors import MissingError
+from infty.errors import MissingError, Stopped
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.runs import RunFolder, differences
 from infty.tasks.sort import SortConfig, SortTask
 from infty.trained import load_run
-from infty.training.checkpoint import TrainingState
+from infty.training.checkpoint import TrainingState, load_best, load_last
 from infty.training.loop import TrainingConfig, batch_losses, train
 from infty.training.optimizer import make_optimizer, schedule
 from infty.training.signals import StopSignals
@@ -44,12 +45,12 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 def test_a_run_killed_between_a_checkpoint_and_its_pointers_continues_the_same(
     infty: Infty, tmp_path: Path, pointer: str
 ) -> None:
-    """The process dies at the moment it would write the pointer of its second checkpoint."""
+    """The process dies at the moment it would write the pointer of its last checkpoint: no other comes after it."""
     words = ["train", "sort", "--scale", "smoke", *LONG]
     dying = (
         "import os, sys; from infty.training import checkpoint; write = checkpoint.write_json\n"
         "def die(path, value):\n"
-        f"    os._exit(9) if path.name == {pointer!r} and '06' in str(value) else write(path, value)\n"
+        f"    os._exit(9) if path.name == {pointer!r} and '{STEPS:08d}' in str(value) else write(path, value)\n"
         "checkpoint.write_json = die; from infty.cli import main; main()"
     )
     command = [sys.executable, "-c", dying, *words, "--runs", "stopped"]
@@ -265,6 +266,38 @@ def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
     end = train(model, task, config, seed=0, folder=tmp_path, state=begin, resume=None, log=Quiet(), stop=StopSignals())
     assert (end.step, end.validated_step, end.best_step) == (150, 150, 150)
     assert batch_losses(model, task.batch("test", torch.arange(4).numpy()))[0]["loss"].item() < 0.7 * before
+
+
+def test_the_best_step_is_the_one_with_the_lowest_validation_loss_across_a_stop(tmp_path: Path) -> None:
+    """A rate so high that losses go up and down; the run is stopped after its best step."""
+    config = TrainingConfig(steps=24, batch_size=2, learning_rate=0.3, evaluate_every=2)
+    losses: dict[int, float] = {}
+
+    class Noted:
+        def __init__(self, stop: StopSignals, last: int) -> None:
+            self.stop, self.last = stop, last
+
+        def log(self, step: int, metrics: dict[str, float]) -> None:
+            if "validation/loss" in metrics:
+                losses[step] = metrics["validation/loss"]
+                self.stop.received = signal.SIGTERM if step == self.last else None
+
+    for last in (18, 24):
+        torch.manual_seed(1)
+        model, task = small()
+        stop, resume = StopSignals(), load_last(tmp_path)
+        begin = resume.state if resume else TrainingState(wandb_id="a1")
+        with pytest.raises(Stopped):
+            train(model, task, config, seed=0, folder=tmp_path, state=begin, resume=resume, log=Noted(stop, last),
+                  stop=stop)  # fmt: skip
+    best = min(losses, key=lambda step: losses[step])
+    assert len(losses) == 12
+    assert best < 18, "these numbers show nothing: the best step is after the stop"
+    state = load_best(tmp_path).state
+    assert (state.step, state.best_loss) == (best, losses[best])
+    last = load_last(tmp_path)
+    assert last is not None
+    assert (last.state.step, last.state.best_step) == (24, best)
 
 
 def test_differences_name_the_key_and_both_values() -> None:
