@@ -1,6 +1,7 @@
 """A loss or a gradient that is no number: nothing is updated, nothing good is lost, and the batch is kept."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,15 +36,24 @@ def test_a_run_that_explodes_ends_in_one_line_and_keeps_the_batch(tmp_path: Path
 
 
 class Poisoned(SortTask):
-    """Makes a weight infinite as the batch of step 4 is asked for, as a broken memory chip might."""
+    """Makes a weight infinite at step 4 or in a validation, as a broken memory chip might."""
 
     model: Decoder
+    in_validation = False
+
+    def _poison(self) -> None:
+        with torch.no_grad():
+            next(self.model.parameters())[0, 0] = float("inf")
 
     def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
         if step == 4:
-            with torch.no_grad():
-                next(self.model.parameters())[0, 0] = float("inf")
+            self._poison()
         return super().training_batch(step, batch_size, seed)
+
+    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        if self.in_validation:
+            self._poison()
+        return super().evaluation_batches(split, batch_size)
 
 
 class Quiet:
@@ -51,19 +61,34 @@ class Quiet:
         pass
 
 
-def test_the_last_good_checkpoint_stays_and_no_weight_is_touched(tmp_path: Path) -> None:
-    task = Poisoned(SortConfig(vocabulary=3, length=13, train_sequences=9, validation_sequences=4, test_sequences=4))
+def attempt(task: Poisoned, folder: Path) -> None:
+    """Six steps with a validation after three, or as far as they come."""
     config = DecoderConfig(
         num_layers=1, num_heads=2, hidden_size=8, feed_forward_size=8, dropout=0.0, segment_length=8,
         short_term_length=8,
     )  # fmt: skip
     task.model = Decoder(config, task.vocab_size)
     training = TrainingConfig(steps=6, batch_size=2, learning_rate=1e-2, evaluate_every=3)
-    folder = tmp_path / "checkpoints"
     folder.mkdir()
+    train(task.model, task, training, seed=0, folder=folder, state=TrainingState(wandb_id="a1"), resume=None,
+          log=Quiet(), stop=StopSignals())  # fmt: skip
+
+
+CONFIG = SortConfig(vocabulary=3, length=13, train_sequences=9, validation_sequences=4, test_sequences=4)
+
+
+def test_a_validation_that_is_no_number_makes_no_checkpoint(tmp_path: Path) -> None:
+    task = Poisoned(CONFIG)
+    task.in_validation = True
+    with pytest.raises(InftyError, match=r"validation loss nan at step 3; try a lower training\.learning_rate"):
+        attempt(task, tmp_path / "checkpoints")
+    assert load_last(tmp_path / "checkpoints") is None
+
+
+def test_the_last_good_checkpoint_stays_and_no_weight_is_touched(tmp_path: Path) -> None:
+    task, folder = Poisoned(CONFIG), tmp_path / "checkpoints"
     with pytest.raises(InftyError, match="at step 4: not finite, nothing was updated"):
-        train(task.model, task, training, seed=0, folder=folder, state=TrainingState(wandb_id="a1"), resume=None,
-              log=Quiet(), stop=StopSignals())  # fmt: skip
+        attempt(task, folder)
     assert not any(parameter.isnan().any() for parameter in task.model.parameters())
     found = load_last(folder)
     assert found is not None
