@@ -5,7 +5,6 @@ Imports no torch: listing, completion and reports need the cells only.
 
 import difflib
 import hashlib
-import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +14,17 @@ from typing import Any
 
 import yaml
 
-from infty.errors import UsageError
+from infty.errors import UsageError, one_line
+from infty.plain_yaml import DEEPEST, parse_strictly
 
 PARTS = ("task", "model", "training", "pretraining")  # what an overlay may set
 SCALE_KEYS = (*PARTS, "cases", "models", "seeds")
 TOP_KEYS = (*PARTS, "models", "cases", "scales", "seeds", "rows")
 MAX_SEED = 2**31 - 1
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # of a row, column or scale; a part of a folder's name
+NAMES = (
+    "names are lower-case letters, digits, '-' and '_', at most 64, in quotes where they would be a number or a date"
+)
 Values = dict[str, Any]
 
 
@@ -33,7 +37,7 @@ class Fault:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.origin}: {self.key}: {self.message}" if self.key else f"{self.origin}: {self.message}"
+        return one_line(": ".join(filter(None, (self.origin, one_line(self.key), self.message))), 1000)
 
 
 def refuse(faults: list[Fault]) -> None:
@@ -44,9 +48,17 @@ def refuse(faults: list[Fault]) -> None:
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """'did you mean …?', or what is allowed where nothing is near."""
-    allowed = list(allowed)
+    allowed = list(map(str, allowed))
     close = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else f"there is {', '.join(allowed) or 'nothing'}"
+
+
+def shown(value: Any) -> str:
+    """A value as messages quote it: in one line, and not all of a long one."""
+    try:
+        return one_line(repr(value))
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number without end"
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,7 @@ class Definition:
 
     def names(self, key: str) -> list[str]:
         """Rows ("models"), columns ("cases") or "scales". Without cases there is one, `main`."""
-        found = list(_section(self.values, key))
+        found = [name for name in _section(self.values, key) if isinstance(name, str)]
         return found or (["main"] if key == "cases" else [])
 
     def seeds(self, scale: str) -> list[int]:
@@ -148,8 +160,7 @@ def load_definition(path: Path, source: str) -> Definition:
         for key in ("cases", "models"):
             inner = scale.get(key) if isinstance(scale, dict) else None
             faults += _section_faults(path.name, f"scales.{name}.{key}", inner, PARTS)
-            known = values.get(key)
-            for extra in set(inner or ()) - set(known if isinstance(known, dict) else ()):
+            for extra in set(inner if isinstance(inner, dict) else ()) - set(_section(values, key)):
                 faults.append(Fault(path.name, f"scales.{name}.{key}.{extra}", f"no such name under {key}"))
     return Definition(path.stem, path, source, values, faults)
 
@@ -172,10 +183,12 @@ def parse_override(text: str) -> tuple[Values, Fault | None]:
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
         return {}, Fault("--set", text, "wanted key.path=value")
+    if key.count(".") > DEEPEST:
+        return {}, Fault("--set", key, "is nested too deeply")
     try:
-        nested, doubles = _parse(value)
-    except (yaml.YAMLError, ValueError):
-        return {}, Fault("--set", key, f"{value!r} is not a YAML value")
+        nested, doubles = parse_strictly(value)
+    except ValueError:
+        return {}, Fault("--set", key, f"{shown(value)} is not a YAML value")
     if doubles:
         return {}, Fault("--set", f"{key}.{doubles[0][0]}", "stands twice")
     for part in reversed(key.split(".")):
@@ -187,7 +200,7 @@ def variant_of(overrides: Sequence[str], name: str | None) -> str:
     """What a run with other settings adds to its folder: `+name`, or `+` and a hash of what `--set` changes."""
     if name is not None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name):
-            raise UsageError(f"--name {name}: wanted up to 64 lower-case letters, digits, '-', '_' and '.'")
+            raise UsageError(f"--name {one_line(name)}: wanted up to 64 lower-case letters, digits, '-', '_' and '.'")
         return f"+{name}"
     changes, _ = overlay([("--set", parse_override(text)[0]) for text in overrides])
     return "+" + hashlib.sha256(yaml.safe_dump(changes).encode()).hexdigest()[:8] if changes else ""
@@ -195,50 +208,18 @@ def variant_of(overrides: Sequence[str], name: str | None) -> str:
 
 def read_yaml(path: Path) -> tuple[Values, list[Fault]]:
     """A mapping from a YAML file, and each key that stands twice in it. UsageError where it can't be parsed."""
+    name = one_line(path.name)
     try:
-        values, doubles = _parse(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as fault:
-        line = f" line {fault.problem_mark.line + 1}:" if fault.problem_mark else ""
-        raise UsageError(f"{path.name}:{line} not valid YAML: {fault.problem}") from None
-    except (OSError, ValueError, yaml.YAMLError) as fault:
-        raise UsageError(f"{path.name}: can't be read: {str(fault).splitlines()[0]}") from None
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as fault:
+        raise UsageError(f"{name}: can't be read: {one_line(str(fault))}") from None
+    try:
+        values, doubles = parse_strictly(text)
+    except ValueError as fault:
+        raise UsageError(f"{name}: {one_line(str(fault))}") from None
     if not isinstance(values, dict):
-        raise UsageError(f"{path.name}: wanted a mapping of {', '.join(TOP_KEYS)}")
+        raise UsageError(f"{name}: wanted a mapping of {', '.join(TOP_KEYS)}")
     return values, [Fault(path.name, key, f"stands twice (line {line})") for key, line in doubles]
-
-
-class StrictLoader(yaml.SafeLoader):
-    """safe_load semantics, but keys that stand twice are noted, and 1e-4 is a number."""
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self.doubles: list[tuple[str, int]] = []
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Note doubled keys before the mapping swallows them."""
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if isinstance(key_node, yaml.ScalarNode):
-                if key_node.value in seen:
-                    self.doubles.append((key_node.value, key_node.start_mark.line + 1))
-                seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-def _parse(text: str) -> tuple[Any, list[tuple[str, int]]]:
-    """A YAML document and the keys that stand twice in it. ValueError where an alias refers to what holds it."""
-    loader = StrictLoader(text)
-    try:
-        value = loader.get_single_data()
-        json.dumps(value, default=str, skipkeys=True)  # notices circles
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    return value, loader.doubles
-
-
-StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 def _section(values: Values, key: str) -> Values:
@@ -275,7 +256,7 @@ def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) 
     if values is None:
         return []
     if not isinstance(values, dict):
-        return [Fault(origin, key, f"wanted a mapping, got {values!r}")]
+        return [Fault(origin, key, f"wanted a mapping, got {shown(values)}")]
     prefix = f"{key}." if key else ""
     faults = [
         Fault(origin, f"{prefix}{name}", f"unknown key; {nearest(name, allowed)}")
@@ -284,7 +265,8 @@ def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) 
     ]
     seeds = values.get("seeds", [0])
     if not isinstance(seeds, list) or not all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in seeds):
-        faults.append(Fault(origin, f"{prefix}seeds", f"wanted a list of integers from 0 to {MAX_SEED}, got {seeds!r}"))
+        wanted = f"wanted a list of integers from 0 to {MAX_SEED}"
+        faults.append(Fault(origin, f"{prefix}seeds", f"{wanted}, got {shown(seeds)}"))
     return faults
 
 
@@ -292,11 +274,11 @@ def _row_faults(origin: str, values: Values) -> list[Fault]:
     """`rows` names some of the models, if it is there."""
     rows, models = values.get("rows", []), _section(values, "models")
     if not isinstance(rows, list):
-        return [Fault(origin, "rows", f"wanted a list of models, got {rows!r}")]
+        return [Fault(origin, "rows", f"wanted a list of models, got {shown(rows)}")]
     return [
-        Fault(origin, "rows", f"no {row!r} among the models; {nearest(row, models)}")
+        Fault(origin, "rows", f"no {shown(row)} among the models; {nearest(row, models)}")
         for row in rows
-        if row not in models
+        if not isinstance(row, str) or row not in models
     ]
 
 
@@ -305,11 +287,11 @@ def _section_faults(origin: str, key: str, section: Any, allowed: tuple[str, ...
     if section is None:
         return []
     if not isinstance(section, dict):
-        return [Fault(origin, key, f"wanted a mapping, got {section!r}")]
+        return [Fault(origin, key, f"wanted a mapping, got {shown(section)}")]
     faults = [
-        Fault(origin, f"{key}.{name}", "names are lower-case letters, digits, '-' and '_'")
+        Fault(origin, f"{key}.{name}", NAMES)
         for name in section
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", str(name))
+        if not isinstance(name, str) or not NAME.fullmatch(name)
     ]
     for name, values in section.items():
         faults += _shape_faults(origin, f"{key}.{name}", values, allowed)

@@ -1,5 +1,6 @@
 """One frozen, checked Experiment from a YAML cell, and the task and model it describes."""
 
+import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.console import Console
 
 from infty.corpora.tokens import open_tokens
-from infty.definition import Cell, Definition, Fault, Values, nearest, overlay, parse_override, refuse
+from infty.definition import Cell, Definition, Fault, Values, nearest, overlay, parse_override, refuse, shown
 from infty.errors import UsageError
 from infty.model.config import AnyModelConfig, DecoderConfig, Gpt2ModelConfig
 from infty.model.decoder import Decoder
@@ -85,7 +86,7 @@ def resolve(definition: Definition, cell: Cell, overrides: typing.Sequence[str] 
     try:
         experiment = Experiment.model_validate(values)
     except ValidationError as error:
-        faults += _value_faults(error, values, origins, definition.path.name)
+        faults += _value_faults(error, origins, definition.path.name)
     else:
         faults += _task_faults(experiment, origins) + _start_faults(experiment, origins)
     refuse(faults)
@@ -169,69 +170,70 @@ def _task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) ->
     ]
 
 
-def _value_faults(
-    error: ValidationError, values: Values, origins: dict[tuple[str, ...], str], default: str
-) -> list[Fault]:
+def _value_faults(error: ValidationError, origins: dict[tuple[str, ...], str], default: str) -> list[Fault]:
     """All of pydantic's errors; of a mapping whose `kind` is wrong only that, since its keys have no meaning."""
-    faults = [_fault(detail, values, origins, default) for detail in error.errors()]
+    faults = [_fault(detail, origins, default) for detail in error.errors()]
     unknown = [fault.key.removesuffix("kind") for fault in faults if fault.key.endswith(".kind")]
     return [f for f in faults if f.key.endswith(".kind") or not any(f.key.startswith(key) for key in unknown)]
 
 
-def _fault(detail: Any, values: Values, origins: dict[tuple[str, ...], str], default: str) -> Fault:
+def _fault(detail: Any, origins: dict[tuple[str, ...], str], default: str) -> Fault:
     """One of pydantic's errors in the words of the file."""
-    path = _key_path(detail["loc"], values)
-    kind, context, given = detail["type"], detail.get("ctx", {}), detail["input"]
+    path, allowed = _key_path(detail["loc"])
+    kind, context, given = detail["type"], detail.get("ctx", {}), shown(detail["input"])
     if kind == "extra_forbidden":
-        message = f"unknown key; {nearest(path[-1], _fields_at(path[:-1], values))}"
+        message = f"unknown key; {nearest(path[-1], allowed)}"
     elif kind == "missing":
         message = "is missing"
     elif kind == "union_tag_invalid":
-        message = f"wanted kind: {context['expected_tags']}, got {context['tag']!r}"
+        message = f"wanted kind: {context['expected_tags']}, got {shown(context['tag'])}"
         path = (*path, "kind")
     elif kind == "union_tag_not_found":
         message = "its kind is missing"
     elif kind == "value_error":
         message = str(context["error"])
     elif kind in WANTED:
-        message = f"{WANTED[kind]}, got {given!r}"
+        message = f"{WANTED[kind]}, got {given}"
     else:
-        message = f"{detail['msg'].replace('Input should be', 'must be')}, got {given!r}"
-    return Fault(_origin(origins, path, default), ".".join(map(str, path)), message)
+        message = f"{detail['msg'].replace('Input should be', 'must be')}, got {given}"
+    return Fault(_origin(origins, path, default), ".".join(path), message)
 
 
-def _key_path(location: tuple[Any, ...], values: Values) -> tuple[str, ...]:
-    """pydantic's location without the tags: the chosen kind comes first in each mapping that has one."""
+def _key_path(location: tuple[Any, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """pydantic's location as keys, and the keys that are allowed beside the last.
+
+    Where a value may be one of several things, pydantic tells next which of them it was held against: no key.
+    """
     path: list[str] = []
-    here: Any = values
-    entered = True
-    for part in location:
-        if entered and part == (here.get("kind", "decoder") if isinstance(here, dict) else "decoder"):
-            entered = False
-            continue
-        path.append(str(part))
-        here, entered = here.get(part) if isinstance(here, dict) else None, True
-    return tuple(path)
-
-
-def _fields_at(path: tuple[str, ...], values: Values) -> list[str]:
-    """Keys that are allowed in the mapping at `path`."""
+    choices: list[Any] = [Experiment]
     config: Any = Experiment
-    here: Any = values
-    for part in path:
-        here = here.get(part) if isinstance(here, dict) else None
-        choices = _config_classes(config.model_fields[part].annotation)
-        kind = here.get("kind") if isinstance(here, dict) else None
-        config = next(
-            (c for c in choices if "kind" in c.model_fields and c.model_fields["kind"].default == kind), choices[0]
-        )
-    return list(config.model_fields)
+    told = True
+    allowed: list[str] = []
+    for part in map(str, location):
+        if not told:
+            config, told = next((choice for choice in choices if part in _tags(choice)), None), True
+            continue
+        path.append(part)
+        fields = getattr(config, "model_fields", {})
+        allowed = list(fields)
+        choices = _alternatives(fields[part].annotation) if part in fields else []
+        config, told = next(iter(choices), None), len(choices) < 2
+    return tuple(path), allowed
 
 
-def _config_classes(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for inner in typing.get_args(annotation) for found in _config_classes(inner)]
+def _alternatives(annotation: Any) -> list[Any]:
+    """What a value may be, but for None."""
+    if typing.get_origin(annotation) is Annotated:
+        return _alternatives(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [found for inner in typing.get_args(annotation) for found in _alternatives(inner)]
+    return [] if annotation is types.NoneType else [annotation]
+
+
+def _tags(choice: Any) -> tuple[str, ...]:
+    """How pydantic names one of several alternatives."""
+    kind = getattr(choice, "model_fields", {}).get("kind")
+    return (kind.default if kind else "", getattr(choice, "__name__", ""))
 
 
 def _origin(origins: dict[tuple[str, ...], str], path: tuple[str, ...], default: str) -> str:

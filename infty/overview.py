@@ -1,26 +1,34 @@
 """What `infty list` and `infty show` say."""
 
+import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from infty.catalog import experiment_files, open_experiment
-from infty.definition import nearest, refuse
-from infty.errors import UsageError
-from infty.runs import RunFolder
+from infty.definition import Cell, nearest, refuse
+from infty.errors import UsageError, one_line
+from infty.runs import RunFolder, find_runs
 from infty.settings import Settings
 from infty.table import Table
 
 if TYPE_CHECKING:
     from infty.experiment import ResolvedCell
 
+# <model>@<case>+<variant>/seed-N, as training names folders
+RUN_NAME = re.compile(r"([a-z0-9][a-z0-9_-]*)@([a-z0-9][a-z0-9_-]*)(\+[a-z0-9][a-z0-9_.-]*)?/seed-(0|[1-9]\d*)")
+LONGEST_WHY = 160  # signs
+
 
 def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
-    """Every cell × seed of every experiment that has the scale: its state, accuracy and next command.
+    """Every cell × seed of every experiment that has the scale: its state and why, its metrics and next command.
 
-    UsageError where no experiment has such a scale.
+    After an experiment's cells come the other runs on disk: with other settings, of models that are no rows of the
+    table, or trained first for others. UsageError where no experiment has such a scale.
     """
     rows, scales = [], set()
     for name in experiment_files(settings.experiments):
@@ -33,32 +41,32 @@ def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
         scales.update(definition.names("scales"))
         if scale not in definition.names("scales"):
             continue
-        for cell in definition.cells(scale):
-            run = RunFolder(settings.runs / cell.folder)
-            state = run.state()
-            metrics = run.result()["metrics"] if state == "done" else {}
-            command = None if state in ("done", "running") else cell.command() + " --fresh" * (state == "damaged")
-            place = {"experiment": name, "case": cell.case, "model": cell.model, "seed": cell.seed}
-            rows.append({**place, "state": state, "metrics": metrics, "next": command})
+        cells = list(dict.fromkeys(definition.cells(scale)))
+        rows += [_row(cell, settings.runs, cell.command(), " --fresh") for cell in cells]
+        for cell in _on_disk(settings.runs, name, scale):
+            if cell not in cells:
+                # What is trained first has the command of a row, whose own run --fresh would remove.
+                fresh = " --fresh" if cell.model in definition.names("models") else ""
+                rows.append(_row(cell, settings.runs, RunFolder(settings.runs / cell.folder).command(), fresh))
     if scale not in scales:
         raise UsageError(f"no experiment has a scale {scale!r}; {nearest(scale, sorted(scales))}")
     return rows
 
 
 def overview_tables(rows: list[dict[str, Any]], scale: str) -> list[Table]:
-    """One table an experiment: a row a model, a column a case, the states of its seeds in each."""
+    """One table an experiment: a row a model and name, a column a case, the states of its seeds in each."""
     tables = []
     for name in dict.fromkeys(row["experiment"] for row in rows):
         own = [row for row in rows if row["experiment"] == name]
         cases = list(dict.fromkeys(row["case"] for row in own))
-        open_ones = [row for row in own if row["next"]]
+        open_ones = [row for row in own if row["next"] and not row["variant"]]
         begun = [row for row in open_ones if row["state"] != "missing"]  # what was begun is continued first
         missing = next((row["next"] for row in begun + open_ones), None)
         body = []
-        for model in dict.fromkeys(row["model"] for row in own):
-            cells = [[row for row in own if (row["model"], row["case"]) == (model, case)] for case in cases]
-            body.append([model, *(_states(cell) for cell in cells)])
-        notes = [f"next: {missing}" if missing else "complete"]
+        for label in dict.fromkeys((row["model"], row["variant"]) for row in own):
+            of_it = [row for row in own if (row["model"], row["variant"]) == label]
+            body.append(["".join(label), *(_states([row for row in of_it if row["case"] == case]) for case in cases)])
+        notes = [f"next: {missing}" if missing else "complete", *filter(None, map(_note, own))]
         tables.append(Table(f"{name}, {scale} scale", ["model", *cases], body, notes, figures=False))
     return tables
 
@@ -97,8 +105,42 @@ def _explain(config: BaseModel, path: tuple[str, ...], origins: dict[tuple[str, 
             yield Explanation(".".join(here), value, origin, field.description or "")
 
 
+def _row(cell: Cell, runs: Path, command: str | None, fresh: str) -> dict[str, Any]:
+    """What is known of one run. fresh: what its command wants where it is damaged."""
+    run = RunFolder(runs / cell.folder)
+    state, why = run.condition()
+    place = {key: getattr(cell, key) for key in ("experiment", "case", "model", "variant", "seed")}
+    metrics = run.result()["metrics"] if state == "done" else {}
+    if state in ("done", "running"):
+        command = None
+    elif command and state == "damaged":
+        command += fresh
+    return {**place, "state": state, "why": why, "metrics": metrics, "next": command}
+
+
+def _on_disk(runs: Path, experiment: str, scale: str) -> Iterator[Cell]:
+    """Runs as their folders are named: what they say of themselves may be damaged."""
+    top = runs / experiment / scale
+    for run in find_runs([top]):
+        if named := RUN_NAME.fullmatch(run.path.relative_to(top).as_posix()):
+            model, case, variant, seed = named.groups(default="")
+            yield Cell(experiment, scale, model, case, int(seed), variant)
+
+
+def _note(row: dict[str, Any]) -> str | None:
+    """What went wrong with a run, if something did, and what helps, in one line."""
+    if row["state"] not in ("failed", "interrupted", "damaged"):
+        return None
+    why = f": {one_line(' '.join(row['why'].split()), LONGEST_WHY)}" if row["why"] else ""
+    helps = "start over with" if row["state"] == "damaged" else "continue with"
+    command = f"{helps}: {row['next']}" if row["next"] else "its command is not known"
+    return f"{row['model']}@{row['case']}{row['variant']} seed {row['seed']}: {row['state']}{why}; {command}"
+
+
 def _states(cell: list[dict[str, Any]]) -> str:
     """`2 of 3 done, 54.1 %` (or a perplexity a word), and the states that are not done."""
+    if not cell:
+        return "–"
     done = [row for row in cell if row["state"] == "done"]
     others = [f"{row['state']} (seed {row['seed']})" for row in cell if row["state"] not in ("done", "missing")]
     mean = ""

@@ -1,5 +1,8 @@
 """The run folder: what it holds, when it is finished, how it is found. Imports no torch."""
 
+import os
+import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +12,24 @@ import yaml
 from filelock import FileLock, Timeout
 
 from infty.definition import Cell
-from infty.errors import MissingError
+from infty.errors import MissingError, one_line
 from infty.files import read_json, write_json, write_text
+from infty.plain_yaml import parse_yaml
+from infty.records import Place, SortResult, Task, TextResult, checked, checked_result
 
 SCHEMA = 1  # of the JSON files in a run folder
+STATES = ("running", "done", "failed", "stopped")  # what status.json may say
 Values = dict[str, Any]
-RESULT_KEYS = (
-    "metrics", "calibration", "protocol", "data", "best_step", "parameters", "memory_slots", "tokens_seen",
-    "wall_seconds", "commit", "dirty", "command",
-)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a finished run is of, its settings, and what came out. length: of its sequences; texts have none."""
+
+    cell: Cell
+    config: Values
+    result: SortResult | TextResult
+    length: int | None
 
 
 @dataclass(frozen=True)
@@ -42,49 +54,85 @@ class RunFolder:
         return (self.path / "result.json").is_file()
 
     def result(self) -> Values:
-        """`result.json`; MissingError where the run isn't finished, or the file lacks what everything reads."""
+        """`result.json`; MissingError where the run isn't finished, or the file lacks what anything reads of it."""
         result = read_json(self.path / "result.json")
-        if absent := [key for key in RESULT_KEYS if key not in result]:
-            raise MissingError(f"{self.path / 'result.json'} lacks {', '.join(absent)}; train again with --fresh")
+        checked_result(result, self.path / "result.json")
         return result
+
+    def read(self) -> Finished:
+        """A finished run, checked; MissingError where it isn't, or something is damaged."""
+        file = self.path / "result.json"
+        record, config = checked_result(read_json(file), file), self.config()
+        task = checked(Task, config.get("task"), self.path / "config.yaml")
+        is_text = isinstance(record, TextResult)
+        if is_text != (task.kind == "corpus") or is_text == bool(task.length):
+            raise MissingError(f"{file} and config.yaml are of different tasks; train again with --fresh")
+        return Finished(self.cell(config), config, record, task.length)
 
     def config(self) -> Values:
         """`config.yaml`; MissingError where it is missing or damaged."""
+        file = self.path / "config.yaml"
         try:
-            values = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
-            why = getattr(fault, "problem", fault)
-            raise MissingError(f"{self.path / 'config.yaml'} can't be read: {why}; train again with --fresh") from None
+            values = parse_yaml(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as fault:
+            raise MissingError(f"{file} can't be read: {one_line(str(fault))}; train again with --fresh") from None
         if not isinstance(values, dict) or not isinstance(values.get("cell"), dict):
-            raise MissingError(f"{self.path / 'config.yaml'} describes no run")
+            raise MissingError(f"{file} describes no run; train again with --fresh")
         return values
 
-    def cell(self) -> Cell:
-        """Which cell this is a run of; the variant is what the folder's name adds."""
-        place = self.config()["cell"]
+    def cell(self, config: Values | None = None) -> Cell:
+        """Which cell this is a run of; the variant is what the folder's name adds. MissingError as `config`.
+
+        config: what that returned, if it was asked for already.
+        """
+        file = self.path / "config.yaml"
+        place = checked(Place, (config or self.config())["cell"], file)
+        name, folder = f"{place.model}@{place.case}", Path(os.path.realpath(self.path))
+        agrees = folder.parent.name.startswith(name) and folder.name == f"seed-{place.seed}"
+        if not agrees and re.fullmatch(r".+@.+/seed-\d+", "/".join(folder.parts[-2:])):  # else somebody renamed it
+            raise MissingError(f"{file} describes another run, {name} seed {place.seed}; train again with --fresh")
+        return Cell(**place.model_dump(), variant=folder.parent.name.removeprefix(name))
+
+    def command(self) -> str | None:
+        """What trains this run, as `environment.json` tells it; None where it tells nothing that could be pasted."""
         try:
-            cell = Cell(**place)
-        except TypeError:
-            raise MissingError(f"{self.path / 'config.yaml'} names no cell") from None
-        variant = self.path.parent.name.removeprefix(f"{cell.model}@{cell.case}")
-        return Cell(**place, variant=variant)
+            command = str(read_json(self.path / "environment.json").get("command"))
+            words = shlex.split(command)
+        except (MissingError, ValueError):  # ValueError: a quotation mark without its other half
+            return None
+        plain = words[:2] == ["infty", "train"] and shlex.join(words) == command and command.isprintable()
+        return command if plain else None
 
     def state(self) -> str:
-        """missing, running, stopped, failed, interrupted (it says running, but nobody is), done or damaged."""
+        """missing, running, stopped, failed, interrupted (begun, but nobody is at it), done or damaged."""
+        return self.condition()[0]
+
+    def condition(self) -> tuple[str, str]:
+        """The state, and why, where `status.json` says so or something is damaged."""
         try:
             if self.finished:
-                self.result()
-                return "done"
-            if not (self.path / "status.json").is_file():
-                return "missing"
-            status = str(read_json(self.path / "status.json").get("status"))
-        except (MissingError, OSError):
-            return "damaged"
-        return "interrupted" if status == "running" and not self.is_locked() else status
+                self.read()
+                return "done", ""
+            begun = (self.path / "config.yaml").exists()
+            if begun:
+                self.cell()
+            file = self.path / "status.json"
+            status = read_json(file) if file.exists() else None
+        except (MissingError, OSError) as fault:
+            return "damaged", str(fault)
+        held = self._held()
+        if held or status is None:
+            return ("running" if held else "interrupted" if begun else "missing"), ""
+        said, why = status.get("status"), status.get("why")
+        if said not in STATES:
+            return "damaged", f"{file} says none of {', '.join(STATES)}"
+        if said == "done" or (said == "running" and held is False):
+            said = "interrupted"
+        return said, why if isinstance(why, str) else ""
 
     def write_config(self, config: Values) -> None:
         """Set down what this run is."""
-        write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
 
     def write_status(self, status: str, why: str = "") -> None:
         """running, done, failed or stopped, and why."""
@@ -95,23 +143,29 @@ class RunFolder:
         return FileLock(self.path / ".lock", timeout=1)
 
     def is_locked(self) -> bool:
-        """Whether a process is writing here now."""
-        if not (self.path / ".lock").exists():
-            return False
+        """Whether a process is writing here now; where nobody can tell, it doesn't say so."""
+        return self._held() is True
+
+    def _held(self) -> bool | None:
+        """Whether the lock is held; None where it can't be opened, as in a folder of somebody else's."""
         try:
+            if not (self.path / ".lock").exists():
+                return False
             with self.lock().acquire(timeout=0):
                 return False
         except Timeout:
             return True
+        except OSError:
+            return None
 
 
 def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
     """Every run folder below `folders` once, in the order of their paths."""
-    seen = set()
+    seen: set[str] = set()
     for folder in folders:
         for path in sorted(folder.rglob("config.yaml")):
-            if path.resolve() not in seen:
-                seen.add(path.resolve())
+            if (real := os.path.realpath(path)) not in seen:
+                seen.add(real)
                 yield RunFolder(path.parent)
 
 
@@ -119,9 +173,9 @@ def differences(before: Values, after: Values, path: str = "") -> list[str]:
     """`key: old -> new` for each value that differs between two nested mappings."""
     lines = []
     for key in sorted({*before, *after}, key=str):
-        old, new, here = before.get(key), after.get(key), f"{path}{key}"
+        old, new, here = before.get(key), after.get(key), f"{path}{one_line(str(key))}"
         if isinstance(old, dict) and isinstance(new, dict):
             lines += differences(old, new, f"{here}.")
         elif old != new:
-            lines.append(f"{here}: {old} -> {new}")
+            lines.append(f"{here}: {one_line(str(old))} -> {one_line(str(new))}")
     return lines

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from infty.definition import Fault, nearest, refuse
-from infty.errors import UsageError
+from infty.definition import Fault, nearest, refuse, shown
+from infty.errors import UsageError, one_line
 
 # What W&B's own variable may say, and what it means.
 WANDB_MODES = {"offline": "offline", "online": "online", "disabled": "disabled", "dryrun": "offline", "run": "online"}
@@ -29,7 +29,9 @@ class Settings(BaseSettings):
         default="float32", description="float32, or bf16: products in bfloat16, the memory's in float32"
     )
     compile: bool = Field(default=False, description="let torch.compile fuse what it can; the first steps take longer")
-    threads: int | None = Field(default=None, gt=0, description="CPU threads; by default as many as torch chooses")
+    threads: int | None = Field(
+        default=None, gt=0, le=4096, description="CPU threads; by default as many as torch chooses"
+    )
     wandb: Literal["offline", "online", "disabled"] = Field(
         default="offline", description="W&B mode; WANDB_MODE sets it too"
     )
@@ -41,6 +43,13 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
             raise ValueError("wanted auto, cpu, cuda or cuda:N")
         return device
+
+    @field_validator("runs", "data", "experiments")
+    @classmethod
+    def _possible_folder(cls, folder: Path) -> Path:
+        if "\0" in str(folder):
+            raise ValueError("wanted a folder")
+        return folder
 
     @classmethod
     def settings_customise_sources(
@@ -67,8 +76,16 @@ class _TomlSource(TomlConfigSettingsSource):
         if self.found is not None:
             for key in ("runs", "data", "experiments"):
                 if isinstance(values.get(key), str):
-                    values[key] = self.found.parent / Path(values[key]).expanduser()
+                    values[key] = self.found.parent / _expanded(key, values[key])
         return values
+
+
+def _expanded(key: str, folder: str) -> Path:
+    """With `~` as the home folder. ValueError for `~name` where there is nobody of that name."""
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{key}: {shown(folder)} is in the home folder of somebody who isn't here") from None
 
 
 class _DefaultFolders(PydanticBaseSettingsSource):
@@ -98,15 +115,15 @@ def load_settings(**options: Any) -> Settings:
     """Settings of this machine; `None` options count as not given. UsageError with every fault."""
     if (mode := os.environ.get("WANDB_MODE")) and not os.environ.get("INFTY_WANDB"):
         if mode not in WANDB_MODES:
-            raise UsageError(f"WANDB_MODE={mode}: {nearest(mode, WANDB_MODES)}")
+            raise UsageError(f"WANDB_MODE={one_line(mode)}: {nearest(mode, WANDB_MODES)}")
         options = {"wandb": WANDB_MODES[mode], **options}
     try:
         return Settings(**{key: value for key, value in options.items() if value is not None})
     except ValidationError as error:
         refuse([_fault(detail) for detail in error.errors()])
         raise
-    except ValueError as fault:  # tomllib's
-        raise UsageError(f"infty.toml: {fault}") from None
+    except (ValueError, RecursionError, OSError) as fault:  # tomllib's, and of the file itself
+        raise UsageError(f"infty.toml: {one_line(str(fault))}") from None
 
 
 def _fault(detail: Any) -> Fault:
@@ -114,4 +131,5 @@ def _fault(detail: Any) -> Fault:
     if detail["type"] == "extra_forbidden":
         return Fault("infty.toml", key, f"unknown key; {nearest(key, Settings.model_fields)}")
     message = detail["msg"].removeprefix("Value error, ")
-    return Fault("settings", key, f"{message}, got {detail['input']!r} (infty.toml, INFTY_{key.upper()} or option)")
+    given = f"{shown(detail['input'])} (infty.toml, INFTY_{key.upper()} or option)"
+    return Fault("settings", key, f"{message}, got {given}")

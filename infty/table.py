@@ -20,7 +20,7 @@ class Table:
         """A pipe table."""
         rule = ["---", *["---:" if self.figures else "---"] * (len(self.headings) - 1)]
         lines = [self.headings, rule, *self.rows]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+        return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) + "\n"
 
     def rich(self) -> rich_table.Table:
         """For the terminal."""
@@ -34,3 +34,8 @@ class Table:
     def document(self) -> dict[str, Any]:
         """For JSON."""
         return vars(self)
+
+
+def _cell(text: str) -> str:
+    """A `|` would end the cell."""
+    return text.replace("|", "\\|")

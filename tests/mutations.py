@@ -53,6 +53,8 @@ def mutated_values(draw: st.DrawFn, document: Any) -> Any:
         match draw(st.sampled_from(["odd", "odd", "gone", "added"])):
             case "odd":
                 holder[key] = copy.deepcopy(draw(st.sampled_from(ODD)))
+            case "gone" if isinstance(holder, dict):
+                holder.pop(key, None)  # the whole may be gone already
             case "gone":
                 del holder[key]
             case _ if isinstance(holder, dict):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from infty.catalog import SHIPPED, open_experiment
 from infty.definition import Cell, load_definition, overlay, parse_override, read_yaml, variant_of
 from infty.errors import UsageError
 from infty.experiment import ResolvedCell, resolve
@@ -32,6 +33,14 @@ scales:
     seeds: [3, 4]
   bare:
 """
+
+
+def bomb(level: str) -> str:
+    """A few lines that are 10^9 values to whoever follows their aliases."""
+    lines = ["a0: &a0 {k: v}"]
+    for i in range(1, 10):
+        lines.append(f"a{i}: &a{i} {level.format(', '.join([f'*a{i - 1}'] * 10))}")
+    return "\n".join(lines)
 
 
 @pytest.fixture
@@ -176,6 +185,16 @@ def test_all_faults_of_a_file_are_reported_at_once_with_place_and_remedy(make: A
         ("training.learning_rate=.inf", "--set: training.learning_rate: must be a finite number, got inf"),
         ("training={1: 2}", "training.1: Keys should be strings, got 1"),
         ("=3", "--set: =3: wanted key.path=value"),
+        ("decoder=1", "--set: decoder: unknown key; there is task, model"),
+        ("training.decoder=1", "--set: training.decoder: unknown key; there is steps"),
+        ("model.decoder=1", "--set: model.decoder: unknown key; there is num_layers"),
+        (f"{'a.' * 1000}b=1", "is nested too deeply"),
+        (f"x={'[' * 3000}", "is not a YAML value"),
+        ("training.steps=!!bool x", "--set: training.steps: '!!bool x' is not a YAML value"),
+        ("training.steps=!!int ''", "--set: training.steps: \"!!int ''\" is not a YAML value"),
+        ("training.steps=!!timestamp x", "--set: training.steps: '!!timestamp x' is not a YAML value"),
+        ("training=!!map x", "--set: training: '!!map x' is not a YAML value"),
+        (f"training.steps={'1:' * 400}1.5", "is not a YAML value"),
     ],
 )
 def test_a_fault_says_where_what_and_how(make: Any, change: str, line: str) -> None:
@@ -195,6 +214,39 @@ def test_unknown_names_suggest_the_right_one(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("cases: {a: {training: {steps: 40}}}", "cases: 5", "mine.yaml: scales.small.cases: wanted a mapping, got 5"),
+        (
+            "cases: {a: {training: {steps: 40}}}",
+            "cases: [[]]",
+            "mine.yaml: scales.small.cases: wanted a mapping, got [[]]",
+        ),
+        ("  b: {}", "  1: {}", "mine.yaml: cases.1: names are lower-case letters"),
+        ("  b: {}", f"  {'b' * 65}: {{}}", "at most 64"),
+        ("  bare:", "  bare:\nrows: [[long]]", "mine.yaml: rows: no ['long'] among the models"),
+        ("steps: 2,", '"st\\neps\\e[1m": 2,', r"mine.yaml: training.st\neps\x1b[1m: unknown key"),
+    ],
+)
+def test_a_fault_is_one_line_whatever_is_in_it(make: Any, old: str, new: str, line: str) -> None:
+    assert old in TEXT
+    found = faults(make, TEXT.replace(old, new))
+    assert any(line in said for said in found), found
+    assert all(said.isprintable() and len(said) < 1100 for said in found)
+
+
+def test_the_fault_of_a_value_that_may_be_several_things_is_told_without_their_tags() -> None:
+    cell = Cell("gpt2", "laptop", "infty", "wikitext")
+    with pytest.raises(UsageError) as raised:
+        resolve(open_experiment("gpt2", SHIPPED), cell, ("task.memory_reset={x: 1}",))
+    assert str(raised.value).splitlines() == [
+        "--set: task.memory_reset: must be 'never' or 'document', got {'x': 1}",
+        "--set: task.memory_reset.tokens: is missing",
+        "--set: task.memory_reset.x: unknown key; there is tokens, documents",
+    ]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a: [1", "not valid YAML"),
@@ -205,6 +257,12 @@ def test_unknown_names_suggest_the_right_one(make: Any) -> None:
         ("task: &a {b: *a}", "Circular reference"),
         ("? [a, b]\n: 1\n", "not valid YAML: found unhashable key"),
         ("[" * 5000, "mine.yaml"),
+        ("a: " + "- " * 5000 + "x", "mine.yaml"),
+        ("- " * 200 + "x", "nested too deeply"),
+        (bomb("[{}]"), "holds too much"),
+        (bomb("{{<<: [{}]}}"), "holds too much"),
+        (f"a: 0x{'f' * 5000}", "can't be read: Exceeds the limit"),
+        (f"? 0x{'f' * 5000}\n: a", "can't be read: Exceeds the limit"),
     ],
 )
 def test_what_is_no_experiment_is_refused_in_one_line(make: Any, text: str, message: str) -> None:

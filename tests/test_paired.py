@@ -178,6 +178,58 @@ def test_the_table_and_the_list_of_runs_have_the_difference(tmp_path: Path) -> N
         assert [rows[other][column] for column in columns] == ["", "", "", ""]
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("", "{"),
+        ('"nats": [40, 190]', '"nats": [40]'),
+        ('"nats": [40, 190]', '"nats": [40, null]'),
+        ('"nats": [40, 190]', '"nats": [40, NaN]'),
+        ('"tokens": [10, 30]', '"tokens": [10, 1180591620717411303424]'),
+        ('"tokens": [10, 30]', '"tokens": [0, 0]'),
+        ('"from": []', '"from": 3'),
+        ('"details": {', '"details": [], "x": {'),
+    ],
+)
+def test_where_an_evaluation_is_damaged_its_run_stands_without_a_difference(tmp_path: Path, old: str, new: str) -> None:
+    put(tmp_path / "runs", "transformer-xl", [50, 160])
+    put(tmp_path / "runs", "infty", [40, 190])
+    file = tmp_path / "runs/wikitext/laptop/infty@main/seed-0/eval/p-test.json"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new) if old else new)
+    with pytest.warns(UserWarning, match="no details of this run: evaluate it again with infty eval"):
+        write_report([tmp_path / "runs"], tmp_path / "out", ["md"], SHIPPED)
+    text = (tmp_path / "out/wikitext-laptop.md").read_text()
+    assert "| infty | 230.0 | 230.00 | 230.0000 | 230.0000 | – | – | 1 |" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"documents": 1', '"documents": "one"'),
+        ('"vocab_size": 7', '"vocab_size": null'),
+        ('"memory_reset": "document"', '"memory_reset": {"tokens": "many"}'),
+        ('"memory_reset": "document"', '"memory_reset": ["document"]'),
+        ('"scored": 40', '"scored": [40]'),
+        ('"tokens_sha256": "b"', '"tokens_sha256": {}'),
+        ('"calibration": {}', '"calibration": {"chance": 0.1}'),
+        ('"test/loss": 230', '"test/loss": "230"'),
+        ('"title": "W"', '"title": "W\\nW"'),
+    ],
+)
+def test_a_damaged_result_of_a_text_is_left_out_with_a_warning(tmp_path: Path, old: str, new: str) -> None:
+    put(tmp_path / "runs", "transformer-xl", [50, 160])
+    put(tmp_path / "runs", "infty", [40, 190])
+    file = tmp_path / "runs/wikitext/laptop/infty@main/seed-0/result.json"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.warns(UserWarning, match="seed-0 is left out: "):
+        write_report([tmp_path / "runs"], tmp_path / "out", ["md"], SHIPPED)
+    text = (tmp_path / "out/wikitext-laptop.md").read_text()
+    assert "| infty | – | – | – | – | – | – | 0 |" in text
+    assert "| transformer-xl | 210.0 |" in text
+
+
 def test_without_a_run_of_the_first_row_nothing_is_said_of_differences(tmp_path: Path) -> None:
     put(tmp_path / "runs", "infty", [40, 190])
     write_report([tmp_path / "runs"], tmp_path / "out", ["md"], SHIPPED)

@@ -144,6 +144,13 @@ def test_a_text_that_changed_is_neither_trained_on_nor_evaluated_as_the_old_one(
     document(infty, "train", *CELL, *settings)
     (source / "wiki.test.tokens").write_text(article.replace("some", "other"))
     document(infty, "data", "import", "wikitext", "wiki", "--replace")
+    (result,) = tmp_path.rglob("result.json")
+    result.unlink()  # as if it still had to be tested
+    before = {path: path.read_bytes() for path in result.parent.rglob("*") if path.is_file()}
+    done = infty("train", *CELL, *settings)
+    assert done.returncode == 3
+    assert "was trained on another text" in done.stderr
+    assert {path: path.read_bytes() for path in result.parent.rglob("*") if path.is_file()} == before
     done = infty("eval", *CELL, *settings)
     assert done.returncode == 3
     assert "was trained on another text" in done.stderr

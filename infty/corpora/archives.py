@@ -3,22 +3,42 @@
 import contextlib
 import errno
 import lzma
+import os
 import shutil
+import struct
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from infty.errors import InftyError, MissingError
+from infty.corpora.pieces import PIECE, Readable
+from infty.corpora.reasons import LONG, reason
+from infty.errors import InftyError, MissingError, one_line
 
 TAR_ENDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ENDS = (".zip", *TAR_ENDS)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MANY = 500_000  # members; PG-19 has 28,753
+DEEP = 32  # folders within folders
 # What the standard library raises for archives that are cut, altered, locked or of an unknown make.
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error,
-           lzma.LZMAError)  # fmt: skip
+           lzma.LZMAError, struct.error, OverflowError, MemoryError)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file or a folder in an archive. is_plain: it is neither a link nor a device."""
+
+    name: str
+    size: int
+    is_folder: bool
+    is_plain: bool
+    open: Callable[[], contextlib.AbstractContextManager[Readable]]
 
 
 @contextlib.contextmanager
@@ -28,50 +48,130 @@ def opened(path: Path, beside: Path) -> Iterator[Path]:
     MissingError where there is neither, where the archive is damaged, or where a member would fall outside it or is a
     link or a device: then nothing of it is unpacked. InftyError where the disk has no room for it.
     """
-    if path.is_dir() or (path.is_file() and not path.name.lower().endswith(ENDS)):
-        yield path
+    if os.path.isdir(path) or (os.path.isfile(path) and not path.name.lower().endswith(ENDS)):
+        with _named(path, path):
+            yield path
         return
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path's own raises for names that no file can have
         raise MissingError(f"{path} is not there: wanted a folder, or an archive ({', '.join(ENDS)})")
-    beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".archive-", dir=beside) as folder:
+    with _temporary(beside) as folder:
         try:
-            _unpack(path, Path(folder))
+            _unpack(path, folder)
         except OSError as fault:
             if fault.errno in FULL:
                 raise InftyError(f"{path} could not be unpacked into {beside}: {fault.strerror}") from None
-            raise MissingError(f"{path} is no archive that can be opened safely: {fault}") from None
+            raise MissingError(f"{path} is no archive that can be opened safely: {reason(fault)}") from None
         except DAMAGED as fault:
-            raise MissingError(f"{path} is no archive that can be opened safely: {fault}") from None
+            raise MissingError(f"{path} is no archive that can be opened safely: {reason(fault)}") from None
+        with _named(folder, path):
+            yield folder
+
+
+@contextlib.contextmanager
+def _named(folder: Path, path: Path) -> Iterator[None]:
+    """What is said of files in `folder` is said of `path`, in one line: what was unpacked is gone when that is read."""
+    try:
+        yield
+    except OSError as fault:
+        why = f"{fault.filename or path} can't be read ({fault.strerror or fault}); take it away or mend it"
+        raise MissingError(one_line(why, LONG)) from None
+    except MissingError as fault:
+        raise MissingError(one_line(str(fault).replace(str(folder), str(path)), LONG)) from None
+
+
+@contextlib.contextmanager
+def _temporary(beside: Path) -> Iterator[Path]:
+    with contextlib.ExitStack() as stack:
+        try:
+            beside.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".archive-", dir=beside))
+        except OSError as fault:
+            hint = "another folder of corpora: INFTY_DATA or infty.toml"
+            raise InftyError(f"nothing can be unpacked into {beside}: {fault.strerror} ({hint})") from None
         yield Path(folder)
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    if path.name.lower().endswith(".zip"):
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                kind = member.external_attr >> 28  # of a Unix file: 8 plain, 4 folder, 10 link
-                _refuse_outside(path, member.filename, plain=kind in (0, 4, 8))
-            _refuse_large(path, folder, sum(member.file_size for member in archive.infolist()))
-            archive.extractall(folder)
-        return
-    with tarfile.open(path) as archive:
-        members = archive.getmembers()
-        for member in members:
-            _refuse_outside(path, member.name, plain=member.isfile() or member.isdir())
-        _refuse_large(path, folder, sum(member.size for member in members))
-        archive.extractall(folder, filter="data")
-
-
-def _refuse_outside(path: Path, name: str, *, plain: bool) -> None:
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or ":" in name.partition("/")[0]:
-        raise MissingError(f"{path} is refused: its member {name!r} would fall outside the folder it is unpacked into")
-    if not plain:
-        raise MissingError(f"{path} is refused: its member {name!r} is a link or a device")
+    """Every member is looked at before the first is written. Of members only the data are kept: no modes, no times."""
+    with _members(path) as members:
+        size, places = 0, dict[PurePosixPath, Member]()
+        for count, member in enumerate(members()):
+            if count == MANY:
+                raise MissingError(f"{path} is refused: it has more than {MANY:,} members")
+            size += member.size
+            _refuse_large(path, folder, size)
+            place = _place(path, member)
+            if place in places and not (member.is_folder and places[place].is_folder):
+                raise MissingError(f"{path} is refused: it has two members {_short(member.name)}")
+            places[place] = member
+        for member in members():
+            target = folder / _place(path, member)
+            (target if member.is_folder else target.parent).mkdir(parents=True, exist_ok=True)
+            if not member.is_folder:
+                with member.open() as source, target.open("xb") as file:
+                    while piece := source.read(PIECE):
+                        file.write(piece)
 
 
 def _refuse_large(path: Path, folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise InftyError(f"{path} unpacks to {size / 1e6:,.0f} MB; {folder.parent} has {free / 1e6:,.0f} MB free")
+
+
+def _place(path: Path, member: Member) -> PurePosixPath:
+    """Where a member is to lie, from the folder that it is unpacked into."""
+    place, why = PurePosixPath(member.name.replace("\\", "/")), None
+    if place.is_absolute() or ".." in place.parts or ":" in member.name.partition("/")[0]:
+        why = "would fall outside the folder it is unpacked into"
+    elif not member.is_plain:
+        why = "is a link or a device"
+    elif len(place.parts) > DEEP:
+        why = f"lies more than {DEEP} folders deep"
+    if why is not None:
+        raise MissingError(f"{path} is refused: its member {_short(member.name)} {why}")
+    return place
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 80 else f"{name[:80]}…")
+
+
+@contextlib.contextmanager
+def _members(path: Path) -> Iterator[Callable[[], Iterator[Member]]]:
+    """What goes through an archive's members, from the first, as often as it is called."""
+    if path.name.lower().endswith(".zip"):
+        with zipfile.ZipFile(path) as archive:
+            yield lambda: (_zipped(archive, member) for member in archive.infolist())
+        return
+    with tarfile.open(path) as archive:
+        yield lambda: _tarred(archive)
+
+
+def _zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Member:
+    kind = member.external_attr >> 28  # of a Unix file: 8 plain, 4 folder, 10 link
+    is_folder = member.filename.endswith("/")
+    return Member(member.filename, member.file_size, is_folder, kind in (0, 4, 8), lambda: archive.open(member))
+
+
+def _tarred(archive: tarfile.TarFile) -> Iterator[Member]:
+    """ReadError where a damaged header would pass for the end: after that there is nothing but zeros."""
+    for member in archive:
+        if member.size < 0:  # tarfile would go in circles
+            raise tarfile.ReadError(f"a member has {member.size} bytes")
+        is_plain = member.isreg() or member.isdir()
+        yield Member(member.name, member.size, member.isdir(), is_plain, partial(_extracted, archive, member))
+    stream: Any = archive.fileobj
+    stream.seek(archive.offset)
+    if len(rest := stream.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it is cut off")
+    while rest:
+        if any(rest):
+            raise tarfile.ReadError("a header is damaged, or something stands behind the end")
+        rest = stream.read(PIECE)
+
+
+def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo) -> contextlib.AbstractContextManager[Readable]:
+    file = archive.extractfile(member)
+    assert file is not None, "asked of a file only"
+    return file

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from infty.corpora.known import KNOWN, Hub
 from infty.corpora.layouts import find_pg19, find_wikitext
-from infty.corpora.store import Corpus, building, open_corpus, remedy, seal, write_corpus
+from infty.corpora.store import Corpus, building, open_corpus, refuse_no_corpus, remedy, seal, write_corpus
 from infty.corpora.tokenizers import BpeTokenizer
 from infty.errors import InftyError, MissingError, UsageError
 from infty.files import sha256
@@ -120,6 +120,7 @@ def _enough(files: int, limit: int | None, documents: int | None) -> int:
 def import_tokenizer(data: Path, name: str, folder: Path, origin: str, *, replace: bool) -> Corpus:
     """GPT-2's `vocab.json` and `merges.txt` from a folder. MissingError where they are something else."""
     path = data / name
+    refuse_no_corpus(path)
     BpeTokenizer.gpt2(folder)
     sums = known.hub.sums if (known := KNOWN.get(name)) and known.hub else {}
     if wrong := [file for file, wanted in sums.items() if sha256(folder / file) != wanted]:

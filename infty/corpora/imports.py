@@ -11,8 +11,10 @@ from infty.corpora.hub import import_tokenizer
 from infty.corpora.inventory import ORIGIN
 from infty.corpora.known import KNOWN
 from infty.corpora.layouts import find_pg19, find_text, find_wikitext, refuse_missing_shards, text_files
-from infty.corpora.store import Corpus, write_corpus
-from infty.errors import UsageError
+from infty.corpora.reasons import LONG
+from infty.corpora.store import NAME, Corpus, write_corpus
+from infty.errors import MissingError, UsageError, one_line
+from infty.files import sha256
 
 FINDERS = {"wikitext": find_wikitext, "pg19": find_pg19, "text": find_text}
 
@@ -23,7 +25,7 @@ def import_corpus(data: Path, name: str, source: Path, console: Console, *, repl
     MissingError where it is something else or damaged, UsageError for a name that can't be, or that is taken by another
     corpus and `replace` is not asked for, InftyError on a full disk. Nothing half-made is left by any.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name):
+    if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} can't be a corpus's name: wanted lower-case letters, digits, '-', '_' and '.'")
     layout = KNOWN[name].layout if name in KNOWN else "text"
     if layout == "generated":
@@ -39,8 +41,11 @@ def own_name(source: Path) -> str:
     """A name for one's own texts that is another one whenever they are. MissingError where there are none."""
     digest = hashlib.sha256()
     for path in text_files(source):
-        digest.update(f"{path.name}\0".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(f"{path.name}\0".encode("utf-8", "surrogateescape"))  # of a name that is no UTF-8 its bytes
+        try:
+            digest.update(bytes.fromhex(sha256(path)))
+        except OSError as fault:
+            why = f"{path} can't be read ({fault.strerror}); take it away or mend it"
+            raise MissingError(one_line(why, LONG)) from None
     slug = re.sub(r"[^a-z0-9]+", "-", source.absolute().name.lower()).strip("-")[:40]
     return f"text-{slug}-{digest.hexdigest()[:8]}" if slug else f"text-{digest.hexdigest()[:8]}"

@@ -1,11 +1,13 @@
 """What corpora are on this machine, and whether they are what they were."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from infty.corpora.known import KNOWN
-from infty.corpora.store import MANIFEST, Corpus, is_whole, open_corpus, read_manifest, remedy
+from infty.corpora.manifest import MANIFEST, CorpusManifest, TokensManifest, is_whole, read_manifest
+from infty.corpora.store import NAME, Corpus, open_corpus, remedy
 from infty.errors import MissingError
 from infty.table import Table
 
@@ -33,6 +35,7 @@ class Entry:
 def inventory(data: Path) -> list[Entry]:
     """Every corpus that infty knows, and every other one in the data folder. Sums are not checked (see `verify`)."""
     here = {path.parent.name for path in data.glob(f"*/{MANIFEST}")} if data.is_dir() else set()
+    here = {name for name in here if NAME.fullmatch(name)}  # not what a killed process left
     return [_entry(data, name, name in here) for name in [*KNOWN, *sorted(here - set(KNOWN))]]
 
 
@@ -40,7 +43,7 @@ def described(corpus: Corpus) -> Entry:
     """One that is here."""
     known = corpus.known
     title, licence = (known.title, known.licence) if known else (corpus.name, "your own")
-    tokens = sorted(path.parent.name for path in corpus.path.glob(f"tokens/*/{MANIFEST}"))
+    tokens = sorted(path.parent.name for path in corpus.path.glob(f"tokens/[!.]*/{MANIFEST}"))
     origins = sorted({counts["source"] for counts in corpus.splits.values()})
     return Entry(corpus.name, title, licence, "here", ", ".join(origins) or ORIGIN, corpus.splits, tokens, None)
 
@@ -50,27 +53,40 @@ def verify(data: Path, names: list[str]) -> list[str]:
 
     MissingError, with each file that is not what it was, and what to do.
     """
-    found, faults = [], []
-    for name in names or [entry.name for entry in inventory(data) if entry.state != "missing"]:
-        path = data / name
-        if not (path / MANIFEST).is_file():
-            faults.append(f"no corpus {name!r} in {data}; {remedy(name)}")
-            continue
-        for folder in [path, *sorted(parent.parent for parent in path.glob(f"tokens/*/{MANIFEST}"))]:
-            try:
-                files = read_manifest(folder)["files"]
-            except MissingError as fault:
-                faults.append(str(fault))
-                continue
-            for file, entry in files.items():
-                if is_whole(folder / file, entry):
-                    found.append(str((folder / file).relative_to(data)))
-                else:
-                    mend = remedy(name) if folder == path else f"remove {folder}, it is made again"
-                    faults.append(f"{folder / file} is damaged or missing; {mend}")
-    if faults:
+    names = names or [entry.name for entry in inventory(data) if entry.state != "missing"]
+    checked = [entry for name in names for entry in _checked(data, name)]
+    if faults := [fault for _, fault in checked if fault]:
         raise MissingError("\n".join(faults))
-    return found
+    return [str(path.relative_to(data)) for path, _ in checked]
+
+
+def _checked(data: Path, name: str) -> Iterator[tuple[Path, str | None]]:
+    """Each file of a corpus and of its tokens, and what is wrong with it, if anything is."""
+    path = data / name
+    if not (path / MANIFEST).is_file():
+        yield path, f"no corpus {name!r} in {data}; {remedy(name)}"
+        return
+    for folder in [path, *sorted(parent.parent for parent in path.glob(f"tokens/[!.]*/{MANIFEST}"))]:
+        mend = remedy(name) if folder == path else f"remove {folder}, it is made again"
+        try:
+            files = read_manifest(folder, CorpusManifest if folder == path else TokensManifest, mend).files
+        except MissingError as fault:
+            yield folder, str(fault)
+            continue
+        for file, entry in files.items():
+            whole = is_whole(folder / file, entry) and (folder != path or _adds_up(data, name, file))
+            yield folder / file, None if whole else f"{folder / file} is damaged or missing; {mend}"
+
+
+def _adds_up(data: Path, name: str, file: str) -> bool:
+    """Whether a file of a corpus, if it is a split's documents, is what the manifest says of the split."""
+    split, _, kind = file.partition(".")
+    try:
+        if kind == "documents.json":
+            open_corpus(data, name).documents(split)
+    except MissingError:
+        return False
+    return True
 
 
 def inventory_table(entries: list[Entry]) -> Table:

@@ -1,16 +1,19 @@
 """The layouts in which corpora are passed around, each read as documents in order, a piece at a time."""
 
 import csv
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 from pyarrow import parquet
 
 from infty.corpora.pieces import Marked, lines, read_pieces
-from infty.errors import MissingError
+from infty.corpora.reasons import LONG, reason
+from infty.errors import MissingError, one_line
 
 # A title of WikiText: one "=" on each side; two and more are sections.
 _TITLE = re.compile(r" = [^=\n].* = \r?\n")
@@ -37,10 +40,10 @@ def find_wikitext(folder: Path) -> dict[str, Source]:
     """`wiki.<split>.tokens` or `.raw`, or `<split>-….parquet`, in the folder or below. MissingError where none is."""
     found: dict[str, Source] = {}
     for name, split in _WIKITEXT_NAMES.items():
-        plain = _one_folder([p for end in ("tokens", "raw") for p in sorted(folder.rglob(f"wiki.{name}.{end}"))])
+        plain = _one_folder([p for end in ("tokens", "raw") for p in _found(folder, f"wiki.{name}.{end}")])
         tables = _tables(folder, name)
         if plain:
-            found[split] = Source(lambda path=plain[0]: articles(lines(_file(path))), plain[0].stat().st_size)
+            found[split] = Source(lambda path=plain[0]: articles(lines(_file(path))), _size(plain[:1]))
         elif tables:
             found[split] = Source(lambda tables=tables: articles(_table_lines(tables)), _size(tables))
     return _some(found, folder, "wiki.train.tokens, wiki.valid.tokens, wiki.test.tokens (or .raw, or parquet files)")
@@ -51,10 +54,11 @@ def find_pg19(folder: Path) -> dict[str, Source]:
     folder = _only_folder(folder)
     titles, found = _titles(folder / "metadata.csv"), {}
     for split in ("train", "validation", "test"):
-        books = sorted((folder / split).glob("*.txt"), key=lambda path: (len(path.stem), path.stem))
+        books = [path for path in (folder / split).glob("*.txt") if not path.is_dir()]
+        books.sort(key=lambda path: (len(path.stem), path.stem))
         tables = _tables(folder, split)
         if books:
-            names = [titles.get(path.stem, path.stem) for path in books]
+            names = [titles.get(path.stem) or _name(path.stem) for path in books]
             found[split] = Source(lambda books=books: _files(books), _size(books), names)
         elif tables:
             found[split] = Source(lambda tables=tables: _table_books(tables), _size(tables))
@@ -73,19 +77,21 @@ def find_text(folder: Path) -> dict[str, Source]:
     ends = len(paths) - held["validation"] - held["test"], len(paths) - held["test"]
     parts = {"train": paths[: ends[0]], "validation": paths[ends[0] : ends[1]], "test": paths[ends[1] :]}
     return {
-        split: Source(lambda files=files: _files(files), _size(files), [path.name for path in files])
+        split: Source(lambda files=files: _files(files), _size(files), [_name(path.name) for path in files])
         for split, files in parts.items()
     }
 
 
 def text_files(folder: Path) -> list[Path]:
     """Every `*.txt` and `*.md` below a folder that is not empty, or the one file. MissingError where there is none."""
-    if not folder.exists():
-        raise MissingError(f"{folder} is not there: wanted a folder of text files, or one text file")
-    paths = [folder] if folder.is_file() else sorted(p for end in ("txt", "md") for p in folder.rglob(f"*.{end}"))
+    if not os.path.exists(folder):  # Path's own raises for names that no file can have
+        raise MissingError(one_line(f"{folder} is not there: wanted a folder of text files, or one text file", LONG))
+    paths = [folder] if folder.is_file() else sorted(p for end in ("txt", "md") for p in _found(folder, f"*.{end}"))
     paths = [path for path in paths if path.is_file() and path.stat().st_size]
     if not paths:
-        raise MissingError(f"{folder} holds no text: wanted files named *.txt or *.md that are not empty")
+        raise MissingError(
+            one_line(f"{folder} holds no text: wanted files named *.txt or *.md that are not empty", LONG)
+        )
     return paths
 
 
@@ -109,8 +115,22 @@ def _with_next(text: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield line, ""
 
 
+def _found(folder: Path, pattern: str) -> list[Path]:
+    """Files of such a name, in the folder or below."""
+    return sorted(path for path in folder.rglob(pattern) if not path.is_dir())
+
+
+def _name(name: str) -> str:
+    """A file's name as text; bytes that are no character become U+FFFD."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _file(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as fault:
+        raise MissingError(f"{path} can't be read ({fault.strerror}); take it away or mend it") from None
+    with file:
         yield from read_pieces(file, str(path))
 
 
@@ -147,7 +167,7 @@ def _share(paths: list[Path], low: float, high: float) -> Marked:
 
 
 def _tables(folder: Path, split: str) -> list[Path]:
-    return _one_folder(sorted(folder.rglob(f"{split}-*.parquet")) or sorted(folder.rglob(f"{split}.parquet")))
+    return _one_folder(_found(folder, f"{split}-*.parquet") or _found(folder, f"{split}.parquet"))
 
 
 def refuse_missing_shards(folder: Path) -> None:
@@ -191,18 +211,27 @@ def _texts(tables: list[Path]) -> Iterator[str]:
     """Column `text` of parquet files, a few rows at a time. MissingError where a file is damaged or has no such."""
     for path in tables:
         try:
-            with parquet.ParquetFile(path) as table:
+            with parquet.ParquetFile(path, page_checksum_verification=True) as table:
+                left = table.metadata.num_rows
                 for batch in table.iter_batches(batch_size=16, columns=["text"]):
-                    yield from map(_text, batch.column("text").to_pylist())
+                    left -= len(batch)
+                    yield from _strings(batch.column("text"))
+                if left:
+                    raise ValueError(f"it has {left} rows less than it says")
         except (pyarrow.ArrowException, OSError, ValueError, KeyError) as fault:
-            why = str(fault).splitlines()[0]
-            raise MissingError(f"{path} is no parquet table with a column of text: {why}") from None
+            raise MissingError(f"{path} is no parquet table with a column of text: {reason(fault)}") from None
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no text")  # noqa: TRY004 — of the file, not of a caller
-    return value
+def _strings(column: Any) -> Iterator[str]:
+    """Of a column that says it holds text, and does. ValueError where it does not."""
+    kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
+    if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
+        raise ValueError(f"it holds {column.type}")
+    column.validate(full=True)
+    for value in column.to_pylist():
+        if value is None:
+            raise ValueError("a row is empty")
+        yield value
 
 
 def _titles(path: Path) -> dict[str, str]:
@@ -212,8 +241,8 @@ def _titles(path: Path) -> dict[str, str]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return {row[0]: row[1] for row in csv.reader(file) if row}
-    except (UnicodeDecodeError, csv.Error, IndexError) as fault:
-        raise MissingError(f"{path} is not PG-19's metadata (id, title, year, link): {fault}") from None
+    except (UnicodeDecodeError, csv.Error, IndexError, OSError) as fault:
+        raise MissingError(f"{path} is not PG-19's metadata (id, title, year, link): {reason(fault)}") from None
 
 
 def _some(found: dict[str, Source], folder: Path, wanted: str) -> dict[str, Source]:
@@ -223,4 +252,8 @@ def _some(found: dict[str, Source], folder: Path, wanted: str) -> dict[str, Sour
 
 
 def _size(paths: list[Path]) -> int:
+    """Bytes. MissingError where a file is a link that leads nowhere."""
+    for path in paths:
+        if not path.exists():
+            raise MissingError(f"{path} can't be read: it is a link that leads nowhere; bring what it is to lead to")
     return sum(path.stat().st_size for path in paths)

@@ -3,26 +3,30 @@
 import contextlib
 import hashlib
 import json
+import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 
 from infty.corpora.known import KNOWN, SPLITS, Known
 from infty.corpora.layouts import Source
+from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, FileSum, is_whole, read_manifest, split_files
 from infty.corpora.pieces import count_words, read_pieces
 from infty.errors import InftyError, MissingError, UsageError
-from infty.files import flush, read_json, sha256, write_json, write_text
+from infty.files import flush, sha256, write_json, write_text
 from infty.tracking import bar
 
-SCHEMA = 1
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")  # of a corpus
 LOCK_SECONDS = 3600  # to wait for another process that makes the same
-MANIFEST = "MANIFEST.json"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,12 @@ class Document:
     lines: int
 
 
+class _Documents(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    documents: list[Document]
+
+
 @dataclass(frozen=True)
 class Corpus:
     """An imported corpus. splits: bytes, words, lines, documents, sha256 and source of each that there is.
@@ -45,7 +55,7 @@ class Corpus:
 
     path: Path
     splits: dict[str, dict[str, Any]]
-    files: dict[str, dict[str, Any]]
+    files: dict[str, FileSum]
 
     @property
     def name(self) -> str:
@@ -61,18 +71,43 @@ class Corpus:
         """Of a split, in order. MissingError where they are damaged."""
         name = f"{split}.documents.json"
         self.check(name)
-        return [Document(**entry) for entry in read_json(self.path / name)["documents"]]
+        try:
+            documents = _Documents.model_validate_json((self.path / name).read_bytes()).documents
+        except (OSError, ValidationError):
+            documents = []
+        if split not in self.splits or not _add_up(documents, self.splits[split]):
+            raise self._damaged(name)
+        return documents
 
     def text(self, document: Document, split: str) -> Iterator[str]:
-        """A document's text, in pieces."""
-        with (self.path / f"{split}.txt").open("rb") as file:
-            file.seek(document.start)
-            yield from read_pieces(_Window(file, document.bytes), f"{self.name} {split}")
+        """A document's text, in pieces. MissingError where the file is cut short or no longer text."""
+        name = f"{split}.txt"
+        try:
+            with (self.path / name).open("rb") as file:
+                file.seek(document.start)
+                window = _Window(file, document.bytes)
+                yield from read_pieces(window, name)
+        except (OSError, MissingError):
+            raise self._damaged(name) from None
+        if window.left:
+            raise self._damaged(name)
 
     def check(self, name: str) -> None:
         """MissingError, with what to do, where a file is not what was imported."""
         if not is_whole(self.path / name, self.files.get(name)):
-            raise MissingError(f"{self.path / name} is not what was imported; {remedy(self.name)}")
+            raise self._damaged(name)
+
+    def is_whole(self, split: str) -> bool:
+        """Whether a split is what was imported."""
+        try:
+            self.check(f"{split}.txt")
+            self.documents(split)
+        except MissingError:
+            return False
+        return True
+
+    def _damaged(self, name: str) -> MissingError:
+        return MissingError(f"{self.path / name} is not what was imported; {remedy(self.name)}")
 
     @property
     def counts_line_ends(self) -> bool:
@@ -89,29 +124,9 @@ def open_corpus(folder: Path, name: str) -> Corpus:
     path = folder / name
     if not (path / MANIFEST).is_file():
         raise MissingError(f"no corpus {name!r} in {folder}; {remedy(name)}")
-    manifest = read_manifest(path)
-    try:
-        return Corpus(path, manifest["splits"], manifest["files"])
-    except KeyError as fault:
-        raise MissingError(f"{path / MANIFEST} lacks {fault}; {remedy(name)}") from None
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a folder of data. MissingError where it is damaged or of another version."""
-    try:
-        manifest = read_json(path / MANIFEST)
-        if manifest.get("schema") == SCHEMA and isinstance(manifest["files"], dict):
-            return manifest
-    except (MissingError, KeyError):
-        pass
-    raise MissingError(f"{path / MANIFEST} is damaged; {remedy(path.name)}")
-
-
-def is_whole(path: Path, entry: dict[str, Any] | None) -> bool:
-    """Whether a file is what its manifest says."""
-    if entry is None or not path.is_file() or path.stat().st_size != entry["bytes"]:
-        return False
-    return sha256(path) == entry["sha256"]
+    manifest = read_manifest(path, CorpusManifest, remedy(name))
+    splits = {split: counts.model_dump(exclude_none=True) for split, counts in manifest.splits.items()}
+    return Corpus(path, {**splits}, {**manifest.files})
 
 
 def remedy(name: str) -> str:
@@ -129,9 +144,11 @@ def write_corpus(
     """Import: copy the text of every split, count it, and put a manifest beside it. Whole or not there.
 
     Splits that are here already and that `sources` has not stay. UsageError where a split is here with another text and
-    `replace` is not asked for; InftyError where the disk is full; MissingError where the text is no text.
+    `replace` is not asked for, or where something else is in its place; InftyError where the disk is full; MissingError
+    where the text is no text.
     """
     path = folder / name
+    refuse_no_corpus(path)
     with building(folder, name) as temporary:
         splits: dict[str, dict[str, Any]] = {}
         with bar(console, f"importing {name}", sum(source.bytes for source in sources.values())) as advance:
@@ -152,9 +169,21 @@ def write_corpus(
     return open_corpus(folder, name)
 
 
-def split_files(split: str) -> tuple[str, str]:
-    """What a split consists of on disk."""
-    return f"{split}.txt", f"{split}.documents.json"
+def refuse_no_corpus(path: Path) -> None:
+    """UsageError where something is in a corpus's place that is none: it would be lost."""
+    if os.path.lexists(path) and not (path / MANIFEST).is_file():
+        raise UsageError(f"{path} is there already and is no corpus; move it away, or take another name")
+
+
+def _add_up(documents: list[Document], counts: dict[str, Any]) -> bool:
+    """Whether documents follow one another through the bytes of a split, and together hold what it holds."""
+    edges = list(accumulate((d.bytes for d in documents), initial=0))
+    sums = len(documents), edges[-1], sum(d.words for d in documents), sum(d.lines for d in documents)
+    return (
+        sums == tuple(counts[name] for name in ("documents", "bytes", "words", "lines"))
+        and [d.start for d in documents] == edges[:-1]
+        and all(d.bytes > 0 and d.words >= 0 and d.lines >= 0 for d in documents)
+    )
 
 
 def _whole_splits(path: Path) -> dict[str, dict[str, Any]]:
@@ -163,11 +192,7 @@ def _whole_splits(path: Path) -> dict[str, dict[str, Any]]:
         corpus = open_corpus(path.parent, path.name)
     except MissingError:
         return {}
-    return {
-        split: counts
-        for split, counts in corpus.splits.items()
-        if all(is_whole(path / file, corpus.files.get(file)) for file in split_files(split))
-    }
+    return {split: counts for split, counts in corpus.splits.items() if corpus.is_whole(split)}
 
 
 def seal(temporary: Path, path: Path, contents: dict[str, Any]) -> None:
@@ -180,15 +205,25 @@ def seal(temporary: Path, path: Path, contents: dict[str, Any]) -> None:
         flush(temporary / name)
     write_json(temporary / MANIFEST, {"schema": SCHEMA, **contents, "files": files})
     flush(temporary)
-    old = path.with_name(f".{path.name}.old")
+    old = _old(path)
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
         path.replace(old)
-    temporary.replace(path)
+    try:
+        temporary.replace(path)
+    except OSError:
+        if old.exists():
+            old.replace(path)
+        raise
     if (old / "tokens").is_dir():
         (old / "tokens").replace(path / "tokens")
     shutil.rmtree(old, ignore_errors=True)
     flush(path.parent)
+
+
+def _old(path: Path) -> Path:
+    """Where a folder is while another takes its place."""
+    return path.with_name(f".{path.name}.old")
 
 
 @contextlib.contextmanager
@@ -203,6 +238,8 @@ def building(folder: Path, name: str) -> Iterator[Path]:
         with _alone(path):
             try:
                 shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
+                if _old(path).is_dir() and not path.exists():  # one that was killed between two renames
+                    _old(path).replace(path)
                 temporary.mkdir()
                 yield temporary
             finally:

@@ -1,6 +1,5 @@
 """Tokenisers: a corpus's own words, byte-level BPE made from it, and GPT-2's. Text goes in and comes out in pieces."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -10,16 +9,18 @@ from typing import Annotated, Literal, Protocol
 import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from tokenizers import Tokenizer as Bpe
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from infty.corpora.pieces import LONG, at_spaces, lines
+from infty.corpora.reasons import reason
 from infty.errors import MissingError
 
 UNKNOWN, END_OF_LINE, END_OF_TEXT = "<unk>", "<eos>", "<|endoftext|>"
 GPT2_SIZE = 50_257
 AT_ONCE = 16  # pieces encoded in parallel
+_VOCABULARY = TypeAdapter(dict[str, int])
 
 
 class _Config(BaseModel):
@@ -124,14 +125,39 @@ class WordTokenizer:
         )
 
 
+class _Merged(BaseModel):
+    """What byte-level BPE is: the numbers of its tokens, and which two become one, in order."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    vocab: dict[str, int]
+    merges: list[tuple[str, str]]
+
+    def build(self) -> Bpe:
+        """ValueError unless the tokens are bytes, what merges make of them, and the end of text, numbered from 0."""
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        parts = {part for pair in self.merges for part in pair}
+        tokens = {*alphabet, *(left + right for left, right in self.merges), END_OF_TEXT}
+        if self.vocab.keys() != tokens or not parts <= tokens - {END_OF_TEXT} or "" in parts:
+            raise ValueError(f"its tokens are not all bytes, what {len(self.merges)} merges make, and {END_OF_TEXT}")
+        if sorted(self.vocab.values()) != list(range(len(tokens))):
+            raise ValueError("its tokens are not numbered one by one")
+        return _byte_level(models.BPE(vocab=self.vocab, merges=self.merges))
+
+
+class _Saved(BaseModel):
+    """What of the tokenizers library's file is read. The rest is the same in all that infty writes."""
+
+    model: _Merged
+
+
 class BpeTokenizer:
     """Byte-level BPE: every text has tokens, and they give the very bytes back."""
 
     def __init__(self, bpe: Bpe) -> None:
         bpe.encode_special_tokens = True  # what looks like a mark in a text is text
         separator = bpe.token_to_id(END_OF_TEXT)
-        if separator is None:
-            raise ValueError(f"no {END_OF_TEXT} among the tokens")
+        assert separator is not None
         self.bpe, self.vocab_size, self.separator = bpe, bpe.get_vocab_size(), separator
 
     @classmethod
@@ -149,16 +175,14 @@ class BpeTokenizer:
     def gpt2(cls, folder: Path) -> "BpeTokenizer":
         """From `vocab.json` and `merges.txt`. MissingError where they are something else."""
         try:
-            vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+            vocabulary = _VOCABULARY.validate_json((folder / "vocab.json").read_bytes(), strict=True)
             merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
             split = [line.split(" ") for line in merges if line and not line.startswith("#version")]
-            pairs = [(left, right) for left, right in split]
-            bpe = _byte_level(models.BPE(vocab=vocabulary, merges=pairs))
-            if bpe.get_vocab_size() != GPT2_SIZE:
-                raise ValueError(f"{bpe.get_vocab_size()} entries instead of {GPT2_SIZE}")
-            return cls(bpe)
-        except Exception as fault:  # the library raises plain Exceptions
-            raise MissingError(f"{folder} holds no GPT-2 tokeniser (vocab.json, merges.txt): {fault}") from None
+            if len(vocabulary) != GPT2_SIZE:
+                raise ValueError(f"{len(vocabulary)} entries instead of {GPT2_SIZE}")
+            return cls(_Merged(vocab=vocabulary, merges=[(left, right) for left, right in split]).build())
+        except (OSError, ValueError) as fault:
+            raise MissingError(f"{folder} holds no GPT-2 tokeniser (vocab.json, merges.txt): {reason(fault)}") from None
 
     def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
         """As if the text were encoded whole (see `at_spaces`)."""
@@ -184,10 +208,20 @@ def load_tokenizer(folder: Path, config: TokenizerConfig) -> Tokenizer:
     """What `save` wrote. MissingError where it is damaged."""
     try:
         if isinstance(config, WordConfig):
-            return WordTokenizer((folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[:-1])
-        return BpeTokenizer(Bpe.from_file(str(folder / "tokenizer.json")))
-    except Exception as fault:  # the library raises plain Exceptions
-        raise MissingError(f"the tokeniser in {folder} can't be read: {fault}; remove that folder") from None
+            return WordTokenizer(_types((folder / "vocabulary.txt").read_bytes().decode()))
+        return BpeTokenizer(_Saved.model_validate_json((folder / "tokenizer.json").read_bytes()).model.build())
+    except (OSError, ValueError) as fault:
+        raise MissingError(f"the tokeniser in {folder} can't be read: {reason(fault)}; remove that folder") from None
+
+
+def _types(text: str) -> list[str]:
+    """The lines of a vocabulary. ValueError where they are not words, each once, with the two that all have."""
+    types = text.split()
+    if "".join(f"{word}\n" for word in types) != text or len(set(types)) != len(types):
+        raise ValueError("its lines are not words, each once")
+    if not {UNKNOWN, END_OF_LINE} <= set(types):
+        raise ValueError(f"it lacks {UNKNOWN} or {END_OF_LINE}")
+    return types
 
 
 def _byte_level(model: models.Model) -> Bpe:

@@ -9,7 +9,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.console import Console
 
-from infty.corpora.store import MANIFEST, Corpus, Document, building, is_whole, open_corpus, read_manifest, remedy, seal
+from infty.corpora.manifest import MANIFEST, FileSum, TokensManifest, is_whole, read_manifest
+from infty.corpora.store import Corpus, Document, building, open_corpus, remedy, seal
 from infty.corpora.tokenizers import (
     BpeConfig,
     BpeTokenizer,
@@ -79,26 +80,28 @@ class TokenSet:
     digest: str
 
     def part(self, portion: Portion) -> TokenPart:
-        """One portion. MissingError where the corpus has too few documents for it, or its file is damaged."""
-        split, manifest = portion.split, read_manifest(self.path)
-        documents = portion.of(self.corpus.documents(split))
+        """One portion. MissingError where the corpus has too few documents or no words for it, or files are damaged."""
+        split, manifest = portion.split, _manifest(self.path)
+        every = self.corpus.documents(split)
+        documents = portion.of(every)
         wanted = portion.last or portion.first + 1
         if wanted - portion.first > len(documents):
             have = self.corpus.splits[split]["documents"]
             raise MissingError(f"{self.corpus.name} {split} has {have} documents here; {wanted} are wanted")
         for name in (f"{split}.bin", f"{split}.starts.npy"):
-            _check(self.path, name, manifest["files"])
-        starts = np.load(self.path / f"{split}.starts.npy", allow_pickle=False)
-        tokens = np.memmap(self.path / f"{split}.bin", dtype=_dtype(self.tokenizer.vocab_size), mode="r")
-        starts = starts[portion.first : portion.first + len(documents) + 1]
-        return TokenPart(
-            tokens[starts[0] : starts[-1]],
-            starts - starts[0],
-            documents,
-            self.corpus.words(documents),
-            sum(document.bytes for document in documents),
-            manifest["files"][f"{split}.bin"]["sha256"],
-        )
+            _check(self.path, name, manifest.files)
+        starts, dtype = _starts(self.path / f"{split}.starts.npy", len(every)), _dtype(self.tokenizer.vocab_size)
+        if starts is None or int(starts[-1]) * dtype.itemsize != manifest.files[f"{split}.bin"].bytes:
+            raise _damaged(self.path, f"{split}.starts.npy")
+        starts, words = starts[portion.first : portion.first + len(documents) + 1], self.corpus.words(documents)
+        if not words or starts[0] == starts[-1]:
+            raise MissingError(f"{self.corpus.name} {split} holds no word in the part that is wanted: wanted a text")
+        tokens = np.memmap(self.path / f"{split}.bin", dtype=dtype, mode="r")[starts[0] : starts[-1]]
+        if tokens.max() >= self.tokenizer.vocab_size:
+            raise _damaged(self.path, f"{split}.bin")
+        size = sum(document.bytes for document in documents)
+        digest = manifest.files[f"{split}.bin"].sha256
+        return TokenPart(tokens, starts - starts[0], documents, words, size, digest)
 
 
 def open_tokens(
@@ -130,20 +133,19 @@ def open_tokens(
         if not make:
             raise MissingError(f"{name} is not tokenised yet; training does it")
         _make(corpus, config, portions["train"], splits, path, console)
-    manifest = read_manifest(path)
-    if manifest.get("recipe") != recipe:
+    manifest = _manifest(path)
+    if manifest.recipe != recipe:
         raise MissingError(f"{path} belongs to other texts; remove it")
-    for file in ("vocabulary.txt" if config.kind == "word" else "tokenizer.json",):
-        _check(path, file, manifest["files"])
-    sums = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
-    return TokenSet(corpus, load_tokenizer(path, config), path, sums)
+    _check(path, "vocabulary.txt" if config.kind == "word" else "tokenizer.json", manifest.files)
+    digest = hashlib.sha256(json.dumps(_sums(manifest.files), sort_keys=True).encode()).hexdigest()
+    return TokenSet(corpus, load_tokenizer(path, config), path, digest)
 
 
 def _recipe(corpus: Corpus, config: TokenizerConfig, learnt_from: Portion, splits: list[str]) -> str:
     """What token files are made of: texts, tokeniser, and what it is learnt from."""
     sums = {split: corpus.splits[split]["sha256"] for split in splits}
     learnt = [corpus.splits[learnt_from.split]["sha256"], learnt_from.model_dump()]
-    source = open_corpus(corpus.path.parent, "gpt2").files if config.kind == "gpt2" else learnt
+    source = _sums(open_corpus(corpus.path.parent, "gpt2").files) if config.kind == "gpt2" else learnt
     return hashlib.sha256(json.dumps([config.model_dump(), source, sums]).encode()).hexdigest()
 
 
@@ -153,7 +155,6 @@ def _make(
     console.print(f"tokenising {corpus.name} ({', '.join(splits)}) once, {config.kind}", soft_wrap=True)
     for split in splits:
         corpus.check(f"{split}.txt")
-    (corpus.path / "tokens").mkdir(exist_ok=True)
     with building(path.parent, path.name) as temporary:
         if (path / MANIFEST).is_file():  # another process made them while this one waited
             return
@@ -210,6 +211,31 @@ def _dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
-def _check(path: Path, name: str, files: dict[str, Any]) -> None:
+def _manifest(path: Path) -> TokensManifest:
+    return read_manifest(path, TokensManifest, f"remove {path}, it is made again")
+
+
+def _sums(files: Mapping[str, FileSum]) -> dict[str, dict[str, Any]]:
+    return {name: entry.model_dump() for name, entry in files.items()}
+
+
+def _check(path: Path, name: str, files: Mapping[str, FileSum]) -> None:
     if not is_whole(path / name, files.get(name)):
-        raise MissingError(f"{path / name} is damaged; remove {path}, it is made again")
+        raise _damaged(path, name)
+
+
+def _damaged(path: Path, name: str) -> MissingError:
+    return MissingError(f"{path / name} is damaged; remove {path}, it is made again")
+
+
+def _starts(path: Path, documents: int) -> Int64[ndarray, " edges"] | None:
+    """Where documents begin and the last one ends; None where the file holds no such array.
+
+    Its head is held against what it must be, not interpreted: numpy's reader ends in errors of many kinds.
+    """
+    whole, size = path.read_bytes(), 8 * (documents + 1)
+    head = whole[:-size]
+    if not (head.startswith(b"\x93NUMPY") and b"'<i8'" in head and f"({documents + 1},)".encode() in head):
+        return None
+    starts = np.frombuffer(whole, dtype="<i8", offset=len(head)).astype(np.int64)
+    return None if starts[0] != 0 or (starts[1:] < starts[:-1]).any() else starts

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from infty.corpora.hub import HubFile, download, list_files
 from infty.corpora.known import KNOWN, Hub
+from infty.corpora.reasons import reason, shown
 from infty.errors import MissingError, UsageError
 from infty.files import read_json, sha256
 
@@ -83,20 +84,23 @@ def is_on_the_hub(given: str) -> bool:
 def refuse_other_sizes(config: dict[str, Any], wanted: dict[str, int], where: str) -> None:
     """UsageError, with what to set, where a `config.json` is of no GPT-2 or of other sizes than those wanted."""
     if config.get("model_type") != "gpt2":
-        raise UsageError(f"{where} is a model of type {config.get('model_type')!r}; wanted gpt2")
+        raise UsageError(f"{where} is a model of type {shown(repr(config.get('model_type')))}; wanted gpt2")
     faults = []
     for name, size in wanted.items():
         key, default = SIZES[name]
         found = config.get(key, default)
-        if found == size:
+        if type(found) is int and found == size:
             continue
+        found = shown(str(found))
         if name == "vocab_size":
             faults.append(f"it has a vocabulary of {found}, and task.tokenizer makes {size} tokens")
         else:
             faults.append(f"its {name} is {found}, not {size} (--set model.{name}={found})")
-    for key, value in {**SHAPE, "n_inner": 4 * config.get("n_embd", 768)}.items():
+    width = config.get("n_embd", SIZES["hidden_size"][1])
+    inner = {"n_inner": 4 * width} if type(width) is int else {}
+    for key, value in {**SHAPE, **inner}.items():
         if config.get(key, value) not in (value, None):
-            faults.append(f"its {key} is {config[key]!r}, and models here have {value!r}")
+            faults.append(f"its {key} is {shown(repr(config[key]))}, and models here have {value!r}")
     if faults:
         raise UsageError(f"{where} does not fit: {'; '.join(faults)}")
 
@@ -109,7 +113,9 @@ def _read(path: Path, origin: str, mend: str) -> WeightsFolder:
         with safe_open(path / WEIGHTS, framework="np") as file:
             file.keys()
     except (SafetensorError, OSError) as fault:
-        raise MissingError(f"model.weights: {path / WEIGHTS} is damaged or no safetensors ({fault}); {mend}") from None
+        raise MissingError(
+            f"model.weights: {path / WEIGHTS} is damaged or no safetensors ({reason(fault)}); {mend}"
+        ) from None
     try:
         config = read_json(path / CONFIG)
     except MissingError:  # its advice is about runs

@@ -53,7 +53,7 @@ def draw_accuracy(results: ResultSet, stem: Path) -> list[Path]:
         lengths = [results.of(None, case)[0].length or 0 for case in cases]
         axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
         axes.minorticks_off()
-        axes.set_title(f"{results.experiment}, {results.scale} scale")
+        axes.set_title(f"{results.experiment}, {results.scale} scale", parse_math=False)
         axes.grid(axis="y", color="0.9")
         axes.legend(frameon=False, ncols=2)
         return _save(figure, stem)
@@ -81,7 +81,7 @@ def draw_distance(results: ResultSet, case: str, stem: Path) -> list[Path]:
             axes.set_xticks(shared, [f"{low:,}" for low in shared], rotation=45)
         axes.minorticks_off()
         title = f"{results.experiment}, {results.scale} scale"
-        axes.set_title(title if case == "main" else f"{title}, {case}")
+        axes.set_title(title if case == "main" else f"{title}, {case}", parse_math=False)
         axes.grid(axis="y", color="0.9")
         if lines:
             axes.legend(frameon=False, ncols=2)

@@ -1,6 +1,5 @@
 """The finished runs of one table, and the cells it lacks."""
 
-import math
 import statistics
 import warnings
 from collections import Counter
@@ -11,11 +10,10 @@ from typing import Any
 
 from infty.catalog import experiment_files, open_experiment
 from infty.definition import Cell
-from infty.errors import MissingError
+from infty.errors import MissingError, UsageError, one_line
 from infty.files import read_json
+from infty.records import Evaluation, checked
 from infty.runs import RunFolder, differences, find_runs
-
-TEXT_METRICS = ("test/loss", "test/token_perplexity", "test/word_perplexity", "test/bits_per_byte")
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Run:
     @property
     def start(self) -> str | None:
         """Sum of the weights that it was fine-tuned from, if it was."""
-        return self.result.get("starting_weights", {}).get("sha256")
+        return (self.result.get("starting_weights") or {}).get("sha256")
 
     @property
     def accuracy(self) -> float:
@@ -132,23 +130,26 @@ def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
     for folder in find_runs(folders):
         if folder.finished:
             try:
-                run, protocol = _read(folder)
-            except (MissingError, KeyError, TypeError, ValueError) as fault:
+                found = folder.read()
+            except MissingError as fault:
                 warnings.warn(f"{folder.path} is left out: {fault}", stacklevel=2)
                 continue
+            protocol = found.result.protocol.name
+            config = {key: value for key, value in found.config.items() if key != "cell"}
+            run = Run(found.cell, found.result.model_dump(by_alias=True), found.length)
             if run.cell in known:
                 warnings.warn(
                     f"{folder.path} is left out: another run of the same cell and seed came first", stacklevel=2
                 )
                 continue
             known.add(run.cell)
-            config = {key: value for key, value in folder.config().items() if key != "cell"}
             if changed := differences(settings.setdefault(replace(run.cell, seed=0), config), config):
-                text = f"{folder.path} is left out: not with the settings of the seeds before it ({'; '.join(changed)})"
-                warnings.warn(text, stacklevel=2)
+                text = f"not with the settings of the seeds before it ({one_line('; '.join(changed), 500)})"
+                warnings.warn(f"{folder.path} is left out: {text}", stacklevel=2)
                 continue
-            own = run.cell.variant[1:] if run.cell.variant[1:] == run.result["data"].get("name") else ""
+            own = run.cell.variant[1:] if run.cell.variant[1:] == run.result["data"]["name"] else ""
             run = replace(run, cell=replace(run.cell, variant="")) if own else run
+            run = run if run.length else replace(run, details=_details(folder, protocol))
             groups.setdefault((run.cell.experiment, run.cell.scale, own, protocol), []).append(run)
     tables = Counter(key[:3] for key in groups)  # files are named after a protocol only where there are two
     sets = []
@@ -159,32 +160,27 @@ def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
     return sets
 
 
-def _read(folder: RunFolder) -> tuple[Run, str]:
-    """A run whose figures are all there. KeyError, TypeError or ValueError where one is not."""
-    result, task, protocol = folder.result(), folder.config()["task"], str(folder.result()["protocol"]["name"])
-    if task.get("kind") == "corpus":
-        run = Run(folder.cell(), result, details=_details(folder, protocol))
-        figures = [result["metrics"][key] for key in TEXT_METRICS]
-        figures += [result["totals"][key] for key in ("nats", "scored", "words", "bytes")]
-    else:
-        run, calibration = Run(folder.cell(), result, int(task["length"])), result["calibration"]
-        figures = [run.accuracy, result["metrics"]["test/loss"]]
-        figures += [calibration[key] for key in ("chance", "oracle", "oracle_window")]
-    figures += [result[key] for key in ("parameters", "memory_slots", "wall_seconds")]
-    if not all(math.isfinite(figure) for figure in figures) or not isinstance(result["data"]["sha256"], str):
-        raise ValueError("a figure is no number")
-    return run, protocol
-
-
 def _details(folder: RunFolder, protocol: str) -> dict[str, Any] | None:
-    """What the evaluation beside the result says of positions, distances, chunks; None where it is not there."""
+    """What the evaluation beside the result says of distances and chunks; None where it is not there.
+
+    A damaged one can be made again, so the run stands without it, with a warning.
+    """
     path = folder.path / "eval" / f"{protocol}-test.json"
-    return read_json(path).get("details") if path.is_file() else None
+    try:
+        found = checked(Evaluation, read_json(path), path).details if path.is_file() else None
+    except MissingError as fault:
+        warnings.warn(f"no details of this run: evaluate it again with infty eval ({fault})", stacklevel=3)
+        return None
+    return found.model_dump(by_alias=True) if found else None
 
 
 def _wanted(experiment: str, scale: str, experiments: Path) -> list[Cell]:
-    """The cells that the experiment's file names, if the file is at hand."""
+    """The cells that the experiment's file names, if the file is at hand; where it has faults they are a warning."""
     if experiment not in experiment_files(experiments):
         return []
-    definition = open_experiment(experiment, experiments)
-    return list(definition.cells(scale)) if scale in definition.names("scales") else []
+    try:
+        definition = open_experiment(experiment, experiments)
+        return list(definition.cells(scale)) if scale in definition.names("scales") else []
+    except UsageError as fault:  # its runs stand all the same
+        warnings.warn(f"{experiment}: what is missing is not told: {fault}", stacklevel=2)
+        return []

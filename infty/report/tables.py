@@ -82,14 +82,9 @@ def runs_csv(results: ResultSet) -> str:
             writer.writerow(text_csv_row(results, run))
             continue
         r = run.result
-        named = {
-            "accuracy": run.accuracy,
-            "loss": r["metrics"]["test/loss"],
-            "length": run.length,
-            "variant": run.cell.variant,
-        }
+        named = {"accuracy": run.accuracy, "loss": r["metrics"]["test/loss"], "length": run.length}
         nested = {"protocol": r["protocol"]["name"], "data_sha256": r["data"]["sha256"]}
-        writer.writerow({**r, **r["calibration"], **named, **nested})
+        writer.writerow({**r, **r["calibration"], **vars(run.cell), **named, **nested})
     return text.getvalue()
 
 

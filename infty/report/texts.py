@@ -38,9 +38,8 @@ def text_csv_row(results: ResultSet, run: Run) -> dict[str, object]:
     """All figures of a run, unrounded; the difference is to the baseline's run of the same column and seed."""
     r = run.result
     data = {f"data_{key}": r["data"][key] for key in ("name", "sha256")}
-    named = {"variant": run.cell.variant, "protocol": r["protocol"]["name"]}
-    tokens = {"tokens_sha256": r["data"]["tokens_sha256"]}
-    return {**r, **r["metrics"], **r["totals"], **data, **named, **tokens, **_csv_difference(results, run)}
+    named = {"protocol": r["protocol"]["name"], "tokens_sha256": r["data"]["tokens_sha256"]}
+    return {**r["metrics"], **r["totals"], **r, **vars(run.cell), **data, **named, **_csv_difference(results, run)}
 
 
 def _csv_difference(results: ResultSet, run: Run) -> dict[str, object]:

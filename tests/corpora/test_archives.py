@@ -1,5 +1,6 @@
 """Archives: what is in them is read, and nothing in them reaches beyond their own folder."""
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -102,3 +103,74 @@ def test_a_bomb_is_refused_before_it_goes_off(tmp_path: Path, data: Path) -> Non
         file.truncate(512 + member.size + 1024)  # a hole, which takes no room here
     with pytest.raises(InftyError, match=r"unpacks to 10,000,000 MB"), opened(path, data):
         pass
+
+
+def test_a_tar_that_ends_too_early_is_refused(tmp_path: Path, data: Path) -> None:
+    """Cut or altered where its second member begins: tarfile itself takes that for a shorter archive."""
+    tar_of(tmp_path / "a.tgz", {"wiki.test.tokens": ARTICLES["test"], "wiki.valid.tokens": ARTICLES["valid"]})
+    whole = gzip.decompress((tmp_path / "a.tgz").read_bytes())
+    second = 1024
+    assert whole[second:].startswith(b"wiki.valid")
+    head, rest = whole[second : second + 512], whole[second + 512 :]
+    for damaged in (b"", head[:99], b"?" + head[1:] + rest, bytes(512) + rest):
+        (tmp_path / "a.tar").write_bytes(whole[:second] + damaged)
+        with pytest.raises(MissingError, match="no archive that can be opened safely"):
+            import_corpus(data, "wikitext", tmp_path / "a.tar", QUIET, replace=False)
+
+
+def test_a_sum_that_does_not_fit_is_refused(tmp_path: Path, data: Path) -> None:
+    """It stands at the end of the file, behind all members."""
+    path = tar_of(tmp_path / "a.tgz", {"wiki.test.tokens": ARTICLES["test"]})
+    path.write_bytes(path.read_bytes()[:-8] + bytes(8))
+    with pytest.raises(MissingError, match="CRC check failed"):
+        import_corpus(data, "wikitext", path, QUIET, replace=False)
+
+
+@pytest.mark.parametrize("make", [zip_of, tar_of])
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("d/" * 400 + "x", "lies more than 32 folders deep"), ("./wiki.test.tokens", "it has two members")],
+)
+def test_members_that_no_corpus_has_are_refused(tmp_path: Path, data: Path, make: object, name: str, why: str) -> None:
+    path = make(tmp_path / ("a.zip" if make is zip_of else "a.tgz"), {"wiki.test.tokens": "x", name: "y"})  # pyright: ignore
+    with pytest.raises(MissingError, match=why) as caught:
+        import_corpus(data, "wikitext", path, QUIET, replace=False)
+    assert len(str(caught.value)) < 300
+    assert not list(data.iterdir())
+
+
+def test_what_is_wrong_inside_is_told_with_the_archive_s_name(tmp_path: Path, data: Path) -> None:
+    path = tar_of(tmp_path / "a.tgz", {"a\nb/wiki.test.tokens": ""})
+    with pytest.raises(MissingError) as caught:
+        import_corpus(data, "pg19", path, QUIET, replace=False)
+    assert str(caught.value).startswith(f"{path}/a\ufffdb is not this corpus")
+
+
+def test_names_that_no_file_can_have_are_not_there(data: Path) -> None:
+    for name in ("x" * 300, "a\0b"):
+        with pytest.raises(MissingError, match="is not there"):
+            import_corpus(data, "wikitext", Path(name), QUIET, replace=False)
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_kind_of_tar_holds_what_tarfile_reads(tmp_path: Path, data: Path, format: int) -> None:
+    """Long names, other letters, folders, empty files, and a header for all members, as git writes one."""
+    long = "/".join(["folder" * 8] * 2) + "/"
+    contents = {"a.txt": b"x" * 511, "é.txt": b"y" * 512, long + "b.txt": b"z" * 513, "leer.txt": b"", "n" * 90: b"9"}
+    if format != tarfile.USTAR_FORMAT:
+        contents |= {"é" * 120: b"long", long * 3 + "c.txt": b"longer"}
+    path = tmp_path / "a.tar"
+    said = {"comment": "of all"} if format == tarfile.PAX_FORMAT else {}
+    with tarfile.open(path, "w", format=format, pax_headers=said) as archive:
+        folder = tarfile.TarInfo("empty folder")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name, text in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(text), 1.5
+            archive.addfile(member, io.BytesIO(text))
+    with opened(path, data) as inside:
+        assert {str(p.relative_to(inside)): p.read_bytes() for p in inside.rglob("*") if p.is_file()} == contents
+        assert (inside / "empty folder").is_dir()
+    with tarfile.open(path) as archive:
+        assert {m.name for m in archive if m.isfile()} == contents.keys()

@@ -126,6 +126,29 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, damage: str) -> None:
         documents(find_wikitext(tmp_path)["test"].documents())
 
 
+def test_a_column_may_hold_each_text_once(tmp_path: Path) -> None:
+    column = pa.array(["one", "two", "one"]).dictionary_encode()
+    parquet.write_table(pa.table({"text": column}), tmp_path / "test-0-of-1.parquet")
+    assert documents(find_pg19(tmp_path)["test"].documents()) == ["one", "two", "one"]
+
+
+def test_folders_are_no_files_and_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
+    for name in ("wiki.test.tokens", "validation-0-of-1.parquet"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(MissingError, match="is not this corpus"):
+        find_wikitext(tmp_path)
+    books = pg19_folder(tmp_path / "books")
+    for name, find in (("train-0-of-1.parquet", find_wikitext), ("test/9.txt", find_pg19)):
+        (books / name).symlink_to(tmp_path / "nowhere")
+        with pytest.raises(MissingError, match=rf"{name} can't be read: it is a link that leads nowhere"):
+            find(books)
+        (books / name).unlink()
+    (books / "metadata.csv").unlink()
+    (books / "metadata.csv").mkdir()
+    with pytest.raises(MissingError, match=r"metadata\.csv is not PG-19's metadata .*Is a directory"):
+        find_pg19(books)
+
+
 def test_metadata_of_another_kind_is_refused(tmp_path: Path) -> None:
     pg19_folder(tmp_path)
     (tmp_path / "metadata.csv").write_bytes(b"1,\xff\xfe")

@@ -14,6 +14,7 @@ from filelock import FileLock
 from infty.corpora import store
 from infty.corpora.imports import import_corpus, own_name
 from infty.corpora.inventory import inventory, verify
+from infty.corpora.known import KNOWN
 from infty.corpora.layouts import Source, find_pg19, find_wikitext
 from infty.corpora.store import open_corpus, write_corpus
 from infty.errors import InftyError, MissingError, UsageError
@@ -204,6 +205,61 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, data: Path, text: str) ->
     with pytest.raises(MissingError, match="infty data import wikitext"):
         open_corpus(data, "wikitext")
     assert [entry.state for entry in inventory(data) if entry.name == "wikitext"] == ["damaged"]
+
+
+def test_counts_that_do_not_fit_the_documents_are_found_and_mended(tmp_path: Path, data: Path) -> None:
+    """All sums are right, also in a manifest that someone wrote anew."""
+    folder = wikitext_folder(tmp_path / "in")
+    import_corpus(data, "wikitext", folder, QUIET, replace=False)
+    path = data / "wikitext" / "MANIFEST.json"
+    manifest = json.loads(path.read_text())
+    manifest["splits"]["test"]["words"] += 1
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(MissingError, match=r"test\.documents\.json is damaged or missing; get it with"):
+        verify(data, [])
+    with pytest.raises(MissingError, match=r"test\.documents\.json is not what was imported; get it with"):
+        open_corpus(data, "wikitext").documents("test")
+    import_corpus(data, "wikitext", folder, QUIET, replace=False)
+    assert len(verify(data, [])) == 4
+
+
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.parametrize("name", ["mine", "gpt2"])
+def test_a_folder_that_is_no_corpus_is_left_alone(tmp_path: Path, data: Path, name: str, replace: bool) -> None:
+    """One's texts may lie in the data folder, under the very name that they are imported as."""
+    (data / name).mkdir(parents=True)
+    (data / name / "my.txt").write_text("line\n" * 99)
+    with pytest.raises(UsageError, match=rf"{name} is there already and is no corpus; move it away"):
+        import_corpus(data, name, data / name, QUIET, replace=replace)
+    assert [path.name for path in (data / name).iterdir()] == ["my.txt"]
+
+
+def test_a_corpus_that_made_way_comes_back(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the new one can't take its place, and where a process was killed between the two renames."""
+    folder = wikitext_folder(tmp_path / "in")
+    import_corpus(data, "wikitext", folder, QUIET, replace=False)
+    (folder / "wiki.test.tokens").write_text(" = Other = \n")
+    move = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if self.name == ".wikitext.tmp":
+            raise OSError(28, "No space left on device")
+        return move(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(InftyError, match="No space left on device"):
+            import_corpus(data, "wikitext", folder, QUIET, replace=True)
+    assert open_corpus(data, "wikitext").splits["test"]["words"] == len(ARTICLES["test"].split())
+    (data / "wikitext").rename(data / ".wikitext.old")
+    assert {entry.name for entry in inventory(data)} == set(KNOWN)
+    (folder / "wiki.valid.tokens").unlink()
+    import_corpus(data, "wikitext", folder, QUIET, replace=True)
+    assert {split: counts["words"] for split, counts in open_corpus(data, "wikitext").splits.items()} == {
+        "validation": len(ARTICLES["valid"].split()),
+        "test": 3,
+    }
+    assert left(data) == ["wikitext"]
 
 
 def test_own_texts_have_another_name_whenever_they_change(tmp_path: Path, data: Path) -> None:

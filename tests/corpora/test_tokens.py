@@ -120,6 +120,15 @@ def test_a_fault_while_tokenising_leaves_nothing(books: Path, monkeypatch: pytes
     assert [p.name for p in (books / "pg19" / "tokens").iterdir() if p.suffix != ".lock"] == []
 
 
+@pytest.mark.parametrize("config", [WordConfig(vocab_size=1000), BpeConfig(vocab_size=300)])
+def test_a_part_without_a_word_is_refused(tmp_path: Path, data: Path, config: TokenizerConfig) -> None:
+    folder = pg19_folder(tmp_path / "in")
+    (folder / "test" / "8.txt").write_text(" \n ")
+    import_corpus(data, "pg19", folder, QUIET, replace=False)
+    with pytest.raises(MissingError, match="pg19 test holds no word"):
+        open_(data, config).part(PORTIONS["test"])
+
+
 def test_missing_splits_are_remembered(tmp_path: Path, data: Path) -> None:
     import_corpus(data, "pg19", pg19_folder(tmp_path / "some", ("train", "test")), QUIET, replace=False)
     with pytest.raises(MissingError, match=r"pg19 is here without validation \(only train, test\); get it with"):

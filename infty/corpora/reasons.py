@@ -1,0 +1,20 @@
+"""Why something was refused, in words for a message: of libraries, and of files that anyone may have made."""
+
+from pydantic import ValidationError
+
+from infty.errors import one_line
+
+LONG = 1000  # signs of a message with a path in it
+
+
+def reason(fault: BaseException) -> str:
+    """What a library says, in one line; the kind of its error where it says nothing."""
+    if isinstance(fault, ValidationError):
+        first = fault.errors(include_url=False, include_input=False)[0]
+        return shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": "))
+    return shown(str(fault)) or type(fault).__name__
+
+
+def shown(text: str) -> str:
+    """A text of unknown make in one line, cut where it is long."""
+    return one_line(" ".join(text.split()))
