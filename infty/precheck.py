@@ -4,6 +4,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -51,16 +52,20 @@ def refuse_too_little_memory(model: SegmentModel, task: Task, config: TrainingCo
     if config.total_steps < LONG_RUN or free is None:
         return
     with explained(model.device):
-        for need, wanted in (
-            (training_need(model, task, seed), config.batch_size),
-            (evaluation_need(model, task), config.evaluation_batch_size),
+        for find, wanted in (
+            (partial(training_need, model, task, seed), config.batch_size),
+            (partial(evaluation_need, model, task), config.evaluation_batch_size),
         ):
+            need = find(wanted)
             if need.of(wanted) > free:
                 raise InftyError(_advice(need, wanted, free))
 
 
-def training_need(model: SegmentModel, task: Task, seed: int) -> Need:
-    """Bytes that training takes beyond what is held now, with the moments that Adam will keep."""
+def training_need(model: SegmentModel, task: Task, seed: int, wanted: int) -> Need:
+    """Bytes that training takes beyond what is held now, with the moments that Adam will keep.
+
+    wanted: sequences at once; more than that are not tried.
+    """
 
     def try_out(sequences: int) -> None:
         state: State | None = None
@@ -69,19 +74,19 @@ def training_need(model: SegmentModel, task: Task, seed: int) -> Need:
             torch.stack(list(losses.values())).sum().backward()
 
     model.train()
-    need = _measured("training.batch_size", try_out, model)
+    need = _measured("training.batch_size", try_out, model, wanted)
     moments = 2 * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
     return Need(need.setting, need.fixed + moments, need.each)
 
 
-def evaluation_need(model: SegmentModel, task: Task) -> Need:
-    """Bytes that a validation takes beyond what is held now."""
+def evaluation_need(model: SegmentModel, task: Task, wanted: int) -> Need:
+    """Bytes that a validation takes beyond what is held now; wanted: as above."""
 
     def try_out(sequences: int) -> None:
         batches = task.evaluation_batches("validation", sequences)
         evaluate(model, islice(batches, PASSES if task.continues else 1), choices=task.has_answers)
 
-    return _measured("training.evaluation_batch_size", try_out, model)
+    return _measured("training.evaluation_batch_size", try_out, model, wanted)
 
 
 def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, folder: Path) -> None:
@@ -97,7 +102,7 @@ def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, fo
     if needed > free:
         raise InftyError(
             f"{folder.parent}: {needed / 1e6:,.0f} MB are needed for checkpoints and {free / 1e6:,.0f} MB are free: "
-            "make room, or choose another folder with --runs; nothing was trained"
+            "make room, or choose another folder with --runs; nothing was changed"
         )
 
 
@@ -107,7 +112,7 @@ def explained(device: torch.device) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as fault:
-        text = str(fault).strip().split("\n")[0]
+        text = str(fault).strip().split("\n")[0] or type(fault).__name__
         ours = isinstance(fault, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text
         if not ours:
             raise
@@ -117,17 +122,19 @@ def explained(device: torch.device) -> Iterator[None]:
         ) from None
 
 
-def _measured(setting: str, try_out: Callable[[int], None], model: SegmentModel) -> Need:
+def _measured(setting: str, try_out: Callable[[int], None], model: SegmentModel, wanted: int) -> Need:
     """The peaks of two runs, as a line."""
-    peaks = []
-    for sequences in (FEW, FEW, MORE):  # the first time much is made that stays
+    peaks, more = [], max(FEW, min(MORE, wanted))
+    for sequences in (FEW, FEW, more):  # the first time much is made that stays
         forget_peak(model.device)
         held = held_memory_bytes(model.device)
         try_out(sequences)
         peaks.append(peak_memory_bytes(model.device) - held)
         for parameter in model.parameters():
             parameter.grad = None
-    each = max(0, peaks[2] - peaks[1]) // (MORE - FEW)
+    if more == FEW:
+        return Need(setting, max(peaks[1:]), 0)
+    each = max(0, peaks[2] - peaks[1]) // (more - FEW)
     return Need(setting, max(0, peaks[1] - each * FEW), each)
 
 
@@ -144,5 +151,5 @@ def _advice(need: Need, wanted: int, free: int) -> str:
     change = f"at most --set {need.setting}={fits} fits (a run of its own)" if fits else "not even one sequence fits"
     return (
         f"{need.setting} {wanted:,}: about {need.of(wanted) / 1e9:,.1f} GB of memory are needed and {free / 1e9:,.1f} "
-        f"GB are free: {change}; or choose another device with --device. Nothing was trained"
+        f"GB are free: {change}; or choose another device with --device. Nothing was changed"
     )

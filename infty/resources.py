@@ -13,8 +13,11 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Most memory held at once: on a GPU by torch, else resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    try:  # getrusage counts what the process had been before it became this one
+        return _kilobytes(Path("/proc/self/status"), "VmHWM:")
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def forget_peak(device: torch.device) -> bool:
@@ -46,20 +49,32 @@ def free_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    return min([free, *_free_in_groups()])
+    return min([_kilobytes(Path("/proc/meminfo"), "MemAvailable:"), *_free_in_groups()])
+
+
+def _kilobytes(file: Path, key: str) -> int:
+    """A figure of /proc in bytes. OSError where there is none."""
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"{file} has no {key}")
 
 
 def _free_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """What is left of each limit (cgroup v2) on this process's group and on those around it."""
+    """What is left of each limit (cgroup v2) on this process's group and on those around it.
+
+    Pages of files that nobody has used of late are given back when they are asked for, so they are free.
+    """
     name = next((line[3:] for line in own.read_text(encoding="utf-8").splitlines() if line.startswith("0::")), "/")
     group, free = root / name.strip("/"), []
     for folder in (group, *group.parents):
         try:
             limit = (folder / "memory.max").read_text(encoding="ascii").strip()
             if limit != "max":
-                free.append(int(limit) - int((folder / "memory.current").read_text(encoding="ascii")))
+                used = int((folder / "memory.current").read_text(encoding="ascii"))
+                lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+                idle = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+                free.append(int(limit) - used + idle)
         except OSError:
             pass
         if folder == root:

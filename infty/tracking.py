@@ -137,6 +137,7 @@ class WandbRun:
         config: dict[str, Any],
     ) -> None:
         self.run: Any = None
+        self.dropped = False
         self.wandb: Any = None  # the module
         self.process: Any = None
         what = {"project": project, "name": name, "id": run_id, "dir": folder, "mode": mode, "config": config}
@@ -164,7 +165,8 @@ class WandbRun:
         service: Any = wandb.setup(settings=settings)  # for all of W&B; what `init` is given is for the run alone
         with contextlib.suppress(AttributeError):  # W&B's own names; there is none where another process's is used
             self.process = service._connection._proc._process
-        self.run = wandb.init(**what, resume="allow", settings=settings)
+        run = wandb.init(**what, resume="allow", settings=settings)
+        self.run = None if self.dropped else run  # it may have been given up meanwhile
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Send, or drop W&B with a warning."""
@@ -191,7 +193,7 @@ class WandbRun:
 
     def _drop(self) -> None:
         """End W&B's process, which W&B itself would wait for without a bound when the command ends."""
-        self.run = None
+        self.run, self.dropped = None, True
         if self.wandb is not None:
             self._fault(self.wandb.teardown, self.END)
         if self.process is not None:

@@ -33,6 +33,7 @@ from infty.training.loop import train
 from infty.training.signals import StopSignals
 
 Values = dict[str, Any]
+REMOVED = ".removed"  # checkpoints that are being removed
 
 
 def train_cell(
@@ -70,10 +71,17 @@ def train_cell(
                 start.refuse_vocabulary(task.vocab_size)
             elif resume is None:
                 start = _trained_first(resolved, settings, console)
+            model = build_model(resolved.experiment, task.vocab_size, resolved.cell.seed)
+            if start:
+                start.load(model)
+            machine.place(model)
+            state = resume.state if resume else _new_state(task, start)
+            _refuse_what_cannot_end(run, resolved, task, machine, model, state)
             if fresh:
                 _empty(run)
+            shutil.rmtree(run.path / REMOVED, ignore_errors=True)  # of an earlier one that was interrupted
             with StopSignals() as stop, _status(run):
-                return _train_and_test(run, resolved, task, settings, machine, console, stop, resume, start)
+                return _train_and_test(run, resolved, task, model, settings, machine, console, stop, state, resume)
     except Timeout:
         raise UsageError(f"another process is training in {run.path}; wait, or use --name for a second run") from None
 
@@ -139,26 +147,19 @@ def _train_and_test(
     run: RunFolder,
     resolved: ResolvedCell,
     task: Task,
+    model: SegmentModel,
     settings: Settings,
     machine: Machine,
     console: Console,
     stop: StopSignals,
+    state: TrainingState,
     resume: Checkpoint | None,
-    start: StartingWeights | None,
 ) -> Values:
     """From what the folder holds to `result.json`."""
     experiment, seed = resolved.experiment, resolved.cell.seed
     training = experiment.training.counted(task.steps_an_epoch)
     environment = _set_down(run, resolved, machine)
-    model = build_model(experiment, task.vocab_size, seed)
-    if start:
-        start.load(model)
-    state = resume.state if resume else _new_state(task, start)
-    machine.place(model)
     _announce(run, resolved, model, training.total_steps, resume, console)
-    refuse_full_disk(model, task, training, run.checkpoints)
-    if not machine.compiled:  # which would compile for the sizes that are tried
-        refuse_too_little_memory(model, task, training, seed)
     sinks = _open_sinks(run, resolved, settings, console, training.total_steps, state)
     with explained(machine.device), Sinks(sinks) as log:
         train(
@@ -214,6 +215,18 @@ def _trained_first(resolved: ResolvedCell, settings: Settings, console: Console)
         console.print(f"the GPT-2 that all rows start from is trained again: {fault}", soft_wrap=True)
         train_cell(base, settings, console, fresh=True)
         return trained_start(base, settings)
+
+
+def _refuse_what_cannot_end(
+    run: RunFolder, resolved: ResolvedCell, task: Task, machine: Machine, model: SegmentModel, state: TrainingState
+) -> None:
+    """InftyError, before anything is written or removed, where disk or memory do not suffice for what is left."""
+    training = resolved.experiment.training.counted(task.steps_an_epoch)
+    if state.step >= training.total_steps:
+        return
+    refuse_full_disk(model, task, training, run.checkpoints)
+    if not machine.compiled:  # which would compile for the sizes that are tried
+        refuse_too_little_memory(model, task, training, resolved.cell.seed)
 
 
 def _new_state(task: Task, start: StartingWeights | None) -> TrainingState:
@@ -297,7 +310,8 @@ def _status(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except (Stopped, KeyboardInterrupt):
-        run.write_status("stopped", "by a signal; the same command continues")
+        with contextlib.suppress(OSError):  # as below
+            run.write_status("stopped", "by a signal; the same command continues")
         raise
     except BaseException as fault:
         with contextlib.suppress(OSError):  # a full disk must not hide what failed
@@ -320,10 +334,13 @@ def _refuse_another(run: RunFolder, resolved: ResolvedCell, remedy: str) -> None
 def _empty(run: RunFolder) -> None:
     """Remove everything a run folder holds but its lock.
 
-    The result first and the configuration last: so an interruption leaves no run that seems finished, or of unknown
-    settings.
+    The result first, then all checkpoints at once, and the configuration last: so an interruption leaves no run that
+    seems finished, or has half a checkpoint, or is of unknown settings.
     """
     (run.path / "result.json").unlink(missing_ok=True)
+    shutil.rmtree(run.path / REMOVED, ignore_errors=True)
+    if run.checkpoints.is_dir():
+        run.checkpoints.replace(run.path / REMOVED)
     for path in sorted(run.path.iterdir(), key=lambda path: (path.is_file(), path.name == "config.yaml")):
         if path.is_dir():
             shutil.rmtree(path)

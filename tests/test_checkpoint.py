@@ -159,3 +159,22 @@ def test_saving_is_tried_once_more_before_it_fails(tmp_path: Path, times: int) -
     assert step_of(load_last(tmp_path)) == 3 - times
     assert step_of(load_best(tmp_path)) == 1
     assert not list(tmp_path.glob(".*"))
+
+
+def test_where_no_checkpoint_is_whole_nothing_begins_again_by_itself(tmp_path: Path) -> None:
+    for step in (3, 6):
+        save_checkpoint(tmp_path, checkpoint(step, best_step=step))
+        damage(tmp_path / f"step-{step:08d}/model.safetensors")
+    with (
+        pytest.warns(UserWarning, match="it is skipped"),
+        pytest.raises(MissingError, match=r"no checkpoint in .* --fresh"),
+    ):
+        load_last(tmp_path)
+    assert kept(tmp_path) == ["step-00000003", "step-00000006"]
+
+
+def test_a_checkpoint_that_made_way_for_one_that_never_came_is_there_again(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(3, best_step=3))
+    (tmp_path / "step-00000003").rename(tmp_path / ".step-00000003.old.tmp")
+    assert step_of(load_last(tmp_path)) == 3
+    assert step_of(load_best(tmp_path)) == 3

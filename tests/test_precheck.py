@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from infty.errors import InftyError
+from infty.interfaces import Batch
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.precheck import Need, evaluation_need, explained, refuse_full_disk, training_need
@@ -50,7 +51,7 @@ def test_what_is_predicted_is_about_what_is_needed() -> None:
     model, task = make(width=64)
     config = TrainingConfig(steps=3, batch_size=1, learning_rate=1e-3, evaluate_every=3)
     optimize(model, make_optimizer(model, 1e-3), task, config, 0, 0)  # torch loads what its optimisers need
-    predicted, optimizer = training_need(model, task, seed=0), make_optimizer(model, 1e-3)
+    predicted, optimizer = training_need(model, task, 0, 48), make_optimizer(model, 1e-3)
     forget_peak(CPU)
     held = held_memory_bytes(CPU)
     for step in (1, 2):
@@ -71,8 +72,8 @@ def test_a_probe_changes_nothing_that_follows(tmp_path: Path) -> None:
         folder = tmp_path / f"{probed}"
         folder.mkdir()
         if probed:
-            training_need(model, task, seed=0)
-            evaluation_need(model, task)
+            training_need(model, task, 0, 8)
+            evaluation_need(model, task, 8)
         config = TrainingConfig(steps=3, batch_size=2, learning_rate=1e-2, evaluate_every=2)
         train(model, task, config, seed=0, folder=folder, state=TrainingState(wandb_id="a1"), resume=None, log=Quiet(),
               stop=StopSignals())  # fmt: skip
@@ -91,8 +92,9 @@ def test_limits_of_a_control_group_and_of_those_around_it_count(tmp_path: Path) 
         (tmp_path / "cgroup" / folder).mkdir(parents=True, exist_ok=True)
         (tmp_path / "cgroup" / folder / "memory.max").write_text(f"{limit}\n")
         (tmp_path / "cgroup" / folder / "memory.current").write_text(f"{current}\n")
+        (tmp_path / "cgroup" / folder / "memory.stat").write_text("anon 100\ninactive_file 50\nactive_file 20\n")
     (tmp_path / "own").write_text("1:cpu:/elsewhere\n0::/job/step\n")
-    assert _free_in_groups(tmp_path / "cgroup", tmp_path / "own") == [700]
+    assert _free_in_groups(tmp_path / "cgroup", tmp_path / "own") == [750]
     assert free_memory_bytes(CPU) > 0
 
 
@@ -112,3 +114,32 @@ def test_room_for_checkpoints_is_asked_for_beyond_what_they_take_already(tmp_pat
     large.register_parameter("large", torch.nn.Parameter(torch.empty(2**46, device="meta")))
     with pytest.raises(InftyError, match=r"MB are needed for checkpoints and .* MB are free: make room, or choose"):
         refuse_full_disk(large, task, config, tmp_path / "checkpoints")
+
+
+@MEASURED
+def test_no_more_sequences_are_tried_than_are_wanted() -> None:
+    asked: list[int] = []
+
+    class Noted(SortTask):
+        def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
+            asked.append(batch_size)
+            return super().training_batch(step, batch_size, seed)
+
+    model, task = make()
+    for wanted, most in ((1, 1), (2, 2), (9, 4)):
+        asked.clear()
+        training_need(model, Noted(task.config), 0, wanted)
+        assert max(asked) == most
+
+
+@MEASURED
+def test_fresh_removes_nothing_where_the_new_run_is_refused(infty: Infty, tmp_path: Path) -> None:
+    words = ("train", "sort", "--scale", "smoke", "--name", "mine")
+    assert infty(*words).returncode == 0
+    run = tmp_path / "runs/sort/smoke/infty@x4+mine/seed-0"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    more = ("--set", "training.steps=1000", "--set", "training.batch_size=20000000")
+    done = infty(*words, *more, "--fresh")
+    assert done.returncode == 1
+    assert "Nothing was changed" in done.stderr
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

@@ -7,7 +7,7 @@ import sys
 import warnings
 from types import FrameType
 
-from infty.errors import InftyError, Stopped
+from infty.errors import InftyError, Stopped, one_line
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     stopped = Stopped(f"stopped by {signal.Signals(number).name}", number)
-    if _imports(frame):  # libraries do not survive an exception while they are made, and nothing was begun yet
+    if _imports(frame):  # libraries do not survive an exception while they are loaded; what is on disk is whole
         os.write(2, f"infty: {stopped}\n".encode())
         os._exit(stopped.exit_code)
     raise stopped
@@ -50,7 +50,8 @@ def _run() -> int:
         if isinstance(fault, OSError):
             hint = "other folders: --runs, INFTY_RUNS or infty.toml"
             return _told(f"{fault.filename or 'a file'}: {fault.strerror or fault} ({hint})", 1)
-        return _told(f"{type(fault).__name__}: {fault} (INFTY_DEBUG=1 shows where)", 1)
+        why = one_line(" ".join(str(fault).split()), 500)
+        return _told(f"{type(fault).__name__}: {why} (INFTY_DEBUG=1 shows where)", 1)
     return 0
 
 

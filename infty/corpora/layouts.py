@@ -212,6 +212,7 @@ def _texts(tables: list[Path]) -> Iterator[str]:
     for path in tables:
         try:
             with parquet.ParquetFile(path, page_checksum_verification=True) as table:
+                _refuse_larger_than_file(table.metadata, path.stat().st_size)
                 left = table.metadata.num_rows
                 for batch in table.iter_batches(batch_size=16, columns=["text"]):
                     left -= len(batch)
@@ -220,6 +221,14 @@ def _texts(tables: list[Path]) -> Iterator[str]:
                     raise ValueError(f"it has {left} rows less than it says")
         except (pyarrow.ArrowException, OSError, ValueError, KeyError) as fault:
             raise MissingError(f"{path} is no parquet table with a column of text: {reason(fault)}") from None
+
+
+def _refuse_larger_than_file(metadata: Any, size: int) -> None:
+    """ValueError where a table says that it has columns of more bytes than its file: they would be asked of memory."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    if any(not 0 <= column.total_compressed_size <= size for column in columns):
+        raise ValueError("it says that it is larger than its file")
 
 
 def _strings(column: Any) -> Iterator[str]:

@@ -16,7 +16,9 @@ from infty.model.weights import write_tensors
 
 Tensors = dict[str, dict[str, Tensor]]  # file stem -> named tensors
 MANIFEST = "MANIFEST.json"
+NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # other faults of a disk may pass
 KEPT = 2  # of the last checkpoints; the best one stays as well
+REPLACED = ".old.tmp"  # ends the name of a checkpoint that makes way for another of its step
 ATTEMPTS = 2  # to save one: a network's file system may fail for a moment
 
 
@@ -97,8 +99,13 @@ def load_last(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole; a warning for each newer one that isn't.
 
     Where the best checkpoint is damaged the one that is found stands in for it, until the next validation.
+    MissingError where there are some and none is whole: beginning again would remove them.
     """
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    for old in folder.glob(f".step-*{REPLACED}"):  # death came as it made way for a newer one of its step
+        if not (final := folder / old.name[1 : -len(REPLACED)]).exists():
+            old.replace(final)
+    paths = sorted(folder.glob("step-*"), reverse=True)
+    for path in paths:
         try:
             found = _load(path)
         except MissingError as fault:
@@ -110,6 +117,8 @@ def load_last(folder: Path) -> Checkpoint | None:
             warnings.warn(text, stacklevel=2)
             found.state.best_step, found.state.best_loss = found.state.step, None
         return found
+    if paths:
+        raise MissingError(f"no checkpoint in {folder} is whole; start over with --fresh, which removes them")
     return None
 
 
@@ -142,7 +151,7 @@ def _write(folder: Path, temporary: Path, checkpoint: Checkpoint) -> None:
     write_json(temporary / MANIFEST, {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files})
     final = folder / _name(checkpoint.state.step)
     if final.exists():  # damaged, or saved before its validation
-        old = temporary.with_name(f".{final.name}.old.tmp")
+        old = temporary.with_name(f".{final.name}{REPLACED}")
         _clear(old)
         final.replace(old)
     temporary.replace(final)
@@ -156,7 +165,7 @@ def _load(path: Path) -> Checkpoint:
     try:
         state = TrainingState.model_validate(read_json(path / "state.json"))
         tensors = {Path(n).stem: load_file(path / n) for n in manifest if n.endswith(".safetensors")}
-    except (OSError, SafetensorError, ValidationError) as fault:
+    except (*NOT_THERE, SafetensorError, ValidationError) as fault:
         raise MissingError(f"{path} is damaged ({_reason(fault)})") from None
     if path.name != _name(state.step):
         raise MissingError(f"{path} is damaged (it holds step {state.step})")
@@ -171,7 +180,7 @@ def _sums(path: Path) -> dict[str, FileSum]:
             whole = Path(name).name == name and (path / name).stat().st_size == entry.bytes
             if not whole or sha256(path / name) != entry.sha256:
                 raise MissingError(f"{path}: {name} is not what was saved")
-    except (OSError, ValueError) as fault:
+    except (*NOT_THERE, ValueError) as fault:
         raise MissingError(f"{path} is damaged ({_reason(fault)})") from None
     return manifest
 

@@ -59,5 +59,5 @@ def test_a_disk_too_small_for_the_checkpoints_is_refused_before_the_first_step(t
     done = on_a_small_disk(tmp_path, 6, "-m", "infty", *words)
     assert done.returncode == 1
     assert "MB are needed for checkpoints and" in done.stderr
-    assert "choose another folder with --runs; nothing was trained" in done.stderr
+    assert "choose another folder with --runs; nothing was changed" in done.stderr
     assert "step 3/30" not in done.stderr
