@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
-settings.register_profile("infty", deadline=None, derandomize=True)  # the machine may be busy; a red test stays red
-settings.register_profile("thorough", deadline=None, max_examples=3000, print_blob=True)
+SLOW = [HealthCheck.too_slow]  # which is no fault of a test: the machine may be busy
+settings.register_profile("infty", deadline=None, suppress_health_check=SLOW, derandomize=True)  # red stays red
+settings.register_profile("thorough", deadline=None, suppress_health_check=SLOW, max_examples=3000, print_blob=True)
 settings.load_profile("infty")
 
 Infty = Callable[..., subprocess.CompletedProcess[str]]
