@@ -27,7 +27,7 @@ MANY = 500_000  # members; PG-19 has 28,753
 DEEP = 32  # folders within folders
 # What the standard library raises for archives that are cut, altered, locked or of an unknown make.
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error,
-           lzma.LZMAError, struct.error, OverflowError, MemoryError)  # fmt: skip
+           lzma.LZMAError, struct.error, OverflowError, MemoryError, IndexError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,8 @@ def _tarred(archive: tarfile.TarFile) -> Iterator[Member]:
     for member in archive:
         if member.size < 0:  # tarfile would go in circles
             raise tarfile.ReadError(f"a member has {member.size} bytes")
+        if member.issparse():  # a few bytes that become as many zeros as they say
+            raise tarfile.ReadError(f"{_short(member.name)} is a file with holes; pack it without them")
         is_plain = member.isreg() or member.isdir()
         yield Member(member.name, member.size, member.isdir(), is_plain, partial(_extracted, archive, member))
     stream: Any = archive.fileobj

@@ -143,7 +143,7 @@ def test_what_is_wrong_inside_is_told_with_the_archive_s_name(tmp_path: Path, da
     path = tar_of(tmp_path / "a.tgz", {"a\nb/wiki.test.tokens": ""})
     with pytest.raises(MissingError) as caught:
         import_corpus(data, "pg19", path, QUIET, replace=False)
-    assert str(caught.value).startswith(f"{path}/a\ufffdb is not this corpus")
+    assert str(caught.value).startswith(f"{path}/a\\nb is not this corpus")
 
 
 def test_names_that_no_file_can_have_are_not_there(data: Path) -> None:
@@ -174,3 +174,18 @@ def test_every_kind_of_tar_holds_what_tarfile_reads(tmp_path: Path, data: Path, 
         assert (inside / "empty folder").is_dir()
     with tarfile.open(path) as archive:
         assert {m.name for m in archive if m.isfile()} == contents.keys()
+
+
+@pytest.mark.parametrize(("goes_on", "why"), [(False, "is a file with holes"), (True, "no archive that can be opened")])
+def test_a_file_of_holes_is_refused(tmp_path: Path, data: Path, goes_on: bool, why: str) -> None:
+    """A byte, and behind it as many zeros as the header says; or a header that goes on where the archive ends."""
+    member = tarfile.TarInfo("wiki.test.tokens")
+    member.type, member.size = tarfile.GNUTYPE_SPARSE, 1
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[386:410], header[482], header[483:495] = b"%011o\0%011o\0" % (0, 1), goes_on, b"%011o\0" % 2**32
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "a.tar").write_bytes(bytes(header) + bytes(0 if goes_on else 1536))
+    with pytest.raises(MissingError, match=why):
+        import_corpus(data, "wikitext", tmp_path / "a.tar", QUIET, replace=False)
+    assert not list(data.iterdir())
