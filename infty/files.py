@@ -4,9 +4,20 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from infty.errors import MissingError
+
+
+class FileSum(BaseModel):
+    """What a file was when it was written, for a manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    bytes: Annotated[int, Field(ge=0, lt=2**63)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -206,10 +206,10 @@ def _trained_first(resolved: ResolvedCell, settings: Settings, console: Console)
         console.print(f"waiting for another process, which trains {run.path}", soft_wrap=True)
         with run.lock().acquire(timeout=-1):
             pass
-    if not run.finished:
-        console.print("all rows start from one GPT-2 without a memory, which is trained first", soft_wrap=True)
-        train_cell(base, settings, console, fresh=False)
     try:
+        if not run.finished:
+            console.print("all rows start from one GPT-2 without a memory, which is trained first", soft_wrap=True)
+            train_cell(base, settings, console, fresh=False)
         return trained_start(base, settings)
     except MissingError as fault:
         console.print(f"the GPT-2 that all rows start from is trained again: {fault}", soft_wrap=True)

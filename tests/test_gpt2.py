@@ -110,6 +110,13 @@ def test_what_rows_start_from_is_trained_again_where_it_is_of_another_text_or_da
     assert "is trained again" in done.stderr
     assert json.loads(done.stdout)["starting_weights"] == first["starting_weights"]
     assert file.read_bytes() == whole
+    (file.parents[2] / "result.json").unlink()  # unfinished, and no checkpoint is whole
+    for weights in file.parents[1].glob("step-*/model.safetensors"):
+        weights.write_bytes(b"?")
+    done = infty(*words, "--fresh", "--json")
+    assert "no checkpoint in" in done.stderr
+    assert json.loads(done.stdout)["starting_weights"] == first["starting_weights"]
+    assert file.read_bytes() == whole
 
 
 def test_a_forecast_says_base_and_memory_and_where_weights_come_from(infty: Infty, folder: Path) -> None:

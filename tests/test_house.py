@@ -6,12 +6,13 @@ from pathlib import Path
 import infty
 
 ROOT = Path(infty.__file__).parent
-LEAVES = {"errors", "files"}  # know nothing of infty and may be used by every room but the memory
+LEAVES = {"errors", "files", "reasons"}  # know nothing of infty and may be used by every room but the memory
 MAY_IMPORT: dict[str, set[str]] = {
     "memory": set(),
     "interfaces": set(),
     "errors": set(),
     "files": {"errors"},
+    "reasons": {"errors"},
     "plain_yaml": set(),
     "definition": {*LEAVES, "plain_yaml"},
     "catalog": {*LEAVES, "definition"},

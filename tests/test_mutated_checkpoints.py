@@ -1,11 +1,12 @@
 """Checkpoints that anything may have been done to: they are whole, or they are refused in one line of our own."""
 
+import contextlib
 import hashlib
 import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def copied(saved: Path) -> Iterator[Path]:
+    """One that may be harmed."""
+    with tempfile.TemporaryDirectory(dir=FAST) as place:
+        yield Path(shutil.copytree(saved, Path(place) / "checkpoints"))
+
+
 def seal(folder: Path) -> None:
     """Sums that fit what is there now, as somebody would write who means harm."""
     files = [path for path in folder.iterdir() if path.name != "MANIFEST.json"]
@@ -120,8 +128,7 @@ def survives(action: Callable[[Path], object], folder: Path) -> None:
 @given(st.data(), st.sampled_from(FILES), st.booleans())
 def test_bytes_gone_wrong(saved: Path, data: st.DataObject, name: str, sealed: bool) -> None:
     """With the sums of before, or with sums made to fit."""
-    with tempfile.TemporaryDirectory(dir=FAST) as place:
-        folder = Path(shutil.copytree(saved, Path(place) / "checkpoints"))
+    with copied(saved) as folder:
         path = folder / LAST / name
         path.write_bytes(data.draw(mutated_bytes(path.read_bytes())))
         if sealed and name != "MANIFEST.json":
@@ -131,8 +138,7 @@ def test_bytes_gone_wrong(saved: Path, data: st.DataObject, name: str, sealed: b
 
 @given(st.data(), st.sampled_from(["state.json", "MANIFEST.json"]))
 def test_values_gone_wrong(saved: Path, data: st.DataObject, name: str) -> None:
-    with tempfile.TemporaryDirectory(dir=FAST) as place:
-        folder = Path(shutil.copytree(saved, Path(place) / "checkpoints"))
+    with copied(saved) as folder:
         path = folder / LAST / name
         path.write_bytes(data.draw(mutated_json(json.loads(path.read_text()))))
         if name == "state.json":
@@ -142,8 +148,7 @@ def test_values_gone_wrong(saved: Path, data: st.DataObject, name: str) -> None:
 
 @given(st.data(), st.sampled_from(["last.json", "best.json"]))
 def test_pointers_gone_wrong(saved: Path, data: st.DataObject, name: str) -> None:
-    with tempfile.TemporaryDirectory(dir=FAST) as place:
-        folder = Path(shutil.copytree(saved, Path(place) / "checkpoints"))
+    with copied(saved) as folder:
         path = folder / name
         path.write_bytes(data.draw(mutated_json(json.loads(path.read_text()))))
         survives(load_best, folder)
@@ -156,8 +161,7 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.int64, torch.bool, 
 @given(st.data(), st.sampled_from(["model", "optimizer", "state"]))
 def test_tensors_of_another_model(saved: Path, data: st.DataObject, stem: str) -> None:
     """Names gone, added or exchanged; other shapes, other types: with sums that fit."""
-    with tempfile.TemporaryDirectory(dir=FAST) as place:
-        folder = Path(shutil.copytree(saved, Path(place) / "checkpoints"))
+    with copied(saved) as folder:
         found = load_last(folder)
         assert found is not None
         tensors = dict(found.tensors[stem])

@@ -1,5 +1,6 @@
 """W&B, the real one: what it is told, and that no fault of it, of its server or of the network touches training."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -295,6 +296,15 @@ def test_a_server_that_falls_silent_holds_nothing_up(server: Server, tmp_path: P
     assert lines == ["W&B could not finish (Timed out finishing run.): metrics.jsonl has them all", "went on"]
 
 
+def children(pid: int) -> set[int]:
+    """The processes that its threads started. A thread may end while it is read; its children are another's then."""
+    found = set[int]()
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found |= set(map(int, (thread / "children").read_text().split()))
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_a_run_outlives_the_process_of_wandb(without: str, tmp_path: Path) -> None:
@@ -310,9 +320,8 @@ def test_a_run_outlives_the_process_of_wandb(without: str, tmp_path: Path) -> No
         for line in process.stderr:
             said += line
             if line.startswith("step 6/30"):
-                threads = Path(f"/proc/{process.pid}/task").iterdir()
-                (child,) = (pid for thread in threads for pid in (thread / "children").read_text().split())
-                os.kill(int(child), signal.SIGKILL)
+                (child,) = children(process.pid)
+                os.kill(child, signal.SIGKILL)
     (line,) = warned(said)
     assert re.fullmatch(r"infty: warning: W&B failed \(.+\): metrics go to metrics.jsonl only", line)
     assert (process.returncode, weights(tmp_path)) == (0, without)

@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from infty.corpora.pieces import PIECE, Readable
-from infty.corpora.reasons import LONG, reason
 from infty.errors import InftyError, MissingError, one_line
+from infty.reasons import LONG, reason
 
 TAR_ENDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ENDS = (".zip", *TAR_ENDS)

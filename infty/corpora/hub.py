@@ -15,7 +15,7 @@ from infty.corpora.known import KNOWN, Hub
 from infty.corpora.layouts import find_pg19, find_wikitext
 from infty.corpora.store import Corpus, building, open_corpus, refuse_no_corpus, remedy, seal, write_corpus
 from infty.corpora.tokenizers import BpeTokenizer
-from infty.errors import InftyError, MissingError, UsageError
+from infty.errors import MissingError, UsageError
 from infty.files import sha256
 
 TIMEOUT = 10  # seconds to wait for the hub's first answer
@@ -100,8 +100,6 @@ def list_files(hub: Hub, name: str, help: str) -> tuple[str, list[HubFile]]:
         info = HfApi().repo_info(
             hub.repository, repo_type=hub.kind, revision=hub.revision, timeout=TIMEOUT, files_metadata=True
         )
-    except InftyError:  # a signal
-        raise
     except Exception as fault:  # of the network, of the hub, of its library: the user can do the same about each
         why = str(fault).strip().splitlines() or [type(fault).__name__]
         raise MissingError(f"the hub can't be reached ({why[0]}); try again later; {help}") from None
@@ -145,8 +143,6 @@ def download(hub: Hub, file: HubFile, folder: Path, help: str, console: Console)
         path = Path(
             hf_hub_download(hub.repository, file.name, repo_type=hub.kind, revision=hub.revision, local_dir=folder)
         )
-    except InftyError:  # a signal
-        raise
     except Exception as fault:  # as above
         why = str(fault).strip().splitlines() or [type(fault).__name__]
         raise MissingError(

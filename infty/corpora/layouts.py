@@ -12,8 +12,8 @@ import pyarrow
 from pyarrow import parquet
 
 from infty.corpora.pieces import Marked, lines, read_pieces
-from infty.corpora.reasons import LONG, reason
 from infty.errors import MissingError, one_line
+from infty.reasons import LONG, reason
 
 # A title of WikiText: one "=" on each side; two and more are sections.
 _TITLE = re.compile(r" = [^=\n].* = \r?\n")

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from infty.corpora.reasons import reason
 from infty.errors import MissingError
-from infty.files import sha256
+from infty.files import FileSum, sha256
+from infty.reasons import reason
 
 MANIFEST = "MANIFEST.json"
 SCHEMA = 1
@@ -19,13 +19,6 @@ Split = Literal["train", "validation", "test"]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class FileSum(_Strict):
-    """What a file was when it was written."""
-
-    bytes: Count
-    sha256: Sum
 
 
 class SplitCounts(_Strict):

@@ -19,10 +19,10 @@ from rich.console import Console
 
 from infty.corpora.known import KNOWN, SPLITS, Known
 from infty.corpora.layouts import Source
-from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, FileSum, is_whole, read_manifest, split_files
+from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, read_manifest, split_files
 from infty.corpora.pieces import count_words, read_pieces
 from infty.errors import InftyError, MissingError, UsageError
-from infty.files import flush, sha256, write_json, write_text
+from infty.files import FileSum, flush, sha256, write_json, write_text
 from infty.tracking import bar
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")  # of a corpus

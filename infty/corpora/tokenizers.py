@@ -14,8 +14,8 @@ from tokenizers import Tokenizer as Bpe
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from infty.corpora.pieces import LONG, at_spaces, lines
-from infty.corpora.reasons import reason
 from infty.errors import MissingError
+from infty.reasons import reason
 
 UNKNOWN, END_OF_LINE, END_OF_TEXT = "<unk>", "<eos>", "<|endoftext|>"
 GPT2_SIZE = 50_257

@@ -20,7 +20,7 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.console import Console
 
-from infty.corpora.manifest import MANIFEST, FileSum, TokensManifest, is_whole, read_manifest
+from infty.corpora.manifest import MANIFEST, TokensManifest, is_whole, read_manifest
 from infty.corpora.store import Corpus, Document, building, open_corpus, remedy, seal
 from infty.corpora.tokenizers import (
     BpeConfig,
@@ -33,6 +33,7 @@ from infty.corpora.tokenizers import (
     load_tokenizer,
 )
 from infty.errors import MissingError
+from infty.files import FileSum
 from infty.tracking import bar
 
 

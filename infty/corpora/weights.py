@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 
 from infty.corpora.hub import HubFile, download, list_files
 from infty.corpora.known import KNOWN, Hub
-from infty.corpora.reasons import reason, shown
 from infty.errors import MissingError, UsageError
 from infty.files import read_json, sha256
+from infty.reasons import reason, shown
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PICKLED, SHARDED = "pytorch_model.bin", "model.safetensors.index.json"

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from infty.errors import InftyError, MissingError
-from infty.files import flush, read_json, sha256, write_json
+from infty.files import FileSum, flush, read_json, sha256, write_json
 from infty.model.weights import write_tensors
+from infty.reasons import reason
 
 Tensors = dict[str, dict[str, Tensor]]  # file stem -> named tensors
 MANIFEST = "MANIFEST.json"
@@ -20,15 +21,6 @@ NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # other 
 KEPT = 2  # of the last checkpoints; the best one stays as well
 REPLACED = ".old.tmp"  # ends the name of a checkpoint that makes way for another of its step
 ATTEMPTS = 2  # to save one: a network's file system may fail for a moment
-
-
-class FileSum(BaseModel):
-    """What a manifest says of a file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    bytes: int
-    sha256: str
 
 
 _MANIFEST = TypeAdapter(dict[str, FileSum])
@@ -207,13 +199,8 @@ def _drop_old(folder: Path, state: TrainingState) -> None:
 
 
 def _reason(fault: Exception) -> str:
-    """Of a library's error, in one line."""
-    if isinstance(fault, ValidationError):
-        first = fault.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    if isinstance(fault, OSError):
-        return fault.strerror or str(fault)
-    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+    """In one line: of a disk what it says, without its number and the path, which stands beside it."""
+    return (fault.strerror if isinstance(fault, OSError) else None) or reason(fault)
 
 
 def _name(step: int) -> str:
