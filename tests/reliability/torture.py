@@ -85,7 +85,7 @@ def main(
     print(f"seed {seed}")
     for example in (SORT, TEXT, GPT2):
         with tempfile.TemporaryDirectory(prefix="torture-", ignore_cleanup_errors=True) as name:
-            finish(Path(name), *example.words, "--runs", "first")  # makes its data: the next run is as long as all others
+            finish(Path(name), *example.words, "--runs", "first")  # makes the data: no run after it is longer
             torture = Torture(example, Path(name))
             print(f"{example.experiment}: {torture.seconds:.1f} s and {torture.operations} operations uninterrupted")
             done, rng = 0, random.Random(f"{seed} {example}")
