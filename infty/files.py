@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from infty.errors import MissingError
 
+FileName = Annotated[str, Field(pattern="^[a-z][a-z.]{0,63}$")]  # of a file in the folder itself, never a path
+
 
 class FileSum(BaseModel):
     """What a file was when it was written, for a manifest."""

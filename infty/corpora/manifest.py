@@ -6,14 +6,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from infty.errors import MissingError
-from infty.files import FileSum, sha256
+from infty.files import FileName, FileSum, sha256
 from infty.reasons import reason
 
 MANIFEST = "MANIFEST.json"
 SCHEMA = 1
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-FileName = Annotated[str, Field(pattern="^[a-z][a-z.]*$")]  # of a file in the folder itself, never a path
 Split = Literal["train", "validation", "test"]
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from infty.errors import InftyError, MissingError
-from infty.files import FileSum, flush, read_json, sha256, write_json
+from infty.files import FileName, FileSum, flush, read_json, sha256, write_json
 from infty.model.weights import write_tensors
 from infty.reasons import reason
 
@@ -23,7 +23,7 @@ REPLACED = ".old.tmp"  # ends the name of a checkpoint that makes way for anothe
 ATTEMPTS = 2  # to save one: a network's file system may fail for a moment
 
 
-_MANIFEST = TypeAdapter(dict[str, FileSum])
+_MANIFEST = TypeAdapter(dict[FileName, FileSum])
 
 
 class TrainingState(BaseModel):
@@ -169,8 +169,7 @@ def _sums(path: Path) -> dict[str, FileSum]:
     try:
         manifest = _MANIFEST.validate_python(read_json(path / MANIFEST))
         for name, entry in manifest.items():
-            whole = Path(name).name == name and (path / name).stat().st_size == entry.bytes
-            if not whole or sha256(path / name) != entry.sha256:
+            if (path / name).stat().st_size != entry.bytes or sha256(path / name) != entry.sha256:
                 raise MissingError(f"{path}: {name} is not what was saved")
     except (*NOT_THERE, ValueError) as fault:
         raise MissingError(f"{path} is damaged ({_reason(fault)})") from None
