@@ -2,13 +2,14 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from tests.forks import Forks
 
 torch.set_num_threads(1)
 SLOW = [HealthCheck.too_slow]  # which is no fault of a test: the machine may be busy
@@ -46,19 +47,19 @@ def clean_environment(folder: Path, **more: str) -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """One for all tests of a worker."""
+    forks = Forks()
+    yield forks
+    forks.close()
+
+
 @pytest.fixture
-def infty(tmp_path: Path) -> Infty:
+def infty(tmp_path: Path, forks: Forks) -> Infty:
     """Run the real command in an empty folder: `infty("train", "sort", …)`. Its stdin is closed."""
 
     def run(*words: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "infty", *words],
-            cwd=tmp_path,
-            env=clean_environment(tmp_path, **environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        return forks.run(words, tmp_path, clean_environment(tmp_path, **environment), timeout)
 
     return run
