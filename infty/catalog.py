@@ -11,7 +11,11 @@ SHIPPED = next((f for f in (PACKAGE / "experiments", PACKAGE.parent / "experimen
 
 def experiment_files(own: Path) -> dict[str, Path]:
     """Every experiment by name; one's own file hides the shipped one of the same name."""
-    return {path.stem: path for folder in (SHIPPED, own) for path in sorted(folder.glob("*.yaml"))}
+    return {
+        path.stem: path
+        for folder in (SHIPPED, own)
+        for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)
+    }
 
 
 def open_experiment(name: str, own: Path) -> Definition:

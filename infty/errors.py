@@ -13,6 +13,10 @@ class UsageError(InftyError):
     exit_code = 2
 
 
+class BusyError(UsageError):
+    """Another process is at work where this one would be. Exit code 2."""
+
+
 class MissingError(InftyError):
     """Data or a run is missing or damaged. Exit code 3."""
 

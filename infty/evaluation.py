@@ -14,12 +14,17 @@ from infty.model.unroll import unroll
 
 
 def evaluate(
-    model: SegmentModel, batches: Iterable[Batch], *, choices: bool, losses: Float32[ndarray, " tokens"] | None = None
+    model: SegmentModel,
+    batches: Iterable[Batch],
+    *,
+    choices: bool,
+    losses: Float32[ndarray, " tokens"] | None = None,
+    right: list[int] | None = None,
 ) -> Totals:
     """Run the model in evaluation mode over all batches and restore its mode. Touches no other state.
 
     choices: count how often the target was the most likely one. losses: filled with the nats of each target, at
-    the batches' places.
+    the batches' places. right: told for each row of a segment with answers how many of its choices were right.
     """
     total = Totals()
     segments = (segment for batch in batches for segment in batch.segments(model.config.segment_length))
@@ -27,6 +32,9 @@ def evaluate(
         for output, segment in unroll(model, segments):
             nats = output.nats(segment.targets)
             total += count(nats, output, segment, choices)
+            if right is not None:
+                scored = segment.targets != UNSCORED
+                right += ((output.logits.argmax(-1) == segment.targets) & scored).sum(1)[scored.any(1)].tolist()
             if losses is not None:
                 _note(losses, nats, segment)
     return total

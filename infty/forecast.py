@@ -14,6 +14,7 @@ from infty.corpora.weights import is_on_the_hub
 from infty.errors import MissingError
 from infty.experiment import ResolvedCell, build_model, build_task
 from infty.interfaces import Batch, TrainingData
+from infty.machine import prepare_machine
 from infty.model.segments import SegmentModel, State, count_parameters
 from infty.model.state import state_tensors
 from infty.resources import peak_memory_bytes
@@ -23,7 +24,6 @@ from infty.starting import base_cell, given_start
 from infty.tasks.corpus import CorpusConfig
 from infty.training.loop import TrainingConfig, optimize
 from infty.training.optimizer import make_optimizer
-from infty.workflow import prepare_machine
 
 PROBE_SECONDS = 5.0
 TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's has 1.15 on WikiText, 1.5 on books with their line ends

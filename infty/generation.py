@@ -23,18 +23,19 @@ from numpy import ndarray
 from rich.console import Console
 from torch import Tensor
 
+from infty.assessment import trained_run
 from infty.corpora.pieces import PIECE, read_pieces
 from infty.corpora.tokenizers import Tokenizer, WordTokenizer
 from infty.errors import UsageError
 from infty.evaluation import evaluating
 from infty.experiment import ResolvedCell
+from infty.machine import prepare_machine
 from infty.model.segments import SegmentModel, State
 from infty.runs import SCHEMA
 from infty.settings import Settings
 from infty.tasks.corpus import CorpusConfig, CorpusTask
 from infty.tracking import open_text
 from infty.trained import load_run
-from infty.workflow import prepare_machine, trained_run
 
 BROKEN = "\ufffd"  # what bytes become that are no character, or not a whole one yet
 

@@ -11,6 +11,7 @@ from infty.errors import UsageError
 from infty.memory.longterm import LongTermMemory
 from infty.model.block import Block
 from infty.model.segments import SegmentModel
+from infty.settings import Settings
 
 Precision = Literal["float32", "bf16"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -79,3 +80,10 @@ def _compile(model: SegmentModel, compiler: _Compiler) -> None:
             block.position_wise = compiler(block.position_wise)
         if isinstance(block.long_range, LongTermMemory):
             block.long_range.smooth = compiler(block.long_range.smooth)
+
+
+def prepare_machine(settings: Settings) -> Machine:
+    """Set what the settings say of this machine. UsageError for a device that is not there."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    return Machine(choose_device(settings.device), settings.precision, settings.compile)

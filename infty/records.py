@@ -1,7 +1,7 @@
 """What the JSON files of a run hold, as far as anything reads them: checked once, so that nobody else has to."""
 
 import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -49,18 +49,24 @@ class _Data(_Record):
     sha256: Text
 
 
+class _Trained(_Record):
+    title: Text = ""
+
+
 class _Start(_Record):
     sha256: Text
 
 
 class _Result(_Record):
     metrics: dict[str, Amount]
+    training_data: _Trained = _Trained()
     starting_weights: _Start | None = None
     best_step: Count | None
     parameters: Count
     memory_slots: Count
     tokens_seen: Count
     wall_seconds: Amount
+    training_flops: Amount | None = None
     commit: Text | None
     dirty: bool | None
     command: Text | None
@@ -161,18 +167,91 @@ class _Far(_Record):
     tokens: Count
 
 
+class _Answers(_Record):
+    symbols: Positive = 1
+    right: list[Count] = []
+
+    @model_validator(mode="after")
+    def _not_more(self) -> "_Answers":
+        if max(self.right, default=0) > self.symbols:
+            raise ValueError("wanted at most as many right choices as there are symbols")
+        return self
+
+
 class Details(_Record):
-    """What an evaluation of a text says of distances, far-seen words and chunks."""
+    """What an evaluation says of each sequence's answer, or of a text's distances, far-seen words and chunks."""
 
     by_distance: _Bins = _Bins()
     far: _Far | None = None
     chunks: _Chunks = _Chunks()
+    answers: _Answers = _Answers()
 
 
 class Evaluation(_Record):
     """A file in `eval/`, as far as reports read it."""
 
     details: Details | None = None
+
+
+class Environment(_Record):
+    """`environment.json`, as far as reports read it."""
+
+    versions: dict[Text, Text] = {}
+    system: Text = ""
+    device: Text = ""
+    threads: Count | None = None
+
+
+_Bars = Annotated[list[Share], Field(min_length=1, max_length=10_000)]
+
+
+class _Stream(_Record):
+    kind: Literal["sequence", "document"]
+    index: Count
+    segments: Positive
+    tokens: Positive
+
+
+class _Kept(_Record):
+    updates: Annotated[int, Field(gt=0, le=64)]
+    layers: list[list[Annotated[float, Field(ge=-1e305, le=1)]]]
+
+
+class _Phrase(_Record):
+    text: Text = Field(max_length=3000)
+    token: Count
+    room: Share
+    attention: Share
+
+
+class Memory(_Record):
+    """`<protocol>-test-memory.json` in `eval/`: what the memories of a row did with one stream (see `inspection`).
+
+    Lists have an entry a layer. density: by head and bin. histogram: by bin. reconstruction: what is left of each past
+    segment, oldest first, after so many updates. room: phrases of a text; None for sequences.
+    """
+
+    protocol: Name
+    step: Count
+    stream: _Stream
+    density: list[list[_Bars]] = Field(min_length=1, max_length=1000)
+    histogram: list[_Bars]
+    reconstruction: list[_Kept] = Field(min_length=1, max_length=4)
+    regression_error: list[Amount]
+    regression_error_mean: Amount
+    room: list[_Phrase] | None = Field(max_length=100)
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> "Memory":
+        kept = [found.layers for found in self.reconstruction]
+        if {len(self.density)} != {len(values) for values in (self.histogram, self.regression_error, *kept)}:
+            raise ValueError("wanted as many layers in all lists")
+        heads, bins = set(map(len, self.density)), {len(head) for layer in self.density for head in layer}
+        if not len(heads) == len(bins) == len(set(map(len, self.histogram))) == 1:
+            raise ValueError("wanted as many heads in each layer, and as many bins in each of them")
+        if any(len(layer) != found.updates for found in self.reconstruction for layer in found.layers):
+            raise ValueError("wanted a value for each segment that was taken in")
+        return self
 
 
 def checked(kind: type[Record], values: Any, file: Any) -> Record:

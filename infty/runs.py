@@ -12,7 +12,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from infty.definition import Cell
-from infty.errors import MissingError, one_line
+from infty.errors import MissingError, UsageError, one_line
 from infty.files import read_json, write_json, write_text
 from infty.plain_yaml import parse_yaml
 from infty.records import Place, SortResult, Task, TextResult, checked, checked_result
@@ -129,6 +129,19 @@ class RunFolder:
         if said == "done" or (said == "running" and held is False):
             said = "interrupted"
         return said, why if isinstance(why, str) else ""
+
+    def refuse_another(self, config: Values, remedy: str) -> None:
+        """UsageError, with the difference and what to do, where the folder holds a run with other settings.
+
+        MissingError where it has checkpoints, and nothing says of what.
+        """
+        if not (self.path / "config.yaml").exists():
+            if any(self.checkpoints.glob("step-*")):
+                raise MissingError(f"{self.path} has checkpoints but no config.yaml that says of what; {remedy}")
+            return
+        if changed := differences(self.config(), config):
+            listing = "\n".join(f"  {line}" for line in changed)
+            raise UsageError(f"{self.path} holds a run with other settings:\n{listing}\n{remedy}")
 
     def write_config(self, config: Values) -> None:
         """Set down what this run is."""

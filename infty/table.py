@@ -4,6 +4,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich import table as rich_table
+from rich.text import Text
+
+
+class Entry(str):
+    """A cell that says more than its text: whether it is the best of its column, and which runs it is made of."""
+
+    best: bool
+    runs: str  # an anchor of the page
+
+    def __new__(cls, text: str, *, best: bool = False, runs: str = "") -> "Entry":
+        """Text as it is shown, without marks."""
+        entry = super().__new__(cls, text)
+        entry.best, entry.runs = best, runs
+        return entry
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,7 @@ class Table:
         for i, heading in enumerate(self.headings):
             table.add_column(heading, justify="right" if i and self.figures else "left", overflow="fold")
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*(Text(cell, style="bold" if is_best(cell) else "") for cell in row))
         return table
 
     def document(self) -> dict[str, Any]:
@@ -36,6 +50,12 @@ class Table:
         return vars(self)
 
 
+def is_best(cell: str) -> bool:
+    """Whether a cell is set in bold."""
+    return isinstance(cell, Entry) and cell.best
+
+
 def _cell(text: str) -> str:
     """A `|` would end the cell."""
-    return text.replace("|", "\\|")
+    shown = text.replace("|", "\\|")
+    return f"**{shown}**" if is_best(text) else shown

@@ -15,6 +15,7 @@ from infty.errors import DifferenceError, MissingError, Stopped, UsageError
 from infty.evaluation import evaluate
 from infty.experiment import Experiment, Task, build_model, build_task
 from infty.files import write_json
+from infty.inspection import inspect_memory
 from infty.interfaces import Batch
 from infty.knockout import KnockOut, knocked_out
 from infty.machine import Machine
@@ -105,15 +106,33 @@ def evaluate_run(
     Raises MissingError where there is no checkpoint, UsageError where what is asked has no meaning for it, and
     Stopped after a signal.
     """
-    trained = load_run(run.path, data=data)
+    outcome, memory = assess(load_run(run.path, data=data), machine, asked, console, stop)
+    folder, name = run.path / "eval", f"{outcome['protocol']['name']}-{asked.split}"
+    folder.mkdir(exist_ok=True)
+    if memory:
+        about = {"schema": SCHEMA, "step": outcome["step"], "protocol": outcome["protocol"]["name"]}
+        write_json(folder / f"{name}-memory.json", {**about, **memory})
+    without = f"-without-{asked.knock_out}" if asked.knock_out else ""
+    write_json(folder / f"{name}{without}.json", outcome)
+    return outcome
+
+
+def assess(
+    trained: TrainedRun, machine: Machine, asked: Asked, console: Console, stop: StopSignals | None = None
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What an evaluation finds; and of a test without a knock-out what a look into the memory sees, where there is one.
+
+    Writes nothing. Raises UsageError and Stopped as above.
+    """
     machine.place(trained.model)
     task, protocol = _under(trained.task, asked)
     split, model = asked.split, trained.experiment.model
     losses = np.zeros(len(task.parts[split].tokens), dtype=np.float32) if isinstance(task, CorpusTask) else None
+    right: list[int] | None = None if isinstance(task, CorpusTask) else []
     with knocked_out(trained.model, asked.knock_out) if asked.knock_out else nullcontext():
         batches = _batches(trained, task, asked, console)
         heard = stop.until_received(batches) if stop else batches
-        totals = evaluate(trained.model, heard, choices=task.has_answers, losses=losses)
+        totals = evaluate(trained.model, heard, choices=task.has_answers, losses=losses, right=right)
     if stop and stop.received is not None:
         raise Stopped("stopped while testing; the same command tests what was trained", stop.received)
     outcome = {
@@ -133,6 +152,7 @@ def evaluate_run(
     }
     if isinstance(task, SortTask):
         outcome["calibration"] = task.calibration(split, model.memory_slots, model.segment_length)
+        outcome["details"] = {"answers": {"right": right, "symbols": task.config.vocabulary}}
     else:
         assert losses is not None
         found = details(losses, task.parts[split].starts, task.distances(split), task.config.far)
@@ -140,11 +160,10 @@ def evaluate_run(
             outcome["metrics"][f"{split}/far_loss"] = found["far"]["nats"] / found["far"]["tokens"]
         outcome["totals"] = {**vars(totals), **task.sizes(split)}
         outcome["details"] = found
-    folder = run.path / "eval"
-    folder.mkdir(exist_ok=True)
-    without = f"-without-{asked.knock_out}" if asked.knock_out else ""
-    write_json(folder / f"{protocol.name}-{split}{without}.json", outcome)
-    return outcome
+    memory = inspect_memory(trained.model, task, split) if split == "test" and not asked.knock_out else None
+    if memory:
+        outcome["metrics"]["test/regression_error"] = memory["regression_error_mean"]
+    return outcome, memory
 
 
 def check_batches(run: RunFolder, machine: Machine, asked: Asked, console: Console, data: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What `infty train` and `infty eval` do: a cell's run, from its folder to its result."""
+"""What `infty train` does: a cell's run, from its folder to its result."""
 
 import contextlib
 import shutil
@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import Timeout
 from rich.console import Console
 
-from infty.corpora.pieces import CountedText
 from infty.environment import describe_environment
-from infty.errors import MissingError, Stopped, UsageError
+from infty.errors import BusyError, MissingError, Stopped
 from infty.experiment import ResolvedCell, Task, build_model, build_task
 from infty.files import read_json, write_json
-from infty.machine import Machine, choose_device
+from infty.flops import flops_a_step
+from infty.machine import Machine, prepare_machine
 from infty.model.segments import SegmentModel, count_parameters
 from infty.precheck import explained, refuse_full_disk, refuse_too_little_memory
 from infty.provision import provide
@@ -24,10 +23,9 @@ from infty.resources import peak_memory_bytes
 from infty.runs import SCHEMA, RunFolder, differences
 from infty.settings import Settings
 from infty.starting import StartingWeights, base_cell, given_start, trained_start
-from infty.streaming import read_stream
 from infty.tasks.corpus import CorpusTask
-from infty.tracking import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun, new_wandb_id, open_text
-from infty.trained import Asked, check_batches, evaluate_run, load_run, refuse_other_data
+from infty.tracking import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun, new_wandb_id
+from infty.trained import Asked, evaluate_run, refuse_other_data
 from infty.training.checkpoint import Checkpoint, TrainingState, load_last
 from infty.training.loop import train
 from infty.training.signals import StopSignals
@@ -52,7 +50,7 @@ def train_cell(
     try:
         with run.lock():
             if not fresh:
-                _refuse_another(run, resolved, "start over with --fresh (removes it), or keep both with --name")
+                run.refuse_another(resolved.config(), "start over with --fresh (removes it), or keep both with --name")
                 if run.finished:
                     result = run.result()
                     console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
@@ -83,64 +81,7 @@ def train_cell(
             with StopSignals() as stop, _status(run):
                 return _train_and_test(run, resolved, task, model, settings, machine, console, stop, state, resume)
     except Timeout:
-        raise UsageError(f"another process is training in {run.path}; wait, or use --name for a second run") from None
-
-
-def evaluate_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console: Console) -> Values:
-    """Evaluate the best checkpoint of a cell's run.
-
-    Raises MissingError, with the command that trains it, where there is none, and UsageError where the
-    run has other settings than the cell.
-    """
-    return evaluate_run(trained_run(resolved, settings), prepare_machine(settings), asked, console, settings.data)
-
-
-def check_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console: Console) -> Values:
-    """Show that the batch size changes nothing. DifferenceError where it does; otherwise as `evaluate_cell`."""
-    return check_batches(trained_run(resolved, settings), prepare_machine(settings), asked, console, settings.data)
-
-
-def stream_cell(
-    resolved: ResolvedCell, settings: Settings, file: Path, console: Console, batch_size: int | None
-) -> Values:
-    """Read one text of any length with the best checkpoint of a cell's run: what it answers, and at what pace.
-
-    Raises MissingError where there is no checkpoint or no such text, and UsageError as `evaluate_cell` does, or
-    where more than one stream is asked for.
-    """
-    if batch_size not in (None, 1):
-        raise UsageError(f"--stream reads one text as one stream: --batch {batch_size} has no meaning with it")
-    machine, run = prepare_machine(settings), trained_run(resolved, settings)
-    trained = load_run(run.path, data=settings.data)
-    machine.place(trained.model)
-    length = trained.experiment.model.segment_length
-    with open_text(file, console) as opened:
-        text = CountedText(opened)
-        segments = trained.task.stream(text, length)
-        totals, answers, pace = read_stream(
-            trained.model,
-            segments,
-            lambda: peak_memory_bytes(machine.device),
-            choices=trained.task.has_answers,
-        )
-    return {
-        "schema": SCHEMA,
-        "file": file.name,
-        "step": trained.step,
-        "segment_length": length,
-        "metrics": trained.task.stream_metrics(text, totals),
-        "totals": vars(totals),
-        "answer": [wanted for wanted, _ in answers],
-        "model_answer": [chosen for _, chosen in answers],
-        "pace": pace.figures(),
-    }
-
-
-def prepare_machine(settings: Settings) -> Machine:
-    """Set what the settings say of this machine. UsageError for a device that is not there."""
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    return Machine(choose_device(settings.device), settings.precision, settings.compile)
+        raise BusyError(f"another process is training in {run.path}; wait, or use --name for a second run") from None
 
 
 def _train_and_test(
@@ -186,6 +127,7 @@ def _train_and_test(
         "parameters": count_parameters(model),
         "memory_slots": experiment.model.memory_slots,
         **_costs(state, experiment.training.batch_size, task),
+        "training_flops": None if machine.compiled else _flops(model, task, state, resolved),  # no counting there
         "peak_memory_bytes": peak_memory_bytes(machine.device),
         **{key: environment[key] for key in ("commit", "dirty", "command")},
     }
@@ -202,19 +144,22 @@ def _trained_first(resolved: ResolvedCell, settings: Settings, console: Console)
     if (base := base_cell(resolved)) is None:
         return None
     run = RunFolder(settings.runs / base.cell.folder)
-    if run.is_locked():
-        console.print(f"waiting for another process, which trains {run.path}", soft_wrap=True)
-        with run.lock().acquire(timeout=-1):
-            pass
-    try:
-        if not run.finished:
-            console.print("all rows start from one GPT-2 without a memory, which is trained first", soft_wrap=True)
-            train_cell(base, settings, console, fresh=False)
-        return trained_start(base, settings)
-    except MissingError as fault:
-        console.print(f"the GPT-2 that all rows start from is trained again: {fault}", soft_wrap=True)
-        train_cell(base, settings, console, fresh=True)
-        return trained_start(base, settings)
+    fresh = False
+    while True:
+        try:
+            if fresh or not run.finished:
+                console.print("all rows start from one GPT-2 without a memory, which is trained first", soft_wrap=True)
+                train_cell(base, settings, console, fresh=fresh)
+            return trained_start(base, settings)
+        except BusyError:
+            console.print(f"waiting for another process, which trains {run.path}", soft_wrap=True)
+            with run.lock().acquire(timeout=-1):
+                fresh = False  # it did that too
+        except MissingError as fault:
+            if fresh:
+                raise
+            console.print(f"the GPT-2 that all rows start from is trained again: {fault}", soft_wrap=True)
+            fresh = True
 
 
 def _refuse_what_cannot_end(
@@ -235,21 +180,15 @@ def _new_state(task: Task, start: StartingWeights | None) -> TrainingState:
     return TrainingState(wandb_id=new_wandb_id(), tokens=tokens, starting_weights=start.document() if start else None)
 
 
+def _flops(model: SegmentModel, task: Task, state: TrainingState, resolved: ResolvedCell) -> int:
+    """Of all optimiser steps."""
+    return state.step * flops_a_step(model, task, resolved.experiment.training.batch_size, resolved.cell.seed)
+
+
 def _costs(state: TrainingState, batch_size: int, task: Task) -> Values:
     tokens = task.tokens_seen(state.step, batch_size)
     speed = round(tokens / state.seconds)
     return {"tokens_seen": tokens, "wall_seconds": round(state.seconds, 2), "tokens_per_second": speed}
-
-
-def trained_run(resolved: ResolvedCell, settings: Settings) -> RunFolder:
-    """The cell's run, if it has a checkpoint and the cell's own settings."""
-    run = RunFolder(settings.runs / resolved.cell.folder)
-    if not (run.checkpoints / "best.json").is_file():
-        if run.finished:
-            raise MissingError(f"the checkpoints of {run.path} are gone; train it with: {resolved.command()} --fresh")
-        raise MissingError(f"nothing trained yet in {run.path}; train it with: {resolved.command()}")
-    _refuse_another(run, resolved, "evaluate it with the --set options that it was trained with")
-    return run
 
 
 def _set_down(run: RunFolder, resolved: ResolvedCell, machine: Machine) -> Values:
@@ -318,17 +257,6 @@ def _status(run: RunFolder) -> Iterator[None]:
             run.write_status("failed", str(fault))
         raise
     run.write_status("done")
-
-
-def _refuse_another(run: RunFolder, resolved: ResolvedCell, remedy: str) -> None:
-    """UsageError, with the difference and what to do, where the folder holds a run with other settings."""
-    if not (run.path / "config.yaml").exists():
-        if any(run.checkpoints.glob("step-*")):
-            raise MissingError(f"{run.path} has checkpoints but no config.yaml that says of what; {remedy}")
-        return
-    if changed := differences(run.config(), resolved.config()):
-        listing = "\n".join(f"  {line}" for line in changed)
-        raise UsageError(f"{run.path} holds a run with other settings:\n{listing}\n{remedy}")
 
 
 def _empty(run: RunFolder) -> None:

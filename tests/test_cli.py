@@ -58,7 +58,7 @@ def written(folder: Path) -> list[Path]:
         ),
         (("list", "--scale", "huge"), 2, "infty: no experiment has a scale 'huge'; there is laptop, paper, smoke\n"),
         (("report",), 3, "; finished runs come from, for example: infty train sort --case x8\n"),
-        (("report", "--format", "pdf", "."), 2, "infty: --format pdf: wanted md or csv\n"),
+        (("report", "--format", "pdf", "."), 2, "infty: --format pdf: wanted some of md, tex, csv, html\n"),
         (("report", "."), 3, "infty: no finished runs in .; make one with: infty train sort --case x8\n"),
     ],
 )
@@ -81,7 +81,7 @@ def test_wrong_usage_ends_with_2(infty: Infty, words: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
-COMMANDS = ["train", "eval", "generate", "report", "list", "show", "bench", "env"]
+COMMANDS = ["train", "eval", "generate", "reproduce", "report", "compare", "list", "show", "bench", "env"]
 COMMANDS += ["data list", "data fetch", "data import", "data verify"]
 
 
@@ -142,7 +142,9 @@ def test_the_command_line_is_frozen(infty: Infty) -> None:
         "--top-k",
         "--draw",
     }
-    assert options["report"] == common | {"--out", "--format"}
+    assert options["report"] == common | {"--out", "--format", "--check", "--keep"}
+    assert options["compare"] == common | {"--runs"}
+    assert options["reproduce"] == common | machine | {"--scale", "--precision", "--jobs", "--out", "--dry-run"}
     assert options["list"] == common | {"--scale", "--runs"}
     assert options["show"] == common | cell
     assert options["bench"] == common | {"--against", "--length", "--batch", "--rounds", "--threads"}
@@ -192,7 +194,7 @@ def test_list_describes_cells_truthfully(infty: Infty, tmp_path: Path) -> None:
     damaged.mkdir(parents=True)
     (damaged / "result.json").write_text("{")
     listed = json.loads(infty("list", "--scale", "smoke", "--json").stdout)
-    assert {row["experiment"] for row in listed} == {"sort", "wikitext", "pg19", "text", "gpt2"}
+    assert {row["experiment"] for row in listed} == {"sort", "sort-basis", "wikitext", "pg19", "text", "gpt2"}
     rows = {(row["model"], row["case"]): row for row in listed if row["experiment"] == "sort"}
     assert len(rows) == 12
     assert rows["infty", "x4"]["state"] == "done"
@@ -315,7 +317,8 @@ def test_version_is_printed(infty: Infty) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("infty train so", ["sort"]),
+        ("infty train so", ["sort", "sort-basis"]),
+        ("infty reproduce te", ["text"]),
         ("infty train mine --model ", ["plain", "long"]),
         ("infty train mine --case x", ["x2"]),
         ("infty eval sort --scale l", ["laptop"]),

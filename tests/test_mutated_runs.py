@@ -22,7 +22,8 @@ from infty.errors import MissingError
 from infty.headline import headline
 from infty.overview import list_cells, overview_tables
 from infty.report import paired, write_report
-from infty.report.results import ResultSet, collect
+from infty.report.collect import collect
+from infty.report.results import ResultSet
 from infty.runs import RunFolder, find_runs
 from infty.settings import Settings, load_settings
 from tests.mutations import mutated_bytes, mutated_json, mutated_values

@@ -38,7 +38,7 @@ def test_two_chunks_by_hand() -> None:
     """Drawn twice of two: −10/10, 30/30 a quarter each, else 20/40. Neither a mean of chunks' rates nor of sums."""
     found = paired_difference(run([40, 190], [10, 30]), run([50, 160], [10, 30]))
     assert found is not None
-    assert (found.difference, found.low, found.high, found.chunks) == (0.5, -1.0, 1.0, 2)
+    assert (found.difference, found.low, found.high, found.samples) == (0.5, -1.0, 1.0, 2)
 
 
 def test_the_interval_is_that_of_a_plain_loop() -> None:
@@ -124,7 +124,7 @@ def test_seeds_are_paired_with_their_own_and_averaged_before_chunks_are_drawn() 
     baseline = [run([-500, 0], tokens, seed=3), run([40, 40], tokens, seed=1), run([10, 20], tokens)]
     found = paired_over_seeds(row, baseline)
     assert found is not None
-    assert (found.difference, found.low, found.high, found.chunks) == (0.2, 0.2, 0.2, 2)
+    assert (found.difference, found.low, found.high, found.samples) == (0.2, 0.2, 0.2, 2)
     assert paired_over_seeds(row[:1], baseline) == paired_difference(row[0], baseline[2])
     assert paired_over_seeds(row[2:], baseline) is None
     again = [run([1, 2], tokens, seed=1, sha256="another text")]
@@ -163,7 +163,7 @@ def test_the_table_and_the_list_of_runs_have_the_difference(tmp_path: Path) -> N
     write_report([tmp_path / "runs"], tmp_path / "out", ["md", "csv"], SHIPPED)
     text = (tmp_path / "out/wikitext-laptop.md").read_text()
     ends = {line.split(" | ")[0]: line.split(" | ")[-2:] for line in text.split("## ")[1].splitlines()}
-    assert ends["| model"] == ["difference to transformer-xl, nats a token", "n |"]
+    assert ends["| model"] == ["difference to transformer-xl, nats a token ↓", "n |"]
     assert ends["| transformer-xl"] == ["–", "1 |"]
     assert ends["| compressive"] == ["–", "0 |"]
     assert ends["| infty"] == ["+0.5000 [−1.0000, +1.0000]", "2 |"]

@@ -43,6 +43,7 @@ def test_the_results_are_what_the_report_makes_of_the_committed_runs(tmp_path: P
     for experiment in ("sort", "wikitext", "pg19", "gpt2"):
         (block,) = re.findall(rf"<!-- {experiment} -->\n+(.*?)\n+<!-- /{experiment} -->", README, re.DOTALL)
         tables = [table for table in written.tables if table.title.startswith(f"{experiment},")]
+        tables = [table for table in tables if not table.title.endswith("beside the paper")]  # no such scale here
         assert block.strip() == "\n\n".join(table.markdown().strip() for table in tables)
 
 

@@ -68,7 +68,7 @@ def report(runs: Path, out: Path) -> str:
 
 def test_the_accuracy_table_text_for_text(runs: Path, tmp_path: Path) -> None:
     expected = """\
-| model | x4 (no run) | x8 (492 symbols) | x16 (1,004 symbols) |
+| model | x4 ↑ (no run) | x8 ↑ (492 symbols) | x16 ↑ (1,004 symbols) |
 | --- | ---: | ---: | ---: |
 | transformer-xl | – | 29.5 (n = 1) | – |
 | compressive | – | – | – |
@@ -298,8 +298,50 @@ def test_the_command_reports_what_the_commands_before_it_made(infty: Infty, tmp_
     result = json.loads((tmp_path / "runs/sort/smoke/compressive@x4/seed-0/result.json").read_text())
     row = next(row for row in document["tables"][0]["rows"] if row[0] == "compressive")
     assert row[1] == f"{100 * result['metrics']['test/accuracy']:.1f} (n = 1)"
+    charts = [f"sort-smoke-{name}.{kind}" for name in ("x4-learning", "x4-flops") for kind in ("svg", "png")]
     assert {Path(file).name for file in document["files"]} == {
-        "sort-smoke.md", "sort-smoke.csv", "sort-smoke-accuracy.svg", "sort-smoke-accuracy.png"
+        "sort-smoke.md", "sort-smoke.csv", "sort-smoke.tex", "index.html", *charts
     }  # fmt: skip
+    assert all(Path(file).is_file() for file in document["files"])
     shutil.rmtree(tmp_path / "runs/sort/smoke/compressive@x4/seed-0/checkpoints")
     assert infty("report").returncode == 0
+
+
+def test_the_difference_between_rows_by_sequence(runs: Path, tmp_path: Path) -> None:
+    """Of 20 symbols a sequence: 3 and 5 right against 1 and 5 are 10 and 0 points more, 5 ± 5; with 0 and 5, −2.5."""
+    for model, case, right in (
+        ("infty", "x8", [3, 5]), ("transformer-xl", "x8", [1, 5]), ("compressive", "x8", [0, 5]),
+        ("infty", "x16", [1, 2]),
+    ):  # fmt: skip
+        folder = runs / f"sort/laptop/{model}@{case}/seed-0"
+        folder = folder if folder.exists() else put(runs, model, case, 0.3)
+        (folder / "eval").mkdir()
+        details = {"details": {"answers": {"symbols": 20, "right": right}}}
+        (folder / "eval/sort-accuracy-v1-test.json").write_text(json.dumps(details))
+    assert """\
+## sort, laptop scale: difference to transformer-xl
+
+| model | x4 ↑ | x8 ↑ | x16 ↑ |
+| --- | ---: | ---: | ---: |
+| compressive | – | −2.5 [−5.0, +0.0] | – |
+| infty | – | +5.0 [+0.0, +10.0] | – |
+| infty-sticky | – | – | – |
+""" in report(runs, tmp_path / "out")
+
+
+def test_pictures_are_drawn_again_only_where_their_data_changed(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    report(runs, out)
+    first = {path: path.stat().st_mtime_ns for path in out.glob("*.svg")}
+    assert len(first) == 2  # accuracy and pace by length
+    report(runs, out)
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.svg")} == first
+    file = runs / "sort/laptop/infty@x16/seed-0/result.json"
+    file.write_text(file.read_text().replace('"test/accuracy": 0.4', '"test/accuracy": 0.5'))
+    report(runs, out)
+    again = {path: path.stat().st_mtime_ns for path in out.glob("*.svg")}
+    assert {path.stem for path in first if again[path] != first[path]} == {"sort-laptop-accuracy"}
+    (out / "sort-laptop-pace.png").unlink()
+    (out / ".pictures.json").write_text("{")
+    report(runs, out)
+    assert (out / "sort-laptop-pace.png").is_file()

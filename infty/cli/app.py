@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -27,6 +27,7 @@ from infty.cli.options import (
     complete_protocol,
 )
 from infty.cli.output import console, print_json, print_table, resolve_cell, settings, show_values
+from infty.cli.reproduce import reproduce
 
 app = typer.Typer(
     help="Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301).",
@@ -121,7 +122,7 @@ def evaluate(
     threads: Threads = None,
 ) -> None:
     """Evaluate the best checkpoint of a cell."""
-    from infty import workflow
+    from infty import assessment
     from infty.errors import UsageError
     from infty.headline import headline, stream_headline
     from infty.trained import Asked
@@ -133,32 +134,45 @@ def evaluate(
     if check_batch and (batch or stream or knock_out):
         raise UsageError("--check-batch evaluates with 1, 2 and 7 and nothing else changed: leave the others out")
     if stream is not None:
-        outcome = workflow.stream_cell(resolved, machine, stream, console(stderr=True), batch)
+        outcome = assessment.stream_cell(resolved, machine, stream, console(stderr=True), batch)
         show_values(stream_headline(outcome), as_json, document=outcome)
         return
     asked = Asked(split, batch, protocol, knock_out)
     if check_batch:
-        show_values(workflow.check_cell(resolved, machine, asked, console(stderr=True)), as_json)
+        show_values(assessment.check_cell(resolved, machine, asked, console(stderr=True)), as_json)
         return
-    outcome = workflow.evaluate_cell(resolved, machine, asked, console(stderr=True))
+    outcome = assessment.evaluate_cell(resolved, machine, asked, console(stderr=True))
     show_values(headline(outcome), as_json, document=outcome)
 
 
 app.command(epilog="Example: infty generate wikitext --prompt 'The city' --tokens 50")(generate)
+app.command(epilog="Example: infty reproduce sort --scale smoke --jobs 2")(reproduce)
 
 
-@app.command(epilog="Example: infty report data/runs --format md,csv")
+@app.command(epilog="Example: infty report data/runs --format md,html")
 def report(
     folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", help="Folders of runs.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write; by default `report` beside the runs.")] = None,
-    formats: Annotated[str, typer.Option("--format", help="md and csv, with commas.")] = "md,csv",
+    formats: Annotated[str, typer.Option("--format", help="md, tex, csv, html, with commas.")] = "md,tex,csv,html",
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing: hold stored figures against totals and checkpoints.")
+    ] = False,
+    keep: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Copy the runs' small files there first, to be committed.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write the tables and figures of all runs."""
-    from infty.report import write_report
-
     machine = settings()
     folders = folders or [machine.runs]
+    if check:
+        _check(folders, machine, as_json)
+        return
+    from infty.report import write_report
+    from infty.report.keeping import keep_runs
+
+    if keep:
+        console(stderr=True).print(f"kept in {keep}: {len(keep_runs(folders, keep))} runs", soft_wrap=True)
     out = out or folders[0].absolute().parent / "report"
     written = write_report(folders, out, formats.split(","), machine.experiments)
     if as_json:
@@ -168,6 +182,36 @@ def report(
         print_table(table)
     for file in written.files:
         print(file)
+
+
+def _check(folders: list[Path], machine: Any, as_json: bool) -> None:
+    from infty.errors import DifferenceError
+    from infty.verification import check_runs, checks_table
+
+    checked = check_runs(folders, machine, console(stderr=True))
+    if as_json:
+        print_json([vars(one) for one in checked])
+    else:
+        print_table(checks_table(checked))
+    if faults := [f"{one.run}: {fault}" for one in checked for fault in one.faults]:
+        raise DifferenceError("\n".join(faults))
+
+
+@app.command(epilog="Example: infty compare sort/laptop/infty@x8/seed-0 sort/laptop/infty@x8/seed-1")
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run folders, or their place below --runs.")],
+    as_json: Json = False,
+    runs: Runs = None,
+) -> None:
+    """Show what differs between runs: settings, versions and figures."""
+    from infty.comparison import compare_runs
+
+    compared = compare_runs(names, settings(runs=runs).runs)
+    if as_json:
+        print_json(compared.document())
+        return
+    for table in compared.tables():
+        print_table(table)
 
 
 @app.command("list", epilog="Example: infty list --scale laptop")
@@ -234,8 +278,8 @@ def bench(
 def env(as_json: Json = False, runs: Runs = None, device: Device = None, threads: Threads = None) -> None:
     """Show versions, device, threads and paths, to paste into a bug report."""
     from infty.environment import describe_environment
+    from infty.machine import prepare_machine
     from infty.settings import find_toml
-    from infty.workflow import prepare_machine
 
     machine = settings(runs=runs, device=device, threads=threads)
     chosen = prepare_machine(machine)

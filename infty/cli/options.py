@@ -8,7 +8,8 @@ import typer
 from infty.cli.output import settings
 
 
-def _complete_experiment(incomplete: str) -> list[str]:
+def complete_experiment(incomplete: str) -> list[str]:
+    """Names of the experiments."""
     from infty.catalog import experiment_files
 
     return [name for name in experiment_files(settings().experiments) if name.startswith(incomplete)]
@@ -34,7 +35,7 @@ def complete_protocol(incomplete: str) -> list[str]:
 
 
 Name = Annotated[
-    str, typer.Argument(metavar="EXPERIMENT", help="Name or YAML file.", autocompletion=_complete_experiment)
+    str, typer.Argument(metavar="EXPERIMENT", help="Name or YAML file.", autocompletion=complete_experiment)
 ]
 Model = Annotated[str, typer.Option(help="Row of the table.", autocompletion=_complete_from("models"))]
 Case = Annotated[str | None, typer.Option(help="Column; by default the first.", autocompletion=_complete_from("cases"))]

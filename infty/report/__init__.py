@@ -6,13 +6,14 @@ from pathlib import Path
 
 from infty.errors import MissingError, UsageError
 from infty.files import write_text
-from infty.report.figures import draw_accuracy, draw_distance
-from infty.report.results import collect
-from infty.report.tables import accuracy_table, cost_table, runs_csv, to_markdown
-from infty.report.texts import perplexity_table
+from infty.report.collect import collect
+from infty.report.documents import runs_csv, to_markdown
+from infty.report.drawing import all_pictures, draw
+from infty.report.page import Part, to_page
+from infty.report.tables import all_tables
 from infty.table import Table
 
-FORMATS = ("md", "csv")
+FORMATS = ("md", "tex", "csv", "html")
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,14 @@ class Written:
 
 
 def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], experiments: Path) -> Written:
-    """Write `<experiment>-<scale>.md`, `.csv` and the figure as `.svg` and `.png` for all finished runs in `folders`.
+    """Write `<experiment>-<scale>.md`, `.tex` and `.csv`, the figures, and `index.html` for all finished runs.
 
-    UsageError for an unknown format or a folder that isn't there; MissingError where nothing is finished.
+    A figure is drawn again only where its data changed. UsageError for an unknown format or a folder that isn't there;
+    MissingError where nothing is finished.
     """
-    formats = list(formats)
+    formats = list(dict.fromkeys(formats))
     if unknown := [name for name in formats if name not in FORMATS]:
-        raise UsageError(f"--format {','.join(unknown)}: wanted {' or '.join(FORMATS)}")
+        raise UsageError(f"--format {','.join(unknown)}: wanted some of {', '.join(FORMATS)}")
     if absent := [folder for folder in folders if not folder.is_dir()]:
         raise MissingError(f"no folder {absent[0]}; finished runs come from, for example: infty train sort --case x8")
     sets = collect(folders, experiments)
@@ -41,24 +43,35 @@ def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], exp
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is no folder")
     out.mkdir(parents=True, exist_ok=True)
-    written = Written([], [])
-    for results in sets:
-        quality = (
-            [perplexity_table(results, c) for c in results.cases] if results.is_text else [accuracy_table(results)]
-        )
-        tables = [*quality, cost_table(results)]
-        written.tables.extend(tables)
-        texts = {"md": to_markdown(results, tables), "csv": runs_csv(results)}
-        for name in formats:
-            path = out / f"{results.name}.{name}"
-            write_text(path, texts[name])
-            written.files.append(path)
-        if results.is_text:
-            for case in results.cases:
-                written.files.extend(draw_distance(results, case, out / results.picture(case)))
-        else:
-            written.files.extend(draw_accuracy(results, out / results.picture()))
-    return written
+    parts = [Part(results, all_tables(results), all_pictures(results)) for results in sets]
+    files: list[Path] = []
+    for part in parts:
+        files += _write_tables(part, out, formats)
+        files += draw(part.pictures, out)
+    if "html" in formats:
+        write_text(out / "index.html", to_page(parts, out))
+        files.append(out / "index.html")
+    return Written([table for part in parts for table in part.tables], files)
+
+
+def _write_tables(part: Part, out: Path, formats: list[str]) -> list[Path]:
+    """One file a format, but for the page, which is one for all."""
+    files = []
+    for name in formats:
+        match name:
+            case "md":
+                text = to_markdown(part.results, part.tables, part.pictures)
+            case "tex":
+                from infty.report.latex import to_latex
+
+                text = to_latex(part.results, part.tables)
+            case "csv":
+                text = runs_csv(part.results)
+            case _:
+                continue
+        files.append(out / f"{part.results.name}.{name}")
+        write_text(files[-1], text)
+    return files
 
 
 __all__ = ["Written", "write_report"]

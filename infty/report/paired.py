@@ -1,11 +1,12 @@
-"""The difference between two rows on the same test text, and how far it would move with another sample of the text."""
+"""The difference between two rows on the same test data, and how far it would move with another sample of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from infty.report.results import Run
+from infty.report.results import ResultSet, Run
 
 DRAWS = 10_000
 SEED = 0
@@ -13,32 +14,38 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Paired:
-    """Loss of a row less that of the baseline, in nats a token: below 0, the row is better.
+    """A row less another: of texts in nats a token (below 0 is better), of sorting in points of accuracy (above 0 is).
 
-    `low` to `high` is the 95 % percentile interval of a bootstrap over `chunks` chunks of consecutive tokens. Chunks
-    are drawn as if independent; where neighbours are alike the interval is somewhat narrow.
+    `low` to `high` is the 95 % percentile interval of a bootstrap over `samples`: a text's chunks of consecutive
+    tokens, or test sequences. They are drawn as if independent; where neighbours are alike, as chunks are, the
+    interval is somewhat narrow.
     """
 
     difference: float
     low: float
     high: float
-    chunks: int
+    samples: int
+
+    @property
+    def seen(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.low > 0 or self.high < 0
 
 
 def paired_difference(run: Run, baseline: Run) -> Paired | None:
-    """Nats a token of `run` less those of `baseline`; None where they can't be paired.
+    """`run` less `baseline`; None where they can't be paired.
 
-    That is where one has no details, the text or its tokens or the chunks or the weights that they were fine-tuned from
-    are not the same, or there is but one chunk.
+    That is where one has no details, the test data or its tokens or chunks or the weights that they were fine-tuned
+    from are not the same, or there is but one sample.
     """
     return _difference([(run, baseline)]) if _comparable(run, baseline) else None
 
 
 def paired_over_seeds(runs: Sequence[Run], baselines: Sequence[Run]) -> Paired | None:
-    """Nats a token of a row less those of the baseline, as a mean over the seeds that both have; None where none pair.
+    """A row less another, as a mean over the seeds that both have; None where none pair.
 
-    Each chunk's nats are averaged over these seeds before chunks are drawn. So the interval is over the text: it says
-    nothing of what other seeds would give.
+    Each sample's figures are averaged over these seeds before samples are drawn. So the interval is over the test data:
+    it says nothing of what other seeds would give.
     """
     by_seed = {run.cell.seed: run for run in baselines}
     shared = [(run, by_seed[run.cell.seed]) for run in runs if run.cell.seed in by_seed]
@@ -48,23 +55,56 @@ def paired_over_seeds(runs: Sequence[Run], baselines: Sequence[Run]) -> Paired |
     return _difference(pairs)
 
 
+def best_row(results: ResultSet, case: str) -> str | None:
+    """The row of a column that is better than every other one, by its interval and with each of two or more seeds."""
+    rows = {model: runs for model in results.models if (runs := results.of(model, case))}
+    best = [a for a in rows if len(rows) > 1 and all(_is_better(results, rows[a], rows[b]) for b in rows if b != a)]
+    return best[0] if best else None
+
+
+def _is_better(results: ResultSet, runs: list[Run], others: list[Run]) -> bool:
+    sign = 1 if results.higher_is_better else -1
+    by_seed = {run.cell.seed: run for run in others}
+    pairs = [paired_difference(run, by_seed[run.cell.seed]) for run in runs if run.cell.seed in by_seed]
+    if len(pairs) < 2 or not all(pair and sign * pair.difference > 0 for pair in pairs):
+        return False
+    whole = paired_over_seeds(runs, others)
+    return whole is not None and whole.seen
+
+
 def _comparable(run: Run, other: Run) -> bool:
-    """Whether both were fine-tuned from the same weights, if at all, and tested on the same two and more chunks."""
-    (tokens, _), (others, _) = _chunks(run), _chunks(other)
-    same = all(run.result["data"][key] == other.result["data"][key] for key in ("sha256", "tokens_sha256"))
-    return same and run.start == other.start and len(tokens) > 1 and np.array_equal(tokens, others)
+    """Whether both were fine-tuned from the same weights, if at all, and tested on the same two and more samples."""
+    (sizes, _), (others, _) = _samples(run), _samples(other)
+    same = all(run.result["data"].get(key) == other.result["data"].get(key) for key in ("sha256", "tokens_sha256"))
+    return same and run.start == other.start and len(sizes) > 1 and np.array_equal(sizes, others)
 
 
-def _chunks(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and nats of each chunk of the test text; empty without details."""
-    chunks = (run.details or {}).get("chunks", {"tokens": [], "nats": []})
+def _samples(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """How much each sample of the test data counts, and the sum of its figures; empty without details.
+
+    A chunk of text has tokens and nats; a sequence's answer V symbols, and 100 for each right one.
+    """
+    details = run.details or {}
+    if right := details.get("answers", {}).get("right"):
+        return np.full(len(right), details["answers"]["symbols"]), 100 * np.array(right, dtype=np.float64)
+    chunks = details.get("chunks", {"tokens": [], "nats": []})
     return np.array(chunks["tokens"], dtype=np.int64), np.array(chunks["nats"], dtype=np.float64)
 
 
 def _difference(pairs: Sequence[tuple[Run, Run]]) -> Paired:
-    tokens, _ = _chunks(pairs[0][0])
-    nats = np.mean([_chunks(run)[1] - _chunks(baseline)[1] for run, baseline in pairs], axis=0)
-    # RandomState draws the same in every version of NumPy, so the same runs give the same table.
-    drawn = np.random.RandomState(SEED).randint(len(tokens), size=(DRAWS, len(tokens)), dtype=np.int64)
-    low, high = np.percentile(nats[drawn].sum(axis=1) / tokens[drawn].sum(axis=1), [2.5, 97.5])
-    return Paired(float(nats.sum() / tokens.sum()), float(low), float(high), len(tokens))
+    sizes, _ = _samples(pairs[0][0])
+    sums = np.mean([_samples(run)[1] - _samples(baseline)[1] for run, baseline in pairs], axis=0)
+    drawn = _times_drawn(len(sizes))
+    low, high = np.percentile((drawn @ sums) / (drawn @ sizes), [2.5, 97.5])
+    return Paired(float(sums.sum() / sizes.sum()), float(low), float(high), len(sizes))
+
+
+@lru_cache(maxsize=2)
+def _times_drawn(count: int) -> np.ndarray:
+    """How often each of `count` samples is in each draw: draws × count.
+
+    RandomState draws the same in every version of NumPy, so the same runs give the same table.
+    """
+    drawn = np.random.RandomState(SEED).randint(count, size=(DRAWS, count), dtype=np.int64)
+    cells = (drawn + count * np.arange(DRAWS)[:, None]).ravel()
+    return np.bincount(cells, minlength=DRAWS * count).reshape(DRAWS, count).astype(np.float64)

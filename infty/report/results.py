@@ -1,29 +1,28 @@
 """The finished runs of one table, and the cells it lacks."""
 
 import statistics
-import warnings
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from infty.catalog import experiment_files, open_experiment
 from infty.definition import Cell
-from infty.errors import MissingError, UsageError, one_line
-from infty.files import read_json
-from infty.records import Evaluation, checked
-from infty.runs import RunFolder, differences, find_runs
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its cell, its `result.json`, and the length of its sequences or the details of its text."""
+    """A finished run: its cell and its `result.json`; and where it has them, what else pictures and pages need.
+
+    length: of its sequences; texts have none. details: of its test (see `records.Details`). curve: validations, as
+    steps and figures without their `validation/`. memory: what a look into its memory saw. environment: of its run.
+    """
 
     cell: Cell
     result: dict[str, Any]
     length: int | None = None
     details: dict[str, Any] | None = None
+    num_basis: int | None = None
+    curve: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    memory: dict[str, Any] | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
 
     @property
     def start(self) -> str | None:
@@ -48,14 +47,42 @@ class ResultSet:
     name: str  # stem of the files of this table
 
     @property
+    def title(self) -> str:
+        """What a table of it begins with."""
+        return f"{self.experiment}, {self.scale} scale"
+
+    @property
     def is_text(self) -> bool:
         """Whether this is language modelling; else it is sorting."""
         return self.runs[0].length is None
 
-    def picture(self, case: str = "main") -> str:
-        """Stem of the figure's file; of texts there is one a column."""
-        kind = "distance" if self.is_text else "accuracy"
-        return "-".join([self.name, *([case] if case != "main" and self.is_text else []), kind])
+    @property
+    def higher_is_better(self) -> bool:
+        """Of the metric that rows are compared by."""
+        return not self.is_text
+
+    @property
+    def metric(self) -> str:
+        """What rows are compared by."""
+        return "test/loss" if self.is_text else "test/accuracy"
+
+    @property
+    def unit(self) -> str:
+        """Of differences between rows."""
+        return "nats a token" if self.is_text else "points"
+
+    @property
+    def digits(self) -> int:
+        """Of differences between rows."""
+        return 4 if self.is_text else 1
+
+    def anchor(self, model: str, case: str) -> str:
+        """Where a page tells of the runs of a cell."""
+        return f"{self.name}.{model}.{case}"
+
+    def place(self, model: str, case: str) -> str:
+        """A row, and its column where there are several."""
+        return model if self.cases == ["main"] else f"{model}, {case}"
 
     @property
     def models(self) -> list[str]:
@@ -119,68 +146,6 @@ def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
-    """Finished runs by experiment, scale, protocol, and corpus where it is the user's own.
-
-    Damaged ones are left out with a warning.
-    """
-    groups: dict[tuple[str, str, str, str], list[Run]] = {}
-    known: set[Cell] = set()
-    settings: dict[Cell, dict[str, Any]] = {}  # of the first seed of a cell: the others must be the same
-    for folder in find_runs(folders):
-        if folder.finished:
-            try:
-                found = folder.read()
-            except MissingError as fault:
-                warnings.warn(f"{folder.path} is left out: {fault}", stacklevel=2)
-                continue
-            protocol = found.result.protocol.name
-            config = {key: value for key, value in found.config.items() if key != "cell"}
-            run = Run(found.cell, found.result.model_dump(by_alias=True), found.length)
-            if run.cell in known:
-                warnings.warn(
-                    f"{folder.path} is left out: another run of the same cell and seed came first", stacklevel=2
-                )
-                continue
-            known.add(run.cell)
-            if changed := differences(settings.setdefault(replace(run.cell, seed=0), config), config):
-                text = f"not with the settings of the seeds before it ({one_line('; '.join(changed), 500)})"
-                warnings.warn(f"{folder.path} is left out: {text}", stacklevel=2)
-                continue
-            own = run.cell.variant[1:] if run.cell.variant[1:] == run.result["data"]["name"] else ""
-            run = replace(run, cell=replace(run.cell, variant="")) if own else run
-            run = run if run.length else replace(run, details=_details(folder, protocol))
-            groups.setdefault((run.cell.experiment, run.cell.scale, own, protocol), []).append(run)
-    tables = Counter(key[:3] for key in groups)  # files are named after a protocol only where there are two
-    sets = []
-    for (experiment, scale, own, protocol), runs in sorted(groups.items()):
-        named = [experiment, scale, own, protocol if tables[experiment, scale, own] > 1 else ""]
-        wanted = [] if own else _wanted(experiment, scale, experiments)
-        sets.append(ResultSet(experiment, scale, protocol, runs, wanted, "-".join(filter(None, named))))
-    return sets
-
-
-def _details(folder: RunFolder, protocol: str) -> dict[str, Any] | None:
-    """What the evaluation beside the result says of distances and chunks; None where it is not there.
-
-    A damaged one can be made again, so the run stands without it, with a warning.
-    """
-    path = folder.path / "eval" / f"{protocol}-test.json"
-    try:
-        found = checked(Evaluation, read_json(path), path).details if path.is_file() else None
-    except MissingError as fault:
-        warnings.warn(f"no details of this run: evaluate it again with infty eval ({fault})", stacklevel=3)
-        return None
-    return found.model_dump(by_alias=True) if found else None
-
-
-def _wanted(experiment: str, scale: str, experiments: Path) -> list[Cell]:
-    """The cells that the experiment's file names, if the file is at hand; where it has faults they are a warning."""
-    if experiment not in experiment_files(experiments):
-        return []
-    try:
-        definition = open_experiment(experiment, experiments)
-        return list(definition.cells(scale)) if scale in definition.names("scales") else []
-    except UsageError as fault:  # its runs stand all the same
-        warnings.warn(f"{experiment}: what is missing is not told: {fault}", stacklevel=2)
-        return []
+def signed(value: float, digits: int) -> str:
+    """With its sign, as typography has it."""
+    return f"{value:+,.{digits}f}".replace("-", "−")

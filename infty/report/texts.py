@@ -1,8 +1,9 @@
 """Tables of language modelling from finished runs."""
 
-from infty.report.paired import Paired, paired_difference, paired_over_seeds
+from infty.report.against import interval
+from infty.report.paired import Paired, best_row, paired_difference, paired_over_seeds
 from infty.report.results import ResultSet, Run, mean_and_deviation
-from infty.table import Table
+from infty.table import Entry, Table
 
 # Metric, heading, digits.
 FIGURES = [
@@ -12,6 +13,7 @@ FIGURES = [
     ("test/loss", "nats a token", 4),
     ("test/far_loss", "nats a far-seen token", 4),
 ]
+COMPARED = ("test/token_perplexity", "test/loss")  # what the intervals are of
 TEXT_COLUMNS = [
     "experiment", "scale", "model", "case", "variant", "seed", *(metric for metric, _, _ in FIGURES),
     "difference", "difference_low", "difference_high", "difference_to", "nats", "scored", "words", "bytes",
@@ -22,15 +24,18 @@ TEXT_COLUMNS = [
 
 def perplexity_table(results: ResultSet, case: str) -> Table:
     """One column of the experiment: a row a model, its figures on the test text and its difference to the first row."""
-    pairs = _pairs(results, case)
-    rows = []
+    pairs, best, rows = _pairs(results, case), best_row(results, case), []
     for model in results.models:
-        runs = results.of(model, case)
-        figures = [_figure(runs, metric, digits) for metric, _, digits in FIGURES]
-        rows.append([model, *figures, _interval(pairs.get(model)), str(len(runs))])
-    difference = f"difference to {results.baseline}, nats a token"
-    headings = ["model", *(heading for _, heading, _ in FIGURES), difference, "n"]
-    title = f"{results.experiment}, {results.scale} scale: test figures" + ("" if case == "main" else f", {case}")
+        runs, anchor = results.of(model, case), results.anchor(model, case)
+        figures = [
+            Entry(_figure(runs, metric, digits), best=model == best and metric in COMPARED, runs=anchor)
+            for metric, _, digits in FIGURES
+        ]
+        pair = pairs.get(model)
+        rows.append([model, *figures, interval(pair, results.digits) if pair else "–", str(len(runs))])
+    difference = f"difference to {results.baseline}, nats a token ↓"
+    headings = ["model", *(f"{heading} ↓" for _, heading, _ in FIGURES), difference, "n"]
+    title = f"{results.title}: test figures" + ("" if case == "main" else f", {case}")
     return Table(title, headings, rows, _notes(results, case, pairs))
 
 
@@ -63,7 +68,7 @@ def _how_paired(baseline: str, pairs: dict[str, Paired]) -> list[str]:
     """What the intervals are; all are over the baseline's chunks."""
     if not pairs:
         return []
-    chunks = next(iter(pairs.values())).chunks
+    chunks = next(iter(pairs.values())).samples
     return [
         f"Difference to {baseline} over every token of the same test text, and over the seeds that both rows have; "
         f"below 0 is better. In brackets the 95 % interval: bootstrap (percentiles) over {chunks} chunks of about "
@@ -74,7 +79,10 @@ def _how_paired(baseline: str, pairs: dict[str, Paired]) -> list[str]:
 
 
 def _notes(results: ResultSet, case: str, pairs: dict[str, Paired]) -> list[str]:
-    notes = ["Lower is better everywhere. Mean ± standard deviation over n seeds where there are two and more."]
+    notes = [
+        "Lower is better everywhere. Mean ± standard deviation over n seeds where there are two and more. In bold: "
+        "better than every other row with each of two or more seeds, and by the 95 % interval."
+    ]
     if found := results.of(None, case):
         r = found[0].result
         protocol, data, far = r["protocol"], r["data"], (found[0].details or {}).get("far", {})
@@ -120,10 +128,3 @@ def _figure(runs: list[Run], metric: str, digits: int) -> str:
         return "–"
     mean, deviation = mean_and_deviation(values)
     return f"{mean:,.{digits}f}" + ("" if deviation is None else f" ± {deviation:,.{digits}f}")
-
-
-def _interval(pair: Paired | None) -> str:
-    if pair is None:
-        return "–"
-    text = f"{pair.difference:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]"
-    return text.replace("-", "−")

@@ -145,7 +145,7 @@ class CorpusTask:
 
     def metrics(self, split: str, totals: Totals) -> dict[str, float]:
         """Loss in nats a token; perplexity a token and a word; bits a byte: three views of one total."""
-        return _figures(split, totals, self.sizes(split))
+        return text_figures(split, totals, self.sizes(split))
 
     def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """One text of any length as one stream, in segments, every token scored. MissingError where it is empty."""
@@ -173,7 +173,7 @@ class CorpusTask:
         if not text.words:
             raise MissingError("the stream holds no word: wanted a text")
         ends = text.lines if self.tokens.corpus.counts_line_ends else 0
-        return _figures("stream", totals, {"words": text.words + ends, "bytes": text.bytes})
+        return text_figures("stream", totals, {"words": text.words + ends, "bytes": text.bytes})
 
     def sizes(self, split: str) -> dict[str, int]:
         """words and bytes that the figures of a split are a share of."""
@@ -281,7 +281,7 @@ def _block_starts(batch: Batch) -> Bool[Tensor, "batch length"]:
     return aside
 
 
-def _figures(split: str, totals: Totals, sizes: dict[str, int]) -> dict[str, float]:
+def text_figures(split: str, totals: Totals, sizes: dict[str, int]) -> dict[str, float]:
     """ln(word perplexity) · words = bits a byte · ln 2 · bytes = nats of every token.
 
     ln(token perplexity) · tokens = nats of the tokens that the protocol scores: the same, unless it leaves some aside.

@@ -160,6 +160,12 @@ def batch_losses(
     return losses, state
 
 
+def weighted(losses: dict[str, Float[Tensor, ""]], model: SegmentModel) -> Float[Tensor, ""]:
+    """What is minimised: the loss and the auxiliary losses with the model's weights."""
+    weights = {"loss": 1.0, **model.config.auxiliary_weights}
+    return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+
+
 def optimize(
     model: SegmentModel,
     optimizer: torch.optim.Adam,
@@ -179,8 +185,7 @@ def optimize(
     torch.manual_seed((seed << 32) + step + 1)
     batch = task.training_batch(step, config.batch_size, seed)
     losses, state = batch_losses(model, batch, state)
-    weights = {"loss": 1.0, **model.config.auxiliary_weights}
-    total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+    total = weighted(losses, model)
     optimizer.zero_grad()
     total.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)

@@ -1,0 +1,132 @@
+"""From run folders to the runs of each table. Damaged ones are left out with a warning; so is a damaged part of one."""
+
+import json
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from infty.catalog import experiment_files, open_experiment
+from infty.definition import Cell
+from infty.errors import MissingError, UsageError, one_line
+from infty.files import read_json
+from infty.records import Environment, Evaluation, Memory, Record, checked
+from infty.report.results import ResultSet, Run
+from infty.runs import Finished, RunFolder, differences, find_runs
+
+
+def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
+    """Finished runs by experiment, scale, protocol, and corpus where it is the user's own."""
+    groups: dict[tuple[str, str, str, str], list[Run]] = {}
+    for folder, found in _finished(folders):
+        run, protocol = read_run(folder, found), found.result.protocol.name
+        own = run.cell.variant[1:] if run.cell.variant[1:] == run.result["data"]["name"] else ""
+        run = replace(run, cell=replace(run.cell, variant="")) if own else run
+        groups.setdefault((run.cell.experiment, run.cell.scale, own, protocol), []).append(run)
+    tables = Counter(key[:3] for key in groups)  # files are named after a protocol only where there are two
+    sets = []
+    for (experiment, scale, own, protocol), runs in sorted(groups.items()):
+        named = [experiment, scale, own, protocol if tables[experiment, scale, own] > 1 else ""]
+        wanted = [] if own else _wanted(experiment, scale, experiments)
+        sets.append(ResultSet(experiment, scale, protocol, runs, wanted, "-".join(filter(None, named))))
+    return sets
+
+
+def _finished(folders: Iterable[Path]) -> Iterator[tuple[RunFolder, Finished]]:
+    """Those that can be read, each cell and seed once, all seeds of a cell with the same settings."""
+    known: set[Cell] = set()
+    settings: dict[Cell, dict[str, Any]] = {}  # of the first seed of a cell
+    for folder in find_runs(folders):
+        if not folder.finished:
+            continue
+        try:
+            found = folder.read()
+        except MissingError as fault:
+            warnings.warn(f"{folder.path} is left out: {fault}", stacklevel=3)
+            continue
+        if found.cell in known:
+            warnings.warn(f"{folder.path} is left out: another run of the same cell and seed came first", stacklevel=3)
+            continue
+        known.add(found.cell)
+        config = {key: value for key, value in found.config.items() if key != "cell"}
+        if changed := differences(settings.setdefault(replace(found.cell, seed=0), config), config):
+            text = f"not with the settings of the seeds before it ({one_line('; '.join(changed), 500)})"
+            warnings.warn(f"{folder.path} is left out: {text}", stacklevel=3)
+            continue
+        yield folder, found
+
+
+def read_run(folder: RunFolder, found: Finished) -> Run:
+    """A finished run with all that is told beside its result."""
+    test = f"{found.result.protocol.name}-test"
+    again = "evaluate it again with infty eval"
+    evaluation = _part(Evaluation, folder.path / "eval" / f"{test}.json", f"no details of this run: {again}")
+    memory = _part(Memory, folder.path / "eval" / f"{test}-memory.json", f"no pictures of its memory: {again}")
+    environment = _part(Environment, folder.path / "environment.json", "nothing is told of its environment")
+    return Run(
+        found.cell,
+        found.result.model_dump(by_alias=True),
+        found.length,
+        details=evaluation.details.model_dump(by_alias=True) if evaluation and evaluation.details else None,
+        num_basis=_num_basis(found.config),
+        curve=list(_curve(folder.metrics)),
+        memory=memory.model_dump() if memory else None,
+        environment=environment.model_dump() if environment else {},
+    )
+
+
+def _part(kind: type[Record], path: Path, otherwise: str) -> Record | None:
+    """What a file beside the result says; None where it is not there, or damaged: the run stands without it."""
+    try:
+        return checked(kind, read_json(path), path) if path.is_file() else None
+    except MissingError as fault:
+        warnings.warn(f"{otherwise} ({fault})", stacklevel=5)
+        return None
+
+
+def _num_basis(config: dict[str, Any]) -> int | None:
+    """N of the long-term memory of a row that has one."""
+    found: Any = config
+    for key in ("model", "long_range", "num_basis"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if type(found) is int and 0 < found < 2**31 else None
+
+
+def _curve(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """Validations in `metrics.jsonl`; what is damaged there is passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    except (OSError, ValueError):
+        return
+    for line in lines:
+        try:
+            values = json.loads(line) if '"validation/' in line else {}
+        except (ValueError, RecursionError):
+            continue
+        found = _numbers(values) if isinstance(values, dict) else {}
+        if "step" in found and {"validation/loss"} <= found.keys():
+            yield int(found["step"]), {key.removeprefix("validation/"): value for key, value in found.items()}
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, float]:
+    """Those values that are finite numbers of a sane size."""
+    return {
+        key: value
+        for key, value in values.items()
+        if type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e15
+    }
+
+
+def _wanted(experiment: str, scale: str, experiments: Path) -> list[Cell]:
+    """The cells that the experiment's file names, if the file is at hand; where it has faults they are a warning."""
+    if experiment not in experiment_files(experiments):
+        return []
+    try:
+        definition = open_experiment(experiment, experiments)
+        return list(definition.cells(scale)) if scale in definition.names("scales") else []
+    except UsageError as fault:  # its runs stand all the same
+        warnings.warn(f"{experiment}: what is missing is not told: {fault}", stacklevel=3)
+        return []

@@ -1,0 +1,74 @@
+"""Draws pictures where they changed: what each was drawn from is kept beside them, as a sum."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infty.errors import MissingError
+from infty.files import read_json, sha256, write_json
+from infty.report.charts import Chart, all_charts
+from infty.report.results import ResultSet
+
+SUMS = ".pictures.json"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One that belongs to a table: a chart, or what a look into a memory saw."""
+
+    stem: str
+    title: str
+    shows: Chart | dict[str, Any]
+
+    def draw(self, stem: Path) -> list[Path]:
+        """Imports what draws: that takes a second."""
+        if isinstance(self.shows, Chart):
+            from infty.report.figures import draw_chart
+
+            return draw_chart(self.shows, stem)
+        from infty.report.pictures import draw_memory
+
+        return draw_memory(self.shows, self.title, stem)
+
+    def sum(self) -> str:
+        """Of all that it is drawn from, the code that draws included."""
+        shows = vars(self.shows) if isinstance(self.shows, Chart) else self.shows
+        code = [sha256(Path(__file__).with_name(f"{name}.py")) for name in ("figures", "pictures")]
+        return hashlib.sha256(json.dumps([self.title, shows, code], sort_keys=True).encode()).hexdigest()
+
+
+def all_pictures(results: ResultSet) -> list[Picture]:
+    """Charts, and for each cell whose memory was looked into its first seed's."""
+    found = [Picture(f"{results.name}-{chart.name}", chart.about, chart) for chart in all_charts(results)]
+    for case in results.cases:
+        for model in results.rows:
+            seen = [run for run in results.of(model, case) if run.memory]
+            if seen and seen[0].memory:
+                name, title = results.place(model, case), f"{results.title}, {results.place(model, case)}"
+                stem = f"{results.name}-{name.replace(', ', '-')}-memory"
+                found.append(Picture(stem, f"{title}, seed {seen[0].cell.seed}: memory", seen[0].memory))
+    return found
+
+
+def draw(pictures: list[Picture], folder: Path) -> list[Path]:
+    """Those that are not there yet, or are of other data. Returns the files of all."""
+    before, now, files = _read_sums(folder / SUMS), {}, []
+    for picture in pictures:
+        stem = folder / picture.stem
+        paths, now[picture.stem] = [folder / f"{picture.stem}.{kind}" for kind in ("svg", "png")], picture.sum()
+        if before.get(picture.stem) != now[picture.stem] or not all(path.is_file() for path in paths):
+            picture.draw(stem)
+        files += paths
+    if now != {stem: before.get(stem) for stem in now}:
+        write_json(folder / SUMS, {**before, **now})
+    return files
+
+
+def _read_sums(path: Path) -> dict[str, Any]:
+    """Empty where there are none, or they can't be read: then all are drawn."""
+    try:
+        return read_json(path)
+    except MissingError:
+        return {}

@@ -1,0 +1,50 @@
+"""What a report needs of runs, copied to where it can be committed: small files, without weights."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from infty.errors import MissingError, one_line
+from infty.files import write_text
+from infty.runs import RunFolder, find_runs
+
+FILES = ("config.yaml", "environment.json", "status.json", "result.json")
+LINES = 100  # of training that are kept, evenly spaced; validations and the test are kept all
+
+
+def keep_runs(folders: Sequence[Path], target: Path) -> list[Path]:
+    """Copy every finished run in `folders` to `target/<scale>/<experiment>/<row>@<column>/seed-N`; returns these.
+
+    What was kept of the same cell and seed before is replaced. MissingError where a run is damaged: nothing is copied.
+    """
+    runs = [run for run in find_runs(folders) if run.finished and target.resolve() not in run.path.resolve().parents]
+    cells = [(run, run.read().cell) for run in runs]
+    places = [target / cell.scale / cell.experiment / Path(*cell.folder.parts[-2:]) for _, cell in cells]
+    if double := next((place for place in places if places.count(place) > 1), None):
+        raise MissingError(f"{one_line(str(double))} would be kept twice: name the folder of one of them")
+    for run, place in zip(runs, places, strict=True):
+        _keep(run, place)
+    return places
+
+
+def _keep(run: RunFolder, place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    (place / "eval").mkdir(parents=True)
+    for file in FILES:
+        if (run.path / file).is_file():
+            shutil.copyfile(run.path / file, place / file)
+    for file in sorted((run.path / "eval").glob("*.json")):
+        shutil.copyfile(file, place / "eval" / file.name)
+    if run.metrics.is_file():
+        write_text(place / "metrics.jsonl", _thinned(run.metrics.read_text(encoding="utf-8")))
+
+
+def _thinned(text: str) -> str:
+    """Fewer lines of training, the first and the last among them."""
+    lines = text.splitlines(keepends=True)
+    training = [number for number, line in enumerate(lines) if "train/loss" in json.loads(line)]
+    step = (len(training) - 1) / (LINES - 1)
+    kept = {training[round(i * step)] for i in range(LINES)} if len(training) > LINES else set(training)
+    dropped = set(training) - kept
+    return "".join(line for number, line in enumerate(lines) if number not in dropped)

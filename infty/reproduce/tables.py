@@ -1,0 +1,205 @@
+"""What tables lack, how long it will take, and what came of it."""
+
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+
+from infty.catalog import experiment_files, open_experiment
+from infty.corpora.known import KNOWN
+from infty.corpora.manifest import MANIFEST
+from infty.definition import Cell, Definition, Fault, nearest, overlay, refuse
+from infty.errors import InftyError, MissingError, UsageError
+from infty.runs import RunFolder
+from infty.settings import Settings
+
+TAKEN = "another process trains it"
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell, and the words after `infty` that train it."""
+
+    cell: Cell
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.cell.experiment} {self.cell.model}@{self.cell.case} seed {self.cell.seed}"
+
+    @property
+    def command(self) -> str:
+        """Ready to be pasted."""
+        return shlex.join(["infty", *self.words])
+
+    def document(self, **more: Any) -> Values:
+        """For JSON, with what more there is to say."""
+        place = {key: getattr(self.cell, key) for key in ("experiment", "scale", "case", "model", "seed")}
+        return {**place, "command": self.command, **more}
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """A job that failed, or that was left out: then it has no exit code."""
+
+    job: Job
+    why: str
+    exit_code: int | None = None
+
+    def document(self) -> Values:
+        """For JSON."""
+        code = {} if self.exit_code is None else {"exit_code": self.exit_code}
+        return self.job.document(**code, why=self.why)
+
+
+@dataclass
+class Tables:
+    """How the cells of tables stand. missing: in the order in which they are trained.
+
+    done: finished before. trained: now. seconds: that finished cells were trained for. took: seconds that each process
+    took now. spent: seconds altogether.
+    """
+
+    runs: Path
+    console: Console
+    missing: list[Job] = field(default_factory=list)
+    done: list[Job] = field(default_factory=list)
+    trained: list[Job] = field(default_factory=list)
+    failed: list[Untrained] = field(default_factory=list)
+    left_out: list[Untrained] = field(default_factory=list)
+    seconds: dict[Cell, float] = field(default_factory=dict)
+    took: list[float] = field(default_factory=list)
+    spent: float = 0.0
+
+    def is_open(self, job: Job) -> bool:
+        """Whether a cell is to be trained. One that is done, damaged or in another process's hands is noted."""
+        run = RunFolder(self.runs / job.cell.folder)
+        state, why = run.condition()
+        match state:
+            case "done":
+                self.done.append(job)
+                self.seconds[job.cell] = run.result()["wall_seconds"]
+            case "damaged":
+                again = replace(job, words=(*job.words, "--fresh"))
+                self.failed.append(Untrained(again, why, MissingError.exit_code))
+            case "running":
+                self.leave_out([job], TAKEN)
+                self.console.print(f"{job} is left out: {TAKEN}", soft_wrap=True)
+            case _:
+                return True
+        return False
+
+    def leave_out(self, jobs: Iterable[Job], why: str) -> None:
+        """Note what is not to be trained."""
+        self.left_out += [Untrained(job, why) for job in jobs]
+
+    def expected(self, cell: Cell) -> float | None:
+        """Seconds that a cell takes, as its like did: of its column, else its table, else of any now. None: unknown."""
+        alike = {other: seconds for other, seconds in self.seconds.items() if other.experiment == cell.experiment}
+        of_case = [seconds for other, seconds in alike.items() if other.case == cell.case]
+        known = of_case or list(alike.values()) or self.took
+        return fmean(known) if known else None
+
+    def remaining(self, jobs: int, running: Iterable[tuple[Cell, float]] = ()) -> float | None:
+        """Seconds until all are trained, so many at once. None: unknown. running: and for how many seconds already."""
+        total = 0.0
+        for cell, spent in [*((job.cell, 0.0) for job in self.missing), *running]:
+            if (seconds := self.expected(cell)) is None:
+                return None
+            total += max(0.0, seconds - spent)
+        return total / jobs
+
+    def forecast(self, jobs: int) -> Values:
+        """What would be trained, for JSON."""
+        left = [job.document(expected_seconds=self.expected(job.cell)) for job in self.missing]
+        return {"missing": left, **self._others(), "seconds": self.remaining(jobs)}
+
+    def document(self) -> Values:
+        """What was done, for JSON."""
+        return {"trained": [job.document() for job in self.trained], **self._others(), "seconds": round(self.spent, 1)}
+
+    def refuse_failures(self) -> None:
+        """Raise, where cells failed, the error that all of them ended with, else InftyError; with a reason for each."""
+        if not self.failed:
+            return
+        codes = {failure.exit_code for failure in self.failed}
+        kind = next((kind for kind in (UsageError, MissingError) if codes == {kind.exit_code}), InftyError)
+        told = [f"{failure.job}: {failure.why}\n  again with: {failure.job.command}" for failure in self.failed]
+        raise kind("\n".join([f"{counted(len(told))} could not be trained", *told]))
+
+    def _others(self) -> Values:
+        return {
+            "done": [job.document() for job in self.done],
+            "failed": [failure.document() for failure in self.failed],
+            "left_out": [other.document() for other in self.left_out],
+        }
+
+
+def find_missing(
+    settings: Settings, names: Sequence[str], scale: str, options: Sequence[str], jobs: int, console: Console
+) -> Tables:
+    """What the tables of experiments lack, by seed, experiment, column and row: so a column can soon be compared.
+
+    names: of experiments, or paths of their files; none: all that have the scale and read no text of the user's.
+    options: of `infty train`. Where several are trained at once they share the processors, if nobody said otherwise.
+    UsageError for an experiment that isn't there, has faults or no such scale, or reads a text that only the user has.
+    """
+    definitions = {name: _opened(settings, name, scale) for name in names} or _all_with(settings, scale, console)
+    threads = ["--threads", str(max(1, (os.cpu_count() or 1) // jobs))] if jobs > 1 and not settings.threads else []
+    found: dict[Cell, Job] = {}
+    for name, definition in definitions.items():
+        for cell in definition.cells(scale):
+            found.setdefault(cell, Job(cell, (*shlex.split(cell.command(name))[1:], *options, *threads)))
+    tables = Tables(settings.runs, console)
+    tables.missing = [job for job in sorted(found.values(), key=lambda job: job.cell.seed) if tables.is_open(job)]
+    return tables
+
+
+def _opened(settings: Settings, name: str, scale: str) -> Definition:
+    """An experiment whose cells can be trained as they are; UsageError as `find_missing`."""
+    definition = open_experiment(name, settings.experiments)
+    refuse(definition.faults)
+    if scale not in (scales := definition.names("scales")):
+        refuse([Fault(definition.path.name, "scales", f"no {scale!r} here; {nearest(scale, scales)}")])
+    for cell in definition.cells(scale):
+        task = overlay(definition.layers(cell))[0].get("task")
+        corpus = task.get("corpus") if isinstance(task, dict) else None
+        if isinstance(corpus, str) and corpus not in KNOWN and not (settings.data / corpus / MANIFEST).is_file():
+            helps = f"train its cells one by one with: infty train {shlex.quote(name)} --data FOLDER"
+            raise UsageError(f"at {scale} scale {name} reads texts of your own; {helps}")
+    return definition
+
+
+def _all_with(settings: Settings, scale: str, console: Console) -> dict[str, Definition]:
+    """Every experiment that has the scale and can be trained as it is; one line on each that can't."""
+    found, scales = {}, set()
+    for name in experiment_files(settings.experiments):
+        try:
+            here = open_experiment(name, settings.experiments).names("scales")
+            scales.update(here)
+            if scale in here:
+                found[name] = _opened(settings, name, scale)
+        except UsageError as fault:  # one broken file must not hide the others
+            console.print(f"{name} is left out: {fault}", soft_wrap=True)
+    if scale not in scales:
+        raise UsageError(f"no experiment has a scale {scale!r}; {nearest(scale, sorted(scales))}")
+    return found
+
+
+def clock(seconds: float | None) -> str:
+    """`1:01`, or `1:00:01`; `?` where nobody knows."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def counted(cells: int) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{cells} cell{'s' * (cells != 1)}"

@@ -1,0 +1,66 @@
+"""`infty compare`: what differs between runs, and nothing else."""
+
+import json
+import shutil
+from pathlib import Path
+
+from infty.catalog import SHIPPED
+from tests.conftest import Infty
+
+RESULTS = SHIPPED / "results" / "laptop"
+
+
+def compare(infty: Infty, *names: str) -> dict[str, dict[str, list[object]]]:
+    done = infty("compare", *names, "--runs", str(RESULTS), "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_two_seeds_differ_in_their_figures_alone(infty: Infty) -> None:
+    found = compare(infty, "sort/infty@x8/seed-0", "sort/infty@x8/seed-1")
+    assert found["runs"] == ["infty@x8/seed-0", "infty@x8/seed-1"]
+    assert found["settings"] == {}
+    results = [json.loads((RESULTS / f"sort/infty@x8/seed-{seed}/result.json").read_text()) for seed in (0, 1)]
+    assert found["metrics"]["test/accuracy"] == [result["metrics"]["test/accuracy"] for result in results]
+    assert "parameters" not in found["metrics"]
+
+
+def test_rows_differ_in_the_settings_of_their_memories(infty: Infty) -> None:
+    found = compare(infty, "sort/infty@x8/seed-0", "sort/infty-sticky@x8/seed-0", "sort/transformer-xl@x8/seed-0")
+    settings = found["settings"]
+    assert settings["model.long_range.num_basis"] == [64, 64, None]
+    assert settings["model.long_range.sticky.num_bins"] == [None, 128, None]
+    assert settings["model.short_term_length"] == [64, 64, 128]
+    assert not any(key.startswith(("task", "training")) for key in settings)
+
+
+def test_the_table_has_the_paired_difference_on_the_same_text(infty: Infty) -> None:
+    names = [f"wikitext/{row}@main/seed-0" for row in ("transformer-xl", "infty")]
+    done = infty("compare", *names, "--runs", str(RESULTS))
+    assert done.returncode == 0
+    report = (SHIPPED.parent / "README.md").read_text()
+    (interval,) = (line for line in done.stdout.splitlines() if line.startswith("Run 2 less run 1"))
+    assert "−0.0059 nats a token, 95 % interval [−0.0119, −0.0001] over 74 samples" in interval
+    assert "−0.0059 [−0.0119, −0.0001]" in report
+
+
+def test_a_run_that_is_not_finished_has_settings(infty: Infty, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        shutil.copytree(RESULTS / "sort/infty@x8/seed-0", folder)
+    (two / "result.json").unlink()
+    config = two / "config.yaml"
+    config.write_text(config.read_text().replace("steps: 1200", "steps: 1300"))
+    found = compare(infty, str(one), str(two))
+    assert found["settings"] == {"training.steps": [1200, 1300]}
+    assert found["metrics"]["test/accuracy"] == [0.4899375, None]
+
+
+def test_what_can_not_be_compared_is_told_in_one_line(infty: Infty) -> None:
+    for names, code, message in (
+        (("sort/infty@x8/seed-0",), 2, "infty: compare wants two runs or more"),
+        (("sort/infty@x8/seed-0", "none"), 2, "infty: none is no run: wanted a folder with config.yaml"),
+        (("sort/infty@x8", "none"), 2, "infty: sort/infty@x8 has several seeds: name one of seed-0, seed-1, seed-2"),
+    ):
+        done = infty("compare", *names, "--runs", str(RESULTS))
+        assert (done.returncode, done.stdout, done.stderr[: len(message)]) == (code, "", message)

@@ -1,0 +1,130 @@
+"""`infty report --check`: a changed digit and a swapped checkpoint are found; what can't be checked is said."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infty.catalog import SHIPPED
+from tests.conftest import Infty
+
+RESULTS = SHIPPED / "results" / "laptop"
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """Committed runs, of sorting and of GPT-2, without their checkpoints."""
+    for name in ("sort/infty@x8/seed-0", "gpt2/infty@wikitext/seed-0"):
+        shutil.copytree(RESULTS / name, tmp_path / "kept" / name)
+    return tmp_path / "kept"
+
+
+def change(file: Path, *path: Any, to: Any) -> None:
+    values = json.loads(file.read_text())
+    inner = values
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = to(inner[path[-1]])
+    file.write_text(json.dumps(values))
+
+
+def test_committed_runs_are_as_stored(infty: Infty) -> None:
+    done = infty("report", str(RESULTS), "--check", "--json")
+    assert done.returncode == 0, done.stderr
+    checked = json.loads(done.stdout)
+    assert len(checked) == len(list(RESULTS.rglob("result.json")))
+    assert {one["how"] for one in checked} == {"stored totals only: it has no checkpoint"}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "path", "word"),
+    [
+        ("sort", "result.json", ("metrics", "test/accuracy"), "by its totals"),
+        ("sort", "result.json", ("metrics", "test/loss"), "by its totals"),
+        ("sort", "result.json", ("totals", "nats"), "by its totals"),
+        ("gpt2", "result.json", ("metrics", "test/word_perplexity"), "by its totals"),
+        ("gpt2", "result.json", ("metrics", "test/far_loss"), "test/far_loss"),
+        ("gpt2", "result.json", ("totals", "aside_nats"), "by its totals"),
+        ("gpt2", "eval/gpt2-blocks-v1-test.json", ("metrics", "test/bits_per_byte"), "test/bits_per_byte"),
+        ("gpt2", "eval/gpt2-blocks-v1-test.json", ("details", "chunks", "nats", 7), "chunks sum up to"),
+    ],
+)
+def test_a_changed_digit_is_found(
+    infty: Infty, kept: Path, name: str, file: str, path: tuple[Any, ...], word: str
+) -> None:
+    """The seventh digit of any figure, and nothing else is."""
+    (run,) = (kept / name).rglob("seed-0")
+    change(run / file, *path, to=lambda value: value * (1 + 1e-6))
+    done = infty("report", str(kept), "--check")
+    assert done.returncode == 4
+    told = [line for line in done.stderr.splitlines() if "seed-0: " in line]
+    assert told
+    assert all(name in line for line in told)
+    assert any(word in line for line in told)
+
+
+def test_a_result_on_other_data_than_its_evaluation_is_found(infty: Infty, kept: Path) -> None:
+    change(kept / "sort/infty@x8/seed-0/result.json", "data", "sha256", to=lambda _: "0" * 64)
+    done = infty("report", str(kept), "--check")
+    assert (done.returncode, "data is not what is stored" in done.stderr) == (4, True)
+
+
+@pytest.mark.slow
+def test_a_swapped_checkpoint_and_a_damaged_one_are_found(infty: Infty, tmp_path: Path) -> None:
+    cell = ("train", "sort", "--scale", "smoke", "--seed")
+    for seed in ("0", "1"):
+        assert infty(*cell, seed).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    done = infty("report", "--check", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {one["how"] for one in json.loads(done.stdout)} == {"an evaluation of its checkpoint"}
+    assert {path: path.read_bytes() for path in before} == before  # nothing is written
+
+    first, second = (tmp_path / f"runs/sort/smoke/infty@x4/seed-{seed}/checkpoints" for seed in (0, 1))
+    shutil.rmtree(first)
+    shutil.copytree(second, first)  # whole, sums and all
+    done = infty("report", "--check")
+    assert done.returncode == 4
+    assert "seed-0: evaluated again, test/loss is " in done.stderr
+    assert "seed-1: " not in done.stderr.split("infty: ", 1)[1]
+
+    for weights in first.glob("step-*/model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    done = infty("report", "--check")
+    assert done.returncode == 4
+    assert "model.safetensors is not what was saved" in done.stderr
+
+    shutil.rmtree(first)
+    assert infty("report", "--check").returncode == 0
+
+
+def test_what_is_not_there_is_said(infty: Infty, tmp_path: Path) -> None:
+    done = infty("report", "none", "--check")
+    assert (done.returncode, done.stderr[:21]) == (3, "infty: no folder none")
+    (tmp_path / "runs").mkdir()
+    done = infty("report", "--check")
+    assert (done.returncode, "no finished runs" in done.stderr) == (3, True)
+
+
+@pytest.mark.slow
+def test_runs_are_kept_small_and_report_the_same(infty: Infty, tmp_path: Path) -> None:
+    """Without weights; fewer lines of training, and all of validation."""
+    cell = ("train", "sort", "--scale", "smoke", "--set", "training.steps=300", "--name", "long")
+    assert infty(*cell).returncode == 0
+    one = json.loads(infty("report", "--json").stdout)
+    done = infty("report", "--keep", "kept")
+    assert done.returncode == 0, done.stderr
+    assert "kept in kept: 1 runs" in done.stderr
+    run, small = tmp_path / "runs/sort/smoke/infty@x4+long/seed-0", tmp_path / "kept/smoke/sort/infty@x4+long/seed-0"
+    assert not (small / "checkpoints").exists()
+    lines, fewer = ((folder / "metrics.jsonl").read_text().splitlines() for folder in (run, small))
+    training = [line for line in fewer if "train/loss" in line]
+    assert [line for line in fewer if line not in training] == [line for line in lines if "train/loss" not in line]
+    assert len(training) == 100
+    assert {json.loads(training[0])["step"], json.loads(training[-1])["step"]} == {1, 300}
+    other = json.loads(infty("report", "kept", "--json").stdout)
+    assert other["tables"] == one["tables"]
+    assert infty("report", "kept", "--check").returncode == 0
+    assert infty("report", "--keep", "kept").returncode == 0  # again: replaced
