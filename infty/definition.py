@@ -18,7 +18,7 @@ from infty.errors import UsageError, one_line
 from infty.plain_yaml import DEEPEST, parse_strictly
 
 PARTS = ("task", "model", "training", "pretraining")  # what an overlay may set
-SCALE_KEYS = (*PARTS, "cases", "models", "seeds")
+SCALE_KEYS = (*PARTS, "cases", "models", "seeds", "tune")  # tune: what `infty tune` tries
 TOP_KEYS = (*PARTS, "models", "cases", "scales", "seeds", "rows")
 MAX_SEED = 2**31 - 1
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # of a row, column or scale; a part of a folder's name
@@ -105,6 +105,10 @@ class Definition:
         """Seeds of a table at a scale."""
         own = _section(_section(self.values, "scales"), scale)
         return own.get("seeds", self.values.get("seeds", [0]))
+
+    def tune(self, scale: str) -> Any:
+        """What `infty tune` tries at a scale, as written; None where nothing is said of it."""
+        return _section(_section(self.values, "scales"), scale).get("tune")
 
     def cells(self, scale: str) -> Iterator[Cell]:
         """Every cell and seed of the table at a scale. UsageError where the file has faults.

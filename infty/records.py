@@ -13,6 +13,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Nats = Annotated[float, Field(ge=0, le=1e15)]
 Amount = Annotated[float, Field(ge=0, le=1e305)]  # a perplexity is e^700 at most; sums over runs stay finite
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,99}$")]  # may be part of a file's name
+Experiment = Annotated[str, Field(pattern=r"^[^/\\\p{C}\p{Zl}\p{Zp}]{1,100}$")]
 Text = Annotated[str, Field(pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]*$")]  # a line of a table
 Record = TypeVar("Record", bound="_Record")
 
@@ -26,7 +27,7 @@ class _Record(BaseModel):
 class Place(_Record):
     """The cell that a run is of: `cell` of config.yaml. An experiment is named like its file."""
 
-    experiment: str = Field(pattern=r"^[^/\\\p{C}\p{Zl}\p{Zp}]{1,100}$")
+    experiment: Experiment
     scale: Name
     model: Name
     case: Name
@@ -252,6 +253,25 @@ class Memory(_Record):
         if any(len(layer) != found.updates for found in self.reconstruction for layer in found.layers):
             raise ValueError("wanted a value for each segment that was taken in")
         return self
+
+
+class _Trial(_Record):
+    model: Name
+    settings: dict[Text, Text | float | int | bool | None]
+    validation_loss: Nats | None
+
+
+class Tuning(_Record):
+    """`tuning.json` beside the runs of a table."""
+
+    experiment: Experiment
+    scale: Name
+    case: Name
+    steps: Positive
+    seed: Count
+    trials: list[_Trial] = Field(max_length=10_000)
+    commit: Text | None
+    command: Text
 
 
 def checked(kind: type[Record], values: Any, file: Any) -> Record:

@@ -35,17 +35,25 @@ REMOVED = ".removed"  # checkpoints that are being removed
 
 
 def train_cell(
-    resolved: ResolvedCell, settings: Settings, console: Console, *, fresh: bool, own: Path | None = None
+    resolved: ResolvedCell,
+    settings: Settings,
+    console: Console,
+    *,
+    fresh: bool,
+    own: Path | None = None,
+    trial: Path | None = None,
 ) -> Values:
     """Train one cell, or go on where it stopped; then test its best checkpoint. Returns `result.json`.
 
-    own: texts of the user's, which the cell's corpus is named after. A finished run is returned as it is. What a run
-    left is removed, if that was asked for, only once everything that a new one needs is there.
+    own: texts of the user's, which the cell's corpus is named after. trial: a run folder of its own, for training and
+    validation alone: then what training found is returned, and nothing is tested.
+    A finished run is returned as it is. What a run left is removed, if that was asked for, only once everything that a
+    new one needs is there.
     Raises UsageError where the folder holds a run with other settings or another process writes there, MissingError
     where a text lacks, Stopped after a signal, InftyError where training fails.
     """
     machine = prepare_machine(settings)  # before anything is written or removed
-    run = RunFolder(settings.runs / resolved.cell.folder)
+    run = RunFolder(trial or settings.runs / resolved.cell.folder)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
         with run.lock():
@@ -79,7 +87,9 @@ def train_cell(
                 _empty(run)
             shutil.rmtree(run.path / REMOVED, ignore_errors=True)  # of an earlier one that was interrupted
             with StopSignals() as stop, _status(run):
-                return _train_and_test(run, resolved, task, model, settings, machine, console, stop, state, resume)
+                return _train_and_test(
+                    run, resolved, task, model, settings, machine, console, stop, state, resume, trial is not None
+                )
     except Timeout:
         raise BusyError(f"another process is training in {run.path}; wait, or use --name for a second run") from None
 
@@ -95,8 +105,9 @@ def _train_and_test(
     stop: StopSignals,
     state: TrainingState,
     resume: Checkpoint | None,
+    trial: bool,
 ) -> Values:
-    """From what the folder holds to `result.json`."""
+    """From what the folder holds to `result.json`; of a trial to what its validations found."""
     experiment, seed = resolved.experiment, resolved.cell.seed
     training = experiment.training.counted(task.steps_an_epoch)
     environment = _set_down(run, resolved, machine)
@@ -114,6 +125,9 @@ def _train_and_test(
             log=log,
             stop=stop,
         )
+        if trial:
+            found = {"best_validation_loss": state.best_loss, "best_step": state.best_step}
+            return {**found, **_costs(state, training.batch_size, task)}
         outcome = evaluate_run(run, machine, Asked(), console, settings.data, stop=stop)
         log.log(state.step, outcome["metrics"])
     result = {

@@ -81,7 +81,7 @@ def test_wrong_usage_ends_with_2(infty: Infty, words: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
-COMMANDS = ["train", "eval", "generate", "reproduce", "report", "compare", "list", "show", "bench", "env"]
+COMMANDS = ["train", "eval", "generate", "reproduce", "report", "tune", "compare", "list", "show", "bench", "env"]
 COMMANDS += ["data list", "data fetch", "data import", "data verify"]
 
 
@@ -143,6 +143,7 @@ def test_the_command_line_is_frozen(infty: Infty) -> None:
         "--draw",
     }
     assert options["report"] == common | {"--out", "--format", "--check", "--keep"}
+    assert options["tune"] == common | machine | {"--scale", "--precision"}
     assert options["compare"] == common | {"--runs"}
     assert options["reproduce"] == common | machine | {"--scale", "--precision", "--jobs", "--out", "--dry-run"}
     assert options["list"] == common | {"--scale", "--runs"}

@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {*LEAVES, "table", "definition", "catalog", "plain_yaml", "records", "runs"},
     "table": set(),
     "comparison": {*LEAVES, "report", "runs", "table"},
+    "tuning": {*LEAVES, "definition", "environment", "experiment", "machine", "runs", "settings", "workflow"},
     "verification": {*LEAVES, "interfaces", "machine", "runs", "settings", "table", "tasks", "trained", "training"},
     "overview": {*LEAVES, "table", "definition", "catalog", "runs", "settings", "experiment"},
     "trained": {*LEAVES, "experiment", "evaluation", "inspection", "interfaces", "knockout", "machine", "model",
@@ -58,7 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "headline": set(),
     "cli": {"assessment", "bench", "catalog", "comparison", "corpora", "definition", "environment", "errors",
             "experiment", "forecast", "generation", "headline", "machine", "overview", "protocols", "provision",
-            "report", "reproduce", "settings", "trained", "verification", "workflow"},
+            "report", "reproduce", "settings", "trained", "tuning", "verification", "workflow"},
     "__init__": {"memory", "trained"},
     "__main__": {"cli"},
 }  # fmt: skip

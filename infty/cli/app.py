@@ -197,6 +197,25 @@ def _check(folders: list[Path], machine: Any, as_json: bool) -> None:
         raise DifferenceError("\n".join(faults))
 
 
+@app.command(epilog="Example: infty tune sort --scale laptop")
+def tune(
+    experiment: Name,
+    scale: Scale = "laptop",
+    as_json: Json = False,
+    runs: Runs = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+) -> None:
+    """Try the experiment's stated grid for every row, on validation only; stopped, the same command goes on."""
+    from infty.catalog import open_experiment
+    from infty.tuning import tune
+
+    machine = settings(runs=runs, device=device, precision=precision, threads=threads)
+    record = tune(open_experiment(experiment, machine.experiments), scale, machine, console(stderr=True))
+    show_values({"chosen": record["chosen"]}, as_json, document=record)
+
+
 @app.command(epilog="Example: infty compare sort/laptop/infty@x8/seed-0 sort/laptop/infty@x8/seed-1")
 def compare(
     names: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run folders, or their place below --runs.")],

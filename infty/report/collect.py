@@ -4,7 +4,7 @@ import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from infty.errors import MissingError, UsageError, one_line
 from infty.files import read_json
 from infty.records import Environment, Evaluation, Memory, Record, checked
 from infty.report.results import ResultSet, Run
+from infty.report.tuned import find_tunings
 from infty.runs import Finished, RunFolder, differences, find_runs
 
 
-def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
+def collect(folders: Sequence[Path], experiments: Path) -> list[ResultSet]:
     """Finished runs by experiment, scale, protocol, and corpus where it is the user's own."""
     groups: dict[tuple[str, str, str, str], list[Run]] = {}
     for folder, found in _finished(folders):
@@ -27,11 +28,12 @@ def collect(folders: Iterable[Path], experiments: Path) -> list[ResultSet]:
         run = replace(run, cell=replace(run.cell, variant="")) if own else run
         groups.setdefault((run.cell.experiment, run.cell.scale, own, protocol), []).append(run)
     tables = Counter(key[:3] for key in groups)  # files are named after a protocol only where there are two
-    sets = []
+    sets, tunings = [], find_tunings(folders)
     for (experiment, scale, own, protocol), runs in sorted(groups.items()):
         named = [experiment, scale, own, protocol if tables[experiment, scale, own] > 1 else ""]
         wanted = [] if own else _wanted(experiment, scale, experiments)
-        sets.append(ResultSet(experiment, scale, protocol, runs, wanted, "-".join(filter(None, named))))
+        _, tuning = (None, None) if own else tunings.get((experiment, scale), (None, None))
+        sets.append(ResultSet(experiment, scale, protocol, runs, wanted, "-".join(filter(None, named)), tuning))
     return sets
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from infty.errors import MissingError, one_line
 from infty.files import write_text
+from infty.report.tuned import find_tunings
 from infty.runs import RunFolder, find_runs
 
 FILES = ("config.yaml", "environment.json", "status.json", "result.json")
@@ -25,6 +26,9 @@ def keep_runs(folders: Sequence[Path], target: Path) -> list[Path]:
         raise MissingError(f"{one_line(str(double))} would be kept twice: name the folder of one of them")
     for run, place in zip(runs, places, strict=True):
         _keep(run, place)
+    for (experiment, scale), (path, _) in find_tunings(folders).items():
+        if (target / scale / experiment).is_dir() and target.resolve() not in path.resolve().parents:
+            shutil.copyfile(path, target / scale / experiment / path.name)
     return places
 
 

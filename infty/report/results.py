@@ -37,7 +37,10 @@ class Run:
 
 @dataclass(frozen=True)
 class ResultSet:
-    """Runs of one experiment at one scale under one protocol. `wanted`: every cell × seed of the table, in order."""
+    """Runs of one experiment at one scale under one protocol. `wanted`: every cell × seed of the table, in order.
+
+    tuning: what was tried for it, where that is told.
+    """
 
     experiment: str
     scale: str
@@ -45,6 +48,7 @@ class ResultSet:
     runs: list[Run]
     wanted: list[Cell]
     name: str  # stem of the files of this table
+    tuning: dict[str, Any] | None = None
 
     @property
     def title(self) -> str:

@@ -6,6 +6,7 @@ from infty.report.against import interval, published_tables
 from infty.report.paired import Paired, best_row, paired_over_seeds
 from infty.report.results import ResultSet, Run, mean_and_deviation
 from infty.report.texts import perplexity_table
+from infty.report.tuned import tuned_tables
 from infty.table import Entry, Table
 
 
@@ -15,7 +16,7 @@ def all_tables(results: ResultSet) -> list[Table]:
         quality = [perplexity_table(results, case) for case in results.cases]
     else:
         quality = [accuracy_table(results), *difference_tables(results)]
-    return [*quality, *fit_tables(results), *published_tables(results), cost_table(results)]
+    return [*quality, *fit_tables(results), *published_tables(results), cost_table(results), *tuned_tables(results)]
 
 
 def accuracy_table(results: ResultSet) -> Table:

@@ -1,0 +1,124 @@
+"""`infty tune`: a stated grid for every row of a table, with the same budget, on validation only."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.console import Console
+
+from infty.definition import Cell, Definition, Fault, nearest, refuse, variant_of
+from infty.environment import describe_environment
+from infty.errors import InftyError, MissingError, UsageError
+from infty.experiment import resolve
+from infty.files import write_json
+from infty.machine import prepare_machine
+from infty.runs import SCHEMA
+from infty.settings import Settings
+from infty.workflow import train_cell
+
+RECORD = "tuning.json"  # beside the run folders of its table, where a report finds it
+Values = dict[str, Any]
+
+
+class TuneConfig(BaseModel):
+    """`scales.<scale>.tune` of an experiment: the grid, and the budget of each of its points."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    case: str
+    steps: Annotated[int, Field(gt=0)]
+    grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def points(self) -> Iterator[Values]:
+        """Every combination of values."""
+        for values in itertools.product(*self.grid.values()):
+            yield dict(zip(self.grid, values, strict=True))
+
+
+def tune(definition: Definition, scale: str, settings: Settings, console: Console) -> Values:
+    """Train each row at each point of the grid, or go on where that stopped; write and return `tuning.json`.
+
+    The test split is never read. A point where training fails (a loss that is no number, say) is recorded as that.
+    UsageError where the experiment states no grid, or a faulty one.
+    """
+    config = tune_config(definition, scale)
+    file = settings.runs / definition.name / scale / RECORD
+    rows = list(dict.fromkeys(cell.model for cell in definition.cells(scale)))
+    points = list(config.points())
+    trials = []
+    for model, point in itertools.product(rows, points):
+        console.print(f"trial {len(trials) + 1} of {len(rows) * len(points)}: {model}, {_shown(point)}", soft_wrap=True)
+        trials.append(_trial(definition, Cell(definition.name, scale, model, config.case, config.seed), config, point,
+                             settings, console))  # fmt: skip
+    environment = describe_environment(prepare_machine(settings))
+    record = {
+        "schema": SCHEMA,
+        "experiment": definition.name,
+        "scale": scale,
+        **config.model_dump(),
+        "chosen": {model: _best(trials, model) for model in rows},
+        "trials": trials,
+        **{key: environment[key] for key in ("commit", "dirty")},
+        "command": f"infty tune {definition.source} --scale {scale}",
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, record)
+    console.print(f"recorded: {file}", soft_wrap=True)
+    return record
+
+
+def tune_config(definition: Definition, scale: str) -> TuneConfig:
+    """UsageError where there is none, with what one looks like, and where it has faults, all of them."""
+    refuse(definition.faults)
+    if scale not in definition.names("scales"):
+        raise UsageError(f"{definition.path.name}: no scale {scale!r}; {nearest(scale, definition.names('scales'))}")
+    where = f"scales.{scale}.tune"
+    if (values := definition.tune(scale)) is None:
+        example = "{case: x8, steps: 300, grid: {training.learning_rate: [1.0e-3, 3.0e-3]}}"
+        raise UsageError(f"{definition.path.name} states nothing to tune; for example {where}: {example}")
+    try:
+        config = TuneConfig.model_validate(values)
+    except ValidationError as error:
+        faults = [(".".join(map(str, (where, *f["loc"]))), f["msg"]) for f in error.errors()]
+        refuse([Fault(definition.path.name, key, message) for key, message in faults])
+        raise
+    if config.case not in definition.names("cases"):
+        known = nearest(config.case, definition.names("cases"))
+        raise UsageError(f"{definition.path.name}: {where}.case: no column {config.case!r}; {known}")
+    return config
+
+
+def _trial(
+    definition: Definition, cell: Cell, config: TuneConfig, point: Values, settings: Settings, console: Console
+) -> Values:
+    """One row at one point."""
+    sets = [f"training.steps={config.steps}", *(f"{key}={json.dumps(value)}" for key, value in point.items())]
+    if resolve(definition, cell).experiment.training.epochs is not None:
+        sets.append("training.epochs=null")
+    cell = replace(cell, variant=variant_of(sets, None))
+    resolved = resolve(definition, cell, sets)
+    trial = {"model": cell.model, "settings": point, "command": resolved.command()}
+    folder = settings.runs.parent / "tuning" / cell.folder
+    try:
+        found = train_cell(resolved, settings, console, fresh=False, trial=folder)
+    except (MissingError, UsageError):  # of the whole table, and no fault of this point
+        raise
+    except InftyError as fault:
+        console.print(f"this point fails: {fault}", soft_wrap=True)
+        return {**trial, "validation_loss": None, "why": str(fault).replace(f"{folder}/", "")}
+    kept = {key: found[key] for key in ("best_step", "tokens_seen", "wall_seconds")}
+    return {**trial, "validation_loss": found["best_validation_loss"], **kept}
+
+
+def _best(trials: list[Values], model: str) -> Values | None:
+    """The settings of a row's lowest validation loss; None where every point failed."""
+    own = [trial for trial in trials if trial["model"] == model and trial["validation_loss"] is not None]
+    return min(own, key=lambda trial: trial["validation_loss"])["settings"] if own else None
+
+
+def _shown(point: Values) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in point.items())
