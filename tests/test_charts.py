@@ -1,0 +1,98 @@
+"""What figures show: points reached another way from hand-written results, and lines only where there is something."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib import image
+
+from infty.definition import Cell
+from infty.report.charts import Chart, all_charts
+from infty.report.figures import draw_chart
+from infty.report.results import ResultSet, Run
+
+LENGTH = {"a": 59, "b": 123}
+
+
+def run(
+    model: str, case: str, seed: int = 0, *, accuracy: float = 0.5, num_basis: int | None = None, **more: Any
+) -> Run:
+    result = {
+        "metrics": {"test/accuracy": accuracy, "test/loss": 1.0, "test/regression_error": more.pop("error", None)},
+        "calibration": {"chance": 0.18, "oracle": 0.36},
+        "wall_seconds": 10.0, "tokens_seen": 2_000_000, "training_flops": more.pop("flops", None),
+    }  # fmt: skip
+    result["metrics"] = {key: value for key, value in result["metrics"].items() if value is not None}
+    length = more.pop("length", LENGTH.get(case, 59))
+    return Run(Cell("sort", "smoke", model, case, seed), result, length, num_basis=num_basis, **more)
+
+
+def charts(*runs: Run) -> dict[str, Chart]:
+    return {chart.name: chart for chart in all_charts(ResultSet("sort", "smoke", "p", list(runs), [], "sort-smoke"))}
+
+
+def test_accuracy_and_pace_by_length_with_the_deviation_over_seeds() -> None:
+    found = charts(
+        run("x", "a", accuracy=0.2), run("x", "a", 1, accuracy=0.4), run("x", "b", accuracy=0.6), run("y", "b")
+    )
+    assert found["accuracy"].lines == {
+        "x": [(59, pytest.approx(30), pytest.approx(200**0.5)), (123, pytest.approx(60), None)],
+        "y": [(123, 50, None)],
+    }
+    assert found["accuracy"].references["chance"] == [(59, 18, None), (123, 18, None)]
+    assert found["pace"].lines["x"] == [(59, 5, 0), (123, 5, None)]  # seconds a million tokens
+
+
+def test_by_the_number_of_basis_functions_where_columns_differ_by_it() -> None:
+    found = charts(
+        run("x", "a", num_basis=8, error=0.3), run("x", "b", num_basis=16, error=0.1), run("y", "b", num_basis=16)
+    )
+    assert found["basis"].lines == {"x": [(8, 50, None), (16, 50, None)], "y": [(16, 50, None)]}
+    assert found["error"].lines == {"x": [(8, 0.3, None), (16, 0.1, None)]}
+    assert {"basis", "error"}.isdisjoint(charts(run("x", "a", num_basis=8), run("x", "b", num_basis=8)))
+
+
+def test_learning_at_the_steps_that_all_seeds_have() -> None:
+    one = [(10, {"loss": 3.0, "accuracy": 0.1}), (20, {"loss": 2.0, "accuracy": 0.2}), (30, {"loss": 1.0})]
+    two = [(20, {"loss": 2.0, "accuracy": 0.4}), (30, {"loss": 1.0, "accuracy": 0.9})]
+    found = charts(run("x", "a", curve=one), run("x", "a", 1, curve=two), run("y", "a", curve=one))
+    assert found["a-learning"].lines == {
+        "x": [(20, pytest.approx(30), pytest.approx(200**0.5))],
+        "y": [(10, 10, None), (20, 20, None)],
+    }
+
+
+def test_one_row_alone_has_a_line_a_column_and_no_cost_to_set_it_beside() -> None:
+    curve = [(10, {"loss": 3.0, "accuracy": 0.1})]
+    found = charts(run("x", "a", curve=curve, flops=1e12), run("x", "b", curve=curve, flops=2e12))
+    assert set(found["learning"].lines) == {"a", "b"}
+    assert not any("flops" in name for name in found)
+    found = charts(run("x", "a", flops=1e12), run("y", "a", flops=3e12))
+    assert found["a-flops"].lines == {"x": [(1, 50, None)], "y": [(3, 50, None)]}
+
+
+def test_loss_by_distance_less_the_mean_of_rows_at_distances_that_all_have() -> None:
+    def details(*nats: float) -> dict[str, Any]:
+        return {"by_distance": {"from": [1, 2, 4], "nats": list(nats), "tokens": [100, 200, 99]}}
+
+    nats = {"x": (100, 400, 9), "y": (300, 800, 9)}
+    found = charts(*(replace(run(model, "main"), length=None, details=details(*nats[model])) for model in nats))
+    assert found["distance"].lines == {"x": [(1, -1, None), (2, -1, None)], "y": [(1, 1, None), (2, 1, None)]}
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_chart_is_drawn_with_all_its_words_and_the_same_twice(tmp_path: Path, joined: bool) -> None:
+    lines: dict[str, Any] = {f"row {i}": [(1, i, None), (2, i + 1, 0.5)] for i in range(9)}
+    chart = Chart(
+        "c", "title $x^$", "across", "up", lines, {"line": [(1, 3, None), (2, 3, None)]}, 2, [1, 2], None, joined, True
+    )
+    files = [draw_chart(chart, tmp_path / name) for name in ("one", "two")]
+    assert files[0][0].read_bytes() == files[1][0].read_bytes()
+    text = files[0][0].read_text()
+    for word in ("title $x^$", "across", "up", "line", *lines):
+        assert f">{word}<" in text
+    pixels = image.imread(files[0][1])
+    assert pixels.std() > 0.05
+    assert json.dumps(vars(chart))
