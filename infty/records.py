@@ -191,6 +191,7 @@ class Details(_Record):
 class Evaluation(_Record):
     """A file in `eval/`, as far as reports read it."""
 
+    metrics: dict[str, Amount] = {}
     details: Details | None = None
 
 

@@ -21,7 +21,7 @@ from infty.definition import Cell
 from infty.errors import MissingError
 from infty.headline import headline
 from infty.overview import list_cells, overview_tables
-from infty.report import paired, write_report
+from infty.report import FORMATS, paired, write_report
 from infty.report.collect import collect
 from infty.report.results import ResultSet
 from infty.runs import RunFolder, find_runs
@@ -35,7 +35,19 @@ OTHERS = {
     "wikitext": ("transformer-xl@main/seed-0", "infty@main/seed-0"),
 }
 HIT = {"sort": "infty@x8/seed-1", "wikitext": "infty-sticky@main/seed-0"}
-FILES = ("config.yaml", "status.json", "result.json", "environment.json", "eval")
+FILES = ("config.yaml", "status.json", "result.json", "environment.json", "eval", "memory", "metrics.jsonl")
+SHARES = [0.25, 0.75]
+MEMORY = {
+    "step": 9,
+    "stream": {"kind": "document", "index": 0, "segments": 3, "tokens": 48},
+    "density": [[SHARES, SHARES]],
+    "histogram": [SHARES],
+    "reconstruction": [{"updates": 1, "layers": [[0.9]]}, {"updates": 2, "layers": [[-0.1, 0.8]]}],
+    "regression_error": [0.1],
+    "regression_error_mean": 0.1,
+    "room": [{"text": "a $b$", "token": 8, "room": 0.1, "attention": 0.2}],
+}
+METRICS = [{"step": step, "train/loss": 2.0, "validation/loss": 1.5, "validation/accuracy": 0.5} for step in (10, 20)]
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,8 @@ class Place:
     less: list[ResultSet]
 
     def file(self, name: str) -> Path:
-        return next((self.hit.path / "eval").iterdir()) if name == "eval" else self.hit.path / name
+        kinds = {"eval": "*-test.json", "memory": "*-memory.json"}
+        return next((self.hit.path / "eval").glob(kinds[name])) if name in kinds else self.hit.path / name
 
 
 def make_place(folder: Path, name: str) -> Place:
@@ -62,8 +75,13 @@ def make_place(folder: Path, name: str) -> Place:
     for run in (*OTHERS[name], HIT[name]):
         shutil.copytree(catalog.SHIPPED / "results/laptop" / name / run, runs / name / "laptop" / run)
         (runs / name / "laptop" / run / "status.json").write_text('{"status": "done", "why": ""}')
-    for file in runs.rglob("eval/*.json"):
+    for file in [*runs.rglob("eval/*.json")]:
         shorten(file)
+        protocol = json.loads(file.read_text())["protocol"]["name"] if file.is_file() else ""
+        if file.name == f"{protocol}-test.json":
+            file.with_name(f"{protocol}-test-memory.json").write_text(json.dumps({"protocol": protocol, **MEMORY}))
+            lines = "".join(json.dumps(line) + "\n" for line in METRICS)
+            (file.parents[1] / "metrics.jsonl").write_text(lines)
     hit = RunFolder(runs / name / "laptop" / HIT[name])
     whole = collect([runs], shipped)
     hit.path.rename(folder / "away")
@@ -89,7 +107,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Place
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalog, "SHIPPED", Path("nowhere"))
         patch.setattr(paired, "DRAWS", 20)
-        patch.setattr(Figure, "savefig", lambda *_, **__: None)
+        patch.setattr(Figure, "savefig", lambda _, path, **__: Path(path).touch())
         yield made
 
 
@@ -115,6 +133,8 @@ def told() -> Iterator[list[str]]:
 
 
 def mutated(file: Path) -> st.SearchStrategy[bytes]:
+    if file.suffix == ".jsonl":
+        return mutated_bytes(file.read_bytes())
     if file.suffix == ".json":
         return mutated_json(json.loads(file.read_text()))
     values = mutated_values(yaml.safe_load(file.read_text())).map(lambda value: yaml.safe_dump(value).encode())
@@ -156,7 +176,7 @@ def cells(sets: list[ResultSet]) -> set[Cell]:
     return {run.cell for results in sets for run in results.runs}
 
 
-@pytest.mark.parametrize("file", ["config.yaml", "result.json", "eval"])
+@pytest.mark.parametrize("file", ["config.yaml", "result.json", "eval", "memory", "metrics.jsonl", "environment.json"])
 @pytest.mark.parametrize("name", OTHERS)
 @given(data=st.data())
 def test_a_finished_run(places: dict[str, Place], name: str, file: str, data: st.DataObject) -> None:
@@ -177,13 +197,19 @@ def test_a_finished_run(places: dict[str, Place], name: str, file: str, data: st
             report(place, drawn=data.draw(st.integers(0, 9)) == 9)
 
 
+def draw(figure: Figure, path: Path, **_: Any) -> None:
+    figure.draw_without_rendering()
+    path.touch()
+
+
 def report(place: Place, *, drawn: bool) -> None:
     """All of it, but that most pictures are not drawn: that takes long."""
     out = place.settings.data / "out"
     with told(), pytest.MonkeyPatch.context() as patch:
         if drawn:
-            patch.setattr(Figure, "savefig", lambda figure, *_, **__: figure.draw_without_rendering())
-        written = write_report([place.settings.runs], out, ["md", "csv"], place.settings.experiments)
+            shutil.rmtree(out, ignore_errors=True)
+            patch.setattr(Figure, "savefig", draw)
+        written = write_report([place.settings.runs], out, FORMATS, place.settings.experiments)
     assert {path.parent for path in written.files} == {out}
     for path in out.glob("*.md"):
         signs = set(path.read_text(encoding="utf-8")) - {"\n"}
@@ -226,7 +252,7 @@ def test_what_may_be_no_run_at_all(places: dict[str, Place], data: st.DataObject
     folder = place.settings.runs / "sort/laptop" / data.draw(st.sampled_from(WHERE))
     folder.mkdir(parents=True)
     try:
-        for file in FILES[:4]:
+        for file in (*FILES[:4], "metrics.jsonl"):
             if data.draw(st.booleans()):
                 (folder / file).write_bytes(data.draw(st.one_of(st.binary(max_size=20), mutated(place.file(file)))))
         with told():

@@ -262,3 +262,19 @@ def test_rows_that_were_emptied_or_began_differently_are_named(tmp_path: Path) -
     assert "memory reset: every 2,048 tokens and document (infty); document (transformer-xl);" in text
     assert "Rows were fine-tuned from different weights: not comparable." in text
     assert "bootstrap" not in text
+
+
+def test_what_a_row_loses_without_its_memory(tmp_path: Path) -> None:
+    """Over 20 and 40 tokens: 6 and 6 nats more, 0.2 a token; of the other seed nothing is told."""
+    for seed in (0, 1):
+        put(tmp_path / "runs", "infty", [50, 160], seed=seed)
+    put(tmp_path / "runs", "transformer-xl", [50, 160])
+    (file,) = (tmp_path / "runs").rglob("infty@main/seed-0/eval/*.json")
+    tokens = json.loads(file.read_text())["details"]["chunks"]["tokens"]
+    more = [50 + 0.2 * tokens[0], 160 + 0.2 * tokens[1]]
+    knocked = {"metrics": {"test/loss": 9.0}, "details": {"chunks": {"nats": more, "tokens": tokens}}}
+    file.with_name(f"{file.stem}-without-zero.json").write_text(json.dumps(knocked))
+    write_report([tmp_path / "runs"], tmp_path / "out", ["md"], SHIPPED)
+    text = (tmp_path / "out/wikitext-laptop.md").read_text()
+    table = text.split("memory knocked out\n\n")[1].split("\n\n")[0].splitlines()
+    assert table[2:] == ["| infty | +0.2000 [+0.2000, +0.2000] | – | – |"]

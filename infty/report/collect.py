@@ -18,6 +18,8 @@ from infty.report.results import ResultSet, Run
 from infty.report.tuned import find_tunings
 from infty.runs import Finished, RunFolder, differences, find_runs
 
+KNOCK_OUTS = ("zero", "shuffle", "other")
+
 
 def collect(folders: Sequence[Path], experiments: Path) -> list[ResultSet]:
     """Finished runs by experiment, scale, protocol, and corpus where it is the user's own."""
@@ -66,18 +68,32 @@ def read_run(folder: RunFolder, found: Finished) -> Run:
     test = f"{found.result.protocol.name}-test"
     again = "evaluate it again with infty eval"
     evaluation = _part(Evaluation, folder.path / "eval" / f"{test}.json", f"no details of this run: {again}")
+    knocked: dict[str, Evaluation] = {}
+    for kind in KNOCK_OUTS:
+        file = folder.path / "eval" / f"{test}-without-{kind}.json"
+        if (one := _part(Evaluation, file, f"no knock-out: {again}")) is not None:
+            knocked[kind] = one
     memory = _part(Memory, folder.path / "eval" / f"{test}-memory.json", f"no pictures of its memory: {again}")
     environment = _part(Environment, folder.path / "environment.json", "nothing is told of its environment")
-    return Run(
+    run = Run(
         found.cell,
         found.result.model_dump(by_alias=True),
         found.length,
-        details=evaluation.details.model_dump(by_alias=True) if evaluation and evaluation.details else None,
+        details=_details(evaluation) if evaluation else None,
         num_basis=_num_basis(found.config),
         curve=list(_curve(folder.metrics)),
         memory=memory.model_dump() if memory else None,
         environment=environment.model_dump() if environment else {},
     )
+    knock_outs = {
+        kind: replace(run, result={**run.result, "metrics": one.metrics}, details=_details(one))
+        for kind, one in knocked.items()
+    }
+    return replace(run, knock_outs=knock_outs)
+
+
+def _details(evaluation: Evaluation) -> dict[str, Any] | None:
+    return evaluation.details.model_dump(by_alias=True) if evaluation.details else None
 
 
 def _part(kind: type[Record], path: Path, otherwise: str) -> Record | None:

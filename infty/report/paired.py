@@ -94,17 +94,17 @@ def _samples(run: Run) -> tuple[np.ndarray, np.ndarray]:
 def _difference(pairs: Sequence[tuple[Run, Run]]) -> Paired:
     sizes, _ = _samples(pairs[0][0])
     sums = np.mean([_samples(run)[1] - _samples(baseline)[1] for run, baseline in pairs], axis=0)
-    drawn = _times_drawn(len(sizes))
+    drawn = _times_drawn(len(sizes), DRAWS)
     low, high = np.percentile((drawn @ sums) / (drawn @ sizes), [2.5, 97.5])
     return Paired(float(sums.sum() / sizes.sum()), float(low), float(high), len(sizes))
 
 
 @lru_cache(maxsize=2)
-def _times_drawn(count: int) -> np.ndarray:
-    """How often each of `count` samples is in each draw: draws × count.
+def _times_drawn(count: int, draws: int) -> np.ndarray:
+    """How often each of `count` samples is in each of so many draws: draws × count.
 
     RandomState draws the same in every version of NumPy, so the same runs give the same table.
     """
-    drawn = np.random.RandomState(SEED).randint(count, size=(DRAWS, count), dtype=np.int64)
-    cells = (drawn + count * np.arange(DRAWS)[:, None]).ravel()
-    return np.bincount(cells, minlength=DRAWS * count).reshape(DRAWS, count).astype(np.float64)
+    drawn = np.random.RandomState(SEED).randint(count, size=(draws, count), dtype=np.int64)
+    cells = (drawn + count * np.arange(draws)[:, None]).ravel()
+    return np.bincount(cells, minlength=draws * count).reshape(draws, count).astype(np.float64)

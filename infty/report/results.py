@@ -12,7 +12,8 @@ class Run:
     """A finished run: its cell and its `result.json`; and where it has them, what else pictures and pages need.
 
     length: of its sequences; texts have none. details: of its test (see `records.Details`). curve: validations, as
-    steps and figures without their `validation/`. memory: what a look into its memory saw. environment: of its run.
+    steps and figures without their `validation/`. memory: what a look into its memory saw. knock_outs: the
+    same with its memory emptied (zero), shuffled or another document's (other). environment: of its run.
     """
 
     cell: Cell
@@ -22,6 +23,7 @@ class Run:
     num_basis: int | None = None
     curve: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     memory: dict[str, Any] | None = None
+    knock_outs: "dict[str, Run]" = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
 
     @property
