@@ -345,3 +345,29 @@ def test_pictures_are_drawn_again_only_where_their_data_changed(runs: Path, tmp_
     (out / ".pictures.json").write_text("{")
     report(runs, out)
     assert (out / "sort-laptop-pace.png").is_file()
+
+
+def test_the_whole_document_sign_for_sign(tmp_path: Path) -> None:
+    """Two seeds, one seed, a run without its commit, one that failed, one that is no number, another protocol."""
+    root, own = tmp_path / "runs", tmp_path / "experiments"
+    put(root, "transformer-xl", "x8", 0.2954, commit=None, dirty=None)
+    put(root, "infty", "x8", 0.5012)
+    put(root, "infty", "x8", 0.5212, seed=1)
+    damaged = put(root, "infty", "x8", 0.3, seed=2) / "result.json"
+    damaged.write_text(damaged.read_text().replace("0.3", "NaN"))
+    failed = put(root, "compressive", "x8", 0.3)
+    (failed / "result.json").unlink()
+    (failed / "status.json").write_text('{"status": "failed", "why": "loss nan"}')
+    put(root, "infty-sticky", "x8", 0.4, protocol={"name": "sort-accuracy-v2"})
+    own.mkdir()
+    (own / "sort.yaml").write_text(
+        "models: {transformer-xl: {}, compressive: {}, infty: {}, infty-sticky: {}}\n"
+        "cases: {x8: {}}\nscales: {laptop: {seeds: [0, 1, 2]}}\n"
+    )
+    with pytest.warns(UserWarning, match="seed-2 is left out"):
+        write_report([root], tmp_path / "out", ["md"], own)
+    names = [f"sort-laptop-sort-accuracy-v{version}.md" for version in (1, 2)]
+    assert [path.name for path in sorted((tmp_path / "out").glob("*.md"))] == names
+    for name in names:
+        expected = (Path(__file__).parent / "expected" / name).read_text(encoding="utf-8")
+        assert (tmp_path / "out" / name).read_text(encoding="utf-8") == expected

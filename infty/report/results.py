@@ -54,8 +54,9 @@ class ResultSet:
 
     @property
     def title(self) -> str:
-        """What a table of it begins with."""
-        return f"{self.experiment}, {self.scale} scale"
+        """What a table of it begins with; with what tells it from others of the same experiment and scale."""
+        more = self.name.removeprefix(f"{self.experiment}-{self.scale}").removeprefix("-")
+        return ", ".join(filter(None, [self.experiment, f"{self.scale} scale", more]))
 
     @property
     def is_text(self) -> bool:
