@@ -288,7 +288,7 @@ def test_several_at_once_share_the_processors_unless_they_were_given_some(machin
 
 def test_texts_of_the_users_are_left_out_and_refused_by_name(machine: Settings, tmp_path: Path) -> None:
     tables, told = missing(machine, scale="laptop")
-    assert {job.cell.experiment for job in tables.missing} == {"sort", "wikitext", "pg19", "gpt2"}
+    assert {job.cell.experiment for job in tables.missing} == {"sort", "sort-basis", "wikitext", "pg19", "gpt2"}
     why = "at laptop scale text reads texts of your own; train its cells one by one with: infty train text --data"
     assert told == f"text is left out: {why} FOLDER\n"
     with pytest.raises(UsageError, match=re.escape(why)):
