@@ -112,14 +112,27 @@ def test_the_order_in_print_is_agreed_with_contradicted_or_not_seen(tmp_path: Pa
     put(root, "infty", 24, [300.0, 320.0])
     put(root, "compressive", 24, [311.0, 329.0])
     found = order(root, tmp_path / "out")
-    assert found["infty ahead of transformer-xl"] == ("−0.1000 [−0.1000, −0.1000]", "1", "agrees")
-    assert found["transformer-xl ahead of infty"] == ("+0.1000 [+0.1000, +0.1000]", "1", "contradicts")
+    assert found["infty ahead of transformer-xl"] == ("−0.1000 [−0.1000, −0.1000]", "1", "agrees, with one seed")
+    assert found["transformer-xl ahead of infty"] == ("+0.1000 [+0.1000, +0.1000]", "1", "contradicts, with one seed")
     assert found["compressive ahead of transformer-xl"] == (
         "+0.0000 [−0.0100, +0.0100]",
         "1",
         "no difference seen",
     )
     assert found["infty-sticky ahead of infty"] == ("–", "0", "missing")
+
+
+def test_two_seeds_agree_and_a_smoke_test_says_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    for scale in ("laptop", "smoke"):
+        for seed in (0, 1):
+            put(root, "transformer-xl", 24, [310.0, 330.0], seed=seed, scale=scale)
+            put(root, "infty", 24, [300.0, 320.0], seed=seed, scale=scale)
+    written = write_report([root], tmp_path / "out", ["md"], SHIPPED)
+    found = {table.title: table for table in written.tables if "the order" in table.title}
+    for scale, verdict in (("laptop", "agrees"), ("smoke", "none: nothing was learnt")):
+        rows = found[f"wikitext, {scale} scale: the order of rows"].rows
+        assert ["infty ahead of transformer-xl", verdict] in [[row[1], row[-1]] for row in rows]
 
 
 def test_without_the_figures_of_chunks_there_is_no_interval_and_no_verdict(tmp_path: Path) -> None:

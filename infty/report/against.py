@@ -73,7 +73,14 @@ def _claims_table(results: ResultSet, found: Publication) -> Table:
         seeds = len({run.cell.seed for run in ahead} & {run.cell.seed for run in of})
         order = f"{claim.ahead} ahead of {claim.of}"
         rows.append(
-            [claim.case, order, claim.source, difference, str(seeds), _order_verdict(results, bool(ahead and of), pair)]
+            [
+                claim.case,
+                order,
+                claim.source,
+                difference,
+                str(seeds),
+                _order_verdict(results, seeds, ahead and of, pair),
+            ]
         )
     better = "above 0" if results.higher_is_better else "below 0"
     headings = ["column", "in print", "source", f"ours, {results.scale}: {results.unit} ({better}: so)", "n", "verdict"]
@@ -81,14 +88,18 @@ def _claims_table(results: ResultSet, found: Publication) -> Table:
                  figures=False)  # fmt: skip
 
 
-def _order_verdict(results: ResultSet, both: bool, pair: Paired | None) -> str:
+def _order_verdict(results: ResultSet, seeds: int, both: list[Run], pair: Paired | None) -> str:
+    """both: empty where a row has no run."""
     if not both:
         return "missing"
+    if results.scale == "smoke":  # a few steps, to see that everything runs
+        return "none: nothing was learnt"
     if pair is None:
         return "no interval"
     if not pair.seen:
         return "no difference seen"
-    return "agrees" if (pair.low > 0) == results.higher_is_better else "contradicts"
+    said = "agrees" if (pair.low > 0) == results.higher_is_better else "contradicts"
+    return said if seeds > 1 else f"{said}, with one seed"
 
 
 def _of_means(results: ResultSet, ahead: list[Run], of: list[Run]) -> str:
