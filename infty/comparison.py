@@ -46,7 +46,7 @@ class Compared:
 def compare_runs(asked: Sequence[str], runs: Path) -> Compared:
     """Runs by folder, or by their place below `runs` (`sort/laptop/infty@x8/seed-0`).
 
-    UsageError for fewer than two or what is no run; MissingError where one is damaged.
+    UsageError for fewer than two or a folder of several; MissingError where one is not there or damaged.
     """
     if len(asked) < 2:
         raise UsageError("compare wants two runs or more, for example: infty compare RUN RUN")
@@ -63,8 +63,8 @@ def _find(name: str, runs: Path) -> RunFolder:
         if (path / "config.yaml").is_file():
             return RunFolder(path)
         if seeds := sorted(path.glob("seed-*/config.yaml")):
-            raise UsageError(f"{name} has several seeds: name one of {', '.join(seed.parent.name for seed in seeds)}")
-    raise UsageError(f"{name} is no run: wanted a folder with config.yaml, here or below {runs}")
+            raise UsageError(f"{name} holds runs: name one of {', '.join(seed.parent.name for seed in seeds)}")
+    raise MissingError(f"{name} is no run: wanted a folder with config.yaml, here or below {runs}")
 
 
 def _names(asked: Sequence[str], folders: list[RunFolder]) -> list[str]:

@@ -4,21 +4,27 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from infty.interfaces import TrainingData
 from infty.model.segments import SegmentModel, State
+from infty.model.state import state_tensors
 from infty.training.loop import batch_losses, weighted
 
-PASSES = 3  # so that a carried memory is written, and then read
+FEWEST = 5  # steps until a carried long-term memory was written, contracted and read
+MOST = 100  # where documents end before a memory is full
 
 
 def flops_a_step(model: SegmentModel, task: TrainingData, batch_size: int, seed: int) -> int:
-    """Of one optimiser step, forward and backward, with a memory that holds something.
+    """Of one optimiser step, forward and backward; where memory is carried, of one that is full.
 
     Leaves gradients in the model, and its weights as they are.
     """
     state: State | None = None
-    counter = FlopCounterMode(display=False)
+    counter, sizes = FlopCounterMode(display=False), []
     model.train()
-    for step in range(PASSES if task.continues else 1):
+    while len(sizes) < FEWEST or (sizes[-1] != sizes[-2] and len(sizes) < MOST):
         with counter:  # counts anew each time
-            losses, state = batch_losses(model, task.training_batch(step, batch_size, seed), state)
+            batch = task.training_batch(len(sizes), batch_size, seed)
+            losses, state = batch_losses(model, batch, state)
             weighted(losses, model).backward()
+        if state is None or not task.continues:
+            break
+        sizes.append([tensor.shape for tensor in state_tensors(state).values()])
     return counter.get_total_flops()

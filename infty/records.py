@@ -123,6 +123,7 @@ class _Totals(_Record):
     scored: Count
     words: Count
     bytes: Count
+    aside: Count = 0
 
 
 class TextResult(_Result):
@@ -192,6 +193,8 @@ class Evaluation(_Record):
     """A file in `eval/`, as far as reports read it."""
 
     metrics: dict[str, Amount] = {}
+    step: Count | None = None
+    data: _Data | None = None
     details: Details | None = None
 
 
@@ -258,7 +261,7 @@ class Memory(_Record):
 
 class _Trial(_Record):
     model: Name
-    settings: dict[Text, Text | float | int | bool | None]
+    settings: dict[Text, Any]
     validation_loss: Nats | None
 
 
@@ -275,7 +278,7 @@ class Tuning(_Record):
     command: Text
 
 
-def checked(kind: type[Record], values: Any, file: Any) -> Record:
+def checked(kind: type[Record], values: Any, file: Any, mend: str = "train again with --fresh") -> Record:
     """What `file` holds. MissingError, with a line on the first thing that is wrong, where it is not of this kind."""
     try:
         return kind.model_validate(values)
@@ -283,7 +286,7 @@ def checked(kind: type[Record], values: Any, file: Any) -> Record:
         fault = error.errors()[0]
         what = {"missing": "is missing", "model_type": "wanted a mapping"}.get(fault["type"], fault["msg"])
         line = ": ".join([".".join(map(str, fault["loc"])), what.replace("Input should be", "must be")])
-        raise MissingError(f"{file}: {one_line(line.removeprefix(': '))}; train again with --fresh") from None
+        raise MissingError(f"{file}: {one_line(line.removeprefix(': '))}; {mend}") from None
 
 
 def checked_result(values: dict[str, Any], file: Any) -> SortResult | TextResult:

@@ -172,6 +172,23 @@ class RunFolder:
             return None
 
 
+def contradictions(config: Values, written: Values) -> list[str]:
+    """`key: stored -> written` where a run's resolved settings are not what an experiment's file says now.
+
+    Only of keys that both have: what the file leaves to defaults is not compared.
+    """
+    return differences(_shared(config, written), _shared(written, config))
+
+
+def _shared(values: Values, other: Values) -> Values:
+    """Without the keys that the other hasn't, and within what both have as mappings."""
+    return {
+        key: _shared(value, other[key]) if isinstance(value, dict) and isinstance(other[key], dict) else value
+        for key, value in values.items()
+        if key in other
+    }
+
+
 def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
     """Every run folder below `folders` once, in the order of their paths."""
     seen: set[str] = set()

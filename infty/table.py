@@ -38,9 +38,10 @@ class Table:
 
     def rich(self) -> rich_table.Table:
         """For the terminal."""
-        table = rich_table.Table(title=self.title, caption="\n".join(self.notes), caption_justify="left")
+        title, caption = Text(self.title), Text("\n".join(self.notes))  # as they are: brackets are no marks
+        table = rich_table.Table(title=title, caption=caption, caption_justify="left")
         for i, heading in enumerate(self.headings):
-            table.add_column(heading, justify="right" if i and self.figures else "left", overflow="fold")
+            table.add_column(Text(heading), justify="right" if i and self.figures else "left", overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(cell, style="bold" if is_best(cell) else "") for cell in row))
         return table

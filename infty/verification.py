@@ -58,7 +58,10 @@ def _check(run: RunFolder, machine: Machine, settings: Settings, console: Consol
         result = run.result()
     except MissingError as fault:
         return Checked(name, "nothing: it can't be read", [str(fault)])
-    faults = [*_against_totals(result), *_against_evaluation(run, result)]
+    try:
+        faults = [*_against_totals(result), *_against_evaluation(run, result)]
+    except (ArithmeticError, KeyError, TypeError) as fault:
+        return Checked(name, "nothing: its totals are damaged", [f"totals: {type(fault).__name__} {fault}"])
     if not (run.checkpoints / "best.json").is_file():
         return Checked(name, "stored totals only: it has no checkpoint", faults)
     try:

@@ -59,8 +59,8 @@ def test_a_run_that_is_not_finished_has_settings(infty: Infty, tmp_path: Path) -
 def test_what_can_not_be_compared_is_told_in_one_line(infty: Infty) -> None:
     for names, code, message in (
         (("sort/infty@x8/seed-0",), 2, "infty: compare wants two runs or more"),
-        (("sort/infty@x8/seed-0", "none"), 2, "infty: none is no run: wanted a folder with config.yaml"),
-        (("sort/infty@x8", "none"), 2, "infty: sort/infty@x8 has several seeds: name one of seed-0, seed-1, seed-2"),
+        (("sort/infty@x8/seed-0", "none"), 3, "infty: none is no run: wanted a folder with config.yaml"),
+        (("sort/infty@x8", "none"), 2, "infty: sort/infty@x8 holds runs: name one of seed-0, seed-1, seed-2"),
     ):
         done = infty("compare", *names, "--runs", str(RESULTS))
         assert (done.returncode, done.stdout, done.stderr[: len(message)]) == (code, "", message)

@@ -1,6 +1,7 @@
 """Beside the paper: what is in print, what may be said of ours, and when nothing may."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,8 @@ def runs(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_value_is_reproduced_within_half_a_percent_or_two_deviations_and_else_outside(
-    runs: Path, tmp_path: Path
-) -> None:
-    """24.60 is 0.8 % from 24.41; 24.2 ± 0.28 is 0.37 % from 24.29 and 1.7 deviations from 24.69."""
+def test_a_value_is_reproduced_within_half_a_percent_and_else_outside(runs: Path, tmp_path: Path) -> None:
+    """24.60 is 0.8 % from 24.41; 24.2 is 0.37 % from 24.29 and 2 % from 24.69, whatever two seeds deviate."""
     table = tables(runs, tmp_path / "out")["beside the paper"]
     assert columns(table, "row", "published ↓", "source", "ours, paper ↓", "difference", "verdict") == [
         ("transformer-xl", "24.52", "recalled", "24.52 (n = 1)", "+0.00", "reproduced"),
@@ -78,11 +77,71 @@ def test_a_value_is_reproduced_within_half_a_percent_or_two_deviations_and_else_
         ("infty", "24.29", "recalled", "24.20 ± 0.28 (n = 2)", "−0.09", "reproduced"),
         ("infty-sticky", "24.22", "leaderboard", "–", "–", "missing"),
         ("transformer-xl", "24.54", "re-run", "24.52 (n = 1)", "−0.02", "reproduced"),
-        ("infty", "24.69", "re-run", "24.20 ± 0.28 (n = 2)", "−0.49", "reproduced"),
+        ("infty", "24.69", "re-run", "24.20 ± 0.28 (n = 2)", "−0.49", "outside"),
     ]
     assert "recalled: recalled from the paper (arXiv 2109.00301) by more than one reader, not yet checked" in "".join(
         table.notes
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ((24.4, 24.6, 24.8), "reproduced"),  # 1.3 % off, by 1.55 deviations of 0.8 % each
+        ((24.5, 24.6, 24.7), "outside"),  # by 3.1 deviations
+        ((20.0, 25.0, 30.0), "too noisy"),
+        ((25.0, 60.0), "outside"),
+    ],
+)
+def test_deviations_count_with_three_seeds_and_within_limits(
+    tmp_path: Path, values: tuple[float, ...], verdict: str
+) -> None:
+    for seed, value in enumerate(values):
+        put(tmp_path / "runs", "infty", value, [310.0, 330.0], seed=seed)
+    table = tables(tmp_path / "runs", tmp_path / "out")["beside the paper"]
+    assert ("infty", "24.29", verdict) in columns(table, "row", "published ↓", "verdict")
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"starting_weights": {"sha256": "b" * 64}}, "not comparable: other starting weights"),
+        ({"data": {"sha256": "b" * 64}}, "not comparable: other test data"),
+    ],
+)
+def test_no_order_is_told_of_what_can_not_be_compared(tmp_path: Path, changes: dict[str, Any], verdict: str) -> None:
+    root = tmp_path / "runs"
+    put(root, "transformer-xl", 24, [310.0, 330.0])
+    put(root, "infty", 24, [300.0, 320.0])
+    file = root / "wikitext/paper/infty@main/seed-0/result.json"
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps({**result, **{key: {**result.get(key, {}), **value} for key, value in changes.items()}}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the evaluation beside it is of other data too
+        assert order(root, tmp_path / "out")["infty ahead of transformer-xl"] == ("–", "1", verdict)
+
+
+def test_n_is_the_seeds_that_the_difference_is_made_of(tmp_path: Path) -> None:
+    """Of three shared seeds two can be paired; the third has no chunks."""
+    root = tmp_path / "runs"
+    for seed in (0, 1, 2):
+        put(root, "transformer-xl", 24, [310.0, 330.0], seed=seed)
+        put(root, "infty", 24, [300.0, 320.0], seed=seed)
+    put(root, "infty", 24, [100.0, 120.0], seed=3)
+    (root / "wikitext/paper/infty@main/seed-2/eval/wikitext103-word-v1-test.json").unlink()
+    found = order(root, tmp_path / "out")["infty ahead of transformer-xl"]
+    assert found == ("−0.1000 [−0.1000, −0.1000]", "2", "agrees")
+
+
+def test_where_a_protocol_leaves_tokens_unscored_bold_stands_where_all_are_counted(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    for seed in (0, 1):
+        for model, nats in (("transformer-xl", [310.0, 330.0]), ("infty", [300.0, 320.0])):
+            totals = {"nats": 1.0, "scored": 9, "words": WORDS, "bytes": 9, "aside": 3, "aside_nats": 1.0}
+            put(root, model, 24, nats, seed=seed, totals=totals)
+    lines = tables(root, tmp_path / "out")["test figures"].markdown().splitlines()
+    (line,) = (line for line in lines if line.startswith("| infty |"))
+    assert line.startswith("| infty | **24.0 ± 0.0** | 3.00 ± 0.00 | **1.0000 ± 0.0000** | 3.1000 ± 0.0000 |")
 
 
 @pytest.mark.parametrize(

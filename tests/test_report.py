@@ -1,7 +1,9 @@
 """The report from hand-written results, text for text; figures parsed, not only made."""
 
 import csv
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,10 +14,13 @@ from typing import Any
 import pytest
 import yaml
 from matplotlib import image
+from rich.console import Console
 
 from infty.catalog import SHIPPED
 from infty.errors import MissingError
 from infty.report import write_report
+from infty.report.results import ResultSet
+from infty.table import Table
 from tests.conftest import Infty
 
 LENGTHS = {"x4": 236, "x8": 492, "x16": 1004}
@@ -371,3 +376,52 @@ def test_the_whole_document_sign_for_sign(tmp_path: Path) -> None:
     for name in names:
         expected = (Path(__file__).parent / "expected" / name).read_text(encoding="utf-8")
         assert (tmp_path / "out" / name).read_text(encoding="utf-8") == expected
+
+
+def test_figures_that_a_table_has_no_more_are_removed_and_all_is_as_if_made_anew(runs: Path, tmp_path: Path) -> None:
+    report(runs, tmp_path / "out")
+    (tmp_path / "out/my-own.svg").touch()
+    assert (tmp_path / "out/sort-laptop-pace.svg").is_file()
+    shutil.rmtree(runs / "sort/laptop/infty@x16")
+    report(runs, tmp_path / "out")
+    report(runs, tmp_path / "anew")
+    names = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert names.pop("my-own.svg") == b""
+    assert names == {path.name: path.read_bytes() for path in (tmp_path / "anew").iterdir()}
+    assert "sort-laptop-pace.svg" not in names
+
+
+def test_rows_trained_on_other_numbers_of_tokens_are_told(runs: Path, tmp_path: Path) -> None:
+    put(runs, "compressive", "x8", 0.3, tokens_seen=999)
+    assert "Column x8: rows were trained on different numbers of tokens." in report(runs, tmp_path / "out")
+
+
+def test_an_evaluation_of_another_checkpoint_is_not_read(runs: Path, tmp_path: Path) -> None:
+    for model in ("infty", "transformer-xl"):
+        folder = runs / f"sort/laptop/{model}@x8/seed-0/eval"
+        folder.mkdir()
+        details = {"step": 600, "details": {"answers": {"symbols": 20, "right": [3, 5]}}}
+        (folder / "sort-accuracy-v1-test.json").write_text(json.dumps(details))
+    assert "difference to transformer-xl" in report(runs, tmp_path / "one")
+    (folder / "sort-accuracy-v1-test.json").write_text(json.dumps({**details, "step": 599}))
+    with pytest.warns(UserWarning, match="is of another checkpoint or other data"):
+        assert "difference to transformer-xl" not in report(runs, tmp_path / "two")
+
+
+def test_brackets_are_no_marks_on_a_terminal() -> None:
+    table = Table("[/x] title", ["[bold]a[/bold]", "[/b]"], [["[i]c", "d"]], ["a note [/x]"])
+    screen = Console(force_terminal=True, width=100, file=io.StringIO())
+    screen.print(table.rich())
+    assert isinstance(screen.file, io.StringIO)
+    for words in ("[/x] title", "[bold]a[/bold]", "[/b]", "[i]c", "a note [/x]"):
+        assert words in screen.file.getvalue()
+
+
+def test_every_cell_has_an_anchor_of_its_own_whatever_the_names() -> None:
+    def anchor(experiment: str, model: str, case: str) -> str:
+        return ResultSet(experiment, "smoke", "p", [], [], f"{experiment}-smoke").anchor(model, case)
+
+    cells = [("a b", "x", "y"), ("a_b", "x", "y"), ("a", "x.y", "z"), ("a", "x", "y.z"), ("a'\"<", "x", "y")]
+    found = [anchor(*cell) for cell in cells]
+    assert len(set(found)) == len(found)
+    assert all(re.fullmatch(r"[\w.~-]+", one) for one in found)

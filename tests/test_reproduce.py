@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -360,3 +361,31 @@ def test_the_error_is_that_of_all_failures_or_a_plain_one(
         tables.refuse_failures()
     assert type(raised.value) is kind
     assert str(raised.value).splitlines()[1:3] == ["sort infty@x4 seed 0: no", "  again with: infty train 'a b'"]
+
+
+def test_a_run_with_other_settings_than_the_file_has_now_is_not_done(machine: Settings, tmp_path: Path) -> None:
+    """As `infty train` would refuse it; what the file leaves to defaults is not compared."""
+    place = Path("sort/laptop/infty@x8/seed-0")
+    shutil.copytree(SHIPPED / "results/laptop/sort/infty@x8/seed-0", machine.runs / place)
+    tables, _ = missing(machine, "sort", scale="laptop")
+    assert [str(job) for job in tables.done] == ["sort infty@x8 seed 0"]
+    assert tables.failed == []
+    (tmp_path / "experiments").mkdir()
+    text = (SHIPPED / "sort.yaml").read_text()
+    (tmp_path / "experiments/sort.yaml").write_text(text.replace("steps: 1200", "steps: 1300"))
+    tables, _ = missing(machine, "sort", scale="laptop")
+    assert tables.done == []
+    assert "sort infty@x8 seed 0" not in [str(job) for job in tables.missing]
+    with pytest.raises(UsageError, match=r"with other settings: training.steps: 1200 -> 1300\n.*--fresh"):
+        tables.refuse_failures()
+
+
+def test_time_left_has_what_a_cell_takes_beside_its_training(machine: Settings) -> None:
+    tables, _ = missing(machine, "sort")
+    cell = tables.missing[0].cell
+    assert tables.expected(cell) is None
+    tables.took.append(7.0)
+    assert tables.expected(cell) == 7
+    tables.seconds[cell], tables.beside = 2.0, [4.0, 6.0]
+    assert tables.expected(cell) == 7
+    assert tables.remaining(2) == len(tables.missing) * 7 / 2

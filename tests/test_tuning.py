@@ -13,6 +13,7 @@ from infty.report import write_report
 from tests.conftest import Infty
 
 GRID = {"case": "x4", "steps": 3, "grid": {"training.learning_rate": [1.0e-3, 3.0e-3, 1.0e30]}}
+WIDTHS = [[0.01, 0.05], [0.02, 0.1]]
 
 
 @pytest.fixture
@@ -116,3 +117,18 @@ def test_a_damaged_record_is_left_out_of_the_report(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"tuning.json is left out"):
         written = write_report([runs], tmp_path / "out", ["md"], SHIPPED)
     assert not any("tuning" in table.title for table in written.tables)
+
+
+@pytest.mark.slow
+def test_a_grid_may_be_of_lists(infty: Infty, own: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load(own.read_text())
+    grid = {"model.long_range.widths": WIDTHS}
+    values["scales"]["smoke"]["tune"] = {"case": "x4", "steps": 2, "grid": grid}
+    values["rows"] = ["infty"]
+    own.write_text(yaml.safe_dump(values))
+    record = json.loads(infty("tune", "sort", "--scale", "smoke", "--json").stdout)
+    assert [trial["settings"] for trial in record["trials"]] == [{"model.long_range.widths": w} for w in WIDTHS]
+    infty("train", "sort", "--scale", "smoke")
+    written = write_report([tmp_path / "runs"], tmp_path / "report", ["md"], own.parent)
+    (table,) = (table for table in written.tables if table.title == "sort, smoke scale: tuning")
+    assert table.headings[1:] == ["widths [0.01, 0.05] ↓", "widths [0.02, 0.1] ↓"]

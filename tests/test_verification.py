@@ -65,6 +65,17 @@ def test_a_changed_digit_is_found(
     assert any(word in line for line in told)
 
 
+def test_totals_that_are_no_totals_are_a_fault_of_their_run_alone(infty: Infty, kept: Path) -> None:
+    change(kept / "sort/infty@x8/seed-0/result.json", "totals", to=lambda _: {"nats": 1.0, "scored": 0, "correct": 0})
+    done = infty("report", str(kept), "--check", "--json")
+    assert done.returncode == 4
+    assert "seed-0: totals: ZeroDivisionError" in done.stderr
+    assert {one["how"] for one in json.loads(done.stdout)} == {
+        "nothing: its totals are damaged",
+        "stored totals only: it has no checkpoint",
+    }
+
+
 def test_a_result_on_other_data_than_its_evaluation_is_found(infty: Infty, kept: Path) -> None:
     change(kept / "sort/infty@x8/seed-0/result.json", "data", "sha256", to=lambda _: "0" * 64)
     done = infty("report", str(kept), "--check")
@@ -128,3 +139,8 @@ def test_runs_are_kept_small_and_report_the_same(infty: Infty, tmp_path: Path) -
     assert other["tables"] == one["tables"]
     assert infty("report", "kept", "--check").returncode == 0
     assert infty("report", "--keep", "kept").returncode == 0  # again: replaced
+    (run / "metrics.jsonl").write_text("\n".join([*lines, "7", '{"step": 301, "train/lo']))
+    assert infty("report", "--keep", "kept").returncode == 0  # without what can't be read
+    assert (small / "metrics.jsonl").read_text().splitlines() == fewer
+    done = infty("report", "--keep", "runs/kept")
+    assert (done.returncode, "choose a folder outside of it" in done.stderr) == (2, True)

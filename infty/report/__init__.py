@@ -47,7 +47,7 @@ def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], exp
     files: list[Path] = []
     for part in parts:
         files += _write_tables(part, out, formats)
-        files += draw(part.pictures, out)
+    files += draw({part.results.name: part.pictures for part in parts}, out)
     if "html" in formats:
         write_text(out / "index.html", to_page(parts, out))
         files.append(out / "index.html")

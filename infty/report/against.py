@@ -5,10 +5,10 @@ from infty.report.published import Publication, Value, published
 from infty.report.results import ResultSet, Run, mean_and_deviation, signed
 from infty.table import Table
 
-DEVIATIONS, SHARE = 2, 0.005  # how far from a published value is still that value
+DEVIATIONS, SHARE, MOST, ENOUGH = 2, 0.005, 0.02, 3  # how far from a published value is still that value
 RULE = (
-    f"Reproduced: the published value lies within {DEVIATIONS} standard deviations over our seeds or "
-    f"{100 * SHARE:g} % of it, whichever is more; else outside."
+    f"Reproduced: ours is within {100 * SHARE:g} % of the published value; or within {DEVIATIONS} standard deviations "
+    f"over {ENOUGH} seeds or more, if these are {100 * MOST:g} % of it at most (else: too noisy). Otherwise outside."
 )
 ORDER = (
     "Agrees, contradicts: the 95 % interval of the difference between our rows lies on that side of 0; "
@@ -45,8 +45,17 @@ def _value_row(results: ResultSet, found: Publication, value: Value) -> list[str
     if why := _not_comparable(results, found, value.case):
         return [*row, ours, "–", f"not comparable: {', '.join(why)}"]
     difference = mean - value.value
-    near = abs(difference) <= max(DEVIATIONS * (deviation or 0), SHARE * value.value)
-    return [*row, ours, signed(difference, 2), "reproduced" if near else "outside"]
+    verdict = _verdict(difference / value.value, (deviation or 0) / value.value, len(runs))
+    return [*row, ours, signed(difference, 2), verdict]
+
+
+def _verdict(difference: float, deviation: float, seeds: int) -> str:
+    """difference, deviation: as shares of the published value."""
+    if abs(difference) <= SHARE:
+        return "reproduced"
+    if seeds >= ENOUGH and abs(difference) <= DEVIATIONS * deviation:
+        return "reproduced" if DEVIATIONS * deviation <= MOST else "too noisy"
+    return "outside"
 
 
 def _not_comparable(results: ResultSet, found: Publication, case: str) -> list[str]:
@@ -67,21 +76,12 @@ def _claims_table(results: ResultSet, found: Publication) -> Table:
     for claim in found.claims:
         if claim.case not in results.cases:
             continue
-        ahead, of = results.of(claim.ahead, claim.case), results.of(claim.of, claim.case)
+        ahead, of = _with_shared_seeds(results.of(claim.ahead, claim.case), results.of(claim.of, claim.case))
         pair = paired_over_seeds(ahead, of)
         difference = interval(pair, results.digits) if pair else _of_means(results, ahead, of)
-        seeds = len({run.cell.seed for run in ahead} & {run.cell.seed for run in of})
-        order = f"{claim.ahead} ahead of {claim.of}"
-        rows.append(
-            [
-                claim.case,
-                order,
-                claim.source,
-                difference,
-                str(seeds),
-                _order_verdict(results, seeds, ahead and of, pair),
-            ]
-        )
+        seeds = pair.seeds if pair else len(ahead)
+        verdict = _order_verdict(results, seeds, [*ahead, *of], pair)
+        rows.append([claim.case, f"{claim.ahead} ahead of {claim.of}", claim.source, difference, str(seeds), verdict])
     better = "above 0" if results.higher_is_better else "below 0"
     headings = ["column", "in print", "source", f"ours, {results.scale}: {results.unit} ({better}: so)", "n", "verdict"]
     return Table(f"{results.title}: the order of rows", headings, rows, [ORDER, *_sources([row[2] for row in rows])],
@@ -89,9 +89,11 @@ def _claims_table(results: ResultSet, found: Publication) -> Table:
 
 
 def _order_verdict(results: ResultSet, seeds: int, both: list[Run], pair: Paired | None) -> str:
-    """both: empty where a row has no run."""
+    """both: the runs of both rows with the same seeds; empty where there are none."""
     if not both:
         return "missing"
+    if why := _apart(both):
+        return f"not comparable: {why}"
     if results.scale == "smoke":  # a few steps, to see that everything runs
         return "none: nothing was learnt"
     if pair is None:
@@ -103,15 +105,28 @@ def _order_verdict(results: ResultSet, seeds: int, both: list[Run], pair: Paired
 
 
 def _of_means(results: ResultSet, ahead: list[Run], of: list[Run]) -> str:
-    """Of runs that can't be paired; nothing where they were tested on different data."""
-    both = [*ahead, *of]
-    if not (ahead and of) or len({run.result["data"]["sha256"] for run in both}) > 1:
+    """Of runs that can't be paired; nothing where they can't be compared at all."""
+    if not ahead or _apart([*ahead, *of]):
         return "–"
     scale = 1 if results.is_text else 100
     means = [
         mean_and_deviation([scale * run.result["metrics"][results.metric] for run in runs])[0] for runs in (ahead, of)
     ]
     return signed(means[0] - means[1], results.digits)
+
+
+def _with_shared_seeds(runs: list[Run], others: list[Run]) -> tuple[list[Run], list[Run]]:
+    """Those of both rows whose seed the other has too."""
+    shared = {run.cell.seed for run in runs} & {run.cell.seed for run in others}
+    mine, theirs = ([run for run in found if run.cell.seed in shared] for found in (runs, others))
+    return mine, theirs
+
+
+def _apart(runs: list[Run]) -> str:
+    """Why runs can't be compared; empty where they can."""
+    if len({(run.result["data"]["sha256"], run.result["data"].get("tokens_sha256")) for run in runs}) > 1:
+        return "other test data"
+    return "other starting weights" if len({run.start for run in runs}) > 1 else ""
 
 
 def interval(pair: Paired, digits: int) -> str:

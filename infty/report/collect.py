@@ -13,7 +13,7 @@ from infty.catalog import experiment_files, open_experiment
 from infty.definition import Cell
 from infty.errors import MissingError, UsageError, one_line
 from infty.files import read_json
-from infty.records import Environment, Evaluation, Memory, Record, checked
+from infty.records import Environment, Evaluation, Memory, Record, SortResult, TextResult, checked
 from infty.report.results import ResultSet, Run
 from infty.report.tuned import find_tunings
 from infty.runs import Finished, RunFolder, differences, find_runs
@@ -65,15 +65,18 @@ def _finished(folders: Iterable[Path]) -> Iterator[tuple[RunFolder, Finished]]:
 
 def read_run(folder: RunFolder, found: Finished) -> Run:
     """A finished run with all that is told beside its result."""
-    test = f"{found.result.protocol.name}-test"
+    test, result = f"{found.result.protocol.name}-test", found.result
     again = "evaluate it again with infty eval"
     evaluation = _part(Evaluation, folder.path / "eval" / f"{test}.json", f"no details of this run: {again}")
     knocked: dict[str, Evaluation] = {}
     for kind in KNOCK_OUTS:
         file = folder.path / "eval" / f"{test}-without-{kind}.json"
-        if (one := _part(Evaluation, file, f"no knock-out: {again}")) is not None:
+        one = _part(Evaluation, file, f"no knock-out: {again}")
+        if one and _is_of(one, result, file):
             knocked[kind] = one
     memory = _part(Memory, folder.path / "eval" / f"{test}-memory.json", f"no pictures of its memory: {again}")
+    if evaluation and not _is_of(evaluation, result, folder.path / "eval" / f"{test}.json"):
+        evaluation = None
     environment = _part(Environment, folder.path / "environment.json", "nothing is told of its environment")
     run = Run(
         found.cell,
@@ -94,6 +97,17 @@ def read_run(folder: RunFolder, found: Finished) -> Run:
 
 def _details(evaluation: Evaluation) -> dict[str, Any] | None:
     return evaluation.details.model_dump(by_alias=True) if evaluation.details else None
+
+
+def _is_of(evaluation: Evaluation, result: SortResult | TextResult, file: Path) -> bool:
+    """Whether an evaluation is of the result's checkpoint and data; with a warning where it is not."""
+    steps, sums = {evaluation.step, result.best_step} - {None}, {result.data.sha256}
+    if evaluation.data:
+        sums.add(evaluation.data.sha256)
+    if len(steps) > 1 or len(sums) > 1:
+        warnings.warn(f"{file} is of another checkpoint or other data than the result: evaluate it again", stacklevel=4)
+        return False
+    return True
 
 
 def _part(kind: type[Record], path: Path, otherwise: str) -> Record | None:

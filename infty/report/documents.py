@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+from urllib.parse import quote
 
 from infty.report.drawing import Picture
 from infty.report.results import ResultSet, Run
@@ -19,12 +21,12 @@ RUN_COLUMNS = [
 
 def to_markdown(results: ResultSet, tables: list[Table], pictures: list[Picture]) -> str:
     """The whole report of one table: tables, pictures, missing cells, and where figures come from."""
-    parts = [f"# {results.title}\n"]
+    parts = [f"# {_escaped(results.title)}\n"]
     for table in tables:
-        parts.append(f"## {table.title}\n")
+        parts.append(f"## {_escaped(table.title)}\n")
         parts.append(table.markdown())
         parts.append("\n".join(f"- {note}" for note in table.notes) + "\n")
-    parts += [f"![{picture.title}]({picture.stem}.svg)\n" for picture in pictures]
+    parts += [f"![{_escaped(picture.title)}]({quote(picture.stem)}.svg)\n" for picture in pictures]
     if results.missing():
         parts.append("## Missing runs\n\nEach is made by its command:\n")
         parts.append("```\n" + "\n".join(cell.command() for cell in results.missing()) + "\n```\n")
@@ -55,6 +57,11 @@ def runs_csv(results: ResultSet) -> str:
         nested = {"protocol": r["protocol"]["name"], "data_sha256": r["data"]["sha256"]}
         writer.writerow({**r, **r["calibration"], **vars(run.cell), **named, **nested})
     return text.getvalue()
+
+
+def _escaped(text: str) -> str:
+    """Signs that Markdown would take for marks, in what a user named."""
+    return re.sub(r"([\\`*<>\[\]])", r"\\\1", text)
 
 
 def run_name(run: Run) -> str:

@@ -36,7 +36,7 @@ class Picture:
         """Of all that it is drawn from, the code that draws included."""
         shows = vars(self.shows) if isinstance(self.shows, Chart) else self.shows
         code = [sha256(Path(__file__).with_name(f"{name}.py")) for name in ("figures", "pictures")]
-        return hashlib.sha256(json.dumps([self.title, shows, code], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.title, shows, code]).encode()).hexdigest()
 
 
 def all_pictures(results: ResultSet) -> list[Picture]:
@@ -52,18 +52,30 @@ def all_pictures(results: ResultSet) -> list[Picture]:
     return found
 
 
-def draw(pictures: list[Picture], folder: Path) -> list[Path]:
-    """Those that are not there yet, or are of other data. Returns the files of all."""
+def draw(sets: dict[str, list[Picture]], folder: Path) -> list[Path]:
+    """Those that are not there yet, or are of other data; what a set had before and has no more is removed.
+
+    sets: pictures by the name of their set. Returns the files of all.
+    """
     before, now, files = _read_sums(folder / SUMS), {}, []
-    for picture in pictures:
-        stem = folder / picture.stem
-        paths, now[picture.stem] = [folder / f"{picture.stem}.{kind}" for kind in ("svg", "png")], picture.sum()
+    for picture in [picture for pictures in sets.values() for picture in pictures]:
+        paths, now[picture.stem] = _paths(folder, picture.stem), picture.sum()
         if before.get(picture.stem) != now[picture.stem] or not all(path.is_file() for path in paths):
-            picture.draw(stem)
+            picture.draw(folder / picture.stem)
         files += paths
-    if now != {stem: before.get(stem) for stem in now}:
-        write_json(folder / SUMS, {**before, **now})
+    gone = {stem for stem in before if stem not in now and any(stem.startswith(f"{name}-") for name in sets)}
+    for path in [path for stem in gone if "/" not in stem for path in _paths(folder, stem)]:
+        path.unlink(missing_ok=True)
+    after = {stem: found for stem, found in before.items() if stem not in gone} | now
+    if after and after != before:
+        write_json(folder / SUMS, after)
+    elif not after:
+        (folder / SUMS).unlink(missing_ok=True)
     return files
+
+
+def _paths(folder: Path, stem: str) -> list[Path]:
+    return [folder / f"{stem}.{kind}" for kind in ("svg", "png")]
 
 
 def _read_sums(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from infty.errors import MissingError, one_line
+from infty.errors import MissingError, UsageError, one_line
 from infty.files import write_text
 from infty.report.tuned import find_tunings
 from infty.runs import RunFolder, find_runs
@@ -17,9 +17,12 @@ LINES = 100  # of training that are kept, evenly spaced; validations and the tes
 def keep_runs(folders: Sequence[Path], target: Path) -> list[Path]:
     """Copy every finished run in `folders` to `target/<scale>/<experiment>/<row>@<column>/seed-N`; returns these.
 
-    What was kept of the same cell and seed before is replaced. MissingError where a run is damaged: nothing is copied.
+    What was kept of the same cell and seed before is replaced. MissingError where a run is damaged, UsageError where
+    the target lies in one of the folders, so that copies would be reported beside what they are of: nothing is copied.
     """
-    runs = [run for run in find_runs(folders) if run.finished and target.resolve() not in run.path.resolve().parents]
+    if inside := [folder for folder in folders if folder.resolve() in (target.resolve(), *target.resolve().parents)]:
+        raise UsageError(f"--keep {target} lies in {inside[0]}, which is reported on: choose a folder outside of it")
+    runs = [run for run in find_runs(folders) if run.finished]
     cells = [(run, run.read().cell) for run in runs]
     places = [target / cell.scale / cell.experiment / Path(*cell.folder.parts[-2:]) for _, cell in cells]
     if double := next((place for place in places if places.count(place) > 1), None):
@@ -27,28 +30,39 @@ def keep_runs(folders: Sequence[Path], target: Path) -> list[Path]:
     for run, place in zip(runs, places, strict=True):
         _keep(run, place)
     for (experiment, scale), (path, _) in find_tunings(folders).items():
-        if (target / scale / experiment).is_dir() and target.resolve() not in path.resolve().parents:
+        if (target / scale / experiment).is_dir():
             shutil.copyfile(path, target / scale / experiment / path.name)
     return places
 
 
 def _keep(run: RunFolder, place: Path) -> None:
-    shutil.rmtree(place, ignore_errors=True)
-    (place / "eval").mkdir(parents=True)
+    """Aside first, so that what was kept before stays until all of the new is there."""
+    aside = place.with_name(f".{place.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    (aside / "eval").mkdir(parents=True)
     for file in FILES:
         if (run.path / file).is_file():
-            shutil.copyfile(run.path / file, place / file)
+            shutil.copyfile(run.path / file, aside / file)
     for file in sorted((run.path / "eval").glob("*.json")):
-        shutil.copyfile(file, place / "eval" / file.name)
+        shutil.copyfile(file, aside / "eval" / file.name)
     if run.metrics.is_file():
-        write_text(place / "metrics.jsonl", _thinned(run.metrics.read_text(encoding="utf-8")))
+        write_text(aside / "metrics.jsonl", _thinned(run.metrics.read_text(encoding="utf-8", errors="replace")))
+    shutil.rmtree(place, ignore_errors=True)
+    aside.replace(place)
 
 
 def _thinned(text: str) -> str:
-    """Fewer lines of training, the first and the last among them."""
-    lines = text.splitlines(keepends=True)
+    """Fewer lines of training, the first and the last among them; none that can't be read."""
+    lines = [line for line in text.splitlines(keepends=True) if _is_read(line)]
     training = [number for number, line in enumerate(lines) if "train/loss" in json.loads(line)]
     step = (len(training) - 1) / (LINES - 1)
     kept = {training[round(i * step)] for i in range(LINES)} if len(training) > LINES else set(training)
     dropped = set(training) - kept
     return "".join(line for number, line in enumerate(lines) if number not in dropped)
+
+
+def _is_read(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False

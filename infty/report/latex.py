@@ -1,5 +1,6 @@
 """Tables for a paper: LaTeX with booktabs, to be used with \\input."""
 
+import logging
 import re
 from functools import cache
 
@@ -59,6 +60,7 @@ def escape(text: str) -> str:
 
 @cache
 def _encoder() -> UnicodeToLatexEncoder:
+    logging.getLogger("pylatexenc").setLevel(logging.ERROR)  # it tells of each sign that it has no name for
     apart = UnicodeToLatexConversionRule(RULE_REGEX, [(re.compile(r"([-'`,?!])(?=[-'`,])"), r"\1{}")])  # no ligatures
     rules = [UnicodeToLatexConversionRule(RULE_DICT, MINUS), apart, *get_builtin_conversion_rules("defaults")]
     return UnicodeToLatexEncoder(conversion_rules=rules, unknown_char_policy="unihex")

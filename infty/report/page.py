@@ -67,7 +67,7 @@ def _groups(results: ResultSet) -> list[dict[str, object]]:
     ]
     others = [_described(run) for run in results.runs if run.cell.variant]
     if others:
-        groups.append({"anchor": f"{results.name}.others", "title": "other settings", "runs": others, "missing": []})
+        groups.append({"anchor": f"{results.id}~others", "title": "other settings", "runs": others, "missing": []})
     return groups
 
 

@@ -18,13 +18,14 @@ class Paired:
 
     `low` to `high` is the 95 % percentile interval of a bootstrap over `samples`: a text's chunks of consecutive
     tokens, or test sequences. They are drawn as if independent; where neighbours are alike, as chunks are, the
-    interval is somewhat narrow.
+    interval is somewhat narrow. seeds: how many both have and could be paired.
     """
 
     difference: float
     low: float
     high: float
     samples: int
+    seeds: int = 1
 
     @property
     def seen(self) -> bool:
@@ -96,7 +97,7 @@ def _difference(pairs: Sequence[tuple[Run, Run]]) -> Paired:
     sums = np.mean([_samples(run)[1] - _samples(baseline)[1] for run, baseline in pairs], axis=0)
     drawn = _times_drawn(len(sizes), DRAWS)
     low, high = np.percentile((drawn @ sums) / (drawn @ sizes), [2.5, 97.5])
-    return Paired(float(sums.sum() / sizes.sum()), float(low), float(high), len(sizes))
+    return Paired(float(sums.sum() / sizes.sum()), float(low), float(high), len(sizes), len(pairs))
 
 
 @lru_cache(maxsize=2)

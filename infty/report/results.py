@@ -1,5 +1,6 @@
 """The finished runs of one table, and the cells it lacks."""
 
+import re
 import statistics
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,6 +60,11 @@ class ResultSet:
         return ", ".join(filter(None, [self.experiment, f"{self.scale} scale", more]))
 
     @property
+    def id(self) -> str:
+        """The name as a page's anchor: whatever the user called an experiment."""
+        return re.sub(r"[^A-Za-z0-9.-]", lambda sign: f"_{ord(sign[0]):x}_", self.name)
+
+    @property
     def is_text(self) -> bool:
         """Whether this is language modelling; else it is sorting."""
         return self.runs[0].length is None
@@ -84,8 +90,8 @@ class ResultSet:
         return 4 if self.is_text else 1
 
     def anchor(self, model: str, case: str) -> str:
-        """Where a page tells of the runs of a cell."""
-        return f"{self.name}.{model}.{case}"
+        """Where a page tells of the runs of a cell; rows and columns have no such sign in their names."""
+        return f"{self.id}~{model}~{case}"
 
     def place(self, model: str, case: str) -> str:
         """A row, and its column where there are several."""
@@ -142,6 +148,10 @@ class ResultSet:
             rows = found.setdefault(str(reset), [])
             rows += [run.cell.model] * (run.cell.model not in rows)
         return found
+
+    def mixed_training(self) -> list[str]:
+        """Columns whose rows were trained on different numbers of tokens."""
+        return [c for c in self.cases if len({run.result["tokens_seen"] for run in self.of(None, c)}) > 1]
 
     def mixed_slots(self) -> list[str]:
         """Columns whose rows keep different numbers of memory slots."""

@@ -13,6 +13,8 @@ from infty.table import Entry, Table
 
 def all_tables(results: ResultSet) -> list[Table]:
     """Quality, the differences between rows, what is in print beside it, and the cost."""
+    if not results.cases:  # runs with other settings alone
+        return []
     if results.is_text:
         quality = [perplexity_table(results, case) for case in results.cases]
     else:
@@ -40,6 +42,7 @@ def accuracy_table(results: ResultSet) -> Table:
     if results.scale != "paper":
         notes.insert(1, f"Scale: {results.scale}, smaller than the paper's; its figures are not the paper's.")
     notes += [f"Column {case}: tested on different data, not comparable." for case in results.mixed_data()]
+    notes += [f"Column {case}: rows were trained on different numbers of tokens." for case in results.mixed_training()]
     notes += [f"Column {case}: rows keep different numbers of memory slots." for case in results.mixed_slots()]
     if missing := results.missing():
         notes.append(f"{len(missing)} of {len(results.wanted)} runs are missing. Next: {missing[0].command()}")

@@ -13,11 +13,11 @@ FIGURES = [
     ("test/loss", "nats a token", 4),
     ("test/far_loss", "nats a far-seen token", 4),
 ]
-COMPARED = ("test/token_perplexity", "test/loss")  # what the intervals are of
+SCORED, ALL = ("test/token_perplexity", "test/loss"), ("test/word_perplexity", "test/bits_per_byte")
 TEXT_COLUMNS = [
     "experiment", "scale", "model", "case", "variant", "seed", *(metric for metric, _, _ in FIGURES),
     "difference", "difference_low", "difference_high", "difference_to", "nats", "scored", "words", "bytes",
-    "parameters", "memory_slots", "tokens_seen", "wall_seconds", "best_step", "protocol",
+    "parameters", "memory_slots", "tokens_seen", "wall_seconds", "training_flops", "best_step", "protocol",
     "data_name", "data_sha256", "tokens_sha256", "commit", "dirty", "command",
 ]  # fmt: skip
 
@@ -25,10 +25,12 @@ TEXT_COLUMNS = [
 def perplexity_table(results: ResultSet, case: str) -> Table:
     """One column of the experiment: a row a model, its figures on the test text and its difference to the first row."""
     pairs, best, rows = _pairs(results, case), best_row(results, case), []
+    # Intervals are over every token: of a protocol that leaves some unscored, other figures say the same.
+    compared = ALL if any(run.result["totals"]["aside"] for run in results.of(None, case)) else SCORED
     for model in results.models:
         runs, anchor = results.of(model, case), results.anchor(model, case)
         figures = [
-            Entry(_figure(runs, metric, digits), best=model == best and metric in COMPARED, runs=anchor)
+            Entry(_figure(runs, metric, digits), best=model == best and metric in compared, runs=anchor)
             for metric, _, digits in FIGURES
         ]
         pair = pairs.get(model)
@@ -105,6 +107,8 @@ def _notes(results: ResultSet, case: str, pairs: dict[str, Paired]) -> list[str]
         notes.append("Rows were tested on different data: not comparable.")
     if case in results.mixed_starts():
         notes.append("Rows were fine-tuned from different weights: not comparable.")
+    if case in results.mixed_training():
+        notes.append("Rows were trained on different numbers of tokens.")
     if case in results.mixed_slots():
         notes.append("Rows keep different numbers of memory slots.")
     if missing := results.missing():

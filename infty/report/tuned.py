@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from infty.errors import MissingError
+from infty.errors import MissingError, one_line
 from infty.files import read_json
 from infty.records import Tuning, checked
 from infty.report.results import ResultSet
@@ -19,7 +19,7 @@ def find_tunings(folders: Iterable[Path]) -> dict[tuple[str, str], tuple[Path, d
     found: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
     for path in sorted(file for folder in folders for file in folder.rglob(FILE)):
         try:
-            tuning = checked(Tuning, read_json(path), path)
+            tuning = checked(Tuning, read_json(path), path, "tune again with infty tune")
         except MissingError as fault:
             warnings.warn(f"{path} is left out: {fault}", stacklevel=2)
             continue
@@ -36,14 +36,14 @@ def tuned_tables(results: ResultSet) -> list[Table]:
     table = [[row, *(_shown(losses, row, point, points) for point in points)] for row in rows]
     notes = [
         f"Validation loss after {tuning['steps']:,} steps each, column {tuning['case']}, seed {tuning['seed']}: "
-        "every row had the same grid, and the test split was not read. Made by: " + tuning["command"]
+        "every row had the same grid (in bold its best), and the test split was not read. Made by: " + tuning["command"]
         + f" (commit {(tuning['commit'] or 'unknown')[:12]})."
     ]  # fmt: skip
     return [Table(f"{results.title}: tuning", ["model", *(f"{point} ↓" for point in points)], table, notes)]
 
 
 def _point(trial: dict[str, Any]) -> str:
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in trial["settings"].items())
+    return ", ".join(f"{key.rpartition('.')[2]} {one_line(str(value), 40)}" for key, value in trial["settings"].items())
 
 
 def _shown(losses: dict[tuple[str, str], float | None], row: str, point: str, points: list[str]) -> str:

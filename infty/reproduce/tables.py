@@ -14,8 +14,8 @@ from infty.catalog import experiment_files, open_experiment
 from infty.corpora.known import KNOWN
 from infty.corpora.manifest import MANIFEST
 from infty.definition import Cell, Definition, Fault, nearest, overlay, refuse
-from infty.errors import InftyError, MissingError, UsageError
-from infty.runs import RunFolder
+from infty.errors import InftyError, MissingError, UsageError, one_line
+from infty.runs import RunFolder, contradictions
 from infty.settings import Settings
 
 TAKEN = "another process trains it"
@@ -28,6 +28,7 @@ class Job:
 
     cell: Cell
     words: tuple[str, ...]
+    settings: Values = field(default_factory=dict, compare=False)  # as its experiment's file has them
 
     def __str__(self) -> str:
         return f"{self.cell.experiment} {self.cell.model}@{self.cell.case} seed {self.cell.seed}"
@@ -62,7 +63,7 @@ class Tables:
     """How the cells of tables stand. missing: in the order in which they are trained.
 
     done: finished before. trained: now. seconds: that finished cells were trained for. took: seconds that each process
-    took now. spent: seconds altogether.
+    took now; beside: those of them in which it did not train. spent: seconds altogether.
     """
 
     runs: Path
@@ -74,18 +75,22 @@ class Tables:
     left_out: list[Untrained] = field(default_factory=list)
     seconds: dict[Cell, float] = field(default_factory=dict)
     took: list[float] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
     spent: float = 0.0
 
     def is_open(self, job: Job) -> bool:
         """Whether a cell is to be trained. One that is done, damaged or in another process's hands is noted."""
         run = RunFolder(self.runs / job.cell.folder)
         state, why = run.condition()
+        again = replace(job, words=(*job.words, "--fresh"))
         match state:
+            case "done" if changed := contradictions(run.config(), job.settings):
+                other = f"it was trained with other settings: {one_line('; '.join(changed), 500)}"
+                self.failed.append(Untrained(again, other, UsageError.exit_code))
             case "done":
                 self.done.append(job)
                 self.seconds[job.cell] = run.result()["wall_seconds"]
             case "damaged":
-                again = replace(job, words=(*job.words, "--fresh"))
                 self.failed.append(Untrained(again, why, MissingError.exit_code))
             case "running":
                 self.leave_out([job], TAKEN)
@@ -102,8 +107,9 @@ class Tables:
         """Seconds that a cell takes, as its like did: of its column, else its table, else of any now. None: unknown."""
         alike = {other: seconds for other, seconds in self.seconds.items() if other.experiment == cell.experiment}
         of_case = [seconds for other, seconds in alike.items() if other.case == cell.case]
-        known = of_case or list(alike.values()) or self.took
-        return fmean(known) if known else None
+        if trained := of_case or list(alike.values()):
+            return fmean(trained) + (fmean(self.beside) if self.beside else 0.0)
+        return fmean(self.took) if self.took else None
 
     def remaining(self, jobs: int, running: Iterable[tuple[Cell, float]] = ()) -> float | None:
         """Seconds until all are trained, so many at once. None: unknown. running: and for how many seconds already."""
@@ -154,7 +160,8 @@ def find_missing(
     found: dict[Cell, Job] = {}
     for name, definition in definitions.items():
         for cell in definition.cells(scale):
-            found.setdefault(cell, Job(cell, (*shlex.split(cell.command(name))[1:], *options, *threads)))
+            words = (*shlex.split(cell.command(name))[1:], *options, *threads)
+            found.setdefault(cell, Job(cell, words, overlay(definition.layers(cell))[0]))
     tables = Tables(settings.runs, console)
     tables.missing = [job for job in sorted(found.values(), key=lambda job: job.cell.seed) if tables.is_open(job)]
     return tables

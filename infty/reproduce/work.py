@@ -149,6 +149,7 @@ class _Work:
             tables.trained.append(job)
             tables.seconds[job.cell] = result["wall_seconds"]
             tables.took.append(child.elapsed)
+            tables.beside.append(max(0.0, child.elapsed - result["wall_seconds"]))
             name = next(name for name in SHOWN if name in result["metrics"])
             return f"done in {clock(child.elapsed)}, {name} {result['metrics'][name]:.4f}"
         if stopping and code in (*BY_SIGNAL, *(-number for number in BY_SIGNAL.values())):

@@ -1,0 +1,51 @@
+"""FLOPs of a step are those of a memory that is full."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from infty.catalog import SHIPPED, open_experiment
+from infty.definition import Cell
+from infty.experiment import build_model, resolve
+from infty.flops import flops_a_step
+from infty.interfaces import Batch
+from infty.training.loop import batch_losses, weighted
+
+EVEN = ["model.adaptive={cutoffs: []}"]  # with clusters a step costs what its tokens do
+
+
+class Endless:
+    """Streams of random tokens that never begin anew."""
+
+    continues = True
+
+    def __init__(self, vocab_size: int, length: int) -> None:
+        self.vocab_size, self.length, self.asked = vocab_size, length, 0
+
+    def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        self.asked += 1
+        tokens = torch.randint(self.vocab_size, (batch_size, self.length + 1))
+        return Batch(tokens[:, :-1], tokens[:, 1:], torch.arange(batch_size), torch.full((batch_size,), step == 0))
+
+    def steps_an_epoch(self, batch_size: int) -> int:
+        return 1
+
+    def tokens_seen(self, steps: int, batch_size: int) -> int:
+        return steps * batch_size * self.length
+
+
+@pytest.mark.parametrize("row", ["transformer-xl", "compressive", "infty", "infty-sticky"])
+def test_counted_once_the_memory_is_full(row: str) -> None:
+    """As many steps again change nothing; the first step alone, with nothing remembered, has fewer."""
+    resolved = resolve(open_experiment("wikitext", SHIPPED), Cell("wikitext", "smoke", row, "main"), EVEN)
+    model = build_model(resolved.experiment, 400, seed=0)
+    task = Endless(400, resolved.experiment.model.segment_length)
+    full, steps = flops_a_step(model, task, 2, seed=0), task.asked
+    counts, state = [], None
+    for step in range(2 * steps):
+        with FlopCounterMode(display=False) as counter:
+            losses, state = batch_losses(model, task.training_batch(step, 2, 0), state)
+            weighted(losses, model).backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] < full
+    assert set(counts[steps - 1 :]) == {full}
