@@ -15,9 +15,11 @@ from infty.definition import Cell
 from infty.errors import UsageError
 from infty.experiment import Experiment, build_model, resolve
 from infty.model.segments import count_parameters
+from infty.runs import RunFolder
 from infty.starting import base_cell
 from infty.tasks.corpus import CorpusConfig
 from tests.conftest import Infty
+from tests.reliability.runs import start
 
 CELL = ("gpt2", "--scale", "smoke")
 GPT2_SMALL = 124_439_808  # as published: 50,257 and 1,024 embeddings, 12 layers of 12 E² + 13 E, a norm; E 768
@@ -242,3 +244,25 @@ def test_what_is_trained_first_depends_on_nothing_but_the_case_and_its_own_setti
 def test_settings_that_contradict_each_other_are_named(sets: tuple[str, ...], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         cell("infty", "laptop", sets=sets)
+
+
+@pytest.mark.slow
+def test_a_row_waits_for_the_process_that_trains_what_all_start_from(tmp_path: Path) -> None:
+    """And trains it itself where that process ends without it."""
+    resolved = resolve(open_experiment("gpt2", SHIPPED), Cell("gpt2", "smoke", "infty", "wikitext"))
+    base = base_cell(resolved)
+    assert base is not None
+    run = RunFolder(tmp_path / "runs" / base.cell.folder)
+    run.path.mkdir(parents=True)
+    with (
+        run.lock().acquire() as lock,
+        start(tmp_path, ["-m", "infty", "train", "gpt2", "--scale", "smoke", "--model", "infty"]) as process,
+    ):
+        assert process.stderr is not None
+        assert any(line.startswith("waiting for another process, which trains") for line in process.stderr)
+        assert not run.finished
+        lock.release()
+        told = process.stderr.read()
+    assert process.returncode == 0, told
+    assert told.count("all rows start from one GPT-2") == 1
+    assert run.finished
