@@ -15,6 +15,7 @@ from infty.settings import Settings
 from infty.streaming import read_stream
 from infty.tracking import open_text
 from infty.trained import Asked, check_batches, evaluate_run, load_run
+from infty.training.distributed import joined
 
 Values = dict[str, Any]
 
@@ -22,10 +23,13 @@ Values = dict[str, Any]
 def evaluate_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console: Console) -> Values:
     """Evaluate the best checkpoint of a cell's run.
 
+    Several processes share the texts or sequences; only the one that leads returns what was found.
     Raises MissingError, with the command that trains it, where there is none, and UsageError where the
     run has other settings than the cell.
     """
-    return evaluate_run(trained_run(resolved, settings), prepare_machine(settings), asked, console, settings.data)
+    machine, run = prepare_machine(settings), trained_run(resolved, settings)
+    with joined(machine.launch, machine.device) as group:
+        return evaluate_run(run, machine, asked, console, settings.data, group=group)
 
 
 def check_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console: Console) -> Values:

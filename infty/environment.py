@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from infty.catalog import PACKAGE
+from infty.devices import device_name
 from infty.machine import Machine
 
 PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "tokenizers", "wandb")
@@ -21,8 +22,11 @@ def describe_environment(machine: Machine) -> dict[str, Any]:
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "system": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": device_name(device),
+        "processes": machine.launch.size,
         "precision": machine.precision,
+        "micro_batch": machine.micro_batch,
+        "recompute": machine.recompute,
         "compiled": machine.compiled,
         "threads": torch.get_num_threads(),
     }

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32, Shaped
 from numpy import ndarray
 from torch import Tensor
 
@@ -18,13 +18,13 @@ def evaluate(
     batches: Iterable[Batch],
     *,
     choices: bool,
-    losses: Float32[ndarray, " tokens"] | None = None,
-    right: list[int] | None = None,
+    losses: Float32[ndarray, " targets"] | None = None,
+    right: Bool[ndarray, " targets"] | None = None,
 ) -> Totals:
     """Run the model in evaluation mode over all batches and restore its mode. Touches no other state.
 
-    choices: count how often the target was the most likely one. losses: filled with the nats of each target, at
-    the batches' places. right: told for each row of a segment with answers how many of its choices were right.
+    choices: count how often the target was the most likely one. losses, right: filled with the nats of each target, and
+    with whether it was the most likely one, at the batches' places.
     """
     total = Totals()
     segments = (segment for batch in batches for segment in batch.segments(model.config.segment_length))
@@ -33,10 +33,9 @@ def evaluate(
             nats = output.nats(segment.targets)
             total += count(nats, output, segment, choices)
             if right is not None:
-                scored = segment.targets != UNSCORED
-                right += ((output.logits.argmax(-1) == segment.targets) & scored).sum(1)[scored.any(1)].tolist()
+                _note(right, output.logits.argmax(-1) == segment.targets, segment)
             if losses is not None:
-                _note(losses, nats, segment)
+                _note(losses, nats.float(), segment)
     return total
 
 
@@ -51,11 +50,12 @@ def count(nats: Float[Tensor, "batch wanted"], output: Output, segment: Batch, c
     return Totals(rest, int((scored & ~aside).sum()), correct, int(aside.sum()), apart)
 
 
-def _note(losses: Float32[ndarray, " tokens"], nats: Float[Tensor, "batch wanted"], segment: Batch) -> None:
-    assert segment.places is not None, "a task without places has no losses to note"
-    for row, targets, place in zip(nats.cpu(), segment.targets.cpu(), segment.places.tolist(), strict=True):
+def _note(noted: Shaped[ndarray, " targets"], found: Shaped[Tensor, "batch wanted"], segment: Batch) -> None:
+    """What was found of scored targets, at their places."""
+    assert segment.places is not None, "batches without places have nothing to note"
+    for row, targets, place in zip(found.cpu(), segment.targets.cpu(), segment.places.tolist(), strict=True):
         scored = (targets != UNSCORED).numpy()
-        losses[place : place + len(scored)][scored[: len(losses) - place]] = row.float().numpy()[scored]
+        noted[place : place + len(scored)][scored[: len(noted) - place]] = row.numpy()[scored]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from infty.model.segments import SegmentModel
 from infty.protocols import TEXT_PROTOCOLS
 from infty.tasks.corpus import CorpusConfig, CorpusTask
 from infty.tasks.sort import SortConfig, SortTask, nearest_lengths
-from infty.training.loop import TrainingConfig
+from infty.training.config import TrainingConfig
 
 Task = SortTask | CorpusTask
 WANTED = {

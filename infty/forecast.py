@@ -22,8 +22,10 @@ from infty.runs import RunFolder
 from infty.settings import Settings
 from infty.starting import base_cell, given_start
 from infty.tasks.corpus import CorpusConfig
-from infty.training.loop import TrainingConfig, optimize
+from infty.training.config import TrainingConfig
 from infty.training.optimizer import make_optimizer
+from infty.training.replica import Replica
+from infty.training.step import optimize
 
 PROBE_SECONDS = 5.0
 TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's has 1.15 on WikiText, 1.5 on books with their line ends
@@ -100,6 +102,7 @@ def _start(resolved: ResolvedCell, vocab_size: int, settings: Settings) -> str |
 
 def _probe(model: SegmentModel, task: TrainingData, training: TrainingConfig, seed: int) -> dict[str, Any]:
     """Real steps, with as many sequences as a few seconds allow, after some that fill the memory."""
+    replica = Replica(model)
     optimizer = make_optimizer(model, training.learning_rate, training.memory_learning_rate)
     batch, state, step = 1, None, 0
 
@@ -107,7 +110,7 @@ def _probe(model: SegmentModel, task: TrainingData, training: TrainingConfig, se
         nonlocal state, step
         start = time.perf_counter()
         config = training.model_copy(update={"batch_size": batch})
-        _, state = optimize(model, optimizer, task, config, step, seed, state)
+        _, state = optimize(replica, optimizer, task, config, step, seed, state)
         step += 1
         return time.perf_counter() - start
 
@@ -132,7 +135,7 @@ def _probe(model: SegmentModel, task: TrainingData, training: TrainingConfig, se
         "steps": len(times),
         "flops": counter.get_total_flops(),
         "tokens": task.training_batch(step - 1, batch, seed).tokens.numel(),
-        "state_bytes": _bytes(state) // batch if state else None,
+        "state_bytes": _bytes(state[0]) // batch if state and state[0] else None,
     }
 
 
@@ -157,13 +160,14 @@ class RandomTokens:
         self.config, self.segment_length, self.why = config, segment_length, why
         self.vocab_size = config.tokenizer.vocab_size
 
-    def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
+    def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
         """Tokens in the proportions of a text: the n-th most frequent 1/n times as often (Zipf)."""
         random = np.random.Generator(np.random.Philox(key=step))
         size = (batch_size, self.segment_length + 1)
         tokens = np.exp(random.random(size) * np.log(self.vocab_size)).astype(np.int64) - 1
-        whole = torch.from_numpy(tokens)
-        return Batch(whole[:, :-1], whole[:, 1:], torch.arange(batch_size), torch.full((batch_size,), step == 0))
+        own = torch.from_numpy(tokens)[range(batch_size) if rows is None else rows]
+        names = torch.arange(batch_size) if rows is None else torch.tensor(rows)
+        return Batch(own[:, :-1], own[:, 1:], names, torch.full((len(own),), step == 0))
 
     def steps_an_epoch(self, batch_size: int) -> int:
         """About: from the words and documents that the corpus is known to have. MissingError where they are not."""

@@ -44,6 +44,21 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Of what several processes share, each takes its own: every `of`-th thing, from `index` on."""
+
+    index: int = 0
+    of: int = 1
+
+    def places(self, count: int) -> range:
+        """Of `count` things; none where there are fewer of them than processes."""
+        return range(self.index, count, self.of)
+
+
+ALL = Share()
+
+
+@dataclass(frozen=True)
 class Totals:
     """nats: summed cross-entropy. scored: targets. correct: those that were the most likely one, where that is counted.
 
@@ -71,8 +86,8 @@ class TrainingData(Protocol):
     vocab_size: int
     continues: bool
 
-    def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """The batch of optimiser step `step` (from 0) in a run with this seed."""
+    def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
+        """The batch of optimiser step `step` (from 0) in a run with this seed. rows: which of it; None: all."""
         ...
 
     def steps_an_epoch(self, batch_size: int) -> int:
@@ -88,8 +103,8 @@ class Task(TrainingData, Protocol):
 
     has_answers: bool
 
-    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """All of `split` ("validation" or "test"), in a fixed order."""
+    def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
+        """All of `split` ("validation" or "test"), in a fixed order; or one process's share of it."""
         ...
 
     def metrics(self, split: str, totals: Totals) -> dict[str, float]:

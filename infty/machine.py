@@ -3,17 +3,22 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
+from infty.devices import choose_device, is_gpu
 from infty.errors import UsageError
+from infty.launch import Launch, launched
+from infty.memory.exact import round_products
 from infty.memory.longterm import LongTermMemory
 from infty.model.block import Block
 from infty.model.segments import SegmentModel
 from infty.settings import Settings
 
-Precision = Literal["float32", "bf16"]
+Precision = Literal["float32", "tf32", "bf16"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 Model = TypeVar("Model", bound=SegmentModel)
 
@@ -45,16 +50,27 @@ class _Compiler:
 
 @dataclass(frozen=True)
 class Machine:
-    """precision: "bf16" is autocast: products in bfloat16; weights, sums, norms and the memory stay in float32."""
+    """Where and how a model computes. launch: which process this is, of those on several machines or one.
+
+    precision: of products. "bf16" is autocast: weights, sums, norms and the memory stay in float32. "tf32" is a GPU's:
+    a float32 product's factors lose 13 bits, but for the memory's. micro_batch: most training sequences at once.
+    recompute: activation checkpointing, a layer at a time.
+    """
 
     device: torch.device
     precision: Precision = "float32"
     compiled: bool = False
+    recompute: bool = False
+    micro_batch: int | None = None
+    launch: Launch = field(default_factory=Launch)
     _compiler: _Compiler = field(default_factory=_Compiler, init=False, repr=False, compare=False)
 
     def place(self, model: Model) -> Model:
         """The same model, moved to the device and set to compute as asked; its weights and their names stay."""
         model.to(self.device)
+        if self.recompute:
+            for layer in model.layers:
+                layer.forward = partial(_recomputed, layer.forward)
         if self.compiled:
             _compile(model, self._compiler)
         if self.precision == "bf16":
@@ -63,14 +79,11 @@ class Machine:
         return model
 
 
-def choose_device(name: str) -> torch.device:
-    """auto is the first GPU if torch sees one, else the CPU. UsageError for a GPU that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name}: torch sees {torch.cuda.device_count()} GPUs here; use cpu or auto")
-    return device
+def _recomputed(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """What `forward` returns; for a gradient it is called once more, instead of keeping what it computed within."""
+    if not torch.is_grad_enabled():
+        return forward(*args, **options)
+    return checkpoint(forward, *args, use_reentrant=False, **options)
 
 
 def _compile(model: SegmentModel, compiler: _Compiler) -> None:
@@ -83,7 +96,12 @@ def _compile(model: SegmentModel, compiler: _Compiler) -> None:
 
 
 def prepare_machine(settings: Settings) -> Machine:
-    """Set what the settings say of this machine. UsageError for a device that is not there."""
+    """Set what the settings say of this machine. UsageError for a device that is not there, or can't do it."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    return Machine(choose_device(settings.device), settings.precision, settings.compile)
+    launch = launched()
+    device, precision = choose_device(settings.device, launch), settings.precision
+    if precision == "tf32" and not is_gpu(device):
+        raise UsageError(f"precision tf32 is a GPU's, and this is {device.type}: float32 or bf16")
+    round_products("tf32" if precision == "tf32" else "ieee")
+    return Machine(device, precision, settings.compile, settings.recompute, settings.micro_batch, launch)

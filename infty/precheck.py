@@ -10,14 +10,18 @@ from pathlib import Path
 
 import torch
 
+from infty.devices import is_gpu
 from infty.errors import InftyError
 from infty.evaluation import evaluate
 from infty.interfaces import Task
+from infty.machine import Machine
 from infty.model.segments import SegmentModel, State
+from infty.model.state import state_tensors
 from infty.model.weights import weight_tensors
 from infty.resources import forget_peak, free_memory_bytes, held_memory_bytes, peak_memory_bytes
 from infty.training.checkpoint import KEPT
-from infty.training.loop import TrainingConfig, batch_losses
+from infty.training.config import TrainingConfig
+from infty.training.replica import batch_losses
 
 LONG_RUN = 100  # steps; the steps of a shorter run tell as soon as a probe would
 FEW, MORE = 1, 4  # sequences that are tried
@@ -28,9 +32,9 @@ OTHER_FILES = 2**23  # bytes: metrics, results, W&B's run
 
 @dataclass(frozen=True)
 class Need:
-    """Peak of memory by the number of sequences at once: `fixed` + `each` for every one."""
+    """Peak of memory by the number of sequences at once: `fixed` + `each` for every one. change: sets that number."""
 
-    setting: str
+    change: str
     fixed: int
     each: int
 
@@ -43,17 +47,20 @@ class Need:
         return max(0, (free - self.fixed) // max(self.each, 1))
 
 
-def refuse_too_little_memory(model: SegmentModel, task: Task, config: TrainingConfig, seed: int) -> None:
+def refuse_too_little_memory(
+    model: SegmentModel, task: Task, config: TrainingConfig, seed: int, machine: Machine
+) -> None:
     """Try a few sequences before a long run. InftyError, with what would fit, where more memory is wanted than is free.
 
     Changes neither weights nor what follows. Says nothing on systems that don't tell how much memory is held.
     """
-    free = _free(model.device)
+    free = _free(machine)
     if config.total_steps < LONG_RUN or free is None:
         return
-    with explained(model.device):
+    own = config.batch_size // machine.launch.size
+    with explained(machine.device):
         for find, wanted in (
-            (partial(training_need, model, task, seed), config.batch_size),
+            (partial(training_need, model, task, seed, own), min(own, machine.micro_batch or own)),
             (partial(evaluation_need, model, task), config.evaluation_batch_size),
         ):
             need = find(wanted)
@@ -61,22 +68,27 @@ def refuse_too_little_memory(model: SegmentModel, task: Task, config: TrainingCo
                 raise InftyError(_advice(need, wanted, free))
 
 
-def training_need(model: SegmentModel, task: Task, seed: int, wanted: int) -> Need:
+def training_need(model: SegmentModel, task: Task, seed: int, own: int, wanted: int) -> Need:
     """Bytes that training takes beyond what is held now, with the moments that Adam will keep.
 
-    wanted: sequences at once; more than that are not tried.
+    own: sequences of a step that are this process's; their memories are all held. wanted: of these at once; more than
+    that are not tried.
     """
+    held = 0
 
     def try_out(sequences: int) -> None:
+        nonlocal held
         state: State | None = None
         for step in range(PASSES if task.continues else 1):
             losses, state = batch_losses(model, task.training_batch(step, sequences, seed), state)
             torch.stack(list(losses.values())).sum().backward()
+        if task.continues and state is not None:
+            held = sum(tensor.nbytes for tensor in state_tensors(state).values()) // sequences
 
     model.train()
-    need = _measured("training.batch_size", try_out, model, wanted)
+    need = _measured("--micro-batch", try_out, model, wanted)
     moments = 2 * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    return Need(need.setting, need.fixed + moments, need.each)
+    return Need(need.change, need.fixed + moments + held * own, max(need.each - held, 0))
 
 
 def evaluation_need(model: SegmentModel, task: Task, wanted: int) -> Need:
@@ -86,7 +98,7 @@ def evaluation_need(model: SegmentModel, task: Task, wanted: int) -> Need:
         batches = task.evaluation_batches("validation", sequences)
         evaluate(model, islice(batches, PASSES if task.continues else 1), choices=task.has_answers)
 
-    return _measured("training.evaluation_batch_size", try_out, model, wanted)
+    return _measured("--set training.evaluation_batch_size", try_out, model, wanted)
 
 
 def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, folder: Path) -> None:
@@ -117,12 +129,12 @@ def explained(device: torch.device) -> Iterator[None]:
         if not ours:
             raise
         raise InftyError(
-            f"out of memory on {device} ({text}). Checkpoints stay. Less is needed with a lower training.batch_size or "
-            "training.evaluation_batch_size (--set, a run of its own), or take a larger device"
+            f"out of memory on {device} ({text}). Checkpoints stay. Less is needed with --micro-batch, --recompute or "
+            "a lower training.evaluation_batch_size (--set, a run of its own), or take a larger device"
         ) from None
 
 
-def _measured(setting: str, try_out: Callable[[int], None], model: SegmentModel, wanted: int) -> Need:
+def _measured(change: str, try_out: Callable[[int], None], model: SegmentModel, wanted: int) -> Need:
     """The peaks of two runs, as a line."""
     peaks, more = [], max(FEW, min(MORE, wanted))
     for sequences in (FEW, FEW, more):  # the first time much is made that stays
@@ -133,23 +145,26 @@ def _measured(setting: str, try_out: Callable[[int], None], model: SegmentModel,
         for parameter in model.parameters():
             parameter.grad = None
     if more == FEW:
-        return Need(setting, max(peaks[1:]), 0)
+        return Need(change, max(peaks[1:]), 0)
     each = max(0, peaks[2] - peaks[1]) // (more - FEW)
-    return Need(setting, max(0, peaks[1] - each * FEW), each)
+    return Need(change, max(0, peaks[1] - each * FEW), each)
 
 
-def _free(device: torch.device) -> int | None:
-    """None where the system doesn't tell, or has no peak that can be measured anew."""
+def _free(machine: Machine) -> int | None:
+    """For this process; None where the system doesn't tell, or has no peak that can be measured anew."""
+    sharing = 1 if is_gpu(machine.device) else machine.launch.local_size
     try:
-        return free_memory_bytes(device) if forget_peak(device) else None
+        return free_memory_bytes(machine.device) // sharing if forget_peak(machine.device) else None
     except OSError:
         return None
 
 
 def _advice(need: Need, wanted: int, free: int) -> str:
-    fits = need.largest(free)
-    change = f"at most --set {need.setting}={fits} fits (a run of its own)" if fits else "not even one sequence fits"
+    fits, evaluating = need.largest(free), need.change.startswith("--set")
+    change = f"{need.change}={fits} fits" if fits else "not even one fits"
     return (
-        f"{need.setting} {wanted:,}: about {need.of(wanted) / 1e9:,.1f} GB of memory are needed and {free / 1e9:,.1f} "
-        f"GB are free: {change}; or choose another device with --device. Nothing was changed"
+        f"{wanted:,} sequences at once{' in evaluation' if evaluating else ''}: about {need.of(wanted) / 1e9:,.1f} GB "
+        f"of memory are needed and {free / 1e9:,.1f} GB are free: {change}"
+        f"{'' if evaluating else ', less is kept with --recompute'}; or choose another device with --device. "
+        "Nothing was changed"
     )

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 
+from infty.devices import is_gpu
+
 
 def peak_memory_bytes(device: torch.device) -> int:
     """Most memory held at once: on a GPU by torch, else resident in this process."""
-    if device.type == "cuda":
+    if is_gpu(device):
         return torch.cuda.max_memory_allocated(device)
     try:  # getrusage counts what the process had been before it became this one
         return _kilobytes(Path("/proc/self/status"), "VmHWM:")
@@ -25,7 +27,7 @@ def forget_peak(device: torch.device) -> bool:
 
     What the C library holds back of freed memory goes to the system first, or it would hide what is taken next.
     """
-    if device.type == "cuda":
+    if is_gpu(device):
         torch.cuda.reset_peak_memory_stats(device)
         return True
     try:
@@ -38,7 +40,7 @@ def forget_peak(device: torch.device) -> bool:
 
 def held_memory_bytes(device: torch.device) -> int:
     """Held now, as `peak_memory_bytes` counts. OSError on a CPU that is not Linux's."""
-    if device.type == "cuda":
+    if is_gpu(device):
         return torch.cuda.memory_allocated(device)
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
@@ -46,7 +48,7 @@ def held_memory_bytes(device: torch.device) -> int:
 
 def free_memory_bytes(device: torch.device) -> int:
     """What this process may still take: on a CPU within its control group too. OSError where Linux doesn't say."""
-    if device.type == "cuda":
+    if is_gpu(device):
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     return min([_kilobytes(Path("/proc/meminfo"), "MemAvailable:"), *_free_in_groups()])

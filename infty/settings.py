@@ -25,8 +25,14 @@ class Settings(BaseSettings):
     auto_fetch: bool = Field(default=True, description="whether train may fetch a corpus that is missing")
     experiments: Path = Field(description="folder of your own experiment files")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
-    precision: Literal["float32", "bf16"] = Field(
-        default="float32", description="float32, or bf16: products in bfloat16, the memory's in float32"
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        default="float32", description="of products: float32, tf32 (GPUs), or bf16; the memory's are in float32 always"
+    )
+    micro_batch: int | None = Field(
+        default=None, gt=0, description="most training sequences at once on a device; the others' gradients are added"
+    )
+    recompute: bool = Field(
+        default=False, description="keep no activations within a layer: less memory, about a third more time"
     )
     compile: bool = Field(default=False, description="let torch.compile fuse what it can; the first steps take longer")
     threads: int | None = Field(

@@ -16,9 +16,10 @@ from infty.evaluation import evaluate
 from infty.experiment import Experiment, Task, build_model, build_task
 from infty.files import write_json
 from infty.inspection import inspect_memory
-from infty.interfaces import Batch
+from infty.interfaces import ALL, Batch, Share
 from infty.knockout import KnockOut, knocked_out
 from infty.machine import Machine
+from infty.memory.exact import HOST
 from infty.model.segments import SegmentModel
 from infty.model.weights import load_weights
 from infty.protocols import SORT, TEXT_PROTOCOLS, EvaluationProtocol
@@ -29,6 +30,7 @@ from infty.tasks.details import details
 from infty.tasks.sort import SortTask
 from infty.tracking import track
 from infty.training.checkpoint import load_best
+from infty.training.distributed import ALONE, Group
 from infty.training.signals import StopSignals
 
 CHECKED_BATCHES, TOLERANCE = (1, 2, 7), 1e-6
@@ -54,7 +56,7 @@ class Asked:
     knock_out: KnockOut | None = None
 
 
-def load_run(path: str | Path, device: str = "cpu", data: Path | None = None) -> TrainedRun:
+def load_run(path: str | Path, device: str | torch.device = HOST, data: Path | None = None) -> TrainedRun:
     """The best checkpoint of a run folder, in evaluation mode. MissingError where there is none or it is damaged.
 
     data: the folder of corpora; by default the settings' own.
@@ -100,13 +102,19 @@ def evaluate_run(
     console: Console,
     data: Path,
     stop: StopSignals | None = None,
+    group: Group = ALONE,
 ) -> dict[str, Any]:
     """Evaluate a run's best checkpoint, keep the outcome in `eval/` and return it.
 
+    group: with whom; what is kept and returned then is by the one that leads, and the others return nothing.
     Raises MissingError where there is no checkpoint, UsageError where what is asked has no meaning for it, and
     Stopped after a signal.
     """
-    outcome, memory = assess(load_run(run.path, data=data), machine, asked, console, stop)
+    with group.in_turn():  # the one that leads may have written it
+        trained = load_run(run.path, data=data)
+    outcome, memory = assess(trained, machine, asked, console, stop, group)
+    if not group.leads:
+        return {}
     folder, name = run.path / "eval", f"{outcome['protocol']['name']}-{asked.split}"
     folder.mkdir(exist_ok=True)
     if memory:
@@ -118,23 +126,32 @@ def evaluate_run(
 
 
 def assess(
-    trained: TrainedRun, machine: Machine, asked: Asked, console: Console, stop: StopSignals | None = None
+    trained: TrainedRun,
+    machine: Machine,
+    asked: Asked,
+    console: Console,
+    stop: StopSignals | None = None,
+    group: Group = ALONE,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """What an evaluation finds; and of a test without a knock-out what a look into the memory sees, where there is one.
 
-    Writes nothing. Raises UsageError and Stopped as above.
+    Writes nothing. Raises UsageError and Stopped as above. Of several processes only the one that leads finds it all.
     """
     machine.place(trained.model)
     task, protocol = _under(trained.task, asked)
     split, model = asked.split, trained.experiment.model
     losses = np.zeros(len(task.parts[split].tokens), dtype=np.float32) if isinstance(task, CorpusTask) else None
-    right: list[int] | None = None if isinstance(task, CorpusTask) else []
+    right = np.zeros(task.sizes[split] * task.sequence_length, dtype=bool) if isinstance(task, SortTask) else None
     with knocked_out(trained.model, asked.knock_out) if asked.knock_out else nullcontext():
-        batches = _batches(trained, task, asked, console)
+        batches = _batches(trained, task, asked, console, group.share)
         heard = stop.until_received(batches) if stop else batches
         totals = evaluate(trained.model, heard, choices=task.has_answers, losses=losses, right=right)
-    if stop and stop.received is not None:
-        raise Stopped("stopped while testing; the same command tests what was trained", stop.received)
+    if number := group.largest(stop.received or 0 if stop else 0):
+        raise Stopped("stopped while testing; the same command tests what was trained", number)
+    totals = group.totals(totals)
+    losses, right = (None if noted is None else group.summed(noted) for noted in (losses, right))
+    if not group.leads:
+        return {}, None
     outcome = {
         "schema": SCHEMA,
         "protocol": {
@@ -151,8 +168,10 @@ def assess(
         "data": task.data(split),
     }
     if isinstance(task, SortTask):
+        assert right is not None
+        by_sequence = right.reshape(-1, task.sequence_length).sum(1).tolist()
         outcome["calibration"] = task.calibration(split, model.memory_slots, model.segment_length)
-        outcome["details"] = {"answers": {"right": right, "symbols": task.config.vocabulary}}
+        outcome["details"] = {"answers": {"right": by_sequence, "symbols": task.config.vocabulary}}
     else:
         assert losses is not None
         found = details(losses, task.parts[split].starts, task.distances(split), task.config.far)
@@ -204,12 +223,12 @@ def _under(task: Task, asked: Asked) -> tuple[Task, EvaluationProtocol]:
     return task, task.protocol
 
 
-def _batches(trained: TrainedRun, task: Task, asked: Asked, console: Console) -> Iterator[Batch]:
+def _batches(trained: TrainedRun, task: Task, asked: Asked, console: Console, share: Share = ALL) -> Iterator[Batch]:
     size = asked.batch_size or trained.experiment.training.evaluation_batch_size
     if asked.knock_out == "other":
-        return task.pairs(asked.split, size)
-    steps = task.evaluation_steps(asked.split, size)
-    return track(task.evaluation_batches(asked.split, size), steps, console, f"evaluating {asked.split}")
+        return task.pairs(asked.split, size, share)
+    steps = task.evaluation_steps(asked.split, size, share)
+    return track(task.evaluation_batches(asked.split, size, share), steps, console, f"evaluating {asked.split}")
 
 
 def _described(protocol: EvaluationProtocol, task: Task) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from infty.tasks.corpus import CorpusTask
 from infty.tracking import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun, new_wandb_id
 from infty.trained import Asked, evaluate_run, refuse_other_data
 from infty.training.checkpoint import Checkpoint, TrainingState, load_last
+from infty.training.distributed import Group, joined
 from infty.training.loop import train
+from infty.training.replica import Replica, refuse_uneven
 from infty.training.signals import StopSignals
 
 Values = dict[str, Any]
@@ -53,10 +56,10 @@ def train_cell(
     where a text lacks, Stopped after a signal, InftyError where training fails.
     """
     machine = prepare_machine(settings)  # before anything is written or removed
+    refuse_uneven(resolved.experiment.training.batch_size, machine.launch)
     run = RunFolder(trial or settings.runs / resolved.cell.folder)
-    run.path.mkdir(parents=True, exist_ok=True)
-    try:
-        with run.lock():
+    with joined(machine.launch, machine.device) as group, _held(run, group):
+        with group.in_turn():
             if not fresh:
                 run.refuse_another(resolved.config(), "start over with --fresh (removes it), or keep both with --name")
                 if run.finished:
@@ -75,30 +78,55 @@ def train_cell(
                     task.refuse_misnamed(split)
             if start:
                 start.refuse_vocabulary(task.vocab_size)
-            elif resume is None:
-                start = _trained_first(resolved, settings, console)
-            model = build_model(resolved.experiment, task.vocab_size, resolved.cell.seed)
-            if start:
-                start.load(model)
-            machine.place(model)
-            state = resume.state if resume else _new_state(task, start)
-            _refuse_what_cannot_end(run, resolved, task, machine, model, state)
+        _refuse_other_folders(group, run, resume)
+        if start is None and resume is None:
+            start = _trained_first(resolved, settings, console, group)
+        model = build_model(resolved.experiment, task.vocab_size, resolved.cell.seed)
+        if start:
+            start.load(model)
+        machine.place(model)
+        state = resume.state if resume else _new_state(task, start)
+        _refuse_what_cannot_end(run, resolved, task, machine, model, state)
+        group.wait()  # until all have refused what they will, and nobody reads what is removed next
+        if group.leads:
             if fresh:
                 _empty(run)
             shutil.rmtree(run.path / REMOVED, ignore_errors=True)  # of an earlier one that was interrupted
-            with StopSignals() as stop, _status(run):
-                return _train_and_test(
-                    run, resolved, task, model, settings, machine, console, stop, state, resume, trial is not None
-                )
-    except Timeout:
-        raise BusyError(f"another process is training in {run.path}; wait, or use --name for a second run") from None
+        replica = Replica(model, group, machine.micro_batch)
+        with StopSignals(insist=group.size == 1) as stop, _status(run) if group.leads else nullcontext():
+            return _train_and_test(
+                run, resolved, task, replica, settings, machine, console, stop, state, resume, trial is not None
+            )
+
+
+@contextlib.contextmanager
+def _held(run: RunFolder, group: Group) -> Iterator[None]:
+    """Within the block nobody else writes to the run folder. BusyError in all processes where somebody does."""
+    with contextlib.ExitStack() as stack:
+        busy = False
+        if group.leads:
+            run.path.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(run.lock())
+            except Timeout:
+                busy = True
+        if group.largest(busy):
+            raise BusyError(f"another process is training in {run.path}; wait, or use --name for a second run")
+        yield
+
+
+def _refuse_other_folders(group: Group, run: RunFolder, resume: Checkpoint | None) -> None:
+    """MissingError where the processes do not all see the same checkpoint: one on each machine, say."""
+    step = resume.state.step if resume else 0
+    if group.largest(step) != -group.largest(-step):
+        raise MissingError(f"the processes do not see the same {run.path}: it must be on a disk that all of them share")
 
 
 def _train_and_test(
     run: RunFolder,
     resolved: ResolvedCell,
     task: Task,
-    model: SegmentModel,
+    replica: Replica,
     settings: Settings,
     machine: Machine,
     console: Console,
@@ -109,13 +137,15 @@ def _train_and_test(
 ) -> Values:
     """From what the folder holds to `result.json`; of a trial to what its validations found."""
     experiment, seed = resolved.experiment, resolved.cell.seed
-    training = experiment.training.counted(task.steps_an_epoch)
-    environment = _set_down(run, resolved, machine)
-    _announce(run, resolved, model, training.total_steps, resume, console)
-    sinks = _open_sinks(run, resolved, settings, console, training.total_steps, state)
+    training, group, model = experiment.training.counted(task.steps_an_epoch), replica.group, replica.model
+    environment, sinks = {}, []
+    if group.leads:
+        environment = _set_down(run, resolved, machine)
+        _announce(run, resolved, model, training.total_steps, resume, console)
+        sinks = _open_sinks(run, resolved, settings, console, training.total_steps, state)
     with explained(machine.device), Sinks(sinks) as log:
         train(
-            model,
+            replica,
             task,
             training,
             seed=seed,
@@ -128,7 +158,10 @@ def _train_and_test(
         if trial:
             found = {"best_validation_loss": state.best_loss, "best_step": state.best_step}
             return {**found, **_costs(state, training.batch_size, task)}
-        outcome = evaluate_run(run, machine, Asked(), console, settings.data, stop=stop)
+        outcome = evaluate_run(run, machine, Asked(), console, settings.data, stop, group)
+        peak = group.largest(peak_memory_bytes(machine.device))
+        if not group.leads:
+            return {}
         log.log(state.step, outcome["metrics"])
     result = {
         "schema": SCHEMA,
@@ -141,8 +174,8 @@ def _train_and_test(
         "parameters": count_parameters(model),
         "memory_slots": experiment.model.memory_slots,
         **_costs(state, experiment.training.batch_size, task),
-        "training_flops": None if machine.compiled else _flops(model, task, state, resolved),  # no counting there
-        "peak_memory_bytes": peak_memory_bytes(machine.device),
+        "training_flops": None if machine.compiled else _flops(replica, task, state, resolved),  # no counting there
+        "peak_memory_bytes": peak,
         **{key: environment[key] for key in ("commit", "dirty", "command")},
     }
     write_json(run.path / "result.json", result)
@@ -150,7 +183,9 @@ def _train_and_test(
     return result
 
 
-def _trained_first(resolved: ResolvedCell, settings: Settings, console: Console) -> StartingWeights | None:
+def _trained_first(
+    resolved: ResolvedCell, settings: Settings, console: Console, group: Group
+) -> StartingWeights | None:
     """The weights that all rows of a GPT-2 start from, where the cell says that they are trained; else None.
 
     Trained now if they are not here, or of another text than is here now. Another process that is at it is awaited.
@@ -167,7 +202,7 @@ def _trained_first(resolved: ResolvedCell, settings: Settings, console: Console)
             return trained_start(base, settings)
         except BusyError:
             console.print(f"waiting for another process, which trains {run.path}", soft_wrap=True)
-            with run.lock().acquire(timeout=-1):
+            with group.in_turn(), run.lock().acquire(timeout=-1) if group.leads else nullcontext():
                 fresh = False  # it did that too
         except MissingError as fault:
             if fresh:
@@ -183,9 +218,10 @@ def _refuse_what_cannot_end(
     training = resolved.experiment.training.counted(task.steps_an_epoch)
     if state.step >= training.total_steps:
         return
-    refuse_full_disk(model, task, training, run.checkpoints)
+    if machine.launch.leads:
+        refuse_full_disk(model, task, training, run.checkpoints)
     if not machine.compiled:  # which would compile for the sizes that are tried
-        refuse_too_little_memory(model, task, training, resolved.cell.seed)
+        refuse_too_little_memory(model, task, training, resolved.cell.seed, machine)
 
 
 def _new_state(task: Task, start: StartingWeights | None) -> TrainingState:
@@ -194,9 +230,11 @@ def _new_state(task: Task, start: StartingWeights | None) -> TrainingState:
     return TrainingState(wandb_id=new_wandb_id(), tokens=tokens, starting_weights=start.document() if start else None)
 
 
-def _flops(model: SegmentModel, task: Task, state: TrainingState, resolved: ResolvedCell) -> int:
+def _flops(replica: Replica, task: Task, state: TrainingState, resolved: ResolvedCell) -> int:
     """Of all optimiser steps."""
-    return state.step * flops_a_step(model, task, resolved.experiment.training.batch_size, resolved.cell.seed)
+    batch_size = resolved.experiment.training.batch_size
+    at_once = len(replica.pieces(batch_size)[0])
+    return state.step * flops_a_step(replica.model, task, batch_size, resolved.cell.seed, at_once)
 
 
 def _costs(state: TrainingState, batch_size: int, task: Task) -> Values:

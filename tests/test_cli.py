@@ -119,6 +119,8 @@ def test_the_command_line_is_frozen(infty: Infty) -> None:
         "--dry-run",
         "--fresh",
         "--data",
+        "--micro-batch",
+        "--recompute",
     }
     assert options["eval"] == common | cell | machine | arithmetic | {
         "--seed",

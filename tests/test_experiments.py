@@ -16,8 +16,9 @@ from infty.model.decoder import Decoder
 from infty.model.segments import count_parameters
 from infty.tasks.corpus import CorpusConfig
 from infty.tasks.sort import SortConfig
-from infty.training.loop import optimize
 from infty.training.optimizer import make_optimizer
+from infty.training.replica import Replica
+from infty.training.step import optimize
 from tests.conftest import Infty
 
 EXPERIMENTS = sorted(experiment_files(SHIPPED))
@@ -156,7 +157,7 @@ def test_the_papers_models_take_real_steps_on_a_cpu(name: str, row: str) -> None
     optimizer = make_optimizer(model, config.learning_rate, config.memory_learning_rate)
     state, losses, metrics = None, [], {}
     for step in range(3):
-        metrics, state = optimize(model, optimizer, task, config, step, 0, state)
+        metrics, state = optimize(Replica(model), optimizer, task, config, step, 0, state)
         losses.append(metrics["train/loss"])
         assert metrics["train/gradient_norm"] > 0
     assert all(0 < loss < 20 for loss in losses)

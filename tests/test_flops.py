@@ -9,7 +9,7 @@ from infty.definition import Cell
 from infty.experiment import build_model, resolve
 from infty.flops import flops_a_step
 from infty.interfaces import Batch
-from infty.training.loop import batch_losses, weighted
+from infty.training.replica import batch_losses, weighted
 
 EVEN = ["model.adaptive={cutoffs: []}"]  # with clusters a step costs what its tokens do
 
@@ -22,10 +22,11 @@ class Endless:
     def __init__(self, vocab_size: int, length: int) -> None:
         self.vocab_size, self.length, self.asked = vocab_size, length, 0
 
-    def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
+    def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
         self.asked += 1
-        tokens = torch.randint(self.vocab_size, (batch_size, self.length + 1))
-        return Batch(tokens[:, :-1], tokens[:, 1:], torch.arange(batch_size), torch.full((batch_size,), step == 0))
+        names = torch.arange(batch_size)[slice(0, batch_size) if rows is None else slice(rows.start, rows.stop)]
+        tokens = torch.randint(self.vocab_size, (len(names), self.length + 1))
+        return Batch(tokens[:, :-1], tokens[:, 1:], names, torch.full(names.shape, step == 0))
 
     def steps_an_epoch(self, batch_size: int) -> int:
         return 1
@@ -41,6 +42,7 @@ def test_counted_once_the_memory_is_full(row: str) -> None:
     model = build_model(resolved.experiment, 400, seed=0)
     task = Endless(400, resolved.experiment.model.segment_length)
     full, steps = flops_a_step(model, task, 2, seed=0), task.asked
+    assert flops_a_step(model, task, 6, seed=0, micro_batch=2) == 3 * full
     counts, state = [], None
     for step in range(2 * steps):
         with FlopCounterMode(display=False) as counter:

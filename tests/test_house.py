@@ -6,13 +6,15 @@ from pathlib import Path
 import infty
 
 ROOT = Path(infty.__file__).parent
-LEAVES = {"errors", "files", "reasons"}  # know nothing of infty and may be used by every room but the memory
+LEAVES = {"errors", "files", "launch", "reasons"}  # know nothing of infty and may be used by every room but the memory
 MAY_IMPORT: dict[str, set[str]] = {
     "memory": set(),
     "interfaces": set(),
     "errors": set(),
     "files": {"errors"},
     "reasons": {"errors"},
+    "launch": {"errors"},
+    "devices": {*LEAVES, "memory"},
     "plain_yaml": set(),
     "definition": {*LEAVES, "plain_yaml"},
     "catalog": {*LEAVES, "definition"},
@@ -27,15 +29,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"model", "interfaces"},
     "knockout": {*LEAVES, "memory", "model"},
     "inspection": {*LEAVES, "corpora", "evaluation", "interfaces", "memory", "model", "tasks"},
-    "training": {*LEAVES, "model", "interfaces", "evaluation"},
-    "machine": {*LEAVES, "memory", "model", "settings"},
+    "training": {*LEAVES, "devices", "evaluation", "interfaces", "memory", "model"},
+    "machine": {*LEAVES, "devices", "memory", "model", "settings"},
     "flops": {"interfaces", "model", "training"},
     "assessment": {*LEAVES, "corpora", "experiment", "machine", "resources", "runs", "settings", "streaming",
-                   "tracking", "trained"},
+                   "tracking", "trained", "training"},
     "streaming": {"evaluation", "model", "interfaces"},
-    "environment": {*LEAVES, "catalog", "machine"},
-    "resources": set(),
-    "precheck": {*LEAVES, "evaluation", "interfaces", "model", "resources", "training"},
+    "environment": {*LEAVES, "catalog", "devices", "machine"},
+    "resources": {"devices"},
+    "precheck": {*LEAVES, "devices", "evaluation", "interfaces", "machine", "model", "resources", "training"},
     "experiment": {*LEAVES, "corpora", "definition", "model", "protocols", "tasks", "training"},
     "provision": {*LEAVES, "corpora", "definition", "experiment", "settings", "tasks"},
     "report": {*LEAVES, "table", "definition", "catalog", "plain_yaml", "records", "runs"},
@@ -44,8 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tuning": {*LEAVES, "definition", "environment", "experiment", "machine", "runs", "settings", "workflow"},
     "verification": {*LEAVES, "interfaces", "machine", "runs", "settings", "table", "tasks", "trained", "training"},
     "overview": {*LEAVES, "table", "definition", "catalog", "runs", "settings", "experiment"},
-    "trained": {*LEAVES, "experiment", "evaluation", "inspection", "interfaces", "knockout", "machine", "model",
-                "protocols", "runs", "settings", "tasks", "tracking", "training"},
+    "trained": {*LEAVES, "experiment", "evaluation", "inspection", "interfaces", "knockout", "machine", "memory",
+                "model", "protocols", "runs", "settings", "tasks", "tracking", "training"},
     "starting": {*LEAVES, "corpora", "experiment", "model", "runs", "settings", "trained", "training"},
     "workflow": {*LEAVES, "corpora", "environment", "experiment", "flops", "machine", "model", "precheck", "provision",
                  "resources", "runs", "settings", "starting", "tasks", "tracking", "trained", "training"},
@@ -58,8 +60,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reproduce": {*LEAVES, "catalog", "corpora", "definition", "runs", "settings", "training"},
     "headline": set(),
     "cli": {"assessment", "bench", "catalog", "comparison", "corpora", "definition", "environment", "errors",
-            "experiment", "forecast", "generation", "headline", "machine", "overview", "protocols", "provision",
-            "report", "reproduce", "settings", "trained", "tuning", "verification", "workflow"},
+            "experiment", "forecast", "generation", "headline", "launch", "machine", "overview", "protocols",
+            "provision", "report", "reproduce", "settings", "trained", "tuning", "verification", "workflow"},
     "__init__": {"memory", "trained"},
     "__main__": {"cli"},
 }  # fmt: skip
@@ -78,6 +80,7 @@ WITHOUT_TORCH = (
     "tracking",
     "table",
     "headline",
+    "launch",
     "corpora",
     "protocols",
 )
@@ -108,7 +111,7 @@ def test_imports_point_down_only() -> None:
 
 def test_the_memory_needs_torch_jaxtyping_and_pydantic_only() -> None:
     allowed = {"torch", "jaxtyping", "pydantic", "infty.memory"}
-    standard = {"collections", "dataclasses", "functools", "math", "typing"}
+    standard = {"collections", "contextlib", "dataclasses", "functools", "math", "typing"}
     for path in (ROOT / "memory").glob("*.py"):
         assert imported(path) <= allowed | standard, path.name
 

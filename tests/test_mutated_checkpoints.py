@@ -25,8 +25,10 @@ from infty.model.state import state_tensors
 from infty.model.weights import load_weights
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load_last, save_checkpoint
-from infty.training.loop import TrainingConfig, batch_losses, train
+from infty.training.config import TrainingConfig
+from infty.training.loop import train
 from infty.training.optimizer import make_optimizer, optimizer_tensors
+from infty.training.replica import Replica, batch_losses
 from infty.training.signals import StopSignals
 from tests.mutations import mutated_bytes, mutated_json
 
@@ -104,7 +106,9 @@ def go_on(folder: Path) -> None:
     model, task = make()
     state = resume.state if resume else TrainingState(wandb_id="a1")
     config = TrainingConfig(steps=3, batch_size=2, learning_rate=1e-3, evaluate_every=3)
-    train(model, task, config, seed=0, folder=folder, state=state, resume=resume, log=Quiet(), stop=StopSignals())
+    train(
+        Replica(model), task, config, seed=0, folder=folder, state=state, resume=resume, log=Quiet(), stop=StopSignals()
+    )
     load_into(model, folder)
 
 

@@ -1,5 +1,6 @@
 """What a run asks of the machine before its first step, on the real machine."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ from infty.precheck import Need, evaluation_need, explained, refuse_full_disk, t
 from infty.resources import _free_in_groups, forget_peak, free_memory_bytes, held_memory_bytes, peak_memory_bytes
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import TrainingState
-from infty.training.loop import TrainingConfig, optimize, train
+from infty.training.config import TrainingConfig
+from infty.training.loop import train
 from infty.training.optimizer import make_optimizer
+from infty.training.replica import Replica
 from infty.training.signals import StopSignals
+from infty.training.step import optimize
 from tests.conftest import Infty
 
 CPU = torch.device("cpu")
@@ -36,12 +40,17 @@ def test_more_memory_than_there_is_is_told_before_the_first_step_with_what_would
     infty: Infty, tmp_path: Path
 ) -> None:
     words = ("train", "sort", "--scale", "smoke", "--set", "training.steps=1000")
-    for setting in ("batch_size", "evaluation_batch_size"):
+    for setting, where, change in (
+        ("batch_size", "", "--micro-batch"),
+        ("evaluation_batch_size", " in evaluation", "--set training.evaluation_batch_size"),
+    ):
         more = ("--set", f"training.{setting}=20000000", "--set", "task.validation_sequences=64")
         done = infty(*words, *more, "--name", setting.replace("_", "-"))
         assert done.returncode == 1, done.stderr
-        assert f"infty: training.{setting} 20,000,000: about " in done.stderr
-        assert f"at most --set training.{setting}=" in done.stderr
+        assert f"infty: 20,000,000 sequences at once{where}: about " in done.stderr
+        fits = re.search(rf"GB are free: {change}=(\d+) fits", done.stderr)
+        assert fits
+        assert 1 < int(fits[1]) < 20_000_000
         assert not list(tmp_path.rglob("metrics.jsonl"))
 
 
@@ -50,12 +59,12 @@ def test_what_is_predicted_is_about_what_is_needed() -> None:
     """From 1 and 4 sequences to 48, within a third of the peak of real steps with all of them."""
     model, task = make(width=64)
     config = TrainingConfig(steps=3, batch_size=1, learning_rate=1e-3, evaluate_every=3)
-    optimize(model, make_optimizer(model, 1e-3), task, config, 0, 0)  # torch loads what its optimisers need
-    predicted, optimizer = training_need(model, task, 0, 48), make_optimizer(model, 1e-3)
+    optimize(Replica(model), make_optimizer(model, 1e-3), task, config, 0, 0)  # torch loads what its optimisers need
+    predicted, optimizer = training_need(model, task, 0, 48, 48), make_optimizer(model, 1e-3)
     forget_peak(CPU)
     held = held_memory_bytes(CPU)
     for step in (1, 2):
-        optimize(model, optimizer, task, config.model_copy(update={"batch_size": 48}), step, 0)
+        optimize(Replica(model), optimizer, task, config.model_copy(update={"batch_size": 48}), step, 0)
     assert predicted.of(48) == pytest.approx(peak_memory_bytes(CPU) - held, rel=0.35)
 
 
@@ -72,11 +81,11 @@ def test_a_probe_changes_nothing_that_follows(tmp_path: Path) -> None:
         folder = tmp_path / f"{probed}"
         folder.mkdir()
         if probed:
-            training_need(model, task, 0, 8)
+            training_need(model, task, 0, 8, 8)
             evaluation_need(model, task, 8)
         config = TrainingConfig(steps=3, batch_size=2, learning_rate=1e-2, evaluate_every=2)
-        train(model, task, config, seed=0, folder=folder, state=TrainingState(wandb_id="a1"), resume=None, log=Quiet(),
-              stop=StopSignals())  # fmt: skip
+        train(Replica(model), task, config, seed=0, folder=folder, state=TrainingState(wandb_id="a1"), resume=None,
+              log=Quiet(), stop=StopSignals())  # fmt: skip
         weights.append((folder / "step-00000003/model.safetensors").read_bytes())
     assert weights[0] == weights[1]
 
@@ -99,7 +108,7 @@ def test_limits_of_a_control_group_and_of_those_around_it_count(tmp_path: Path) 
 
 
 def test_memory_that_runs_out_is_explained_and_other_faults_pass() -> None:
-    with pytest.raises(InftyError, match=r"out of memory on cpu .* lower training\.batch_size"), explained(CPU):
+    with pytest.raises(InftyError, match="out of memory on cpu .* less is kept|--micro-batch, --recompute"), explained(CPU):
         torch.empty(2**60, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match="other"), explained(CPU):
         raise RuntimeError("other")
@@ -121,14 +130,14 @@ def test_no_more_sequences_are_tried_than_are_wanted() -> None:
     asked: list[int] = []
 
     class Noted(SortTask):
-        def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
             asked.append(batch_size)
-            return super().training_batch(step, batch_size, seed)
+            return super().training_batch(step, batch_size, seed, rows)
 
     model, task = make()
     for wanted, most in ((1, 1), (2, 2), (9, 4)):
         asked.clear()
-        training_need(model, Noted(task.config), 0, wanted)
+        training_need(model, Noted(task.config), 0, 9, wanted)
         assert max(asked) == most
 
 

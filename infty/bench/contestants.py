@@ -22,18 +22,19 @@ from infty.definition import Cell
 from infty.experiment import Experiment, build_model, build_task, resolve
 from infty.memory import reference
 from infty.memory.basis import GaussianBasis
+from infty.memory.exact import HOST
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
 from infty.memory.signal import refit_grid, ridge_operator, sample_grid
 from infty.model.config import DecoderConfig
 from infty.model.seat import LayerState
 from infty.resources import peak_memory_bytes
 from infty.tasks.sort import SortConfig
-from infty.training.loop import optimize
 from infty.training.optimizer import make_optimizer
+from infty.training.replica import Replica
+from infty.training.step import optimize
 
 Run = Callable[[], Any]
 State = tuple[LayerState, ...]
-CPU = torch.device("cpu")
 KL_WEIGHT, LEARNING_RATE = 1e-6, 2e-4
 STREAM_TOKENS, TURNS = 1_000_000, 15
 ONCE = ("agree", "stream")  # what runs once needs no warming up
@@ -112,7 +113,8 @@ def _step(spec: Spec) -> Run:
     task = build_task(experiment, Path())
     model = build_model(experiment, task.vocab_size, seed=0)
     optimizer = make_optimizer(model, LEARNING_RATE)
-    return lambda: optimize(model, optimizer, task, experiment.training, 0, 0)
+    replica = Replica(model)
+    return lambda: optimize(replica, optimizer, task, experiment.training, 0, 0)
 
 
 def _yardstick_step(spec: Spec) -> Run:
@@ -183,9 +185,9 @@ def _stream() -> Run:
         early = late = after(model.initial_state(torch.zeros(1, dtype=torch.int64)), 10)
         early_peak = 0
         for number in range(10, segments):
-            early_peak = peak_memory_bytes(CPU) if number == 20 else early_peak
+            early_peak = peak_memory_bytes(HOST) if number == 20 else early_peak
             late = after(late, 1)
-        growth = peak_memory_bytes(CPU) - early_peak
+        growth = peak_memory_bytes(HOST) - early_peak
         turns = [[_seconds(lambda state=state: after(state, 10)) / 10 for state in (early, late)] for _ in range(TURNS)]
         return {
             "segments": segments,
@@ -244,7 +246,7 @@ def main() -> None:
             returned = run()
         seconds = (time.perf_counter() - start) / repeats
         facts = returned if isinstance(returned, dict) else {}
-        peak = peak_memory_bytes(CPU)
+        peak = peak_memory_bytes(HOST)
         _say(json.dumps({"seconds": seconds, "peak_bytes": peak, **facts}))
 
 

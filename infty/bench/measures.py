@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from infty.bench.contestants import Spec, decoder_sizes, paper_experiment, sorting
 from infty.bench.products import step_products
 from infty.bench.rotation import Rotation, contestant, rotate
@@ -18,6 +16,7 @@ from infty.bench.yardstick import load_yardstick
 from infty.environment import describe_environment
 from infty.errors import UsageError
 from infty.machine import Machine
+from infty.memory.exact import HOST
 
 # b, H, queries and E of the two readings and updates that are timed, at N = M = 512 and L = 1,024
 SIZES = {
@@ -69,7 +68,7 @@ class Bench:
 
     def environment(self) -> dict[str, Any]:
         """What it is measured with."""
-        return {**describe_environment(Machine(torch.device("cpu"))), "threads": self.threads}
+        return {**describe_environment(Machine(HOST)), "threads": self.threads}
 
     def step(self) -> Iterator[Measure]:
         """A training step of the sorting task at the paper's sizes."""

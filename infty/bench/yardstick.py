@@ -15,7 +15,7 @@ from infty.errors import MissingError, UsageError
 from infty.interfaces import UNSCORED, Batch
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
-from infty.training.loop import batch_losses
+from infty.training.replica import batch_losses
 
 NEEDED = ("LiteralModel", "LiteralMemory", "step")
 CLIP = 0.25  # of the gradient's norm, in the file's step

@@ -12,6 +12,8 @@ from infty.errors import InftyError, Stopped, one_line
 
 def main() -> None:
     """The entry point: our own errors become one message and their exit code, and no traceback reaches a user."""
+    if os.environ.keys() & {"RANK", "SLURM_STEP_NUM_TASKS"}:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DistributedDataParallel warns of what is meant
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)  # training notes signals for itself, and stops at the next step
     sys.exit(_run())
@@ -34,7 +36,7 @@ def _imports(frame: FrameType | None) -> bool:
 
 def _run() -> int:
     """The command's exit code."""
-    warnings.showwarning = lambda message, *_: print(f"infty: warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: _say(f"warning: {message}") if _leads() else None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek gets question marks, not a fault
@@ -43,7 +45,8 @@ def _run() -> int:
 
         app()
     except (InftyError, Stopped) as fault:
-        return _told(str(fault), fault.exit_code)
+        ours = _leads() or fault.exit_code == InftyError.exit_code  # of the rest all processes say the same
+        return _told(str(fault), fault.exit_code) if ours else fault.exit_code
     except Exception as fault:
         if os.environ.get("INFTY_DEBUG"):
             raise
@@ -55,6 +58,20 @@ def _run() -> int:
     return 0
 
 
+def _leads() -> bool:
+    """Whether this process speaks for all that were started together; it does where the launcher is not understood."""
+    from infty.launch import launched
+
+    try:
+        return launched().leads
+    except InftyError:
+        return True
+
+
 def _told(message: str, code: int) -> int:
-    print(f"infty: {message}", file=sys.stderr)
+    _say(message)
     return code
+
+
+def _say(message: str) -> None:
+    print(f"infty: {message}", file=sys.stderr)

@@ -15,10 +15,12 @@ from infty.cli.options import (
     Data,
     Device,
     Json,
+    MicroBatch,
     Model,
     Name,
     Overrides,
     Precision,
+    Recompute,
     RunName,
     Runs,
     Scale,
@@ -47,13 +49,22 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+TOGETHER = ("train", "eval")  # what several processes can do
+
+
 @app.callback()
 def options(
-    version: Annotated[
+    ctx: typer.Context,
+    version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301)."""
+    from infty.errors import UsageError
+    from infty.launch import launched
+
+    if launched().size > 1 and ctx.invoked_subcommand not in TOGETHER:
+        raise UsageError(f"{ctx.invoked_subcommand} is one process's work; {' and '.join(TOGETHER)} are for several")
 
 
 @app.command(epilog="Example: infty train sort --model infty --case x8 --seed 0")
@@ -73,20 +84,36 @@ def train(
     device: Device = None,
     precision: Precision = None,
     compile: Compile = None,
+    micro_batch: MicroBatch = None,
+    recompute: Recompute = None,
     threads: Threads = None,
 ) -> None:
-    """Train one cell of an experiment, or go on where it stopped, and test it."""
+    """Train one cell of an experiment, or go on where it stopped, and test it.
+
+    On several GPUs or machines: torchrun … -m infty train …
+    """
     from infty import workflow
     from infty.forecast import forecast
     from infty.headline import headline
+    from infty.launch import launched
 
-    machine = settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
+    machine = settings(
+        runs=runs,
+        device=device,
+        precision=precision,
+        compile=compile,
+        micro_batch=micro_batch,
+        recompute=recompute,
+        threads=threads,
+    )
     resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
     if dry_run:
-        show_values(forecast(resolved, machine), as_json)
+        if launched().leads:
+            show_values(forecast(resolved, machine), as_json)
         return
     result = workflow.train_cell(resolved, machine, console(stderr=True), fresh=fresh, own=data)
-    show_values(headline(result), as_json, document=result)
+    if launched().leads:
+        show_values(headline(result), as_json, document=result)
 
 
 @app.command("eval", epilog="Example: infty eval sort --model infty --case x8  ·  infty eval sort --stream symbols.txt")
@@ -125,10 +152,13 @@ def evaluate(
     from infty import assessment
     from infty.errors import UsageError
     from infty.headline import headline, stream_headline
+    from infty.launch import launched
     from infty.trained import Asked
 
     machine = settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
     resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
+    if launched().size > 1 and (check_batch or stream):
+        raise UsageError("--check-batch and --stream are one process's work")
     if (given := [o for o, on in (("--knock-out", knock_out), ("--protocol", protocol)) if on]) and stream:
         raise UsageError(f"{given[0]} has no meaning with --stream, which reads one text as it comes")
     if check_batch and (batch or stream or knock_out):
@@ -142,7 +172,8 @@ def evaluate(
         show_values(assessment.check_cell(resolved, machine, asked, console(stderr=True)), as_json)
         return
     outcome = assessment.evaluate_cell(resolved, machine, asked, console(stderr=True))
-    show_values(headline(outcome), as_json, document=outcome)
+    if launched().leads:
+        show_values(headline(outcome), as_json, document=outcome)
 
 
 app.command(epilog="Example: infty generate wikitext --prompt 'The city' --tokens 50")(generate)

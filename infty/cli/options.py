@@ -50,7 +50,15 @@ RunName = Annotated[str | None, typer.Option("--name", help="Name of a run with 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
 Runs = Annotated[Path | None, typer.Option(help="Folder of the run folders.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str | None, typer.Option(help="float32, or bf16: products in bfloat16, the memory's in float32.")]
+Precision = Annotated[
+    str | None, typer.Option(help="Of products: float32, tf32 (GPUs) or bf16; the memory's are in float32.")
+]
+MicroBatch = Annotated[
+    int | None, typer.Option(min=1, help="Most training sequences at once on a device; changes no result.")
+]
+Recompute = Annotated[
+    bool | None, typer.Option("--recompute", help="Keep no activations within layers: less memory, more time.")
+]
 Compile = Annotated[bool | None, typer.Option("--compile", help="Let torch.compile fuse what it can.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
 Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Your own text files, split by documents.")]

@@ -51,7 +51,9 @@ def console(stderr: bool = False) -> Any:
         def on_broken_pipe(self) -> None:
             self.quiet = True
 
-    return Lasting(stderr=stderr, markup=False, highlight=False)
+    from infty.launch import launched
+
+    return Lasting(stderr=stderr, markup=False, highlight=False, quiet=not launched().leads)
 
 
 def show_values(values: dict[str, Any], as_json: bool, document: Any = None) -> None:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infty.memory.exact import ExactBuffers
+from infty.memory.exact import HOST, ExactBuffers
 
 
 class GaussianBasis(ExactBuffers):
@@ -23,7 +23,7 @@ class GaussianBasis(ExactBuffers):
         super().__init__()
         if num_basis % len(widths):
             raise ValueError(f"num_basis = {num_basis} is not a multiple of the {len(widths)} widths")
-        exact = {"dtype": torch.float64, "device": "cpu"}
+        exact = {"dtype": torch.float64, "device": HOST}
         self.register_exact("centers", torch.linspace(0, 1, num_basis // len(widths), **exact))
         self.register_exact("widths", torch.tensor(widths, **exact))
 

@@ -1,6 +1,6 @@
 """Compressive memory (Rae et al. 2019): what leaves the short-term memory, at a lower rate, first in first out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infty.memory.rows import visible
+from infty.memory.exact import full_precision
+from infty.memory.rows import joined, visible
 
 Hidden = Float[Tensor, "batch length hidden"]
 Slots = Float[Tensor, "batch slots hidden"]
@@ -48,6 +49,11 @@ class CompressedState:
     slots: Slots
     filled: Int[Tensor, " batch"] | None = None
 
+    @classmethod
+    def joined(cls, parts: Sequence["CompressedState"]) -> "CompressedState":
+        """Of several batches as of one."""
+        return cls(*joined([part.slots for part in parts], [part.filled for part in parts]))
+
     def detach(self) -> "CompressedState":
         """The state to keep: no gradient flows into earlier segments."""
         return replace(self, slots=self.slots.detach())
@@ -73,7 +79,7 @@ class CompressiveMemory(nn.Module):
     def compressed(self, evicted: Hidden) -> Slots:
         """⌈length / c⌉ slots; where c does not divide the length, the oldest window begins with zeros."""
         missing = -evicted.shape[1] % self.config.compression_rate
-        with torch.autocast(evicted.device.type, enabled=False):
+        with full_precision(evicted.device):
             return self.compress(F.pad(evicted, (0, 0, missing, 0)).mT).mT
 
     def update(

@@ -1,9 +1,36 @@
 """Constants that are exact in whatever precision a module is moved to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+HOST = torch.device("cpu")  # where what is exact is kept, in float64, which other devices may lack
+
+
+def round_products(precision: str) -> str:
+    """How a GPU's products of float32 are rounded from now on: "ieee" not at all, or "tf32". Returns how they were."""
+    cudnn: Any = torch.backends.cudnn  # whose convolutions would be tf32 if nobody said anything
+    before = str(torch.backends.cuda.matmul.fp32_precision)
+    torch.backends.cuda.matmul.fp32_precision = cudnn.conv.fp32_precision = precision
+    return before
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Within the block nothing is rounded to bfloat16 or TF32, whatever surrounds it: the fit amplifies rounding.
+
+    A gradient comes back through the block later, with bfloat16's or float32's products as they were in it; TF32 is a
+    setting of its own time.
+    """
+    before = round_products("ieee")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        round_products(before)
 
 
 class ExactBuffers(nn.Module):

@@ -1,6 +1,7 @@
 """The ∞-former's long-term memory: an unbounded past in N coefficients (sections 3.1 to 3.3)."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from infty.memory.attention import AttentionDensity
 from infty.memory.basis import GaussianBasis
 from infty.memory.convolution import convolve3
+from infty.memory.exact import full_precision
 from infty.memory.linear import LinearMap
 from infty.memory.reading import read_signal
 from infty.memory.reduced import ReducedBasis
@@ -86,6 +88,11 @@ class LongTermState:
         """Whether no stream has written to its memory yet."""
         return not self.updates.any()
 
+    @classmethod
+    def joined(cls, parts: Sequence["LongTermState"]) -> "LongTermState":
+        """Of several batches as of one."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
     def detach(self) -> "LongTermState":
         """The state to keep: no gradient flows into earlier segments."""
         return replace(self, coefficients=self.coefficients.detach(), histogram=self.histogram.detach())
@@ -154,7 +161,7 @@ class LongTermMemory(nn.Module):
             raise ValueError(
                 f"an update of this state takes {wanted} values (batch, length, hidden), not {tuple(evicted.shape)}"
             )
-        with self._full_precision():
+        with full_precision(self.key.weight.device):
             smoothed = self.smooth(evicted.to(self.key.weight.dtype))
             fresh = state.updates == 0
             if fresh.all():
@@ -188,7 +195,7 @@ class LongTermMemory(nn.Module):
         `queries` are the x that it is to make queries of; ((w B) W_K W_Qᵀ)·x does without them.
         """
         both = torch.cat([self.mean.weight, self.variance.weight]).expand(len(state.coefficients), -1, -1)  # b 2 n
-        with self._full_precision():
+        with full_precision(self.key.weight.device):
             summaries = self._split_heads(self.key(torch.bmm(both, state.coefficients)))  # b h 2 d
             summaries = summaries / summaries.shape[-1] ** 0.5
             q = queries.to(summaries.dtype)
@@ -202,7 +209,7 @@ class LongTermMemory(nn.Module):
 
     def read(self, density: AttentionDensity, state: LongTermState) -> Queries:
         """What is there: context z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O."""
-        with self._full_precision():
+        with full_precision(self.key.weight.device):
             values = self._split_heads(self.value(self.reduced.coefficients(state.coefficients)))  # b h k d
             context = read_signal(values, density, self.reduced)  # b h q d
             return self.output(context.transpose(1, 2).flatten(-2))
@@ -212,16 +219,12 @@ class LongTermMemory(nn.Module):
         return replace(state, histogram=self.sticky.observe(density)) if self.sticky else state
 
     def kl(self, density: AttentionDensity, state: LongTermState) -> Float[Tensor, ""]:
-        """KL regulariser of this layer (section 3.2), in nats: mean over heads, queries and streams with a memory.
+        """KL regulariser of this layer (section 3.2), in nats: mean over heads, queries and streams.
 
-        0 where no stream has one yet.
+        0 of a stream that has no memory yet. So the mean over a batch is that over its parts, whatever these remember.
         """
-        divergence = density.kl_to_prior(self.config.prior_std, self.config.prior_mean)
-        return divergence.new_zeros(()) if state.is_empty else divergence[state.updates > 0].mean()
-
-    def _full_precision(self) -> torch.autocast:
-        """The fit amplifies rounding, so nothing here is done in bfloat16, whatever surrounds it."""
-        return torch.autocast(self.key.weight.device.type, enabled=False)
+        divergence = density.kl_to_prior(self.config.prior_std, self.config.prior_mean)  # b h q
+        return divergence.mean((1, 2)).masked_fill(state.updates == 0, 0).mean()
 
     def _split_heads(self, x: Float[Tensor, "batch n hidden"]) -> Float[Tensor, "batch heads n d"]:
         return x.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)

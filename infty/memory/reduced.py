@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infty.memory.basis import GaussianBasis
-from infty.memory.exact import ExactBuffers
+from infty.memory.exact import HOST, ExactBuffers
 
 NEGLIGIBLE = 1e-8  # of the longest basis function: what is left of the others; float32 tells 6e-8
 REACH, FINENESS = 8, 4  # a basis function is looked at to 8 of its widths, at 4 points a width
@@ -32,7 +32,7 @@ class ReducedBasis(ExactBuffers):
     def __init__(self, num_basis: int, widths: tuple[float, ...]) -> None:
         super().__init__()
         chosen, combine = _reduce(num_basis, widths)
-        with torch.device("cpu"):
+        with HOST:
             basis = GaussianBasis(num_basis, widths).double()
         self.counts = tuple(sum(j % len(widths) == width for j in chosen) for width in range(len(widths)))
         self.register_exact("centers", torch.stack([basis.centers[j // len(widths)] for j in chosen]))
@@ -62,7 +62,7 @@ def farthest_columns(matrix: Float[Tensor, "rows columns"], tolerance: float) ->
 @lru_cache(maxsize=8)
 def _reduce(num_basis: int, widths: tuple[float, ...]) -> tuple[list[int], Float[Tensor, "chosen basis"]]:
     """Which functions are chosen, in order, and T in float64. Layers share it."""
-    with torch.device("cpu"):
+    with HOST:
         basis = GaussianBasis(num_basis, widths).double()
         margin, step = REACH * max(widths), min(widths) / FINENESS
         design = basis.evaluate(torch.arange(-margin, 1 + margin, step, dtype=torch.float64))  # n basis

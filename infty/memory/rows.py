@@ -1,10 +1,25 @@
 """Rows of a batch that began at different times share tensors; `filled` says how much of one is a row's own."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
+
+Vectors = Float[Tensor, "batch n hidden"]
 
 
-def visible(vectors: Float[Tensor, "batch n hidden"], filled: Int[Tensor, " batch"] | None) -> Int[Tensor, " batch"]:
+def visible(vectors: Vectors, filled: Int[Tensor, " batch"] | None) -> Int[Tensor, " batch"]:
     """How many of the vectors, the newest, are each row's own; `filled` None: all."""
     return torch.full(vectors.shape[:1], vectors.shape[1], device=vectors.device) if filled is None else filled
+
+
+def joined(
+    vectors: Sequence[Float[Tensor, "_ _ hidden"]], filled: Sequence[Int[Tensor, " _"] | None]
+) -> tuple[Vectors, Int[Tensor, " batch"] | None]:
+    """Rows of several batches as those of one. Where some have fewer vectors, zeros that are nobody's stand first."""
+    longest = max(part.shape[1] for part in vectors)
+    own = torch.cat([visible(part, some) for part, some in zip(vectors, filled, strict=True)])
+    rows = torch.cat([F.pad(part, (0, 0, longest - part.shape[1], 0)) for part in vectors])
+    return rows, None if bool((own == longest).all()) else own

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infty.memory.basis import GaussianBasis
+from infty.memory.exact import HOST
 from infty.memory.linear import Factors, factorise
 
 Points = Float[Tensor, " n"]  # in [0, 1], or beyond it in a margin
@@ -93,7 +94,7 @@ def make_operators(
     num_basis: int, widths: tuple[float, ...], length: int, num_samples: int, contraction: float, penalty: float
 ) -> Operators:
     """Solve both fits of a memory. The layers of a model share one geometry, so one solution is kept."""
-    with torch.device("cpu"):
+    with HOST:
         basis = GaussianBasis(num_basis, widths).double()
         first = ridge_operator(basis, first_grid(length), penalty)
         refit = ridge_operator(basis, refit_grid(num_samples, length, contraction), penalty)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from infty.memory.exact import HOST
 from infty.model.adaptive import AdaptiveSoftmax, Softmax, TiedOutput
 from infty.model.block import Block
 from infty.model.config import DecoderConfig
@@ -32,7 +33,7 @@ class Decoder(SegmentModel):
         self.content_bias = nn.Parameter(torch.empty(config.num_heads, head_size))
         self.position_bias = nn.Parameter(torch.empty(config.num_heads, head_size))
         self.dropout = Dropout(config.dropout)
-        distances = torch.arange(config.attended_length - 1, -1, -1, dtype=torch.float64, device="cpu")
+        distances = torch.arange(config.attended_length - 1, -1, -1, dtype=torch.float64, device=HOST)
         self.register_exact("encoding", sinusoidal_encoding(distances, config.hidden_size))
         for parameter in self.parameters():
             if parameter.dim() > 1:

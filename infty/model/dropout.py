@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from infty.memory.exact import HOST
+
 STEPS = 2**16  # a probability is rounded to this many parts
 
 
@@ -12,7 +14,7 @@ class Dropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         """Each element is zero with probability p, else divided by 1 − p; unchanged in evaluation."""
         dropped = round(self.p * STEPS)
-        if not (self.training and dropped and input.device.type == "cpu"):
+        if not (self.training and dropped and input.device.type == HOST.type):
             return super().forward(input)
         words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         draws = words.view(torch.int16)[: input.numel()].view(input.shape)

@@ -26,9 +26,13 @@ MEMORY, SIZES = "memory.safetensors", "memory.json"
 class Gpt2Family:
     """One projection, `c_attn`, makes queries, keys and values beside each other."""
 
-    def attentions(self, decoder: nn.Module) -> Sequence[nn.Module]:
-        """Of each layer."""
-        return [layer.attn for layer in decoder.transformer.h]  # pyright: ignore
+    def layers(self, decoder: nn.Module) -> Sequence[nn.Module]:
+        """Of the transformer within the language model."""
+        return list(decoder.transformer.h)  # pyright: ignore
+
+    def attention(self, layer: nn.Module) -> nn.Module:
+        """Of a layer."""
+        return layer.attn  # pyright: ignore
 
     def queries(self, attention: Any, x: Hidden) -> Hidden:
         """The first third of what `c_attn` makes."""

@@ -3,7 +3,7 @@ output projection, with the queries of the layer's own attention.
 
 The decoder stays the object it was. Only the `forward` of its attentions is led through a `GraftedLayer`, and only
 where a `Passage` is handed along; without one it computes what it always did. What a family of decoders is called, and
-how its attentions project, is a `Family`: an adapter of three methods.
+how its attentions project, is a `Family`: an adapter of four methods.
 """
 
 from collections.abc import Sequence
@@ -32,8 +32,12 @@ Heads = Float[Tensor, "b h n d"]  # of keys and values there may be fewer heads 
 class Family(Protocol):
     """What the graft must know of a family of decoders, whose attention sees the whole segment before each token."""
 
-    def attentions(self, decoder: nn.Module) -> Sequence[nn.Module]:
-        """Of each layer the self-attention, whose `forward` takes hidden states and returns (Z, weights)."""
+    def layers(self, decoder: nn.Module) -> Sequence[nn.Module]:
+        """First to last."""
+        ...
+
+    def attention(self, layer: nn.Module) -> nn.Module:
+        """Its self-attention, whose `forward` takes hidden states and returns (Z, weights)."""
         ...
 
     def queries(self, attention: nn.Module, x: Hidden) -> Hidden:
@@ -47,9 +51,13 @@ class Family(Protocol):
 
 @dataclass
 class Passage:
-    """What one call of a decoder carries through its layers: states in, states and named losses out."""
+    """What one call of a decoder carries through its layers: states in, states and named losses out.
 
-    states: list[LayerState]
+    A layer may be called twice (activation checkpointing), so what goes in is not what comes out.
+    """
+
+    before: State
+    after: list[LayerState]
     losses: list[Auxiliary]
 
 
@@ -74,7 +82,7 @@ class GraftedLayer(Seat):
         """In the attention's place: what it reads, and with it what the memory knows. Weights as it returns them."""
         if passage is None:
             return self.original(hidden_states, *args, **options)
-        before = passage.states[self.index]
+        before = passage.before[self.index]
         evicted, recent = before.short_term.split(0)
         read, slots, after, losses = None, None, before.long_range, {}
         match self.long_range, before.long_range:
@@ -92,7 +100,7 @@ class GraftedLayer(Seat):
             options = {**options, **self._before_the_tokens(slots, hidden_states, options)}
         context, weights = self.original(hidden_states, *args, **options)
         short_term = recent.append(hidden_states.detach(), None)
-        passage.states[self.index] = LayerState(short_term, after.detach() if after else None)
+        passage.after[self.index] = LayerState(short_term, after.detach() if after else None)
         passage.losses[self.index] = losses
         return context if read is None else context + read, weights
 
@@ -153,10 +161,16 @@ class Graft(SegmentModel):
     def __init__(self, config: Gpt2ModelConfig, base: nn.Module, family: Family) -> None:
         super().__init__()
         self.config, self.base = config, cast("Any", base)
-        layers = [GraftedLayer(config, family, part, i) for i, part in enumerate(family.attentions(base))]
-        self.blocks = nn.ModuleList(layers)
-        for layer in layers:
-            self._initialise(layer.long_range)
+        self._layers = list(family.layers(base))  # the decoder's own
+        grafted = [GraftedLayer(config, family, family.attention(layer), i) for i, layer in enumerate(self._layers)]
+        self.blocks = nn.ModuleList(grafted)
+        for seat in grafted:
+            self._initialise(seat.long_range)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """Those of the decoder."""
+        return self._layers
 
     def forward(
         self, tokens: Int[Tensor, "batch length"], state: State, positions: None = None, wanted: int | None = None
@@ -166,11 +180,11 @@ class Graft(SegmentModel):
         wanted: of how many of the last tokens; by default of all.
         """
         length = tokens.shape[1]
-        passage = Passage(list(state), [{} for _ in state])
+        passage = Passage(state, list(state), [{} for _ in state])
         hidden = self.base.base_model(tokens, use_cache=False, passage=passage).last_hidden_state
         hidden = hidden[:, length - (length if wanted is None else wanted) :]
         softmax = Softmax(self.base.get_output_embeddings().weight)
-        return Output(hidden, softmax, tuple(passage.states), summed(passage.losses))
+        return Output(hidden, softmax, tuple(passage.after), summed(passage.losses))
 
     def _initialise(self, memory: LongTermMemory | CompressiveMemory | None) -> None:
         for parameter in memory.parameters() if memory else ():

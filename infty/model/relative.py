@@ -3,6 +3,7 @@
 Sizes: b batch, t tokens that ask, k keys (cached ones and the segment's), h heads, d head size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infty.memory.rows import visible
+from infty.memory.rows import joined, visible
 from infty.model.blockwise import attend_in_blocks
 from infty.model.dropout import Dropout
 
@@ -47,6 +48,12 @@ class ShortTermState:
     hidden: Float[Tensor, "batch cached hidden"]
     key_value: KeyValue | None = None
     filled: Int[Tensor, " batch"] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence["ShortTermState"]) -> "ShortTermState":
+        """Of several batches as of one; keys and values are to be made anew."""
+        hidden, filled = joined([part.hidden for part in parts], [part.filled for part in parts])
+        return cls(hidden, filled=filled)
 
     def split(self, length: int) -> tuple["Evicted", "ShortTermState"]:
         """What leaves a short-term memory of `length` tokens, and what stays in it."""

@@ -1,6 +1,6 @@
 """A layer's seat for a memory: what enters it, when it is read, and what a layer carries between segments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, assert_never, cast
 
@@ -26,6 +26,19 @@ class LayerState:
 
     short_term: ShortTermState
     long_range: LongRangeState | None
+
+    @classmethod
+    def joined(cls, parts: Sequence["LayerState"]) -> "LayerState":
+        """Of several batches as of one. TypeError where their memories are of different kinds."""
+        short_term = ShortTermState.joined([part.short_term for part in parts])
+        far = [part.long_range for part in parts if part.long_range is not None]
+        if not far:
+            return cls(short_term, None)
+        signals = [part for part in far if isinstance(part, LongTermState)]
+        slots = [part for part in far if isinstance(part, CompressedState)]
+        if len(parts) not in (len(signals), len(slots)):
+            raise TypeError("memories of different kinds are no one batch's")
+        return cls(short_term, LongTermState.joined(signals) if signals else CompressedState.joined(slots))
 
     def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"]) -> "LayerState":
         """Forget everything in the marked rows; `seeds` name the streams that begin there."""
@@ -95,6 +108,7 @@ class Seat(nn.Module):
     ) -> tuple[CompressedState, CompressedState, Auxiliary]:
         """Compress what left: the slots as they are to be read, those to keep, and the reconstruction loss.
 
+        That is a mean over streams; 0 of one that lost nothing of its own.
         attend: what the layer's queries in some rows read from vectors by content alone, held constant.
         """
         auxiliary = {}
@@ -103,9 +117,8 @@ class Seat(nn.Module):
             state = memory.update(state, fresh, evicted.rows)
             if torch.is_grad_enabled() and (evicted.rows is None or evicted.rows.any()):
                 rows = slice(None) if evicted.rows is None else evicted.rows  # those that lost something of their own
-                auxiliary["reconstruction"] = reconstruction_loss(
-                    lambda vectors: attend(rows, vectors), evicted.hidden[rows], fresh[rows]
-                )
+                loss = reconstruction_loss(lambda vectors: attend(rows, vectors), evicted.hidden[rows], fresh[rows])
+                auxiliary["reconstruction"] = loss * (len(fresh[rows]) / len(fresh))  # the others have none to lose
         return self._lesioned(state), state, auxiliary
 
     def _lesioned(self, state: AnyState) -> AnyState:

@@ -56,6 +56,11 @@ class SegmentModel(ExactBuffers):
         return [cast("Seat", block) for block in cast("nn.ModuleList", self.blocks)]
 
     @property
+    def layers(self) -> list[nn.Module]:
+        """Its layers themselves, first to last: what activations are kept of."""
+        return list(self.seats)
+
+    @property
     def device(self) -> torch.device:
         """Where its parameters are."""
         return next(self.parameters()).device

@@ -1,11 +1,13 @@
 """A model's memory as named tensors, for checkpoints."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from infty.model.seat import LayerState
 from infty.model.segments import SegmentModel, State
 
 
@@ -26,6 +28,28 @@ def load_state(model: SegmentModel, tensors: dict[str, Tensor]) -> State:
     if others := moved.keys() - state_tensors(state).keys():
         raise KeyError(f"{', '.join(sorted(others)[:3])} are not of a state of this model")
     return state
+
+
+def joined(states: Sequence[State]) -> State:
+    """States of several batches as that of one, in which their rows follow each other."""
+    return tuple(LayerState.joined(layers) for layers in zip(*states, strict=True))
+
+
+def rows_of(state: State, rows: slice) -> State:
+    """The state of some rows alone."""
+    return tuple(_mapped(layer, lambda tensor: tensor[rows]) for layer in state)
+
+
+def _mapped(part: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same with every tensor changed."""
+    changes = {}
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, Tensor):
+            changes[field.name] = change(value)
+        elif is_dataclass(value):
+            changes[field.name] = _mapped(value, change)
+    return replace(part, **changes)
 
 
 def _tensors(part: Any) -> Any:

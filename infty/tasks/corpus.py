@@ -27,7 +27,7 @@ from infty.corpora.pieces import PIECE, CountedText, Text
 from infty.corpora.tokenizers import TokenizerConfig, WordTokenizer
 from infty.corpora.tokens import Portion, TokenPart, TokenSet
 from infty.errors import MissingError, UsageError
-from infty.interfaces import UNSCORED, Batch, Totals
+from infty.interfaces import ALL, UNSCORED, Batch, Share, Totals
 from infty.protocols import TEXT_PROTOCOLS, EvaluationProtocol
 from infty.tasks.recurrence import distances
 from infty.tasks.streams import Spans, cut, even_rows, packed_rows, parts_of
@@ -92,11 +92,12 @@ class CorpusTask:
         other.protocol = protocol
         return other
 
-    def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
+    def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
         """The next segment of each of `batch_size` contiguous streams; a stream that is read through begins again."""
-        rows = self._rows(batch_size)
-        names = seed * 2**31 + step * batch_size + np.arange(batch_size)
-        return self._batch("train", [(row, step % len(row)) for row in rows], names)
+        own = range(batch_size) if rows is None else rows
+        streams = [self._rows(batch_size)[row] for row in own]
+        names = seed * 2**31 + step * batch_size + np.array(own)
+        return self._batch("train", [(stream, step % len(stream)) for stream in streams], names)
 
     def steps_an_epoch(self, batch_size: int) -> int:
         """Steps until the longest of the streams has been read through; shorter ones begin again meanwhile."""
@@ -110,10 +111,10 @@ class CorpusTask:
             seen += int(steps // len(row) * sizes.sum() + sizes[: steps % len(row)].sum())
         return seen
 
-    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+    def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Every token of a split once; what shares no memory is read side by side, so results do not depend on how."""
-        rows = packed_rows(self._memories(split, self.protocol.memory_reset), batch_size, self.segment_length)
-        for step in range(max(map(len, rows))):
+        rows = self._evaluation_rows(split, batch_size, share)
+        for step in range(max(map(len, rows), default=0)):
             names = np.array([row.start[min(step, len(row) - 1)] for row in rows])
             batch = self._batch(split, [(row, step) for row in rows], names)
             yield replace(batch, aside=_block_starts(batch)) if self.protocol.by_blocks else batch
@@ -123,19 +124,19 @@ class CorpusTask:
         """Whether a split is evaluated as one stream from beginning to end."""
         return (self.protocol.memory_reset or self.config.memory_reset) == "never"
 
-    def evaluation_steps(self, split: str, batch_size: int) -> int:
+    def evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
         """How many batches `evaluation_batches` gives."""
-        rows = packed_rows(self._memories(split, self.protocol.memory_reset), batch_size, self.segment_length)
-        return max(map(len, rows))
+        return max(map(len, self._evaluation_rows(split, batch_size, share)), default=0)
 
-    def pairs(self, split: str, batch_size: int) -> Iterator[Batch]:
+    def pairs(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Each document, and in a second row, unscored, the one after it: for reading another's memory.
 
         Two rows at a time, whatever the batch size. Of the other whole segments are read, again from its beginning
         where it is shorter.
         """
         rows = [cut(edge[None], self.segment_length) for edge in self._memories(split, "document")]
-        for own, other in zip(rows, rows[1:] + rows[:1], strict=True):
+        for place in share.places(len(rows)):
+            own, other = rows[place], rows[(place + 1) % len(rows)]
             whole = max(1, int((other.stop - other.start == self.segment_length).sum()))
             for step in range(len(own)):
                 names = np.array([own.start[0], other.start[0]])
@@ -244,6 +245,12 @@ class CorpusTask:
         return even_rows(
             len(part.tokens), batch_size, self._resets(part, self.config.memory_reset), self.segment_length
         )
+
+    def _evaluation_rows(self, split: str, batch_size: int, share: Share) -> list[Spans]:
+        """Of as many rows as all processes read side by side, those of one."""
+        parts = self._memories(split, self.protocol.memory_reset)
+        rows = packed_rows(parts, batch_size * share.of, self.segment_length)
+        return [rows[place] for place in share.places(len(rows))]
 
     def _memories(self, split: str, reset: str | None) -> Int64[ndarray, "parts 2"]:
         part = self.parts[split]

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from infty.corpora.pieces import CountedText, Text
 from infty.errors import MissingError
-from infty.interfaces import UNSCORED, Batch, Totals
+from infty.interfaces import ALL, UNSCORED, Batch, Share, Totals
 
 # A sequence is decided by one integer seed; the splits take theirs from disjoint ranges.
 FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
@@ -111,10 +111,10 @@ class SortTask:
         """Tokens a sequence feeds to a model."""
         return self.config.length + self.config.vocabulary
 
-    def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
+    def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
         """Passes over the training sequences one after the other, each in an order of its own that `seed` decides."""
         size = self.sizes["train"]
-        places = np.arange(step * batch_size, (step + 1) * batch_size)
+        places = step * batch_size + np.array(range(batch_size) if rows is None else rows)
         orders = {epoch: _shuffled(size, seed, epoch) for epoch in np.unique(places // size).tolist()}
         batch = self.batch("train", np.array([orders[p // size][p % size] for p in places.tolist()]))
         return replace(batch, streams=torch.from_numpy(seed * 2**31 + places))  # each reading samples anew
@@ -123,10 +123,11 @@ class SortTask:
         """Steps until each training sequence has come once."""
         return -(-self.sizes["train"] // batch_size)
 
-    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+    def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """The sequences of a split in order."""
-        for start in range(0, self.sizes[split], batch_size):
-            yield self.batch(split, np.arange(start, min(start + batch_size, self.sizes[split])))
+        own = share.places(self.sizes[split])
+        for start in range(0, len(own), batch_size):
+            yield self.batch(split, np.array(own[start : start + batch_size]))
 
     def metrics(self, split: str, totals: Totals) -> dict[str, float]:
         """`<split>/loss` in nats a symbol of the answer, and `<split>/accuracy` from 0 to 1."""
@@ -140,7 +141,9 @@ class SortTask:
         separator = np.full((len(seeds), 1), c.vocabulary)
         tokens = np.concatenate([symbols, separator, answer[:, :-1]], 1)
         targets = np.concatenate([np.full_like(symbols, UNSCORED), answer], 1)
-        return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(seeds))
+        places = indices * self.sequence_length
+        names = torch.from_numpy(seeds)
+        return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), names, places=torch.from_numpy(places))
 
     def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """One sequence of any length from text, in segments; then separator and answer, as in training.
@@ -167,14 +170,15 @@ class SortTask:
         targets = np.concatenate([np.full(len(buffer), UNSCORED), answer])
         yield from _segments(tokens, targets, segment_length)
 
-    def evaluation_steps(self, split: str, batch_size: int) -> int:
+    def evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
         """How many batches `evaluation_batches` gives."""
-        return -(-self.sizes[split] // batch_size)
+        return -(-len(share.places(self.sizes[split])) // batch_size)
 
-    def pairs(self, split: str, batch_size: int) -> Iterator[Batch]:
+    def pairs(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Sequences, and in the second half of the rows, unscored, the one after each: for reading another's memory."""
-        for start in range(0, self.sizes[split], batch_size):
-            own = np.arange(start, min(start + batch_size, self.sizes[split]))
+        places = share.places(self.sizes[split])
+        for start in range(0, len(places), batch_size):
+            own = np.array(places[start : start + batch_size])
             batch = self.batch(split, np.concatenate([own, (own + 1) % self.sizes[split]]))
             batch.targets[len(own) :] = UNSCORED
             yield batch

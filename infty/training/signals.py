@@ -11,10 +11,12 @@ Item = TypeVar("Item")
 class StopSignals:
     """Within the `with` block the first signal is only noted in `received`; a second one acts at once.
 
+    insist: whether it does. Not where a launcher hands on to its processes what a terminal has sent them already.
     Signals can be handled in the main thread only; in another thread this notes nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, insist: bool = True) -> None:
+        self.insist = insist
         self.received: int | None = None
         self._previous: dict[int, signal._HANDLER] = {}
 
@@ -40,7 +42,8 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        self._restore()
+        if self.insist:
+            self._restore()
 
     def _restore(self) -> None:
         while self._previous:

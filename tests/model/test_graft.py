@@ -240,8 +240,11 @@ def test_a_state_and_weights_come_back_from_their_tensors(row: str) -> None:
 class LlamaFamily:
     """A second family, to show what an adapter takes: one with keys and values fewer than queries."""
 
-    def attentions(self, decoder: Any) -> list[nn.Module]:
-        return [layer.self_attn for layer in decoder.model.layers]
+    def layers(self, decoder: Any) -> list[nn.Module]:
+        return list(decoder.model.layers)
+
+    def attention(self, layer: Any) -> nn.Module:
+        return layer.self_attn
 
     def queries(self, attention: Any, x: Tensor) -> Tensor:
         return attention.q_proj(x)

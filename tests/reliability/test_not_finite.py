@@ -9,13 +9,15 @@ import torch
 from safetensors.torch import load_file
 
 from infty.errors import InftyError
-from infty.interfaces import Batch
+from infty.interfaces import ALL, Batch, Share
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.runs import RunFolder
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import TrainingState, load_last
-from infty.training.loop import TrainingConfig, train
+from infty.training.config import TrainingConfig
+from infty.training.loop import train
+from infty.training.replica import Replica
 from infty.training.signals import StopSignals
 from tests.reliability.runs import finish
 
@@ -45,15 +47,15 @@ class Poisoned(SortTask):
         with torch.no_grad():
             next(self.model.parameters())[0, 0] = float("inf")
 
-    def training_batch(self, step: int, batch_size: int, seed: int) -> Batch:
+    def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
         if step == 4:
             self._poison()
-        return super().training_batch(step, batch_size, seed)
+        return super().training_batch(step, batch_size, seed, rows)
 
-    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+    def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         if self.in_validation:
             self._poison()
-        return super().evaluation_batches(split, batch_size)
+        return super().evaluation_batches(split, batch_size, share)
 
 
 class Quiet:
@@ -70,7 +72,7 @@ def attempt(task: Poisoned, folder: Path) -> None:
     task.model = Decoder(config, task.vocab_size)
     training = TrainingConfig(steps=6, batch_size=2, learning_rate=1e-2, evaluate_every=3)
     folder.mkdir()
-    train(task.model, task, training, seed=0, folder=folder, state=TrainingState(wandb_id="a1"), resume=None,
+    train(Replica(task.model), task, training, seed=0, folder=folder, state=TrainingState(wandb_id="a1"), resume=None,
           log=Quiet(), stop=StopSignals())  # fmt: skip
 
 

@@ -11,13 +11,15 @@ import pytest
 import torch
 
 from infty.errors import Stopped
-from infty.interfaces import Batch
+from infty.interfaces import ALL, Batch, Share
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.tasks.sort import SortConfig, SortTask
 from infty.tracking import MetricsFile
 from infty.training.checkpoint import TrainingState, load_last
-from infty.training.loop import TrainingConfig, train
+from infty.training.config import TrainingConfig
+from infty.training.loop import train
+from infty.training.replica import Replica
 from infty.training.signals import StopSignals
 from tests.reliability.runs import GPT2, SORT, TEXT, Example, finish, interrupted, outcome, start, wandb_ids
 from tests.reliability.torture import DYING
@@ -95,8 +97,8 @@ class Interrupted(SortTask):
 
     read = 0
 
-    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        for i, batch in enumerate(super().evaluation_batches(split, batch_size)):
+    def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
+        for i, batch in enumerate(super().evaluation_batches(split, batch_size, share)):
             self.read += 1
             if i == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -126,8 +128,8 @@ def trained(folder: Path, task: SortTask, file: type[MetricsFile] = MetricsFile)
     state = resume.state if resume else TrainingState(wandb_id="a1")
     log = file(folder / "metrics.jsonl", state.step, validated=state.validated_step == state.step)
     with contextlib.closing(log), StopSignals() as stop:
-        train(model, task, training, seed=0, folder=folder / "checkpoints", state=state, resume=resume, log=log,
-              stop=stop)  # fmt: skip
+        train(Replica(model), task, training, seed=0, folder=folder / "checkpoints", state=state, resume=resume,
+              log=log, stop=stop)  # fmt: skip
 
 
 def test_a_signal_in_a_validation_ends_it_there_and_the_run_continues_with_it(tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""How a model is trained."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class TrainingConfig(BaseModel):
+    """How a model is trained: Adam, linear warm-up, cosine or line to 0, clipped gradients."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    steps: int | None = Field(default=None, gt=0, description="optimiser steps (section 4.1: 20,000); null: see epochs")
+    epochs: int | None = Field(
+        default=None, gt=0, exclude_if=_is_none, description="passes over the training part; null: see steps"
+    )
+    batch_size: int = Field(gt=0, description="sequences a step (section 4.1: 8)")
+    learning_rate: float = Field(gt=0, description="peak of the schedule (section 4.1: 2.5e-4)")
+    memory_learning_rate: float | None = Field(
+        default=None, gt=0, exclude_if=_is_none, description="peak for the long-range memories; null: learning_rate"
+    )
+    schedule: Literal["cosine", "linear"] = Field(
+        default="cosine", exclude_if=lambda kind: kind == "cosine", description="how the rate falls to 0"
+    )
+    warmup_steps: int = Field(default=0, ge=0, description="steps of linear warm-up")
+    clip_norm: float = Field(default=0.25, gt=0, description="largest norm of the gradient (section 4.1: 0.25)")
+    log_every: int = Field(default=10, gt=0, description="steps between lines of metrics")
+    evaluate_every: int = Field(gt=0, description="steps between validations; each is followed by a checkpoint")
+    evaluation_batch_size: int = Field(default=32, gt=0, description="sequences evaluated at once; changes no result")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainingConfig":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("wanted either steps or epochs; the other is null")
+        return self
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps. ValueError where they are still to be counted (see `counted`)."""
+        if self.steps is None:
+            raise ValueError(f"{self.epochs} epochs are not counted in steps yet")
+        return self.steps
+
+    def counted(self, steps_an_epoch: Callable[[int], int]) -> "TrainingConfig":
+        """The same with epochs as steps. steps_an_epoch: of a task, for a batch size."""
+        if self.epochs is None:
+            return self
+        steps = self.epochs * steps_an_epoch(self.batch_size)
+        return self.model_copy(update={"steps": steps, "epochs": None})

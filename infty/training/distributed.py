@@ -1,0 +1,139 @@
+"""Several processes that train or evaluate one model together, by torch's own means.
+
+Gradients go between GPUs over NCCL, everything else over gloo, between hosts. Nothing is pickled: what is said are
+numbers, and what is sent are bytes whose receiver checks them.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
+from datetime import timedelta
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from numpy import ndarray
+from torch import Tensor, distributed, nn
+
+from infty.devices import backend, is_gpu
+from infty.errors import InftyError, Stopped
+from infty.interfaces import Share, Totals
+from infty.launch import Launch
+
+PATIENCE = timedelta(hours=4)  # of the others where one stream is evaluated, which only one process can do
+
+
+class Group:
+    """The processes that work together; of one alone everything is as it is. All must call what they call in order."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    @property
+    def share(self) -> Share:
+        """What of an evaluation is this process's."""
+        return Share(self.rank, self.size)
+
+    def largest(self, value: int) -> int:
+        """Of what all processes say."""
+        return int(self._reduced(torch.tensor(value), distributed.ReduceOp.MAX))
+
+    def wait(self) -> None:
+        """Until all are here."""
+        self.largest(0)
+
+    def summed(self, values: Shaped[ndarray, "*shape"]) -> Shaped[ndarray, "*shape"]:
+        """Of all processes, element by element; of booleans whether any is true."""
+        as_bytes = values.astype(np.uint8) if values.dtype == bool else values
+        return self._reduced(torch.from_numpy(as_bytes.copy())).numpy().astype(values.dtype)
+
+    def totals(self, own: Totals) -> Totals:
+        """Of all processes together."""
+        values = self.summed(np.array(astuple(own), dtype=np.float64)).tolist()
+        return Totals(*(kind(value) for kind, value in zip(map(type, astuple(own)), values, strict=True)))
+
+    def gathered(self, data: bytes) -> list[bytes]:
+        """What each process has, for the one that leads; the others get nothing."""
+        if self.size == 1:
+            return [data]
+        sizes = np.zeros(self.size, dtype=np.int64)
+        sizes[self.rank] = len(data)
+        sizes = self.summed(sizes)
+        if not self.leads:
+            distributed.send(torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8), 0)
+            return []
+        found = [data]
+        for rank in range(1, self.size):
+            buffer = torch.empty(max(int(sizes[rank]), 1), dtype=torch.uint8)
+            distributed.recv(buffer, rank)
+            found.append(buffer.numpy().tobytes()[: sizes[rank]])
+        return found
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The block is for the one that leads first, which makes what the others then find."""
+        if not self.leads:
+            self.wait()
+        yield
+        if self.leads:
+            self.wait()
+
+    def parallel(self, module: nn.Module, *, may_leave_unused: bool) -> nn.Module:
+        """The module, so that gradients of all processes are averaged. may_leave_unused: a parameter, in some steps."""
+        if self.size == 1:
+            return module
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its new name is not in torch 2.12
+            return nn.parallel.DistributedDataParallel(
+                module, broadcast_buffers=False, find_unused_parameters=may_leave_unused
+            )
+
+    def _reduced(self, value: Tensor, how: "distributed.ReduceOp.RedOpType" = distributed.ReduceOp.SUM) -> Tensor:
+        if self.size > 1:
+            distributed.all_reduce(value, how)
+        return value
+
+
+ALONE = Group()
+
+
+@contextmanager
+def joined(launch: Launch, device: torch.device) -> Iterator[Group]:
+    """The processes that this one was started with, for the block; in a block within it they are together already.
+
+    InftyError where one of them is lost meanwhile.
+    """
+    group = Group(launch.rank, launch.size)
+    if launch.size == 1 or distributed.is_initialized():
+        yield group
+        return
+    try:
+        if is_gpu(device):
+            torch.cuda.set_device(device)
+        os.environ.update(MASTER_ADDR=launch.address, MASTER_PORT=str(launch.port))
+        distributed.init_process_group(backend(device), rank=launch.rank, world_size=launch.size, timeout=PATIENCE)
+        yield group
+    except Stopped:
+        distributed.destroy_process_group()
+        raise
+    except RuntimeError as fault:
+        if not _is_lost(fault):
+            raise
+        raise InftyError(
+            f"process {launch.rank} of {launch.size} lost the others: one of them has ended, or none could be met at "
+            f"{launch.address} port {launch.port}. The same command continues from the last checkpoint"
+        ) from None
+    else:
+        distributed.destroy_process_group()
+
+
+def _is_lost(fault: RuntimeError) -> bool:
+    """Whether a library of communication says it."""
+    return isinstance(fault, distributed.DistError) or any(name in str(fault) for name in ("gloo", "NCCL"))

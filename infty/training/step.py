@@ -1,0 +1,89 @@
+"""One optimiser step: losses and gradient of a batch, wherever its rows are, then Adam."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from infty.errors import InftyError
+from infty.interfaces import UNSCORED, TrainingData
+from infty.training.config import TrainingConfig
+from infty.training.faults import keep_batch
+from infty.training.optimizer import schedule
+from infty.training.replica import Memory, Replica
+
+SPREAD = 0x9E3779B97F4A7C15  # odd, with bits all over: what tells the random numbers of a batch's pieces apart
+
+
+def optimize(
+    replica: Replica,
+    optimizer: torch.optim.Adam,
+    task: TrainingData,
+    config: TrainingConfig,
+    step: int,
+    seed: int,
+    memory: Memory | None = None,
+    run: Path | None = None,
+) -> tuple[dict[str, float], Memory | None]:
+    """One optimiser step from `memory`: its metrics, and the memory after it if the task continues.
+
+    InftyError before the update where loss or gradient are not finite; the batch is kept in the folder `run`, if given.
+    """
+    start = time.perf_counter()
+    group, model = replica.group, replica.model
+    model.train()
+    optimizer.zero_grad()
+    rows = replica.pieces(config.batch_size)
+    pieces = [task.training_batch(step, config.batch_size, seed, some) for some in rows]
+    scored = int(group.summed(np.array(sum(int((piece.targets != UNSCORED).sum()) for piece in pieces))))
+    names = ("loss", *model.config.auxiliary_weights)
+    sums, after = np.zeros(len(names)), []
+    for place, piece in enumerate(pieces):
+        torch.manual_seed(_draw(seed, step, rows[place].start))
+        before = memory[place] if memory else None
+        losses, state = replica.backward(piece, before, scored, config.batch_size, last=place == len(pieces) - 1)
+        sums += [losses[name].item() for name in names]
+        after.append(state)
+    figures = dict(zip(names, group.summed(sums).tolist(), strict=True))
+    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm).item()
+    total = sum(figures[name] * weight for name, weight in {"loss": 1.0, **model.config.auxiliary_weights}.items())
+    if not np.isfinite([total, norm]).all():
+        _refuse(total, norm, figures, task, config, step, seed, run if group.leads else None)
+    share = schedule(step, config.total_steps, config.warmup_steps, config.schedule)
+    for parameters in optimizer.param_groups:
+        parameters["lr"] = share * parameters["peak"]
+    optimizer.step()
+    tokens = group.size * sum(piece.tokens.numel() for piece in pieces)
+    metrics = {
+        **{f"train/{name}": value for name, value in figures.items()},
+        "train/gradient_norm": norm,
+        "train/learning_rate": share * config.learning_rate,
+        "train/tokens_per_second": tokens / (time.perf_counter() - start),
+    }
+    return metrics, tuple(after) if task.continues else None
+
+
+def _draw(seed: int, step: int, row: int) -> int:
+    """What decides the dropout of a step's rows from `row` on."""
+    return ((seed << 32) + step + 1 + row * SPREAD) % 2**64
+
+
+def _refuse(
+    total: float,
+    norm: float,
+    figures: dict[str, float],
+    task: TrainingData,
+    config: TrainingConfig,
+    step: int,
+    seed: int,
+    run: Path | None,
+) -> None:
+    """InftyError; the whole batch is kept in the folder `run`, if given."""
+    found = {"loss": total, **{f"loss/{name}": value for name, value in figures.items()}, "gradient_norm": norm}
+    kept = keep_batch(run, step, task.training_batch(step, config.batch_size, seed), found) if run else None
+    raise InftyError(
+        f"loss {total:.4g}, gradient norm {norm:.4g} at step {step}: not finite, nothing was updated"
+        f"{f' (the batch: {kept})' if kept else ''}; try a lower training.learning_rate"
+    )
