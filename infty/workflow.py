@@ -56,7 +56,9 @@ def train_cell(
     where a text lacks, Stopped after a signal, InftyError where training fails.
     """
     machine = prepare_machine(settings)  # before anything is written or removed
-    refuse_uneven(resolved.experiment.training.batch_size, machine.launch)
+    for part in ("training", "pretraining"):
+        if config := getattr(resolved.experiment, part):
+            refuse_uneven(f"{part}.batch_size", config.batch_size, machine.launch)
     run = RunFolder(trial or settings.runs / resolved.cell.folder)
     with joined(machine.launch, machine.device) as group, _held(run, group):
         with group.in_turn():
@@ -93,7 +95,8 @@ def train_cell(
                 _empty(run)
             shutil.rmtree(run.path / REMOVED, ignore_errors=True)  # of an earlier one that was interrupted
         replica = Replica(model, group, machine.micro_batch)
-        with StopSignals(insist=group.size == 1) as stop, _status(run) if group.leads else nullcontext():
+        noted = _status(run) if group.leads else nullcontext()
+        with StopSignals(insist=group.size == 1) as stop, noted, group.explained():
             return _train_and_test(
                 run, resolved, task, replica, settings, machine, console, stop, state, resume, trial is not None
             )

@@ -1,6 +1,7 @@
 """`infty …` in processes forked from one that has torch loaded: real ones, without the seconds that loading takes.
 
-`python -m tests.forks` reads a request a line from stdin, and answers with the process's id and then its exit code.
+`python -m tests.forks` reads a line of requests from stdin, and answers with a line of the processes' ids, and
+then one of their exit codes.
 """
 
 import gc
@@ -22,7 +23,51 @@ LOADED = (
     "torch._dynamo", "torch.utils.flop_counter", "pyarrow.parquet", "tokenizers", "safetensors.torch",
     "pydantic_settings", "rich.progress", "typer",
 )  # fmt: skip
+Command = tuple[tuple[str, ...], Mapping[str, str]]  # words, and the environment
 AT_START = ("PYTHON", "LANG", "LC_", "OMP_")  # what an interpreter or a library reads once, as it loads
+
+
+class Started:
+    """Commands that run side by side in forks. pids: of their processes."""
+
+    def __init__(self, server: "subprocess.Popen[str]", commands: list[Command], folder: Path) -> None:
+        self.server, self.commands = server, commands
+        self._place = tempfile.TemporaryDirectory()
+        requests = [
+            {"words": words, "folder": str(folder), "environment": dict(environment), "files": self._files(place)}
+            for place, (words, environment) in enumerate(commands)
+        ]
+        assert server.stdin is not None
+        server.stdin.write(json.dumps(requests) + "\n")
+        server.stdin.flush()
+        self.pids = self._answer()
+
+    def told(self, place: int) -> str:
+        """What a command has said on stderr so far."""
+        file = Path(self._files(place)[2])
+        return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+
+    def wait(self, timeout: float) -> "list[subprocess.CompletedProcess[str]]":
+        """Until all have ended. AssertionError where that takes longer; then they are ended."""
+        assert self.server.stdout is not None
+        late = not select.select([self.server.stdout], [], [], timeout)[0]
+        for pid in self.pids if late else []:
+            os.kill(pid, signal.SIGKILL)
+        done = []
+        for place, ((words, _), code) in enumerate(zip(self.commands, self._answer(), strict=True)):
+            out, err = (Path(file).read_text(encoding="utf-8", errors="replace") for file in self._files(place)[1:])
+            done.append(subprocess.CompletedProcess(words, code, out, err))
+        self._place.cleanup()
+        said = "\n".join(one.stderr for one in done)
+        assert not late, f"infty {' '.join(self.commands[0][0])} took more than {timeout} s\n{said}"
+        return done
+
+    def _files(self, place: int) -> list[str]:
+        return [os.devnull, f"{self._place.name}/{place}.out", f"{self._place.name}/{place}.err"]
+
+    def _answer(self) -> list[int]:
+        assert self.server.stdout is not None
+        return [int(number) for number in self.server.stdout.readline().split()]
 
 
 class Forks:
@@ -46,21 +91,11 @@ class Forks:
         """`infty …` in a folder and an environment, with stdin closed. AssertionError where it takes too long."""
         if {k: v for k, v in environment.items() if k.startswith(AT_START)} != self.started:
             return spawned(words, folder, environment, timeout)
-        with tempfile.TemporaryDirectory() as place:
-            files = [os.devnull, f"{place}/out", f"{place}/err"]
-            request = {"words": words, "folder": str(folder), "environment": dict(environment), "files": files}
-            assert self.server.stdin is not None
-            assert self.server.stdout is not None
-            self.server.stdin.write(json.dumps(request) + "\n")
-            self.server.stdin.flush()
-            process = int(self.server.stdout.readline())
-            in_time = select.select([self.server.stdout], [], [], timeout)[0]
-            if not in_time:
-                os.kill(process, signal.SIGKILL)
-            code = int(self.server.stdout.readline())
-            assert in_time, f"infty {' '.join(words)} took more than {timeout} s"
-            out, err = (Path(file).read_text(encoding="utf-8", errors="replace") for file in files[1:])
-        return subprocess.CompletedProcess(words, code, out, err)
+        return self.start([(words, environment)], folder).wait(timeout)[0]
+
+    def start(self, commands: list[Command], folder: Path) -> Started:
+        """Several side by side; nothing else before they have ended."""
+        return Started(self.server, commands, folder)
 
     def close(self) -> None:
         """End the process that forks."""
@@ -89,12 +124,15 @@ def serve() -> None:
         importlib.import_module(name)
     gc.freeze()  # else the first collection in a fork copies all of it
     while line := sys.stdin.readline():
-        process = os.fork()
-        if process == 0:
-            become(json.loads(line))
-            return
-        print(process, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+        processes = []
+        for request in json.loads(line):
+            process = os.fork()
+            if process == 0:
+                become(request)
+                return
+            processes.append(process)
+        print(*processes, flush=True)
+        print(*(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes), flush=True)
 
 
 def become(request: dict[str, Any]) -> None:

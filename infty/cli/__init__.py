@@ -12,11 +12,19 @@ from infty.errors import InftyError, Stopped, one_line
 
 def main() -> None:
     """The entry point: our own errors become one message and their exit code, and no traceback reaches a user."""
-    if os.environ.keys() & {"RANK", "SLURM_STEP_NUM_TASKS"}:
+    together = os.environ.keys() & {"RANK", "SLURM_STEP_NUM_TASKS"}
+    if together:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DistributedDataParallel warns of what is meant
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)  # training notes signals for itself, and stops at the next step
-    sys.exit(_run())
+    try:
+        sys.exit(_run())
+    except SystemExit as end:
+        if together:  # else threads of torch's that outlive their owners may abort an interpreter that is at its end
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else end.code is not None)
+        raise
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -21,8 +21,12 @@ from infty.devices import backend, is_gpu
 from infty.errors import InftyError, Stopped
 from infty.interfaces import Share, Totals
 from infty.launch import Launch
+from infty.reasons import reason
 
 PATIENCE = timedelta(hours=4)  # of the others where one stream is evaluated, which only one process can do
+
+
+_KEPT: list[nn.Module] = []  # until the process ends: one that is freed may wait for ever for a thread of gloo's
 
 
 class Group:
@@ -85,15 +89,30 @@ class Group:
         if self.leads:
             self.wait()
 
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Where another process is lost within the block: an InftyError that says so."""
+        try:
+            yield
+        except RuntimeError as fault:
+            if self.size == 1 or not _is_lost(fault):
+                raise
+            raise InftyError(
+                f"process {self.rank} of {self.size} lost the others: one of them has ended. The same command "
+                "continues from the last checkpoint"
+            ) from None
+
     def parallel(self, module: nn.Module, *, may_leave_unused: bool) -> nn.Module:
         """The module, so that gradients of all processes are averaged. may_leave_unused: a parameter, in some steps."""
         if self.size == 1:
             return module
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its new name is not in torch 2.12
-            return nn.parallel.DistributedDataParallel(
+            parallel = nn.parallel.DistributedDataParallel(
                 module, broadcast_buffers=False, find_unused_parameters=may_leave_unused
             )
+        _KEPT.append(parallel)
+        return parallel
 
     def _reduced(self, value: Tensor, how: "distributed.ReduceOp.RedOpType" = distributed.ReduceOp.SUM) -> Tensor:
         if self.size > 1:
@@ -114,24 +133,21 @@ def joined(launch: Launch, device: torch.device) -> Iterator[Group]:
     if launch.size == 1 or distributed.is_initialized():
         yield group
         return
+    if is_gpu(device):
+        torch.cuda.set_device(device)
+    os.environ.update(MASTER_ADDR=launch.address, MASTER_PORT=str(launch.port))
     try:
-        if is_gpu(device):
-            torch.cuda.set_device(device)
-        os.environ.update(MASTER_ADDR=launch.address, MASTER_PORT=str(launch.port))
         distributed.init_process_group(backend(device), rank=launch.rank, world_size=launch.size, timeout=PATIENCE)
-        yield group
+    except (RuntimeError, ValueError) as fault:
+        where = f"{launch.address} port {launch.port}"
+        raise InftyError(f"process {launch.rank} of {launch.size} met no others at {where}: {reason(fault)}") from None
+    try:
+        with group.explained():
+            yield group
     except Stopped:
         distributed.destroy_process_group()
         raise
-    except RuntimeError as fault:
-        if not _is_lost(fault):
-            raise
-        raise InftyError(
-            f"process {launch.rank} of {launch.size} lost the others: one of them has ended, or none could be met at "
-            f"{launch.address} port {launch.port}. The same command continues from the last checkpoint"
-        ) from None
-    else:
-        distributed.destroy_process_group()
+    distributed.destroy_process_group()  # not where something failed: the others may be waiting for what does not come
 
 
 def _is_lost(fault: RuntimeError) -> bool:

@@ -126,11 +126,11 @@ def weighted(losses: Losses, model: SegmentModel) -> Float[Tensor, ""]:
     return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
 
-def refuse_uneven(batch_size: int, launch: Launch) -> None:
-    """UsageError where processes would not all have the same number of a batch's rows."""
+def refuse_uneven(name: str, batch_size: int, launch: Launch) -> None:
+    """UsageError where processes would not all have the same number of a batch's rows. name: of that setting."""
     if batch_size % launch.size:
         fitting = max(size for size in range(1, launch.size) if batch_size % size == 0)
         raise UsageError(
-            f"training.batch_size {batch_size} does not divide among {launch.size} processes: start {fitting} of them, "
+            f"{name} {batch_size} does not divide among {launch.size} processes: start {fitting} of them, "
             "or another number that divides it"
         )

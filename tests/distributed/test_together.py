@@ -1,0 +1,155 @@
+"""1, 2 and 3 processes are one training: the same losses, totals and checkpoints, whichever of them ends how."""
+
+import hashlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from infty.runs import RunFolder
+from tests.distributed.together import as_srun, metrics, start, succeed, together
+from tests.forks import Forks
+
+pytestmark = pytest.mark.slow
+EVEN = ("--set", "training.batch_size=6", "--set", "model.dropout=0.0", "--name", "even")
+STEPS = ("--set", "training.steps=20", "--set", "training.log_every=1", "--set", "training.evaluate_every=10")
+CELLS = {
+    "sort": ("sort", "--case", "x4"),
+    "wikitext": ("wikitext", "--case", "main"),
+    "gpt2": ("gpt2", "--case", "wikitext", "--set", "pretraining.batch_size=6"),
+}
+
+
+def run_of(folder: Path, experiment: str, model: str = "infty", name: str = "even") -> RunFolder:
+    return RunFolder(next(folder.glob(f"{experiment}/smoke/{model}@*+{name}/seed-0")))
+
+
+def words(experiment: str, model: str = "infty") -> tuple[str, ...]:
+    return ("train", *CELLS[experiment], "--scale", "smoke", "--model", model, *EVEN, *STEPS)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "model"), [("sort", "infty"), ("wikitext", "infty"), ("wikitext", "compressive"), ("gpt2", "infty")]
+)
+def test_losses_are_the_same_with_1_2_and_3_processes(
+    forks: Forks, tmp_path: Path, experiment: str, model: str
+) -> None:
+    """20 steps at a batch of 6, without dropout, with fixed samples: within 1e-5."""
+    curves = {}
+    for size in (1, 2, 3):
+        succeed(forks, tmp_path, size, *words(experiment, model), "--runs", f"{size}")
+        curves[size] = metrics(run_of(tmp_path / f"{size}", experiment, model))
+    assert [line["step"] for line in curves[1] if "train/loss" in line] == list(range(1, 21))
+    for size in (2, 3):
+        assert [line.keys() for line in curves[size]] == [line.keys() for line in curves[1]]
+        for one, other in zip(curves[1], curves[size], strict=True):
+            assert {k: v for k, v in other.items() if "loss" in k} == pytest.approx(
+                {k: v for k, v in one.items() if "loss" in k}, abs=1e-5
+            )
+            assert other == pytest.approx(one, rel=1e-5, abs=1e-5)
+
+
+LONG = ("--set", "training.steps=40", "--set", "training.evaluate_every=10", "--set", "training.log_every=1")
+
+
+def long(*more: str) -> tuple[str, ...]:
+    """With dropout and sticky samples: what is drawn must go on too."""
+    cell = ("train", "wikitext", "--scale", "smoke", "--model", "infty-sticky", "--set", "training.batch_size=6")
+    return (*cell, *LONG, "--name", "even", *more)
+
+
+def sums(run: RunFolder, step: int = 40) -> dict[str, str]:
+    folder = run.checkpoints / f"step-{step:08d}"
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
+
+
+def stopped_midway(forks: Forks, folder: Path, number: int, *words: str) -> "list[int]":
+    """Two processes, of which the second gets a signal once there is a checkpoint: their exit codes."""
+    running = start(forks, folder, 2, *words)
+    while "step 10/40" not in running.told(0):
+        assert Path(f"/proc/{running.pids[0]}").exists(), running.told(0)
+        time.sleep(0.02)
+    os.kill(running.pids[1], number)
+    done = running.wait(150)
+    return [one.returncode for one in done]
+
+
+def test_a_signal_to_one_stops_all_and_the_run_continues_the_same_to_the_byte(forks: Forks, tmp_path: Path) -> None:
+    succeed(forks, tmp_path, 2, *long("--runs", "whole"))
+    assert stopped_midway(forks, tmp_path, signal.SIGTERM, *long("--runs", "stopped")) == [143, 143]
+    run, whole = (run_of(tmp_path / name, "wikitext", "infty-sticky") for name in ("stopped", "whole"))
+    assert run.state() == "stopped"
+    succeed(forks, tmp_path, 2, *long("--runs", "stopped"))
+    assert sums(run) == sums(whole)
+    assert metrics(run) == metrics(whole)
+
+
+def test_death_of_one_ends_all_and_the_run_continues_the_same_to_the_byte(forks: Forks, tmp_path: Path) -> None:
+    succeed(forks, tmp_path, 2, *long("--runs", "whole"))
+    codes = stopped_midway(forks, tmp_path, signal.SIGKILL, *long("--runs", "killed"))
+    assert codes == [1, -signal.SIGKILL]
+    run, whole = (run_of(tmp_path / name, "wikitext", "infty-sticky") for name in ("killed", "whole"))
+    state, why = run.condition()
+    assert state == "failed"
+    assert "lost the others" in why
+    succeed(forks, tmp_path, 2, *long("--runs", "killed"))
+    assert sums(run) == sums(whole)
+    assert metrics(run) == metrics(whole)
+
+
+def test_a_checkpoint_of_two_continues_on_one_and_on_three(forks: Forks, tmp_path: Path) -> None:
+    """Without dropout, which each piece draws for itself. Of six rows each has its own memory, wherever it goes."""
+    still = ("--set", "model.dropout=0.0")
+    succeed(forks, tmp_path, 1, *long(*still, "--runs", "1"))
+    whole = metrics(run_of(tmp_path / "1", "wikitext", "infty-sticky"))
+    for size, more in ((1, ()), (3, ()), (1, ("--micro-batch", "4"))):
+        name = f"{size}-{len(more)}"
+        assert stopped_midway(forks, tmp_path, signal.SIGTERM, *long(*still, "--runs", name)) == [143, 143]
+        done = together(forks, tmp_path, size, *long(*still, "--runs", name, *more))
+        assert [one.returncode for one in done] == [0] * size
+        assert "processes: 2 ->" in done[0].stderr
+        found = metrics(run_of(tmp_path / name, "wikitext", "infty-sticky"))
+        assert len(found) == len(whole)
+        for one, other in zip(whole, found, strict=True):
+            assert other == pytest.approx(one, rel=1e-4, abs=1e-4)
+
+
+def test_srun_starts_what_torchrun_starts(forks: Forks, tmp_path: Path) -> None:
+    cell = ("train", *CELLS["sort"], "--scale", "smoke", *EVEN)
+    for name, options in (("torchrun", {}), ("srun", {"launcher": as_srun})):
+        succeed(forks, tmp_path, 2, *cell, "--runs", name, **options)
+    ours, theirs = (run_of(tmp_path / name, "sort") for name in ("srun", "torchrun"))
+    assert metrics(ours) == metrics(theirs)
+    assert json.loads((ours.path / "environment.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize(("documents", "size"), [(7, 2), (3, 4)])
+def test_uneven_shares_of_documents_have_the_totals_of_all(
+    forks: Forks, tmp_path: Path, documents: int, size: int
+) -> None:
+    """Seven documents for two processes; three for four, of which one has nothing to read."""
+    part = ("--set", "task.test.split=train", "--set", f"task.test.last={documents}")
+    cell = ("wikitext", "--scale", "smoke", *part, "--name", "even")
+    succeed(forks, tmp_path, 1, "train", *cell)
+    run = run_of(tmp_path / "runs", "wikitext")
+    one = json.loads((run.path / "eval/text-documents-v1-test.json").read_text())
+    assert one["data"]["documents"] == documents
+    more = json.loads(succeed(forks, tmp_path, size, "eval", *cell, "--json", "--batch", "1"))
+    exact = ("scored", "correct", "aside", "words", "bytes")
+    assert {k: more["totals"][k] for k in exact} == {k: one["totals"][k] for k in exact}
+    assert more["totals"]["nats"] == pytest.approx(one["totals"]["nats"], rel=1e-6)
+    assert more["details"]["chunks"]["nats"] == pytest.approx(one["details"]["chunks"]["nats"], rel=1e-5)
+    assert more["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+
+
+def test_uneven_shares_of_sequences_have_the_answers_of_all(forks: Forks, tmp_path: Path) -> None:
+    cell = ("sort", "--scale", "smoke", "--set", "task.test_sequences=7", "--name", "even")
+    succeed(forks, tmp_path, 1, "train", *cell)
+    one = json.loads((run_of(tmp_path / "runs", "sort").path / "eval/sort-accuracy-v1-test.json").read_text())
+    more = json.loads(succeed(forks, tmp_path, 3, "eval", *cell, "--json", "--batch", "1"))
+    assert more["details"] == one["details"]
+    assert more["totals"]["correct"] == one["totals"]["correct"]
+    assert more["totals"]["nats"] == pytest.approx(one["totals"]["nats"], rel=1e-6)
