@@ -1,35 +1,32 @@
 """`--dry-run`: what a cell is and what it will cost, from its sizes and a short measured probe. Writes nothing."""
 
-import time
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
-from torch.utils.flop_counter import FlopCounterMode
 
+from infty.budget import Budget, Room
 from infty.corpora.known import KNOWN
 from infty.corpora.weights import is_on_the_hub
+from infty.devices import is_gpu
 from infty.errors import MissingError
 from infty.experiment import ResolvedCell, build_model, build_task
-from infty.interfaces import Batch, TrainingData
-from infty.machine import prepare_machine
-from infty.model.segments import SegmentModel, State, count_parameters
-from infty.model.state import state_tensors
-from infty.resources import peak_memory_bytes
+from infty.interfaces import Batch
+from infty.machine import Machine, prepare_machine
+from infty.model.segments import SegmentModel, count_parameters
+from infty.precheck import evaluation_need
+from infty.probe import probe
+from infty.resources import free_memory_bytes, held_memory_bytes
 from infty.runs import RunFolder
 from infty.settings import Settings
 from infty.starting import base_cell, given_start
 from infty.tasks.corpus import CorpusConfig
 from infty.training.config import TrainingConfig
-from infty.training.optimizer import make_optimizer
-from infty.training.replica import Replica
-from infty.training.step import optimize
+from infty.training.replica import refuse_uneven
 
-PROBE_SECONDS = 5.0
 TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's has 1.15 on WikiText, 1.5 on books with their line ends
-MADE = 20  # batches made, to tell how much quicker than training that is
 
 
 def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
@@ -45,12 +42,17 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
             raise
         task = RandomTokens(experiment.task, experiment.model.segment_length, str(fault))
     start = _start(resolved, task.vocab_size, settings)
+    room = _room(machine)
     model = machine.place(build_model(experiment, task.vocab_size, resolved.cell.seed))
     memories = sum(parameter.numel() for parameter in model.memory_parameters())
     training = experiment.training.counted(task.steps_an_epoch)
-    steps = training.total_steps
-    probe = _probe(model, task, training, resolved.cell.seed)
-    seconds = probe["seconds"] * training.batch_size / probe["batch"]
+    refuse_uneven("training.batch_size", training.batch_size, machine.launch)
+    steps, own = training.total_steps, training.batch_size // machine.launch.size
+    at_once = min(own, machine.micro_batch or own)
+    found = probe(model, task, training, resolved.cell.seed, own, at_once)
+    seconds = found.step_seconds(own, at_once)
+    together = machine.launch.size > 1
+    budget = Budget(model, found, own, _evaluation(model, task, training), together, room)
     tokens = task.tokens_seen(steps, training.batch_size)
     return {
         "command": resolved.command(),
@@ -59,22 +61,44 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
         "base_parameters": count_parameters(model) - memories,
         "memory_parameters": memories,
         "memory_slots": experiment.model.memory_slots,
-        "memory_bytes_a_stream": probe["state_bytes"],
+        "memory_bytes_a_stream": found.state or None,
         "segment_length": experiment.model.segment_length,
         "steps": steps,
         "tokens": tokens,
         "passes": round(tokens / size, 2) if (size := _size(task)) else None,
-        "flops_a_token": round(probe["flops"] / probe["tokens"]),
+        "flops_a_token": found.flops_a_token,
         "device": str(machine.device),
-        "peak_memory_mb": round(peak_memory_bytes(machine.device) / 2**20),
+        "processes": machine.launch.size,
+        "sequences_a_device": own,
+        "sequences_at_once": at_once,
+        "predicted_megabytes": budget.document(at_once),
         "seconds_a_step": round(seconds, 4),
         "predicted_training_seconds": round(seconds * steps, 2),
         "predicted_training_time": str(timedelta(seconds=round(seconds * steps))),
-        "data_made_to_trained": round(probe["made"] * probe["seconds"], 1),
-        "predicted_from": f"{probe['steps']} steps of {probe['batch']} of the {training.batch_size} sequences",
+        "data_made_to_trained": round(found.made_to_trained, 1),
+        "predicted_from": f"steps of {' and '.join(map(str, sorted(set(found.seconds.rows))))} of the {own} sequences"
+        + (", without what processes say to each other" if together else ""),
         **({"text": _text(task, experiment.training)} if isinstance(task, RandomTokens) else {}),
         **({"starting_weights": start} if start else {}),
     }
+
+
+def _room(machine: Machine) -> Room:
+    """Now; on a CPU the processes of this machine share it."""
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
+    try:
+        sharing = 1 if is_gpu(machine.device) else machine.launch.local_size
+        return Room(held_memory_bytes(machine.device), free_memory_bytes(machine.device) // sharing)
+    except OSError:
+        return Room(0, None)
+
+
+def _evaluation(model: SegmentModel, task: Any, training: TrainingConfig) -> int:
+    """Bytes that a validation takes beyond what is held; 0 of a text that is not here."""
+    if isinstance(task, RandomTokens):
+        return 0
+    wanted = training.evaluation_batch_size
+    return evaluation_need(model, task, wanted).of(wanted)
 
 
 def _text(task: "RandomTokens", training: TrainingConfig) -> str:
@@ -98,49 +122,6 @@ def _start(resolved: ResolvedCell, vocab_size: int, settings: Settings) -> str |
         return None
     start.refuse_vocabulary(vocab_size)
     return f"{start.origin}, sha256 {start.sha256[:12]}"
-
-
-def _probe(model: SegmentModel, task: TrainingData, training: TrainingConfig, seed: int) -> dict[str, Any]:
-    """Real steps, with as many sequences as a few seconds allow, after some that fill the memory."""
-    replica = Replica(model)
-    optimizer = make_optimizer(model, training.learning_rate, training.memory_learning_rate)
-    batch, state, step = 1, None, 0
-
-    def once() -> float:
-        nonlocal state, step
-        start = time.perf_counter()
-        config = training.model_copy(update={"batch_size": batch})
-        _, state = optimize(replica, optimizer, task, config, step, seed, state)
-        step += 1
-        return time.perf_counter() - start
-
-    once()
-    first = once()
-    batch = max(1, min(training.batch_size, int(PROBE_SECONDS / 5 / first)))
-    state, step = None, 0
-    for _ in range(2 if first > PROBE_SECONDS / 5 else 4):
-        once()
-    times = [once()]
-    while len(times) < 5 and sum(times) < PROBE_SECONDS:
-        times.append(once())
-    with FlopCounterMode(display=False) as counter:
-        once()
-    start = time.perf_counter()
-    for later in range(step, step + MADE):
-        task.training_batch(later, batch, seed)
-    return {
-        "batch": batch,
-        "seconds": float(np.median(times)),
-        "made": MADE / (time.perf_counter() - start),
-        "steps": len(times),
-        "flops": counter.get_total_flops(),
-        "tokens": task.training_batch(step - 1, batch, seed).tokens.numel(),
-        "state_bytes": _bytes(state[0]) // batch if state and state[0] else None,
-    }
-
-
-def _bytes(state: State) -> int:
-    return sum(tensor.nbytes for tensor in state_tensors(state).values())
 
 
 def _size(task: Any) -> int | None:

@@ -64,9 +64,7 @@ def test_memories_of_pieces_are_those_of_the_batch(tmp_path: Path, model: str) -
         for step in range(30):
             batch = task.training_batch(step, 8, 0)
             assert batch.fresh is not None
-            _, memory = optimize(
-                replica, optimizer, task, config.model_copy(update={"learning_rate": 1e-9}), step, 0, memory
-            )
+            _, memory = optimize(replica, optimizer, task, config, step, 0, memory)
             if step > 5 and 0 < batch.fresh.sum() < 8:
                 break
         assert memory is not None
