@@ -62,7 +62,7 @@ class Probe:
 def probe(
     model: SegmentModel, task: TrainingData, training: TrainingConfig, seed: int, own: int, at_once: int
 ) -> Probe:
-    """Steps with one sequence, with as many of `at_once` as a few seconds allow, and in two pieces if `own` are more."""
+    """Steps with one sequence, with as many of `at_once` as a few seconds allow, and in two pieces if `own` is more."""
     steps = _Steps(model, task, training, seed)
     few, few_peak = steps.run(1)
     rows = max(1, min(at_once, int(SECONDS / 5 / few)))

@@ -4,15 +4,19 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from infty.runs import RunFolder
+from tests.conftest import clean_environment
 from tests.distributed.together import as_srun, metrics, start, succeed, together
 from tests.forks import Forks
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 EVEN = ("--set", "training.batch_size=6", "--set", "model.dropout=0.0", "--name", "even")
 STEPS = ("--set", "training.steps=20", "--set", "training.log_every=1", "--set", "training.evaluate_every=10")
@@ -115,6 +119,59 @@ def test_a_checkpoint_of_two_continues_on_one_and_on_three(forks: Forks, tmp_pat
         assert len(found) == len(whole)
         for one, other in zip(whole, found, strict=True):
             assert other == pytest.approx(one, rel=1e-4, abs=1e-4)
+
+
+def test_torchrun_starts_and_stops_a_run(tmp_path: Path) -> None:
+    """The launcher itself, with the signal that a terminal would send it: it hands that on, and all stop in order."""
+    program = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2", "-m", "infty"]
+    more = ("--set", "training.steps=100000", "--set", "training.evaluate_every=10", "--name", "even")
+    command = [*program, "train", "sort", "--scale", "smoke", "--set", "training.batch_size=6", *more]
+    environment = clean_environment(tmp_path, PYTHONPATH=str(ROOT), WANDB_MODE="disabled")
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("step 20/"):
+                process.send_signal(signal.SIGINT)
+                break
+        said += process.stderr.readlines()
+    run = run_of(tmp_path / "runs", "sort")
+    assert run.state() == "stopped", "".join(said)
+    told = [line for line in said if line.startswith("infty:")]
+    assert len(told) == 1, "".join(said)
+    assert told[0].endswith("; the same command continues from there\n")
+    step = json.loads((run.checkpoints / "last.json").read_text())["checkpoint"]
+    assert int(step.removeprefix("step-")) >= 20
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("train", "sort", "--scale", "smoke", "--set", "training.batch_size=7"), 2,
+         "infty: training.batch_size 7 does not divide among 3 processes: start 1 of them, or another number that "
+         "divides it\n"),
+        (("train", "sort", "--scale", "smoke", "--set", "training.stps=7"), 2, "did you mean steps?"),
+        (("report",), 2, "infty: report is one process's work; train and eval are for several\n"),
+        (("eval", "sort", "--scale", "smoke"), 3, "infty: nothing trained yet in"),
+        (("eval", "sort", "--scale", "smoke", "--check-batch"), 2, "--check-batch and --stream are one process's work"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_once(forks: Forks, tmp_path: Path, words: tuple[str, ...], code: int, message: str) -> None:
+    done = together(forks, tmp_path, 3, *words)
+    assert [one.returncode for one in done] == [code] * 3, done
+    assert message in done[0].stderr
+    assert [one.stderr for one in done[1:]] == ["", ""]
+
+
+def test_a_busy_run_folder_is_left_alone_by_all(forks: Forks, tmp_path: Path) -> None:
+    cell = ("train", *CELLS["sort"], "--scale", "smoke", *EVEN)
+    run = RunFolder(tmp_path / "runs/sort/smoke/infty@x4+even/seed-0")
+    run.path.mkdir(parents=True)
+    with run.lock():
+        done = together(forks, tmp_path, 2, *cell)
+    assert [one.returncode for one in done] == [2, 2]
+    assert "another process is training in" in done[0].stderr
 
 
 def test_srun_starts_what_torchrun_starts(forks: Forks, tmp_path: Path) -> None:
