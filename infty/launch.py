@@ -17,12 +17,16 @@ SLURM = (
     "SLURM_STEP_NUM_TASKS",
     "SLURM_LOCALID",
 )  # of a step: a batch script has none
+SLOT = "INFTY_SLOT"
 FIRST_PORT, PORTS = 20_000, 20_000  # one of these for each of Slurm's jobs
 
 
 @dataclass(frozen=True)
 class Launch:
-    """rank: which of the `size` processes this is; local: among those on this machine. address, port: of the first."""
+    """rank: which of the `size` processes this is; local: among those on this machine. address, port: of the first.
+
+    slot: which of the places of `infty reproduce` this process has, that trains by itself beside others.
+    """
 
     rank: int = 0
     size: int = 1
@@ -31,6 +35,7 @@ class Launch:
     address: str = ""
     port: int = 0
     by_slurm: bool = False
+    slot: int = 0
 
     @property
     def leads(self) -> bool:
@@ -42,7 +47,7 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch:
     """What the launcher's variables say. UsageError where they contradict each other or something lacks."""
     by_slurm = "RANK" not in environment and "SLURM_STEP_NUM_TASKS" in environment
     if not by_slurm and "RANK" not in environment:
-        return Launch()
+        return Launch(slot=_number(environment, SLOT, 0))
     rank, size, local_rank = (_number(environment, name) for name in (SLURM if by_slurm else TORCHRUN[:3]))
     if size == 1:
         return Launch()

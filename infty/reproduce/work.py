@@ -1,6 +1,7 @@
 """Cells in processes of their own: a crash, or the system's answer to too little memory, ends one of them only."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from infty.errors import MissingError, Stopped, UsageError, one_line
+from infty.launch import SLOT
 from infty.reproduce.tables import Job, Tables, Untrained, clock, counted
 from infty.runs import RunFolder
 from infty.training.signals import StopSignals
@@ -38,10 +40,10 @@ def train_missing(tables: Tables, jobs: int) -> None:
 
 
 class _Child:
-    """A process that trains a cell, and the last lines that it said."""
+    """A process that trains a cell, and the last lines that it said. slot: which of the places for such it has."""
 
-    def __init__(self, job: Job) -> None:
-        self.job, self.began, self.lines = job, time.monotonic(), deque[str](maxlen=LAST_LINES)
+    def __init__(self, job: Job, slot: int) -> None:
+        self.job, self.slot, self.began, self.lines = job, slot, time.monotonic(), deque[str](maxlen=LAST_LINES)
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "infty", *job.words],  # -P: a random.py in this folder is not Python's
             stdin=subprocess.DEVNULL,
@@ -49,6 +51,7 @@ class _Child:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            env={**os.environ, SLOT: str(slot)},
             start_new_session=True,  # Ctrl-C is for us alone: from both it would end without a checkpoint
         )
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -128,7 +131,8 @@ class _Work:
                 continue
             if not self.console.is_terminal:
                 self.console.print(f"{job}: training", soft_wrap=True)
-            self.children.append(child := _Child(job))
+            taken = {child.slot for child in self.children}
+            self.children.append(child := _Child(job, min(set(range(self.jobs)) - taken)))
             if stop.received is not None:  # it came before the process stood there
                 child.process.send_signal(stop.received)
 
