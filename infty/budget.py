@@ -1,5 +1,6 @@
 """What one device will hold while a model is trained, of what, whether that fits, and what helps where it doesn't."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,7 @@ class Budget:
 
     def largest(self, room: float) -> int | None:
         """Most sequences at once in so many bytes; None where not even one fits."""
-        return next((rows for rows in range(self.own, 0, -1) if self.total(rows) <= room), None)
+        return bisect_right(range(1, self.own + 1), room, key=self.total) or None
 
     def document(self, at_once: int) -> dict[str, Any]:
         """In megabytes. activations: what steps take beyond all that can be counted, work space of products too.

@@ -16,7 +16,7 @@ from infty.experiment import ResolvedCell, build_model, build_task
 from infty.interfaces import Batch
 from infty.machine import Machine, prepare_machine
 from infty.model.segments import SegmentModel, count_parameters
-from infty.precheck import evaluation_need
+from infty.precheck import disk_bytes, evaluation_need
 from infty.probe import probe
 from infty.resources import free_memory_bytes, held_memory_bytes
 from infty.runs import RunFolder
@@ -67,6 +67,8 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
         "tokens": tokens,
         "passes": round(tokens / size, 2) if (size := _size(task)) else None,
         "flops_a_token": found.flops_a_token,
+        "training_flops": found.flops_a_token * tokens,
+        "disk_megabytes": round(disk_bytes(model, task, training) / 1e6),
         "device": str(machine.device),
         "processes": machine.launch.size,
         "sequences_a_device": own,

@@ -13,7 +13,7 @@ import torch
 from infty.devices import is_gpu
 from infty.errors import InftyError
 from infty.evaluation import evaluate
-from infty.interfaces import Task
+from infty.interfaces import Task, TrainingData
 from infty.machine import Machine
 from infty.model.segments import SegmentModel, State
 from infty.model.state import state_tensors
@@ -103,19 +103,24 @@ def evaluation_need(model: SegmentModel, task: Task, wanted: int) -> Need:
 
 def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, folder: Path) -> None:
     """InftyError where the disk has no room for the checkpoints in `folder` that a run keeps at once."""
-    weights = sum(tensor.nbytes for tensor in weight_tensors(model).values())
-    moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
-    sizes = model.config
-    vectors = len(model.seats) * (sizes.memory_slots + sizes.segment_length) if task.continues else 0
-    memory = 4 * config.batch_size * vectors * sizes.hidden_size
     here = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    needed = COPIES * (weights + moments + memory) + OTHER_FILES - here
+    needed = disk_bytes(model, task, config) - here
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise InftyError(
             f"{folder.parent}: {needed / 1e6:,.0f} MB are needed for checkpoints and {free / 1e6:,.0f} MB are free: "
             "make room, or choose another folder with --runs; nothing was changed"
         )
+
+
+def disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) -> int:
+    """What a run's folder takes at most: as many checkpoints as there are at once, and small files."""
+    weights = sum(tensor.nbytes for tensor in weight_tensors(model).values())
+    moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
+    sizes = model.config
+    vectors = len(model.seats) * (sizes.memory_slots + sizes.segment_length) if task.continues else 0
+    memory = 4 * config.batch_size * vectors * sizes.hidden_size
+    return COPIES * (weights + moments + memory) + OTHER_FILES
 
 
 @contextlib.contextmanager

@@ -1,0 +1,90 @@
+"""What `--dry-run` foretells: sums that can be counted, lines between what was measured, and what helps."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infty.budget import Budget, Room
+from infty.model.segments import count_parameters
+from infty.probe import Line, Probe
+from tests.conftest import Infty
+from tests.model.test_decoder import make
+
+SMOKE = ("sort", "--scale", "smoke")
+
+
+def foretold(infty: Infty, *words: str, **environment: str) -> dict[str, Any]:
+    done = infty("train", *words, "--dry-run", "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_line_goes_through_both_points_and_does_not_fall() -> None:
+    line = Line((1, 5), (10.0, 18.0))
+    assert [line.at(rows) for rows in (1, 5, 11)] == [10, 18, 30]
+    assert Line((1, 1), (7.0, 7.0)).at(9) == 7  # one point says nothing of more
+    assert Line((1, 3), (9.0, 8.0)).at(5) == 8
+
+
+def test_a_step_in_pieces_takes_what_a_piece_more_was_measured_to_take() -> None:
+    found = Probe(Line((1, 4), (1.0, 2.5)), None, piece=2.0, state=0, flops_a_token=1, made_to_trained=1)
+    assert found.step_seconds(own=4, at_once=4) == 2.5
+    assert found.step_seconds(own=12, at_once=4) == 2.5 + 2 * 2.0
+    assert found.step_seconds(own=8, at_once=8) == 4.5
+
+
+def budget(own: int, together: bool, free: int = 10**12) -> Budget:
+    found = Probe(
+        Line((1, 4), (1.0, 1.0)), Line((1, 4), (5e6, 11e6)), 0.0, state=1000, flops_a_token=1, made_to_trained=1
+    )
+    return Budget(make("infty"), found, own, evaluation=0, together=together, room=Room(10**6, free))
+
+
+def test_what_can_be_counted_is_counted() -> None:
+    parameters = count_parameters(make("infty"))
+    parts = budget(own=8, together=False).parts
+    assert parts["gradients"] == 4 * parameters
+    assert parts["optimizer"] == 8 * parameters
+    assert parts["memory"] == 8000
+    assert parts["weights"] == 4 * (parameters + sum(buffer.numel() for buffer in make("infty").buffers()))
+    assert budget(own=8, together=True).parts["gradients"] == 8 * parameters
+    document = budget(own=8, together=False).document(4)
+    assert document["total"] == pytest.approx((11e6 + 4 * 1000) / 2**20, abs=0.1)
+    names = (*parts, "activations")
+    assert sum(document[name] for name in names) == pytest.approx(document["total"], abs=0.5)
+
+
+def test_how_many_fit_is_the_most_whose_total_fits() -> None:
+    plan = budget(own=50, together=False)
+    for room in (1e6, 5.1e6, 33e6, 34e6, 1e12):
+        fitting = [rows for rows in range(1, 51) if plan.total(rows) <= room]
+        assert plan.largest(room) == (max(fitting) if fitting else None)
+    assert "does_not_fit" not in plan.document(50)
+    crowded = budget(own=50, together=False, free=30_000_000).document(50)["does_not_fit"]
+    assert crowded == "--micro-batch 13 does; --recompute and more devices make it less"
+    assert budget(own=50, together=False, free=1).document(50)["does_not_fit"].startswith("a larger device does")
+
+
+def test_pieces_and_processes_share_a_batch(infty: Infty, tmp_path: Path) -> None:
+    plain = foretold(infty, *SMOKE)
+    assert (plain["processes"], plain["sequences_a_device"], plain["sequences_at_once"]) == (1, 4, 4)
+    pieces = foretold(infty, *SMOKE, "--micro-batch", "3")
+    assert (pieces["sequences_a_device"], pieces["sequences_at_once"]) == (4, 3)
+    launcher = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "x"}
+    two = foretold(infty, *SMOKE, **launcher)
+    assert (two["processes"], two["sequences_a_device"]) == (2, 2)
+    assert two["predicted_megabytes"]["gradients"] == pytest.approx(
+        2 * plain["predicted_megabytes"]["gradients"], abs=0.1
+    )
+    assert two["training_flops"] == pytest.approx(plain["training_flops"], rel=0.05)  # positions are made once a step
+    other = infty("train", *SMOKE, "--dry-run", **{**launcher, "RANK": "1", "LOCAL_RANK": "1"})
+    assert (other.returncode, other.stdout, other.stderr) == (0, "", "")
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_what_does_not_fit_is_told_with_what_would(infty: Infty) -> None:
+    found = foretold(infty, *SMOKE, "--set", "training.batch_size=20000000")["predicted_megabytes"]
+    assert found["total"] > found["free"]
+    assert found["does_not_fit"].startswith("--micro-batch ")
