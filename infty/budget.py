@@ -23,7 +23,7 @@ class Room:
 class Budget:
     """Bytes on one device, of `own` sequences a step, of which some go through at once.
 
-    evaluation: what a validation takes beyond weights and optimiser. together: whether processes exchange gradients.
+    evaluation: what a validation takes beyond what is kept. together: whether processes exchange gradients.
     """
 
     model: SegmentModel
@@ -40,7 +40,7 @@ class Budget:
         return {
             "program": self.room.held,
             "weights": sum(tensor.nbytes for tensor in (*self.model.parameters(), *self.model.buffers())),
-            "gradients": gradients * (2 if self.together else 1),  # which are sent from buffers of their own
+            "gradients": gradients,
             "optimizer": 2 * gradients,
             "memory": self.own * self.found.state,
         }
@@ -48,10 +48,10 @@ class Budget:
     def total(self, at_once: int) -> float:
         """At most, with so many sequences at once: in steps as they were measured, or in a validation."""
         assert self.found.peak is not None
-        parts = self.parts
-        sent = parts["gradients"] // 2 if self.together else 0
-        training = self.found.peak.at(at_once) + (self.own - at_once) * self.found.state + sent
-        return max(training, self.evaluation + sum(parts[name] for name in ("program", "weights", "optimizer")))
+        (_, measured), (_, peak), state = self.found.peak.rows, self.found.peak.values, self.found.state
+        training = peak + (at_once - measured) * max(self.found.peak.each, state) + (self.own - at_once) * state
+        kept = [name for name in self.parts if name != "gradients" or self.together]  # from whose buffers they are sent
+        return max(training, self.evaluation + sum(self.parts[name] for name in kept))
 
     def largest(self, room: float) -> int | None:
         """Most sequences at once in so many bytes; None where not even one fits."""

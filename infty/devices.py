@@ -38,7 +38,7 @@ def choose_device(name: str, launch: Launch) -> torch.device:
     if launch.local_size == 1:
         if (asked.index or 0) >= count:
             raise UsageError(f"device {name}: torch sees {count} GPUs here; use cpu or auto")
-        return torch.device(GPU, launch.slot % count) if asked.index is None and launch.slot else asked
+        return asked if asked.index is not None else torch.device(GPU, launch.slot % count)
     if asked.index is not None:
         raise UsageError(f"device {name} for {launch.local_size} processes: use cuda or auto, and each takes its own")
     own_only = launch.by_slurm and count == 1  # where Slurm shows a task nothing but its own

@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from infty.errors import UsageError
 
@@ -18,7 +19,7 @@ SLURM = (
     "SLURM_LOCALID",
 )  # of a step: a batch script has none
 SLOT = "INFTY_SLOT"
-FIRST_PORT, PORTS = 20_000, 20_000  # one of these for each of Slurm's jobs
+FIRST_PORT, PORTS = 10_000, 20_000  # one of these for each step of Slurm's; above them Linux hands out its own
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,30 @@ class Launch:
         return self.rank == 0
 
 
-def launched(environment: Mapping[str, str] = os.environ) -> Launch:
+@cache
+def this_launch() -> Launch:
+    """How this very process was started. UsageError as `launched`."""
+    return launched(os.environ)
+
+
+def launched(environment: Mapping[str, str]) -> Launch:
     """What the launcher's variables say. UsageError where they contradict each other or something lacks."""
-    by_slurm = "RANK" not in environment and "SLURM_STEP_NUM_TASKS" in environment
-    if not by_slurm and "RANK" not in environment:
-        return Launch(slot=_number(environment, SLOT, 0))
+    alone = Launch(slot=_number(environment, SLOT, 0))
+    by_torchrun = {"RANK", "WORLD_SIZE"} <= environment.keys()
+    by_slurm = not by_torchrun and "SLURM_STEP_NUM_TASKS" in environment
+    if not by_torchrun and not by_slurm:
+        return alone
     rank, size, local_rank = (_number(environment, name) for name in (SLURM if by_slurm else TORCHRUN[:3]))
     if size == 1:
-        return Launch()
+        return alone
     local_size = _tasks_here(environment, size) if by_slurm else _number(environment, TORCHRUN[3], size)
     if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
         raise UsageError(f"process {rank} of {size}, {local_rank} of {local_size} on this machine: no such thing")
     address = environment.get("MASTER_ADDR") or (_first_node(environment) if by_slurm else "")
     if not address:
         raise UsageError(f"process {rank} of {size}: MASTER_ADDR must name the machine of process 0")
-    port = _number(environment, "MASTER_PORT", FIRST_PORT + _number(environment, "SLURM_JOB_ID", 0) % PORTS)
+    job, step = (_number(environment, name, 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    port = _number(environment, "MASTER_PORT", FIRST_PORT + (101 * job + step) % PORTS)
     return Launch(rank, size, local_rank, local_size, address, port, by_slurm)
 
 

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from infty.devices import choose_device, is_gpu
 from infty.errors import UsageError
-from infty.launch import Launch, launched
+from infty.launch import Launch, this_launch
 from infty.memory.exact import round_products
 from infty.memory.longterm import LongTermMemory
 from infty.model.block import Block
@@ -99,7 +99,7 @@ def prepare_machine(settings: Settings) -> Machine:
     """Set what the settings say of this machine. UsageError for a device that is not there, or can't do it."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    launch = launched()
+    launch = this_launch()
     device, precision = choose_device(settings.device, launch), settings.precision
     if precision == "tf32" and not is_gpu(device):
         raise UsageError(f"precision tf32 is a GPU's, and this is {device.type}: float32 or bf16")

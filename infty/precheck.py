@@ -58,6 +58,7 @@ def refuse_too_little_memory(
     if config.total_steps < LONG_RUN or free is None:
         return
     own = config.batch_size // machine.launch.size
+    free -= 2 * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)  # Adam's moments
     with explained(machine.device):
         for find, wanted in (
             (partial(training_need, model, task, seed, own), min(own, machine.micro_batch or own)),
@@ -69,7 +70,7 @@ def refuse_too_little_memory(
 
 
 def training_need(model: SegmentModel, task: Task, seed: int, own: int, wanted: int) -> Need:
-    """Bytes that training takes beyond what is held now, with the moments that Adam will keep.
+    """Bytes that training takes beyond what is held now, and the moments that Adam will keep.
 
     own: sequences of a step that are this process's; their memories are all held. wanted: of these at once; more than
     that are not tried.
@@ -87,8 +88,7 @@ def training_need(model: SegmentModel, task: Task, seed: int, own: int, wanted: 
 
     model.train()
     need = _measured("--micro-batch", try_out, model, wanted)
-    moments = 2 * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    return Need(need.change, need.fixed + moments + held * own, max(need.each - held, 0))
+    return Need(need.change, need.fixed + held * own, max(need.each - held, 0))
 
 
 def evaluation_need(model: SegmentModel, task: Task, wanted: int) -> Need:

@@ -26,10 +26,13 @@ class Settings(BaseSettings):
     experiments: Path = Field(description="folder of your own experiment files")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "tf32", "bf16"] = Field(
-        default="float32", description="of products: float32, tf32 (GPUs), or bf16; the memory's are in float32 always"
+        default="float32",
+        description="of products: float32, tf32 (GPUs) or bf16; the memory's stay float32, but tf32 in its gradient",
     )
     micro_batch: int | None = Field(
-        default=None, gt=0, description="most training sequences at once on a device; the others' gradients are added"
+        default=None,
+        gt=0,
+        description="most training sequences at once on a device; changes dropout's draws only",
     )
     recompute: bool = Field(
         default=False, description="keep no activations within a layer: less memory, about a third more time"

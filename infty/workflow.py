@@ -8,11 +8,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
 from rich.console import Console
 
 from infty.environment import describe_environment
-from infty.errors import BusyError, MissingError, Stopped
+from infty.errors import BusyError, InftyError, MissingError, Stopped
 from infty.experiment import ResolvedCell, Task, build_model, build_task
 from infty.files import read_json, write_json
 from infty.flops import flops_a_step
@@ -25,6 +24,7 @@ from infty.runs import SCHEMA, RunFolder, differences
 from infty.settings import Settings
 from infty.starting import StartingWeights, base_cell, given_start, trained_start
 from infty.tasks.corpus import CorpusTask
+from infty.together import is_held, refuse_other_folders, refuse_split_data, sole_writer
 from infty.tracking import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun, new_wandb_id
 from infty.trained import Asked, evaluate_run, refuse_other_data
 from infty.training.checkpoint import Checkpoint, TrainingState, load_last
@@ -60,14 +60,16 @@ def train_cell(
         if config := getattr(resolved.experiment, part):
             refuse_uneven(f"{part}.batch_size", config.batch_size, machine.launch)
     run = RunFolder(trial or settings.runs / resolved.cell.folder)
-    with joined(machine.launch, machine.device) as group, _held(run, group):
-        with group.in_turn():
-            if not fresh:
+    with joined(machine.launch, machine.device) as group, sole_writer(run, group):
+        refuse_other_folders(group, run)
+        if not fresh:
+            with group.in_turn():
                 run.refuse_another(resolved.config(), "start over with --fresh (removes it), or keep both with --name")
-                if run.finished:
-                    result = run.result()
-                    console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
-                    return result
+            if group.any(group.leads and run.finished):
+                result = run.result() if group.leads else {}
+                console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
+                return result
+        with group.in_turn():
             resume = None if fresh else load_last(run.checkpoints)
             may_fetch = settings.auto_fetch
             start = None if resume else given_start(resolved.experiment, settings, console, may_fetch=may_fetch)
@@ -80,7 +82,7 @@ def train_cell(
                     task.refuse_misnamed(split)
             if start:
                 start.refuse_vocabulary(task.vocab_size)
-        _refuse_other_folders(group, run, resume)
+        refuse_split_data(group, resume, task)
         if start is None and resume is None:
             start = _trained_first(resolved, settings, console, group)
         model = build_model(resolved.experiment, task.vocab_size, resolved.cell.seed)
@@ -88,8 +90,13 @@ def train_cell(
             start.load(model)
         machine.place(model)
         state = resume.state if resume else _new_state(task, start)
-        _refuse_what_cannot_end(run, resolved, task, machine, model, state)
-        group.wait()  # until all have refused what they will, and nobody reads what is removed next
+        fault = None
+        try:
+            _refuse_what_cannot_end(run, resolved, task, machine, model, state)
+        except InftyError as found:
+            fault = found
+        if group.any(fault is not None):  # before anything is removed
+            raise fault or InftyError("another process refuses this: see what it says")
         if group.leads:
             if fresh:
                 _empty(run)
@@ -100,29 +107,6 @@ def train_cell(
             return _train_and_test(
                 run, resolved, task, replica, settings, machine, console, stop, state, resume, trial is not None
             )
-
-
-@contextlib.contextmanager
-def _held(run: RunFolder, group: Group) -> Iterator[None]:
-    """Within the block nobody else writes to the run folder. BusyError in all processes where somebody does."""
-    with contextlib.ExitStack() as stack:
-        busy = False
-        if group.leads:
-            run.path.mkdir(parents=True, exist_ok=True)
-            try:
-                stack.enter_context(run.lock())
-            except Timeout:
-                busy = True
-        if group.largest(busy):
-            raise BusyError(f"another process is training in {run.path}; wait, or use --name for a second run")
-        yield
-
-
-def _refuse_other_folders(group: Group, run: RunFolder, resume: Checkpoint | None) -> None:
-    """MissingError where the processes do not all see the same checkpoint: one on each machine, say."""
-    step = resume.state.step if resume else 0
-    if group.largest(step) != -group.largest(-step):
-        raise MissingError(f"the processes do not see the same {run.path}: it must be on a disk that all of them share")
 
 
 def _train_and_test(
@@ -177,7 +161,9 @@ def _train_and_test(
         "parameters": count_parameters(model),
         "memory_slots": experiment.model.memory_slots,
         **_costs(state, experiment.training.batch_size, task),
-        "training_flops": None if machine.compiled else _flops(replica, task, state, resolved),  # no counting there
+        "training_flops": None
+        if machine.compiled
+        else _flops(replica, task, state, resolved, machine),  # no counting there
         "peak_memory_bytes": peak,
         **{key: environment[key] for key in ("commit", "dirty", "command")},
     }
@@ -199,19 +185,26 @@ def _trained_first(
     fresh = False
     while True:
         try:
-            if fresh or not run.finished:
+            if fresh or not group.any(group.leads and run.finished):
                 console.print("all rows start from one GPT-2 without a memory, which is trained first", soft_wrap=True)
                 train_cell(base, settings, console, fresh=fresh)
-            return trained_start(base, settings)
         except BusyError:
             console.print(f"waiting for another process, which trains {run.path}", soft_wrap=True)
-            with group.in_turn(), run.lock().acquire(timeout=-1) if group.leads else nullcontext():
-                fresh = False  # it did that too
+            while not group.any(group.leads and not is_held(run)):
+                pass
+            fresh = False  # it did that too
+            continue
+        start, why = None, ""
+        try:
+            start = trained_start(base, settings)
         except MissingError as fault:
             if fresh:
                 raise
-            console.print(f"the GPT-2 that all rows start from is trained again: {fault}", soft_wrap=True)
-            fresh = True
+            why = str(fault)
+        if not group.any(start is None):
+            return start
+        console.print(f"the GPT-2 that all rows start from is trained again: {why}", soft_wrap=True)
+        fresh = True
 
 
 def _refuse_what_cannot_end(
@@ -233,11 +226,12 @@ def _new_state(task: Task, start: StartingWeights | None) -> TrainingState:
     return TrainingState(wandb_id=new_wandb_id(), tokens=tokens, starting_weights=start.document() if start else None)
 
 
-def _flops(replica: Replica, task: Task, state: TrainingState, resolved: ResolvedCell) -> int:
+def _flops(replica: Replica, task: Task, state: TrainingState, resolved: ResolvedCell, machine: Machine) -> int:
     """Of all optimiser steps."""
-    batch_size = resolved.experiment.training.batch_size
-    at_once = len(replica.pieces(batch_size)[0])
-    return state.step * flops_a_step(replica.model, task, batch_size, resolved.cell.seed, at_once)
+    batch_size, model = resolved.experiment.training.batch_size, replica.model
+    if machine.recompute:  # what is computed twice counts once
+        model = build_model(resolved.experiment, task.vocab_size, resolved.cell.seed).to(machine.device)
+    return state.step * flops_a_step(model, task, batch_size, resolved.cell.seed, len(replica.pieces(batch_size)[0]))
 
 
 def _costs(state: TrainingState, batch_size: int, task: Task) -> Values:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ AT_START = ("PYTHON", "LANG", "LC_", "OMP_")  # what an interpreter or a library
 class Started:
     """Commands that run side by side in forks. pids: of their processes."""
 
-    def __init__(self, server: "subprocess.Popen[str]", commands: list[Command], folder: Path) -> None:
+    def __init__(self, server: "subprocess.Popen[str]", commands: Sequence[Command], folder: Path) -> None:
         self.server, self.commands = server, commands
         self._place = tempfile.TemporaryDirectory()
         requests = [
@@ -93,7 +93,7 @@ class Forks:
             return spawned(words, folder, environment, timeout)
         return self.start([(words, environment)], folder).wait(timeout)[0]
 
-    def start(self, commands: list[Command], folder: Path) -> Started:
+    def start(self, commands: Sequence[Command], folder: Path) -> Started:
         """Several side by side; nothing else before they have ended."""
         return Started(self.server, commands, folder)
 

@@ -173,7 +173,7 @@ def test_tf32_is_refused_where_there_is_no_gpu(infty: Infty) -> None:
     ("name", "count", "launch", "wanted"),
     [
         ("auto", 0, Launch(), "cpu"),
-        ("auto", 2, Launch(), "cuda"),
+        ("auto", 2, Launch(), "cuda:0"),
         ("cpu", 2, Launch(), "cpu"),
         ("cuda:1", 2, Launch(), "cuda:1"),
         ("auto", 2, Launch(slot=3), "cuda:1"),
@@ -203,7 +203,8 @@ def test_each_process_takes_a_device_of_its_own(
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "first",
             "MASTER_PORT": "123"}  # fmt: skip
 SRUN = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "7", "SLURM_LOCALID": "1", "SLURM_NODEID": "2",
-        "SLURM_STEP_TASKS_PER_NODE": "2(x2),3", "SLURM_JOB_ID": "41234", "SLURM_STEP_NUM_NODES": "3"}  # fmt: skip
+        "SLURM_STEP_TASKS_PER_NODE": "2(x2),3", "SLURM_JOB_ID": "41234",
+        "SLURM_STEP_ID": "3", "SLURM_STEP_NUM_NODES": "3"}  # fmt: skip
 
 
 def test_launchers_are_understood() -> None:
@@ -211,8 +212,10 @@ def test_launchers_are_understood() -> None:
     assert launched(TORCHRUN) == Launch(5, 6, 1, 2, "first", 123)
     assert launched({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}) == Launch()
     with_address = {**SRUN, "MASTER_ADDR": "node1"}
-    assert launched(with_address) == Launch(5, 7, 1, 3, "node1", 21_234, by_slurm=True)
+    assert launched(with_address) == Launch(5, 7, 1, 3, "node1", 10_000 + (101 * 41_234 + 3) % 20_000, by_slurm=True)
     assert launched({**with_address, **TORCHRUN}) == Launch(5, 6, 1, 2, "first", 123)  # torchrun within a Slurm step
+    assert launched({"RANK": "3"}) == Launch()  # somebody else's variable
+    assert launched({**SRUN, "SLURM_STEP_NUM_TASKS": "1", "INFTY_SLOT": "5"}) == Launch(slot=5)
     assert launched({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) == Launch()  # a batch script's own process
     one = {**SRUN, "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_TASKS_PER_NODE": "7", "SLURM_NODEID": "0"}
     assert launched(one).address == "127.0.0.1"

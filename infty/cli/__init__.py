@@ -7,7 +7,8 @@ import sys
 import warnings
 from types import FrameType
 
-from infty.errors import InftyError, Stopped, one_line
+from infty.errors import InftyError, Stopped, UsageError, one_line
+from infty.launch import this_launch
 
 
 def main() -> None:
@@ -53,8 +54,8 @@ def _run() -> int:
 
         app()
     except (InftyError, Stopped) as fault:
-        ours = _leads() or fault.exit_code == InftyError.exit_code  # of the rest all processes say the same
-        return _told(str(fault), fault.exit_code) if ours else fault.exit_code
+        common = isinstance(fault, UsageError | Stopped)  # all processes say the same
+        return fault.exit_code if common and not _leads() else _told(str(fault), fault.exit_code)
     except Exception as fault:
         if os.environ.get("INFTY_DEBUG"):
             raise
@@ -68,11 +69,9 @@ def _run() -> int:
 
 def _leads() -> bool:
     """Whether this process speaks for all that were started together; it does where the launcher is not understood."""
-    from infty.launch import launched
-
     try:
-        return launched().leads
-    except InftyError:
+        return this_launch().leads
+    except UsageError:
         return True
 
 
@@ -82,4 +81,5 @@ def _told(message: str, code: int) -> int:
 
 
 def _say(message: str) -> None:
-    print(f"infty: {message}", file=sys.stderr)
+    who = "infty" if _leads() else f"infty, process {this_launch().rank} of {this_launch().size}"
+    print(f"{who}: {message}", file=sys.stderr)

@@ -61,9 +61,9 @@ def options(
 ) -> None:
     """Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301)."""
     from infty.errors import UsageError
-    from infty.launch import launched
+    from infty.launch import this_launch
 
-    if launched().size > 1 and ctx.invoked_subcommand not in TOGETHER:
+    if this_launch().size > 1 and ctx.invoked_subcommand not in TOGETHER:
         raise UsageError(f"{ctx.invoked_subcommand} is one process's work; {' and '.join(TOGETHER)} are for several")
 
 
@@ -95,7 +95,7 @@ def train(
     from infty import workflow
     from infty.forecast import forecast
     from infty.headline import headline
-    from infty.launch import launched
+    from infty.launch import this_launch
 
     machine = settings(
         runs=runs,
@@ -108,11 +108,11 @@ def train(
     )
     resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
     if dry_run:
-        if launched().leads:
+        if this_launch().leads:
             show_values(forecast(resolved, machine), as_json)
         return
     result = workflow.train_cell(resolved, machine, console(stderr=True), fresh=fresh, own=data)
-    if launched().leads:
+    if this_launch().leads:
         show_values(headline(result), as_json, document=result)
 
 
@@ -152,12 +152,12 @@ def evaluate(
     from infty import assessment
     from infty.errors import UsageError
     from infty.headline import headline, stream_headline
-    from infty.launch import launched
+    from infty.launch import this_launch
     from infty.trained import Asked
 
     machine = settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
     resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
-    if launched().size > 1 and (check_batch or stream):
+    if this_launch().size > 1 and (check_batch or stream):
         raise UsageError("--check-batch and --stream are one process's work")
     if (given := [o for o, on in (("--knock-out", knock_out), ("--protocol", protocol)) if on]) and stream:
         raise UsageError(f"{given[0]} has no meaning with --stream, which reads one text as it comes")
@@ -172,7 +172,7 @@ def evaluate(
         show_values(assessment.check_cell(resolved, machine, asked, console(stderr=True)), as_json)
         return
     outcome = assessment.evaluate_cell(resolved, machine, asked, console(stderr=True))
-    if launched().leads:
+    if this_launch().leads:
         show_values(headline(outcome), as_json, document=outcome)
 
 

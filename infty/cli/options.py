@@ -54,7 +54,7 @@ Precision = Annotated[
     str | None, typer.Option(help="Of products: float32, tf32 (GPUs) or bf16; the memory's are in float32.")
 ]
 MicroBatch = Annotated[
-    int | None, typer.Option(min=1, help="Most training sequences at once on a device; changes no result.")
+    int | None, typer.Option(min=1, help="Most training sequences at once on a device; changes dropout's draws only.")
 ]
 Recompute = Annotated[
     bool | None, typer.Option("--recompute", help="Keep no activations within layers: less memory, more time.")

@@ -51,9 +51,9 @@ def console(stderr: bool = False) -> Any:
         def on_broken_pipe(self) -> None:
             self.quiet = True
 
-    from infty.launch import launched
+    from infty.launch import this_launch
 
-    return Lasting(stderr=stderr, markup=False, highlight=False, quiet=not launched().leads)
+    return Lasting(stderr=stderr, markup=False, highlight=False, quiet=not this_launch().leads)
 
 
 def show_values(values: dict[str, Any], as_json: bool, document: Any = None) -> None:

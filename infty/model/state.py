@@ -16,16 +16,15 @@ def state_tensors(state: State) -> dict[str, Tensor]:
     return {f"{i}.{name}": tensor for i, layer in enumerate(state) for name, tensor in _tensors(layer)}
 
 
-def load_state(model: SegmentModel, tensors: dict[str, Tensor]) -> State:
-    """The inverse of `state_tensors`, on the model's device. KeyError where tensors of another model are given."""
+def load_state(model: SegmentModel, tensors: dict[str, Tensor], device: torch.device | None = None) -> State:
+    """The inverse of `state_tensors`, on a device or the model's. KeyError where tensors of another model are given."""
     hidden = tensors["0.short_term.hidden"]
     if hidden.ndim != 3:
         raise KeyError(f"0.short_term.hidden is {list(hidden.shape)}")
     empty = model.initial_state(torch.zeros(len(hidden), dtype=torch.int64))
-    device = model.device
-    moved = {name: tensor.to(device) for name, tensor in tensors.items()}
-    state = tuple(_filled(layer, f"{i}.", moved) for i, layer in enumerate(empty))
-    if others := moved.keys() - state_tensors(state).keys():
+    there = {name: tensor.to(device or model.device) for name, tensor in tensors.items()}
+    state = tuple(_filled(layer, f"{i}.", there) for i, layer in enumerate(empty))
+    if others := there.keys() - state_tensors(state).keys():
         raise KeyError(f"{', '.join(sorted(others)[:3])} are not of a state of this model")
     return state
 
@@ -33,6 +32,11 @@ def load_state(model: SegmentModel, tensors: dict[str, Tensor]) -> State:
 def joined(states: Sequence[State]) -> State:
     """States of several batches as that of one, in which their rows follow each other."""
     return tuple(LayerState.joined(layers) for layers in zip(*states, strict=True))
+
+
+def moved(state: State, device: torch.device) -> State:
+    """The same on another device."""
+    return tuple(_mapped(layer, lambda tensor: tensor.to(device)) for layer in state)
 
 
 def rows_of(state: State, rows: slice) -> State:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,11 @@ from infty.devices import backend, is_gpu
 from infty.errors import InftyError, Stopped
 from infty.interfaces import Share, Totals
 from infty.launch import Launch
+from infty.memory.exact import HOST
 from infty.reasons import reason
 
 PATIENCE = timedelta(hours=4)  # of the others where one stream is evaluated, which only one process can do
+PROMPT = timedelta(minutes=10)  # to meet at all, and for gradients, which come from all at about the same time
 
 
 _KEPT: list[nn.Module] = []  # until the process ends: one that is freed may wait for ever for a thread of gloo's
@@ -34,6 +37,8 @@ class Group:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
+        made: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
+        self._hosts = made
 
     @property
     def leads(self) -> bool:
@@ -48,6 +53,14 @@ class Group:
     def largest(self, value: int) -> int:
         """Of what all processes say."""
         return int(self._reduced(torch.tensor(value), distributed.ReduceOp.MAX))
+
+    def any(self, value: bool) -> bool:
+        """Whether one of them says so."""
+        return bool(self.largest(value))
+
+    def same(self, value: int) -> bool:
+        """Whether all say the same."""
+        return self.largest(value) == -self.largest(-value)
 
     def wait(self) -> None:
         """Until all are here."""
@@ -71,12 +84,12 @@ class Group:
         sizes[self.rank] = len(data)
         sizes = self.summed(sizes)
         if not self.leads:
-            distributed.send(torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8), 0)
+            distributed.send(torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8), 0, self._hosts)
             return []
         found = [data]
         for rank in range(1, self.size):
             buffer = torch.empty(max(int(sizes[rank]), 1), dtype=torch.uint8)
-            distributed.recv(buffer, rank)
+            distributed.recv(buffer, rank, self._hosts)
             found.append(buffer.numpy().tobytes()[: sizes[rank]])
         return found
 
@@ -98,29 +111,36 @@ class Group:
             if self.size == 1 or not _is_lost(fault):
                 raise
             raise InftyError(
-                f"process {self.rank} of {self.size} lost the others: one of them has ended. The same command "
-                "continues from the last checkpoint"
+                f"process {self.rank} of {self.size} lost the others: one of them has ended, or can't be reached "
+                f"({reason(fault)}). Once that is seen to, the same command continues from the last checkpoint"
             ) from None
 
     def parallel(self, module: nn.Module, *, may_leave_unused: bool) -> nn.Module:
         """The module, so that gradients of all processes are averaged. may_leave_unused: a parameter, in some steps."""
         if self.size == 1:
             return module
+        for done in _KEPT:
+            done.zero_grad()
+            done.to(HOST)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its new name is not in torch 2.12
             parallel = nn.parallel.DistributedDataParallel(
-                module, broadcast_buffers=False, find_unused_parameters=may_leave_unused
+                module,
+                broadcast_buffers=False,
+                find_unused_parameters=may_leave_unused,
+                gradient_as_bucket_view=True,
             )
         _KEPT.append(parallel)
         return parallel
 
     def _reduced(self, value: Tensor, how: "distributed.ReduceOp.RedOpType" = distributed.ReduceOp.SUM) -> Tensor:
         if self.size > 1:
-            distributed.all_reduce(value, how)
+            distributed.all_reduce(value, how, self._hosts)
         return value
 
 
 ALONE = Group()
+_MET: list[Group] = []  # the one that this process is in, once it has met the others
 
 
 @contextmanager
@@ -129,18 +149,22 @@ def joined(launch: Launch, device: torch.device) -> Iterator[Group]:
 
     InftyError where one of them is lost meanwhile.
     """
-    group = Group(launch.rank, launch.size)
-    if launch.size == 1 or distributed.is_initialized():
-        yield group
+    if launch.size == 1:
+        yield ALONE
+        return
+    if _MET:
+        yield _MET[0]
         return
     if is_gpu(device):
         torch.cuda.set_device(device)
     os.environ.update(MASTER_ADDR=launch.address, MASTER_PORT=str(launch.port))
     try:
-        distributed.init_process_group(backend(device), rank=launch.rank, world_size=launch.size, timeout=PATIENCE)
+        distributed.init_process_group(backend(device), rank=launch.rank, world_size=launch.size, timeout=PROMPT)
+        group = Group(launch.rank, launch.size)
     except (RuntimeError, ValueError) as fault:
         where = f"{launch.address} port {launch.port}"
         raise InftyError(f"process {launch.rank} of {launch.size} met no others at {where}: {reason(fault)}") from None
+    _MET.append(group)
     try:
         with group.explained():
             yield group

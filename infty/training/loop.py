@@ -63,12 +63,13 @@ def train(
         if number := group.largest(stop.received or 0):
             if state.step != saved_step:
                 save()
+                group.wait()  # nobody ends before it is written: a launcher would hurry the others
             raise Stopped(f"stopped at step {state.step}; the same command continues from there", number)
 
         if _validation_is_due(state, config):
             batches = task.evaluation_batches("validation", config.evaluation_batch_size, group.share)
             totals = group.totals(evaluate(model, stop.until_received(batches), choices=task.has_answers))
-            if group.largest(stop.received or 0):
+            if group.any(stop.received is not None):
                 continue
             validation = task.metrics("validation", totals)
             loss = validation["validation/loss"]

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from infty.errors import UsageError
 from infty.interfaces import UNSCORED, Batch
 from infty.launch import Launch
+from infty.memory.exact import HOST
 from infty.model.segments import SegmentModel, State
-from infty.model.state import joined, load_state, rows_of, state_tensors
+from infty.model.state import joined, load_state, moved, rows_of, state_tensors
 from infty.model.unroll import unroll
 from infty.training.distributed import ALONE, Group
 
@@ -23,7 +24,7 @@ class Replica:
     """What takes part in a step. group: with whom. micro_batch: most rows at once; None: all that are its own.
 
     The rows of a batch lie in order of processes, and within a process in order of pieces. A sum over rows is that over
-    pieces, so neither number changes what a step does, but for rounding.
+    pieces, so neither number changes a step but for rounding, and for dropout, which each piece draws for itself.
     """
 
     def __init__(self, model: SegmentModel, group: Group = ALONE, micro_batch: int | None = None) -> None:
@@ -38,15 +39,15 @@ class Replica:
         return [range(start + low, start + min(low + size, own)) for low in range(0, own, size)]
 
     def backward(
-        self, batch: Batch, state: State | None, scored: int, rows: int, *, last: bool
+        self, batch: Batch, state: State | None, scored: int, batch_rows: int, *, last: bool
     ) -> tuple[Losses, State]:
         """Add a piece's gradient; after the `last` piece of a step the model has the sum over all processes.
 
-        scored, rows: of the whole batch. Returns the piece's part of each loss, and its memory.
+        scored, batch_rows: of the whole batch. Returns the piece's part of each loss, and its memory.
         """
-        alone = isinstance(self._losses, BatchLosses) or last
-        with nullcontext() if alone else self._losses.no_sync():  # pyright: ignore[reportCallIssue]
-            losses, after = self._losses(batch, state, scored, rows)
+        synchronises = last or self.group.size == 1
+        with nullcontext() if synchronises else self._losses.no_sync():  # pyright: ignore[reportCallIssue]
+            losses, after = self._losses(batch, state, scored, batch_rows)
             (weighted(losses, self.model) * self.group.size).backward()  # for it is averaged over processes
         return losses, after
 
@@ -73,7 +74,9 @@ class Replica:
             if not piece.isdigit():
                 raise KeyError(f"{name} is of no piece")
             parts.setdefault(int(piece), {})[rest] = tensor
-        states = [load_state(self.model, parts[piece]) for piece in sorted(parts)]
+        if sorted(parts) != list(range(len(parts))):
+            raise KeyError(f"it has the pieces {sorted(parts)}")
+        states = [load_state(self.model, parts[piece], HOST) for piece in sorted(parts)]
         sizes = [len(state[0].short_term.hidden) for state in states]
         if sum(sizes) != batch_size:
             raise KeyError(f"its memory is of {sum(sizes)} rows, and a batch has {batch_size}")
@@ -81,9 +84,11 @@ class Replica:
         saved = {range(low, high): state for low, high, state in zip(edges[:-1], edges[1:], states, strict=True)}
         own = self.pieces(batch_size)
         if all(rows in saved for rows in own):
-            return tuple(saved[rows] for rows in own)
-        whole = joined(states)
-        return tuple(rows_of(whole, slice(rows.start, rows.stop)) for rows in own)
+            found = [saved[rows] for rows in own]
+        else:
+            whole = joined(states)
+            found = [rows_of(whole, slice(rows.start, rows.stop)) for rows in own]
+        return tuple(moved(state, self.model.device) for state in found)
 
 
 class BatchLosses(nn.Module):
@@ -93,21 +98,25 @@ class BatchLosses(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch, state: State | None, scored: int, rows: int) -> tuple[Losses, State]:
+    def forward(self, batch: Batch, state: State | None, scored: int, batch_rows: int) -> tuple[Losses, State]:
         """As `batch_losses`."""
-        return batch_losses(self.model, batch, state, scored, rows)
+        return batch_losses(self.model, batch, state, scored, batch_rows)
 
 
 def batch_losses(
-    model: SegmentModel, batch: Batch, state: State | None = None, scored: int | None = None, rows: int | None = None
+    model: SegmentModel,
+    batch: Batch,
+    state: State | None = None,
+    scored: int | None = None,
+    batch_rows: int | None = None,
 ) -> tuple[Losses, State]:
     """`loss`, the cross-entropy of the scored targets in nats, and the model's auxiliary losses: means over a batch.
 
-    state: what the batch goes on from, where it does; what comes after it is returned beside the losses. scored, rows:
-    of the batch that this one is a part of; then it is that part of each mean.
+    state: what the batch goes on from, where it does; what comes after it is returned beside the losses. scored,
+    batch_rows: of the batch that this one is a part of; then it is that part of each mean.
     """
     scored = int((batch.targets != UNSCORED).sum()) if scored is None else scored
-    share = len(batch.streams) / (rows or len(batch.streams))
+    share = len(batch.streams) / (batch_rows or len(batch.streams))
     zero = torch.zeros((), device=model.device)
     losses = dict.fromkeys(("loss", *model.config.auxiliary_weights), zero)
     for output, segment in unroll(model, batch.segments(model.config.segment_length), state):

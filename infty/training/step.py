@@ -14,8 +14,6 @@ from infty.training.faults import keep_batch
 from infty.training.optimizer import schedule
 from infty.training.replica import Memory, Replica
 
-SPREAD = 0x9E3779B97F4A7C15  # odd, with bits all over: what tells the random numbers of a batch's pieces apart
-
 
 def optimize(
     replica: Replica,
@@ -34,7 +32,6 @@ def optimize(
     start = time.perf_counter()
     group, model = replica.group, replica.model
     model.train()
-    optimizer.zero_grad()
     rows = replica.pieces(config.batch_size)
     pieces = [task.training_batch(step, config.batch_size, seed, some) for some in rows]
     scored = int(group.summed(np.array(sum(int((piece.targets != UNSCORED).sum()) for piece in pieces))))
@@ -55,6 +52,7 @@ def optimize(
     for parameters in optimizer.param_groups:
         parameters["lr"] = share * parameters["peak"]
     optimizer.step()
+    optimizer.zero_grad()  # so that a validation has their room
     tokens = group.size * sum(piece.tokens.numel() for piece in pieces)
     metrics = {
         **{f"train/{name}": value for name, value in figures.items()},
@@ -66,8 +64,8 @@ def optimize(
 
 
 def _draw(seed: int, step: int, row: int) -> int:
-    """What decides the dropout of a step's rows from `row` on."""
-    return ((seed << 32) + step + 1 + row * SPREAD) % 2**64
+    """What decides the dropout of a step's rows from `row` on. Mixed well: a CPU's generator takes 32 bits of it."""
+    return int(np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint64)[0])
 
 
 def _refuse(

@@ -13,7 +13,7 @@ import pytest
 
 from infty.runs import RunFolder
 from tests.conftest import clean_environment
-from tests.distributed.together import as_srun, metrics, start, succeed, together
+from tests.distributed.together import as_srun, as_torchrun, free_port, metrics, start, succeed, together
 from tests.forks import Forks
 
 ROOT = Path(__file__).parents[2]
@@ -81,35 +81,41 @@ def stopped_midway(forks: Forks, folder: Path, number: int, *words: str) -> "lis
     return [one.returncode for one in done]
 
 
-def test_a_signal_to_one_stops_all_and_the_run_continues_the_same_to_the_byte(forks: Forks, tmp_path: Path) -> None:
-    succeed(forks, tmp_path, 2, *long("--runs", "whole"))
-    assert stopped_midway(forks, tmp_path, signal.SIGTERM, *long("--runs", "stopped")) == [143, 143]
-    run, whole = (run_of(tmp_path / name, "wikitext", "infty-sticky") for name in ("stopped", "whole"))
-    assert run.state() == "stopped"
-    succeed(forks, tmp_path, 2, *long("--runs", "stopped"))
+@pytest.fixture(scope="module")
+def whole(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The run that nothing befell, on two processes."""
+    folder = tmp_path_factory.mktemp("whole")
+    succeed(forks, folder, 2, *long())
+    return run_of(folder / "runs", "wikitext", "infty-sticky")
+
+
+@pytest.mark.parametrize(
+    ("number", "codes", "state", "why"),
+    [
+        (signal.SIGTERM, [143, 143], "stopped", "by a signal"),
+        (signal.SIGKILL, [1, -signal.SIGKILL], "failed", "process 0 of 2 lost the others: one of them has ended"),
+    ],
+)
+def test_the_end_of_one_is_the_end_of_all_and_the_run_continues_the_same_to_the_byte(
+    forks: Forks, tmp_path: Path, whole: RunFolder, number: int, codes: list[int], state: str, why: str
+) -> None:
+    """One of two gets the signal; metrics have no gap and no double afterwards."""
+    assert stopped_midway(forks, tmp_path, number, *long()) == codes
+    run = run_of(tmp_path / "runs", "wikitext", "infty-sticky")
+    found, said = run.condition()
+    assert found == state
+    assert why in said
+    succeed(forks, tmp_path, 2, *long())
     assert sums(run) == sums(whole)
     assert metrics(run) == metrics(whole)
 
 
-def test_death_of_one_ends_all_and_the_run_continues_the_same_to_the_byte(forks: Forks, tmp_path: Path) -> None:
-    succeed(forks, tmp_path, 2, *long("--runs", "whole"))
-    codes = stopped_midway(forks, tmp_path, signal.SIGKILL, *long("--runs", "killed"))
-    assert codes == [1, -signal.SIGKILL]
-    run, whole = (run_of(tmp_path / name, "wikitext", "infty-sticky") for name in ("killed", "whole"))
-    state, why = run.condition()
-    assert state == "failed"
-    assert "lost the others" in why
-    succeed(forks, tmp_path, 2, *long("--runs", "killed"))
-    assert sums(run) == sums(whole)
-    assert metrics(run) == metrics(whole)
-
-
-def test_a_checkpoint_of_two_continues_on_one_and_on_three(forks: Forks, tmp_path: Path) -> None:
+def test_a_checkpoint_of_two_continues_on_three_and_on_one_in_pieces(forks: Forks, tmp_path: Path) -> None:
     """Without dropout, which each piece draws for itself. Of six rows each has its own memory, wherever it goes."""
     still = ("--set", "model.dropout=0.0")
     succeed(forks, tmp_path, 1, *long(*still, "--runs", "1"))
     whole = metrics(run_of(tmp_path / "1", "wikitext", "infty-sticky"))
-    for size, more in ((1, ()), (3, ()), (1, ("--micro-batch", "4"))):
+    for size, more in ((3, ()), (1, ("--micro-batch", "4"))):
         name = f"{size}-{len(more)}"
         assert stopped_midway(forks, tmp_path, signal.SIGTERM, *long(*still, "--runs", name)) == [143, 143]
         done = together(forks, tmp_path, size, *long(*still, "--runs", name, *more))
@@ -161,7 +167,9 @@ def test_a_mistake_is_told_once(forks: Forks, tmp_path: Path, words: tuple[str, 
     done = together(forks, tmp_path, 3, *words)
     assert [one.returncode for one in done] == [code] * 3, done
     assert message in done[0].stderr
-    assert [one.stderr for one in done[1:]] == ["", ""]
+    for rank, one in enumerate(done[1:], 1):
+        assert one.stderr in ("", done[0].stderr.replace("infty:", f"infty, process {rank} of 3:"))
+        assert one.stderr == "" or code == 3
 
 
 def test_a_busy_run_folder_is_left_alone_by_all(forks: Forks, tmp_path: Path) -> None:
@@ -172,6 +180,19 @@ def test_a_busy_run_folder_is_left_alone_by_all(forks: Forks, tmp_path: Path) ->
         done = together(forks, tmp_path, 2, *cell)
     assert [one.returncode for one in done] == [2, 2]
     assert "another process is training in" in done[0].stderr
+
+
+def test_machines_that_share_no_disk_are_refused_at_once(forks: Forks, tmp_path: Path) -> None:
+    """Each process has a folder of runs of its own, as on two machines."""
+    port, cell = free_port(), ("train", *CELLS["sort"], "--scale", "smoke", *EVEN)
+    commands = [
+        ((*cell, "--runs", f"{rank}"), clean_environment(tmp_path, **as_torchrun(rank, 2, port))) for rank in (0, 1)
+    ]
+    done = forks.start(commands, tmp_path).wait(100)
+    assert [one.returncode for one in done] == [3, 3]
+    assert "--runs must be on a disk that they all share" in done[0].stderr
+    assert done[1].stderr.startswith("infty, process 1 of 2: not all processes see the same 1/sort")
+    assert not list(tmp_path.rglob("metrics.jsonl"))
 
 
 def test_srun_starts_what_torchrun_starts(forks: Forks, tmp_path: Path) -> None:

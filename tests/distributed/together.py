@@ -36,7 +36,7 @@ def as_torchrun(rank: int, size: int, port: int) -> dict[str, str]:
 def as_srun(rank: int, size: int, port: int) -> dict[str, str]:
     """Those that Slurm's srun sets, as far as they are read, and no address: there is one machine."""
     return {
-        "SLURM_JOB_ID": str(port - 20_000),
+        "MASTER_PORT": str(port),
         "SLURM_PROCID": str(rank),
         "SLURM_STEP_NUM_TASKS": str(size),
         "SLURM_LOCALID": str(rank),
