@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,3 +58,37 @@ def test_the_speeds_are_what_the_bench_said(name: str) -> None:
         r"<!-- bench -->\n+```\n(.*?)\n```\n+<!-- /bench -->", (ROOT / name).read_text("utf-8"), re.DOTALL
     )
     assert block.splitlines() == [measure.line() for measure in measures]
+
+
+def test_what_the_papers_scale_costs_is_what_dry_runs_foretold() -> None:
+    lines = (ROOT / "experiments" / "results" / "forecasts.jsonl").read_text(encoding="utf-8").splitlines()
+    (block,) = re.findall(r"<!-- paper -->\n+(.*?)\n+<!-- /paper -->", README, re.DOTALL)
+    assert block == forecast_table([json.loads(line) for line in lines])
+
+
+def forecast_table(documents: list[dict[str, Any]]) -> str:
+    """Of what `infty train … --scale paper --dry-run --json` says, a line a cell."""
+    rows = []
+    for found in documents:
+        _, _, name, *options = found["command"].split()
+        case = options[options.index("--case") + 1]
+        held = found["predicted_megabytes"]
+        fixed = sum(held[part] for part in ("weights", "gradients", "optimizer")) / 1024
+        cards = " / ".join(str(rows or "–") for rows in held["largest_micro_batch"].values())
+        cells = (
+            name if case == "main" else f"{name} {case}",
+            f"{found['parameters'] / 1e6:,.1f} M",
+            f"{found['steps']:,} × {found['sequences_a_device']}",
+            f"{found['training_flops']:.1e}",
+            f"{fixed:.1f}",
+            cards,
+            f"{found['disk_megabytes'] / 1e3:,.1f}",
+            f"{found['predicted_training_seconds'] / 3600:,.0f}",
+            f"{found['training_flops'] / 1e13 / 3600:,.1f}",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    names = (
+        "infty", "parameters", "steps × sequences", "FLOPs", "GB: weights, gradients, Adam",
+        "sequences at once in 16 / 24 / 40 / 80 GB", "GB of disk", "hours on these 2 CPU cores", "hours at 10 TFLOP/s",
+    )  # fmt: skip
+    return "\n".join([f"| {' | '.join(names)} |", f"| --- {'| ---: ' * (len(names) - 1)}|", *rows])

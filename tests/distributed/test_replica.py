@@ -16,7 +16,7 @@ from infty.settings import load_settings
 from infty.training.config import TrainingConfig
 from infty.training.optimizer import make_optimizer
 from infty.training.replica import Memory, Replica
-from infty.training.step import optimize
+from infty.training.step import _draw, optimize
 
 ROWS = [("sort", "infty"), ("sort", "compressive"), ("wikitext", "infty"), ("wikitext", "compressive")]
 QUIET = Console(quiet=True)
@@ -103,3 +103,9 @@ def test_what_is_kept_of_pieces_comes_back_as_it_was(tmp_path: Path) -> None:
         replica.load_memory(tensors, 4)
     with pytest.raises(KeyError, match="is of no piece"):
         replica.load_memory({"x.0.short_term.hidden": tensors["0.0.short_term.hidden"]}, 8)
+
+
+def test_each_seed_step_and_piece_draws_its_own_dropout() -> None:
+    """A CPU's generator takes the lowest 32 bits of what it is seeded with."""
+    places = [(seed, step, row) for seed in (0, 1, 2**31 - 1) for step in (0, 1, 99_999) for row in (0, 1, 39)]
+    assert len({_draw(*place) % 2**32 for place in places}) == len(places)
