@@ -184,19 +184,18 @@ def _trained_first(
     run = RunFolder(settings.runs / base.cell.folder)
     fresh = False
     while True:
+        start, why = None, ""
         try:
             if fresh or not group.any(group.leads and run.finished):
                 console.print("all rows start from one GPT-2 without a memory, which is trained first", soft_wrap=True)
                 train_cell(base, settings, console, fresh=fresh)
+            start = trained_start(base, settings)
         except BusyError:
             console.print(f"waiting for another process, which trains {run.path}", soft_wrap=True)
             while not group.any(group.leads and not is_held(run)):
                 pass
             fresh = False  # it did that too
             continue
-        start, why = None, ""
-        try:
-            start = trained_start(base, settings)
         except MissingError as fault:
             if fresh:
                 raise
