@@ -16,7 +16,9 @@ from infty.training.replica import Memory, Replica
 from infty.training.step import optimize
 
 SECONDS = 5.0  # that the timed steps may take
-WARM, TIMED = 4, (3, 15)  # steps that fill memories and caches; the fewest and the most that are timed
+WARM, SLOW = 4, 2  # steps that fill memories and caches; of those that take over a second
+TIMED = 3, 15  # the fewest and the most that are timed; one where a step takes more than twice SECONDS
+FEW = 4  # sequences that are tried beside one
 MADE = 20  # batches made, to tell how much quicker than training that is
 
 
@@ -62,10 +64,10 @@ class Probe:
 def probe(
     model: SegmentModel, task: TrainingData, training: TrainingConfig, seed: int, own: int, at_once: int
 ) -> Probe:
-    """Steps with one sequence, with as many of `at_once` as a few seconds allow, and in two pieces if `own` is more."""
+    """Steps with one sequence, with a few or as many of `at_once` as seconds allow; if `own` is more in two pieces."""
     steps = _Steps(model, task, training, seed)
     few, few_peak = steps.run(1)
-    rows = max(1, min(at_once, int(SECONDS / 5 / few)))
+    rows = min(at_once, max(FEW, int(SECONDS / 5 / few)))  # one alone says little of more
     more, peak = steps.run(rows) if rows > 1 else (few, few_peak)
     twice = steps.run(2 * rows, rows)[0] if own > at_once else more
     state, replica = steps.memory, Replica(model)
@@ -100,8 +102,10 @@ class _Steps:
         replica = Replica(self.model, micro_batch=micro_batch)
         self.memory, self.step = None, 0
         known = forget_peak(self.model.device)
-        warm = [self.once(replica, rows) for _ in range(WARM)]
-        fewest = 1 if warm[-1] > SECONDS / 5 else TIMED[0]
+        warm: list[float] = []
+        while len(warm) < (SLOW if warm and warm[-1] > 1 else WARM):
+            warm.append(self.once(replica, rows))
+        fewest = 1 if warm[-1] > 2 * SECONDS else TIMED[0]
         times: list[float] = []
         while len(times) < fewest or (len(times) < TIMED[1] and sum(times) < SECONDS / 3):
             times.append(self.once(replica, rows))

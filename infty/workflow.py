@@ -161,9 +161,7 @@ def _train_and_test(
         "parameters": count_parameters(model),
         "memory_slots": experiment.model.memory_slots,
         **_costs(state, experiment.training.batch_size, task),
-        "training_flops": None
-        if machine.compiled
-        else _flops(replica, task, state, resolved, machine),  # no counting there
+        "training_flops": _flops(replica, task, state, resolved, machine),
         "peak_memory_bytes": peak,
         **{key: environment[key] for key in ("commit", "dirty", "command")},
     }
@@ -225,8 +223,10 @@ def _new_state(task: Task, start: StartingWeights | None) -> TrainingState:
     return TrainingState(wandb_id=new_wandb_id(), tokens=tokens, starting_weights=start.document() if start else None)
 
 
-def _flops(replica: Replica, task: Task, state: TrainingState, resolved: ResolvedCell, machine: Machine) -> int:
-    """Of all optimiser steps."""
+def _flops(replica: Replica, task: Task, state: TrainingState, resolved: ResolvedCell, machine: Machine) -> int | None:
+    """Of all optimiser steps; None where they were compiled, which nothing counts."""
+    if machine.compiled:
+        return None
     batch_size, model = resolved.experiment.training.batch_size, replica.model
     if machine.recompute:  # what is computed twice counts once
         model = build_model(resolved.experiment, task.vocab_size, resolved.cell.seed).to(machine.device)
