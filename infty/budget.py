@@ -50,8 +50,8 @@ class Budget:
         assert self.found.peak is not None
         (_, measured), (_, peak), state = self.found.peak.rows, self.found.peak.values, self.found.state
         training = peak + (at_once - measured) * max(self.found.peak.each, state) + (self.own - at_once) * state
-        kept = [name for name in self.parts if name != "gradients" or self.together]  # from whose buffers they are sent
-        return max(training, self.evaluation + sum(self.parts[name] for name in kept))
+        kept = [size for name, size in self.parts.items() if name != "gradients" or self.together]  # in what sends them
+        return max(training, self.evaluation + sum(kept))
 
     def largest(self, room: float) -> int | None:
         """Most sequences at once in so many bytes; None where not even one fits."""

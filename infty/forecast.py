@@ -10,15 +10,14 @@ from rich.console import Console
 from infty.budget import Budget, Room
 from infty.corpora.known import KNOWN
 from infty.corpora.weights import is_on_the_hub
-from infty.devices import is_gpu
 from infty.errors import MissingError
 from infty.experiment import ResolvedCell, build_model, build_task
 from infty.interfaces import Batch
 from infty.machine import Machine, prepare_machine
 from infty.model.segments import SegmentModel, count_parameters
-from infty.precheck import disk_bytes, evaluation_need
+from infty.precheck import disk_bytes, evaluation_need, free_bytes
 from infty.probe import probe
-from infty.resources import free_memory_bytes, held_memory_bytes
+from infty.resources import held_memory_bytes
 from infty.runs import RunFolder
 from infty.settings import Settings
 from infty.starting import base_cell, given_start
@@ -52,7 +51,8 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
     found = probe(model, task, training, resolved.cell.seed, own, at_once)
     seconds = found.step_seconds(own, at_once)
     together = machine.launch.size > 1
-    budget = Budget(model, found, own, _evaluation(model, task, training), together, room)
+    evaluation = _evaluation(model, task, training) if found.peak else 0
+    budget = Budget(model, found, own, evaluation, together, room)
     tokens = task.tokens_seen(steps, training.batch_size)
     return {
         "command": resolved.command(),
@@ -86,11 +86,10 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
 
 
 def _room(machine: Machine) -> Room:
-    """Now; on a CPU the processes of this machine share it."""
+    """Now."""
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
     try:
-        sharing = 1 if is_gpu(machine.device) else machine.launch.local_size
-        return Room(held_memory_bytes(machine.device), free_memory_bytes(machine.device) // sharing)
+        return Room(held_memory_bytes(machine.device), free_bytes(machine))
     except OSError:
         return Room(0, None)
 

@@ -13,11 +13,7 @@ from functools import cache
 from infty.errors import UsageError
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-SLURM = (
-    "SLURM_PROCID",
-    "SLURM_STEP_NUM_TASKS",
-    "SLURM_LOCALID",
-)  # of a step: a batch script has none
+SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")  # of a step; a batch script has no number of tasks
 SLOT = "INFTY_SLOT"
 FIRST_PORT, PORTS = 10_000, 20_000  # one of these for each step of Slurm's; above them Linux hands out its own
 

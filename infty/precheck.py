@@ -155,11 +155,15 @@ def _measured(change: str, try_out: Callable[[int], None], model: SegmentModel, 
     return Need(change, max(0, peaks[1] - each * FEW), each)
 
 
+def free_bytes(machine: Machine) -> int:
+    """For this process: on a CPU those of this machine share what is free. OSError where the system doesn't tell."""
+    return free_memory_bytes(machine.device) // (1 if is_gpu(machine.device) else machine.launch.local_size)
+
+
 def _free(machine: Machine) -> int | None:
-    """For this process; None where the system doesn't tell, or has no peak that can be measured anew."""
-    sharing = 1 if is_gpu(machine.device) else machine.launch.local_size
+    """As above; None where the system doesn't tell, or has no peak that can be measured anew."""
     try:
-        return free_memory_bytes(machine.device) // sharing if forget_peak(machine.device) else None
+        return free_bytes(machine) if forget_peak(machine.device) else None
     except OSError:
         return None
 

@@ -1,4 +1,4 @@
-"""Constants that are exact in whatever precision a module is moved to."""
+"""What is exact whatever the precision: constants of a module that is moved, and products of one that is rounded."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -28,11 +28,8 @@ def cell(data: Path, experiment: str, model: str, micro_batch: int | None) -> tu
     resolved = resolve(definition, Cell(experiment, "smoke", model, definition.names("cases")[0]), changes)
     provide(resolved.experiment, load_settings(data=data), QUIET)
     task = build_task(resolved.experiment, data)
-    return (
-        Replica(build_model(resolved.experiment, task.vocab_size, 0), micro_batch=micro_batch),
-        task,
-        (resolved.experiment.training),
-    )
+    replica = Replica(build_model(resolved.experiment, task.vocab_size, 0), micro_batch=micro_batch)
+    return replica, task, resolved.experiment.training
 
 
 def losses(data: Path, experiment: str, model: str, micro_batch: int | None, steps: int = 20) -> list[dict[str, float]]:

@@ -13,10 +13,10 @@ import pytest
 
 from infty.runs import RunFolder
 from tests.conftest import clean_environment
-from tests.distributed.together import as_srun, as_torchrun, free_port, metrics, start, succeed, together
+from tests.distributed.together import as_srun, as_torchrun, free_port, start, succeed, together
 from tests.forks import Forks
+from tests.reliability.runs import ROOT, metrics
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 EVEN = ("--set", "training.batch_size=6", "--set", "model.dropout=0.0", "--name", "even")
 STEPS = ("--set", "training.steps=20", "--set", "training.log_every=1", "--set", "training.evaluate_every=10")

@@ -1,13 +1,11 @@
 """Several processes that train together, started by hand as a launcher would: real ones, over gloo."""
 
-import json
 import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infty.runs import RunFolder
 from tests.conftest import clean_environment
 from tests.forks import Forks, Started
 
@@ -73,9 +71,3 @@ def succeed(forks: Forks, folder: Path, size: int, *words: str, **options: Any) 
     assert [one.returncode for one in done] == [0] * size, said
     assert not any(one.stdout for one in done[1:]), said
     return done[0].stdout
-
-
-def metrics(run: RunFolder) -> list[dict[str, float]]:
-    """Lines of metrics, without the one figure that is of the machine."""
-    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "train/tokens_per_second"} for line in lines]

@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from infty.reproduce.work import _Work
 from infty.training.checkpoint import load_last
+from infty.training.signals import StopSignals
 from tests.conftest import Infty, clean_environment
 from tests.reliability.runs import ROOT, finish, start
 from tests.reproduce.own import SMOKE, run_of, write_experiment
@@ -227,3 +231,26 @@ def test_a_dry_run_writes_nothing(infty: Infty, tmp_path: Path) -> None:
     document = json.loads(infty("reproduce", "mine", *SMOKE, "--dry-run", "--json").stdout)
     assert (document["seconds"], document["missing"][0]["expected_seconds"]) == (None, None)
     assert written(tmp_path) == before
+
+
+def test_cells_side_by_side_have_places_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By which each takes a GPU; one that is free again is taken again."""
+    given: list[str] = []
+
+    class Noted(subprocess.Popen):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            given.append(options["env"]["INFTY_SLOT"])
+            super().__init__([sys.executable, "-c", ""], **options)
+
+    monkeypatch.setattr("infty.reproduce.work.subprocess.Popen", Noted)
+    jobs = [SimpleNamespace(words=()) for _ in range(4)]
+    tables: Any = SimpleNamespace(missing=jobs, is_open=lambda _: True, console=Console(quiet=True))
+    work = _Work(tables, jobs=3)
+    work._begin(StopSignals())
+    first = list(work.children)
+    work.children.remove(first[1])
+    work._begin(StopSignals())
+    assert given == ["0", "1", "2", "1"]
+    for child in {*first, *work.children}:
+        child.process.wait()
+        child.reader.join()
