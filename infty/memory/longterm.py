@@ -45,6 +45,7 @@ class LongTermMemoryConfig(BaseModel):
     )
     kl_weight: float = Field(default=1e-6, ge=0, description="λ_KL (section 3.2)")
     variance_floor: float = Field(default=1e-6, gt=0, description="least σ² of an attention density")
+    gate: bool = Field(default=True, description="whether a gate smooths what enters; false: it enters as it is")
     sticky: StickyConfig | None = Field(
         default=None, description="sticky sampling (section 3.3); null: fixed points i/M"
     )
@@ -124,7 +125,7 @@ class LongTermMemory(nn.Module):
         self.first, self.contract = LinearMap(operators.first), LinearMap(operators.contract)
         self.append, self.carry = LinearMap(operators.append), LinearMap(operators.carry)
         self.sticky = StickySampling(c.sticky, c.num_samples) if c.sticky else None
-        self.gate = nn.Conv1d(c.hidden_size, c.hidden_size, kernel_size=3, padding=1)
+        self.gate = nn.Conv1d(c.hidden_size, c.hidden_size, kernel_size=3, padding=1) if c.gate else None
         self.key = nn.Linear(c.hidden_size, c.hidden_size, bias=False)
         self.value = nn.Linear(c.hidden_size, c.hidden_size, bias=False)
         self.output = nn.Linear(c.hidden_size, c.hidden_size, bias=False)
@@ -143,7 +144,9 @@ class LongTermMemory(nn.Module):
         )
 
     def smooth(self, x: Hidden) -> Hidden:
-        """x̃ = sigmoid(Conv1d(x)) ⊙ x: a gate over each vector and its two neighbours."""
+        """x̃ = sigmoid(Conv1d(x)) ⊙ x: a gate over each vector and its two neighbours. Without a gate: x."""
+        if self.gate is None:
+            return x
         return torch.sigmoid(convolve3(x, self.gate.weight, self.gate.bias)) * x
 
     def update(
