@@ -22,6 +22,7 @@ from infty.memory.longterm import Hidden, LongTermMemory, LongTermState
 from infty.memory.signal import evaluate_signal, first_grid, refit_grid, sample_grid
 from infty.memory.sticky import attention_histogram
 from infty.model.segments import SegmentModel
+from infty.reach import measure_reach
 from infty.tasks.corpus import CorpusTask, TokenReset
 from infty.tasks.sort import SortTask
 
@@ -141,6 +142,7 @@ def inspect_memory(model: SegmentModel, task: SortTask | CorpusTask, split: str)
         "reconstruction": [{"updates": k, "layers": [trace.explained[k] for trace in traces]} for k in counts],
         "regression_error": errors,
         "regression_error_mean": float(np.mean(errors)),
+        "reach": measure_reach(model, batch),
         "room": None if isinstance(task, SortTask) else _phrases(seen, batch.targets[0].numpy(), task.tokens.tokenizer),
     }
     return _short(document)

@@ -229,11 +229,19 @@ class _Phrase(_Record):
     attention: Share
 
 
+class _Reach(_Record):
+    share: list[Amount]
+    gate: list[Amount]
+    where: list[Amount]
+    what: list[Amount]
+    rest: Amount
+
+
 class Memory(_Record):
     """`<protocol>-test-memory.json` in `eval/`: what the memories of a row did with one stream (see `inspection`).
 
     Lists have an entry a layer. density: by head and bin. histogram: by bin. reconstruction: what is left of each past
-    segment, oldest first, after so many updates. room: phrases of a text; None for sequences.
+    segment, oldest first, after so many updates. reach: see `reach`. room: phrases of a text; None for sequences.
     """
 
     protocol: Name
@@ -244,12 +252,14 @@ class Memory(_Record):
     reconstruction: list[_Kept] = Field(min_length=1, max_length=4)
     regression_error: list[Amount]
     regression_error_mean: Amount
+    reach: _Reach
     room: list[_Phrase] | None = Field(max_length=100)
 
     @model_validator(mode="after")
     def _rectangular(self) -> "Memory":
         kept = [found.layers for found in self.reconstruction]
-        if {len(self.density)} != {len(values) for values in (self.histogram, self.regression_error, *kept)}:
+        reach = (self.reach.share, self.reach.gate, self.reach.where, self.reach.what)
+        if {len(self.density)} != {len(values) for values in (self.histogram, self.regression_error, *kept, *reach)}:
             raise ValueError("wanted as many layers in all lists")
         heads, bins = set(map(len, self.density)), {len(head) for layer in self.density for head in layer}
         if not len(heads) == len(bins) == len(set(map(len, self.histogram))) == 1:

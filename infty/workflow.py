@@ -48,6 +48,8 @@ def train_cell(
 ) -> Values:
     """Train one cell, or go on where it stopped; then test its best checkpoint. Returns `result.json`.
 
+    A row with a memory is tested with it emptied as well: what it owes to it belongs beside its figure.
+
     own: texts of the user's, which the cell's corpus is named after. trial: a run folder of its own, for training and
     validation alone: then what training found is returned, and nothing is tested.
     A finished run is returned as it is. What a run left is removed, if that was asked for, only once everything that a
@@ -145,6 +147,8 @@ def _train_and_test(
         if trial:
             found = {"best_validation_loss": state.best_loss, "best_step": state.best_step}
             return {**found, **_costs(state, training.batch_size, task)}
+        if experiment.model.long_range:
+            evaluate_run(run, machine, Asked(knock_out="zero"), console, settings.data, stop, group)
         outcome = evaluate_run(run, machine, Asked(), console, settings.data, stop, group)
         peak = group.largest(peak_memory_bytes(machine.device))
         if not group.leads:

@@ -141,12 +141,10 @@ def test_errors_and_what_is_explained_are_those_of_plain_least_squares(float64: 
     """Of the first layer, whose input is the embedding, over two updates."""
     model, task = make("infty", long_range=LONG_TERM), sorting(4)
     trace, tokens = traced(model, task)[0], task.batch("test", np.array([0])).tokens
-    x = model.embedding(tokens)[0] * 22**0.5
-    gate = nn.functional.conv1d
+    x, gate = model.embedding(tokens)[0] * 22**0.5, trace.memory.gate
+    assert gate is not None
     smoothed = [
-        (torch.sigmoid(gate(part.T, trace.memory.gate.weight, trace.memory.gate.bias, padding=1)).T * part)
-        .detach()
-        .numpy()
+        (torch.sigmoid(nn.functional.conv1d(part.T, gate.weight, gate.bias, padding=1)).T * part).detach().numpy()
         for part in x.split(SEGMENT)[:2]
     ]
     cells = (np.arange(SEGMENT) + 0.5) / SEGMENT
@@ -170,8 +168,7 @@ def test_the_error_of_the_fit_falls_with_the_number_of_basis_functions() -> None
     sizes: dict[str, Any] = {"hidden_size": 6, "num_heads": 2, "segment_length": 16, "num_samples": 32}
     means, x = [], torch.randn(5, 1, 16, 6)
     for count in (4, 8, 16, 32, 64):
-        memory = LongTermMemory(LongTermMemoryConfig(num_basis=count, **sizes))
-        nn.init.zeros_(memory.gate.weight)
+        memory = LongTermMemory(LongTermMemoryConfig(num_basis=count, gate=False, **sizes))
         trace, state = Trace(memory), memory.initial_state(1)
         for evicted in x:
             state = trace.update(state, evicted)

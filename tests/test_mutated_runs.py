@@ -45,6 +45,7 @@ MEMORY = {
     "reconstruction": [{"updates": 1, "layers": [[0.9]]}, {"updates": 2, "layers": [[-0.1, 0.8]]}],
     "regression_error": [0.1],
     "regression_error_mean": 0.1,
+    "reach": {"share": [0.2], "gate": [0.0], "where": [1e-5], "what": [0.3], "rest": 0.4},
     "room": [{"text": "a $b$", "token": 8, "room": 0.1, "attention": 0.2}],
 }
 METRICS = [{"step": step, "train/loss": 2.0, "validation/loss": 1.5, "validation/accuracy": 0.5} for step in (10, 20)]

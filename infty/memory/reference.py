@@ -21,8 +21,8 @@ def normal_density(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 
 
 def smooth(memory: LongTermMemory, x: Hidden) -> Hidden:
-    """x̃ = sigmoid(Conv1d(x)) ⊙ x."""
-    return torch.sigmoid(memory.gate(x.mT)).mT * x
+    """x̃ = sigmoid(Conv1d(x)) ⊙ x; without a gate x itself."""
+    return torch.sigmoid(memory.gate(x.mT)).mT * x if memory.gate else x
 
 
 def update(memory: LongTermMemory, state: LongTermState, evicted: Hidden, points: Tensor | None = None) -> Tensor:

@@ -88,7 +88,7 @@ class Block(Seat):
                 raise TypeError(f"a state of {type(state).__name__} for a memory of {type(memory).__name__}")
         unseen = _unseen(recent, slots)
         context = self.attention(queries, seen, positions, unseen) if seen else queries  # of no position
-        return context if read is None else context + read, state, auxiliary
+        return self.join(context, read), state, auxiliary
 
     def _read_by_content(
         self, x: Hidden, rows: Bool[Tensor, " batch"] | slice, vectors: Float[Tensor, "some n hidden"]

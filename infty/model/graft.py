@@ -102,7 +102,7 @@ class GraftedLayer(Seat):
         short_term = recent.append(hidden_states.detach(), None)
         passage.after[self.index] = LayerState(short_term, after.detach() if after else None)
         passage.losses[self.index] = losses
-        return context if read is None else context + read, weights
+        return self.join(context, read), weights
 
     def _before_the_tokens(self, slots: CompressedState, x: Hidden, options: dict[str, Any]) -> dict[str, Any]:
         """Compressed slots as keys and values that stand before the segment's, each row's own ones visible to all."""

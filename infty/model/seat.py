@@ -121,6 +121,10 @@ class Seat(nn.Module):
                 auxiliary["reconstruction"] = loss * (len(fresh[rows]) / len(fresh))  # the others have none to lose
         return self._lesioned(state), state, auxiliary
 
+    def join(self, near: Hidden, far: Hidden | None) -> Hidden:
+        """Z = Z_STM + Z_LTM (section 3): what attention reads and what the long-term memory does, if there is any."""
+        return near if far is None else near + far
+
     def _lesioned(self, state: AnyState) -> AnyState:
         """The memory as it is read: as it is, or knocked out."""
         return cast("AnyState", self.lesion(state)) if self.lesion else state

@@ -110,6 +110,7 @@ def test_gradients_equal_finite_differences(float64: None) -> None:
         )
 
     m = memory
+    assert m.gate is not None
     parameters = [p.detach().clone() for p in (m.gate.weight, m.key.weight, m.mean.weight, m.variance.weight)]
     inputs = [torch.randn(BATCH, 2, HIDDEN), evicted(memory), *parameters]
     assert torch.autograd.gradcheck(read, [value.requires_grad_() for value in inputs], fast_mode=True)
@@ -129,6 +130,20 @@ def test_a_task_loss_reaches_every_parameter_through_the_fit(float64: None) -> N
     context, _ = memory.attend(torch.randn(BATCH, QUERIES, HIDDEN), memory.update(filled(memory), evicted(memory)))
     context.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in memory.parameters())
+
+
+def test_without_a_gate_what_enters_is_fitted_as_it_is(float64: None) -> None:
+    """A gate that is 1 for every vector: the same coefficients, with fewer parameters."""
+    gated, plain = make(), make(gate=False)
+    assert gated.gate is not None
+    torch.nn.init.zeros_(gated.gate.weight)
+    gated.gate.bias = torch.nn.Parameter(torch.full((HIDDEN,), 40.0))
+    assert set(dict(gated.named_parameters())) - set(dict(plain.named_parameters())) == {"gate.weight", "gate.bias"}
+    states = [memory.initial_state(BATCH) for memory in (gated, plain)]
+    for _ in range(3):
+        x = evicted(plain)
+        states = [memory.update(state, x) for memory, state in zip((gated, plain), states, strict=True)]
+    torch.testing.assert_close(states[1].coefficients, states[0].coefficients)
 
 
 def test_an_empty_memory_gives_an_exact_zero() -> None:

@@ -34,6 +34,7 @@ def memory(
         "reconstruction": [{"updates": k, "layers": draw.uniform(-2, 1, (layers, k)).tolist()} for k in updates],
         "regression_error": [0.25] * layers,
         "regression_error_mean": 0.25,
+        "reach": {**{name: [0.5] * layers for name in ("share", "gate", "where", "what")}, "rest": 0.1},
         "room": [{"text": t, "token": 8 * i, "room": 0.01, "attention": 0.03} for i, t in enumerate(texts)]
         if texts
         else None,
@@ -145,6 +146,10 @@ def changed(path: tuple[Any, ...], value: Any) -> Any:
         (("regression_error", 0), None),
         (("regression_error", 0), True),
         (("regression_error_mean",), -1),
+        (("reach", "share"), [0.5]),
+        (("reach", "gate", 0), float("nan")),
+        (("reach", "rest"), -1),
+        (("reach",), None),
         (("stream", "kind"), "book"),
         (("stream", "segments"), 0),
         (("stream", "tokens"), 2.5),

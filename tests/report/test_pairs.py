@@ -1,0 +1,104 @@
+"""The table of pairs says of each two rows what their runs say, and no more; that of reading, what was measured."""
+
+from pathlib import Path
+
+from infty.catalog import SHIPPED
+from infty.definition import Cell
+from infty.report import write_report
+from infty.report.pairs import pair_tables
+from infty.report.reach import reach_tables
+from infty.report.results import ResultSet, Run
+from tests.report.test_paired import DATA, put
+
+ROWS = ("transformer-xl", "compressive", "infty")
+
+
+def results(nats: dict[str, list[list[float]]], scale: str = "laptop") -> ResultSet:
+    """By row, each seed's losses in two chunks of 10 tokens."""
+    runs = [
+        Run(
+            Cell("wikitext", scale, model, "main", seed),
+            {"data": DATA},
+            details={"chunks": {"nats": own, "tokens": [10, 10]}},
+        )
+        for model, seeds in nats.items()
+        for seed, own in enumerate(seeds)
+    ]
+    return ResultSet(
+        "wikitext", scale, "p", runs, [Cell("wikitext", scale, model, "main") for model in ROWS], "wikitext"
+    )
+
+
+def said(nats: dict[str, list[list[float]]], scale: str = "laptop") -> dict[tuple[str, str], tuple[str, str, str]]:
+    (table,) = pair_tables(results(nats, scale))
+    assert {line[0] for line in table.rows} == {"main"}
+    return {(line[1], line[2]): (line[3], line[4], line[5]) for line in table.rows}
+
+
+def test_every_two_rows_with_each_seed_s_own_difference() -> None:
+    found = said(
+        {"transformer-xl": [[50, 50], [50, 50]], "compressive": [[52, 44], [49, 51]], "infty": [[41, 43], [48, 44]]}
+    )
+    assert found == {
+        ("compressive", "transformer-xl"): ("−0.1000 [−0.2500, +0.0500]", "−0.2000, +0.0000", "no difference seen"),
+        ("infty", "transformer-xl"): ("−0.6000 [−0.6500, −0.5500]", "−0.8000, −0.4000", "ahead"),
+        ("infty", "compressive"): ("−0.5000 [−0.6000, −0.4000]", "−0.6000, −0.4000", "ahead"),
+    }  # fmt: skip
+
+
+def test_seeds_that_disagree_are_told() -> None:
+    found = said({"transformer-xl": [[50, 50]] * 3, "infty": [[60, 60], [70, 70], [49, 49]]})
+    assert found["infty", "transformer-xl"][1:] == (
+        "+1.0000, +2.0000, −0.1000",
+        "behind on the mean, with 2 of 3 seeds",
+    )
+
+
+def test_one_seed_is_told_and_a_smoke_run_says_nothing() -> None:
+    nats = {"transformer-xl": [[50.0, 50.0]], "infty": [[60.0, 60.0], [1.0, 1.0]]}
+    assert said(nats)["infty", "transformer-xl"][1:] == ("+1.0000", "behind, with one seed")
+    assert said(nats, "smoke")["infty", "transformer-xl"] == ("+1.0000 [+1.0000, +1.0000]", "+1.0000", "–")
+
+
+def test_of_sorting_more_is_better() -> None:
+    answers = {"transformer-xl": [3, 1, 0], "infty": [4, 3, 3]}
+    runs = [
+        Run(Cell("sort", "laptop", model, "x8"), {"data": DATA}, 492, {"answers": {"symbols": 5, "right": right}})
+        for model, right in answers.items()
+    ]
+    (table,) = pair_tables(ResultSet("sort", "laptop", "p", runs, [], "sort-laptop"))
+    ((_, row, less, difference, _, so),) = table.rows
+    assert (row, less, so) == ("infty", "transformer-xl", "ahead, with one seed")
+    assert difference.startswith("+40.0 [")
+
+
+def test_rows_without_a_partner_have_no_line(tmp_path: Path) -> None:
+    assert pair_tables(results({"infty": [[1, 2]]})) == []
+    put(tmp_path / "runs", "transformer-xl", [50, 160])
+    put(tmp_path / "runs", "infty", [40, 190])
+    write_report([tmp_path / "runs"], tmp_path / "out", ["md"], SHIPPED)
+    text = (tmp_path / "out/wikitext-laptop.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("| main | infty | transformer-xl |")]
+    assert line.endswith("| +0.5000 [−1.0000, +1.0000] | +0.5000 | no difference seen |")
+
+
+def test_reading_is_told_by_layer_as_a_mean_over_seeds() -> None:
+    found = results({"transformer-xl": [[1, 1]], "infty": [[1, 1], [1, 1]]})
+    memories = [
+        {"reach": {"share": [0.5, 0.1], "gate": [0.0, 0.0], "where": [1e-5, 0.2], "what": [0.1, 0.4], "rest": 0.1}},
+        {"reach": {"share": [0.7, 0.3], "gate": [0.0, 0.0], "where": [1e-5, 0.0], "what": [0.0, 0.0], "rest": 0.2}},
+    ]
+    runs = [
+        found.runs[0],
+        *(Run(**{**vars(run), "memory": m}) for run, m in zip(found.runs[1:], memories, strict=True)),
+    ]
+    (table,) = reach_tables(ResultSet(**{**vars(found), "runs": runs}))
+    assert table.rows == [["infty", "0.6 · 0.2", "0 · 0", "7.5e-05 · 1", "0.5 · 2"]]
+    assert reach_tables(found) == []
+
+
+def test_no_gradient_anywhere_is_no_fault() -> None:
+    found = results({"infty": [[1, 1]]})
+    nothing = {"reach": {"share": [0.0], "gate": [0.0], "where": [0.0], "what": [0.0], "rest": 0.0}}
+    (table,) = reach_tables(ResultSet(**{**vars(found), "runs": [Run(**{**vars(found.runs[0]), "memory": nothing})]}))
+    assert table.rows == [["infty", "0", "0", "0", "0"]]
