@@ -37,9 +37,9 @@ class GaussianBasis(ExactBuffers):
         """E_{t ~ N(μ, σ²)}[ψ_j(t)] = N(μ; μ̃_j, σ² + σ̃_j²), in closed form (section 3.1).
 
         A query has only as many distinct variances as there are widths, so logarithms, roots and
-        quotients are taken once a width; one exponential a basis function remains.
+        quotients are taken once a width; one power of 2, quicker than one of e, a basis function remains.
         """
         total = variance[..., None] + self.widths.square()  # ... query widths
         distance = (mean[..., None] - self.centers).square()  # ... query centers
-        exponent = distance[..., :, None] * (-0.5 / total)[..., None, :]
-        return (exponent - 0.5 * torch.log(2 * math.pi * total)[..., None, :]).exp().flatten(-2)
+        exponent = distance[..., :, None] * (-0.5 * math.log2(math.e) / total)[..., None, :]
+        return (exponent - 0.5 * torch.log2(2 * math.pi * total)[..., None, :]).exp2().flatten(-2)

@@ -30,11 +30,13 @@ class StickyConfig(BaseModel):
 def attention_histogram(density: AttentionDensity, num_bins: int) -> Histogram:
     """Share of attention in each of D equal bins of [0, 1], over all heads and queries (section 3.3); rows sum to 1.
 
-    A bin's mass is a difference of the normal CDF at its edges; what falls outside [0, 1] is left out.
+    A bin's mass is a difference of the normal CDF at its edges; what falls outside [0, 1] is left out. The CDF is
+    (1 + erf((t − μ) / √2σ)) / 2, whose 1 and ½ fall out of a share of differences.
     """
     edges = torch.linspace(0, 1, num_bins + 1, dtype=density.mean.dtype, device=density.mean.device)
-    standardised = (edges - density.mean[..., None]) * density.variance.rsqrt()[..., None]
-    mass = torch.special.ndtr(standardised).sum(dim=(1, 2)).diff()  # batch bins
+    scale = (2 * density.variance).rsqrt()[..., None]
+    standardised = torch.addcmul(-density.mean[..., None] * scale, edges, scale)  # b h q edges
+    mass = standardised.erf_().sum(dim=(1, 2)).diff()  # batch bins
     return mass / mass.sum(-1, keepdim=True)
 
 
