@@ -197,9 +197,10 @@ def test_list_describes_cells_truthfully(infty: Infty, tmp_path: Path) -> None:
     damaged.mkdir(parents=True)
     (damaged / "result.json").write_text("{")
     listed = json.loads(infty("list", "--scale", "smoke", "--json").stdout)
-    assert {row["experiment"] for row in listed} == {"sort", "sort-basis", "wikitext", "pg19", "text", "gpt2"}
+    shipped = {"sort", "sort-ablation", "sort-basis", "wikitext", "wikitext-ablation", "pg19", "text", "gpt2"}
+    assert {row["experiment"] for row in listed} == shipped
     rows = {(row["model"], row["case"]): row for row in listed if row["experiment"] == "sort"}
-    assert len(rows) == 12
+    assert len(rows) == 15
     assert rows["infty", "x4"]["state"] == "done"
     assert rows["infty", "x4"]["next"] is None
     assert rows["infty", "x8"]["state"] == "interrupted"
@@ -320,7 +321,7 @@ def test_version_is_printed(infty: Infty) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("infty train so", ["sort", "sort-basis"]),
+        ("infty train so", ["sort", "sort-ablation", "sort-basis"]),
         ("infty reproduce te", ["text"]),
         ("infty train mine --model ", ["plain", "long"]),
         ("infty train mine --case x", ["x2"]),

@@ -42,6 +42,42 @@ def test_every_cell_loads_and_the_rows_of_a_case_have_equal_slots(name: str, sca
     assert all(len(found) == 1 for found in slots.values())
 
 
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
+@pytest.mark.parametrize("name", ["sort", "wikitext", "pg19"])
+def test_the_wide_transformer_xl_has_as_many_parameters_as_the_memory_brings(name: str, scale: str) -> None:
+    definition, counts = open_experiment(name, SHIPPED), {}
+    for row in ("transformer-xl-wide", "infty"):
+        e = resolve(definition, Cell(name, scale, row, definition.names("cases")[0])).experiment
+        assert isinstance(e.model, DecoderConfig)
+        with torch.device("meta"):
+            counts[row] = count_parameters(Decoder(e.model, 267_735))  # which adds the same to both
+    assert counts["transformer-xl-wide"] == pytest.approx(counts["infty"], rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
+@pytest.mark.parametrize(
+    ("name", "case", "of", "column"),
+    [
+        ("sort-ablation", "x16", "sort", "x16"),
+        ("sort-basis", "n1", "sort", "x8"),
+        ("wikitext-ablation", "main", "wikitext", "main"),
+    ],
+)
+def test_what_is_varied_starts_from_the_row_infty_as_it_stands_elsewhere(
+    name: str, case: str, of: str, column: str, scale: str
+) -> None:
+    found = resolve(open_experiment(name, SHIPPED), Cell(name, scale, "infty", case)).experiment
+    assert found == resolve(open_experiment(of, SHIPPED), Cell(of, scale, "infty", column)).experiment
+
+
+def test_each_row_of_an_ablation_changes_one_thing() -> None:
+    for name in ("sort-ablation", "wikitext-ablation"):
+        for row, overlay in open_experiment(name, SHIPPED).values["models"].items():
+            changed = overlay.get("model", overlay.get("task", {}))
+            assert len(changed) == (row != "infty")
+            assert len(changed.get("long_range", {"": 0})) == 1
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_head_says_which_figure_what_to_expect_how_long_and_the_command(name: str) -> None:
     lines = (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8").split("\n\n")[0]
