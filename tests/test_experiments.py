@@ -11,6 +11,8 @@ from infty.catalog import SHIPPED, experiment_files, open_experiment
 from infty.definition import Cell
 from infty.experiment import build_model, resolve
 from infty.forecast import RandomTokens
+from infty.memory.longterm import LongTermMemoryConfig
+from infty.memory.signal import make_operators
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.model.segments import count_parameters
@@ -68,6 +70,22 @@ def test_what_is_varied_starts_from_the_row_infty_as_it_stands_elsewhere(
 ) -> None:
     found = resolve(open_experiment(name, SHIPPED), Cell(name, scale, "infty", case)).experiment
     assert found == resolve(open_experiment(of, SHIPPED), Cell(of, scale, "infty", column)).experiment
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_no_memory_that_ships_grows_without_bound(name: str, scale: str) -> None:
+    """What it kept shrinks with every update, in whatever direction: so must a stream of any length stay finite."""
+    sizes = {
+        (m.num_basis, m.widths, m.segment_length, m.num_samples, m.contraction, m.ridge_penalty)
+        for cell in cells(name, scale)
+        if isinstance(
+            m := resolve(open_experiment(name, SHIPPED), cell).experiment.model.long_range, LongTermMemoryConfig
+        )
+        and m.num_basis <= 1024  # more takes long
+    }
+    assert sizes
+    assert all(make_operators(*found).kept < 0.95 for found in sizes)
 
 
 def test_each_row_of_an_ablation_changes_one_thing() -> None:

@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
                    "settings", "tasks", "tracking", "trained"},
     "probe": {"interfaces", "model", "resources", "training"},
     "budget": {"model", "probe"},
-    "forecast": {*LEAVES, "budget", "corpora", "experiment", "interfaces", "machine", "model", "precheck",
+    "forecast": {*LEAVES, "budget", "corpora", "experiment", "interfaces", "machine", "memory", "model", "precheck",
                  "probe", "resources", "runs", "settings", "starting", "tasks", "training"},
     "bench": {*LEAVES, "catalog", "definition", "environment", "experiment", "interfaces", "machine",
               "memory", "model", "resources", "tasks", "training"},
@@ -115,7 +115,7 @@ def test_imports_point_down_only() -> None:
 
 def test_the_memory_needs_torch_jaxtyping_and_pydantic_only() -> None:
     allowed = {"torch", "jaxtyping", "pydantic", "infty.memory"}
-    standard = {"collections", "contextlib", "dataclasses", "functools", "math", "typing"}
+    standard = {"collections", "contextlib", "dataclasses", "functools", "math", "typing", "warnings"}
     for path in (ROOT / "memory").glob("*.py"):
         assert imported(path) <= allowed | standard, path.name
 

@@ -24,6 +24,12 @@ def factorise(matrix: Float[Tensor, "rows columns"]) -> Factors:
     return left[:, :rank] * sizes[:rank], right[:rank]
 
 
+def spectral_radius(factors: Factors) -> float:
+    """Largest absolute eigenvalue of a square map: of U V that of V U, which is smaller."""
+    last, *others = reversed(factors)
+    return torch.linalg.eigvals(last @ others[0] if others else last).abs().max().item()
+
+
 class LinearMap(ExactBuffers):
     """M as the product of its factors, which are float64 and rounded to the module's precision: `map @ x` is M x."""
 

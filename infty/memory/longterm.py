@@ -1,5 +1,6 @@
 """The ∞-former's long-term memory: an unbounded past in N coefficients (sections 3.1 to 3.3)."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
@@ -122,6 +123,12 @@ class LongTermMemory(nn.Module):
         operators = make_operators(
             c.num_basis, c.widths, c.segment_length, c.num_samples, c.contraction, c.ridge_penalty
         )
+        if operators.kept >= 1:
+            warnings.warn(
+                f"this memory grows without bound: an update leaves up to {operators.kept:.2g} times what there was; "
+                "more samples (num_samples), fewer basis functions or a smaller contraction help",
+                stacklevel=2,
+            )
         self.first, self.contract = LinearMap(operators.first), LinearMap(operators.contract)
         self.append, self.carry = LinearMap(operators.append), LinearMap(operators.carry)
         self.sticky = StickySampling(c.sticky, c.num_samples) if c.sticky else None

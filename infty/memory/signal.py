@@ -13,7 +13,7 @@ from torch import Tensor
 
 from infty.memory.basis import GaussianBasis
 from infty.memory.exact import HOST
-from infty.memory.linear import Factors, factorise
+from infty.memory.linear import Factors, factorise, spectral_radius
 
 Points = Float[Tensor, " n"]  # in [0, 1], or beyond it in a margin
 
@@ -81,12 +81,14 @@ class Operators:
     contract: what the refit makes of the old samples, the first M columns of its G.
     append:   C, what it makes of the L new vectors, the other columns.
     carry:    A = contract · Ψ(s) at the fixed points s: old coefficients to new ones.
+    kept:     the spectral radius of A. What n updates leave of the past shrinks like its n-th power, or grows.
     """
 
     first: Factors
     contract: Factors
     append: Factors
     carry: Factors
+    kept: float
 
 
 @lru_cache(maxsize=8)
@@ -100,4 +102,5 @@ def make_operators(
         refit = ridge_operator(basis, refit_grid(num_samples, length, contraction), penalty)
         contract, append = refit.split([num_samples, length], dim=1)
         carry = contract @ basis.evaluate(sample_grid(num_samples))
-    return Operators(*map(factorise, (first, contract, append, carry)))
+    first, contract, append, carry = map(factorise, (first, contract, append, carry))
+    return Operators(first, contract, append, carry, spectral_radius(carry))

@@ -1,10 +1,12 @@
 """A map as two thin matrices is the same map, and is thin only where that is less work."""
 
+import math
+
 import pytest
 import torch
 
 from infty.memory.basis import GaussianBasis
-from infty.memory.linear import LinearMap, factorise
+from infty.memory.linear import LinearMap, factorise, spectral_radius
 from infty.memory.signal import make_operators, refit_grid, ridge_operator
 
 
@@ -44,3 +46,18 @@ def test_the_papers_refits_lose_nothing(num_basis: int, length: int, samples: in
     left, right = operators.append
     assert left.shape[1] * (num_basis + length) < 0.7 * num_basis * length
     assert torch.linalg.matrix_norm(left @ right - refit, 2) <= 1.1e-12 * torch.linalg.matrix_norm(refit, 2)
+
+
+def test_the_spectral_radius_is_how_a_long_product_grows() -> None:
+    """Gelfand: ‖Aⁿ‖ to the power of 1/n; of a whole matrix and of a thin one."""
+    for factors in (
+        (torch.randn(13, 13, dtype=torch.float64),),
+        (torch.randn(31, 3, dtype=torch.float64), torch.randn(3, 31, dtype=torch.float64)),
+    ):
+        matrix = factors[0] if len(factors) == 1 else factors[0] @ factors[1]
+        logarithm, power = 0.0, torch.eye(len(matrix), dtype=torch.float64)
+        for _ in range(5_000):
+            power = matrix @ power
+            size = torch.linalg.matrix_norm(power).item()
+            power, logarithm = power / size, logarithm + math.log(size)
+        assert spectral_radius(factors) == pytest.approx(math.exp(logarithm / 5_000), rel=2e-3)

@@ -255,3 +255,16 @@ def test_queries_that_are_yet_to_be_projected_look_at_the_same_places(float64: N
     short, plain = memory.density(x, state, projection), memory.density(x @ projection.T, state)
     torch.testing.assert_close(short.mean, plain.mean, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(short.variance, plain.variance, rtol=1e-9, atol=1e-12)
+
+
+def test_a_memory_that_would_grow_without_bound_says_so(float64: None) -> None:
+    """16 samples do not hold 0.9 of the interval for 16 functions: a zero input later there is more than there was."""
+    sizes: dict[str, Any] = {**SIZES, "num_basis": 16, "num_samples": 16, "segment_length": 16, "widths": (0.01, 0.05)}
+    sizes |= {"ridge_penalty": 1.0, "contraction": 0.9}
+    with pytest.warns(UserWarning, match="grows without bound: an update leaves up to 5.3 times"):
+        memory = LongTermMemory(LongTermMemoryConfig(**sizes))
+    state = memory.update(memory.initial_state(BATCH), evicted(memory))
+    before, nothing = state.coefficients.norm(), torch.zeros(BATCH, 16, HIDDEN)
+    for _ in range(10):
+        state = memory.update(state, nothing)
+    assert state.coefficients.norm() > 1e4 * before
