@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     )
     wandb_project: str = Field(default="infty", description="W&B project")
 
+    def options(self) -> list[str]:
+        """What a command needs besides to compute in the same way, to the last digit: all that is not the default."""
+        names = ("device", "precision", "micro_batch", "recompute", "compile", "threads")
+        given = {n: getattr(self, n) for n in names if getattr(self, n) != type(self).model_fields[n].default}
+        return [w for n, value in given.items() for w in (_option(n), *([] if value is True else [str(value)]))]
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
@@ -71,6 +77,10 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Options, then environment, then the file."""
         return init_settings, env_settings, _TomlSource(settings_cls), _DefaultFolders(settings_cls)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 class _TomlSource(TomlConfigSettingsSource):

@@ -129,7 +129,7 @@ def _train_and_test(
     training, group, model = experiment.training.counted(task.steps_an_epoch), replica.group, replica.model
     environment, sinks = {}, []
     if group.leads:
-        environment = _set_down(run, resolved, machine)
+        environment = _set_down(run, resolved, machine, settings)
         _announce(run, resolved, model, training.total_steps, resume, console)
         sinks = _open_sinks(run, resolved, settings, console, training.total_steps, state)
     with explained(machine.device), Sinks(sinks) as log:
@@ -243,9 +243,10 @@ def _costs(state: TrainingState, batch_size: int, task: Task) -> Values:
     return {"tokens_seen": tokens, "wall_seconds": round(state.seconds, 2), "tokens_per_second": speed}
 
 
-def _set_down(run: RunFolder, resolved: ResolvedCell, machine: Machine) -> Values:
+def _set_down(run: RunFolder, resolved: ResolvedCell, machine: Machine, settings: Settings) -> Values:
     """Write what is trained and with what; warn where a run goes on with other software than it began with."""
-    environment = {**describe_environment(machine), "command": resolved.command()}
+    command = " ".join([resolved.command(), *settings.options()])  # that gives the same numbers again
+    environment = {**describe_environment(machine), "command": command}
     file = run.path / "environment.json"
     before = read_json(file) if file.exists() else environment
     if changed := differences({**before, "command": environment["command"]}, environment):

@@ -11,6 +11,7 @@ from infty.bench.measures import Measure
 from infty.catalog import SHIPPED
 from infty.report import write_report
 from tests.conftest import Infty
+from tests.readme_results import with_results
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,15 +38,22 @@ def test_every_command_of_the_table_exists(infty: Infty) -> None:
         assert set(re.findall(r"--[a-z-]+", does)) <= set(re.findall(r"--[a-z-]+", done.stdout))
 
 
-def test_the_results_are_what_the_report_makes_of_the_committed_runs(tmp_path: Path) -> None:
-    """README's tables, text for text."""
+def test_the_results_are_what_the_report_makes_of_the_committed_runs() -> None:
+    """README's tables, text for text; `python -m tests.readme_results` writes them."""
+    blocks = re.findall(r"<!-- ([a-z0-9-]+)(, more)? results -->\n\n(.*?)\n\n<!-- end -->", README, re.DOTALL)
+    kept = {folder.name for folder in (ROOT / "experiments" / "results" / "laptop").iterdir() if folder.is_dir()}
+    assert {(name, more) for name, more, _ in blocks} == {(name, more) for name in kept for more in ("", ", more")}
+    assert all(f"**{name}, laptop scale: " in text for name, _, text in blocks)
+    assert with_results(README) == README
+
+
+def test_the_figures_are_those_of_the_report_of_the_committed_runs(tmp_path: Path) -> None:
+    """Drawn anew, to the byte."""
     results = ROOT / "experiments" / "results" / "laptop"
-    written = write_report([results], tmp_path, ["md"], SHIPPED)
-    for experiment in ("sort", "wikitext", "pg19", "gpt2"):
-        (block,) = re.findall(rf"<!-- {experiment} -->\n+(.*?)\n+<!-- /{experiment} -->", README, re.DOTALL)
-        tables = [table for table in written.tables if table.title.startswith(f"{experiment},")]
-        tables = [table for table in tables if not table.title.endswith("beside the paper")]  # no such scale here
-        assert block.strip() == "\n\n".join(table.markdown().strip() for table in tables)
+    write_report([results], tmp_path, ["html"], SHIPPED)
+    figures = [Path(path) for path in re.findall(r"!\[[^]]*\]\((experiments/results/laptop/[^)]+)\)", README)]
+    assert figures
+    assert [path.name for path in figures if (ROOT / path).read_bytes() != (tmp_path / path.name).read_bytes()] == []
 
 
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])

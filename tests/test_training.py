@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shlex
 import shutil
 import signal
 import subprocess
@@ -188,7 +189,7 @@ def test_environment_and_result_hold_no_path_and_no_host(infty: Infty, tmp_path:
         assert str(tmp_path) not in text
         assert platform.node() not in text
     assert json.loads((run / "environment.json").read_text())["command"] == (
-        "infty train sort --model infty --case x4 --scale smoke --seed 0"
+        "infty train sort --model infty --case x4 --scale smoke --seed 0 --threads 1"
     )
 
 
@@ -207,6 +208,17 @@ def small() -> tuple[Decoder, SortTask]:
     )
     task = SortTask(SortConfig(vocabulary=3, length=13, train_sequences=9, validation_sequences=4, test_sequences=4))
     return Decoder(config, task.vocab_size), task
+
+
+def test_the_command_of_a_run_gives_its_numbers_again(infty: Infty, tmp_path: Path) -> None:
+    """To the last digit, with whatever decided how it computed, wherever that was said."""
+    asked = ("train", "sort", "--scale", "smoke", "--model", "infty-sticky", "--seed", "3", "--micro-batch", "3")
+    first = json.loads(infty(*asked, "--set", "training.steps=4", "--json", INFTY_THREADS="1").stdout)
+    words = shlex.split(first["command"])
+    assert words[-4:] == ["--micro-batch", "3", "--threads", "1"]
+    again = json.loads(infty(*words[1:], "--runs", str(tmp_path / "others"), "--json").stdout)
+    assert again["metrics"] == first["metrics"]
+    assert again["command"] == first["command"]
 
 
 def test_the_schedule_warms_up_and_ends_near_zero() -> None:

@@ -1,0 +1,41 @@
+"""README's results: what the report makes of the committed runs. `python -m tests.readme_results` writes them."""
+
+import re
+import tempfile
+from pathlib import Path
+
+from infty.catalog import SHIPPED
+from infty.report import write_report
+from infty.table import Table
+
+README = Path(__file__).parent.parent / "README.md"
+FIRST = re.compile(
+    r": (accuracy|test figures|the order of rows|difference to|memory knocked out)"
+)  # the rest is folded
+LEFT_OUT = re.compile(r": beside the paper$")  # laptop figures are not the paper's
+
+
+def with_results(text: str) -> str:
+    """`text` with each block `<!-- sort -->` and `<!-- sort, more -->` made anew."""
+    with tempfile.TemporaryDirectory() as folder:
+        tables = write_report([SHIPPED / "results" / "laptop"], Path(folder), ["md"], SHIPPED).tables
+
+    def block(match: re.Match[str]) -> str:
+        own = [t for t in tables if t.title.startswith(f"{match['name']},") and not LEFT_OUT.search(t.title)]
+        shown = [t for t in own if bool(FIRST.search(t.title)) != bool(match["more"])]
+        return "\n\n".join([match["start"], *map(_shown, shown), match["end"]])
+
+    return re.sub(
+        r"(?P<start><!-- (?P<name>[a-z0-9-]+)(?P<more>, more)? results -->).*?(?P<end><!-- end -->)",
+        block,
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def _shown(table: Table) -> str:
+    return f"**{table.title}**\n\n{table.markdown().strip()}"
+
+
+if __name__ == "__main__":
+    README.write_text(with_results(README.read_text(encoding="utf-8")), encoding="utf-8")
