@@ -181,8 +181,9 @@ class _Answers(_Record):
 
 
 class Details(_Record):
-    """What an evaluation says of each sequence's answer, or of a text's distances, far-seen words and chunks."""
+    """What an evaluation says of each sequence's answer, or of a text by position, distance and chunk."""
 
+    by_position: _Bins = _Bins()
     by_distance: _Bins = _Bins()
     far: _Far | None = None
     chunks: _Chunks = _Chunks()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from infty.report.results import ResultSet, Run, mean_and_deviation
 
 Point = tuple[float, float, float | None]  # x, y, and the standard deviation of y where there is one
-FEWEST = 100  # tokens at a distance, for its mean to be drawn
+FEWEST = 100  # tokens in a bin, for its mean to be drawn
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Chart:
 
 def all_charts(results: ResultSet) -> list[Chart]:
     """Those that the runs have figures for."""
-    by_case = [make(results, case) for case in results.cases for make in (_distance, _learning, _flops)]
+    by_case = [make(results, case) for case in results.cases for make in (_distance, _position, _learning, _flops)]
     charts = [_accuracy(results), *_by_basis(results), *by_case, _pace(results)]
     return [chart for chart in charts if chart and chart.lines]
 
@@ -76,11 +76,19 @@ def _by_basis(results: ResultSet) -> Iterator[Chart]:
 
 
 def _distance(results: ResultSet, case: str) -> Chart | None:
-    """Loss by how many tokens ago a word last came in its document: what a long memory is tested on.
+    """Loss by how many tokens ago a word last came in its document: what a long memory is tested on."""
+    x = "tokens since the word last came (from, to twice as many)"
+    return _less_the_mean(results, case, "distance", x)
 
-    Mean over seeds, less the mean over rows at that distance: far words are rarer and harder for every row.
-    """
-    found = {model: line for model in results.rows if (line := _by_distance(results.of(model, case)))}
+
+def _position(results: ResultSet, case: str) -> Chart | None:
+    """Loss by how far into its document a token is: what there is to remember grows."""
+    return _less_the_mean(results, case, "position", "token of the document (from, to twice as many)")
+
+
+def _less_the_mean(results: ResultSet, case: str, by: str, x: str) -> Chart | None:
+    """Mean over seeds, less the mean over rows in that bin: far words, say, are rarer and harder for every row."""
+    found = {model: line for model in results.rows if (line := _binned(results.of(model, case), by))}
     shared = sorted(set.intersection(*map(set, found.values()))) if found else []
     if not shared:
         return None
@@ -88,16 +96,15 @@ def _distance(results: ResultSet, case: str) -> Chart | None:
     lines: dict[str, list[Point]] = {
         model: [(low, line[low] - means[low], None) for low in shared] for model, line in found.items()
     }
-    x, y = "tokens since the word last came (from, to twice as many)", "nats a token, less the mean"
-    ticks = [float(low) for low in shared]
-    return Chart(_named("distance", case), _titled(results, case), x, y, lines, base=2, ticks=ticks, zero=True)
+    ticks, y = [float(low) for low in shared], "nats a token, less the mean"
+    return Chart(_named(by, case), _titled(results, case), x, y, lines, base=2, ticks=ticks, zero=True)
 
 
-def _by_distance(runs: list[Run]) -> dict[int, float]:
-    """Mean loss over seeds at each distance that has at least 100 tokens."""
+def _binned(runs: list[Run], by: str) -> dict[int, float]:
+    """Mean loss over seeds in each bin that has at least 100 tokens."""
     found: dict[int, list[float]] = {}
     for run in runs:
-        bins = (run.details or {}).get("by_distance", {"from": [], "nats": [], "tokens": []})
+        bins = (run.details or {}).get(f"by_{by}", {"from": [], "nats": [], "tokens": []})
         for low, nats, tokens in zip(bins["from"], bins["nats"], bins["tokens"], strict=True):
             if tokens >= FEWEST:
                 found.setdefault(low, []).append(nats / tokens)

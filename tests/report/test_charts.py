@@ -82,6 +82,15 @@ def test_loss_by_distance_less_the_mean_of_rows_at_distances_that_all_have() -> 
     assert found["distance"].lines == {"x": [(1, -1, None), (2, -1, None)], "y": [(1, 1, None), (2, 1, None)]}
 
 
+def test_loss_by_position_is_of_positions() -> None:
+    bins = {"by_position": {"from": [1, 2], "nats": [300, 600], "tokens": [100, 100]}}
+    other = {"by_position": {"from": [1, 2], "nats": [500, 400], "tokens": [100, 100]}}
+    runs = [replace(run(model, "main"), length=None, details=found) for model, found in (("x", bins), ("y", other))]
+    found = charts(*runs)
+    assert found["position"].lines == {"x": [(1, -1, None), (2, 1, None)], "y": [(1, 1, None), (2, -1, None)]}
+    assert "distance" not in found
+
+
 @pytest.mark.parametrize("joined", [True, False])
 def test_a_chart_is_drawn_with_all_its_words_and_the_same_twice(tmp_path: Path, joined: bool) -> None:
     lines: dict[str, Any] = {f"row {i}": [(1, i, None), (2, i + 1, 0.5)] for i in range(9)}
