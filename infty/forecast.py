@@ -14,8 +14,6 @@ from infty.errors import MissingError
 from infty.experiment import ResolvedCell, build_model, build_task
 from infty.interfaces import Batch
 from infty.machine import Machine, prepare_machine
-from infty.memory.longterm import LongTermMemoryConfig
-from infty.memory.signal import make_operators
 from infty.model.segments import SegmentModel, count_parameters
 from infty.precheck import disk_bytes, evaluation_need, free_bytes
 from infty.probe import probe
@@ -64,7 +62,6 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
         "memory_parameters": memories,
         "memory_slots": experiment.model.memory_slots,
         "memory_bytes_a_stream": found.state or None,
-        **({"memory_kept_an_update": round(kept, 3)} if (kept := _kept(experiment.model.long_range)) else {}),
         "segment_length": experiment.model.segment_length,
         "steps": steps,
         "tokens": tokens,
@@ -86,15 +83,6 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
         **({"text": _text(task, experiment.training)} if isinstance(task, RandomTokens) else {}),
         **({"starting_weights": start} if start else {}),
     }
-
-
-def _kept(memory: Any) -> float | None:
-    """The most that an update leaves of what a long-term memory had, in the long run (fixed sample points)."""
-    if not isinstance(memory, LongTermMemoryConfig):
-        return None
-    c = memory
-    sizes = (c.num_basis, c.widths, c.segment_length, c.num_samples, c.contraction, c.ridge_penalty)
-    return make_operators(*sizes).kept
 
 
 def _room(machine: Machine) -> Room:

@@ -20,10 +20,9 @@ from infty.model.segments import SegmentModel
 def measure_reach(model: SegmentModel, batch: Batch) -> dict[str, Any]:
     """Of a stream's last segment, by layer with a long-term memory; evaluation mode, and nothing is kept.
 
-    share: ‖Z_LTM‖ / ‖Z_STM‖, over all positions that are scored or lead to one. gate, where, what: root mean square of
-    the gradient of the segment's mean loss in nats, the KL left out, over the parameters of the gate (0 without one),
-    of what says where to look (W_K, w_μ, w_σ) and of what is then read (W_V, W_O). rest: over all parameters of no
-    memory, to compare with.
+    share: ‖Z_LTM‖ / ‖Z_STM‖ over all its positions. gate, where, what: root mean square of the gradient of its mean
+    loss in nats, the KL left out, over the parameters of the gate (None without one), of what says where to look (W_K,
+    w_μ, w_σ) and of what is then read (W_V, W_O). rest: over all parameters of no memory, to compare with.
     """
     seats = [seat for seat in model.seats if isinstance(seat.long_range, LongTermMemory)]
     with evaluating(model), _shares(seats) as shares:
@@ -35,10 +34,10 @@ def measure_reach(model: SegmentModel, batch: Batch) -> dict[str, Any]:
             output = model(last.tokens.to(model.device), state, model.positions())
             targets = last.targets.to(model.device)
             loss = output.nats(targets).sum() / (targets != UNSCORED).sum()
-        parameters: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        parameters: list[Tensor] = list(model.parameters())
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
     gradients = {p: torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)}
-    memories = {parameter for seat in seats for parameter in (seat.long_range or seat).parameters()}
+    memories = set(model.memory_parameters())
     groups = [_groups(seat.long_range) for seat in seats if isinstance(seat.long_range, LongTermMemory)]
     return {
         "share": [shares[seat] for seat in seats],
@@ -53,7 +52,7 @@ def _shares(seats: Iterable[Seat]) -> Iterator[dict[Seat, float]]:
     found = dict.fromkeys(seats, 0.0)
 
     def join(seat: Seat, near: Hidden, far: Hidden | None) -> Hidden:
-        found[seat] = 0.0 if far is None else (far.norm() / near.norm()).item()
+        found[seat] = 0.0 if far is None else (far.float().norm() / near.float().norm()).item()
         return Seat.join(seat, near, far)
 
     for seat in found:
@@ -73,7 +72,8 @@ def _groups(memory: LongTermMemory) -> dict[str, list[Tensor]]:
     }
 
 
-def _root_mean_square(gradients: dict[Tensor, Tensor], group: list[Tensor]) -> float:
+def _root_mean_square(gradients: dict[Tensor, Tensor], group: list[Tensor]) -> float | None:
+    """None of nothing."""
     count = sum(parameter.numel() for parameter in group)
     squares = sum(gradients[parameter].double().square().sum().item() for parameter in group)
-    return (squares / max(count, 1)) ** 0.5
+    return (squares / count) ** 0.5 if count else None

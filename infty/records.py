@@ -232,7 +232,7 @@ class _Phrase(_Record):
 
 class _Reach(_Record):
     share: list[Amount]
-    gate: list[Amount]
+    gate: list[Amount | None]
     where: list[Amount]
     what: list[Amount]
     rest: Amount
@@ -253,13 +253,13 @@ class Memory(_Record):
     reconstruction: list[_Kept] = Field(min_length=1, max_length=4)
     regression_error: list[Amount]
     regression_error_mean: Amount
-    reach: _Reach
+    reach: _Reach | None = None
     room: list[_Phrase] | None = Field(max_length=100)
 
     @model_validator(mode="after")
     def _rectangular(self) -> "Memory":
         kept = [found.layers for found in self.reconstruction]
-        reach = (self.reach.share, self.reach.gate, self.reach.where, self.reach.what)
+        reach = (self.reach.share, self.reach.gate, self.reach.where, self.reach.what) if self.reach else ()
         if {len(self.density)} != {len(values) for values in (self.histogram, self.regression_error, *kept, *reach)}:
             raise ValueError("wanted as many layers in all lists")
         heads, bins = set(map(len, self.density)), {len(head) for layer in self.density for head in layer}

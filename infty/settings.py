@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     wandb_project: str = Field(default="infty", description="W&B project")
 
     def options(self) -> list[str]:
-        """What a command needs besides to compute in the same way, to the last digit: all that is not the default."""
+        """What a command needs besides to give the same numbers on the same machine: all that is not the default."""
         names = ("device", "precision", "micro_batch", "recompute", "compile", "threads")
         given = {n: getattr(self, n) for n in names if getattr(self, n) != type(self).model_fields[n].default}
         return [w for n, value in given.items() for w in (_option(n), *([] if value is True else [str(value)]))]

@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
                    "settings", "tasks", "tracking", "trained"},
     "probe": {"interfaces", "model", "resources", "training"},
     "budget": {"model", "probe"},
-    "forecast": {*LEAVES, "budget", "corpora", "experiment", "interfaces", "machine", "memory", "model", "precheck",
+    "forecast": {*LEAVES, "budget", "corpora", "experiment", "interfaces", "machine", "model", "precheck",
                  "probe", "resources", "runs", "settings", "starting", "tasks", "training"},
     "bench": {*LEAVES, "catalog", "definition", "environment", "experiment", "interfaces", "machine",
               "memory", "model", "resources", "tasks", "training"},

@@ -165,7 +165,7 @@ def test_errors_and_what_is_explained_are_those_of_plain_least_squares(float64: 
 
 
 def test_the_error_of_the_fit_falls_with_the_number_of_basis_functions() -> None:
-    sizes: dict[str, Any] = {"hidden_size": 6, "num_heads": 2, "segment_length": 16, "num_samples": 32}
+    sizes: dict[str, Any] = {"hidden_size": 6, "num_heads": 2, "segment_length": 16, "num_samples": 64}
     means, x = [], torch.randn(5, 1, 16, 6)
     for count in (4, 8, 16, 32, 64):
         memory = LongTermMemory(LongTermMemoryConfig(num_basis=count, gate=False, **sizes))

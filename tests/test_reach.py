@@ -32,7 +32,7 @@ def test_gradients_are_those_of_central_differences(float64: None) -> None:
     before = read(model, task)[1][-2]
 
     def loss() -> float:
-        with evaluating(model):
+        with evaluating(model), torch.enable_grad():  # where keys of the short-term memory are projected anew
             output = model(last.tokens, before)
         scored = last.targets != -100
         return nn.functional.cross_entropy(output.logits[scored], last.targets[scored]).item()
@@ -63,6 +63,8 @@ def test_gradients_are_those_of_central_differences(float64: None) -> None:
         for name, parameters in groups.items():
             assert found[name][layer] > 0
             assert found[name][layer] == pytest.approx(numeric(parameters), rel=1e-4, abs=1e-9)
+    memories = set(model.memory_parameters())
+    assert found["rest"] == pytest.approx(numeric([p for p in model.parameters() if p not in memories]), rel=1e-4)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -89,7 +91,8 @@ def test_a_memory_without_an_output_gets_no_gradient_but_there(float64: None) ->
         nn.init.zeros_(seat.long_range.value.weight)
     found = measure_reach(model, task.batch("test", np.array([0])))
     zeros = [0.0] * len(model.seats)
-    assert found["share"] == found["gate"] == found["where"] == found["what"] == zeros
+    assert found["share"] == found["where"] == found["what"] == zeros
+    assert found["gate"] == [None] * len(model.seats)
     assert found["rest"] > 0
 
 

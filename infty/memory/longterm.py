@@ -46,7 +46,11 @@ class LongTermMemoryConfig(BaseModel):
     )
     kl_weight: float = Field(default=1e-6, ge=0, description="λ_KL (section 3.2)")
     variance_floor: float = Field(default=1e-6, gt=0, description="least σ² of an attention density")
-    gate: bool = Field(default=True, description="whether a gate smooths what enters; false: it enters as it is")
+    gate: bool = Field(
+        default=True,
+        exclude_if=lambda on: on,  # so that runs from before there was a choice are still the same runs
+        description="whether a gate smooths what enters; false: it enters as it is",
+    )
     sticky: StickyConfig | None = Field(
         default=None, description="sticky sampling (section 3.3); null: fixed points i/M"
     )
@@ -65,6 +69,18 @@ class LongTermMemoryConfig(BaseModel):
     def slots(self) -> int:
         """Vectors kept of the past, to compare memories of other kinds by."""
         return self.num_basis
+
+    @property
+    def geometry(self) -> tuple[int, tuple[float, ...], int, int, float, float]:
+        """N, σ̃, L, M, τ and λ: all that the fits depend on (see `make_operators`)."""
+        return (
+            self.num_basis,
+            self.widths,
+            self.segment_length,
+            self.num_samples,
+            self.contraction,
+            self.ridge_penalty,
+        )
 
     @property
     def auxiliary_weights(self) -> dict[str, float]:
@@ -120,13 +136,11 @@ class LongTermMemory(nn.Module):
         super().__init__()
         c = self.config = config
         self.basis, self.reduced = GaussianBasis(c.num_basis, c.widths), ReducedBasis(c.num_basis, c.widths)
-        operators = make_operators(
-            c.num_basis, c.widths, c.segment_length, c.num_samples, c.contraction, c.ridge_penalty
-        )
-        if operators.kept >= 1:
+        operators = make_operators(*c.geometry)
+        if operators.growth >= 1 and not c.sticky:
             warnings.warn(
-                f"this memory grows without bound: an update leaves up to {operators.kept:.2g} times what there was; "
-                "more samples (num_samples), fewer basis functions or a smaller contraction help",
+                f"this memory grows without bound, in the long run {operators.growth:.2g}-fold an update; more samples "
+                "(num_samples), fewer basis functions or a smaller contraction help",
                 stacklevel=2,
             )
         self.first, self.contract = LinearMap(operators.first), LinearMap(operators.contract)

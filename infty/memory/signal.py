@@ -81,14 +81,15 @@ class Operators:
     contract: what the refit makes of the old samples, the first M columns of its G.
     append:   C, what it makes of the L new vectors, the other columns.
     carry:    A = contract · Ψ(s) at the fixed points s: old coefficients to new ones.
-    kept:     the spectral radius of A. What n updates leave of the past shrinks like its n-th power, or grows.
+    growth:   the spectral radius of A. In the long run what is kept changes by this factor an update, so from 1 on it
+              grows without bound. A few updates say little of it: A is far from normal, and most may stay for some.
     """
 
     first: Factors
     contract: Factors
     append: Factors
     carry: Factors
-    kept: float
+    growth: float
 
 
 @lru_cache(maxsize=8)

@@ -22,8 +22,8 @@ def knock_out_tables(results: ResultSet) -> list[Table]:
     worse = "below" if results.higher_is_better else "above"
     notes = [
         f"Difference to the same run with its memory, in {results.unit}, with the 95 % interval over the test data. "
-        f"What is {worse} 0 is worse without it: so much does the row owe to its memory. Made by: infty eval "
-        "--knock-out zero, shuffle or other."
+        f"What is {worse} 0 is worse without it: so much does the row owe to its memory. Emptied: made by "
+        "infty train; all: by infty eval --knock-out zero, shuffle or other."
     ]
     headings = ["row", *KINDS.values()]
     return [Table(f"{results.title}: memory knocked out", headings, rows, notes)] if rows else []

@@ -14,21 +14,24 @@ def reach_tables(results: ResultSet) -> list[Table]:
     rows = []
     for case in results.cases:
         for model in results.models:
-            reaches = [run.memory["reach"] for run in results.of(model, case) if run.memory]
+            reaches = [run.memory["reach"] for run in results.of(model, case) if run.memory and run.memory["reach"]]
             if reaches:
                 gradients = [_layers(reaches, name, "rest") for name in GROUPS]
                 rows.append([results.place(model, case), _layers(reaches, "share"), *gradients])
     notes = [
         "By layer, of the last segment of one test stream, mean over seeds. Read: size (norm) of what comes from the "
-        "long-term memory, as a share of what attention reads. Gradient: root mean square over parameters, of the loss "
-        "without KL, as a share of that over all parameters outside of memories. Near 0: not read, or out of reach."
+        "long-term memory, divided by that of what attention reads; 0: nothing is read. Gradient: root mean square "
+        "over parameters, of the loss without KL, divided by that over all parameters outside of memories; 0: nothing "
+        "reaches them. It is of one segment of a trained model, and Adam does not heed its size."
     ]
     headings = ["row", "read", *(f"gradient, {name}" for name in GROUPS.values())]
     return [Table(f"{results.title}: reading the memory", headings, rows, notes)] if rows else []
 
 
 def _layers(reaches: list[dict[str, Any]], name: str, unit: str | None = None) -> str:
-    """A figure a layer, as a share of the run's `unit`, if there is one."""
+    """A figure a layer, divided by the run's `unit`, if there is one; none where there is nothing to tell."""
+    if None in reaches[0][name]:
+        return "–"
     layers = zip(
         *([_share(value, reach[unit] if unit else 1.0) for value in reach[name]] for reach in reaches), strict=True
     )

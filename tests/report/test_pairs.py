@@ -41,8 +41,8 @@ def test_every_two_rows_with_each_seed_s_own_difference() -> None:
     )
     assert found == {
         ("compressive", "transformer-xl"): ("−0.1000 [−0.2500, +0.0500]", "−0.2000, +0.0000", "no difference seen"),
-        ("infty", "transformer-xl"): ("−0.6000 [−0.6500, −0.5500]", "−0.8000, −0.4000", "ahead"),
-        ("infty", "compressive"): ("−0.5000 [−0.6000, −0.4000]", "−0.6000, −0.4000", "ahead"),
+        ("infty", "transformer-xl"): ("−0.6000 [−0.6500, −0.5500]", "−0.8000, −0.4000", "ahead with 2 of 2 seeds"),
+        ("infty", "compressive"): ("−0.5000 [−0.6000, −0.4000]", "−0.6000, −0.4000", "ahead with 2 of 2 seeds"),
     }  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def test_seeds_that_disagree_are_told() -> None:
     found = said({"transformer-xl": [[50, 50]] * 3, "infty": [[60, 60], [70, 70], [49, 49]]})
     assert found["infty", "transformer-xl"][1:] == (
         "+1.0000, +2.0000, −0.1000",
-        "behind on the mean, with 2 of 3 seeds",
+        "behind with 2 of 3 seeds",
     )
 
 
@@ -99,6 +99,12 @@ def test_reading_is_told_by_layer_as_a_mean_over_seeds() -> None:
 
 def test_no_gradient_anywhere_is_no_fault() -> None:
     found = results({"infty": [[1, 1]]})
-    nothing = {"reach": {"share": [0.0], "gate": [0.0], "where": [0.0], "what": [0.0], "rest": 0.0}}
+    nothing = {"reach": {"share": [0.0], "gate": [None], "where": [0.0], "what": [0.0], "rest": 0.0}}
     (table,) = reach_tables(ResultSet(**{**vars(found), "runs": [Run(**{**vars(found.runs[0]), "memory": nothing})]}))
-    assert table.rows == [["infty", "0", "0", "0", "0"]]
+    assert table.rows == [["infty", "0", "–", "0", "0"]]
+
+
+def test_a_look_from_before_reading_was_measured_is_left_out() -> None:
+    found = results({"infty": [[1, 1]]})
+    old = Run(**{**vars(found.runs[0]), "memory": {"reach": None}})
+    assert reach_tables(ResultSet(**{**vars(found), "runs": [old]})) == []
