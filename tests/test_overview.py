@@ -152,7 +152,7 @@ def test_what_is_no_run_of_its_own_is_not_listed(machine: Settings) -> None:
     for path in (run.path / "wandb/run-1/files", run.path.parents[1] / "infty@x4 old/seed-0"):
         path.mkdir(parents=True)
         (path / "config.yaml").write_text("{}")
-    assert len(rows_of(machine)) == 12 + 1
+    assert len(rows_of(machine)) == 15 + 1
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from infty.catalog import SHIPPED
@@ -50,7 +51,8 @@ def test_several_at_once_share_the_processors_unless_they_were_given_some(machin
 
 def test_texts_of_the_users_are_left_out_and_refused_by_name(machine: Settings, tmp_path: Path) -> None:
     tables, told = missing(machine, scale="laptop")
-    assert {job.cell.experiment for job in tables.missing} == {"sort", "sort-basis", "wikitext", "pg19", "gpt2"}
+    own = {"sort", "sort-ablation", "sort-basis", "wikitext", "wikitext-ablation", "pg19", "gpt2"}
+    assert {job.cell.experiment for job in tables.missing} == own
     why = "at laptop scale text reads texts of your own; train its cells one by one with: infty train text --data"
     assert told == f"text is left out: {why} FOLDER\n"
     with pytest.raises(UsageError, match=re.escape(why)):
@@ -128,16 +130,18 @@ def test_a_run_with_other_settings_than_the_file_has_now_is_not_done(machine: Se
     """As `infty train` would refuse it; what the file leaves to defaults is not compared."""
     place = Path("sort/laptop/infty@x8/seed-0")
     shutil.copytree(SHIPPED / "results/laptop/sort/infty@x8/seed-0", machine.runs / place)
+    steps = yaml.safe_load((machine.runs / place / "config.yaml").read_text())["training"]["steps"]
+    own, text = tmp_path / "experiments/sort.yaml", (SHIPPED / "sort.yaml").read_text()
+    own.parent.mkdir()
+    own.write_text(text.replace("steps: 1500", f"steps: {steps}"))
     tables, _ = missing(machine, "sort", scale="laptop")
     assert [str(job) for job in tables.done] == ["sort infty@x8 seed 0"]
     assert tables.failed == []
-    (tmp_path / "experiments").mkdir()
-    text = (SHIPPED / "sort.yaml").read_text()
-    (tmp_path / "experiments/sort.yaml").write_text(text.replace("steps: 1200", "steps: 1300"))
+    own.write_text(text.replace("steps: 1500", f"steps: {steps + 100}"))
     tables, _ = missing(machine, "sort", scale="laptop")
     assert tables.done == []
     assert "sort infty@x8 seed 0" not in [str(job) for job in tables.missing]
-    with pytest.raises(UsageError, match=r"with other settings: training.steps: 1200 -> 1300\n.*--fresh"):
+    with pytest.raises(UsageError, match=rf"with other settings: training.steps: {steps} -> {steps + 100}\n.*--fresh"):
         tables.refuse_failures()
 
 
