@@ -49,8 +49,12 @@ class Settings(BaseSettings):
     def options(self) -> list[str]:
         """What a command needs besides to give the same numbers on the same machine: all that is not the default."""
         names = ("device", "precision", "micro_batch", "recompute", "compile", "threads")
-        given = {n: getattr(self, n) for n in names if getattr(self, n) != type(self).model_fields[n].default}
-        return [w for n, value in given.items() for w in (_option(n), *([] if value is True else [str(value)]))]
+        words = []
+        for name in names:
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        return words
 
     @field_validator("device")
     @classmethod
@@ -77,10 +81,6 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Options, then environment, then the file."""
         return init_settings, env_settings, _TomlSource(settings_cls), _DefaultFolders(settings_cls)
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 class _TomlSource(TomlConfigSettingsSource):
