@@ -76,6 +76,8 @@ def make_place(folder: Path, name: str) -> Place:
     for run in (*OTHERS[name], HIT[name]):
         shutil.copytree(catalog.SHIPPED / "results/laptop" / name / run, runs / name / "laptop" / run)
         (runs / name / "laptop" / run / "status.json").write_text('{"status": "done", "why": ""}')
+    for file in [*runs.rglob("eval/*-memory.json")]:
+        file.unlink()  # for a shorter one
     for file in [*runs.rglob("eval/*.json")]:
         shorten(file)
         protocol = json.loads(file.read_text())["protocol"]["name"] if file.is_file() else ""
