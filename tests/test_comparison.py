@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infty.catalog import SHIPPED
+from infty.report import write_report
 from tests.conftest import Infty
 
 RESULTS = SHIPPED / "results" / "laptop"
@@ -37,7 +38,7 @@ def test_rows_differ_in_the_settings_of_their_memories(infty: Infty) -> None:
     assert not any(key.startswith(("task", "training")) for key in settings)
 
 
-def test_the_table_has_the_paired_difference_on_the_same_text(infty: Infty) -> None:
+def test_the_table_has_the_paired_difference_on_the_same_text(infty: Infty, tmp_path: Path) -> None:
     names = [f"wikitext/{row}@main/seed-0" for row in ("transformer-xl", "infty")]
     done = infty("compare", *names, "--runs", str(RESULTS))
     assert done.returncode == 0
@@ -49,6 +50,11 @@ def test_the_table_has_the_paired_difference_on_the_same_text(infty: Infty) -> N
     one, two = (json.loads((RESULTS / name / "result.json").read_text())["totals"] for name in names)
     assert difference == pytest.approx(two["nats"] / two["scored"] - one["nats"] / one["scored"], abs=5e-5)
     assert low < difference < high
+    for name in names:
+        shutil.copytree(RESULTS / name, tmp_path / "runs" / name)
+    write_report([tmp_path / "runs"], tmp_path / "report", ["md"], SHIPPED)
+    interval = "{} [{}, {}]".format(*found.groups())
+    assert f"| main | infty | transformer-xl | {interval} |" in (tmp_path / "report/wikitext-laptop.md").read_text()
 
 
 def test_a_run_that_is_not_finished_has_settings(infty: Infty, tmp_path: Path) -> None:
