@@ -130,7 +130,10 @@ def _apart(runs: list[Run]) -> str:
 
 
 def interval(pair: Paired, digits: int) -> str:
-    """A difference with its 95 % interval."""
+    """A difference with its 95 % interval; with more digits where one that leaves 0 out would read as ending at 0."""
+    nearest = min(abs(pair.low), abs(pair.high))
+    while pair.seen and round(nearest, digits) == 0:
+        digits += 1
     return f"{signed(pair.difference, digits)} [{signed(pair.low, digits)}, {signed(pair.high, digits)}]"
 
 

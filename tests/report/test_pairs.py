@@ -46,6 +46,12 @@ def test_every_two_rows_with_each_seed_s_own_difference() -> None:
     }  # fmt: skip
 
 
+def test_a_difference_that_is_seen_never_reads_as_if_its_interval_ended_at_0() -> None:
+    found = said({"transformer-xl": [[50, 50]], "infty": [[50.0002, 50.00002]], "compressive": [[50.0, 50.0]]})
+    assert found["infty", "transformer-xl"][0] == "+0.000011 [+0.000002, +0.000020]"
+    assert found["compressive", "transformer-xl"][0] == "+0.0000 [+0.0000, +0.0000]"
+
+
 def test_seeds_that_disagree_are_told() -> None:
     found = said({"transformer-xl": [[50, 50]] * 3, "infty": [[60, 60], [70, 70], [49, 49]]})
     assert found["infty", "transformer-xl"][1:] == (
