@@ -10,14 +10,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.console import Console
 
-from infty.corpora.tokens import open_tokens
+from infty.corpora.tokens import Portion, open_tokens
 from infty.definition import Cell, Definition, Fault, Values, nearest, overlay, parse_override, refuse, shown
 from infty.errors import UsageError
 from infty.model.config import AnyModelConfig, DecoderConfig, Gpt2ModelConfig
 from infty.model.decoder import Decoder
 from infty.model.segments import SegmentModel
 from infty.protocols import TEXT_PROTOCOLS
-from infty.tasks.corpus import CorpusConfig, CorpusTask
+from infty.tasks.corpus import NAMES, CorpusConfig, CorpusTask
 from infty.tasks.sort import SortConfig, SortTask, nearest_lengths
 from infty.training.config import TrainingConfig
 
@@ -35,6 +35,26 @@ WANTED = {
 }
 
 
+class PretrainingText(BaseModel):
+    """What a GPT-2 reads before it is fine-tuned on another text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    corpus: str = Field(pattern=NAMES, description="name of a corpus that `infty data list` shows")
+    train: Portion
+    validation: Portion
+
+
+class PretrainingConfig(TrainingConfig):
+    """How and on what a GPT-2 is trained first."""
+
+    text: PretrainingText | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="another text than the task's; the tokeniser is learnt from it as well. null: the task's",
+    )
+
+
 class Experiment(BaseModel):
     """The science of one cell: what is learnt, by what, and how."""
 
@@ -43,7 +63,7 @@ class Experiment(BaseModel):
     task: Annotated[SortConfig | CorpusConfig, Field(discriminator="kind")]
     model: AnyModelConfig
     training: TrainingConfig
-    pretraining: TrainingConfig | None = Field(
+    pretraining: PretrainingConfig | None = Field(
         default=None,
         exclude_if=lambda value: value is None,
         description="how a GPT-2 is trained first, without memory, for all rows to start from; null: it is not",
@@ -104,7 +124,9 @@ def build_task(experiment: Experiment, data: Path, console: Console | None = Non
             return SortTask(experiment.task)
         case CorpusConfig():
             c, quiet = experiment.task, Console(quiet=True)
-            tokens = open_tokens(data, c.corpus, c.tokenizer, c.portions, console or quiet, make=make)
+            first = experiment.pretraining and experiment.pretraining.text
+            tokens = open_tokens(data, c.corpus, c.tokenizer, c.portions, console or quiet,
+                                 learnt_from=(first.corpus, first.train) if first else None, make=make)  # fmt: skip
             return CorpusTask(c, tokens, experiment.model.segment_length)
 
 

@@ -9,6 +9,7 @@ from infty.corpora.hub import fetch, is_offline
 from infty.corpora.imports import import_corpus
 from infty.corpora.known import KNOWN
 from infty.corpora.store import MANIFEST, Corpus, open_corpus, remedy, write_corpus
+from infty.corpora.tokens import Portion
 from infty.definition import nearest
 from infty.errors import MissingError, UsageError
 from infty.experiment import Experiment
@@ -33,16 +34,19 @@ def provide(experiment: Experiment, settings: Settings, console: Console, own: P
         if not (settings.data / task.corpus / MANIFEST).is_file():
             import_corpus(settings.data, task.corpus, own, console, replace=False)
         return
-    here = open_corpus(settings.data, task.corpus).splits if (settings.data / task.corpus / MANIFEST).is_file() else {}
-    lacking = {split: limit for split, limit in _wanted(task).items() if split not in here}
-    if lacking:
-        _bring(task.corpus, lacking, settings, console)
+    texts = {task.corpus: list(task.portions.values())}
+    if first := experiment.pretraining and experiment.pretraining.text:
+        texts.setdefault(first.corpus, []).extend([first.train, first.validation])
+    for name, portions in texts.items():
+        here = open_corpus(settings.data, name).splits if (settings.data / name / MANIFEST).is_file() else {}
+        if lacking := {split: limit for split, limit in _wanted(portions).items() if split not in here}:
+            _bring(name, lacking, settings, console)
 
 
-def _wanted(task: CorpusConfig) -> dict[str, int | None]:
-    """How many documents of each split an experiment reads; None: all."""
+def _wanted(portions: list[Portion]) -> dict[str, int | None]:
+    """How many documents of each split are read; None: all."""
     lasts: dict[str, list[int | None]] = {}
-    for portion in task.portions.values():
+    for portion in portions:
         lasts.setdefault(portion.split, []).append(portion.last)
     return {
         split: None if None in found else max(last for last in found if last is not None)

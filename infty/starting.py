@@ -16,6 +16,7 @@ from infty.runs import RunFolder
 from infty.settings import Settings
 from infty.trained import load_run
 from infty.training.checkpoint import best_path
+from infty.training.config import TrainingConfig
 
 BASE = "base"  # row that a GPT-2 trained first has in the runs; it stands in no table
 
@@ -50,22 +51,27 @@ class StartingWeights:
 
 
 def base_cell(resolved: ResolvedCell) -> ResolvedCell | None:
-    """What a row's starting weights are trained by: its model without a memory, the same for all rows of a case.
+    """What a row's starting weights are trained by: its model without a memory, the same for all rows of a case, and
+    of all cases where it has a text of its own.
 
     Its folder has a hash of every setting that they depend on. None where they are not trained here.
     """
     experiment = resolved.experiment
     if experiment.pretraining is None or not isinstance(experiment.model, Gpt2ModelConfig):
         return None
+    task: dict[str, Any] = {"memory_reset": "document"}
+    if text := experiment.pretraining.text:
+        task |= {"corpus": text.corpus, "train": text.train, "validation": text.validation, "test": text.validation}
     parts: dict[str, Any] = {
-        "task": experiment.task.model_copy(update={"memory_reset": "document"}),
+        "task": experiment.task.model_copy(update=task),
         "model": experiment.model.model_copy(update={"long_range": None}),
-        "training": experiment.pretraining,
+        "training": TrainingConfig(**experiment.pretraining.model_dump(exclude={"text"})),
         "pretraining": None,
     }
     base = Experiment(**parts)
     digest = hashlib.sha256(json.dumps(base.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
-    cell = replace(resolved.cell, model=BASE, seed=0, variant=f"+{digest}")
+    case = text.corpus if text else resolved.cell.case
+    cell = replace(resolved.cell, model=BASE, case=case, seed=0, variant=f"+{digest}")
     return replace(resolved, cell=cell, experiment=base, made_by=resolved.command())
 
 

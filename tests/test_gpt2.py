@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from infty.catalog import SHIPPED, open_experiment
 from infty.definition import Cell
 from infty.errors import UsageError
-from infty.experiment import Experiment, build_model, resolve
+from infty.experiment import Experiment, ResolvedCell, build_model, resolve
 from infty.model.segments import count_parameters
 from infty.runs import RunFolder
 from infty.starting import base_cell
@@ -41,7 +41,7 @@ def test_rows_start_from_one_gpt2_and_a_result_keeps_two_totals(infty: Infty, tm
     second = json.loads(done.stdout)
     assert "trained first" not in done.stderr
     assert first["starting_weights"] == second["starting_weights"]
-    (base,) = tmp_path.glob("runs/gpt2/smoke/base@wikitext+*/seed-0")
+    (base,) = tmp_path.glob("runs/gpt2/smoke/base@generated+*/seed-0")
     assert first["starting_weights"]["origin"] == f"{base.parent.name} seed 0"
     assert json.loads((base / "environment.json").read_text())["command"] == first["command"]
 
@@ -62,6 +62,13 @@ def test_rows_start_from_one_gpt2_and_a_result_keeps_two_totals(infty: Infty, tm
     report = infty("report").stdout
     assert "difference to gpt2" in report
     assert "as-released" not in report
+
+
+def test_a_text_that_is_read_first_and_is_not_here_is_named(infty: Infty, tmp_path: Path) -> None:
+    done = infty("train", *CELL, "--set", "pretraining.text.corpus=pg19", HF_HUB_OFFLINE="1")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+    assert "has no pg19 (train, validation), and HF_HUB_OFFLINE is set; get it with" in done.stderr
+    assert not list(tmp_path.rglob("config.yaml"))
 
 
 def test_one_stream_is_read_alone_and_other_blocks_have_another_protocol(infty: Infty) -> None:
@@ -217,19 +224,35 @@ def test_what_the_released_code_does_otherwise_is_a_row_each() -> None:
     assert not [c for c in open_experiment("gpt2", SHIPPED).cells("laptop") if c.model.startswith("as-released")]
 
 
-def test_what_is_trained_first_depends_on_nothing_but_the_case_and_its_own_settings() -> None:
+def base_of(row: str, case: str, seed: int, *sets: str) -> ResolvedCell:
+    found = base_cell(resolve(open_experiment("gpt2", SHIPPED), Cell("gpt2", "laptop", row, case, seed), sets))
+    assert found is not None
+    return found
+
+
+def test_what_is_trained_first_depends_on_nothing_but_its_own_settings_and_text() -> None:
     def base(row: str, case: str, seed: int, *sets: str) -> str:
-        definition = open_experiment("gpt2", SHIPPED)
-        found = base_cell(resolve(definition, Cell("gpt2", "laptop", row, case, seed), sets))
-        assert found is not None
-        assert found.experiment.model.long_range is None
-        return str(found.cell.folder)
+        return str(base_of(row, case, seed, *sets).cell.folder)
 
     one = base("infty", "wikitext", 0)
     assert one == base("as-released", "wikitext", 3, "training.learning_rate=1")
+    assert one == base("gpt2", "pg19", 0)
     changes = ["pretraining.steps=7", "model.hidden_size=64", "task.tokenizer.vocab_size=999"]
-    others = [base("infty", "pg19", 0), *(base("infty", "wikitext", 0, change) for change in changes)]
-    assert len({one, *others}) == 5
+    others = [base("infty", "wikitext", 0, change) for change in changes]
+    own = [base("infty", case, 0, "pretraining.text=null") for case in ("wikitext", "pg19")]
+    assert len({one, *others, *own}) == 6
+
+
+def test_no_row_is_fine_tuned_or_judged_on_what_was_read_before() -> None:
+    first = base_of("infty", "wikitext", 0).experiment
+    assert first.model.long_range is None
+    assert isinstance(first.task, CorpusConfig)
+    read = {(first.task.corpus, first.task.train.split, i) for i in range(1000)[first.task.train.first :]}
+    for case in ("wikitext", "pg19"):
+        task = cell("infty", "laptop", case).task
+        assert isinstance(task, CorpusConfig)
+        for portion in task.portions.values():
+            assert not read & {(task.corpus, portion.split, i) for i in range(1000)[portion.first : portion.last]}
 
 
 @pytest.mark.parametrize(
@@ -238,6 +261,8 @@ def test_what_is_trained_first_depends_on_nothing_but_the_case_and_its_own_setti
         (("training.epochs=2", "training.steps=3"), "wanted either steps or epochs"),
         (("model.weights=x/y",), "pretraining: model.weights is 'x/y': one of the two must be null"),
         (("training.schedule=square",), "training.schedule"),
+        (("pretraining.text.train=null",), "pretraining.text.train"),
+        (("pretraining.text.corpus=PG 19",), "pretraining.text.corpus"),
         (("task.protocol=gpt2-block512-v1",), "gpt2-block512-v1 is for model.segment_length 512 and gpt2 tokens"),
     ],
 )

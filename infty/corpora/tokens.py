@@ -105,6 +105,14 @@ class TokenSet:
         return TokenPart(tokens, starts - starts[0], documents, words, size, digest)
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """The text that a tokeniser is learnt from."""
+
+    corpus: Corpus
+    portion: Portion
+
+
 def open_tokens(
     data: Path,
     name: str,
@@ -112,28 +120,25 @@ def open_tokens(
     portions: dict[str, Portion],
     console: Console,
     *,
+    learnt_from: tuple[str, Portion] | None = None,
     make: bool = True,
 ) -> TokenSet:
     """The token files of a corpus; where there are none yet they are made, unless `make` is False.
 
-    A tokeniser that is learnt learns from `portions["train"]`. MissingError where data lack or are damaged.
+    learnt_from: corpus and portion that a tokeniser which is learnt learns from; None: `portions["train"]`.
+    MissingError where data lack or are damaged.
     """
-    corpus = open_corpus(data, name)
+    corpus = _with_portions(data, name, list(portions.values()))
     splits = sorted({portion.split for portion in portions.values()})
-    if absent := [split for split in splits if split not in corpus.splits]:
-        have = ", ".join(corpus.splits)
-        raise MissingError(f"{name} is here without {' and '.join(absent)} (only {have}); {remedy(name)}")
-    for portion in portions.values():
-        counts = corpus.splits[portion.split]
-        if counts.get("partial") and (portion.last is None or portion.last > counts["documents"]):
-            have = f"the first {counts['documents']} documents of {portion.split}"
-            raise MissingError(f"only {have} of {name} are here; get the whole with: infty data fetch {name} --replace")
-    recipe = _recipe(corpus, config, portions["train"], splits)
+    teacher = Teacher(corpus, portions["train"])
+    if learnt_from:
+        teacher = Teacher(_with_portions(data, learnt_from[0], [learnt_from[1]]), learnt_from[1])
+    recipe = _recipe(corpus, config, teacher, splits)
     path = corpus.path / "tokens" / f"{config.kind}-{recipe[:12]}"
     if not (path / MANIFEST).is_file():
         if not make:
             raise MissingError(f"{name} is not tokenised yet; training does it")
-        _make(corpus, config, portions["train"], splits, path, console)
+        _make(corpus, config, teacher, splits, path, console)
     manifest = _manifest(path)
     if manifest.recipe != recipe:
         raise MissingError(f"{path} belongs to other texts; remove it")
@@ -142,24 +147,39 @@ def open_tokens(
     return TokenSet(corpus, load_tokenizer(path, config), path, digest)
 
 
-def _recipe(corpus: Corpus, config: TokenizerConfig, learnt_from: Portion, splits: list[str]) -> str:
+def _with_portions(data: Path, name: str, portions: list[Portion]) -> Corpus:
+    """A corpus. MissingError where it lacks what is wanted of it."""
+    corpus = open_corpus(data, name)
+    if absent := sorted({portion.split for portion in portions} - corpus.splits.keys()):
+        have = ", ".join(corpus.splits)
+        raise MissingError(f"{name} is here without {' and '.join(absent)} (only {have}); {remedy(name)}")
+    for portion in portions:
+        counts = corpus.splits[portion.split]
+        if counts.get("partial") and (portion.last is None or portion.last > counts["documents"]):
+            have = f"the first {counts['documents']} documents of {portion.split}"
+            raise MissingError(f"only {have} of {name} are here; get the whole with: infty data fetch {name} --replace")
+    return corpus
+
+
+def _recipe(corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: list[str]) -> str:
     """What token files are made of: texts, tokeniser, and what it is learnt from."""
     sums = {split: corpus.splits[split]["sha256"] for split in splits}
-    learnt = [corpus.splits[learnt_from.split]["sha256"], learnt_from.model_dump()]
+    learnt = [teacher.corpus.splits[teacher.portion.split]["sha256"], teacher.portion.model_dump()]
     source = _sums(open_corpus(corpus.path.parent, "gpt2").files) if config.kind == "gpt2" else learnt
     return hashlib.sha256(json.dumps([config.model_dump(), source, sums]).encode()).hexdigest()
 
 
 def _make(
-    corpus: Corpus, config: TokenizerConfig, learnt_from: Portion, splits: list[str], path: Path, console: Console
+    corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: list[str], path: Path, console: Console
 ) -> None:
     console.print(f"tokenising {corpus.name} ({', '.join(splits)}) once, {config.kind}", soft_wrap=True)
     for split in splits:
         corpus.check(f"{split}.txt")
+    teacher.corpus.check(f"{teacher.portion.split}.txt")
     with building(path.parent, path.name) as temporary:
         if (path / MANIFEST).is_file():  # another process made them while this one waited
             return
-        tokenizer = _tokenizer(corpus, config, learnt_from, console)
+        tokenizer = _tokenizer(teacher, config, console)
         tokenizer.save(temporary)
         counts = {}
         with bar(
@@ -167,14 +187,15 @@ def _make(
         ) as advance:
             for split in splits:
                 counts[split] = _encode(corpus, split, tokenizer, temporary, advance)
-        recipe = _recipe(corpus, config, learnt_from, splits)
+        recipe = _recipe(corpus, config, teacher, splits)
         seal(temporary, path, {"recipe": recipe, "tokenizer": config.model_dump(), "tokens": counts})
 
 
-def _tokenizer(corpus: Corpus, config: TokenizerConfig, learnt_from: Portion, console: Console) -> Tokenizer:
-    documents = learnt_from.of(corpus.documents(learnt_from.split))
+def _tokenizer(teacher: Teacher, config: TokenizerConfig, console: Console) -> Tokenizer:
+    corpus, portion = teacher.corpus, teacher.portion
+    documents = portion.of(corpus.documents(portion.split))
     with bar(console, f"learning a vocabulary from {corpus.name}", sum(d.bytes for d in documents)) as advance:
-        texts = (_advancing(corpus.text(document, learnt_from.split), advance) for document in documents)
+        texts = (_advancing(corpus.text(document, portion.split), advance) for document in documents)
         match config:
             case WordConfig():
                 return WordTokenizer.learn(texts, config.vocab_size)

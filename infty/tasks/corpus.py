@@ -32,6 +32,7 @@ from infty.protocols import TEXT_PROTOCOLS, EvaluationProtocol
 from infty.tasks.recurrence import distances
 from infty.tasks.streams import Spans, cut, even_rows, packed_rows, parts_of
 
+NAMES = "^[a-z0-9][a-z0-9_.-]*$"  # of corpora
 LARGEST = 700.0  # exponent of a perplexity that a float still holds
 
 
@@ -54,7 +55,7 @@ class CorpusConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     kind: Literal["corpus"] = "corpus"
-    corpus: str = Field(pattern="^[a-z0-9][a-z0-9_.-]*$", description="name of a corpus that `infty data list` shows")
+    corpus: str = Field(pattern=NAMES, description="name of a corpus that `infty data list` shows")
     tokenizer: TokenizerConfig
     train: Portion
     validation: Portion

@@ -12,12 +12,12 @@ import pytest
 from infty.corpora import tokens as tokens_module
 from infty.corpora.imports import import_corpus
 from infty.corpora.known import KNOWN
-from infty.corpora.layouts import find_pg19
+from infty.corpora.layouts import find_pg19, find_wikitext
 from infty.corpora.tokenizers import BpeConfig, Gpt2Config, TokenizerConfig, WordConfig
 from infty.corpora.tokens import Portion, TokenSet, open_tokens
 from infty.errors import InftyError, MissingError
 from infty.files import sha256
-from tests.corpora.conftest import BOOKS, QUIET, Import, pg19_folder
+from tests.corpora.conftest import BOOKS, QUIET, Import, pg19_folder, wikitext_folder
 from tests.corpora.test_tokenizers import gpt2_files
 
 PORTIONS = {split: Portion(split=split) for split in ("train", "validation", "test")}
@@ -151,6 +151,27 @@ def test_gpt2s_tokeniser_is_a_corpus_of_its_own(tmp_path: Path, books: Path, mon
     assert found.tokenizer.vocab_size == 50_257
     assert found.tokenizer.decode(part.tokens.tolist()) == "".join(BOOKS["test"].values())
     assert found.tokenizer.separator == 50_256
+
+
+@pytest.mark.parametrize("config", [WordConfig(vocab_size=20), BpeConfig(vocab_size=270)])
+def test_a_tokeniser_may_be_learnt_from_another_text(
+    books: Path, make_corpus: Import, tmp_path: Path, config: TokenizerConfig
+) -> None:
+    """It is the very one that this text's own tokens have, whose files do not change by that."""
+    first = Portion(split="validation", last=1)
+    with pytest.raises(MissingError, match=r"no corpus 'wikitext' in .*infty data fetch wikitext"):
+        open_tokens(books, "pg19", config, PORTIONS, QUIET, learnt_from=("wikitext", first))
+    make_corpus("wikitext", find_wikitext(wikitext_folder(tmp_path / "articles")))
+    with pytest.raises(MissingError, match="wikitext is here without train"):
+        open_tokens(books, "pg19", config, PORTIONS, QUIET, learnt_from=("wikitext", PORTIONS["train"]))
+    found = open_tokens(books, "pg19", config, PORTIONS, QUIET, learnt_from=("wikitext", first))
+    own = open_tokens(books, "wikitext", config, {"train": first, "test": PORTIONS["test"]}, QUIET)
+    name = "tokenizer.json" if isinstance(config, BpeConfig) else "vocabulary.txt"
+    assert (found.path / name).read_bytes() == (own.path / name).read_bytes()
+    before = open_(books, config)
+    assert (found.path / name).read_bytes() != (before.path / name).read_bytes()
+    assert before.path != found.path
+    assert found.digest != before.digest
 
 
 def test_nothing_is_made_where_only_looking_was_asked(books: Path) -> None:

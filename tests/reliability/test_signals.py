@@ -45,7 +45,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, objec
         (TEXT, signal.SIGINT, "step 9/30"),
         (TEXT, signal.SIGTERM, "wikitext infty-sticky@main"),
         (GPT2, signal.SIGTERM, "step 6/30"),
-        (GPT2, signal.SIGINT, "gpt2 base@wikitext"),  # while the GPT-2 that rows start from is trained
+        (GPT2, signal.SIGINT, "gpt2 base@generated"),  # while the GPT-2 that rows start from is trained
     ],
     ids=lambda value: getattr(value, "experiment", None) or str(getattr(value, "name", value)),
 )
