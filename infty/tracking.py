@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import sys
@@ -48,8 +49,10 @@ class Sinks:
     def __enter__(self) -> "Sinks":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with contextlib.ExitStack() as closing:  # each of them, whatever befalls another
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with warnings.catch_warnings(), contextlib.ExitStack() as closing:  # each of them, whatever befalls another
+            if kind is not None and issubclass(kind, Exception):  # a full disk, say, which closing meets again
+                warnings.simplefilter("ignore")
             for sink in self.sinks:
                 closing.callback(sink.close)
 
@@ -146,6 +149,7 @@ class WandbRun:
 
     def _start(self, what: dict[str, Any]) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else its maker hears of its faults and its speed
+        logging.raiseExceptions = False  # a traceback where W&B's own log can't be written, on a full disk
         import wandb
 
         self.wandb = wandb
