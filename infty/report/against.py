@@ -12,7 +12,8 @@ RULE = (
 )
 ORDER = (
     "Agrees, contradicts: the 95 % interval of the difference between our rows lies on that side of 0; "
-    "no difference seen: it holds 0. It is over the test data (seeds averaged) and says nothing of other seeds. "
+    "no difference seen: it holds 0. It is over the test data (seeds averaged) and says nothing of other seeds; with "
+    "so many of them: of our own seeds, those whose difference alone is on that side too. "
     "No interval: the runs' figures by sequence or chunk are not there."
 )
 
@@ -79,8 +80,8 @@ def _claims_table(results: ResultSet, found: Publication) -> Table:
         ahead, of = _with_shared_seeds(results.of(claim.ahead, claim.case), results.of(claim.of, claim.case))
         pair = paired_over_seeds(ahead, of)
         difference = interval(pair, results.digits) if pair else _of_means(results, ahead, of)
-        seeds = pair.seeds if pair else len(ahead)
-        verdict = _order_verdict(results, seeds, [*ahead, *of], pair)
+        seeds = len(pair.each) if pair else len(ahead)
+        verdict = _order_verdict(results, [*ahead, *of], pair)
         rows.append([claim.case, f"{claim.ahead} ahead of {claim.of}", claim.source, difference, str(seeds), verdict])
     better = "above 0" if results.higher_is_better else "below 0"
     headings = ["column", "in print", "source", f"ours, {results.scale}: {results.unit} ({better}: so)", "n", "verdict"]
@@ -88,7 +89,7 @@ def _claims_table(results: ResultSet, found: Publication) -> Table:
                  figures=False)  # fmt: skip
 
 
-def _order_verdict(results: ResultSet, seeds: int, both: list[Run], pair: Paired | None) -> str:
+def _order_verdict(results: ResultSet, both: list[Run], pair: Paired | None) -> str:
     """both: the runs of both rows with the same seeds; empty where there are none."""
     if not both:
         return "missing"
@@ -101,7 +102,7 @@ def _order_verdict(results: ResultSet, seeds: int, both: list[Run], pair: Paired
     if not pair.seen:
         return "no difference seen"
     said = "agrees" if (pair.low > 0) == results.higher_is_better else "contradicts"
-    return said if seeds > 1 else f"{said}, with one seed"
+    return f"{said}{pair.agreement}"
 
 
 def _of_means(results: ResultSet, ahead: list[Run], of: list[Run]) -> str:

@@ -18,19 +18,25 @@ class Paired:
 
     `low` to `high` is the 95 % percentile interval of a bootstrap over `samples`: a text's chunks of consecutive
     tokens, or test sequences. They are drawn as if independent; where neighbours are alike, as chunks are, the
-    interval is somewhat narrow. seeds: how many both have and could be paired.
+    interval is somewhat narrow. each: the difference with each seed that both have and that could be paired.
     """
 
     difference: float
     low: float
     high: float
     samples: int
-    seeds: int = 1
+    each: tuple[float, ...]
 
     @property
     def seen(self) -> bool:
         """Whether the interval leaves 0 out."""
         return self.low > 0 or self.high < 0
+
+    @property
+    def agreement(self) -> str:
+        """How many seeds by themselves are on the mean's side of 0."""
+        agreeing = sum((value > 0) == (self.difference > 0) for value in self.each)
+        return ", with one seed" if len(self.each) == 1 else f" with {agreeing} of {len(self.each)} seeds"
 
 
 def paired_difference(run: Run, baseline: Run) -> Paired | None:
@@ -49,7 +55,8 @@ def paired_over_seeds(runs: Sequence[Run], baselines: Sequence[Run]) -> Paired |
     it says nothing of what other seeds would give.
     """
     by_seed = {run.cell.seed: run for run in baselines}
-    shared = [(run, by_seed[run.cell.seed]) for run in runs if run.cell.seed in by_seed]
+    in_order = sorted(runs, key=lambda run: run.cell.seed)
+    shared = [(run, by_seed[run.cell.seed]) for run in in_order if run.cell.seed in by_seed]
     pairs = [(run, baseline) for run, baseline in shared if _comparable(run, baseline)]
     if not pairs or not all(_comparable(run, pairs[0][0]) for run, _ in pairs):
         return None
@@ -94,10 +101,12 @@ def _samples(run: Run) -> tuple[np.ndarray, np.ndarray]:
 
 def _difference(pairs: Sequence[tuple[Run, Run]]) -> Paired:
     sizes, _ = _samples(pairs[0][0])
-    sums = np.mean([_samples(run)[1] - _samples(baseline)[1] for run, baseline in pairs], axis=0)
+    own = [_samples(run)[1] - _samples(baseline)[1] for run, baseline in pairs]
+    sums = np.mean(own, axis=0)
     drawn = _times_drawn(len(sizes), DRAWS)
     low, high = np.percentile((drawn @ sums) / (drawn @ sizes), [2.5, 97.5])
-    return Paired(float(sums.sum() / sizes.sum()), float(low), float(high), len(sizes), len(pairs))
+    each = tuple(float(one.sum() / sizes.sum()) for one in own)
+    return Paired(float(sums.sum() / sizes.sum()), float(low), float(high), len(sizes), each)
 
 
 @lru_cache(maxsize=2)

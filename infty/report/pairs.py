@@ -3,7 +3,7 @@
 from itertools import combinations
 
 from infty.report.against import interval
-from infty.report.paired import Paired, paired_difference, paired_over_seeds
+from infty.report.paired import Paired, paired_over_seeds
 from infty.report.results import ResultSet, signed
 from infty.table import Table
 
@@ -29,23 +29,17 @@ def pair_tables(results: ResultSet) -> list[Table]:
 
 
 def _line(results: ResultSet, case: str, model: str, other: str) -> list[str] | None:
-    runs, others = results.of(model, case), {run.cell.seed: run for run in results.of(other, case)}
-    whole = paired_over_seeds(runs, list(others.values()))
+    whole = paired_over_seeds(results.of(model, case), results.of(other, case))
     if whole is None:
         return None
-    both = sorted((run for run in runs if run.cell.seed in others), key=lambda run: run.cell.seed)
-    own = [pair.difference for run in both if (pair := paired_difference(run, others[run.cell.seed]))]
-    each = ", ".join(signed(value, results.digits) for value in own)
-    return [case, model, other, interval(whole, results.digits), each, _said(results, whole, own)]
+    each = ", ".join(signed(value, results.digits) for value in whole.each)
+    return [case, model, other, interval(whole, results.digits), each, _said(results, whole)]
 
 
-def _said(results: ResultSet, whole: Paired, own: list[float]) -> str:
+def _said(results: ResultSet, whole: Paired) -> str:
     if results.scale == "smoke":  # a few steps, to see that everything runs
         return "–"
     if not whole.seen:
         return "no difference seen"
     side = "ahead" if (whole.low > 0) == results.higher_is_better else "behind"
-    agreeing = sum((value > 0) == (whole.difference > 0) for value in own)
-    if len(own) == 1:
-        return f"{side}, with one seed"
-    return f"{side} with {agreeing} of {len(own)} seeds"
+    return f"{side}{whole.agreement}"

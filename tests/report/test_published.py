@@ -130,7 +130,7 @@ def test_n_is_the_seeds_that_the_difference_is_made_of(tmp_path: Path) -> None:
     put(root, "infty", 24, [100.0, 120.0], seed=3)
     (root / "wikitext/paper/infty@main/seed-2/eval/wikitext103-word-v1-test.json").unlink()
     found = order(root, tmp_path / "out")["infty ahead of transformer-xl"]
-    assert found == ("−0.1000 [−0.1000, −0.1000]", "2", "agrees")
+    assert found == ("−0.1000 [−0.1000, −0.1000]", "2", "agrees with 2 of 2 seeds")
 
 
 def test_where_a_protocol_leaves_tokens_unscored_bold_stands_where_all_are_counted(tmp_path: Path) -> None:
@@ -189,9 +189,18 @@ def test_two_seeds_agree_and_a_smoke_test_says_nothing(tmp_path: Path) -> None:
             put(root, "infty", 24, [300.0, 320.0], seed=seed, scale=scale)
     written = write_report([root], tmp_path / "out", ["md"], SHIPPED)
     found = {table.title: table for table in written.tables if "the order" in table.title}
-    for scale, verdict in (("laptop", "agrees"), ("smoke", "none: nothing was learnt")):
+    for scale, verdict in (("laptop", "agrees with 2 of 2 seeds"), ("smoke", "none: nothing was learnt")):
         rows = found[f"wikitext, {scale} scale: the order of rows"].rows
         assert ["infty ahead of transformer-xl", verdict] in [[row[1], row[-1]] for row in rows]
+
+
+def test_the_seeds_that_are_on_the_other_side_are_told(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    for seed, nats in enumerate(([290.0, 310.0], [311.0, 331.0], [290.0, 310.0])):
+        put(root, "transformer-xl", 24, [310.0, 330.0], seed=seed)
+        put(root, "infty", 24, nats, seed=seed)
+    assert order(root, tmp_path / "out")["infty ahead of transformer-xl"][2] == "agrees with 2 of 3 seeds"
+    assert order(root, tmp_path / "out")["transformer-xl ahead of infty"][2] == "contradicts with 2 of 3 seeds"
 
 
 def test_without_the_figures_of_chunks_there_is_no_interval_and_no_verdict(tmp_path: Path) -> None:
