@@ -39,14 +39,15 @@ class Trace:
     """What one layer's memory did with one stream.
 
     places: where each vector that it took in lies now, oldest first. ends: where the room of each ends; that of the
-    first begins at 0. density: where the last segment looked. errors: of each update's fit. explained: by number of
-    updates, what the signal then had of each segment, oldest first.
+    first begins at 0. density: where the last segment looked, and state: in what. errors: of each update's fit.
+    explained: by number of updates, what the signal then had of each segment, oldest first.
     """
 
     def __init__(self, memory: LongTermMemory) -> None:
         self.memory = memory
         self.places = self.ends = np.empty(0)
         self.density: AttentionDensity | None = None
+        self.state: LongTermState | None = None
         self.errors: list[float] = []
         self.explained: dict[int, list[float]] = {}
         self._smoothed: list[Float[Tensor, "length hidden"]] = []  # as long as they are asked for
@@ -64,7 +65,7 @@ class Trace:
         self, queries: Hidden, state: LongTermState, projection: Float[Tensor, "hidden hidden"] | None = None
     ) -> AttentionDensity:
         """The memory's own `density`, noted."""
-        self.density = LongTermMemory.density(self.memory, queries, state, projection)
+        self.density, self.state = LongTermMemory.density(self.memory, queries, state, projection), state
         return self.density
 
     def follow(self) -> None:
@@ -87,6 +88,23 @@ class Trace:
         if len(self.errors) in UPDATES:
             now = self._read(after, self.places).split(c.segment_length)
             self.explained[len(self.errors)] = [1 - lost(x, y) for x, y in zip(self._smoothed, now, strict=True)]
+
+    def gaze(self) -> dict[str, float]:
+        """Of the last segment's densities: whether they differ and point, and whether there is something to see.
+
+        center: mean of μ. apart: standard deviation of a head's μ over the queries, mean over heads. width: median σ.
+        there: mean of ‖X̄(μ)‖, divided by the mean of ‖X̄(t)‖ over [0, 1].
+        """
+        assert self.density is not None
+        assert self.state is not None
+        mean, variance = self.density.mean[0].double().cpu(), self.density.variance[0].double().cpu()
+        size, even = self._read(self.state, mean.numpy().ravel()).norm(dim=-1), (np.arange(BINS) + 0.5) / BINS
+        return {
+            "center": mean.mean().item(),
+            "apart": mean.std(-1, correction=0).mean().item(),
+            "width": variance.sqrt().median().item(),
+            "there": (size.mean() / self._read(self.state, even).norm(dim=-1).mean().clamp(min=LEAST)).item(),
+        }
 
     def _samples(self, state: LongTermState) -> Places:
         """Where an update of this state reads the old signal."""
@@ -143,6 +161,7 @@ def inspect_memory(model: SegmentModel, task: SortTask | CorpusTask, split: str)
         "regression_error": errors,
         "regression_error_mean": float(np.mean(errors)),
         "reach": measure_reach(model, batch),
+        "gaze": [trace.gaze() for trace, _ in seen],
         "room": None if isinstance(task, SortTask) else _phrases(seen, batch.targets[0].numpy(), task.tokens.tokenizer),
     }
     return _short(document)

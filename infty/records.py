@@ -238,11 +238,19 @@ class _Reach(_Record):
     rest: Amount
 
 
+class _Gaze(_Record):
+    center: Share
+    apart: Amount
+    width: Amount
+    there: Amount
+
+
 class Memory(_Record):
     """`<protocol>-test-memory.json` in `eval/`: what the memories of a row did with one stream (see `inspection`).
 
     Lists have an entry a layer. density: by head and bin. histogram: by bin. reconstruction: what is left of each past
-    segment, oldest first, after so many updates. reach: see `reach`. room: phrases of a text; None for sequences.
+    segment, oldest first, after so many updates. reach: see `reach`. gaze: see `inspection.Trace`. room: phrases of a
+    text; None for sequences.
     """
 
     protocol: Name
@@ -254,13 +262,15 @@ class Memory(_Record):
     regression_error: list[Amount]
     regression_error_mean: Amount
     reach: _Reach | None = None
+    gaze: list[_Gaze] | None = None
     room: list[_Phrase] | None = Field(max_length=100)
 
     @model_validator(mode="after")
     def _rectangular(self) -> "Memory":
         kept = [found.layers for found in self.reconstruction]
         reach = (self.reach.share, self.reach.gate, self.reach.where, self.reach.what) if self.reach else ()
-        if {len(self.density)} != {len(values) for values in (self.histogram, self.regression_error, *kept, *reach)}:
+        lists = (self.histogram, self.regression_error, *kept, *reach, *([self.gaze] if self.gaze is not None else []))
+        if {len(self.density)} != set(map(len, lists)):
             raise ValueError("wanted as many layers in all lists")
         heads, bins = set(map(len, self.density)), {len(head) for layer in self.density for head in layer}
         if not len(heads) == len(bins) == len(set(map(len, self.histogram))) == 1:

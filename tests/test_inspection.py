@@ -1,5 +1,6 @@
 """What memories were seen to do: against quadrature, closed forms, plain loops and plain linear algebra."""
 
+import statistics
 from itertools import pairwise
 from typing import Any
 
@@ -210,6 +211,16 @@ def test_the_document_says_where_the_last_segment_s_queries_look(float64: None) 
     assert isinstance(memory, LongTermMemory)
     assert isinstance(state, LongTermState)
     density = memory.density(queries[-1], state)
+    centers, widths = density.mean[0].detach(), density.variance[0].detach().sqrt()
+    size = np.linalg.norm(psi(np.linspace(0, 1, 20_001)) @ state.coefficients[0].detach().numpy(), axis=1)
+    sizes = [size[round(20_000 * place)] for place in centers.flatten().tolist()]
+    expected = {
+        "center": centers.mean().item(),
+        "apart": np.mean([statistics.pstdev(head) for head in centers.tolist()]),
+        "width": statistics.median_low(widths.flatten().tolist()),
+        "there": np.mean(sizes) / np.mean(size),
+    }
+    assert found["gaze"][0] == pytest.approx(expected, rel=1e-3)
     edges = np.arange(BINS + 1) / BINS
     for head in range(2):
         below = stats.norm.cdf(

@@ -1,4 +1,4 @@
-"""Whether memories are read at all: how much of a layer comes from them, and whether the loss reaches them."""
+"""Whether memories are read: how much of a layer comes from them, where it looks, and whether the loss gets there."""
 
 from statistics import fmean
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from infty.report.results import ResultSet
 from infty.table import Table
 
+GAZE = {"center": "μ", "apart": "μ apart", "width": "σ", "there": "signal at μ"}
 GROUPS = {"gate": "gate", "where": "W_K, w_μ, w_σ", "what": "W_V, W_O"}
 
 
@@ -28,14 +29,35 @@ def reach_tables(results: ResultSet) -> list[Table]:
     return [Table(f"{results.title}: reading the memory", headings, rows, notes)] if rows else []
 
 
+def gaze_tables(results: ResultSet) -> list[Table]:
+    """As above, of the densities of attention."""
+    rows = []
+    for case in results.cases:
+        for model in results.models:
+            gazes = [run.memory["gaze"] for run in results.of(model, case) if run.memory and run.memory.get("gaze")]
+            if gazes:
+                figures = [_means([[layer[name] for layer in gaze] for gaze in gazes]) for name in GAZE]
+                rows.append([results.place(model, case), *figures])
+    notes = [
+        "By layer, of the last segment of one test stream, mean over seeds. The memory is [0, 1], 0 its oldest end, "
+        "and a query looks with N(μ, σ²). μ: mean over queries and heads. μ apart: standard deviation over a head's "
+        "queries, mean over heads; 0: all look at one place. σ: median; from a third on it spans the memory, and what "
+        "is read is nearly its mean. Signal at μ: its size there, divided by its mean size; far below 1: a look at "
+        "next to nothing."
+    ]
+    return [Table(f"{results.title}: where it looks", ["row", *GAZE.values()], rows, notes)] if rows else []
+
+
 def _layers(reaches: list[dict[str, Any]], name: str, unit: str | None = None) -> str:
     """A figure a layer, divided by the run's `unit`, if there is one; none where there is nothing to tell."""
     if None in reaches[0][name]:
         return "–"
-    layers = zip(
-        *([_share(value, reach[unit] if unit else 1.0) for value in reach[name]] for reach in reaches), strict=True
-    )
-    return " · ".join(f"{fmean(values):.2g}" for values in layers)
+    return _means([[_share(value, reach[unit] if unit else 1.0) for value in reach[name]] for reach in reaches])
+
+
+def _means(runs: list[list[float]]) -> str:
+    """By layer, over runs."""
+    return " · ".join(f"{fmean(values):.2g}" for values in zip(*runs, strict=True))
 
 
 def _share(value: float, unit: float) -> float:

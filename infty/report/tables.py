@@ -6,7 +6,7 @@ from infty.report.against import interval, published_tables
 from infty.report.knocked import knock_out_tables
 from infty.report.paired import Paired, best_row, paired_over_seeds
 from infty.report.pairs import pair_tables
-from infty.report.reach import reach_tables
+from infty.report.reach import gaze_tables, reach_tables
 from infty.report.results import ResultSet, Run, mean_and_deviation
 from infty.report.texts import perplexity_table
 from infty.report.tuned import tuned_tables
@@ -21,7 +21,7 @@ def all_tables(results: ResultSet) -> list[Table]:
         quality = [perplexity_table(results, case) for case in results.cases]
     else:
         quality = [accuracy_table(results), *difference_tables(results)]
-    memories = [*knock_out_tables(results), *reach_tables(results), *fit_tables(results)]
+    memories = [*knock_out_tables(results), *reach_tables(results), *gaze_tables(results), *fit_tables(results)]
     orders = [*pair_tables(results), *published_tables(results)]
     return [*quality, *orders, *memories, cost_table(results), *tuned_tables(results)]
 

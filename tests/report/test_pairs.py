@@ -6,7 +6,7 @@ from infty.catalog import SHIPPED
 from infty.definition import Cell
 from infty.report import write_report
 from infty.report.pairs import pair_tables
-from infty.report.reach import reach_tables
+from infty.report.reach import gaze_tables, reach_tables
 from infty.report.results import ResultSet, Run
 from tests.report.test_paired import DATA, put
 
@@ -101,6 +101,20 @@ def test_reading_is_told_by_layer_as_a_mean_over_seeds() -> None:
     (table,) = reach_tables(ResultSet(**{**vars(found), "runs": runs}))
     assert table.rows == [["infty", "0.6 · 0.2", "0 · 0", "7.5e-05 · 1", "0.5 · 2"]]
     assert reach_tables(found) == []
+
+
+def test_where_memories_look_is_told_by_layer_as_a_mean_over_seeds() -> None:
+    found = results({"transformer-xl": [[1, 1]], "infty": [[1, 1], [1, 1], [1, 1]]})
+    layers = [
+        {"center": 0.5, "apart": 0.0, "width": 0.8, "there": 1.0},
+        {"center": 0.25, "apart": 0.1, "width": 0.1, "there": 0.0},
+    ]
+    other = [{**layers[0], "width": 0.4}, {**layers[1], "there": 0.5}]
+    memories = [{"reach": None, "gaze": layers}, {"reach": None, "gaze": other}, {"reach": None, "gaze": None}]
+    runs = [Run(**{**vars(run), "memory": m}) for run, m in zip(found.runs[1:], memories, strict=True)]
+    (table,) = gaze_tables(ResultSet(**{**vars(found), "runs": [found.runs[0], *runs]}))
+    assert table.rows == [["infty", "0.5 · 0.25", "0 · 0.1", "0.6 · 0.1", "1 · 0.25"]]
+    assert gaze_tables(found) == []
 
 
 def test_no_gradient_anywhere_is_no_fault() -> None:

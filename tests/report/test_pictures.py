@@ -35,6 +35,7 @@ def memory(
         "regression_error": [0.25] * layers,
         "regression_error_mean": 0.25,
         "reach": {**{name: [0.5] * layers for name in ("share", "gate", "where", "what")}, "rest": 0.1},
+        "gaze": [{"center": 0.5, "apart": 0.1, "width": 0.3, "there": 1.2}] * layers,
         "room": [{"text": t, "token": 8 * i, "room": 0.01, "attention": 0.03} for i, t in enumerate(texts)]
         if texts
         else None,
@@ -122,7 +123,7 @@ def changed(path: tuple[Any, ...], value: Any) -> Any:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        *(((key,), None) for key in memory() if key not in ("schema", "reach")),
+        *(((key,), None) for key in memory() if key not in ("schema", "reach", "gaze")),
         (("density", 0, 1, 5), float("nan")),
         (("density", 0, 1, 5), float("inf")),
         (("density", 0, 1, 5), "0.1"),
@@ -150,6 +151,11 @@ def changed(path: tuple[Any, ...], value: Any) -> Any:
         (("reach", "gate", 0), float("nan")),
         (("reach", "rest"), -1),
         (("reach",), []),
+        (("gaze", 1), None),
+        (("gaze", 0, "center"), 1.5),
+        (("gaze", 0, "width"), -0.1),
+        (("gaze", 0, "there"), float("nan")),
+        (("gaze",), []),
         (("stream", "kind"), "book"),
         (("stream", "segments"), 0),
         (("stream", "tokens"), 2.5),
