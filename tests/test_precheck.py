@@ -1,6 +1,8 @@
 """What a run asks of the machine before its first step, on the real machine."""
 
 import re
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -56,7 +58,17 @@ def test_more_memory_than_there_is_is_told_before_the_first_step_with_what_would
 
 @MEASURED
 def test_what_is_predicted_is_about_what_is_needed() -> None:
-    """From 1 and 4 sequences to 48, within a third of the peak of real steps with all of them."""
+    """From 1 and 4 sequences to 48, within a third of the peak of real steps with all of them.
+
+    In a process of its own, as a run is: where earlier tests left room that is free but not given back, steps need less.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        predicted, needed = fresh.submit(predicted_and_needed).result()
+    assert predicted == pytest.approx(needed, rel=0.35)
+
+
+def predicted_and_needed() -> tuple[int, int]:
+    """Bytes."""
     model, task = make(width=64)
     config = TrainingConfig(steps=3, batch_size=1, learning_rate=1e-3, evaluate_every=3)
     optimize(Replica(model), make_optimizer(model, 1e-3), task, config, 0, 0)  # torch loads what its optimisers need
@@ -65,7 +77,7 @@ def test_what_is_predicted_is_about_what_is_needed() -> None:
     held = held_memory_bytes(CPU)
     for step in (1, 2):
         optimize(Replica(model), optimizer, task, config.model_copy(update={"batch_size": 48}), step, 0)
-    assert predicted.of(48) == pytest.approx(peak_memory_bytes(CPU) - held, rel=0.35)
+    return predicted.of(48), peak_memory_bytes(CPU) - held
 
 
 @MEASURED
