@@ -60,7 +60,7 @@ def test_more_memory_than_there_is_is_told_before_the_first_step_with_what_would
 def test_what_is_predicted_is_about_what_is_needed() -> None:
     """From 1 and 4 sequences to 48, within a third of the peak of real steps with all of them.
 
-    In a process of its own, as a run is: where earlier tests left room that is free but not given back, steps need less.
+    In a process of its own, as a run is: steps need less where earlier tests left free room that is not given back.
     """
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
         predicted, needed = fresh.submit(predicted_and_needed).result()
