@@ -151,13 +151,22 @@ class _Sums(_Record):
 
     @model_validator(mode="after")
     def _as_many(self) -> "_Sums":
-        if len({len(values) for values in vars(self).values()}) > 1:
+        if len({len(values) for values in vars(self).values() if isinstance(values, list)}) > 1:
             raise ValueError("wanted lists of one length")
         return self
 
 
 class _Bins(_Sums):
     lower: list[Positive] = Field(default=[], alias="from")
+
+
+class _Sum(_Record):
+    nats: Nats
+    tokens: Count
+
+
+class _Distances(_Bins):
+    new_word: _Sum | None = None
 
 
 class _Chunks(_Sums):
@@ -184,7 +193,7 @@ class Details(_Record):
     """What an evaluation says of each sequence's answer, or of a text by position, distance and chunk."""
 
     by_position: _Bins = _Bins()
-    by_distance: _Bins = _Bins()
+    by_distance: _Distances = _Distances()
     far: _Far | None = None
     chunks: _Chunks = _Chunks()
     answers: _Answers = _Answers()

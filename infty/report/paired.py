@@ -54,13 +54,17 @@ def paired_over_seeds(runs: Sequence[Run], baselines: Sequence[Run]) -> Paired |
     Each sample's figures are averaged over these seeds before samples are drawn. So the interval is over the test data:
     it says nothing of what other seeds would give.
     """
+    pairs = pair_up(runs, baselines)
+    return _difference(pairs) if pairs else None
+
+
+def pair_up(runs: Sequence[Run], baselines: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """By seed, those of both rows that can be compared; none unless all of them can, with each other."""
     by_seed = {run.cell.seed: run for run in baselines}
     in_order = sorted(runs, key=lambda run: run.cell.seed)
     shared = [(run, by_seed[run.cell.seed]) for run in in_order if run.cell.seed in by_seed]
     pairs = [(run, baseline) for run, baseline in shared if _comparable(run, baseline)]
-    if not pairs or not all(_comparable(run, pairs[0][0]) for run, _ in pairs):
-        return None
-    return _difference(pairs)
+    return pairs if all(_comparable(run, pairs[0][0]) for run, _ in pairs) else []
 
 
 def best_row(results: ResultSet, case: str) -> str | None:

@@ -1,10 +1,12 @@
 """The table of pairs says of each two rows what their runs say, and no more; that of reading, what was measured."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from infty.catalog import SHIPPED
 from infty.definition import Cell
 from infty.report import write_report
+from infty.report.distances import distance_tables
 from infty.report.pairs import pair_tables
 from infty.report.reach import gaze_tables, reach_tables
 from infty.report.results import ResultSet, Run
@@ -128,3 +130,32 @@ def test_a_look_from_before_reading_was_measured_is_left_out() -> None:
     found = results({"infty": [[1, 1]]})
     old = Run(**{**vars(found.runs[0]), "memory": {"reach": None}})
     assert reach_tables(ResultSet(**{**vars(found), "runs": [old]})) == []
+
+
+def test_differences_by_distance_are_of_all_tokens_of_a_range_and_of_seeds_that_both_have() -> None:
+    def read(*nats: float, new: float | None = None) -> dict[str, object]:
+        by = {"from": [1, 2, 4, 8, 16], "nats": list(nats), "tokens": [100, 300, 50, 150, 99]}
+        return {
+            "chunks": {"nats": [1.0, 1.0], "tokens": [10, 10]},
+            "by_distance": {**by, "new_word": None if new is None else {"nats": new, "tokens": 1000}},
+        }
+
+    told = {
+        ("transformer-xl", 0): read(400, 400, 100, 500, 9, new=5000),
+        ("transformer-xl", 1): read(100, 100, 100, 100, 9),
+        ("infty", 0): read(420, 540, 100, 480, 1, new=4000),  # of 400: +160; of 200: −20; 99 are too few
+        ("infty", 1): read(100, 100, 100, 140, 1),  # 0; +40
+        ("infty", 2): read(9, 9, 9, 9, 9, new=1),  # without a partner
+        ("emptied", 0): read(400, 440, 100, 500, 9, new=5500),
+    }
+    runs = {
+        place: Run(Cell("wikitext", "laptop", place[0], "main", place[1]), {"data": DATA}, details=details)
+        for place, details in told.items()
+    }
+    emptied = replace(runs.pop(("emptied", 0)), cell=runs["infty", 0].cell)
+    runs["infty", 0] = replace(runs["infty", 0], knock_outs={"zero": emptied})
+    found = ResultSet("wikitext", "laptop", "p", list(runs.values()), [], "wikitext-laptop")
+    (table,) = distance_tables(found)
+    assert table.headings == ["row", "1 to 3", "4 to 15", "new words"]
+    assert table.rows == [["infty", "+0.200", "+0.050", "−1.000"], ["infty, emptied", "+0.100", "+0.000", "+0.500"]]
+    assert distance_tables(results({"transformer-xl": [[1, 1]], "infty": [[1, 1]]})) == []
