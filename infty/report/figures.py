@@ -70,9 +70,10 @@ def _columns(points: list[Point]) -> tuple[list[float], list[float], list[float]
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """As SVG and PNG."""
+    """As SVG and PNG, laid out once."""
     paths = [stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")]
     figure.savefig(paths[0], metadata={"Date": None})
+    figure.set_layout_engine("none")
     figure.savefig(paths[1], dpi=160)
     plt.close(figure)
     return paths
