@@ -29,6 +29,8 @@ def perplexity_table(results: ResultSet, case: str) -> Table:
     compared = ALL if any(run.result["totals"]["aside"] for run in results.of(None, case)) else SCORED
     for model in results.models:
         runs, anchor = results.of(model, case), results.anchor(model, case)
+        if not runs and model not in results.rows:  # run on request, in another column
+            continue
         figures = [
             Entry(_figure(runs, metric, digits), best=model == best and metric in compared, runs=anchor)
             for metric, _, digits in FIGURES

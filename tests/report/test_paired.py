@@ -131,11 +131,11 @@ def test_seeds_are_paired_with_their_own_and_averaged_before_chunks_are_drawn() 
     assert paired_over_seeds([*row[:1], *again], [*baseline[2:], *again]) is None
 
 
-def put(root: Path, model: str, nats: Sequence[float], *, seed: int = 0, sha256: str = "a") -> None:
+def put(root: Path, model: str, nats: Sequence[float], *, seed: int = 0, sha256: str = "a", case: str = "main") -> None:
     """A finished run on a text, written by hand."""
-    folder = root / f"wikitext/laptop/{model}@main/seed-{seed}"
+    folder = root / f"wikitext/laptop/{model}@{case}/seed-{seed}"
     (folder / "eval").mkdir(parents=True)
-    cell = {"experiment": "wikitext", "scale": "laptop", "model": model, "case": "main", "seed": seed}
+    cell = {"experiment": "wikitext", "scale": "laptop", "model": model, "case": case, "seed": seed}
     (folder / "config.yaml").write_text(yaml.safe_dump({"cell": cell, "task": {"kind": "corpus"}}))
     tokenizer = {"kind": "bpe", "vocab_size": 7}
     data: dict[str, Any] = {**DATA, "sha256": sha256, "name": "w", "title": "W", "split": "test", "documents": 1}
@@ -278,3 +278,17 @@ def test_what_a_row_loses_without_its_memory(tmp_path: Path) -> None:
     text = (tmp_path / "out/wikitext-laptop.md").read_text()
     table = text.split("memory knocked out\n\n")[1].split("\n\n")[0].splitlines()
     assert table[2:] == ["| infty | +0.2000 [+0.2000, +0.2000] | – | – |"]
+
+
+def test_a_row_run_on_request_stands_in_its_own_column_and_a_row_of_the_table_in_all(tmp_path: Path) -> None:
+    put(tmp_path / "runs", "infty", [40, 190])
+    put(tmp_path / "runs", "infty-mine", [40, 190])
+    put(tmp_path / "runs", "infty", [40, 190], case="other")
+    written = write_report([tmp_path / "runs"], tmp_path / "out", ["md"], SHIPPED)
+    main, other = [
+        {row[0] for row in table.rows if isinstance(row[0], str)}
+        for table in written.tables
+        if "test fig" in table.title
+    ]
+    assert main - other == {"infty-mine"}
+    assert "compressive" in main & other
