@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from infty.files import read_json
 from infty.runs import RunFolder
 from tests.reliability.runs import finish, outcome, start
 
@@ -22,6 +23,12 @@ def fill(path: Path) -> None:
             pass
 
 
+def is_saved(run: RunFolder) -> bool:
+    """Whether the checkpoint of that step is whole: it is named last."""
+    named = run.checkpoints / "last.json"
+    return named.is_file() and read_json(named) == {"checkpoint": "step-00000006"}
+
+
 def main(run: RunFolder, words: list[str]) -> dict[str, Any]:
     folder, told = Path.cwd(), []
     with start(folder, ["-m", "infty", *words]) as process:
@@ -29,6 +36,8 @@ def main(run: RunFolder, words: list[str]) -> dict[str, Any]:
         for line in process.stderr:
             told.append(line)
             if line.startswith(AT):
+                while process.poll() is None and not is_saved(run):
+                    pass  # the line is told before the checkpoint is whole
                 fill(MOUNTED / "filler")
                 break
         told += process.stderr.readlines()
