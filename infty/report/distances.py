@@ -7,13 +7,13 @@ from infty.report.paired import pair_up
 from infty.report.results import ResultSet, Run, signed
 from infty.table import Table
 
-FACTOR = 4  # of tokens, from a column to the next
-Sums = dict[str, tuple[float, int]]  # by column: nats, tokens
+NEW = math.inf  # words that never came before
+Column = float  # its least distance in tokens: 1, 4, 16 …, or NEW
 
 
 def distance_tables(results: ResultSet) -> list[Table]:
     """A line a row and column of the experiment, and below it the same row with its memory emptied."""
-    lines: dict[str, dict[str, float]] = {}
+    lines: dict[str, dict[Column, float]] = {}
     for case in results.cases:
         baselines = results.of(results.baseline, case)
         for model in results.models:
@@ -23,19 +23,19 @@ def distance_tables(results: ResultSet) -> list[Table]:
                 lines[place] = _differences(runs, baselines)
             lines[f"{place}, emptied"] = _differences(emptied, baselines)
     lines = {row: found for row, found in lines.items() if found}
-    columns = sorted({column for found in lines.values() for column in found}, key=_first)
+    columns = sorted({column for found in lines.values() for column in found})
     rows = [[row, *(signed(found[c], 3) if c in found else "–" for c in columns)] for row, found in lines.items()]
     notes = [
         f"Nats a token less {results.baseline}'s, by how many tokens ago a word last came in its document, mean over "
         f"the seeds that both rows have; below 0 is better. Of at least {FEWEST} tokens each, without an interval. "
         "Emptied: the same row without what its memory holds, which leaves what its other weights have learnt."
     ]
-    return [Table(f"{results.title}: by distance", ["row", *columns], rows, notes)] if rows else []
+    return [Table(f"{results.title}: by distance", ["row", *map(_heading, columns)], rows, notes)] if rows else []
 
 
-def _differences(runs: list[Run], baselines: list[Run]) -> dict[str, float]:
+def _differences(runs: list[Run], baselines: list[Run]) -> dict[Column, float]:
     """By column, of what can be paired."""
-    found: dict[str, list[float]] = {}
+    found: dict[Column, list[float]] = {}
     for own, other in ((_sums(run), _sums(baseline)) for run, baseline in pair_up(runs, baselines)):
         for column, (nats, tokens) in own.items():
             if column in other and tokens >= FEWEST:
@@ -43,24 +43,18 @@ def _differences(runs: list[Run], baselines: list[Run]) -> dict[str, float]:
     return {column: math.fsum(values) / len(values) for column, values in found.items()}
 
 
-def _sums(run: Run) -> Sums:
-    """Of each column's distances; empty without details."""
+def _sums(run: Run) -> dict[Column, tuple[float, int]]:
+    """Nats and tokens of each column, which is two of the stored bins; empty without details."""
     bins = (run.details or {}).get("by_distance", {"from": [], "nats": [], "tokens": []})
-    found: Sums = {}
+    found: dict[Column, tuple[float, int]] = {}
     for low, nats, tokens in zip(bins["from"], bins["nats"], bins["tokens"], strict=True):
-        column = _column(low)
+        column = 4 ** (int(math.log2(low)) // 2)
         before = found.get(column, (0.0, 0))
         found[column] = before[0] + nats, before[1] + tokens
     if new := bins.get("new_word"):
-        found["new words"] = new["nats"], new["tokens"]
+        found[NEW] = new["nats"], new["tokens"]
     return found
 
 
-def _column(distance: int) -> str:
-    low = FACTOR ** int(math.log2(distance) / math.log2(FACTOR))
-    return f"{low:,} to {FACTOR * low - 1:,}"
-
-
-def _first(column: str) -> float:
-    """What columns are put in order by."""
-    return math.inf if column == "new words" else int(column.split(" ")[0].replace(",", ""))
+def _heading(column: Column) -> str:
+    return "new words" if column == NEW else f"{column:,} to {4 * column - 1:,}"
