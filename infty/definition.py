@@ -18,7 +18,7 @@ from infty.errors import UsageError, one_line
 from infty.plain_yaml import DEEPEST, parse_strictly
 
 PARTS = ("task", "model", "training", "pretraining")  # what an overlay may set
-SCALE_KEYS = (*PARTS, "cases", "models", "seeds", "tune")  # tune: what `infty tune` tries
+SCALE_KEYS = (*PARTS, "cases", "models", "seeds", "tune")  # tune: what `infty tune` tries, by column
 TOP_KEYS = (*PARTS, "models", "cases", "scales", "seeds", "rows")
 MAX_SEED = 2**31 - 1
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # of a row, column or scale; a part of a folder's name

@@ -296,7 +296,7 @@ class _Trial(_Record):
 
 
 class Tuning(_Record):
-    """`tuning.json` beside the runs of a table."""
+    """`tuning-<column>.json` beside the runs of a table."""
 
     experiment: Experiment
     scale: Name

@@ -19,16 +19,14 @@ from infty.runs import SCHEMA
 from infty.settings import Settings
 from infty.workflow import train_cell
 
-RECORD = "tuning.json"  # beside the run folders of its table, where a report finds it
 Values = dict[str, Any]
 
 
 class TuneConfig(BaseModel):
-    """`scales.<scale>.tune` of an experiment: the grid, and the budget of each of its points."""
+    """`scales.<scale>.tune.<column>` of an experiment: the grid, and the budget of each of its points."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    case: str
     steps: Annotated[int, Field(gt=0)]
     grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
     seed: Annotated[int, Field(ge=0)] = 0
@@ -39,31 +37,42 @@ class TuneConfig(BaseModel):
             yield dict(zip(self.grid, values, strict=True))
 
 
-def tune(definition: Definition, scale: str, settings: Settings, console: Console) -> Values:
-    """Train each row at each point of the grid, or go on where that stopped; write and return `tuning.json`.
+def tune(
+    definition: Definition, scale: str, case: str | None, settings: Settings, console: Console
+) -> dict[str, Values]:
+    """Train each row at each point of a column's grid, or go on where that stopped; write `tuning-<column>.json`.
 
+    case: the column; None for every column that has a grid, each with its own. Returns what was written, by column.
     The test split is never read. A point where training fails (a loss that is no number, say) is recorded as that.
     UsageError where the experiment states no grid, or a faulty one.
     """
-    config = tune_config(definition, scale)
-    file = settings.runs / definition.name / scale / RECORD
+    configs = tune_configs(definition, scale, case)
+    return {case: _tune_column(definition, scale, case, config, settings, console) for case, config in configs.items()}
+
+
+def _tune_column(
+    definition: Definition, scale: str, case: str, config: TuneConfig, settings: Settings, console: Console
+) -> Values:
+    file = settings.runs / definition.name / scale / f"tuning-{case}.json"  # where a report finds it
     rows = list(dict.fromkeys(cell.model for cell in definition.cells(scale)))
     points = list(config.points())
     trials = []
     for model, point in itertools.product(rows, points):
-        console.print(f"trial {len(trials) + 1} of {len(rows) * len(points)}: {model}, {_shown(point)}", soft_wrap=True)
-        trials.append(_trial(definition, Cell(definition.name, scale, model, config.case, config.seed), config, point,
-                             settings, console))  # fmt: skip
+        number = f"trial {len(trials) + 1} of {len(rows) * len(points)}"
+        console.print(f"{number}: {model}@{case}, {_shown(point)}", soft_wrap=True)
+        cell = Cell(definition.name, scale, model, case, config.seed)
+        trials.append(_trial(definition, cell, config, point, settings, console))
     environment = describe_environment(prepare_machine(settings))
     record = {
         "schema": SCHEMA,
         "experiment": definition.name,
         "scale": scale,
+        "case": case,
         **config.model_dump(),
         "chosen": {model: _best(trials, model) for model in rows},
         "trials": trials,
         **{key: environment[key] for key in ("commit", "dirty")},
-        "command": f"infty tune {definition.source} --scale {scale}",
+        "command": f"infty tune {definition.source} --case {case} --scale {scale}",
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, record)
@@ -71,25 +80,32 @@ def tune(definition: Definition, scale: str, settings: Settings, console: Consol
     return record
 
 
-def tune_config(definition: Definition, scale: str) -> TuneConfig:
-    """UsageError where there is none, with what one looks like, and where it has faults, all of them."""
+def tune_configs(definition: Definition, scale: str, case: str | None = None) -> dict[str, TuneConfig]:
+    """By column; of one column where `case` says so.
+
+    UsageError where there is none, with what one looks like, and where it has faults, all of them.
+    """
     refuse(definition.faults)
     if scale not in definition.names("scales"):
         raise UsageError(f"{definition.path.name}: no scale {scale!r}; {nearest(scale, definition.names('scales'))}")
-    where = f"scales.{scale}.tune"
-    if (values := definition.tune(scale)) is None:
-        example = "{case: x8, steps: 300, grid: {training.learning_rate: [1.0e-3, 3.0e-3]}}"
+    where, known = f"scales.{scale}.tune", definition.names("cases")
+    stated = definition.tune(scale)
+    if not isinstance(stated, dict) or not stated:
+        example = f"{{{known[0]}: {{steps: 300, grid: {{training.learning_rate: [1.0e-3, 3.0e-3]}}}}}}"
         raise UsageError(f"{definition.path.name} states nothing to tune; for example {where}: {example}")
-    try:
-        config = TuneConfig.model_validate(values)
-    except ValidationError as error:
-        faults = [(".".join(map(str, (where, *f["loc"]))), f["msg"]) for f in error.errors()]
-        refuse([Fault(definition.path.name, key, message) for key, message in faults])
-        raise
-    if config.case not in definition.names("cases"):
-        known = nearest(config.case, definition.names("cases"))
-        raise UsageError(f"{definition.path.name}: {where}.case: no column {config.case!r}; {known}")
-    return config
+    configs: dict[str, TuneConfig] = {}
+    faults = []
+    for column, values in stated.items():
+        try:
+            configs[column] = TuneConfig.model_validate(values)
+        except ValidationError as error:
+            faults += [(".".join(map(str, (where, column, *f["loc"]))), f["msg"]) for f in error.errors()]
+        if column not in known:
+            faults.append((f"{where}.{column}", f"no such column; {nearest(str(column), known)}"))
+    refuse([Fault(definition.path.name, key, message) for key, message in faults])
+    if case is not None and case not in configs:
+        raise UsageError(f"{definition.path.name}: {where} has no grid for {case!r}; {nearest(case, list(configs))}")
+    return configs if case is None else {case: configs[case]}
 
 
 def _trial(

@@ -145,7 +145,7 @@ def test_the_command_line_is_frozen(infty: Infty) -> None:
         "--draw",
     }
     assert options["report"] == common | {"--out", "--format", "--check", "--keep"}
-    assert options["tune"] == common | machine | {"--scale", "--precision"}
+    assert options["tune"] == common | machine | {"--case", "--scale", "--precision"}
     assert options["compare"] == common | {"--runs"}
     assert options["reproduce"] == common | machine | {"--scale", "--precision", "--jobs", "--out", "--dry-run"}
     assert options["list"] == common | {"--scale", "--runs"}

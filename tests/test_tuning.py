@@ -10,9 +10,10 @@ import yaml
 
 from infty.catalog import SHIPPED
 from infty.report import write_report
+from infty.report.keeping import keep_runs
 from tests.conftest import Infty
 
-GRID = {"case": "x4", "steps": 3, "grid": {"training.learning_rate": [1.0e-3, 3.0e-3, 1.0e30]}}
+GRID = {"x4": {"steps": 3, "grid": {"training.learning_rate": [1.0e-3, 3.0e-3, 1.0e30]}}}
 WIDTHS = [[0.01, 0.05], [0.02, 0.1]]
 
 
@@ -32,11 +33,11 @@ def own(tmp_path: Path) -> Path:
 def test_a_stated_grid_for_every_row_on_validation_only(infty: Infty, own: Path, tmp_path: Path) -> None:
     done = infty("tune", "sort", "--scale", "smoke", "--json")
     assert done.returncode == 0, done.stderr
-    record = json.loads(done.stdout)
-    assert record == json.loads((tmp_path / "runs/sort/smoke/tuning.json").read_text())
+    record = json.loads(done.stdout)["x4"]
+    assert record == json.loads((tmp_path / "runs/sort/smoke/tuning-x4.json").read_text())
     tried = [(trial["model"], trial["settings"]["training.learning_rate"]) for trial in record["trials"]]
     assert tried == [(row, rate) for row in ("transformer-xl", "infty") for rate in (1.0e-3, 3.0e-3, 1.0e30)]
-    assert [path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()] == ["tuning.json"]
+    assert [path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()] == ["tuning-x4.json"]
 
     folders = sorted((tmp_path / "tuning/sort/smoke").glob("*/seed-0"))
     assert len(folders) == 6
@@ -75,18 +76,18 @@ def test_again_it_goes_on_where_it_was_and_the_report_cites_it(infty: Infty, own
     written = write_report([tmp_path / "runs"], tmp_path / "report", ["md"], own.parent)
     (table,) = (table for table in written.tables if table.title == "sort, smoke scale: tuning")
     assert [row[0] for row in table.rows] == ["transformer-xl", "infty"]
-    assert table.rows[1][1] == f"{first['trials'][2]['validation_loss']:.4f}"
+    assert table.rows[1][1] == f"{first['x4']['trials'][2]['validation_loss']:.4f}"
     assert "column x4, seed 0" in table.notes[0]
-    assert "infty tune sort --scale smoke" in table.notes[0]
+    assert "infty tune sort --case x4 --scale smoke" in table.notes[0]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("steps: 3\n", "steps: many\n", "infty: sort.yaml: scales.smoke.tune.steps: Input should be a valid integer"),
-        ("case: x4", "case: x3", "infty: sort.yaml: scales.smoke.tune.case: no column 'x3'; there is x16, x4, x8"),
+        ("steps: 3\n", "steps: many\n", "infty: sort.yaml: scales.smoke.tune.x4.steps: Input should be"),
+        ("x4:\n        grid", "x3:\n        grid", "infty: sort.yaml: scales.smoke.tune.x3: no such column; there is"),
         ("training.learning_rate", "training.learning_rat", "infty: --set: training.learning_rat: unknown key"),
-        ("grid:", "gird:", "infty: sort.yaml: scales.smoke.tune.grid: Field required"),
+        ("grid:", "gird:", "infty: sort.yaml: scales.smoke.tune.x4.grid: Field required"),
     ],
 )
 def test_a_faulty_grid_is_told_before_anything_is_trained(
@@ -103,18 +104,16 @@ def test_a_faulty_grid_is_told_before_anything_is_trained(
 
 def test_no_grid_is_told_with_an_example(infty: Infty) -> None:
     done = infty("tune", "text", "--scale", "smoke")
-    assert (done.returncode, "states nothing to tune; for example scales.smoke.tune: {case: " in done.stderr) == (
-        2,
-        True,
-    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "states nothing to tune; for example scales.smoke.tune: {main: {steps: " in done.stderr
 
 
 def test_a_damaged_record_is_left_out_of_the_report(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     (runs / "sort").mkdir(parents=True)
-    (runs / "sort/tuning.json").write_text('{"experiment": "sort", "scale": "laptop", "trials": [1]}')
+    (runs / "sort/tuning-x8.json").write_text('{"experiment": "sort", "scale": "laptop", "trials": [1]}')
     shutil.copytree(SHIPPED / "results/laptop/sort/infty@x8/seed-0", runs / "sort/infty@x8/seed-0")
-    with pytest.warns(UserWarning, match=r"tuning.json is left out"):
+    with pytest.warns(UserWarning, match=r"tuning-x8.json is left out"):
         written = write_report([runs], tmp_path / "out", ["md"], SHIPPED)
     assert not any("tuning" in table.title for table in written.tables)
 
@@ -123,12 +122,46 @@ def test_a_damaged_record_is_left_out_of_the_report(tmp_path: Path) -> None:
 def test_a_grid_may_be_of_lists(infty: Infty, own: Path, tmp_path: Path) -> None:
     values = yaml.safe_load(own.read_text())
     grid = {"model.long_range.widths": WIDTHS}
-    values["scales"]["smoke"]["tune"] = {"case": "x4", "steps": 2, "grid": grid}
+    values["scales"]["smoke"]["tune"] = {"x4": {"steps": 2, "grid": grid}}
     values["rows"] = ["infty"]
     own.write_text(yaml.safe_dump(values))
-    record = json.loads(infty("tune", "sort", "--scale", "smoke", "--json").stdout)
+    record = json.loads(infty("tune", "sort", "--scale", "smoke", "--json").stdout)["x4"]
     assert [trial["settings"] for trial in record["trials"]] == [{"model.long_range.widths": w} for w in WIDTHS]
     infty("train", "sort", "--scale", "smoke")
     written = write_report([tmp_path / "runs"], tmp_path / "report", ["md"], own.parent)
     (table,) = (table for table in written.tables if table.title == "sort, smoke scale: tuning")
     assert table.headings[1:] == ["widths [0.01, 0.05] ↓", "widths [0.02, 0.1] ↓"]
+
+
+@pytest.mark.slow
+def test_each_column_has_its_own_grid_and_table(infty: Infty, own: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load(own.read_text())
+    rates = {"x8": [2.0e-3], "x4": [1.0e-3]}
+    values["scales"]["smoke"]["tune"] = {
+        case: {"steps": 2, "grid": {"training.learning_rate": rate}} for case, rate in rates.items()
+    }
+    own.write_text(yaml.safe_dump(values))
+    one = json.loads(infty("tune", "sort", "--scale", "smoke", "--case", "x8", "--json").stdout)
+    assert list(one) == ["x8"]
+    assert not (tmp_path / "runs/sort/smoke/tuning-x4.json").exists()
+    both = json.loads(infty("tune", "sort", "--scale", "smoke", "--json").stdout)
+    assert {case: record["chosen"]["infty"] for case, record in both.items()} == {
+        case: {"training.learning_rate": rate} for case, (rate,) in rates.items()
+    }
+    assert both["x8"] == one["x8"]
+
+    infty("train", "sort", "--scale", "smoke")
+    written = write_report([tmp_path / "runs"], tmp_path / "report", ["md"], own.parent)
+    tuned = {table.title: table.headings[1:] for table in written.tables if "tuning" in table.title}
+    assert tuned == {
+        "sort, smoke scale: tuning, x4": ["learning_rate 0.001 ↓"],
+        "sort, smoke scale: tuning, x8": ["learning_rate 0.002 ↓"],
+    }
+    keep_runs([tmp_path / "runs"], tmp_path / "kept")
+    assert len(list((tmp_path / "kept/smoke/sort").glob("tuning-x?.json"))) == 2
+
+
+def test_a_column_without_a_grid_is_refused(infty: Infty) -> None:
+    done = infty("tune", "sort", "--case", "x16")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "scales.laptop.tune has no grid for 'x16'; there is x8" in done.stderr

@@ -231,6 +231,7 @@ def _check(folders: list[Path], machine: Any, as_json: bool) -> None:
 @app.command(epilog="Example: infty tune sort --scale laptop")
 def tune(
     experiment: Name,
+    case: Annotated[str | None, typer.Option(help="Column; by default each that has a grid.")] = None,
     scale: Scale = "laptop",
     as_json: Json = False,
     runs: Runs = None,
@@ -243,8 +244,8 @@ def tune(
     from infty.tuning import tune
 
     machine = settings(runs=runs, device=device, precision=precision, threads=threads)
-    record = tune(open_experiment(experiment, machine.experiments), scale, machine, console(stderr=True))
-    show_values({"chosen": record["chosen"]}, as_json, document=record)
+    records = tune(open_experiment(experiment, machine.experiments), scale, case, machine, console(stderr=True))
+    show_values({case: record["chosen"] for case, record in records.items()}, as_json, document=records)
 
 
 @app.command(epilog="Example: infty compare sort/laptop/infty@x8/seed-0 sort/laptop/infty@x8/seed-1")

@@ -34,8 +34,8 @@ def collect(folders: Sequence[Path], experiments: Path) -> list[ResultSet]:
     for (experiment, scale, own, protocol), runs in sorted(groups.items()):
         named = [experiment, scale, own, protocol if tables[experiment, scale, own] > 1 else ""]
         wanted = [] if own else _wanted(experiment, scale, experiments)
-        _, tuning = (None, None) if own else tunings.get((experiment, scale), (None, None))
-        sets.append(ResultSet(experiment, scale, protocol, runs, wanted, "-".join(filter(None, named)), tuning))
+        tuned = {} if own else {case: one for case, (_, one) in tunings.get((experiment, scale), {}).items()}
+        sets.append(ResultSet(experiment, scale, protocol, runs, wanted, "-".join(filter(None, named)), tuned))
     return sets
 
 

@@ -29,9 +29,10 @@ def keep_runs(folders: Sequence[Path], target: Path) -> list[Path]:
         raise MissingError(f"{one_line(str(double))} would be kept twice: name the folder of one of them")
     for run, place in zip(runs, places, strict=True):
         _keep(run, place)
-    for (experiment, scale), (path, _) in find_tunings(folders).items():
+    for (experiment, scale), columns in find_tunings(folders).items():
         if (target / scale / experiment).is_dir():
-            shutil.copyfile(path, target / scale / experiment / path.name)
+            for path, _ in columns.values():
+                shutil.copyfile(path, target / scale / experiment / path.name)
     return places
 
 

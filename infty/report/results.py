@@ -42,7 +42,7 @@ class Run:
 class ResultSet:
     """Runs of one experiment at one scale under one protocol. `wanted`: every cell × seed of the table, in order.
 
-    tuning: what was tried for it, where that is told.
+    tunings: what was tried for it, by column, where that is told.
     """
 
     experiment: str
@@ -51,7 +51,7 @@ class ResultSet:
     runs: list[Run]
     wanted: list[Cell]
     name: str  # stem of the files of this table
-    tuning: dict[str, Any] | None = None
+    tunings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:

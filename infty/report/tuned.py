@@ -1,4 +1,4 @@
-"""What `infty tune` tried for a table, as its `tuning.json` says."""
+"""What `infty tune` tried for a table, as its `tuning-<column>.json` say."""
 
 import warnings
 from collections.abc import Iterable
@@ -11,26 +11,31 @@ from infty.records import Tuning, checked
 from infty.report.results import ResultSet
 from infty.table import Entry, Table
 
-FILE = "tuning.json"
 
-
-def find_tunings(folders: Iterable[Path]) -> dict[tuple[str, str], tuple[Path, dict[str, Any]]]:
-    """Files and what they say, by experiment and scale; damaged ones are left out with a warning."""
-    found: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
-    for path in sorted(file for folder in folders for file in folder.rglob(FILE)):
+def find_tunings(folders: Iterable[Path]) -> dict[tuple[str, str], dict[str, tuple[Path, dict[str, Any]]]]:
+    """Files and what they say, by experiment and scale, then column; damaged ones are left out with a warning."""
+    found: dict[tuple[str, str], dict[str, tuple[Path, dict[str, Any]]]] = {}
+    for path in sorted(file for folder in folders for file in folder.rglob("tuning-*.json")):
         try:
             tuning = checked(Tuning, read_json(path), path, "tune again with infty tune")
         except MissingError as fault:
             warnings.warn(f"{path} is left out: {fault}", stacklevel=2)
             continue
-        found.setdefault((tuning.experiment, tuning.scale), (path, tuning.model_dump()))
+        columns = found.setdefault((tuning.experiment, tuning.scale), {})
+        columns.setdefault(tuning.case, (path, tuning.model_dump()))
     return found
 
 
 def tuned_tables(results: ResultSet) -> list[Table]:
-    """Validation loss of each row at each point of the grid, its best in bold; none where nothing was tuned."""
-    if (tuning := results.tuning) is None:
-        return []
+    """A column each: validation loss of each row at each point of its grid, the row's best in bold."""
+    of = [f", {case}" if len(results.tunings) > 1 else "" for case in results.tunings]
+    return [
+        _tuned_table(f"{results.title}: tuning{column}", tuning)
+        for column, tuning in zip(of, results.tunings.values(), strict=True)
+    ]
+
+
+def _tuned_table(title: str, tuning: dict[str, Any]) -> Table:
     losses = {(trial["model"], _point(trial)): trial["validation_loss"] for trial in tuning["trials"]}
     rows, points = (list(dict.fromkeys(key[i] for key in losses)) for i in (0, 1))
     table = [[row, *(_shown(losses, row, point, points) for point in points)] for row in rows]
@@ -39,7 +44,7 @@ def tuned_tables(results: ResultSet) -> list[Table]:
         "every row had the same grid (in bold its best), and the test split was not read. Made by: " + tuning["command"]
         + f" (commit {(tuning['commit'] or 'unknown')[:12]})."
     ]  # fmt: skip
-    return [Table(f"{results.title}: tuning", ["model", *(f"{point} ↓" for point in points)], table, notes)]
+    return Table(title, ["model", *(f"{point} ↓" for point in points)], table, notes)
 
 
 def _point(trial: dict[str, Any]) -> str:
