@@ -10,9 +10,9 @@ from infty.report.tables import all_tables
 from infty.table import Table
 
 README = Path(__file__).parent.parent / "README.md"
-FIRST = re.compile(
-    r": (accuracy|test figures|the order of rows|difference to|memory knocked out)"
-)  # the rest is folded
+FIRST = re.compile(  # the rest is folded
+    r": (accuracy|test figures|the order of rows|difference to|neighbouring columns|memory knocked out)"
+)
 LEFT_OUT = re.compile(r": beside the paper$")  # laptop figures are not the paper's
 
 

@@ -1,6 +1,6 @@
-"""Every order of two rows that a reader might claim: the difference, its interval, and what each seed says of it."""
+"""Every order of two rows or columns that a reader might claim: difference, interval, and what each seed says."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from infty.report.against import interval
 from infty.report.paired import Paired, paired_over_seeds
@@ -11,10 +11,10 @@ from infty.table import Table
 def pair_tables(results: ResultSet) -> list[Table]:
     """A line for each two rows of a column, the one further down less the one above; none where no two pair."""
     rows = [
-        found
+        [case, below, above, *found]
         for case in results.cases
         for above, below in combinations(results.models, 2)
-        if (found := _line(results, case, below, above))
+        if (found := _difference(results, (below, case), (above, case)))
     ]
     better = "Above" if results.higher_is_better else "Below"
     notes = [
@@ -28,12 +28,29 @@ def pair_tables(results: ResultSet) -> list[Table]:
     return [Table(f"{results.title}: pairs", headings, rows, notes, figures=False)] if rows else []
 
 
-def _line(results: ResultSet, case: str, model: str, other: str) -> list[str] | None:
-    whole = paired_over_seeds(results.of(model, case), results.of(other, case))
+def column_tables(results: ResultSet) -> list[Table]:
+    """A line for each column less the one before it, in the same row; none where columns have other test data."""
+    rows = [
+        [model, case, before, *found]
+        for model in results.models
+        for before, case in pairwise(results.cases)
+        if (found := _difference(results, (model, case), (model, before)))
+    ]
+    notes = [
+        f"Difference in {results.unit} on the same test data, mean over the seeds that both columns have, with its "
+        "95 % interval over the test data, which says nothing of what other seeds would give."
+    ]
+    headings = ["row", "column", "against", "difference", "each seed", "so the column is"]
+    return [Table(f"{results.title}: neighbouring columns", headings, rows, notes, figures=False)] if rows else []
+
+
+def _difference(results: ResultSet, cell: tuple[str, str], other: tuple[str, str]) -> list[str] | None:
+    """One cell (row, column) less another; None where they can't be paired."""
+    whole = paired_over_seeds(results.of(*cell), results.of(*other))
     if whole is None:
         return None
     each = ", ".join(signed(value, results.digits) for value in whole.each)
-    return [case, model, other, interval(whole, results.digits), each, _said(results, whole)]
+    return [interval(whole, results.digits), each, _said(results, whole)]
 
 
 def _said(results: ResultSet, whole: Paired) -> str:

@@ -6,7 +6,7 @@ from infty.report.against import interval, published_tables
 from infty.report.distances import distance_tables
 from infty.report.knocked import knock_out_tables
 from infty.report.paired import Paired, best_row, paired_over_seeds
-from infty.report.pairs import pair_tables
+from infty.report.pairs import column_tables, pair_tables
 from infty.report.reach import gaze_tables, reach_tables
 from infty.report.results import ResultSet, Run, mean_and_deviation
 from infty.report.texts import perplexity_table
@@ -23,7 +23,7 @@ def all_tables(results: ResultSet) -> list[Table]:
     else:
         quality = [accuracy_table(results), *difference_tables(results)]
     memories = [*knock_out_tables(results), *reach_tables(results), *gaze_tables(results), *fit_tables(results)]
-    orders = [*pair_tables(results), *distance_tables(results), *published_tables(results)]
+    orders = [*pair_tables(results), *column_tables(results), *distance_tables(results), *published_tables(results)]
     return [*quality, *orders, *memories, cost_table(results), *tuned_tables(results)]
 
 

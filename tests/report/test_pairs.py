@@ -7,7 +7,7 @@ from infty.catalog import SHIPPED
 from infty.definition import Cell
 from infty.report import write_report
 from infty.report.distances import distance_tables
-from infty.report.pairs import pair_tables
+from infty.report.pairs import column_tables, pair_tables
 from infty.report.reach import gaze_tables, reach_tables
 from infty.report.results import ResultSet, Run
 from tests.report.test_paired import DATA, put
@@ -78,6 +78,26 @@ def test_of_sorting_more_is_better() -> None:
     ((_, row, less, difference, _, so),) = table.rows
     assert (row, less, so) == ("infty", "transformer-xl", "ahead, with one seed")
     assert difference.startswith("+40.0 [")
+
+
+def test_columns_are_told_apart_where_they_were_tested_on_the_same_sequences() -> None:
+    columns = [("n1", [3, 1, 0]), ("n2", [4, 3, 3]), ("n4", [4, 3, 2]), ("other", [5, 5, 5])]
+    runs = [
+        Run(
+            Cell("sort-basis", "laptop", "infty", case),
+            {"data": {**DATA, "sha256": "b" * 64} if case == "other" else DATA},
+            492,
+            {"answers": {"symbols": 5, "right": right}},
+        )
+        for case, right in columns
+    ]
+    (table,) = column_tables(ResultSet("sort-basis", "laptop", "p", runs, [], "sort-basis-laptop"))
+    assert [(case, before, difference[:6]) for _, case, before, difference, _, _ in table.rows] == [
+        ("n2", "n1", "+40.0 "),
+        ("n4", "n2", "−6.7 ["),
+    ]
+    assert [line[-1] for line in table.rows] == ["ahead, with one seed", "no difference seen"]
+    assert column_tables(results({"infty": [[1, 1]]})) == []
 
 
 def test_rows_without_a_partner_have_no_line(tmp_path: Path) -> None:
