@@ -28,10 +28,10 @@ def find_tunings(folders: Iterable[Path]) -> dict[tuple[str, str], dict[str, tup
 
 def tuned_tables(results: ResultSet) -> list[Table]:
     """A column each: validation loss of each row at each point of its grid, the row's best in bold."""
-    of = [f", {case}" if len(results.tunings) > 1 else "" for case in results.tunings]
+    several = len(results.tunings) > 1
     return [
-        _tuned_table(f"{results.title}: tuning{column}", tuning)
-        for column, tuning in zip(of, results.tunings.values(), strict=True)
+        _tuned_table(f"{results.title}: tuning" + (f", {case}" if several else ""), tuning)
+        for case, tuning in results.tunings.items()
     ]
 
 
