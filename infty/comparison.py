@@ -10,7 +10,7 @@ from infty.files import read_json
 from infty.report.collect import read_run
 from infty.report.paired import paired_difference
 from infty.report.results import Run, signed
-from infty.runs import RunFolder
+from infty.runs import RunFolder, find_run
 from infty.table import Table
 
 NOT_SETTINGS = ("cell",)  # of config.yaml: where a run stands
@@ -50,21 +50,12 @@ def compare_runs(asked: Sequence[str], runs: Path) -> Compared:
     """
     if len(asked) < 2:
         raise UsageError("compare wants two runs or more, for example: infty compare RUN RUN")
-    folders = [_find(name, runs) for name in asked]
+    folders = [find_run(name, runs) for name in asked]
     read = [read_run(folder, folder.read()) if folder.finished else None for folder in folders]
     configs = [_flat({k: v for k, v in folder.config().items() if k not in NOT_SETTINGS}) for folder in folders]
     around = [_flat(_environment(folder)) for folder in folders]
     figures = [_figures(run) if run else {} for run in read]
     return Compared(_names(asked, folders), _differing(configs), _differing(around), _differing(figures), _pairs(read))
-
-
-def _find(name: str, runs: Path) -> RunFolder:
-    for path in (Path(name), runs / name):
-        if (path / "config.yaml").is_file():
-            return RunFolder(path)
-        if seeds := sorted(path.glob("seed-*/config.yaml")):
-            raise UsageError(f"{name} holds runs: name one of {', '.join(seed.parent.name for seed in seeds)}")
-    raise MissingError(f"{name} is no run: wanted a folder with config.yaml, here or below {runs}")
 
 
 def _names(asked: Sequence[str], folders: list[RunFolder]) -> list[str]:

@@ -199,6 +199,19 @@ def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
                 yield RunFolder(path.parent)
 
 
+def find_run(name: str, runs: Path) -> RunFolder:
+    """A run by its folder, or by its place below `runs` (`sort/laptop/infty@x8/seed-0`).
+
+    UsageError for a folder of several; MissingError where there is none.
+    """
+    for path in (Path(name), runs / name):
+        if (path / "config.yaml").is_file():
+            return RunFolder(path)
+        if seeds := sorted(path.glob("seed-*/config.yaml")):
+            raise UsageError(f"{name} holds runs: name one of {', '.join(seed.parent.name for seed in seeds)}")
+    raise MissingError(f"{name} is no run: wanted a folder with config.yaml, here or below {runs}")
+
+
 def differences(before: Values, after: Values, path: str = "") -> list[str]:
     """`key: old -> new` for each value that differs between two nested mappings."""
     lines = []

@@ -82,7 +82,7 @@ def test_wrong_usage_ends_with_2(infty: Infty, words: tuple[str, ...]) -> None:
 
 
 COMMANDS = ["train", "eval", "generate", "reproduce", "report", "tune", "compare", "list", "show", "bench", "env"]
-COMMANDS += ["data list", "data fetch", "data import", "data verify"]
+COMMANDS += ["export", "clean", "data list", "data fetch", "data import", "data verify"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -147,6 +147,8 @@ def test_the_command_line_is_frozen(infty: Infty) -> None:
     assert options["report"] == common | {"--out", "--format", "--check", "--keep"}
     assert options["tune"] == common | machine | {"--case", "--scale", "--precision"}
     assert options["compare"] == common | {"--runs"}
+    assert options["export"] == common | {"--runs", "--out"}
+    assert options["clean"] == common | {"--runs", "--yes"}
     assert options["reproduce"] == common | machine | {"--scale", "--precision", "--jobs", "--out", "--dry-run"}
     assert options["list"] == common | {"--scale", "--runs"}
     assert options["show"] == common | cell

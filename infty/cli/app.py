@@ -30,6 +30,7 @@ from infty.cli.options import (
 )
 from infty.cli.output import console, print_json, print_table, resolve_cell, settings, show_values
 from infty.cli.reproduce import reproduce
+from infty.cli.runs import clean, compare, export
 
 app = typer.Typer(
     help="Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301).",
@@ -248,21 +249,9 @@ def tune(
     show_values({case: record["chosen"] for case, record in records.items()}, as_json, document=records)
 
 
-@app.command(epilog="Example: infty compare sort/laptop/infty@x8/seed-0 sort/laptop/infty@x8/seed-1")
-def compare(
-    names: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run folders, or their place below --runs.")],
-    as_json: Json = False,
-    runs: Runs = None,
-) -> None:
-    """Show what differs between runs: settings, versions and figures."""
-    from infty.comparison import compare_runs
-
-    compared = compare_runs(names, settings(runs=runs).runs)
-    if as_json:
-        print_json(compared.document())
-        return
-    for table in compared.tables():
-        print_table(table)
+app.command(epilog="Example: infty compare sort/laptop/infty@x8/seed-0 sort/laptop/infty@x8/seed-1")(compare)
+app.command(epilog="Example: infty export sort/laptop/infty@x8/seed-0 --out infty.zip")(export)
+app.command(epilog="Example: infty clean  ·  infty clean sort/laptop/infty@x8/seed-0 --yes")(clean)
 
 
 @app.command("list", epilog="Example: infty list --scale laptop")

@@ -1,0 +1,60 @@
+"""`infty compare`, `export` and `clean`: commands that work on run folders."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infty.cli.options import Json, Runs
+from infty.cli.output import print_json, print_table, settings, show_values
+
+
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run folders, or their place below --runs.")],
+    as_json: Json = False,
+    runs: Runs = None,
+) -> None:
+    """Show what differs between runs: settings, versions and figures."""
+    from infty.comparison import compare_runs
+
+    compared = compare_runs(names, settings(runs=runs).runs)
+    if as_json:
+        print_json(compared.document())
+        return
+    for table in compared.tables():
+        print_table(table)
+
+
+def export(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or its place below --runs.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="By default named after the run, here.")] = None,
+    as_json: Json = False,
+    runs: Runs = None,
+) -> None:
+    """Write one archive of a finished run: its configuration, results and best checkpoint."""
+    from infty.exporting import export_run
+    from infty.runs import find_run
+
+    file = export_run(find_run(name, settings(runs=runs).runs), out)
+    show_values({"file": str(file), "megabytes": round(file.stat().st_size / 1e6, 1)}, as_json)
+
+
+def clean(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="By default every finished run and trial.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove what is listed.")] = False,
+    as_json: Json = False,
+    runs: Runs = None,
+) -> None:
+    """List what finished runs keep that no report needs (checkpoints, W&B's files), and remove it."""
+    from infty.cleaning import find_dispensable, remove
+
+    machine = settings(runs=runs)
+    found = find_dispensable(machine.runs, names or [])
+    if yes:
+        remove(found)
+    if as_json:
+        print_json({**found.document(), "removed": yes})
+    else:
+        print_table(found.table(removed=yes))

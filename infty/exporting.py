@@ -1,0 +1,43 @@
+"""`infty export`: a finished run as one archive, to be carried to another machine, shared or put beside a paper."""
+
+import os
+import zipfile
+from pathlib import Path
+
+from infty.errors import MissingError, UsageError
+from infty.runs import RunFolder
+from infty.training.checkpoint import best_path, load_best
+
+FILES = ("config.yaml", "environment.json", "metrics.jsonl", "status.json", "result.json", "checkpoints/best.json")
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # that an archive can name: the same run gives the same bytes
+
+
+def export_run(run: RunFolder, target: Path | None = None) -> Path:
+    """Write a zip archive with the run's configuration, results and best checkpoint; returns where.
+
+    Unpacked in a folder of runs, it stands where training would have put it: `infty eval`, `report --check`, `compare`
+    and `load_run` read it there. target: by default named after the run, in the folder that one is in. MissingError
+    where the run is not finished or damaged, UsageError where there is such a file.
+    """
+    if not run.finished:
+        raise MissingError(f"{run.path} is not finished; continue it with: {run.command() or 'infty train …'}")
+    cell = run.read().cell
+    load_best(run.checkpoints)  # whole, by its sums
+    best = best_path(run.checkpoints)
+    paths = [run.path / name for name in FILES if (run.path / name).is_file()]
+    paths += [*sorted((run.path / "eval").glob("*.json")), *sorted(best.iterdir())]
+    target = target or Path("-".join(cell.folder.parts) + ".zip")
+    if target.exists():
+        raise UsageError(f"{target} is there already; --out names another file")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in paths:
+                name = (cell.folder / path.relative_to(run.path)).as_posix()
+                member = zipfile.ZipInfo(name, EARLIEST)
+                member.external_attr = 0o644 << 16
+                archive.writestr(member, path.read_bytes(), zipfile.ZIP_DEFLATED)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target

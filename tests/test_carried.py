@@ -1,0 +1,128 @@
+"""`infty export` and `infty clean`: what of a run is carried away, and what may go."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from infty import load_run
+from tests.conftest import Infty
+
+CELL = ("sort", "--scale", "smoke")
+RUN = "sort/smoke/infty@x4/seed-0"
+UNFINISHED = "sort/smoke/infty@x8/seed-0"
+
+
+@pytest.fixture
+def run(infty: Infty, tmp_path: Path) -> Path:
+    assert infty("train", *CELL).returncode == 0
+    folder = tmp_path / "runs" / UNFINISHED
+    shutil.copytree(tmp_path / "runs" / RUN, folder)
+    (folder / "result.json").unlink()
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("case: x4", "case: x8"))
+    return tmp_path / "runs" / RUN
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Names and sums of what is below."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def test_an_exported_run_is_evaluated_elsewhere_with_the_same_figures(infty: Infty, tmp_path: Path, run: Path) -> None:
+    done = infty("export", RUN, "--json")
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / json.loads(done.stdout)["file"]
+    assert file.name == "sort-smoke-infty@x4-seed-0.zip"
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "elsewhere")
+    best = json.loads((run / "checkpoints/best.json").read_text())["checkpoint"]
+    assert {Path(name).parts[-2] for name in names if "step-" in name} == {best}
+    assert not any("wandb" in name or "last.json" in name for name in names)
+    moved, own = load_run(tmp_path / "elsewhere" / RUN), load_run(run)
+    pairs = zip(moved.model.parameters(), own.model.parameters(), strict=True)
+    assert all(torch.equal(one, two) for one, two in pairs)
+    again = infty("eval", *CELL, "--runs", "elsewhere", "--json")
+    assert json.loads(again.stdout)["metrics"] == json.loads((run / "result.json").read_text())["metrics"]
+    reports = [infty("report", folder, "--out", f"out-{folder}") for folder in (f"runs/{RUN}", "elsewhere")]
+    assert [report.returncode for report in reports] == [0, 0]
+    assert files(tmp_path / f"out-runs/{RUN}") == files(tmp_path / "out-elsewhere")
+
+
+def test_the_same_run_gives_the_same_archive_and_none_is_overwritten(infty: Infty, tmp_path: Path, run: Path) -> None:
+    assert infty("export", RUN, "--out", "a.zip").returncode == 0
+    assert infty("export", str(run), "--out", "b.zip").returncode == 0
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    (tmp_path / "a.zip").write_text("mine")
+    done = infty("export", RUN, "--out", "a.zip")
+    assert (done.returncode, done.stderr.strip()) == (2, "infty: a.zip is there already; --out names another file")
+    assert (tmp_path / "a.zip").read_text() == "mine"
+
+
+def test_what_is_not_whole_is_not_exported(infty: Infty, tmp_path: Path, run: Path) -> None:
+    unfinished, absent = infty("export", UNFINISHED), infty("export", "sort/smoke/infty@x16/seed-0")
+    assert (unfinished.returncode, absent.returncode) == (3, 3)
+    assert "is not finished; continue it with: infty train sort --model infty" in unfinished.stderr
+    assert "is no run" in absent.stderr
+    best = json.loads((run / "checkpoints/best.json").read_text())["checkpoint"]
+    weights = run / "checkpoints" / best / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    damaged = infty("export", RUN)
+    assert damaged.returncode == 3
+    assert "model.safetensors is not what was saved" in damaged.stderr
+    assert not list(tmp_path.glob("*.zip"))
+
+
+def test_clean_lists_first_then_removes_what_a_report_does_not_need(infty: Infty, tmp_path: Path, run: Path) -> None:
+    other, before = files(tmp_path / "runs" / UNFINISHED), files(tmp_path / "runs")
+    assert infty("report", "--out", "before").returncode == 0
+    listed = json.loads(infty("clean", "--json").stdout)
+    assert [Path(one["run"]) for one in listed["runs"]] == [run]
+    assert listed["removed"] is False
+    assert files(tmp_path / "runs") == before
+    on_disk = sum(path.stat().st_size for path in (run / "checkpoints").rglob("*") if path.is_file())
+    assert listed["runs"][0]["bytes"]["checkpoints"] == on_disk
+    assert infty("clean", "--yes").returncode == 0
+    left = files(tmp_path / "runs")
+    assert left == {name: digest for name, digest in before.items() if not _may_go(name)}
+    assert {name: left[f"{UNFINISHED}/{name}"] for name in other} == other
+    assert infty("report", "--out", "after").returncode == 0
+    assert files(tmp_path / "before") == files(tmp_path / "after")
+    assert "Nothing here that a report does not need." in infty("clean").stdout
+    evaluated = infty("eval", *CELL)
+    assert evaluated.returncode == 3
+    assert "the checkpoints of" in evaluated.stderr
+
+
+def _may_go(name: str) -> bool:
+    return name.startswith(f"{RUN}/") and name.removeprefix(f"{RUN}/").split("/")[0] in ("checkpoints", "wandb")
+
+
+def test_clean_leaves_a_run_alone_that_has_to_go_on(infty: Infty, tmp_path: Path, run: Path) -> None:
+    before = files(tmp_path / "runs")
+    done = infty("clean", RUN, UNFINISHED, "--yes")
+    assert done.returncode == 2
+    assert "is not finished: its checkpoints are needed to go on" in done.stderr
+    assert files(tmp_path / "runs") == before
+
+
+def test_clean_takes_trials_whose_outcome_is_recorded_and_no_weights_that_others_start_from(
+    infty: Infty, tmp_path: Path, run: Path
+) -> None:
+    recorded, open_one = (tmp_path / f"tuning/sort/smoke/infty@{case}+1a2b/seed-0" for case in ("x4", "x8"))
+    base = tmp_path / "runs/sort/smoke/base@x4+1a2b/seed-0"
+    for folder in (recorded, open_one, base):
+        shutil.copytree(run, folder)
+    (base / "config.yaml").write_text((base / "config.yaml").read_text().replace("model: infty", "model: base"))
+    (run.parents[1] / "tuning-x4.json").write_text("{}")
+    before = files(base)
+    listed = infty("clean", "--yes")
+    assert listed.returncode == 0
+    assert "removed." in listed.stdout
+    assert (recorded.exists(), open_one.exists()) == (False, True)
+    assert files(base) == before
