@@ -2,10 +2,12 @@
 
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from infty.bench.measures import Measure
 from infty.catalog import SHIPPED
@@ -35,6 +37,15 @@ def test_every_link_to_a_file_resolves() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()  # what the format requires
+    assert (cited["version"], cited["license"]) == (version("infty-former"), "MIT")
+    (paper,) = cited["references"]
+    assert paper["doi"] in README
+    assert all(author["family-names"] in README for author in paper["authors"])
 
 
 def test_every_command_of_the_table_exists(infty: Infty) -> None:
