@@ -48,6 +48,22 @@ def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
     assert all(author["family-names"] in README for author in paper["authors"])
 
 
+def test_the_row_of_ones_own_trains_and_stands_in_the_table(infty: Infty, tmp_path: Path) -> None:
+    (row,) = re.findall(r"```yaml\n(  infty-broad: .*\n)```", README)
+    experiment = (SHIPPED / "sort-ablation.yaml").read_text(encoding="utf-8")
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/sort-ablation.yaml").write_text(
+        experiment.replace("  infty: {}\n", f"  infty: {{}}\n{row}"), encoding="utf-8"
+    )
+    for model in ("infty", "infty-broad"):
+        done = infty("train", "sort-ablation", "--model", model, "--scale", "smoke")
+        assert done.returncode == 0, done.stderr
+    runs = [f"sort-ablation/smoke/{model}@x16/seed-0" for model in ("infty", "infty-broad")]
+    compared = json.loads(infty("compare", *runs, "--json").stdout)
+    assert compared["settings"] == {"model.long_range.widths": [[0.01, 0.05], [0.05, 0.2]]}
+    assert "| infty-broad | infty |" in infty("report").stdout
+
+
 def test_every_command_of_the_table_exists(infty: Infty) -> None:
     for line in re.findall(r"^\| `infty ([a-z]+)[^|]*\|([^|]*)\|$", README, re.MULTILINE):
         command, does = line
