@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from infty.errors import UsageError
-from infty.runs import RunFolder, find_run, find_runs
+from infty.report.tuned import find_tunings
+from infty.runs import BASE, RunFolder, find_run, find_runs, trials_folder
 from infty.table import Table
 
 PARTS = {"checkpoints": "checkpoints", "wandb": "W&B", "not-finite": "not finite"}  # folders of a run: their names
-FIRST = "base"  # row of a GPT-2 that others start from (see starting.py)
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ def remove(found: Dispensable) -> None:
 
 
 def _is_done(run: RunFolder) -> bool:
-    return run.finished and not run.is_locked() and run.condition()[0] == "done"
+    return run.state() == "done" and not run.is_locked()
 
 
 def _starts_others(run: RunFolder) -> bool:
-    return run.path.parent.name.startswith(f"{FIRST}@")
+    return run.path.parent.name.startswith(f"{BASE}@")
 
 
 def _sizes(path: Path) -> dict[str, int]:
@@ -88,11 +88,10 @@ def _sizes(path: Path) -> dict[str, int]:
 
 def _trials(runs: Path) -> Iterator[tuple[Path, int]]:
     """Of columns whose record is written, which a report reads instead of them."""
-    tuning = runs.parent / "tuning"
-    for record in sorted(runs.glob("*/*/tuning-*.json")):
-        place, case = record.parent.relative_to(runs), record.stem.removeprefix("tuning-")
-        for trial in find_runs([tuning / place]):
-            if trial.path.parent.name.partition("+")[0].endswith(f"@{case}") and not trial.is_locked():
+    for (experiment, scale), columns in find_tunings([runs]).items():
+        for trial in find_runs([trials_folder(runs) / experiment / scale]):
+            column = trial.path.parent.name.partition("+")[0].rpartition("@")[2]
+            if column in columns and not trial.is_locked():
                 yield trial.path, _bytes(trial.path)
 
 

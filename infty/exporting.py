@@ -1,14 +1,15 @@
 """`infty export`: a finished run as one archive, to be carried to another machine, shared or put beside a paper."""
 
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
 from infty.errors import MissingError, UsageError
-from infty.runs import RunFolder
+from infty.runs import RECORDS, RunFolder
 from infty.training.checkpoint import best_path, load_best
 
-FILES = ("config.yaml", "environment.json", "metrics.jsonl", "status.json", "result.json", "checkpoints/best.json")
+FILES = (*RECORDS, "metrics.jsonl", "checkpoints/best.json")
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # that an archive can name: the same run gives the same bytes
 
 
@@ -31,13 +32,20 @@ def export_run(run: RunFolder, target: Path | None = None) -> Path:
         raise UsageError(f"{target} is there already; --out names another file")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(temporary, "w") as archive:
             for path in paths:
-                name = (cell.folder / path.relative_to(run.path)).as_posix()
-                member = zipfile.ZipInfo(name, EARLIEST)
-                member.external_attr = 0o644 << 16
-                archive.writestr(member, path.read_bytes(), zipfile.ZIP_DEFLATED)
+                _add(archive, path, (cell.folder / path.relative_to(run.path)).as_posix())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
     return target
+
+
+def _add(archive: zipfile.ZipFile, path: Path, name: str) -> None:
+    """A file of any size, a piece at a time."""
+    member = zipfile.ZipInfo(name, EARLIEST)
+    member.compress_type = zipfile.ZIP_DEFLATED
+    member.external_attr = 0o644 << 16
+    member.file_size = path.stat().st_size  # large ones need another kind of entry
+    with path.open("rb") as source, archive.open(member, "w") as entry:
+        shutil.copyfileobj(source, entry)

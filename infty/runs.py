@@ -18,6 +18,8 @@ from infty.plain_yaml import parse_yaml
 from infty.records import Place, SortResult, Task, TextResult, checked, checked_result
 
 SCHEMA = 1  # of the JSON files in a run folder
+RECORDS = ("config.yaml", "environment.json", "status.json", "result.json")  # of a run, beside metrics and evaluations
+BASE = "base"  # row that a GPT-2 trained first has in the runs; it stands in no table
 STATES = ("running", "done", "failed", "stopped")  # what status.json may say
 Values = dict[str, Any]
 
@@ -197,6 +199,11 @@ def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
             if (real := os.path.realpath(path)) not in seen:
                 seen.add(real)
                 yield RunFolder(path.parent)
+
+
+def trials_folder(runs: Path) -> Path:
+    """Where the trials of `infty tune` lie: beside the runs, so that no report takes them for cells."""
+    return runs.parent / "tuning"
 
 
 def find_run(name: str, runs: Path) -> RunFolder:

@@ -12,13 +12,11 @@ from infty.experiment import Experiment, ResolvedCell
 from infty.files import sha256
 from infty.model.config import Gpt2ModelConfig
 from infty.model.segments import SegmentModel
-from infty.runs import RunFolder
+from infty.runs import BASE, RunFolder
 from infty.settings import Settings
 from infty.trained import load_run
 from infty.training.checkpoint import best_path
 from infty.training.config import TrainingConfig
-
-BASE = "base"  # row that a GPT-2 trained first has in the runs; it stands in no table
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from infty.errors import InftyError, MissingError, UsageError
 from infty.experiment import resolve
 from infty.files import write_json
 from infty.machine import prepare_machine
-from infty.runs import SCHEMA
+from infty.runs import SCHEMA, trials_folder
 from infty.settings import Settings
 from infty.workflow import train_cell
 
@@ -118,7 +118,7 @@ def _trial(
     cell = replace(cell, variant=variant_of(sets, None))
     resolved = resolve(definition, cell, sets)
     trial = {"model": cell.model, "settings": point, "command": resolved.command()}
-    folder = settings.runs.parent / "tuning" / cell.folder
+    folder = trials_folder(settings.runs) / cell.folder
     try:
         found = train_cell(resolved, settings, console, fresh=False, trial=folder)
     except (MissingError, UsageError):  # of the whole table, and no fault of this point

@@ -114,15 +114,21 @@ def test_clean_leaves_a_run_alone_that_has_to_go_on(infty: Infty, tmp_path: Path
 def test_clean_takes_trials_whose_outcome_is_recorded_and_no_weights_that_others_start_from(
     infty: Infty, tmp_path: Path, run: Path
 ) -> None:
-    recorded, open_one = (tmp_path / f"tuning/sort/smoke/infty@{case}+1a2b/seed-0" for case in ("x4", "x8"))
+    recorded, open_one, unread = (
+        tmp_path / f"tuning/sort/smoke/infty@{case}+1a2b/seed-0" for case in ("x4", "x8", "x16")
+    )
     base = tmp_path / "runs/sort/smoke/base@x4+1a2b/seed-0"
-    for folder in (recorded, open_one, base):
+    for folder in (recorded, open_one, unread, base):
         shutil.copytree(run, folder)
     (base / "config.yaml").write_text((base / "config.yaml").read_text().replace("model: infty", "model: base"))
-    (run.parents[1] / "tuning-x4.json").write_text("{}")
+    record = {"experiment": "sort", "scale": "smoke", "case": "x4", "steps": 3, "seed": 0, "trials": []}
+    record |= {"commit": None, "command": "infty tune sort --case x4 --scale smoke"}
+    (run.parents[1] / "tuning-x4.json").write_text(json.dumps(record))
+    (run.parents[1] / "tuning-x16.json").write_text("{}")
     before = files(base)
     listed = infty("clean", "--yes")
     assert listed.returncode == 0
     assert "removed." in listed.stdout
-    assert (recorded.exists(), open_one.exists()) == (False, True)
+    assert [trial.exists() for trial in (recorded, open_one, unread)] == [False, True, True]
+    assert "tuning-x16.json is left out" in listed.stderr
     assert files(base) == before

@@ -81,6 +81,18 @@ def test_what_is_varied_starts_from_the_row_infty_as_it_stands_elsewhere(
 
 
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
+@pytest.mark.parametrize("name", ["sort-ablation", "wikitext-ablation", "wikitext", "pg19"])
+def test_the_row_without_a_memory_is_the_row_infty_less_its_memory(name: str, scale: str) -> None:
+    definition = open_experiment(name, SHIPPED)
+    infty, without = (
+        resolve(definition, Cell(name, scale, row, definition.names("cases")[0])).experiment
+        for row in ("infty", "infty-no-memory")
+    )
+    assert infty.model.long_range is not None
+    assert without == infty.model_copy(update={"model": infty.model.model_copy(update={"long_range": None})})
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_no_memory_that_ships_grows_without_bound(name: str, scale: str) -> None:
     """With fixed sample points, in the long run: a stream of any length stays finite."""

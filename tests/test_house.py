@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "table": set(),
     "comparison": {*LEAVES, "report", "runs", "table"},
     "exporting": {*LEAVES, "runs", "training"},
-    "cleaning": {*LEAVES, "runs", "table"},
+    "cleaning": {*LEAVES, "report", "runs", "table"},
     "tuning": {*LEAVES, "definition", "environment", "experiment", "machine", "runs", "settings", "workflow"},
     "verification": {*LEAVES, "interfaces", "machine", "runs", "settings", "table", "tasks", "trained", "training"},
     "overview": {*LEAVES, "table", "definition", "catalog", "runs", "settings", "experiment"},

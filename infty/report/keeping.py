@@ -8,9 +8,8 @@ from pathlib import Path
 from infty.errors import MissingError, UsageError, one_line
 from infty.files import write_text
 from infty.report.tuned import find_tunings
-from infty.runs import RunFolder, find_runs
+from infty.runs import RECORDS, RunFolder, find_runs
 
-FILES = ("config.yaml", "environment.json", "status.json", "result.json")
 LINES = 100  # of training that are kept, evenly spaced; validations and the test are kept all
 
 
@@ -41,7 +40,7 @@ def _keep(run: RunFolder, place: Path) -> None:
     aside = place.with_name(f".{place.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     (aside / "eval").mkdir(parents=True)
-    for file in FILES:
+    for file in RECORDS:
         if (run.path / file).is_file():
             shutil.copyfile(run.path / file, aside / file)
     for file in sorted((run.path / "eval").glob("*.json")):
