@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 import torch
@@ -16,7 +16,8 @@ from infty.memory.compressive import CompressedState, CompressiveMemory
 from infty.memory.longterm import LongTermMemory, LongTermState
 from infty.memory.rows import visible
 from infty.memory.signal import first_grid, ridge_operator
-from infty.model.seat import Lesion, LongRangeState
+from infty.model.memories import LongRange, LongRangeState
+from infty.model.seat import Lesion
 from infty.model.segments import SegmentModel
 
 KnockOut = Literal["zero", "shuffle", "other"]
@@ -33,8 +34,7 @@ def knocked_out(model: SegmentModel, kind: KnockOut) -> Iterator[None]:
     if not blocks:
         raise UsageError("this row has no memory beyond the short-term one: there is nothing to knock out")
     for block in blocks:
-        assert block.long_range is not None
-        block.lesion = _shuffled(block.long_range) if kind == "shuffle" else {"zero": _zero, "other": _other}[kind]
+        block.lesion = _lesion(kind, block.long_range)
     try:
         yield
     finally:
@@ -42,28 +42,35 @@ def knocked_out(model: SegmentModel, kind: KnockOut) -> Iterator[None]:
             block.lesion = None
 
 
-def _zero(state: LongRangeState) -> LongRangeState:
-    if isinstance(state, LongTermState):
-        return replace(state, coefficients=torch.zeros_like(state.coefficients))
-    return replace(state, filled=torch.zeros_like(visible(state.slots, state.filled)))
+def _lesion(kind: KnockOut, memory: LongRange | None) -> Lesion:
+    match kind, memory:
+        case "zero", _:
+            return lambda state: state.emptied()
+        case "other", _:
+            return lambda state: state.exchanged()
+        case "shuffle", LongTermMemory():
+            return partial(_shuffled_signal, memory)
+        case "shuffle", CompressiveMemory():
+            return _shuffled_slots
+        case _:
+            raise UsageError(f"--knock-out {kind} is not known of a {type(memory).__name__}")
 
 
-def _shuffled(memory: LongTermMemory | CompressiveMemory) -> Lesion:
-    """Slots in another order; a signal as if what it holds had come in another order."""
+def _shuffled_signal(memory: LongTermMemory, state: LongRangeState) -> LongTermState:
+    """A signal as if what it holds had come in another order."""
+    assert isinstance(state, LongTermState)
+    order = _reordering(memory.config.num_basis, memory.config.widths).to(state.coefficients)
+    return replace(state, coefficients=order @ state.coefficients)
 
-    def shuffle(state: LongRangeState) -> LongRangeState:
-        if isinstance(state, CompressedState):
-            count, device = state.slots.shape[1], state.slots.device
-            places = torch.arange(count, device=device)
-            own = places >= count - visible(state.slots, state.filled)[:, None]
-            keys = torch.where(own, _numbers(count).to(device), places - count)  # what is not its own stays before
-            return replace(state, slots=state.slots.gather(1, keys.argsort(1)[..., None].expand_as(state.slots)))
-        assert isinstance(memory, LongTermMemory)
-        coefficients = state.coefficients
-        order = _reordering(memory.config.num_basis, memory.config.widths).to(coefficients)
-        return replace(state, coefficients=order @ coefficients)
 
-    return shuffle
+def _shuffled_slots(state: LongRangeState) -> CompressedState:
+    """Slots in another order; those that are not a row's own stay before."""
+    assert isinstance(state, CompressedState)
+    count, device = state.slots.shape[1], state.slots.device
+    places = torch.arange(count, device=device)
+    own = places >= count - visible(state.slots, state.filled)[:, None]
+    keys = torch.where(own, _numbers(count).to(device), places - count)
+    return replace(state, slots=state.slots.gather(1, keys.argsort(1)[..., None].expand_as(state.slots)))
 
 
 @lru_cache(maxsize=4)
@@ -77,15 +84,6 @@ def _reordering(num_basis: int, widths: tuple[float, ...]) -> Float[Tensor, "bas
     basis, grid = GaussianBasis(num_basis, widths).double(), first_grid(POINTS * pieces)
     order = _numbers(pieces).argsort()[:, None] * POINTS + torch.arange(POINTS)
     return ridge_operator(basis, grid, PENALTY) @ basis.evaluate(grid.inside)[order.flatten()]
-
-
-def _other(state: LongRangeState) -> LongRangeState:
-    half = len(state.updates if isinstance(state, LongTermState) else state.slots) // 2
-    if isinstance(state, LongTermState):
-        return replace(state, coefficients=state.coefficients.roll(half, 0))
-    return replace(
-        state, slots=state.slots.roll(half, 0), filled=None if state.filled is None else state.filled.roll(half, 0)
-    )
 
 
 def _numbers(count: int) -> Float[Tensor, " n"]:

@@ -149,6 +149,8 @@ class WandbRun:
 
     def _start(self, what: dict[str, Any]) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else its maker hears of its faults and its speed
+        if not os.environ.get("WANDB_MODE"):
+            os.environ.pop("WANDB_MODE", None)  # an empty one is a fault to W&B
         logging.raiseExceptions = False  # a traceback where W&B's own log can't be written, on a full disk
         import wandb
 

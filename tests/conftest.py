@@ -34,7 +34,10 @@ def float64() -> Iterator[None]:
 
 
 def clean_environment(folder: Path, **more: str) -> dict[str, str]:
-    """The environment of a user who set nothing, in `folder`, with one thread."""
+    """The environment of a user who set nothing, in `folder`, with one thread.
+
+    And without W&B, which takes as long as a smoke run: a test that wants it has WANDB_MODE="", which is the default.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("INFTY_", "WANDB_"))}
     return {
         **kept,
@@ -43,6 +46,7 @@ def clean_environment(folder: Path, **more: str) -> dict[str, str]:
         "HOME": str(folder),
         "NO_COLOR": "1",
         "COLUMNS": "120",
+        "WANDB_MODE": "disabled",
         **more,
     }
 

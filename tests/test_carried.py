@@ -19,7 +19,7 @@ UNFINISHED = "sort/smoke/infty@x8/seed-0"
 
 @pytest.fixture
 def run(infty: Infty, tmp_path: Path) -> Path:
-    assert infty("train", *CELL).returncode == 0
+    assert infty("train", *CELL, WANDB_MODE="").returncode == 0
     folder = tmp_path / "runs" / UNFINISHED
     shutil.copytree(tmp_path / "runs" / RUN, folder)
     (folder / "result.json").unlink()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Infty, clean_environment
+from tests.forks import Forks
 
 SMOKE = ("sort", "--scale", "smoke")
 
@@ -212,11 +213,12 @@ def test_list_describes_cells_truthfully(infty: Infty, tmp_path: Path) -> None:
     assert "1 of 1 done" in infty("list", "--scale", "smoke").stdout
 
 
-def test_wandb_mode_is_read_and_its_faults_are_its_own(infty: Infty) -> None:
+def test_wandb_mode_is_read_and_its_faults_are_its_own(infty: Infty, forks: Forks, tmp_path: Path) -> None:
     def mode(**environment: str) -> str:
         return json.loads(infty("env", "--json", **environment).stdout)["settings"]["wandb"]
 
-    assert mode() == "offline"
+    unset = {key: value for key, value in clean_environment(tmp_path).items() if key != "WANDB_MODE"}
+    assert json.loads(forks.run(("env", "--json"), tmp_path, unset, 60).stdout)["settings"]["wandb"] == "offline"
     assert mode(WANDB_MODE="disabled") == "disabled"
     assert mode(WANDB_MODE="dryrun") == mode(WANDB_MODE="") == "offline"
     assert mode(WANDB_MODE="online", INFTY_WANDB="disabled") == "disabled"

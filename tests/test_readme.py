@@ -11,19 +11,10 @@ import yaml
 
 from infty.bench.measures import Measure
 from infty.catalog import SHIPPED
-from infty.report import Written, write_report
 from tests.conftest import Infty
-from tests.readme_results import with_results
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """`infty report experiments/results/laptop`, with all figures."""
-    out = tmp_path_factory.mktemp("report")
-    return write_report([SHIPPED / "results" / "laptop"], out, ["md", "html"], SHIPPED)
 
 
 def test_the_python_example_runs_and_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,23 +61,6 @@ def test_every_command_of_the_table_exists(infty: Infty) -> None:
         done = infty(command, "--help")
         assert done.returncode == 0
         assert set(re.findall(r"--[a-z-]+", does)) <= set(re.findall(r"--[a-z-]+", done.stdout))
-
-
-def test_the_results_are_what_the_report_makes_of_the_committed_runs(report: Written) -> None:
-    """README's tables, text for text; `python -m tests.readme_results` writes them."""
-    blocks = re.findall(r"<!-- ([a-z0-9-]+)(, more)? results -->\n\n(.*?)\n\n<!-- end -->", README, re.DOTALL)
-    kept = {folder.name for folder in (ROOT / "experiments" / "results" / "laptop").iterdir() if folder.is_dir()}
-    assert {(name, more) for name, more, _ in blocks} == {(name, more) for name in kept for more in ("", ", more")}
-    assert all(f"**{name}, laptop scale: " in text for name, _, text in blocks)
-    assert with_results(README, report.tables) == README
-
-
-def test_the_figures_are_those_of_the_report_of_the_committed_runs(report: Written) -> None:
-    """Drawn anew, to the byte."""
-    figures = [Path(path) for path in re.findall(r"!\[[^]]*\]\((experiments/results/laptop/[^)]+)\)", README)]
-    drawn = {path.name: path for path in report.files}
-    assert figures
-    assert [path.name for path in figures if (ROOT / path).read_bytes() != drawn[path.name].read_bytes()] == []
 
 
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])

@@ -292,7 +292,7 @@ def test_the_umask_is_kept_and_nothing_temporary_stays(mask: str, tmp_path: Path
     subprocess.run(
         ["sh", "-c", f'umask {mask}; exec "$0" "$@"', sys.executable, "-c", COMMANDS],
         cwd=home,
-        env=clean_environment(home, TMPDIR=str(temporary)),
+        env=clean_environment(home, TMPDIR=str(temporary), WANDB_MODE=""),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=120,

@@ -107,7 +107,8 @@ def test_no_command_needs_a_network(infty: Infty, tmp_path: Path) -> None:
     cells = [(verb, name, "--scale", "smoke") for name in ("sort", "wikitext") for verb in ("train", "eval")]
     for words in (*cells, ("report",), ("list",), ("data", "list")):
         command = [*alone, sys.executable, "-m", "infty", *words]
-        done = subprocess.run(command, cwd=tmp_path, env=clean_environment(tmp_path), capture_output=True, check=False)
+        environment = clean_environment(tmp_path, WANDB_MODE="")
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
         assert b"warning" not in done.stderr
 
@@ -167,7 +168,7 @@ def test_training_works_without_wandb_and_with_stdin_closed(infty: Infty, tmp_pa
     closed = subprocess.run(
         ["sh", "-c", 'exec "$0" "$@" <&-', sys.executable, "-m", "infty", *words, "--runs", "without-wandb"],
         cwd=tmp_path,
-        env=clean_environment(tmp_path, PYTHONPATH=str(tmp_path / "without")),
+        env=clean_environment(tmp_path, PYTHONPATH=str(tmp_path / "without"), WANDB_MODE=""),
         capture_output=True,
         text=True,
         check=False,

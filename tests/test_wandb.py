@@ -94,7 +94,7 @@ class Server(ThreadingHTTPServer):
 
     def environment(self, **more: str) -> dict[str, str]:
         proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), self.address)
-        return {"WANDB_BASE_URL": self.address, **proxies, **more}
+        return {"WANDB_MODE": "", "WANDB_BASE_URL": self.address, **proxies, **more}
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ def test_a_run_outlives_the_process_of_wandb(without: str, tmp_path: Path) -> No
     with subprocess.Popen(
         [sys.executable, "-m", "infty", *WORDS],
         cwd=tmp_path,
-        env=clean_environment(tmp_path),
+        env=clean_environment(tmp_path, WANDB_MODE=""),
         stderr=subprocess.PIPE,
         text=True,
     ) as process:

@@ -58,9 +58,18 @@ class CompressedState:
         """The state to keep: no gradient flows into earlier segments."""
         return replace(self, slots=self.slots.detach())
 
-    def reset(self, rows: Bool[Tensor, " batch"]) -> "CompressedState":
-        """Forget everything in the marked rows: a new document begins there."""
+    def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"] | None = None) -> "CompressedState":
+        """Forget everything in the marked rows: a new document begins there. `seeds` are unused."""
         return replace(self, filled=visible(self.slots, self.filled).masked_fill(rows, 0))
+
+    def emptied(self) -> "CompressedState":
+        """The memory of streams that nothing has left yet."""
+        return self.reset(torch.ones(len(self.slots), dtype=torch.bool, device=self.slots.device))
+
+    def exchanged(self) -> "CompressedState":
+        """Streams of the first half of the rows with what those of the second half remember, and vice versa."""
+        half = len(self.slots) // 2
+        return CompressedState(self.slots.roll(half, 0), None if self.filled is None else self.filled.roll(half, 0))
 
 
 class CompressiveMemory(nn.Module):
@@ -72,8 +81,8 @@ class CompressiveMemory(nn.Module):
         c = config.compression_rate
         self.compress = nn.Conv1d(config.hidden_size, config.hidden_size, kernel_size=c, stride=c)
 
-    def initial_state(self, batch: int) -> CompressedState:
-        """An empty memory for `batch` streams."""
+    def initial_state(self, batch: int, seeds: Int[Tensor, " batch"] | None = None) -> CompressedState:
+        """An empty memory for `batch` streams. `seeds` are unused."""
         return CompressedState(self.compress.weight.new_zeros(batch, 0, self.config.hidden_size))
 
     def compressed(self, evicted: Hidden) -> Slots:

@@ -124,6 +124,14 @@ class LongTermState:
             seeds=self.seeds if seeds is None else torch.where(rows, seeds, self.seeds),
         )
 
+    def emptied(self) -> "LongTermState":
+        """The same streams with the zero signal in the place of what they remember."""
+        return replace(self, coefficients=torch.zeros_like(self.coefficients))
+
+    def exchanged(self) -> "LongTermState":
+        """Streams of the first half of the rows with the signals of those of the second half, and vice versa."""
+        return replace(self, coefficients=self.coefficients.roll(len(self.coefficients) // 2, 0))
+
 
 class LongTermMemory(nn.Module):
     """A layer's memory of everything that has left its short-term memory, in O(N) space.

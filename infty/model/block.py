@@ -12,8 +12,9 @@ from infty.memory.longterm import LongTermMemory, LongTermState
 from infty.memory.rows import visible
 from infty.model.config import DecoderConfig
 from infty.model.dropout import Dropout
+from infty.model.memories import LongRangeState, build_memory
 from infty.model.relative import Evicted, KeyValue, Positions, RelativeAttention, ShortTermState
-from infty.model.seat import Auxiliary, Hidden, LayerState, LongRangeState, Seat, build_memory
+from infty.model.seat import Auxiliary, Hidden, LayerState, Seat
 
 
 class Block(Seat):

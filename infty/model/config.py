@@ -5,10 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from infty.memory.compressive import CompressiveMemoryConfig
-from infty.memory.longterm import LongTermMemoryConfig
 from infty.model.adaptive import AdaptiveConfig
+from infty.model.memories import KINDS, LongRangeConfig
 
-LongRangeConfig = Annotated[LongTermMemoryConfig | CompressiveMemoryConfig, Field(discriminator="kind")]
 SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
 
 
@@ -29,8 +28,7 @@ class _SeatedConfig(BaseModel):
     def _share_sizes(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not isinstance(values.get("long_range"), dict):
             return values
-        kinds = {"long_term": LongTermMemoryConfig, "compressive": CompressiveMemoryConfig}
-        fields = getattr(kinds.get(str(values["long_range"].get("kind"))), "model_fields", {})
+        fields = getattr(KINDS.get(str(values["long_range"].get("kind"))), "model_fields", {})
         shared = {name: values[name] for name in SHARED_SIZES if name in fields and name in values}
         return {**values, "long_range": {**shared, **values["long_range"]}}
 

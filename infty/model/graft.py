@@ -22,7 +22,8 @@ from infty.memory.longterm import LongTermMemory, LongTermState
 from infty.memory.rows import visible
 from infty.model.adaptive import Softmax
 from infty.model.config import Gpt2ModelConfig
-from infty.model.seat import Auxiliary, Hidden, LayerState, Seat, build_memory
+from infty.model.memories import LongRange, build_memory
+from infty.model.seat import Auxiliary, Hidden, LayerState, Seat
 from infty.model.segments import Output, SegmentModel, State, summed
 
 Heads = Float[Tensor, "b h n d"]  # of keys and values there may be fewer heads than of queries
@@ -95,7 +96,7 @@ class GraftedLayer(Seat):
             case (None, None):
                 return self.original(hidden_states, *args, **options)
             case _:
-                raise TypeError("a state of another kind of memory")
+                raise TypeError(f"no place in this decoder for a memory of {type(self.long_range).__name__}")
         if slots is not None and slots.slots.shape[1]:
             options = {**options, **self._before_the_tokens(slots, hidden_states, options)}
         context, weights = self.original(hidden_states, *args, **options)
@@ -186,7 +187,7 @@ class Graft(SegmentModel):
         softmax = Softmax(self.base.get_output_embeddings().weight)
         return Output(hidden, softmax, tuple(passage.after), summed(passage.losses))
 
-    def _initialise(self, memory: LongTermMemory | CompressiveMemory | None) -> None:
+    def _initialise(self, memory: LongRange | None) -> None:
         for parameter in memory.parameters() if memory else ():
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=self.config.initial_std)

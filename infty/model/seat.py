@@ -2,21 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, assert_never, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from infty.memory.attention import AttentionDensity
-from infty.memory.compressive import CompressedState, CompressiveMemory, CompressiveMemoryConfig, reconstruction_loss
-from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
+from infty.memory.compressive import CompressedState, CompressiveMemory, reconstruction_loss
+from infty.memory.longterm import LongTermMemory, LongTermState
+from infty.model.memories import LongRange, LongRangeState
 from infty.model.relative import Evicted, ShortTermState
 
 Hidden = Float[Tensor, "batch length hidden"]
 Auxiliary = dict[str, Float[Tensor, ""]]
-LongRangeState = LongTermState | CompressedState
-AnyState = TypeVar("AnyState", LongTermState, CompressedState)
+AnyState = TypeVar("AnyState", bound=LongRangeState)
 Lesion = Callable[[LongRangeState], LongRangeState]
 
 
@@ -30,26 +30,16 @@ class LayerState:
     @classmethod
     def joined(cls, parts: Sequence["LayerState"]) -> "LayerState":
         """Of several batches as of one. TypeError where their memories are of different kinds."""
-        short_term = ShortTermState.joined([part.short_term for part in parts])
-        far = [part.long_range for part in parts if part.long_range is not None]
-        if not far:
-            return cls(short_term, None)
-        signals = [part for part in far if isinstance(part, LongTermState)]
-        slots = [part for part in far if isinstance(part, CompressedState)]
-        if len(parts) not in (len(signals), len(slots)):
+        far: list[Any] = [part.long_range for part in parts]
+        if len({type(state) for state in far}) > 1:
             raise TypeError("memories of different kinds are no one batch's")
-        return cls(short_term, LongTermState.joined(signals) if signals else CompressedState.joined(slots))
+        short_term = ShortTermState.joined([part.short_term for part in parts])
+        return cls(short_term, None if far[0] is None else type(far[0]).joined(far))
 
     def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"]) -> "LayerState":
         """Forget everything in the marked rows; `seeds` name the streams that begin there."""
-        match self.long_range:
-            case LongTermState():
-                long_range = self.long_range.reset(rows, seeds)
-            case CompressedState():
-                long_range = self.long_range.reset(rows)
-            case None:
-                long_range = None
-        return LayerState(self.short_term.reset(rows), long_range)
+        far = None if self.long_range is None else self.long_range.reset(rows, seeds)
+        return LayerState(self.short_term.reset(rows), far)
 
 
 class Seat(nn.Module):
@@ -59,21 +49,14 @@ class Seat(nn.Module):
     loss reaches the gate or the compressor. lesion: what a knock-out does to the memory before it is read; never kept.
     """
 
-    long_range: LongTermMemory | CompressiveMemory | None
+    long_range: LongRange | None
     lesion: Lesion | None = None
 
     def initial_state(self, seeds: Int[Tensor, " batch"], like: Float[Tensor, " hidden"]) -> LayerState:
         """Nothing seen yet. like: gives hidden size, precision and device."""
         short_term = ShortTermState(like.new_zeros(len(seeds), 0, len(like)))
-        match self.long_range:
-            case None:
-                return LayerState(short_term, None)
-            case LongTermMemory():
-                return LayerState(short_term, self.long_range.initial_state(len(seeds), seeds))
-            case CompressiveMemory():
-                return LayerState(short_term, self.long_range.initial_state(len(seeds)))
-            case _:
-                assert_never(self.long_range)
+        far = None if self.long_range is None else self.long_range.initial_state(len(seeds), seeds)
+        return LayerState(short_term, far)
 
     def recall(
         self,
@@ -128,18 +111,3 @@ class Seat(nn.Module):
     def _lesioned(self, state: AnyState) -> AnyState:
         """The memory as it is read: as it is, or knocked out."""
         return cast("AnyState", self.lesion(state)) if self.lesion else state
-
-
-def build_memory(
-    config: LongTermMemoryConfig | CompressiveMemoryConfig | None,
-) -> LongTermMemory | CompressiveMemory | None:
-    """The memory of these sizes, if any."""
-    match config:
-        case None:
-            return None
-        case LongTermMemoryConfig():
-            return LongTermMemory(config)
-        case CompressiveMemoryConfig():
-            return CompressiveMemory(config)
-        case _:
-            assert_never(config)

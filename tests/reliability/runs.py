@@ -45,12 +45,17 @@ def start(folder: Path, program: list[str], **environment: str) -> "subprocess.P
     return subprocess.Popen(
         [sys.executable, *program],
         cwd=folder,
-        env=clean_environment(folder, PYTHONPATH=str(ROOT), **environment),
+        env=clean_environment(folder, **{"PYTHONPATH": str(ROOT), **logged(program), **environment}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def logged(program: list[str]) -> dict[str, str]:
+    """W&B is there while the sorting task suffers: what else is done to it is no other thing for other tasks."""
+    return {"WANDB_MODE": "" if SORT.experiment in program else "disabled"}
 
 
 def interrupted(folder: Path, words: tuple[str, ...], number: int, at: str) -> tuple[int, str]:

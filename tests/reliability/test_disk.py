@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import clean_environment
-from tests.reliability.runs import GPT2, ROOT, SORT, TEXT, Example, finish, outcome
+from tests.reliability.runs import GPT2, ROOT, SORT, TEXT, Example, finish, logged, outcome
 
 MOUNTED = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
 
@@ -23,7 +23,7 @@ def on_a_small_disk(folder: Path, megabytes: int, *program: str) -> "subprocess.
     return subprocess.run(
         [*MOUNTED, f'{mount} && exec "$0" "$@"', sys.executable, *program],
         cwd=folder,
-        env=clean_environment(folder, PYTHONPATH=str(ROOT)),
+        env=clean_environment(folder, PYTHONPATH=str(ROOT), **logged([*program])),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

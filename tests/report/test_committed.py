@@ -1,0 +1,76 @@
+"""What the committed runs make: README's tables and figures, and LaTeX that is well-formed to a parser and to TeX."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker
+
+from infty.catalog import SHIPPED
+from infty.report import Written, write_report
+from tests.readme_results import with_results
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """`infty report experiments/results/laptop`, with all figures: one for all of this file, for it takes a while."""
+    out = tmp_path_factory.mktemp("report")
+    return write_report([SHIPPED / "results" / "laptop"], out, ["md", "tex", "html"], SHIPPED)
+
+
+def test_the_results_are_what_the_report_makes_of_the_committed_runs(report: Written) -> None:
+    """README's tables, text for text; `python -m tests.readme_results` writes them."""
+    blocks = re.findall(r"<!-- ([a-z0-9-]+)(, more)? results -->\n\n(.*?)\n\n<!-- end -->", README, re.DOTALL)
+    kept = {folder.name for folder in (ROOT / "experiments" / "results" / "laptop").iterdir() if folder.is_dir()}
+    assert {(name, more) for name, more, _ in blocks} == {(name, more) for name in kept for more in ("", ", more")}
+    assert all(f"**{name}, laptop scale: " in text for name, _, text in blocks)
+    assert with_results(README, report.tables) == README
+
+
+def test_the_figures_are_those_of_the_report_of_the_committed_runs(report: Written) -> None:
+    """Drawn anew, to the byte."""
+    figures = [Path(path) for path in re.findall(r"!\[[^]]*\]\((experiments/results/laptop/[^)]+)\)", README)]
+    drawn = {path.name: path for path in report.files}
+    assert figures
+    assert [path.name for path in figures if (ROOT / path).read_bytes() != drawn[path.name].read_bytes()] == []
+
+
+@pytest.fixture
+def files(report: Written) -> list[Path]:
+    """Its tables in LaTeX."""
+    return sorted(file for file in report.files if file.suffix == ".tex")
+
+
+def test_a_strict_parser_finds_every_table_and_each_row_has_all_its_columns(files: list[Path]) -> None:
+    for file in files:
+        nodes, _, _ = LatexWalker(file.read_text(encoding="ascii"), tolerant_parsing=False).get_latex_nodes()
+        tables = [node for node in nodes if isinstance(node, LatexEnvironmentNode)]
+        assert len(tables) >= 2
+        for table in tables:
+            source = table.latex_verbatim()
+            columns = source.partition(r"\begin{tabular}{")[2].partition("}")[0]
+            body = source.partition(r"\toprule")[2].partition(r"\bottomrule")[0].replace(r"\midrule", "")
+            rows = [row for row in body.split("\\\\\n") if row.strip()]
+            assert {row.replace(r"\&", "").count("&") + 1 for row in rows} == {len(columns)}
+
+
+def test_it_compiles_where_there_is_a_tex(files: list[Path], tmp_path: Path) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no pdflatex here")
+    inputs = "\n".join(f"\\input{{{file.as_posix()}}}" for file in files)
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\n" + inputs + "\n\\end{document}\n"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
