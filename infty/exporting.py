@@ -26,7 +26,8 @@ def export_run(run: RunFolder, target: Path | None = None) -> Path:
     load_best(run.checkpoints)  # whole, by its sums
     best = best_path(run.checkpoints)
     paths = [run.path / name for name in FILES if (run.path / name).is_file()]
-    paths += [*sorted((run.path / "eval").glob("*.json")), *sorted(best.iterdir())]
+    for folder, names in ((run.path / "eval", "*.json"), (run.checkpoints / "tokenizer", "*"), (best, "*")):
+        paths += sorted(folder.glob(names))
     target = target or Path("-".join(cell.folder.parts) + ".zip")
     if target.exists():
         raise UsageError(f"{target} is there already; --out names another file")

@@ -33,7 +33,7 @@ from infty.machine import prepare_machine
 from infty.model.segments import SegmentModel, State
 from infty.runs import SCHEMA
 from infty.settings import Settings
-from infty.tasks.corpus import CorpusConfig, CorpusTask
+from infty.tasks.corpus import CorpusConfig, windows
 from infty.tracking import open_text
 from infty.trained import load_run
 
@@ -85,11 +85,11 @@ def generate_cell(
     if not math.isfinite(sampling.temperature):
         raise UsageError(f"--temperature {sampling.temperature}: wanted a number")
     machine, run = prepare_machine(settings), trained_run(resolved, settings)
-    trained = load_run(run.path, data=settings.data)
-    assert isinstance(trained.task, CorpusTask)
-    model, task, tokenizer = machine.place(trained.model), trained.task, trained.task.tokens.tokenizer
+    trained = load_run(run.path)
+    model, tokenizer = machine.place(trained.model), trained.tokenizer
+    assert tokenizer is not None
     with _prompt_pieces(prompt, console) as pieces:
-        reading = read(model, task.windows(pieces, model.config.segment_length))
+        reading = read(model, windows(tokenizer, pieces, model.config.segment_length))
     made: list[int] = []
     text: list[str] = []
     tokens = islice(to_the_end(continuation(model, reading, sampling), tokenizer), count)
@@ -109,7 +109,7 @@ def generate_cell(
 
 
 def read(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> Reading:
-    """A text through a model: full segments once, at constant memory, and what is left (see CorpusTask.windows)."""
+    """A text through a model: full segments once, at constant memory, and what is left (see `windows`)."""
     length, tokens, segment = model.config.segment_length, 0, ()
     with evaluating(model):
         state, positions = model.initial_state(torch.zeros(1, dtype=torch.int64)), model.positions()

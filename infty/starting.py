@@ -14,7 +14,7 @@ from infty.model.config import Gpt2ModelConfig
 from infty.model.segments import SegmentModel
 from infty.runs import BASE, RunFolder
 from infty.settings import Settings
-from infty.trained import load_run
+from infty.trained import load_with_task
 from infty.training.checkpoint import best_path
 from infty.training.config import TrainingConfig
 
@@ -76,7 +76,7 @@ def base_cell(resolved: ResolvedCell) -> ResolvedCell | None:
 def trained_start(base: ResolvedCell, settings: Settings) -> StartingWeights:
     """The weights of a finished `base_cell`. MissingError where they are damaged, or of another text than is here."""
     run = RunFolder(settings.runs / base.cell.folder)
-    model = load_run(run.path, data=settings.data).model
+    model = load_with_task(run, settings.data)[0].model
     name = f"{run.path.parent.name} seed {base.cell.seed}"
     return StartingWeights(name, sha256(best_path(run.checkpoints) / "model.safetensors"), model)
 

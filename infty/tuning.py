@@ -17,7 +17,7 @@ from infty.files import write_json
 from infty.machine import prepare_machine
 from infty.runs import SCHEMA, trials_folder
 from infty.settings import Settings
-from infty.workflow import train_cell
+from infty.workflow import train_trial
 
 Values = dict[str, Any]
 
@@ -120,7 +120,7 @@ def _trial(
     trial = {"model": cell.model, "settings": point, "command": resolved.command()}
     folder = trials_folder(settings.runs) / cell.folder
     try:
-        found = train_cell(resolved, settings, console, fresh=False, trial=folder)
+        found = train_trial(resolved, settings, console, folder)
     except (MissingError, UsageError):  # of the whole table, and no fault of this point
         raise
     except InftyError as fault:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from infty.assessment import Asked, assess
 from infty.errors import MissingError
 from infty.files import read_json
 from infty.interfaces import Totals
@@ -16,7 +17,7 @@ from infty.runs import RunFolder, find_runs
 from infty.settings import Settings
 from infty.table import Table
 from infty.tasks.corpus import text_figures
-from infty.trained import Asked, assess, load_run
+from infty.trained import load_with_task
 from infty.training.checkpoint import load_best
 
 EXACT, AGAIN = 1e-12, 1e-4  # relative: of what is reckoned from stored totals; of another machine's or threads' sums
@@ -70,11 +71,11 @@ def _check(run: RunFolder, machine: Machine, settings: Settings, console: Consol
     except MissingError as fault:
         return Checked(name, "stored totals and a checkpoint", [*faults, str(fault)])
     try:
-        trained = load_run(run.path, data=settings.data)
+        trained, task = load_with_task(run, settings.data)
     except MissingError as fault:
         return Checked(name, f"stored totals only: {fault}", faults)
     console.print(f"evaluating again: {name}", soft_wrap=True)
-    outcome, _ = assess(trained, machine, Asked(), console)
+    outcome, _ = assess(trained, task, machine, Asked(), console)
     again = [f"evaluated again, {fault}" for fault in _differing(result, outcome, AGAIN)]
     if outcome["step"] != result["best_step"]:
         again.append(f"the best checkpoint is of step {outcome['step']}, and not of {result['best_step']}")

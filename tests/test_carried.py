@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +53,30 @@ def test_an_exported_run_is_evaluated_elsewhere_with_the_same_figures(infty: Inf
     reports = [infty("report", folder, "--out", f"out-{folder}") for folder in (f"runs/{RUN}", "elsewhere")]
     assert [report.returncode for report in reports] == [0, 0]
     assert files(tmp_path / f"out-runs/{RUN}") == files(tmp_path / "out-elsewhere")
+
+
+@pytest.mark.parametrize("cell", [("wikitext", "infty@main"), ("gpt2", "infty@wikitext")], ids=lambda cell: cell[0])
+def test_an_exported_run_on_a_text_needs_no_text_to_be_loaded(
+    infty: Infty, tmp_path: Path, cell: tuple[str, str]
+) -> None:
+    """Model, tokeniser and configuration, on a machine that has nothing else; and it writes as the first one does."""
+    experiment, name = cell
+    assert infty("train", experiment, "--scale", "smoke").returncode == 0
+    assert infty("export", f"{experiment}/smoke/{name}/seed-0", "--out", "run.zip").returncode == 0
+    with zipfile.ZipFile(tmp_path / "run.zip") as archive:
+        archive.extractall(tmp_path / "elsewhere/runs")
+    trained = load_run(tmp_path / f"elsewhere/runs/{experiment}/smoke/{name}/seed-0")
+    assert trained.tokenizer is not None
+    tokens = np.concatenate([*trained.tokenizer.encode(["the city of the river "])])
+    assert trained.tokenizer.decode(tokens.tolist()).split() == ["the", "city", "of", "the", "river"]
+    assert trained.experiment.task.kind == "corpus"
+    state = trained.model.initial_state(torch.zeros(1, dtype=torch.int64))
+    output = trained.model(torch.from_numpy(tokens)[None, :5], state)
+    assert output.logits.shape == (1, 5, trained.tokenizer.vocab_size)
+    words = ("generate", experiment, "--scale", "smoke", "--prompt", "the city", "--tokens", "9", "--json")
+    here, there = infty(*words), infty(*words, "--runs", "elsewhere/runs", INFTY_DATA="nowhere")
+    assert (here.returncode, there.returncode) == (0, 0), there.stderr
+    assert here.stdout == there.stdout
 
 
 def test_the_same_run_gives_the_same_archive_and_none_is_overwritten(infty: Infty, tmp_path: Path, run: Path) -> None:

@@ -29,9 +29,10 @@ from infty.interfaces import Batch
 from infty.model.segments import SegmentModel
 from infty.model.state import state_tensors
 from infty.model.unroll import unroll
+from infty.runs import RunFolder
 from infty.settings import load_settings
-from infty.tasks.corpus import CorpusTask
-from infty.trained import load_run
+from infty.tasks.corpus import CorpusTask, windows
+from infty.trained import load_run, load_with_task
 from tests.conftest import Infty, clean_environment
 from tests.model.test_decoder import MEMORIES, SEGMENT, VOCAB, make
 
@@ -42,7 +43,7 @@ BPE = BpeTokenizer.learn([[TEXT]], 270)
 WORDS = WordTokenizer(["the", "cat", "<eos>", "sat", "<unk>"])
 
 
-def windows(tokens: list[int]) -> list[np.ndarray]:
+def as_windows(tokens: list[int]) -> list[np.ndarray]:
     """As a task gives them: full segments with the token that follows, then what is left."""
     last = (len(tokens) - 1) // SEGMENT * SEGMENT
     full = [tokens[i : i + SEGMENT + 1] for i in range(0, last, SEGMENT)]
@@ -72,7 +73,7 @@ def from_scratch(model: SegmentModel, tokens: list[int], count: int, sampling: S
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_what_is_kept_changes_nothing(float64: None, memory: str, length: int, sampling: Sampling) -> None:
     model, tokens, count = make(memory, dropout=0.4), torch.randint(VOCAB, (length,)).tolist(), 3 * SEGMENT + 1
-    made = list(islice(continuation(model, read(model, windows(tokens)), sampling), count))
+    made = list(islice(continuation(model, read(model, as_windows(tokens)), sampling), count))
     assert model.training  # as it was; dropout was off all the same
     assert made == from_scratch(model.eval(), tokens, count, sampling)
 
@@ -86,7 +87,7 @@ def test_a_long_prompt_fills_the_memory_as_unroll_does(float64: None, memory: st
     segments = Batch(tokens[None, :length], tokens[None, 1 : length + 1], one, goes_on).segments(SEGMENT)
     with torch.no_grad():
         *_, (last, _) = unroll(model.eval(), segments)
-    reading = read(model, windows(tokens.tolist()))
+    reading = read(model, as_windows(tokens.tolist()))
     found, wanted = state_tensors(reading.state), state_tensors(last.state)
     assert found.keys() == wanted.keys()
     for name, tensor in found.items():
@@ -99,7 +100,7 @@ def test_a_token_out_of_attention_s_reach_is_remembered_where_there_is_a_memory(
     model, tokens = make(memory, num_layers=1), torch.randint(VOCAB, (4 * SEGMENT + 2,)).tolist()
     said = []
     for first in (1, 2):
-        reading = read(model, windows([first, *tokens[1:]]))
+        reading = read(model, as_windows([first, *tokens[1:]]))
         with torch.no_grad():
             said.append(model.eval()(torch.tensor([reading.segment]), reading.state).logits)
     assert torch.equal(*said) == (memory == "transformer-xl")
@@ -124,7 +125,7 @@ def test_the_most_likely_token_is_taken_where_nothing_is_left_to_chance(sampling
 
 def test_the_seed_of_the_draws_decides() -> None:
     model = make("infty")
-    reading = read(model, windows([3, 1, 4]))
+    reading = read(model, as_windows([3, 1, 4]))
 
     def made(seed: int) -> list[int]:
         torch.rand(seed + 1)  # the global generator has no say
@@ -184,12 +185,12 @@ def generated(trained: Path, prompt: str | Path, count: int = 20, **sampling: An
 
 
 def test_the_windows_of_a_text_are_its_stream(trained: Path) -> None:
-    task = load_run(trained / "runs" / RUN, data=trained / "corpora").task
+    _, task = load_with_task(RunFolder(trained / "runs" / RUN), trained / "corpora")
     assert isinstance(task, CorpusTask)
     text = "the river was wide and the road was long .\n" * 9
     tokens = [task.tokens.tokenizer.separator, *np.concatenate(list(task.tokens.tokenizer.encode([text]))).tolist()]
     for size in (1, 7, (len(tokens) - 1) // 2, len(tokens) - 1, len(tokens), 10**6):
-        cuts = list(task.windows([text[:100], text[100:]], size))
+        cuts = list(windows(task.tokens.tokenizer, [text[:100], text[100:]], size))
         assert all(len(cut) == size + 1 for cut in cuts[:-1])
         assert 1 <= len(cuts[-1]) <= size
         assert [*np.concatenate([cut[:size] for cut in cuts])] == tokens
@@ -211,9 +212,9 @@ def test_a_file_and_stdin_are_continued_like_a_prompt(trained: Path, monkeypatch
 
 
 def test_a_document_begins_where_there_is_no_prompt(trained: Path) -> None:
-    run = load_run(trained / "runs" / RUN, data=trained / "corpora")
-    assert isinstance(run.task, CorpusTask)
-    tokenizer = run.task.tokens.tokenizer
+    run = load_run(trained / "runs" / RUN)
+    tokenizer = run.tokenizer
+    assert tokenizer is not None
     tokens = islice(continuation(run.model, read(run.model, [np.array([tokenizer.separator])]), Sampling(draw=5)), 20)
     outcome = generated(trained, "", draw=5)
     assert outcome["text"] == tokenizer.decode(to_the_end(tokens, tokenizer))

@@ -100,7 +100,7 @@ def test_weights_come_from_a_folder(infty: Infty, tmp_path: Path, folder: Path) 
     from infty.trained import load_run
 
     (run,) = tmp_path.glob("runs/gpt2/smoke/gpt2@wikitext+*/seed-0")
-    trained = load_run(run, data=tmp_path / "corpora").model
+    trained = load_run(run).model
     given = GPT2LMHeadModel.from_pretrained(folder)
     for name, parameter in given.named_parameters():
         torch.testing.assert_close(trained.get_parameter(f"base.{name}"), parameter)

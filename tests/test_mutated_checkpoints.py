@@ -104,11 +104,9 @@ def go_on(folder: Path) -> None:
     for warning in heard:
         assert len(str(warning.message).splitlines()) == 1
     model, task = make()
-    state = resume.state if resume else TrainingState(wandb_id="a1")
+    begin = resume or Checkpoint(TrainingState(wandb_id="a1"), {})
     config = TrainingConfig(steps=3, batch_size=2, learning_rate=1e-3, evaluate_every=3)
-    train(
-        Replica(model), task, config, seed=0, folder=folder, state=state, resume=resume, log=Quiet(), stop=StopSignals()
-    )
+    train(Replica(model), task, config, seed=0, folder=folder, begin=begin, log=Quiet(), stop=StopSignals())
     load_into(model, folder)
 
 

@@ -15,7 +15,7 @@ from infty.model.decoder import Decoder
 from infty.precheck import Need, evaluation_need, explained, refuse_full_disk, training_need
 from infty.resources import _free_in_groups, forget_peak, free_memory_bytes, held_memory_bytes, peak_memory_bytes
 from infty.tasks.sort import SortConfig, SortTask
-from infty.training.checkpoint import TrainingState
+from infty.training.checkpoint import Checkpoint, TrainingState
 from infty.training.config import TrainingConfig
 from infty.training.loop import train
 from infty.training.optimizer import make_optimizer
@@ -96,7 +96,7 @@ def test_a_probe_changes_nothing_that_follows(tmp_path: Path) -> None:
             training_need(model, task, 0, 8, 8)
             evaluation_need(model, task, 8)
         config = TrainingConfig(steps=3, batch_size=2, learning_rate=1e-2, evaluate_every=2)
-        train(Replica(model), task, config, seed=0, folder=folder, state=TrainingState(wandb_id="a1"), resume=None,
+        train(Replica(model), task, config, seed=0, folder=folder, begin=Checkpoint(TrainingState(wandb_id="a1"), {}),
               log=Quiet(), stop=StopSignals())  # fmt: skip
         weights.append((folder / "step-00000003/model.safetensors").read_bytes())
     assert weights[0] == weights[1]

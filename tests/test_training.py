@@ -20,7 +20,7 @@ from infty.model.decoder import Decoder
 from infty.runs import RunFolder, differences
 from infty.tasks.sort import SortConfig, SortTask
 from infty.trained import load_run
-from infty.training.checkpoint import TrainingState, load_best, load_last
+from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load_last
 from infty.training.config import TrainingConfig
 from infty.training.loop import train
 from infty.training.optimizer import make_optimizer, schedule
@@ -277,10 +277,8 @@ def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
             pass
 
     config = TrainingConfig(steps=150, batch_size=8, learning_rate=1e-2, evaluate_every=150)
-    begin = TrainingState(wandb_id="a1")
-    end = train(
-        Replica(model), task, config, seed=0, folder=tmp_path, state=begin, resume=None, log=Quiet(), stop=StopSignals()
-    )
+    begin = Checkpoint(TrainingState(wandb_id="a1"), {})
+    end = train(Replica(model), task, config, seed=0, folder=tmp_path, begin=begin, log=Quiet(), stop=StopSignals())
     assert (end.step, end.validated_step, end.best_step) == (150, 150, 150)
     assert batch_losses(model, task.batch("test", torch.arange(4).numpy()))[0]["loss"].item() < 0.7 * before
 
@@ -302,10 +300,9 @@ def test_the_best_step_is_the_one_with_the_lowest_validation_loss_across_a_stop(
     for last in (18, 24):
         torch.manual_seed(1)
         model, task = small()
-        stop, resume = StopSignals(), load_last(tmp_path)
-        begin = resume.state if resume else TrainingState(wandb_id="a1")
+        stop, begin = StopSignals(), load_last(tmp_path) or Checkpoint(TrainingState(wandb_id="a1"), {})
         with pytest.raises(Stopped):
-            train(Replica(model), task, config, seed=0, folder=tmp_path, state=begin, resume=resume,
+            train(Replica(model), task, config, seed=0, folder=tmp_path, begin=begin,
                   log=Noted(stop, last), stop=stop)  # fmt: skip
     best = min(losses, key=lambda step: losses[step])
     assert len(losses) == 12

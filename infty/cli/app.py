@@ -151,10 +151,10 @@ def evaluate(
 ) -> None:
     """Evaluate the best checkpoint of a cell."""
     from infty import assessment
+    from infty.assessment import Asked
     from infty.errors import UsageError
     from infty.headline import headline, stream_headline
     from infty.launch import this_launch
-    from infty.trained import Asked
 
     machine = settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
     resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)

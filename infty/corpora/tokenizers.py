@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -55,6 +55,7 @@ class Gpt2Config(_Config):
 TokenizerConfig = Annotated[WordConfig | BpeConfig | Gpt2Config, Field(discriminator="kind")]
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Text to tokens and back."""
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from infty.corpora.known import KNOWN, Known
 from infty.corpora.pieces import PIECE, CountedText, Text
-from infty.corpora.tokenizers import TokenizerConfig, WordTokenizer
+from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, WordTokenizer
 from infty.corpora.tokens import Portion, TokenPart, TokenSet
 from infty.errors import MissingError, UsageError
 from infty.interfaces import ALL, UNSCORED, Batch, Share, Totals
@@ -152,23 +152,10 @@ class CorpusTask:
     def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """One text of any length as one stream, in segments, every token scored. MissingError where it is empty."""
         one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
-        for window in self.windows(iter(lambda: file.read(PIECE), ""), segment_length):
+        for window in windows(self.tokens.tokenizer, iter(lambda: file.read(PIECE), ""), segment_length):
             if len(window) > 1:
                 tokens = torch.from_numpy(window)[None]
                 yield Batch(tokens[:, :-1], tokens[:, 1:], one, goes_on)
-
-    def windows(self, pieces: Iterable[str], segment_length: int) -> Iterator[Int64[ndarray, " n"]]:
-        """A separator and the tokens of a text in pieces: segments, each with the token that begins the next one.
-
-        The last window is what is left: 1 to `segment_length` tokens. Only a piece of the text is held.
-        """
-        left = np.array([self.tokens.tokenizer.separator], dtype=np.int64)
-        for tokens in self.tokens.tokenizer.encode(pieces):
-            left = np.concatenate([left, tokens])
-            while len(left) > segment_length:
-                yield left[: segment_length + 1]
-                left = left[segment_length:]
-        yield left
 
     def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
         """As `metrics`, of a text that was read as a stream. MissingError where it held no word."""
@@ -280,6 +267,20 @@ class CorpusTask:
                 begins = part.starts[np.searchsorted(part.starts, start) : np.searchsorted(part.starts, stop)]
                 tokens[row, begins - start] = separator
         return Batch(*map(torch.from_numpy, (tokens, targets, names, fresh, firsts)))
+
+
+def windows(tokenizer: Tokenizer, pieces: Iterable[str], segment_length: int) -> Iterator[Int64[ndarray, " n"]]:
+    """A separator and the tokens of a text in pieces: segments, each with the token that begins the next one.
+
+    The last window is what is left: 1 to `segment_length` tokens. Only a piece of the text is held.
+    """
+    left = np.array([tokenizer.separator], dtype=np.int64)
+    for tokens in tokenizer.encode(pieces):
+        left = np.concatenate([left, tokens])
+        while len(left) > segment_length:
+            yield left[: segment_length + 1]
+            left = left[segment_length:]
+    yield left
 
 
 def _block_starts(batch: Batch) -> Bool[Tensor, "batch length"]:

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from infty.corpora.pieces import CountedText, Text
 from infty.errors import MissingError
 from infty.interfaces import ALL, UNSCORED, Batch, Share, Totals
+from infty.protocols import SORT
 
 # A sequence is decided by one integer seed; the splits take theirs from disjoint ranges.
 FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
@@ -45,6 +46,11 @@ class SortConfig(BaseModel):
     validation_sequences: int = Field(gt=0, le=2**40, description="sequences to validate on (section 4.1: 800)")
     test_sequences: int = Field(gt=0, le=2**40, description="sequences to test on (section 4.1: 800)")
 
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that there are: the symbols and the separator."""
+        return self.vocabulary + 1
+
 
 def nearest_lengths(length: int, vocabulary: int, segment_length: int) -> list[int]:
     """The lengths at and around `length` whose V targets fall into one segment: `[length]` itself if it does.
@@ -59,10 +65,8 @@ def nearest_lengths(length: int, vocabulary: int, segment_length: int) -> list[i
     return [n for n in (length - start + room, length - start + segment_length) if n > 0]
 
 
-def make_sequences(
-    seeds: Int64[ndarray, " batch"], vocabulary: int, length: int
-) -> tuple[Int64[ndarray, "batch length"], Int64[ndarray, "batch vocabulary"]]:
-    """One sequence a seed, and its symbols in the order asked for. Integers throughout: the same on every machine.
+def make_sequences(seeds: Int64[ndarray, " batch"], vocabulary: int, length: int) -> Int64[ndarray, "batch length"]:
+    """One sequence a seed. Integers throughout: the same on every machine.
 
     Two distributions p0, p1, each V integers uniform on 1..9, normalised; token j comes from
     (1 − r)·p0 + r·p1 with r = j/length.
@@ -76,19 +80,26 @@ def make_sequences(
     table = 2 * np.arange(batch)[:, None] + late  # which of the batch's distributions each token comes from
     place = _scaled(low[:, 2 * vocabulary :], upper[..., -1].reshape(-1)[table])
     stacked = upper + 9 * vocabulary * np.arange(2 * batch).reshape(batch, 2, 1)  # one ascending list of all
-    symbols = np.searchsorted(stacked.reshape(-1), place + 9 * vocabulary * table, side="right") - vocabulary * table
-    return symbols, rank_by_frequency(symbols, vocabulary)
+    return np.searchsorted(stacked.reshape(-1), place + 9 * vocabulary * table, side="right") - vocabulary * table
 
 
-def rank_by_frequency(symbols: Int64[ndarray, "batch length"], vocabulary: int) -> Int64[ndarray, "batch vocabulary"]:
-    """All V symbols by falling frequency; ties by first appearance; those never seen last, ascending."""
+def tally(
+    symbols: Int64[ndarray, "batch length"], vocabulary: int
+) -> tuple[Int64[ndarray, "batch vocabulary"], Int64[ndarray, "batch vocabulary"]]:
+    """How often each symbol comes, and where first; `length` of those that never do."""
     batch, length = symbols.shape
     cells = symbols + vocabulary * np.arange(batch)[:, None]
     counts = np.bincount(cells.reshape(-1), minlength=batch * vocabulary).reshape(batch, vocabulary)
     first = np.full(batch * vocabulary, length)
     np.minimum.at(first, cells, np.broadcast_to(np.arange(length), symbols.shape))
-    order = first.reshape(batch, vocabulary) + np.where(counts == 0, np.arange(vocabulary), 0)
-    return np.argsort(order - counts * (length + vocabulary), axis=-1, kind="stable")
+    return counts, first.reshape(batch, vocabulary)
+
+
+def rank_by_frequency(
+    counts: Int64[ndarray, "batch vocabulary"], first: Int64[ndarray, "batch vocabulary"]
+) -> Int64[ndarray, "batch vocabulary"]:
+    """All V symbols by falling frequency; ties by first appearance; those never seen last, ascending."""
+    return np.lexsort((first, -counts))  # stable: what is equal in both ascends
 
 
 class SortTask:
@@ -96,15 +107,22 @@ class SortTask:
 
     continues = False
     has_answers = True
+    protocol = SORT
 
     def __init__(self, config: SortConfig) -> None:
         self.config = config
-        self.vocab_size = config.vocabulary + 1  # and the separator
+        self.vocab_size = config.vocab_size
         self.sizes = {
             "train": config.train_sequences,
             "validation": config.validation_sequences,
             "test": config.test_sequences,
         }
+
+    def order(
+        self, counts: Int64[ndarray, "batch vocabulary"], first: Int64[ndarray, "batch vocabulary"]
+    ) -> Int64[ndarray, "batch vocabulary"]:
+        """The answer: all symbols in the order asked for, from how often each comes, and where first."""
+        return rank_by_frequency(counts, first)
 
     @property
     def sequence_length(self) -> int:
@@ -137,7 +155,8 @@ class SortTask:
         """Sequences `indices` of a split as model input: sequence, separator, the answer but its last symbol."""
         c = self.config
         seeds = FIRST_SEED[split] + indices
-        symbols, answer = make_sequences(seeds, c.vocabulary, c.length)
+        symbols = make_sequences(seeds, c.vocabulary, c.length)
+        answer = self.order(*tally(symbols, c.vocabulary))
         separator = np.full((len(seeds), 1), c.vocabulary)
         tokens = np.concatenate([symbols, separator, answer[:, :-1]], 1)
         targets = np.concatenate([np.full_like(symbols, UNSCORED), answer], 1)
@@ -152,7 +171,7 @@ class SortTask:
         or nothing. Only a segment, and a count for each symbol, are held at a time.
         """
         vocabulary = self.config.vocabulary
-        counts, first, read = np.zeros(vocabulary, dtype=np.int64), np.full(vocabulary, -1, dtype=np.int64), 0
+        counts, first, read = np.zeros(vocabulary, dtype=np.int64), np.full(vocabulary, 2**62, dtype=np.int64), 0
         buffer = np.empty(0, dtype=np.int64)
         for symbols in _symbols(file, vocabulary):
             new, places = np.unique(symbols, return_index=True)
@@ -165,7 +184,7 @@ class SortTask:
             buffer = buffer[whole:]
         if not read:
             raise MissingError(f"the stream is empty: wanted symbols 0 to {vocabulary - 1}, with white space between")
-        answer = np.lexsort((np.arange(vocabulary), first, -counts))
+        answer = self.order(counts[None], first[None])[0]
         tokens = np.concatenate([buffer, [vocabulary], answer[:-1]])
         targets = np.concatenate([np.full(len(buffer), UNSCORED), answer])
         yield from _segments(tokens, targets, segment_length)
@@ -220,9 +239,8 @@ class SortTask:
         right = 0
         for batch in self.evaluation_batches(split, 100):
             symbols, answer = batch.tokens[:, : self.config.length].numpy(), batch.targets[:, self.config.length :]
-            ranks = rank_by_frequency(
-                symbols[:, max(self.config.length - window, 0) :], self.config.vocabulary
-            ).argsort(-1)
+            seen = symbols[:, max(self.config.length - window, 0) :]
+            ranks = self.order(*tally(seen, self.config.vocabulary)).argsort(-1)
             wanted = np.take_along_axis(ranks, answer.numpy(), -1)
             best_left = np.minimum.accumulate(wanted[:, ::-1], -1)[:, ::-1]
             right += int((wanted == best_left).sum())

@@ -48,7 +48,7 @@ class TrainingState(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on."""
+    """What a run needs to go on; without tensors, to begin."""
 
     state: TrainingState
     tensors: Tensors

@@ -34,23 +34,22 @@ def train(
     *,
     seed: int,
     folder: Path,
-    state: TrainingState,
-    resume: Checkpoint | None,
+    begin: Checkpoint,
     log: Log,
     stop: StopSignals,
 ) -> TrainingState:
-    """Train to `config.total_steps`, with checkpoints in `folder`. state: where the run stands, as `resume` has it.
+    """Train to `config.total_steps`, with checkpoints in `folder`. begin: where the run stands; no tensors: at step 0.
 
     Data, dropout and learning rate of a step are functions of (seed, step): so a continued run takes
     exactly the steps that an uninterrupted one would have. A signal in the middle of a validation ends it there: the
     run that continues begins with it. Several processes take every step together, and one of them writes.
     Raises Stopped after a signal, InftyError where a loss or gradient is not finite or a checkpoint can't be saved, and
-    MissingError where `resume` is another model's.
+    MissingError where `begin` is another model's.
     """
-    model, group = replica.model, replica.group
+    model, group, state = replica.model, replica.group, begin.state
     optimizer = make_optimizer(model, config.learning_rate, config.memory_learning_rate)
-    memory = _restore(replica, optimizer, folder, resume, config.batch_size) if resume else None
-    saved_step = state.step if resume else None
+    memory = _restore(replica, optimizer, folder, begin, config.batch_size) if begin.tensors else None
+    saved_step = state.step if begin.tensors else None
 
     def save() -> None:
         tensors = {"model": weight_tensors(model), "optimizer": optimizer_tensors(optimizer, model)}
@@ -101,19 +100,19 @@ def _validation_is_due(state: TrainingState, config: TrainingConfig) -> bool:
 
 
 def _restore(
-    replica: Replica, optimizer: torch.optim.Adam, folder: Path, resume: Checkpoint, batch_size: int
+    replica: Replica, optimizer: torch.optim.Adam, folder: Path, begin: Checkpoint, batch_size: int
 ) -> Memory | None:
     """Weights and optimiser from a checkpoint; its memory, if it carries one. MissingError where they don't fit."""
     model = replica.model
     if replica.group.leads:
-        point(folder, resume.state)
+        point(folder, begin.state)
     try:
-        load_weights(model, resume.tensors["model"])
-        load_optimizer_tensors(optimizer, model, resume.tensors["optimizer"])
-        return replica.load_memory(resume.tensors["state"], batch_size) if "state" in resume.tensors else None
+        load_weights(model, begin.tensors["model"])
+        load_optimizer_tensors(optimizer, model, begin.tensors["optimizer"])
+        return replica.load_memory(begin.tensors["state"], batch_size) if "state" in begin.tensors else None
     except (KeyError, RuntimeError) as fault:
         why = (str(fault.args[0]) if fault.args else "").splitlines()[:2]
         raise MissingError(
-            f"the checkpoint of step {resume.state.step} in {folder} is another model's ({' '.join(why)}); start over "
+            f"the checkpoint of step {begin.state.step} in {folder} is another model's ({' '.join(why)}); start over "
             "with --fresh"
         ) from None

@@ -14,7 +14,7 @@ from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.runs import RunFolder
 from infty.tasks.sort import SortConfig, SortTask
-from infty.training.checkpoint import TrainingState, load_last
+from infty.training.checkpoint import Checkpoint, TrainingState, load_last
 from infty.training.config import TrainingConfig
 from infty.training.loop import train
 from infty.training.replica import Replica
@@ -72,8 +72,8 @@ def attempt(task: Poisoned, folder: Path) -> None:
     task.model = Decoder(config, task.vocab_size)
     training = TrainingConfig(steps=6, batch_size=2, learning_rate=1e-2, evaluate_every=3)
     folder.mkdir()
-    train(Replica(task.model), task, training, seed=0, folder=folder, state=TrainingState(wandb_id="a1"), resume=None,
-          log=Quiet(), stop=StopSignals())  # fmt: skip
+    begin = Checkpoint(TrainingState(wandb_id="a1"), {})
+    train(Replica(task.model), task, training, seed=0, folder=folder, begin=begin, log=Quiet(), stop=StopSignals())
 
 
 CONFIG = SortConfig(vocabulary=3, length=13, train_sequences=9, validation_sequences=4, test_sequences=4)

@@ -16,7 +16,7 @@ from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.tasks.sort import SortConfig, SortTask
 from infty.tracking import MetricsFile
-from infty.training.checkpoint import TrainingState, load_last
+from infty.training.checkpoint import Checkpoint, TrainingState, load_last
 from infty.training.config import TrainingConfig
 from infty.training.loop import train
 from infty.training.replica import Replica
@@ -114,6 +114,9 @@ class Ends(MetricsFile):
             raise KeyboardInterrupt
 
 
+BEGINNING = Checkpoint(TrainingState(wandb_id="a1"), {})
+
+
 def trained(folder: Path, task: SortTask, file: type[MetricsFile] = MetricsFile) -> None:
     """Train or continue, as far as it comes."""
     config = DecoderConfig(
@@ -124,12 +127,12 @@ def trained(folder: Path, task: SortTask, file: type[MetricsFile] = MetricsFile)
         steps=6, batch_size=2, learning_rate=1e-2, evaluate_every=3, evaluation_batch_size=1, log_every=1
     )
     torch.manual_seed(0)
-    model, resume = Decoder(config, task.vocab_size), load_last(folder / "checkpoints")
-    state = resume.state if resume else TrainingState(wandb_id="a1")
+    model, begin = Decoder(config, task.vocab_size), load_last(folder / "checkpoints") or BEGINNING
+    state = begin.state
     log = file(folder / "metrics.jsonl", state.step, validated=state.validated_step == state.step)
     with contextlib.closing(log), StopSignals() as stop:
-        train(Replica(model), task, training, seed=0, folder=folder / "checkpoints", state=state, resume=resume,
-              log=log, stop=stop)  # fmt: skip
+        train(Replica(model), task, training, seed=0, folder=folder / "checkpoints", begin=begin, log=log,
+              stop=stop)  # fmt: skip
 
 
 def test_a_signal_in_a_validation_ends_it_there_and_the_run_continues_with_it(tmp_path: Path) -> None:
