@@ -1,20 +1,21 @@
-# make demo     install, train ∞-former and Transformer-XL on the sorting task, and report (minutes)
+# make demo     install, train ∞-former and Transformer-XL on the sorting task, and report (minutes; SCALE=smoke: seconds)
 # make test     install, run the test suite
 # make fuzz     the tests against mutated input, with thousands of cases each (minutes)
 # make torture  kill runs at 20 random moments a task: each must end the same, to the byte (minutes)
 # make check    install, lint, format check, types
 
 PYTHON ?= python3
+SCALE ?= laptop
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .PHONY: demo test fuzz torture check clean
 
 demo: $(INSTALLED)
-	$(BIN)/infty train sort --model infty --case x8
-	$(BIN)/infty train sort --model transformer-xl --case x8
-	$(BIN)/infty eval sort --model infty --case x8
-	$(BIN)/infty eval sort --model transformer-xl --case x8
+	$(BIN)/infty train sort --model infty --case x8 --scale $(SCALE)
+	$(BIN)/infty train sort --model transformer-xl --case x8 --scale $(SCALE)
+	$(BIN)/infty eval sort --model infty --case x8 --scale $(SCALE)
+	$(BIN)/infty eval sort --model transformer-xl --case x8 --scale $(SCALE)
 	$(BIN)/infty report
 
 test: $(INSTALLED)
