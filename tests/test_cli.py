@@ -73,7 +73,14 @@ def test_a_mistake_gets_a_clear_message_and_writes_nothing(
 
 
 @pytest.mark.parametrize(
-    "words", [("train",), ("trian", "sort"), ("train", "sort", "--seed", "-1"), ("eval", "sort", "--split", "x")]
+    "words",
+    [
+        ("train",),
+        ("trian", "sort"),
+        ("train", "sort", "--seed", "-1"),
+        ("eval", "sort", "--split", "x"),
+        ("train", "sort", "--precision", "float16"),
+    ],
 )
 def test_wrong_usage_ends_with_2(infty: Infty, words: tuple[str, ...]) -> None:
     done = infty(*words)

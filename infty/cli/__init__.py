@@ -51,7 +51,9 @@ def _run() -> int:
             stream.reconfigure(errors="replace")  # a terminal without Greek gets question marks, not a fault
     try:
         from infty.cli.app import app
+        from infty.cli.completion import mend_shells
 
+        mend_shells()
         app()
     except (InftyError, Stopped) as fault:
         common = isinstance(fault, UsageError | Stopped)  # all processes say the same

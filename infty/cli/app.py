@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from infty.cli.completion import complete_protocol
 from infty.cli.data import data_app
 from infty.cli.generate import generate
 from infty.cli.options import (
@@ -26,7 +27,6 @@ from infty.cli.options import (
     Scale,
     Seed,
     Threads,
-    complete_protocol,
 )
 from infty.cli.output import console, print_json, print_table, resolve_cell, settings, show_values
 from infty.cli.reproduce import reproduce
