@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from infty.errors import UsageError
+from infty.settings import load_settings
 from tests.conftest import Infty, clean_environment
 
 SMOKE = ("sort", "--scale", "smoke")
@@ -253,6 +255,19 @@ def test_settings_come_from_toml_then_environment_then_option(infty: Infty, tmp_
     assert runs() == str(tmp_path / "mine")
     assert runs(INFTY_RUNS="/elsewhere") == "/elsewhere"
     assert runs("--runs", "/option", INFTY_RUNS="/elsewhere") == "/option"
+
+
+def test_the_home_folder_is_meant_wherever_a_folder_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves `~` as it is in `--runs=~/x`, and in quotes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "infty.toml").write_text('runs = "~/a"\n')
+    assert load_settings().runs == tmp_path / "home/a"
+    monkeypatch.setenv("INFTY_RUNS", "~/b")
+    assert load_settings().runs == tmp_path / "home/b"
+    assert load_settings(runs=Path("~/c")).runs == tmp_path / "home/c"
+    with pytest.raises(UsageError, match="settings: runs: no such home folder, got '~nobody-of-that-name/x' "):
+        load_settings(runs=Path("~nobody-of-that-name/x"))
 
 
 @pytest.mark.parametrize(

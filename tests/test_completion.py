@@ -112,7 +112,7 @@ def type_in(home: Path, name: str, keys: str) -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [name, "-i"], cwd=home, env=environment(home), stdin=theirs, stdout=theirs, stderr=theirs
-    ) as process:
+    ):
         os.close(theirs)
         said = b""
         while b"ready> " not in said:
