@@ -2,6 +2,7 @@
 
 import os
 import re
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,6 +140,19 @@ def load_settings(**options: Any) -> Settings:
         raise
     except (ValueError, RecursionError, OSError) as fault:  # tomllib's, and of the file itself
         raise UsageError(f"infty.toml: {one_line(str(fault))}") from None
+
+
+def origins(**options: Any) -> dict[str, str]:
+    """What says each setting that is not left to its default: an option, a variable or the file."""
+    file, found = find_toml(), dict[str, str]()
+    written = tomllib.loads(file.read_text(encoding="utf-8")) if file else {}
+    for name in Settings.model_fields:
+        variables = [f"INFTY_{name.upper()}", *(["WANDB_MODE"] if name == "wandb" else [])]
+        said = [f"--{name.replace('_', '-')}"] if options.get(name) is not None else []
+        said += [variable for variable in variables if os.environ.get(variable)]
+        if said or name in written:
+            found[name] = said[0] if said else str(file)
+    return found
 
 
 def _fault(detail: Any) -> Fault:

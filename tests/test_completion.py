@@ -110,9 +110,7 @@ def test_a_terminal_completes_from_the_first_tab(home: Path, name: str) -> None:
 def type_in(home: Path, name: str, keys: str) -> None:
     """Keys in a terminal with that shell, until it ends."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [name, "-i"], cwd=home, env=environment(home), stdin=theirs, stdout=theirs, stderr=theirs
-    ):
+    with subprocess.Popen([name, "-i"], cwd=home, env=environment(home), stdin=theirs, stdout=theirs, stderr=theirs):
         os.close(theirs)
         said = b""
         while b"ready> " not in said:
