@@ -2,6 +2,7 @@
 
 import os
 import re
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,9 +67,13 @@ class Settings(BaseSettings):
     @field_validator("runs", "data", "experiments")
     @classmethod
     def _possible_folder(cls, folder: Path) -> Path:
+        """With `~` as the home folder, also where no shell has seen it."""
         if "\0" in str(folder):
             raise ValueError("wanted a folder")
-        return folder
+        try:
+            return folder.expanduser()
+        except RuntimeError:
+            raise ValueError("no such home folder") from None
 
     @classmethod
     def settings_customise_sources(
@@ -94,17 +99,9 @@ class _TomlSource(TomlConfigSettingsSource):
         values = super().__call__()
         if self.found is not None:
             for key in ("runs", "data", "experiments"):
-                if isinstance(values.get(key), str):
-                    values[key] = self.found.parent / _expanded(key, values[key])
+                if isinstance(given := values.get(key), str) and not given.startswith("~"):
+                    values[key] = self.found.parent / given
         return values
-
-
-def _expanded(key: str, folder: str) -> Path:
-    """With `~` as the home folder. ValueError for `~name` where there is nobody of that name."""
-    try:
-        return Path(folder).expanduser()
-    except RuntimeError:
-        raise ValueError(f"{key}: {shown(folder)} is in the home folder of somebody who isn't here") from None
 
 
 class _DefaultFolders(PydanticBaseSettingsSource):
@@ -145,10 +142,23 @@ def load_settings(**options: Any) -> Settings:
         raise UsageError(f"infty.toml: {one_line(str(fault))}") from None
 
 
+def origins(**options: Any) -> dict[str, str]:
+    """What says each setting that is not left to its default: an option, a variable or the file."""
+    file, found = find_toml(), dict[str, str]()
+    written = tomllib.loads(file.read_text(encoding="utf-8")) if file else {}
+    for name in Settings.model_fields:
+        variables = [f"INFTY_{name.upper()}", *(["WANDB_MODE"] if name == "wandb" else [])]
+        said = [f"--{name.replace('_', '-')}"] if options.get(name) is not None else []
+        said += [variable for variable in variables if os.environ.get(variable)]
+        if said or name in written:
+            found[name] = said[0] if said else str(file)
+    return found
+
+
 def _fault(detail: Any) -> Fault:
     key = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
         return Fault("infty.toml", key, f"unknown key; {nearest(key, Settings.model_fields)}")
     message = detail["msg"].removeprefix("Value error, ")
-    given = f"{shown(detail['input'])} (infty.toml, INFTY_{key.upper()} or option)"
-    return Fault("settings", key, f"{message}, got {given}")
+    given = str(detail["input"]) if isinstance(detail["input"], Path) else detail["input"]
+    return Fault("settings", key, f"{message}, got {shown(given)} (infty.toml, INFTY_{key.upper()} or option)")

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from infty.catalog import SHIPPED
+from infty.errors import UsageError
+from infty.settings import load_settings
 from tests.conftest import Infty, clean_environment
 from tests.forks import Forks
 
@@ -74,7 +77,14 @@ def test_a_mistake_gets_a_clear_message_and_writes_nothing(
 
 
 @pytest.mark.parametrize(
-    "words", [("train",), ("trian", "sort"), ("train", "sort", "--seed", "-1"), ("eval", "sort", "--split", "x")]
+    "words",
+    [
+        ("train",),
+        ("trian", "sort"),
+        ("train", "sort", "--seed", "-1"),
+        ("eval", "sort", "--split", "x"),
+        ("train", "sort", "--precision", "float16"),
+    ],
 )
 def test_wrong_usage_ends_with_2(infty: Infty, words: tuple[str, ...]) -> None:
     done = infty(*words)
@@ -145,6 +155,8 @@ def test_the_command_line_is_frozen(infty: Infty) -> None:
         "--top-k",
         "--draw",
     }
+    whole = {"--version", "--quiet", "--verbose", "--install-completion", "--show-completion", "--help"}
+    assert set(re.findall(r"--[a-z][a-z-]*", infty("--help").stdout)) - {"--case"} == whole  # which an example has
     assert options["report"] == common | {"--out", "--format", "--check", "--keep"}
     assert options["tune"] == common | machine | {"--case", "--scale", "--precision"}
     assert options["compare"] == common | {"--runs"}
@@ -250,6 +262,19 @@ def test_settings_come_from_toml_then_environment_then_option(infty: Infty, tmp_
     assert runs("--runs", "/option", INFTY_RUNS="/elsewhere") == "/option"
 
 
+def test_the_home_folder_is_meant_wherever_a_folder_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves `~` as it is in `--runs=~/x`, and in quotes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "infty.toml").write_text('runs = "~/a"\n')
+    assert load_settings().runs == tmp_path / "home/a"
+    monkeypatch.setenv("INFTY_RUNS", "~/b")
+    assert load_settings().runs == tmp_path / "home/b"
+    assert load_settings(runs=Path("~/c")).runs == tmp_path / "home/c"
+    with pytest.raises(UsageError, match="settings: runs: no such home folder, got '~nobody-of-that-name/x' "):
+        load_settings(runs=Path("~nobody-of-that-name/x"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -299,8 +324,29 @@ def test_one_broken_file_does_not_hide_the_other_experiments(infty: Infty, tmp_p
 def test_a_file_where_a_folder_belongs_is_one_line_with_a_way_out(infty: Infty, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     done = infty("train", *SMOKE, "--runs", "taken")
+    place = "taken/sort/smoke/infty@x4/seed-0"
+    hint = "(another folder: --runs, INFTY_RUNS or infty.toml)"
+    assert (done.returncode, done.stderr) == (1, f"infty: {place}: Not a directory {hint}\n")
+    shutil.copytree(SHIPPED / "results/laptop/sort", tmp_path / "kept/sort")
+    done = infty("report", "kept", "--out", "taken/report")  # which --runs has no say in
+    assert (done.returncode, done.stderr) == (1, "infty: taken/report: Not a directory\n")
+
+
+def test_quiet_leaves_results_and_errors(infty: Infty) -> None:
+    done = infty("-q", "train", *SMOKE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "test/accuracy: " in done.stdout
+    done = infty("--quiet", "train", "srot")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "infty: no experiment 'srot'; did you mean sort?\n")
+
+
+def test_verbose_shows_where_settings_and_unexpected_faults_come_from(infty: Infty, tmp_path: Path) -> None:
+    (tmp_path / "infty.toml").write_text('wandb = "disabled"\nthreads = 3\n')
+    (tmp_path / "taken").write_text("")
+    done = infty("-v", "train", *SMOKE, "--runs", "taken")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith("(other folders: --runs, INFTY_RUNS or infty.toml)")
+    said = f"runs from --runs, threads from INFTY_THREADS, wandb from {tmp_path}/infty.toml, the others are defaults"
+    assert done.stderr.startswith(f"settings: {said}\nTraceback (most recent call last):\n")
 
 
 def test_what_was_begun_is_continued_first(infty: Infty, tmp_path: Path) -> None:

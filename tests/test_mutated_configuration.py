@@ -194,10 +194,7 @@ def test_infty_toml_with_other_values(folder: Path, lines: list[tuple[str, str]]
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            'runs = "~nobody-of-that-name/x"',
-            r"infty.toml: runs: '~nobody-of-that-name/x' is in the home folder of some",
-        ),
+        ('runs = "~nobody-of-that-name/x"', r"settings: runs: no such home folder, got .*~nobody-of-that-name/x"),
         ('data = "\\u0000"', "settings: data: wanted a folder, got "),
         (f"threads = 0x{'f' * 5000}", "settings: threads: .*got a number without end"),
         (f"threads = {'1' * 5000}", "infty.toml: Exceeds the limit"),

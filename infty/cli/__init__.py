@@ -7,6 +7,7 @@ import sys
 import warnings
 from types import FrameType
 
+from infty.cli.output import CALL, explained
 from infty.errors import InftyError, Stopped, UsageError, one_line
 from infty.launch import this_launch
 
@@ -51,19 +52,20 @@ def _run() -> int:
             stream.reconfigure(errors="replace")  # a terminal without Greek gets question marks, not a fault
     try:
         from infty.cli.app import app
+        from infty.cli.completion import mend_shells
 
+        mend_shells()
         app()
     except (InftyError, Stopped) as fault:
         common = isinstance(fault, UsageError | Stopped)  # all processes say the same
         return fault.exit_code if common and not _leads() else _told(str(fault), fault.exit_code)
     except Exception as fault:
-        if os.environ.get("INFTY_DEBUG"):
+        if os.environ.get("INFTY_DEBUG") or CALL.verbose:
             raise
         if isinstance(fault, OSError):
-            hint = "other folders: --runs, INFTY_RUNS or infty.toml"
-            return _told(f"{fault.filename or 'a file'}: {fault.strerror or fault} ({hint})", 1)
+            return _told(explained(fault), 1)
         why = one_line(" ".join(str(fault).split()), 500)
-        return _told(f"{type(fault).__name__}: {why} (INFTY_DEBUG=1 shows where)", 1)
+        return _told(f"{type(fault).__name__}: {why} (infty -v … shows where)", 1)
     return 0
 
 

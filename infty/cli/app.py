@@ -1,12 +1,12 @@
 """The command line. A command is a few lines that call one function; everything heavy is imported inside."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from infty.cli.completion import complete_protocol
 from infty.cli.data import data_app
 from infty.cli.generate import generate
 from infty.cli.options import (
@@ -26,9 +26,8 @@ from infty.cli.options import (
     Scale,
     Seed,
     Threads,
-    complete_protocol,
 )
-from infty.cli.output import console, print_json, print_table, resolve_cell, settings, show_values
+from infty.cli.output import CALL, console, print_json, print_table, resolve_cell, settings, show_values
 from infty.cli.reproduce import reproduce
 from infty.cli.runs import clean, compare, export
 
@@ -59,11 +58,21 @@ def options(
     version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="No progress on stderr: warnings, errors and results alone.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "-v", "--verbose", help="Where an unexpected fault comes from (as INFTY_DEBUG=1), and where settings do."
+        ),
+    ] = False,
 ) -> None:
     """Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301)."""
     from infty.errors import UsageError
     from infty.launch import this_launch
 
+    CALL.quiet, CALL.verbose = quiet, verbose
     if this_launch().size > 1 and ctx.invoked_subcommand not in TOGETHER:
         raise UsageError(f"{ctx.invoked_subcommand} is one process's work; {' and '.join(TOGETHER)} are for several")
 
@@ -307,8 +316,7 @@ def bench(
     """Measure speed and memory on the CPU, as ratios taken in turn in fresh processes. Wants a quiet machine."""
     from infty.bench.measures import Bench, run_measures
 
-    say = console(stderr=True).print if sys.stderr.isatty() else lambda _: None
-    setting = Bench(against, length, batch, rounds, threads or 2, say)
+    setting = Bench(against, length, batch, rounds, threads or 2, console(stderr=True).print)
     for measure in run_measures(setting, measures or []):
         document = {**measure.document(), "environment": setting.environment()}
         print(json.dumps(document) if as_json else measure.line(), flush=True)

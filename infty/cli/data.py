@@ -5,19 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
+from infty.cli.completion import complete_corpus
 from infty.cli.options import Json
 from infty.cli.output import console, print_json, print_table, settings
 
 data_app = typer.Typer(name="data", help="Corpora: what is here, download, import, check.", no_args_is_help=True)
 
-
-def _complete_known(incomplete: str) -> list[str]:
-    from infty.corpora.known import KNOWN
-
-    return [name for name in KNOWN if name.startswith(incomplete)]
-
-
-Corpus = Annotated[str, typer.Argument(metavar="NAME", help="Name of a corpus.", autocompletion=_complete_known)]
+Corpus = Annotated[str, typer.Argument(metavar="NAME", help="Name of a corpus.", autocompletion=complete_corpus)]
 Replace = Annotated[bool, typer.Option("--replace", help="Put it in the place of another one of that name.")]
 DataFolder = Annotated[Path | None, typer.Option("--folder", help="Folder of corpora; by default the settings' own.")]
 
@@ -67,7 +61,8 @@ def import_folder(
 @data_app.command("verify", epilog="Example: infty data verify wikitext")
 def verify_corpora(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="By default all that are here.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="By default all that are here.", autocompletion=complete_corpus),
     ] = None,
     as_json: Json = False,
     folder: DataFolder = None,

@@ -1,15 +1,49 @@
 """What commands share: the settings, the cell that options name, and how results are shown."""
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from infty.errors import one_line
+
+
+@dataclass
+class Call:
+    """How `infty` was called, as far as what is said depends on it.
+
+    quiet: nothing on stderr but warnings and errors. verbose: with where faults and settings come from.
+    folders: of runs and data, by what chooses them, once the settings are known.
+    """
+
+    quiet: bool = False
+    verbose: bool = False
+    folders: dict[str, Path] = field(default_factory=dict)
+
+
+CALL = Call()
 
 
 def settings(**options: Any) -> Any:
     """Of this machine, with what options say."""
-    from infty.settings import load_settings
+    from infty.settings import load_settings, origins
 
-    return load_settings(**options)
+    loaded = load_settings(**options)
+    CALL.folders = {"--runs, INFTY_RUNS": loaded.runs.absolute(), "INFTY_DATA": loaded.data.absolute()}
+    if CALL.verbose:
+        found = [f"{name} from {origin}" for name, origin in origins(**options).items()]
+        console(stderr=True).print(f"settings: {', '.join([*found, 'the others are defaults'])}", soft_wrap=True)
+    return loaded
+
+
+def explained(fault: OSError) -> str:
+    """Which file, why, and what chooses another folder where it is one of the settings' own."""
+    why = fault.strerror or one_line(str(fault), 500)
+    if not isinstance(fault.filename, str):
+        return why
+    inside = [name for name, folder in CALL.folders.items() if Path(fault.filename).absolute().is_relative_to(folder)]
+    hint = f" (another folder: {inside[0]} or infty.toml)" if inside else ""
+    return f"{one_line(fault.filename, 500)}: {why}{hint}"
 
 
 def resolve_cell(
@@ -42,7 +76,7 @@ def resolve_cell(
 
 
 def console(stderr: bool = False) -> Any:
-    """Where texts and bars go."""
+    """Where texts and bars go; results go to stdout, and are never silenced."""
     from rich.console import Console
 
     class Lasting(Console):
@@ -53,7 +87,8 @@ def console(stderr: bool = False) -> Any:
 
     from infty.launch import this_launch
 
-    return Lasting(stderr=stderr, markup=False, highlight=False, quiet=not this_launch().leads)
+    silent = not this_launch().leads or (stderr and CALL.quiet)
+    return Lasting(stderr=stderr, markup=False, highlight=False, quiet=silent)
 
 
 def show_values(values: dict[str, Any], as_json: bool, document: Any = None) -> None:

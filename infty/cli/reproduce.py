@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from infty.cli.options import Device, Json, Precision, Runs, Scale, Threads, complete_experiment
+from infty.cli.completion import complete_experiment
+from infty.cli.options import Device, Json, Precision, Runs, Scale, Threads
 from infty.cli.output import console, print_json, settings
 
 Names = Annotated[

@@ -5,12 +5,18 @@ from typing import Annotated
 
 import typer
 
+from infty.cli.completion import complete_run
 from infty.cli.options import Json, Runs
 from infty.cli.output import print_json, print_table, settings, show_values
 
 
 def compare(
-    names: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run folders, or their place below --runs.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN...", help="Run folders, or their place below --runs.", autocompletion=complete_run
+        ),
+    ],
     as_json: Json = False,
     runs: Runs = None,
 ) -> None:
@@ -26,7 +32,10 @@ def compare(
 
 
 def export(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or its place below --runs.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="Run folder, or its place below --runs.", autocompletion=complete_run),
+    ],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="By default named after the run, here.")] = None,
     as_json: Json = False,
     runs: Runs = None,
@@ -41,7 +50,10 @@ def export(
 
 def clean(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="By default every finished run and trial.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...", help="By default every finished run and trial.", autocompletion=complete_run
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove what is listed.")] = False,
     as_json: Json = False,

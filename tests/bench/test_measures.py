@@ -75,6 +75,7 @@ def test_updates_are_measured_against_a_yardstick(infty: Infty) -> None:
     documents = [json.loads(line) for line in done.stdout.splitlines()]
     assert [d["name"].split(" as ")[-1] for d in documents] == ["plain", "yardstick"] * 2
     assert all(d["value"] > 0 and d["parts"]["infty_seconds"] > 0 for d in documents)
+    assert done.stderr  # what is being timed
 
 
 @pytest.mark.parametrize(

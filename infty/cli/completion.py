@@ -1,0 +1,93 @@
+"""What a shell completes words with. At a prompt a broken file has nothing to say, and nothing to offer."""
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import typer
+
+from infty.cli.output import settings
+from infty.errors import InftyError
+
+# bash breaks words at each @, and replaces the last one and what follows.
+BASH = """
+%(complete_func)s_whole() {
+    local typed="${COMP_LINE:0:COMP_POINT}"
+    typed="${typed##*[[:space:]]}"
+    %(complete_func)s "$1"
+    [[ $2 != @* ]] || COMPREPLY=("${COMPREPLY[@]#"${typed%%"$2"}"}")
+}
+
+complete -o default -F %(complete_func)s_whole %(prog_name)s
+"""
+# zsh reads an installed script at the first Tab in a terminal, and typer's only defines what completes at the second.
+ZSH = """
+if [ "$funcstack[1]" = "_%(prog_name)s" ]; then %(complete_func)s; fi
+"""
+
+
+def complete_experiment(incomplete: str) -> list[str]:
+    """Names of the experiments."""
+    from infty.catalog import experiment_files
+
+    return _beginning(incomplete, lambda: experiment_files(settings().experiments))
+
+
+def complete_from(key: str) -> Any:
+    """Completes with the rows ("models"), columns ("cases") or "scales" of the experiment that the line names."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        from infty.catalog import open_experiment
+
+        # An option that still lacks its value leaves the words before it unparsed, in ctx.args.
+        name = ctx.params.get("experiment") or next(iter(ctx.args), "sort")
+        return _beginning(incomplete, lambda: open_experiment(name, settings().experiments).names(key))
+
+    return complete
+
+
+def complete_protocol(incomplete: str) -> list[str]:
+    """Names of the protocols of texts."""
+    from infty.protocols import TEXT_PROTOCOLS
+
+    return _beginning(incomplete, lambda: TEXT_PROTOCOLS)
+
+
+def complete_corpus(incomplete: str) -> list[str]:
+    """Names of the corpora that can be fetched."""
+    from infty.corpora.known import KNOWN
+
+    return _beginning(incomplete, lambda: KNOWN)
+
+
+def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Places of the runs below the folder of runs."""
+
+    def names() -> list[str]:
+        runs = settings(runs=ctx.params.get("runs")).runs
+        return sorted(path.parent.relative_to(runs).as_posix() for path in runs.glob("*/*/*@*/seed-*/config.yaml"))
+
+    return _beginning(incomplete, names)
+
+
+def _beginning(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
+    try:
+        return [name for name in names() if name.startswith(incomplete)]
+    except (InftyError, OSError):
+        return []
+
+
+def mend_shells() -> None:
+    """Make typer's scripts for shells complete at the first Tab, and names with an @."""
+    if os.environ.get("_INFTY_COMPLETE") == "complete_bash":
+        words = os.environ["COMP_WORDS"]
+        whole = re.sub(r"(?<=\S)\n@\n?", "@", words)
+        os.environ["COMP_WORDS"] = whole
+        os.environ["COMP_CWORD"] = str(int(os.environ["COMP_CWORD"]) - words.count("\n") + whole.count("\n"))
+    with contextlib.suppress(ImportError, AttributeError):  # no part of what typer promises
+        from typer import _completion_shared as shared
+
+        scripts = {"bash": shared.COMPLETION_SCRIPT_BASH + BASH, "zsh": shared.COMPLETION_SCRIPT_ZSH + ZSH}
+        shared._completion_scripts.update(scripts)
