@@ -18,7 +18,7 @@ ROW = "  infty-broad: {model: {long_range: {widths: [0.05, 0.2]}}}"
 STEPS = (  # `-o`: what is installed already is not installed again
     "make -s -o .venv/installed demo SCALE=smoke",
     "infty list --scale smoke",
-    "infty report",
+    "infty report --format md",
     "infty train sort --case x8 --scale smoke --set model.long_range.contraction=0.5 --name half",
     "infty compare sort/smoke/infty@x8/seed-0 sort/smoke/infty@x8+half/seed-0",
     rf"sed -i 's/^  infty: {{}}$/&\n{ROW}/' experiments/sort-ablation.yaml",
