@@ -39,7 +39,7 @@ class Need:
     each: int
 
     def of(self, sequences: int) -> int:
-        """Bytes."""
+        """Bytes that so many sequences at once take."""
         return self.fixed + self.each * sequences
 
     def largest(self, free: int) -> int:
@@ -156,12 +156,12 @@ def _measured(change: str, try_out: Callable[[int], None], model: SegmentModel, 
 
 
 def free_bytes(machine: Machine) -> int:
-    """For this process: on a CPU those of this machine share what is free. OSError where the system doesn't tell."""
+    """Free bytes for this process; on a CPU a machine's processes share them. OSError where the system doesn't tell."""
     return free_memory_bytes(machine.device) // (1 if is_gpu(machine.device) else machine.launch.local_size)
 
 
 def _free(machine: Machine) -> int | None:
-    """As above; None where the system doesn't tell, or has no peak that can be measured anew."""
+    """What `free_bytes` gives; None where the system doesn't tell, or has no peak that can be measured anew."""
     try:
         return free_bytes(machine) if forget_peak(machine.device) else None
     except OSError:

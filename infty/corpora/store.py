@@ -59,7 +59,7 @@ class Corpus:
 
     @property
     def name(self) -> str:
-        """Under which it was imported."""
+        """The name under which it was imported."""
         return self.path.name
 
     @property
@@ -68,7 +68,7 @@ class Corpus:
         return KNOWN.get(self.name)
 
     def documents(self, split: str) -> list[Document]:
-        """Of a split, in order. MissingError where they are damaged."""
+        """The documents of a split, in order. MissingError where they are damaged."""
         name = f"{split}.documents.json"
         self.check(name)
         try:

@@ -48,7 +48,7 @@ class Gpt2Config(_Config):
 
     @property
     def vocab_size(self) -> int:
-        """50,257."""
+        """The number of GPT-2's tokens, 50,257."""
         return GPT2_SIZE
 
 
@@ -173,7 +173,7 @@ class BpeTokenizer:
 
     @classmethod
     def gpt2(cls, folder: Path) -> "BpeTokenizer":
-        """From `vocab.json` and `merges.txt`. MissingError where they are something else."""
+        """GPT-2's tokeniser from `vocab.json` and `merges.txt`. MissingError where they are something else."""
         try:
             vocabulary = _VOCABULARY.validate_json((folder / "vocab.json").read_bytes(), strict=True)
             merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
@@ -185,7 +185,7 @@ class BpeTokenizer:
             raise MissingError(f"{folder} holds no GPT-2 tokeniser (vocab.json, merges.txt): {reason(fault)}") from None
 
     def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
-        """As if the text were encoded whole (see `at_spaces`)."""
+        """Tokens of the text, a piece at a time, as if it were encoded whole (see `at_spaces`)."""
         parts = iter(at_spaces(pieces))
         while group := list(islice(parts, AT_ONCE)):
             for encoding in self.bpe.encode_batch_fast(group, add_special_tokens=False):

@@ -1,4 +1,4 @@
-"""One layer: attention over what is near, joined by a memory of what is far, and what it carries between segments."""
+"""One layer (section 3.1): attention over what is near, joined by a memory of what is far."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Sizes of a model: a decoder of ours, or a GPT-2 with memories grafted on."""
+"""Sizes of a model: a decoder of ours (section 4), or a GPT-2 (Radford et al. 2019) with memories grafted on."""
 
 from typing import Annotated, Any, Literal
 

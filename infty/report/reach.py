@@ -30,7 +30,7 @@ def reach_tables(results: ResultSet) -> list[Table]:
 
 
 def gaze_tables(results: ResultSet) -> list[Table]:
-    """As above, of the densities of attention."""
+    """A table of the attention's densities: a line a row and column, its layers from first to last."""
     rows = []
     for case in results.cases:
         for model in results.models:
@@ -56,7 +56,7 @@ def _layers(reaches: list[dict[str, Any]], name: str, unit: str | None = None) -
 
 
 def _means(runs: list[list[float]]) -> str:
-    """By layer, over runs."""
+    """Means over runs, layer by layer."""
     return " · ".join(f"{fmean(values):.2g}" for values in zip(*runs, strict=True))
 
 

@@ -197,7 +197,7 @@ class SortTask:
         return {"name": self.config.kind, "sha256": digest.hexdigest()}
 
     def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
-        """As `metrics`, of a sequence that was read as a stream."""
+        """What `metrics` gives, for a sequence that was read as a stream."""
         return self.metrics("stream", totals)
 
     def calibration(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:
