@@ -162,5 +162,5 @@ class RandomTokens:
         return -int(-tokens // (batch_size * self.segment_length))
 
     def tokens_seen(self, steps: int, batch_size: int) -> int:
-        """Every segment is full."""
+        """Tokens of the first `steps` batches, in which every segment is full."""
         return steps * batch_size * self.segment_length

@@ -182,7 +182,7 @@ def carried(places: Places, samples: Places, contraction: float) -> Places:
 
 
 def lost(targets: Float[Tensor, "n hidden"], found: Float[Tensor, "n hidden"]) -> float:
-    """‖targets − found‖² / ‖targets‖²."""
+    """Share of the targets that is lost, ‖targets − found‖² / ‖targets‖²."""
     targets, found = targets.double(), found.double()
     return ((targets - found).square().sum() / targets.square().sum().clamp(min=LEAST)).item()
 

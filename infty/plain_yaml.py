@@ -30,7 +30,7 @@ class PlainLoader(yaml.SafeLoader):
 
 
 class StrictLoader(PlainLoader):
-    """The same, but keys that stand twice are noted, and 1e-4 is a number."""
+    """PlainLoader, but keys that stand twice are noted, and 1e-4 is a number."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)

@@ -114,7 +114,7 @@ def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, fo
 
 
 def disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) -> int:
-    """What a run's folder takes at most: as many checkpoints as there are at once, and small files."""
+    """Most bytes that a run's folder takes: as many checkpoints as there are at once, and small files."""
     weights = sum(tensor.nbytes for tensor in weight_tensors(model).values())
     moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
     sizes = model.config

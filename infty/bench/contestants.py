@@ -84,7 +84,7 @@ def decoder_sizes(experiment: Experiment) -> DecoderConfig:
 
 
 def make(spec: Spec) -> Run:
-    """A function that runs the contestant once."""
+    """A function that runs the contestant once. ValueError where there is no such contestant."""
     torch.manual_seed(0)
     match spec.kind, spec.who:
         case "step", "yardstick":

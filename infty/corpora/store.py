@@ -115,7 +115,7 @@ class Corpus:
         return self.known is not None and self.known.layout in ("wikitext", "generated")
 
     def words(self, documents: list[Document]) -> int:
-        """What a perplexity a word divides by."""
+        """How many words a perplexity a word divides by."""
         return sum(document.words + self.counts_line_ends * document.lines for document in documents)
 
 

@@ -30,21 +30,21 @@ class _Config(BaseModel):
 class WordConfig(_Config):
     """Words between white space, and an `<eos>` at each line end; what is not in the vocabulary is `<unk>`."""
 
-    kind: Literal["word"] = "word"
+    kind: Literal["word"] = Field(default="word", description="a token is a word")
     vocab_size: int = Field(gt=2, description="most frequent types of the training part (WikiText-103: 267,735, all)")
 
 
 class BpeConfig(_Config):
     """Byte-level BPE learnt from the training part."""
 
-    kind: Literal["bpe"] = "bpe"
+    kind: Literal["bpe"] = Field(default="bpe", description="byte-level BPE learnt from the training part")
     vocab_size: int = Field(ge=257, description="tokens; 256 bytes and the end of text are among them")
 
 
 class Gpt2Config(_Config):
     """GPT-2's own byte-level BPE."""
 
-    kind: Literal["gpt2"] = "gpt2"
+    kind: Literal["gpt2"] = Field(default="gpt2", description="GPT-2's own byte-level BPE")
 
     @property
     def vocab_size(self) -> int:
@@ -60,12 +60,12 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """Tokens that there are."""
+        """The number of tokens that there are."""
         ...
 
     @property
     def separator(self) -> int:
-        """What stands before a document's first token, as context only."""
+        """The token that stands before a document's first one, as context only."""
         ...
 
     def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:

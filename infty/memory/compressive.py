@@ -22,7 +22,9 @@ class CompressiveMemoryConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    kind: Literal["compressive"] = "compressive"
+    kind: Literal["compressive"] = Field(
+        default="compressive", description="the Compressive Transformer's memory (Rae et al. 2019)"
+    )
     hidden_size: int = Field(gt=0, description="E")
     num_slots: int = Field(gt=0, description="compressed vectors kept")
     compression_rate: int = Field(gt=0, description="c, vectors that become one slot")

@@ -29,7 +29,7 @@ class LongTermMemoryConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    kind: Literal["long_term"] = "long_term"
+    kind: Literal["long_term"] = Field(default="long_term", description="the ∞-former's memory (section 3)")
     hidden_size: int = Field(gt=0, description="E")
     num_heads: int = Field(gt=0, description="H")
     segment_length: int = Field(gt=0, description="L, vectors taken in by one update")

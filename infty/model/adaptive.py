@@ -68,7 +68,7 @@ class AdaptiveSoftmax:
     cutoffs: tuple[int, ...]
 
     def nats(self, x: Hidden, targets: Int[Tensor, "*positions"]) -> Float[Tensor, "*positions"]:
-        """−ln p(target) for each position; 0 where it is UNSCORED."""
+        """Cross-entropy −ln p(target) of each position in nats; 0 where it is UNSCORED."""
         flat = targets.flatten()
         scored = (flat != UNSCORED).nonzero()[:, 0]
         x, wanted = x.flatten(0, -2)[scored], flat[scored]
@@ -111,7 +111,10 @@ class AdaptiveSoftmax:
 
 
 class TiedOutput(nn.Module):
-    """What an adaptive softmax has beside the embedding: a bias a word, and a vector and a bias a cluster."""
+    """What an adaptive softmax has beside the embedding: a bias a word, and a vector and a bias a cluster.
+
+    ValueError where a cutoff is not below the number of words.
+    """
 
     def __init__(self, config: AdaptiveConfig, hidden_size: int, vocab_size: int) -> None:
         super().__init__()

@@ -89,7 +89,7 @@ class DecoderConfig(_SeatedConfig):
 class Gpt2ModelConfig(_SeatedConfig):
     """Sizes of a GPT-2 (Radford et al. 2019), the memory grafted on it, and where its weights come from."""
 
-    kind: Literal["gpt2"] = "gpt2"
+    kind: Literal["gpt2"] = Field(default="gpt2", description="a GPT-2 (Radford et al. 2019)")
     weights: str | None = Field(
         default=None, description="starting weights: a folder or hub name (owner/name@revision); null: see pretraining"
     )

@@ -12,8 +12,8 @@ RULE = (
 )
 ORDER = (
     "Agrees, contradicts: the 95 % interval of the difference between our rows lies on that side of 0; "
-    "no difference seen: it holds 0. It is over the test data (seeds averaged) and says nothing of other seeds; with "
-    "so many of them: of our own seeds, those whose difference alone is on that side too. "
+    "no difference seen: it holds 0. It is over the test data (seeds averaged) and says nothing of other seeds; "
+    "'with k of n seeds': k of our n seeds, each alone, show a difference of the same sign. "
     "No interval: the runs' figures by sequence or chunk are not there."
 )
 

@@ -23,7 +23,8 @@ def reach_tables(results: ResultSet) -> list[Table]:
         "By layer, of the last segment of one test stream, mean over seeds. Read: size (norm) of what comes from the "
         "long-term memory, divided by that of what attention reads; 0: nothing is read. Gradient: root mean square "
         "over parameters, of the loss without KL, divided by that over all parameters outside of memories; 0: nothing "
-        "reaches them. It is of one segment of a trained model, and Adam does not heed its size."
+        "reaches them. It is of one segment of a trained model. Adam rescales gradients, so their size says little "
+        "about the step."
     ]
     headings = ["row", "read", *(f"gradient, {name}" for name in GROUPS.values())]
     return [Table(f"{results.title}: reading the memory", headings, rows, notes)] if rows else []

@@ -54,12 +54,12 @@ class CorpusConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    kind: Literal["corpus"] = "corpus"
+    kind: Literal["corpus"] = Field(default="corpus", description="language modelling (section 4.2)")
     corpus: str = Field(pattern=NAMES, description="name of a corpus that `infty data list` shows")
-    tokenizer: TokenizerConfig
-    train: Portion
-    validation: Portion
-    test: Portion
+    tokenizer: TokenizerConfig = Field(description="what makes tokens of the text")
+    train: Portion = Field(description="documents to train on")
+    validation: Portion = Field(description="documents to validate on")
+    test: Portion = Field(description="documents to test on")
     memory_reset: Literal["never", "document"] | TokenReset = Field(
         description="where training empties the memory: never (section 4.2), document, or every {tokens: n}"
     )

@@ -51,7 +51,7 @@ class Group:
         return Share(self.rank, self.size)
 
     def largest(self, value: int) -> int:
-        """The largest value that any process holds."""
+        """The largest number that any process holds."""
         return int(self._reduced(torch.tensor(value), distributed.ReduceOp.MAX))
 
     def any(self, value: bool) -> bool:

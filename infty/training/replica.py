@@ -100,7 +100,7 @@ class BatchLosses(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch, state: State | None, scored: int, batch_rows: int) -> tuple[Losses, State]:
-        """What `batch_losses` gives."""
+        """The losses and the state that `batch_losses` gives."""
         return batch_losses(self.model, batch, state, scored, batch_rows)
 
 
@@ -114,7 +114,8 @@ def batch_losses(
     """`loss`, the cross-entropy of the scored targets in nats, and the model's auxiliary losses: means over a batch.
 
     state: what the batch goes on from, where it does; what comes after it is returned beside the losses. scored,
-    batch_rows: of the batch that this one is a part of; then it is that part of each mean.
+    batch_rows: of the batch that this one is a part of; then it is that part of each mean. ValueError where nothing is
+    scored.
     """
     scored = int((batch.targets != UNSCORED).sum()) if scored is None else scored
     share = len(batch.streams) / (batch_rows or len(batch.streams))
