@@ -1,4 +1,4 @@
-"""infty: experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301).
+"""Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301).
 
 `from infty import LongTermMemory, LongTermMemoryConfig, load_run` works; torch is imported only then.
 """

@@ -96,7 +96,7 @@ def stream_cell(
 
 
 def trained_run(resolved: ResolvedCell, settings: Settings) -> RunFolder:
-    """The cell's run, if it has a checkpoint and the cell's own settings."""
+    """The cell's run. MissingError where it has no checkpoint, UsageError where it has other settings."""
     run = RunFolder(settings.runs / resolved.cell.folder)
     if not (run.checkpoints / "best.json").is_file():
         if run.finished:

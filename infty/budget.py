@@ -21,7 +21,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes on one device, of `own` sequences a step, of which some go through at once.
+    """Memory of one device that trains `own` sequences a step, `at_once` at a time, in bytes.
 
     evaluation: what a validation takes beyond what is kept. together: whether processes exchange gradients.
     """
@@ -35,7 +35,7 @@ class Budget:
 
     @property
     def parts(self) -> dict[str, int]:
-        """What can be counted. memory: of all own sequences, long-term and short-term alike."""
+        """Bytes that can be counted. memory: of all own sequences, long-term and short-term alike."""
         gradients = sum(parameter.nbytes for parameter in self.model.parameters() if parameter.requires_grad)
         return {
             "program": self.room.held,
@@ -46,7 +46,7 @@ class Budget:
         }
 
     def total(self, at_once: int) -> float:
-        """At most, with so many sequences at once: in steps as they were measured, or in a validation."""
+        """Most bytes held with so many sequences at once: in steps as they were measured, or in a validation."""
         assert self.found.peak is not None
         (_, measured), (_, peak), state = self.found.peak.rows, self.found.peak.values, self.found.state
         training = peak + (at_once - measured) * max(self.found.peak.each, state) + (self.own - at_once) * state
@@ -58,7 +58,7 @@ class Budget:
         return bisect_right(range(1, self.own + 1), room, key=self.total) or None
 
     def document(self, at_once: int) -> dict[str, Any]:
-        """In megabytes. activations: what steps take beyond all that can be counted, work space of products too.
+        """The budget in MiB. activations: what steps take beyond all that can be counted, work space of products too.
 
         Empty where the system doesn't tell how much is held.
         """

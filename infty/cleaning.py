@@ -23,11 +23,11 @@ class Dispensable:
 
     @property
     def bytes(self) -> int:
-        """Of all of it."""
+        """Bytes of all that can go."""
         return sum(sum(sizes.values()) for sizes in self.parts.values()) + sum(self.trials.values())
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """What can go as JSON holds it, with its bytes."""
         runs = [{"run": str(path), "bytes": sizes} for path, sizes in self.parts.items()]
         trials = [{"trial": str(path), "bytes": size} for path, size in self.trials.items()]
         return {"runs": runs, "trials": trials, "bytes": self.bytes}
@@ -87,7 +87,7 @@ def _sizes(path: Path) -> dict[str, int]:
 
 
 def _trials(runs: Path) -> Iterator[tuple[Path, int]]:
-    """Of columns whose record is written, which a report reads instead of them."""
+    """Trials, and their bytes, of columns whose record is written: a report reads that instead of them."""
     for (experiment, scale), columns in find_tunings([runs]).items():
         for trial in find_runs([trials_folder(runs) / experiment / scale]):
             column = trial.path.parent.name.partition("+")[0].rpartition("@")[2]

@@ -28,7 +28,7 @@ class Compared:
     intervals: list[str]
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """The comparison as JSON holds it."""
         return {"runs": self.names, **{key: value for key, value in vars(self).items() if key != "names"}}
 
     def tables(self) -> list[Table]:
@@ -65,7 +65,7 @@ def _names(asked: Sequence[str], folders: list[RunFolder]) -> list[str]:
 
 
 def _environment(folder: RunFolder) -> dict[str, Any]:
-    """Without the command, which names the cell; empty where nothing is told."""
+    """The run's environment without the command, which names the cell; empty where nothing is told."""
     try:
         return {key: value for key, value in read_json(folder.path / "environment.json").items() if key != "command"}
     except MissingError:

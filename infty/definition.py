@@ -201,7 +201,10 @@ def parse_override(text: str) -> tuple[Values, Fault | None]:
 
 
 def variant_of(overrides: Sequence[str], name: str | None) -> str:
-    """What a run with other settings adds to its folder: `+name`, or `+` and a hash of what `--set` changes."""
+    """What a run with other settings adds to its folder: `+name`, or `+` and a hash of what `--set` changes.
+
+    UsageError where the name can't be a folder's.
+    """
     if name is not None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name):
             raise UsageError(f"--name {one_line(name)}: wanted up to 64 lower-case letters, digits, '-', '_' and '.'")

@@ -25,7 +25,7 @@ def backend(device: torch.device) -> str:
 
 
 def choose_device(name: str, launch: Launch) -> torch.device:
-    """auto: a GPU if torch sees one, else the CPU; of several processes on a machine each takes a GPU of its own.
+    """The device of that name. auto: a GPU if torch sees one, else the CPU; each process takes a GPU of its own.
 
     What `infty reproduce` trains side by side takes them in turn.
 

@@ -15,7 +15,7 @@ PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "tokeni
 
 
 def describe_environment(machine: Machine) -> dict[str, Any]:
-    """For environment.json and `infty env`."""
+    """What environment.json records and `infty env` prints."""
     commit, device = _git("rev-parse", "HEAD"), machine.device
     return {
         "commit": commit,

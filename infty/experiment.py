@@ -41,8 +41,8 @@ class PretrainingText(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     corpus: str = Field(pattern=NAMES, description="name of a corpus that `infty data list` shows")
-    train: Portion
-    validation: Portion
+    train: Portion = Field(description="documents to train on")
+    validation: Portion = Field(description="documents to validate on")
 
 
 class PretrainingConfig(TrainingConfig):
@@ -60,9 +60,9 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    task: Annotated[SortConfig | CorpusConfig, Field(discriminator="kind")]
-    model: AnyModelConfig
-    training: TrainingConfig
+    task: Annotated[SortConfig | CorpusConfig, Field(discriminator="kind")] = Field(description="what is learnt")
+    model: AnyModelConfig = Field(description="what learns it")
+    training: TrainingConfig = Field(description="how it is learnt")
     pretraining: PretrainingConfig | None = Field(
         default=None,
         exclude_if=lambda value: value is None,

@@ -14,7 +14,7 @@ MOST = 100  # where documents end before a memory is full
 def flops_a_step(
     model: SegmentModel, task: TrainingData, batch_size: int, seed: int, micro_batch: int | None = None
 ) -> int:
-    """Of one optimiser step, forward and backward; where memory is carried, of one that is full.
+    """FLOPs of one optimiser step, forward and backward; where memory is carried, with a full one.
 
     micro_batch: most sequences at once; the others' work is the same.
 

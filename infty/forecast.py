@@ -86,7 +86,7 @@ def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
 
 
 def _room(machine: Machine) -> Room:
-    """Now."""
+    """Bytes of the device that are held and free now."""
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
     try:
         return Room(held_memory_bytes(machine.device), free_bytes(machine))
@@ -152,7 +152,7 @@ class RandomTokens:
         return Batch(own[:, :-1], own[:, 1:], names, torch.full((len(own),), step == 0))
 
     def steps_an_epoch(self, batch_size: int) -> int:
-        """About: from the words and documents that the corpus is known to have. MissingError where they are not."""
+        """Roughly how many steps, from the corpus's known words and documents. MissingError where none are known."""
         known, part = KNOWN.get(self.config.corpus), self.config.train
         words = known.words.get(part.split) if known else None
         if known is None or words is None or (part.last is not None and part.split not in known.documents):
@@ -162,5 +162,5 @@ class RandomTokens:
         return -int(-tokens // (batch_size * self.segment_length))
 
     def tokens_seen(self, steps: int, batch_size: int) -> int:
-        """Every segment is full."""
+        """Tokens of the first `steps` batches, in which every segment is full."""
         return steps * batch_size * self.segment_length

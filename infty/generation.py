@@ -137,7 +137,7 @@ def continuation(model: SegmentModel, reading: Reading, sampling: Sampling) -> I
 
 
 def draw(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.Generator) -> int:
-    """One token. generator: on the CPU, where it is drawn whatever device the logits are on."""
+    """Draw one token. generator: on the CPU, where it is drawn whatever device the logits are on."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     best, tokens = logits.cpu().double().topk(min(sampling.top_k, len(logits)))

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def headline(outcome: dict[str, Any]) -> dict[str, Any]:
-    """Of a training run or an evaluation."""
+    """The figures of a training run or an evaluation that a person wants to see first."""
     metrics = {name: round(value, 4) for name, value in outcome["metrics"].items()}
     return {
         **metrics,
@@ -27,7 +27,7 @@ def _calibration(calibration: dict[str, Any]) -> dict[str, Any]:
 
 
 def stream_headline(outcome: dict[str, Any]) -> dict[str, Any]:
-    """Of one long text that was read."""
+    """The figures of one long text that was read that a person wants to see first."""
     pace = outcome["pace"]
     told = {
         **{name: round(value, 4) for name, value in outcome["metrics"].items()},

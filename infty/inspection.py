@@ -90,7 +90,7 @@ class Trace:
             self.explained[len(self.errors)] = [1 - lost(x, y) for x, y in zip(self._smoothed, now, strict=True)]
 
     def gaze(self) -> dict[str, float]:
-        """Of the last segment's densities: whether they differ and point, and whether there is something to see.
+        """Where the last segment looked: whether densities differ and point, and whether there is something to see.
 
         center: mean of μ. apart: standard deviation of a head's μ over the queries, mean over heads. width: median σ.
         there: mean of ‖X̄(μ)‖, divided by the mean of ‖X̄(t)‖ over [0, 1].
@@ -114,7 +114,7 @@ class Trace:
         return sticky.positions(state.histogram, state.seeds, state.updates)[0].double().cpu().numpy()
 
     def _read(self, state: LongTermState, places: Places) -> Float[Tensor, "n hidden"]:
-        """X̄(t)."""
+        """The signal X̄(t) of one stream at the points `places`."""
         points = torch.from_numpy(places).to(state.coefficients)
         return evaluate_signal(state.coefficients[0], self.memory.basis.evaluate(points))
 
@@ -182,7 +182,7 @@ def carried(places: Places, samples: Places, contraction: float) -> Places:
 
 
 def lost(targets: Float[Tensor, "n hidden"], found: Float[Tensor, "n hidden"]) -> float:
-    """‖targets − found‖² / ‖targets‖²."""
+    """Share of the targets that is lost, ‖targets − found‖² / ‖targets‖²."""
     targets, found = targets.double(), found.double()
     return ((targets - found).square().sum() / targets.square().sum().clamp(min=LEAST)).item()
 
@@ -196,7 +196,7 @@ def attention_between(density: AttentionDensity, edges: Places) -> Float64[ndarr
 
 
 def _histogram(memory: LongTermMemory, density: AttentionDensity) -> list[float]:
-    """That a sticky update draws from, or would."""
+    """The histogram that a sticky update draws from, or would."""
     bins = memory.config.sticky.num_bins if memory.config.sticky else HISTOGRAM_BINS
     return attention_histogram(density, bins)[0].clamp(min=0).tolist()
 
@@ -244,7 +244,7 @@ def _phrases(
 
 
 def _short(value: Any) -> Any:
-    """With floats of six significant digits."""
+    """These values with floats of six significant digits."""
     match value:
         case dict():
             return {key: _short(inner) for key, inner in value.items()}

@@ -29,7 +29,7 @@ class Batch:
     aside: Bool[Tensor, "batch length"] | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The same sequences on another device; what only the host asks for stays there."""
+        """These sequences on another device; what only the host asks for stays there."""
         return replace(self, tokens=self.tokens.to(device), targets=self.targets.to(device))
 
     def segments(self, length: int) -> Iterator["Batch"]:
@@ -45,13 +45,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Share:
-    """Of what several processes share, each takes its own: every `of`-th thing, from `index` on."""
+    """One process's share of what several go through: every `of`-th thing, from `index` on."""
 
     index: int = 0
     of: int = 1
 
     def places(self, count: int) -> range:
-        """Of `count` things; none where there are fewer of them than processes."""
+        """Which of `count` things are this share's; none may be, where there are fewer of them than processes."""
         return range(self.index, count, self.of)
 
 
@@ -60,7 +60,9 @@ ALL = Share()
 
 @dataclass(frozen=True)
 class Totals:
-    """nats: summed cross-entropy. scored: targets. correct: those that were the most likely one, where that is counted.
+    """Sums over the targets of a split, from which every metric is made.
+
+    nats: summed cross-entropy. scored: targets. correct: those that were the most likely one, where that is counted.
 
     aside, aside_nats: targets that the protocol does not score. With them it is all of a text.
 

@@ -87,5 +87,5 @@ def _reordering(num_basis: int, widths: tuple[float, ...]) -> Float[Tensor, "bas
 
 
 def _numbers(count: int) -> Float[Tensor, " n"]:
-    """The same random numbers each time."""
+    """Random numbers in [0, 1), the same each time."""
     return torch.rand(count, generator=torch.Generator().manual_seed(count))

@@ -20,9 +20,10 @@ FIRST_PORT, PORTS = 10_000, 20_000  # one of these for each step of Slurm's; abo
 
 @dataclass(frozen=True)
 class Launch:
-    """rank: which of the `size` processes this is; local: among those on this machine. address, port: of the first.
+    """How this process was started, and its place among the others.
 
-    slot: which of the places of `infty reproduce` this process has, that trains by itself beside others.
+    rank: which of the `size` processes this is; local: among those on this machine. address, port: of the first.
+    slot: which of `reproduce --jobs`' places this single-process run occupies; picks its GPU.
     """
 
     rank: int = 0
@@ -75,7 +76,7 @@ def _number(environment: Mapping[str, str], name: str, default: int | None = Non
 
 
 def _tasks_here(environment: Mapping[str, str], size: int) -> int:
-    """From a list like `4(x2),3`: of each of the step's machines, in order."""
+    """Processes on this machine, from a list like `4(x2),3` of those on each of the step's machines, in order."""
     counts: list[int] = []
     for part in environment.get("SLURM_STEP_TASKS_PER_NODE", str(size)).split(","):
         found = re.fullmatch(r"(\d{1,9})(?:\(x(\d{1,6})\))?", part)
@@ -87,7 +88,7 @@ def _tasks_here(environment: Mapping[str, str], size: int) -> int:
 
 
 def _first_node(environment: Mapping[str, str]) -> str:
-    """Of a Slurm step: this machine if it is the only one, else what Slurm calls the first; "" where it says none."""
+    """A Slurm step's first machine: this one if it is the only one, else what Slurm says; "" where it says none."""
     if environment.get("SLURM_STEP_NUM_NODES") == "1":
         return "127.0.0.1"
     command = ["scontrol", "show", "hostnames", environment.get("SLURM_STEP_NODELIST", "")]

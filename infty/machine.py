@@ -66,7 +66,7 @@ class Machine:
     _compiler: _Compiler = field(default_factory=_Compiler, init=False, repr=False, compare=False)
 
     def place(self, model: Model) -> Model:
-        """The same model, moved to the device and set to compute as asked; its weights and their names stay."""
+        """Move a model to the device and set it to compute as asked; its weights and their names stay."""
         model.to(self.device)
         if self.recompute:
             for layer in model.layers:

@@ -17,20 +17,20 @@ class PlainLoader(yaml.SafeLoader):
     """safe_load semantics; what is nested without end is refused before it takes time without end."""
 
     def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:  # noqa: N803
-        """At each `[` and `{`."""
+        """Begin what `[` or `{` opens; ValueError where it is nested too deeply."""
         if self.flow_level >= DEEPEST:
             raise ValueError("nested too deeply")
         super().fetch_flow_collection_start(TokenClass)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """At each mapping, for its `<<`."""
+        """Merge what a mapping has under `<<`; ValueError where it then holds too much."""
         super().flatten_mapping(node)
         if len(node.value) > MOST:
             raise ValueError("holds too much")
 
 
 class StrictLoader(PlainLoader):
-    """The same, but keys that stand twice are noted, and 1e-4 is a number."""
+    """PlainLoader, but keys that stand twice are noted, and 1e-4 is a number."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -56,7 +56,7 @@ _InC: Any = getattr(yaml, "CSafeLoader", PlainLoader)
 
 
 class QuickLoader(_InC):
-    """The same values in a tenth of the time, by the C library where there is one. Only for what is nested little."""
+    """PlainLoader's values in a tenth of the time, by the C library if there is one. Only for what is nested little."""
 
 
 def parse_yaml(text: str) -> Any:

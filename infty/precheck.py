@@ -39,7 +39,7 @@ class Need:
     each: int
 
     def of(self, sequences: int) -> int:
-        """Bytes."""
+        """Bytes that so many sequences at once take."""
         return self.fixed + self.each * sequences
 
     def largest(self, free: int) -> int:
@@ -114,7 +114,7 @@ def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, fo
 
 
 def disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) -> int:
-    """What a run's folder takes at most: as many checkpoints as there are at once, and small files."""
+    """Most bytes that a run's folder takes: as many checkpoints as there are at once, and small files."""
     weights = sum(tensor.nbytes for tensor in weight_tensors(model).values())
     moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
     sizes = model.config
@@ -156,12 +156,12 @@ def _measured(change: str, try_out: Callable[[int], None], model: SegmentModel, 
 
 
 def free_bytes(machine: Machine) -> int:
-    """For this process: on a CPU those of this machine share what is free. OSError where the system doesn't tell."""
+    """Free bytes for this process; on a CPU a machine's processes share them. OSError where the system doesn't tell."""
     return free_memory_bytes(machine.device) // (1 if is_gpu(machine.device) else machine.launch.local_size)
 
 
 def _free(machine: Machine) -> int | None:
-    """As above; None where the system doesn't tell, or has no peak that can be measured anew."""
+    """What `free_bytes` gives; None where the system doesn't tell, or has no peak that can be measured anew."""
     try:
         return free_bytes(machine) if forget_peak(machine.device) else None
     except OSError:

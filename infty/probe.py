@@ -24,19 +24,19 @@ MADE = 20  # batches made, to tell how much quicker than training that is
 
 @dataclass(frozen=True)
 class Line:
-    """Of a number of sequences at once, from what was found of two: `rows` and `values`, the fewer first."""
+    """A straight line through one measurement at each of two batch sizes: `rows` and `values`, the fewer first."""
 
     rows: tuple[int, int]
     values: tuple[float, float]
 
     @property
     def each(self) -> float:
-        """What one sequence more adds; at least nothing."""
+        """What one sequence more adds, in the unit of `values` (seconds or bytes); at least nothing."""
         few, more = self.rows
         return max(0.0, (self.values[1] - self.values[0]) / (more - few)) if more > few else 0.0
 
     def at(self, rows: int) -> float:
-        """Of so many sequences."""
+        """The line's value at so many sequences, in the unit of `values` (seconds or bytes)."""
         return self.values[1] + (rows - self.rows[1]) * self.each
 
 
@@ -56,7 +56,7 @@ class Probe:
     made_to_trained: float
 
     def step_seconds(self, own: int, at_once: int) -> float:
-        """Of a step with `own` sequences on a device, so many of them at once."""
+        """Seconds of a step with `own` sequences on a device, so many of them at once."""
         piece = self.piece * self.seconds.at(at_once) / self.seconds.values[1]
         return self.seconds.at(at_once) + piece * (own / at_once - 1)
 
@@ -121,7 +121,7 @@ class _Steps:
 
 
 def _bytes(memory: Memory | None) -> int:
-    """Of one sequence's memory."""
+    """Bytes of one sequence's memory."""
     states = [state for state in memory or () if state is not None]
     rows = sum(len(state[0].short_term.hidden) for state in states)
     return sum(tensor.nbytes for state in states for tensor in state_tensors(state).values()) // max(rows, 1)

@@ -6,8 +6,9 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """unit: what the headline figure is of. memory_reset: where memory is emptied; None: where training emptied it.
+    """What an evaluation scores and where it forgets.
 
+    unit: what the headline figure is of. memory_reset: where memory is emptied; None: where training emptied it.
     whole: the corpus whose whole split it wants, and whose published words it divides by. block: the segment length it
     is for. by_blocks: a block's first token is told, but not scored; words and bytes count every token all the same.
     """

@@ -18,7 +18,7 @@ from infty.model.segments import SegmentModel
 
 
 def measure_reach(model: SegmentModel, batch: Batch) -> dict[str, Any]:
-    """Of a stream's last segment, by layer with a long-term memory; evaluation mode, and nothing is kept.
+    """How far memories reach in a stream's last segment, by layer with one; evaluation mode, and nothing is kept.
 
     share: ‖Z_LTM‖ / ‖Z_STM‖ over all its positions. gate, where, what: root mean square of the gradient of its mean
     loss in nats, the KL left out, over the parameters of the gate (None without one), of what says where to look (W_K,
@@ -73,7 +73,7 @@ def _groups(memory: LongTermMemory) -> dict[str, list[Tensor]]:
 
 
 def _root_mean_square(gradients: dict[Tensor, Tensor], group: list[Tensor]) -> float | None:
-    """None of nothing."""
+    """Root mean square of the gradients of a group of parameters; None of an empty group."""
     count = sum(parameter.numel() for parameter in group)
     squares = sum(gradients[parameter].double().square().sum().item() for parameter in group)
     return (squares / count) ** 0.5 if count else None

@@ -12,7 +12,7 @@ from infty.devices import is_gpu
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held at once: on a GPU by torch, else resident in this process."""
+    """Most bytes of memory held at once: on a GPU by torch, else resident in this process."""
     if is_gpu(device):
         return torch.cuda.max_memory_allocated(device)
     try:  # getrusage counts what the process had been before it became this one
@@ -39,7 +39,7 @@ def forget_peak(device: torch.device) -> bool:
 
 
 def held_memory_bytes(device: torch.device) -> int:
-    """Held now, as `peak_memory_bytes` counts. OSError on a CPU that is not Linux's."""
+    """Bytes held now, as `peak_memory_bytes` counts. OSError on a CPU that is not Linux's."""
     if is_gpu(device):
         return torch.cuda.memory_allocated(device)
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
@@ -47,7 +47,7 @@ def held_memory_bytes(device: torch.device) -> int:
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """What this process may still take: on a CPU within its control group too. OSError where Linux doesn't say."""
+    """Bytes that this process may still take: on a CPU within its control group too. OSError where Linux is silent."""
     if is_gpu(device):
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused

@@ -106,7 +106,7 @@ class RunFolder:
         return command if plain else None
 
     def state(self) -> str:
-        """missing, running, stopped, failed, interrupted (begun, but nobody is at it), done or damaged."""
+        """One of missing, running, stopped, failed, interrupted (begun, but nobody is at it), done and damaged."""
         return self.condition()[0]
 
     def condition(self) -> tuple[str, str]:
@@ -150,7 +150,7 @@ class RunFolder:
         write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
 
     def write_status(self, status: str, why: str = "") -> None:
-        """running, done, failed or stopped, and why."""
+        """Set down that the run is running, done, failed or stopped, and why."""
         write_json(self.path / "status.json", {"status": status, "why": why})
 
     def lock(self) -> FileLock:
@@ -183,7 +183,7 @@ def contradictions(config: Values, written: Values) -> list[str]:
 
 
 def _shared(values: Values, other: Values) -> Values:
-    """Without the keys that the other hasn't, and within what both have as mappings."""
+    """Values without the keys that the other hasn't, likewise within what both have as mappings."""
     return {
         key: _shared(value, other[key]) if isinstance(value, dict) and isinstance(other[key], dict) else value
         for key, value in values.items()

@@ -28,7 +28,7 @@ class StartingWeights:
     source: SegmentModel | WeightsFolder
 
     def document(self) -> dict[str, str]:
-        """For results and checkpoints."""
+        """Where the weights come from and their sum, as results and checkpoints hold it."""
         return {"origin": self.origin, "sha256": self.sha256}
 
     def refuse_vocabulary(self, vocab_size: int) -> None:

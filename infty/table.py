@@ -37,7 +37,7 @@ class Table:
         return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) + "\n"
 
     def rich(self) -> rich_table.Table:
-        """For the terminal."""
+        """The table as rich draws it on a terminal."""
         title, caption = Text(self.title), Text("\n".join(self.notes))  # as they are: brackets are no marks
         table = rich_table.Table(title=title, caption=caption, caption_justify="left")
         for i, heading in enumerate(self.headings):
@@ -47,7 +47,7 @@ class Table:
         return table
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """The table as JSON holds it."""
         return vars(self)
 
 

@@ -42,7 +42,7 @@ class Sinks:
         self.sinks = list(sinks)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """To each of them."""
+        """Hand metrics to each of the sinks."""
         for sink in self.sinks:
             sink.log(step, metrics)
 

@@ -81,7 +81,7 @@ def _tune_column(
 
 
 def tune_configs(definition: Definition, scale: str, case: str | None = None) -> dict[str, TuneConfig]:
-    """By column; of one column where `case` says so.
+    """What there is to tune, by column; of one column where `case` says so.
 
     UsageError where there is none, with what one looks like, and where it has faults, all of them.
     """

@@ -27,7 +27,7 @@ ROUNDED = 1e-4  # nats: of each of the stored sums of chunks
 
 @dataclass
 class Checked:
-    """One run. how: what it was held against. faults: what is not so."""
+    """One run that was checked. how: what it was held against. faults: what is not so."""
 
     run: str
     how: str

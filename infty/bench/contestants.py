@@ -44,7 +44,7 @@ MATMUL_SIZES = (1024, 2048, 4096)
 
 @dataclass(frozen=True)
 class Spec:
-    """kind and who: what to time, and whose. `against`: the yardstick's file."""
+    """What to time (`kind`) and whose (`who`), at which sizes. against: path of the yardstick's file."""
 
     kind: Literal["step", "read", "update", "stream", "matmul", "data", "agree"]
     who: Literal["infty", "transformer-xl", "plain", "yardstick"] = "infty"
@@ -58,7 +58,7 @@ class Spec:
     against: str | None = None
 
     def json(self) -> str:
-        """The argument of the process."""
+        """The specification as the text that a contestant's process gets as its argument."""
         return json.dumps(asdict(self))
 
 
@@ -72,19 +72,19 @@ def paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> E
 
 
 def sorting(experiment: Experiment) -> SortConfig:
-    """Its task, which is sorting."""
+    """Settings of the experiment's task, which is sorting."""
     assert isinstance(experiment.task, SortConfig)
     return experiment.task
 
 
 def decoder_sizes(experiment: Experiment) -> DecoderConfig:
-    """Of its model, which is a decoder of ours."""
+    """Settings of the experiment's model, which is a decoder of ours."""
     assert isinstance(experiment.model, DecoderConfig)
     return experiment.model
 
 
 def make(spec: Spec) -> Run:
-    """A function that runs the contestant once."""
+    """A function that runs the contestant once. ValueError where there is no such contestant."""
     torch.manual_seed(0)
     match spec.kind, spec.who:
         case "step", "yardstick":
@@ -251,7 +251,7 @@ def main() -> None:
 
 
 def _say(line: str) -> None:
-    """To whoever started us. Where nobody listens, end at once: an ordinary end would try to write the rest."""
+    """Write a line to whoever started us; end at once where nobody listens: an ordinary end would write the rest."""
     try:
         print(line, flush=True)
     except BrokenPipeError:

@@ -27,7 +27,10 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Measure:
-    """value: a ratio, or what the name says. mark: what it is to be at least or at most; None: it is only told."""
+    """One figure and the mark it is to reach.
+
+    value: a ratio, or what the name says. mark: what it is to be at least or at most; None: it is only told.
+    """
 
     name: str
     value: float
@@ -43,11 +46,11 @@ class Measure:
         return self.value >= self.mark if self.bound == "at least" else self.value <= self.mark
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """The measure as JSON holds it, with whether its mark is reached."""
         return {**asdict(self), "met": self.met}
 
     def line(self) -> str:
-        """For the screen."""
+        """The measure in one line for the screen."""
         verdict = "" if self.mark is None else f"  ({self.bound} {self.mark:g}: {'yes' if self.met else 'no'})"
         return f"{self.name}: {self.value:.4g}{verdict}"
 

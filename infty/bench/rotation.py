@@ -21,11 +21,11 @@ class Rotation:
     laps: dict[str, Laps]
 
     def seconds(self, name: str) -> float:
-        """Median of a contestant's runs."""
+        """Median seconds of a contestant's runs."""
         return statistics.median(lap["seconds"] for lap in self.laps[name])
 
     def peak_bytes(self, name: str) -> int:
-        """The most that its process held."""
+        """Most bytes that a contestant's process held."""
         return self.laps[name][-1]["peak_bytes"]
 
     def ratio(self, name: str, other: str) -> float:

@@ -9,12 +9,14 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from infty.errors import MissingError, UsageError
 from infty.interfaces import UNSCORED, Batch
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
+from infty.model.weights import Named
 from infty.training.replica import batch_losses
 
 NEEDED = ("LiteralModel", "LiteralMemory", "step")
@@ -42,7 +44,7 @@ def its_model(module: ModuleType, config: DecoderConfig, vocab_size: int, dropou
     return module.LiteralModel(vocab_size, *sizes, dropout)
 
 
-def its_tokens(vocab_size: int, length: int, batch: int) -> Tensor:
+def its_tokens(vocab_size: int, length: int, batch: int) -> Int[Tensor, "batch length"]:
     """Random symbols, the separator, and as many random answers; the last token is only a target."""
     symbols = vocab_size - 2
     tokens = torch.randint(0, symbols, (batch, length + symbols + 1))
@@ -50,8 +52,8 @@ def its_tokens(vocab_size: int, length: int, batch: int) -> Tensor:
     return tokens
 
 
-def translate(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Its weights, or gradients, under our names."""
+def translate(weights: Named) -> Named:
+    """The yardstick's weights, or gradients, under our names."""
     translated = {}
     for name, value in weights.items():
         name = name.replace("layers.", "blocks.").replace(".memory.", ".long_range.")

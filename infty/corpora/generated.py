@@ -29,7 +29,7 @@ _FILLERS = [
 
 
 def generated_sources() -> dict[str, Source]:
-    """The splits."""
+    """The made-up corpus as sources, by split."""
     return {
         split: Source(lambda count=count, i=i: _documents(count, i), 3000 * count)
         for i, (split, count) in enumerate(ARTICLES.items())

@@ -40,7 +40,8 @@ def fetch(data: Path, name: str, parts: dict[str, int | None], console: Console,
 
     parts: how many documents of each are wanted; None: all.
 
-    MissingError where the hub can't be reached, refuses, or sends something else than was pinned.
+    MissingError where the hub can't be reached, refuses, or sends something else than was pinned; UsageError where the
+    corpus is not on the hub.
     """
     known = KNOWN[name]
     if known.hub is None:
@@ -72,7 +73,10 @@ def fetch(data: Path, name: str, parts: dict[str, int | None], console: Console,
 
 
 def look(name: str, parts: dict[str, int | None]) -> list[HubFile]:
-    """The files that hold the parts, as the hub lists them. MissingError within seconds where there is no network."""
+    """The files that hold the parts, as the hub lists them.
+
+    UsageError where the corpus has no such part. MissingError within seconds where there is no network.
+    """
     hub = KNOWN[name].hub
     assert hub is not None
     if absent := [part for part in parts if part not in hub.files]:
@@ -116,7 +120,10 @@ def _enough(files: int, limit: int | None, documents: int | None) -> int:
 
 
 def import_tokenizer(data: Path, name: str, folder: Path, origin: str, *, replace: bool) -> Corpus:
-    """GPT-2's `vocab.json` and `merges.txt` from a folder. MissingError where they are something else."""
+    """Import GPT-2's `vocab.json` and `merges.txt` from a folder.
+
+    MissingError where they are something else, UsageError where there are some already and `replace` is not set.
+    """
     path = data / name
     refuse_no_corpus(path)
     BpeTokenizer.gpt2(folder)

@@ -28,7 +28,7 @@ class Entry:
     next: str | None
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """The entry as JSON holds it."""
         return vars(self)
 
 

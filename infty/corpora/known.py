@@ -20,7 +20,10 @@ class Hub:
 
 @dataclass(frozen=True)
 class Known:
-    """One corpus. documents, words: of each whole split, as published; a perplexity a word divides by these words."""
+    """One corpus that infty knows.
+
+    documents, words: of each whole split, as published; a perplexity a word divides by these words.
+    """
 
     title: str
     licence: str

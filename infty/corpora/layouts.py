@@ -183,7 +183,7 @@ def refuse_missing_shards(folder: Path) -> None:
 
 
 def _one_folder(paths: list[Path]) -> list[Path]:
-    """The same paths. MissingError where they lie in several folders: nobody can know which are meant."""
+    """These paths, all in one folder; MissingError where they are not: nobody can know which are meant."""
     if len(folders := sorted({str(path.parent) for path in paths})) > 1:
         raise MissingError(f"several corpora lie here ({', '.join(folders)}); name the folder of one")
     return paths
@@ -232,7 +232,7 @@ def _refuse_larger_than_file(metadata: Any, size: int) -> None:
 
 
 def _strings(column: Any) -> Iterator[str]:
-    """Of a column that says it holds text, and does. ValueError where it does not."""
+    """The texts of a column that says it holds text, and does. ValueError where it does not."""
     kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
     if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
         raise ValueError(f"it holds {column.type}")
@@ -261,7 +261,7 @@ def _some(found: dict[str, Source], folder: Path, wanted: str) -> dict[str, Sour
 
 
 def _size(paths: list[Path]) -> int:
-    """Bytes. MissingError where a file is a link that leads nowhere."""
+    """Bytes of all the files. MissingError where one is a link that leads nowhere."""
     for path in paths:
         if not path.exists():
             raise MissingError(f"{path} can't be read: it is a link that leads nowhere; bring what it is to lead to")

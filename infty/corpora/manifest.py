@@ -38,7 +38,7 @@ class _Manifest(_Strict):
 
 
 class CorpusManifest(_Manifest):
-    """Of an imported corpus, or of a tokeniser, which has no splits."""
+    """Manifest of an imported corpus, or of a tokeniser, which has no splits."""
 
     splits: dict[Split, SplitCounts]
     origin: str | None = None
@@ -53,7 +53,7 @@ class CorpusManifest(_Manifest):
 
 
 class TokensManifest(_Manifest):
-    """Of token files. recipe: of what they were made. tokens: how many each split has."""
+    """Manifest of token files. recipe: what they were made of. tokens: how many each split has."""
 
     recipe: str
     tokenizer: dict[str, Any]

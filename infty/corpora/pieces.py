@@ -82,7 +82,7 @@ def lines(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def at_spaces(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text in other pieces: each begins with the one space before a word, so that no word is cut.
+    """A text cut anew: each piece begins with the one space before a word, so that no word is cut.
 
     Byte-level BPE splits a text there before anything else, so pieces give the tokens of the whole. Where there is
     no such space in `LONG` characters, the cut falls after them.

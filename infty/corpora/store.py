@@ -59,7 +59,7 @@ class Corpus:
 
     @property
     def name(self) -> str:
-        """Under which it was imported."""
+        """The name under which it was imported."""
         return self.path.name
 
     @property
@@ -68,7 +68,7 @@ class Corpus:
         return KNOWN.get(self.name)
 
     def documents(self, split: str) -> list[Document]:
-        """Of a split, in order. MissingError where they are damaged."""
+        """The documents of a split, in order. MissingError where they are damaged."""
         name = f"{split}.documents.json"
         self.check(name)
         try:
@@ -115,7 +115,7 @@ class Corpus:
         return self.known is not None and self.known.layout in ("wikitext", "generated")
 
     def words(self, documents: list[Document]) -> int:
-        """What a perplexity a word divides by."""
+        """How many words a perplexity a word divides by."""
         return sum(document.words + self.counts_line_ends * document.lines for document in documents)
 
 

@@ -30,25 +30,25 @@ class _Config(BaseModel):
 class WordConfig(_Config):
     """Words between white space, and an `<eos>` at each line end; what is not in the vocabulary is `<unk>`."""
 
-    kind: Literal["word"] = "word"
+    kind: Literal["word"] = Field(default="word", description="a token is a word")
     vocab_size: int = Field(gt=2, description="most frequent types of the training part (WikiText-103: 267,735, all)")
 
 
 class BpeConfig(_Config):
     """Byte-level BPE learnt from the training part."""
 
-    kind: Literal["bpe"] = "bpe"
+    kind: Literal["bpe"] = Field(default="bpe", description="byte-level BPE learnt from the training part")
     vocab_size: int = Field(ge=257, description="tokens; 256 bytes and the end of text are among them")
 
 
 class Gpt2Config(_Config):
     """GPT-2's own byte-level BPE."""
 
-    kind: Literal["gpt2"] = "gpt2"
+    kind: Literal["gpt2"] = Field(default="gpt2", description="GPT-2's own byte-level BPE")
 
     @property
     def vocab_size(self) -> int:
-        """50,257."""
+        """The number of GPT-2's tokens, 50,257."""
         return GPT2_SIZE
 
 
@@ -61,12 +61,12 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """Tokens that there are."""
+        """The number of tokens that there are."""
         ...
 
     @property
     def separator(self) -> int:
-        """What stands before a document's first token, as context only."""
+        """The token that stands before a document's first one, as context only."""
         ...
 
     def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
@@ -174,7 +174,7 @@ class BpeTokenizer:
 
     @classmethod
     def gpt2(cls, folder: Path) -> "BpeTokenizer":
-        """From `vocab.json` and `merges.txt`. MissingError where they are something else."""
+        """GPT-2's tokeniser from `vocab.json` and `merges.txt`. MissingError where they are something else."""
         try:
             vocabulary = _VOCABULARY.validate_json((folder / "vocab.json").read_bytes(), strict=True)
             merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
@@ -186,7 +186,7 @@ class BpeTokenizer:
             raise MissingError(f"{folder} holds no GPT-2 tokeniser (vocab.json, merges.txt): {reason(fault)}") from None
 
     def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
-        """As if the text were encoded whole (see `at_spaces`)."""
+        """Tokens of the text, a piece at a time, as if it were encoded whole (see `at_spaces`)."""
         parts = iter(at_spaces(pieces))
         while group := list(islice(parts, AT_ONCE)):
             for encoding in self.bpe.encode_batch_fast(group, add_special_tokens=False):

@@ -81,7 +81,7 @@ class TokenSet:
     digest: str
 
     def part(self, portion: Portion) -> TokenPart:
-        """One portion. MissingError where the corpus has too few documents or no words for it, or files are damaged."""
+        """The tokens of a portion. MissingError where files are damaged or the corpus has too little text for it."""
         split, manifest = portion.split, _manifest(self.path)
         every = self.corpus.documents(split)
         documents = portion.of(every)
@@ -148,7 +148,7 @@ def open_tokens(
 
 
 def _with_portions(data: Path, name: str, portions: list[Portion]) -> Corpus:
-    """A corpus. MissingError where it lacks what is wanted of it."""
+    """The corpus `name`. MissingError where it lacks what is wanted of it."""
     corpus = open_corpus(data, name)
     if absent := sorted({portion.split for portion in portions} - corpus.splits.keys()):
         have = ", ".join(corpus.splits)

@@ -10,7 +10,7 @@ from infty.memory.exact import HOST, ExactBuffers
 
 
 class GaussianBasis(ExactBuffers):
-    """ψ_j(t) = N(t; μ̃_j, σ̃_j²) with centres μ̃ spaced evenly on [0, 1], each carrying every width σ̃.
+    """ψ_j(t) = N(t; μ̃_j, σ̃_j²) (section 3.1): centres μ̃ spaced evenly on [0, 1], each carrying every width σ̃.
 
     The order is centre-major: with two widths j = 2·centre + width. Raises ValueError where
     `num_basis` is not a multiple of the number of widths.
@@ -28,7 +28,7 @@ class GaussianBasis(ExactBuffers):
         self.register_exact("widths", torch.tensor(widths, **exact))
 
     def evaluate(self, positions: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n basis"]:
-        """ψ(t) at each position t."""
+        """ψ(t) at each position t, a share of [0, 1]."""
         return self.expectation(positions, torch.zeros_like(positions))
 
     def expectation(

@@ -1,4 +1,4 @@
-"""Big tables a piece at a time: a block of scores that stays in the processor's cache costs no trip to memory."""
+"""Big tables a piece at a time, so for the read of section 3.1: a block in the cache costs no trip to memory."""
 
 from collections.abc import Iterator
 

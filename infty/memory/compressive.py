@@ -18,11 +18,13 @@ Slots = Float[Tensor, "batch slots hidden"]
 
 
 class CompressiveMemoryConfig(BaseModel):
-    """Sizes of one compressive memory."""
+    """Sizes of one compressive memory (Rae et al. 2019)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    kind: Literal["compressive"] = "compressive"
+    kind: Literal["compressive"] = Field(
+        default="compressive", description="the Compressive Transformer's memory (Rae et al. 2019)"
+    )
     hidden_size: int = Field(gt=0, description="E")
     num_slots: int = Field(gt=0, description="compressed vectors kept")
     compression_rate: int = Field(gt=0, description="c, vectors that become one slot")
@@ -41,8 +43,9 @@ class CompressiveMemoryConfig(BaseModel):
 
 @dataclass(frozen=True)
 class CompressedState:
-    """Compressed vectors, oldest first; as many as there are so far, at most `num_slots`.
+    """Compressed vectors (Rae et al. 2019), oldest first; as many as there are so far, at most `num_slots`.
 
+    slots: those vectors, in the precision and on the device of the weights.
     filled: how many of them, the newest, each stream may see; None: all.
     """
 
@@ -51,7 +54,7 @@ class CompressedState:
 
     @classmethod
     def joined(cls, parts: Sequence["CompressedState"]) -> "CompressedState":
-        """Of several batches as of one."""
+        """States of several batches as that of one."""
         return cls(*joined([part.slots for part in parts], [part.filled for part in parts]))
 
     def detach(self) -> "CompressedState":
@@ -73,7 +76,10 @@ class CompressedState:
 
 
 class CompressiveMemory(nn.Module):
-    """Compression by a 1-D convolution with kernel = stride = c."""
+    """Compression by a 1-D convolution with kernel = stride = c, one of the functions of Rae et al. 2019.
+
+    State goes in and comes out; the module holds parameters only. What is read from the slots is up to attention.
+    """
 
     def __init__(self, config: CompressiveMemoryConfig) -> None:
         super().__init__()
@@ -82,11 +88,14 @@ class CompressiveMemory(nn.Module):
         self.compress = nn.Conv1d(config.hidden_size, config.hidden_size, kernel_size=c, stride=c)
 
     def initial_state(self, batch: int, seeds: Int[Tensor, " batch"] | None = None) -> CompressedState:
-        """An empty memory for `batch` streams. `seeds` are unused."""
+        """An empty memory (Rae et al. 2019) for `batch` streams: no slot yet. `seeds` are unused."""
         return CompressedState(self.compress.weight.new_zeros(batch, 0, self.config.hidden_size))
 
     def compressed(self, evicted: Hidden) -> Slots:
-        """⌈length / c⌉ slots; where c does not divide the length, the oldest window begins with zeros."""
+        """Compress what left the short-term memory c : 1 (Rae et al. 2019), into ⌈length / c⌉ slots.
+
+        Where c does not divide the length, the oldest window begins with zeros.
+        """
         missing = -evicted.shape[1] % self.config.compression_rate
         with full_precision(evicted.device):
             return self.compress(F.pad(evicted, (0, 0, missing, 0)).mT).mT
@@ -94,7 +103,10 @@ class CompressiveMemory(nn.Module):
     def update(
         self, state: CompressedState, slots: Slots, rows: Bool[Tensor, " batch"] | None = None
     ) -> CompressedState:
-        """Append new slots and drop the oldest beyond `num_slots`. In rows that are not marked they stay unseen."""
+        """Append new slots and drop the oldest beyond `num_slots`, first in, first out (Rae et al. 2019).
+
+        In rows that are not marked the new ones stay unseen; `rows` None: all are updated.
+        """
         kept = torch.cat([state.slots, slots], 1)[:, -self.config.num_slots :]
         if rows is None and state.filled is None:
             return CompressedState(kept)
@@ -103,7 +115,9 @@ class CompressiveMemory(nn.Module):
 
 
 def reconstruction_loss(attend: Callable[[Hidden], Hidden], evicted: Hidden, slots: Slots) -> Float[Tensor, ""]:
-    """Mean squared difference between what attention reads from the evicted vectors and from their slots.
+    """Attention-reconstruction loss (Rae et al. 2019): how far a read of the slots is from one of the evicted vectors.
+
+    It is the mean squared difference between what is read from the one and from the other.
 
     `attend` maps the vectors to look at to what a segment reads from them; its own parameters and
     queries must be constants, so that this loss trains the compressor only.

@@ -1,10 +1,11 @@
-"""What is exact whatever the precision: constants of a module that is moved, and products of one that is rounded."""
+"""What is exact whatever the precision, as the fits of sections 3.1 and 3.2 want it: constants and products."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 HOST = torch.device("cpu")  # where what is exact is kept, in float64, which other devices may lack
@@ -45,7 +46,7 @@ class ExactBuffers(nn.Module):
         super().__init__()
         self._exact: dict[str, Tensor] = {}
 
-    def register_exact(self, name: str, value: Tensor) -> None:
+    def register_exact(self, name: str, value: Float[Tensor, "..."]) -> None:
         """Add the float64 CPU tensor `value` as a buffer of the default dtype on the default device."""
         self._exact[name] = value
         rounded = value.to(torch.get_default_device(), torch.get_default_dtype())

@@ -1,7 +1,7 @@
 """A fixed linear map as two thin matrices, where that is less work than one.
 
 A refit's matrix has far fewer directions than rows: the new vectors fill the last 1 − τ of the interval, and no basis
-function is narrower than the least width σ̃, so that of 512 rows 76 directions are left (section 3.3).
+function is narrower than the least width σ̃, so that of 512 rows 76 directions are left (section 3.2).
 """
 
 import torch

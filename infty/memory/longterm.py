@@ -1,4 +1,4 @@
-"""The ∞-former's long-term memory: an unbounded past in N coefficients (sections 3.1 to 3.3)."""
+"""The ∞-former's long-term memory: an unbounded past in N coefficients (sections 3.1 to 3.4)."""
 
 import warnings
 from collections.abc import Sequence
@@ -25,26 +25,26 @@ Queries = Float[Tensor, "batch query hidden"]
 
 
 class LongTermMemoryConfig(BaseModel):
-    """Sizes and constants of one long-term memory. Units: positions and widths are shares of the interval [0, 1]."""
+    """Sizes and constants of one long-term memory (section 3). Positions and widths are shares of [0, 1]."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    kind: Literal["long_term"] = "long_term"
+    kind: Literal["long_term"] = Field(default="long_term", description="the ∞-former's memory (section 3)")
     hidden_size: int = Field(gt=0, description="E")
     num_heads: int = Field(gt=0, description="H")
     segment_length: int = Field(gt=0, description="L, vectors taken in by one update")
     num_basis: int = Field(gt=0, description="basis functions N (section 3.1)")
-    num_samples: int = Field(gt=0, description="samples M of the old signal in a refit (section 3.3)")
-    contraction: float = Field(default=0.75, gt=0, lt=1, description="τ, what the past is contracted to (section 3.3)")
+    num_samples: int = Field(gt=0, description="samples M of the old signal in a refit (section 3.2)")
+    contraction: float = Field(default=0.75, gt=0, lt=1, description="τ, what the past is contracted to (section 3.2)")
     widths: tuple[float, ...] = Field(
         default=(0.01, 0.05), strict=False, min_length=1, description="σ̃, of each centre (section 4)"
     )
     ridge_penalty: float = Field(default=1.0, gt=0, description="λ of the ridge regression (section 3.1)")
-    prior_std: float = Field(default=0.05, gt=0, description="σ0 of the KL regulariser (section 3.2)")
+    prior_std: float = Field(default=0.05, gt=0, description="σ0 of the KL regulariser (section 3.4)")
     prior_mean: float | None = Field(
         default=None, description="μ0; null: each density's own mean; -1: the released GPT-2 code"
     )
-    kl_weight: float = Field(default=1e-6, ge=0, description="λ_KL (section 3.2)")
+    kl_weight: float = Field(default=1e-6, ge=0, description="λ_KL (section 3.4)")
     variance_floor: float = Field(default=1e-6, gt=0, description="least σ² of an attention density")
     gate: bool = Field(
         default=True,
@@ -90,10 +90,13 @@ class LongTermMemoryConfig(BaseModel):
 
 @dataclass(frozen=True)
 class LongTermState:
-    """What one memory knows of a batch of streams. An empty memory is the zero signal.
+    """What one memory knows of a batch of streams (sections 3.2 and 3.3). An empty memory is the zero signal.
 
-    histogram: attention paid by the last segment, for sticky sampling; even until something was read.
-    seeds:     identity of each stream, from which its sampling points are drawn.
+    coefficients: B of the signal X̄(t) = Bᵀψ(t), in the precision and on the device of the weights.
+    updates:      how many each stream has had since its memory was empty, int64; 0: there is nothing to read yet.
+    histogram:    share of the last segment's attention in each bin of [0, 1], for sticky sampling; even until
+                  something was read, and without bins where sampling is not sticky.
+    seeds:        identity of each stream, from which its sampling points are drawn, int64.
     """
 
     coefficients: Float[Tensor, "batch basis hidden"]
@@ -108,7 +111,7 @@ class LongTermState:
 
     @classmethod
     def joined(cls, parts: Sequence["LongTermState"]) -> "LongTermState":
-        """Of several batches as of one."""
+        """States of several batches as that of one."""
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def detach(self) -> "LongTermState":
@@ -134,7 +137,7 @@ class LongTermState:
 
 
 class LongTermMemory(nn.Module):
-    """A layer's memory of everything that has left its short-term memory, in O(N) space.
+    """A layer's memory of everything that has left its short-term memory, in O(N) space (section 3).
 
     Each segment: `update` with the hidden states that left, `attend` with the layer's own queries, and
     `observe` where they looked. State goes in and comes out; the module holds parameters only.
@@ -162,7 +165,10 @@ class LongTermMemory(nn.Module):
         self.variance = nn.Linear(c.num_basis, 1, bias=False)
 
     def initial_state(self, batch: int, seeds: Int[Tensor, " batch"] | None = None) -> LongTermState:
-        """An empty memory for `batch` streams; `seeds` (default 0, 1, …) name them for sticky sampling."""
+        """An empty memory for `batch` streams: zero coefficients, in the precision and on the device of the weights.
+
+        `seeds`, int64 (default 0, 1, …), name the streams for sticky sampling (section 3.3).
+        """
         like = self.key.weight
         bins = self.config.sticky.num_bins if self.config.sticky else 0
         return LongTermState(
@@ -173,7 +179,7 @@ class LongTermMemory(nn.Module):
         )
 
     def smooth(self, x: Hidden) -> Hidden:
-        """x̃ = sigmoid(Conv1d(x)) ⊙ x: a gate over each vector and its two neighbours. Without a gate: x."""
+        """x̃ = sigmoid(Conv1d(x)) ⊙ x (section 3.4): a gate over a vector and its two neighbours. Without a gate: x."""
         if self.gate is None:
             return x
         return torch.sigmoid(convolve3(x, self.gate.weight, self.gate.bias)) * x
@@ -181,10 +187,11 @@ class LongTermMemory(nn.Module):
     def update(
         self, state: LongTermState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None = None
     ) -> LongTermState:
-        """Contract the past, append what left the short-term memory, and refit (section 3.3).
+        """Contract the past, append what left the short-term memory, and refit (section 3.2).
 
         B ← A B + C x̃ with fixed sample points; a stream's first update is the plain fit of x̃. `evicted`
-        holds exactly `segment_length` vectors a row, or ValueError is raised. Gradient reaches the gate;
+        holds exactly `segment_length` vectors for each stream of the state, or ValueError is raised; any precision is
+        taken, on the device of the weights, whose precision the new state has. Gradient reaches the gate;
         the old B is as given: detach the state first to stop it at a segment. Rows that are not marked stay
         as they are; `rows` None: all are updated.
         """
@@ -207,25 +214,39 @@ class LongTermMemory(nn.Module):
         return replace(state, coefficients=coefficients, updates=state.updates + (1 if rows is None else rows))
 
     def contracted(self, state: LongTermState) -> Float[Tensor, "batch basis hidden"]:
-        """The past's part of the new coefficients: A B, or with sticky sampling G_old Ψ(s)ᵀ B."""
+        """The past's part of the new coefficients (section 3.2): A B, or with sticky sampling G_old Ψ(s)ᵀ B."""
         if self.sticky is None:
             return self.carry @ state.coefficients
         positions = self.sticky.positions(state.histogram, state.seeds, state.updates)
         return self.contract @ evaluate_signal(state.coefficients, self.basis.evaluate(positions))
 
     def attend(self, queries: Queries, state: LongTermState) -> tuple[Queries, AttentionDensity]:
-        """Read the signal with the layer's queries, before any position bias (section 3.2): context and density."""
+        """Read the signal with the layer's queries, before any position bias (section 3.1): context and density.
+
+        `queries` and context are vectors of the hidden size, heads joined, the latter in the precision of the weights;
+        the density's positions are shares of [0, 1]. ValueError where queries are not of the state's streams or of
+        another hidden size. A stream that was never updated reads the zero signal: a zero context.
+        """
         density = self.density(queries, state)
         return self.read(density, state), density
 
     def density(
         self, queries: Queries, state: LongTermState, projection: Float[Tensor, "hidden hidden"] | None = None
     ) -> AttentionDensity:
-        """Where each head and query looks: μ and σ² from w_μ·(K q)/√d and w_σ·(K q)/√d, with K = B W_K.
+        """Where each head and query looks (section 3.1): μ, σ² from w_μ·(K q)/√d, w_σ·(K q)/√d, with K = B W_K.
+
+        μ is a share of [0, 1], 0 the oldest end, and σ² a square of such shares, at least `variance_floor`; both are in
+        the precision of the weights. ValueError as `attend`.
 
         w·(K q) = ((w B) W_K)·q, so two vectors a head replace the N scores of a query. `projection`: W_Q, where
         `queries` are the x that it is to make queries of; ((w B) W_K W_Qᵀ)·x does without them.
         """
+        wanted = len(state.updates), self.config.hidden_size
+        if queries.ndim != 3 or (queries.shape[0], queries.shape[2]) != wanted:
+            raise ValueError(
+                f"reading this state takes queries (batch, query, hidden) of batch and hidden {wanted}, not "
+                f"{tuple(queries.shape)}"
+            )
         both = torch.cat([self.mean.weight, self.variance.weight]).expand(len(state.coefficients), -1, -1)  # b 2 n
         with full_precision(self.key.weight.device):
             summaries = self._split_heads(self.key(torch.bmm(both, state.coefficients)))  # b h 2 d
@@ -240,18 +261,31 @@ class LongTermMemory(nn.Module):
         return AttentionDensity.from_scores(mean, variance, self.config.variance_floor)
 
     def read(self, density: AttentionDensity, state: LongTermState) -> Queries:
-        """What is there: context z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O."""
+        """What is there (section 3.1): context z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O.
+
+        In the precision and on the device of the weights. ValueError where the density is not of the state's streams
+        and the memory's heads.
+        """
+        wanted = len(state.updates), self.config.num_heads
+        if density.mean.shape[:2] != wanted or density.mean.shape != density.variance.shape:
+            raise ValueError(
+                f"reading this state takes a density (batch, heads, query) of batch and heads {wanted}, not "
+                f"{tuple(density.mean.shape)} and {tuple(density.variance.shape)}"
+            )
         with full_precision(self.key.weight.device):
             values = self._split_heads(self.value(self.reduced.coefficients(state.coefficients)))  # b h k d
             context = read_signal(values, density, self.reduced)  # b h q d
             return self.output(context.transpose(1, 2).flatten(-2))
 
     def observe(self, state: LongTermState, density: AttentionDensity) -> LongTermState:
-        """Keep where this segment looked, for the next sticky update (section 3.3). Without sticky: no change."""
+        """Keep where this segment looked, for the next sticky update (section 3.3). Without sticky: no change.
+
+        The shares of attention in each bin sum to 1 over [0, 1]; no gradient comes back through them.
+        """
         return replace(state, histogram=self.sticky.observe(density)) if self.sticky else state
 
     def kl(self, density: AttentionDensity, state: LongTermState) -> Float[Tensor, ""]:
-        """KL regulariser of this layer (section 3.2), in nats: mean over heads, queries and streams.
+        """KL regulariser of this layer (section 3.4), in nats: mean over heads, queries and streams, a scalar.
 
         0 of a stream that has no memory yet. So the mean over a batch is that over its parts, whatever these remember.
         """

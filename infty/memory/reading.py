@@ -1,4 +1,4 @@
-"""Reading a signal under a Gaussian density (section 3.2), a block of basis values at a time.
+"""Reading a signal under a Gaussian density (section 3.1), a block of basis values at a time.
 
 z = E_{t ~ N(μ, σ²)}[X̄(t)] = Σ_j a_j v_j with a_j = N(μ; μ̃_j, σ² + σ̃_j²). A query has one variance s = σ² + σ̃² for
 each width, and one distance δ = μ − μ̃ to each centre, so for width and centre

@@ -1,4 +1,7 @@
-"""Rows of a batch that began at different times share tensors; `filled` says how much of one is a row's own."""
+"""Rows of a batch that began at different times share tensors; `filled` says how much of one is a row's own.
+
+So it is for the caches of Dai et al. 2019 and Rae et al. 2019.
+"""
 
 from collections.abc import Sequence
 
@@ -18,7 +21,7 @@ def visible(vectors: Vectors, filled: Int[Tensor, " batch"] | None) -> Int[Tenso
 def joined(
     vectors: Sequence[Float[Tensor, "_ _ hidden"]], filled: Sequence[Int[Tensor, " _"] | None]
 ) -> tuple[Vectors, Int[Tensor, " batch"] | None]:
-    """Rows of several batches as those of one. Where some have fewer vectors, zeros that are nobody's stand first."""
+    """Rows of several batches as one's. Where some have fewer vectors, zeros that are nobody's stand first."""
     longest = max(part.shape[1] for part in vectors)
     own = torch.cat([visible(part, some) for part, some in zip(vectors, filled, strict=True)])
     rows = torch.cat([F.pad(part, (0, 0, longest - part.shape[1], 0)) for part in vectors])

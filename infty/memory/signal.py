@@ -1,4 +1,4 @@
-"""X̄(t) = Bᵀψ(t): a signal of fixed size fitted to vectors at positions in [0, 1] (section 3.1).
+"""X̄(t) = Bᵀψ(t): a signal of fixed size fitted to vectors at positions in [0, 1] (sections 3.1 and 3.2).
 
 Everything here depends on positions alone, is made once, and is made in float64: the fit's matrix has
 a condition number of 10⁶ and more, too much for float32.
@@ -20,26 +20,26 @@ Points = Float[Tensor, " n"]  # in [0, 1], or beyond it in a margin
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a fit sees targets (`inside`), and where it sees zeros beyond both ends of [0, 1] (`margin`)."""
+    """Where a fit (section 3.1) sees targets (`inside`), and where zeros beyond both ends of [0, 1] (`margin`)."""
 
     inside: Float[Tensor, " n"]
     margin: Float[Tensor, " beyond"]
 
 
 def first_grid(length: int) -> Grid:
-    """Positions of the first fit: t_i = (i − ½)/L, and L/2 cells of the same width beyond each end."""
+    """Positions of the first fit (section 3.1): t_i = (i − ½)/L, and L/2 cells of the same width beyond each end."""
     cells = (torch.arange(length, dtype=torch.float64) + 0.5) / length
     beyond = cells[: length // 2]
     return Grid(cells, torch.cat([-beyond, 1 + beyond]))
 
 
 def sample_grid(num_samples: int) -> Points:
-    """Fixed points s_i = i/M at which the old signal is read before it is contracted."""
+    """Fixed points s_i = i/M at which the old signal is read before it is contracted (section 3.2)."""
     return torch.arange(1, num_samples + 1, dtype=torch.float64) / num_samples
 
 
 def refit_grid(num_samples: int, length: int, contraction: float) -> Grid:
-    """Positions of a refit (section 3.3): M old samples in (0, τ], L new vectors in (τ, 1].
+    """Positions of a refit (section 3.2): M old samples in (0, τ], L new vectors in (τ, 1].
 
     The margin are the points outside [0, 1] of an even grid of 2(L + M) points over [−½, 1½], moved
     inwards by 1/(2L + M) at both ends.
@@ -52,12 +52,12 @@ def refit_grid(num_samples: int, length: int, contraction: float) -> Grid:
 
 
 def design_matrix(basis: GaussianBasis, positions: Points) -> Float[Tensor, "basis n"]:
-    """F = [ψ(t_1) … ψ(t_n)]."""
+    """Design matrix F = [ψ(t_1) … ψ(t_n)] of the ridge regression (section 3.1)."""
     return basis.evaluate(positions).T
 
 
 def ridge_operator(basis: GaussianBasis, grid: Grid, penalty: float) -> Float[Tensor, "basis n"]:
-    """G = (F Fᵀ + λI)⁻¹ F, so that B = G X is the ridge regression of X at `grid.inside`.
+    """G = (F Fᵀ + λI)⁻¹ F (section 3.1), so that B = G X is the ridge regression of X at `grid.inside`.
 
     Targets in the margin are zero: their columns of F count in F Fᵀ and drop out of G X.
     """
@@ -69,13 +69,13 @@ def ridge_operator(basis: GaussianBasis, grid: Grid, penalty: float) -> Float[Te
 def evaluate_signal(
     coefficients: Float[Tensor, "*batch basis hidden"], values: Float[Tensor, "*#batch n basis"]
 ) -> Float[Tensor, "*batch n hidden"]:
-    """X̄(t) = Bᵀψ(t) at the positions whose basis values ψ(t) are given."""
+    """The signal X̄(t) = Bᵀψ(t) (section 3.1) at the positions whose basis values ψ(t) are given."""
     return values @ coefficients
 
 
 @dataclass(frozen=True)
 class Operators:
-    """The fixed linear maps of a memory, in float64, each as its factors.
+    """The fixed linear maps of a memory (sections 3.1 and 3.2), in float64, each as its factors.
 
     first:    B = first · x̃, the first fit.
     contract: what the refit makes of the old samples, the first M columns of its G.
@@ -96,7 +96,7 @@ class Operators:
 def make_operators(
     num_basis: int, widths: tuple[float, ...], length: int, num_samples: int, contraction: float, penalty: float
 ) -> Operators:
-    """Solve both fits of a memory. The layers of a model share one geometry, so one solution is kept."""
+    """Solve both fits of a memory (sections 3.1 and 3.2). A model's layers share one geometry, so one is kept."""
     with HOST:
         basis = GaussianBasis(num_basis, widths).double()
         first = ridge_operator(basis, first_grid(length), penalty)

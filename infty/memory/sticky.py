@@ -17,7 +17,7 @@ Histogram = Float[Tensor, "batch bins"]
 
 
 class StickyConfig(BaseModel):
-    """Where the old signal is sampled: in proportion to the attention that the previous segment paid."""
+    """Where the old signal is sampled (section 3.3): in proportion to the attention that the previous segment paid."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -41,7 +41,7 @@ def attention_histogram(density: AttentionDensity, num_bins: int) -> Histogram:
 
 
 def uniform_draws(seeds: Int[Tensor, " batch"], updates: Int[Tensor, " batch"], count: int) -> Float[Tensor, "batch n"]:
-    """`count` numbers in [0, 1) for each row, float64, decided by the row's seed and its number of updates."""
+    """Numbers in [0, 1) behind the samples of section 3.3, `count` a row, float64, decided by its seed and updates."""
     rows = [torch.Generator().manual_seed(_mix(s, u)) for s, u in zip(seeds.tolist(), updates.tolist(), strict=True)]
     return torch.stack([torch.rand(count, generator=row, dtype=torch.float64) for row in rows])
 
@@ -73,7 +73,7 @@ class StickySampling:
         self.config, self.num_samples = config, num_samples
 
     def observe(self, density: AttentionDensity) -> Histogram:
-        """What to remember of where a segment looked, without gradient."""
+        """The histogram to remember of where a segment looked, without gradient."""
         return attention_histogram(density.detach(), self.config.num_bins)
 
     def positions(

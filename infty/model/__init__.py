@@ -1,1 +1,1 @@
-"""Decoders with one seat for a memory."""
+"""Decoders with one seat for a memory (section 3)."""

@@ -1,4 +1,4 @@
-"""One layer: attention over what is near, joined by a memory of what is far, and what it carries between segments."""
+"""One layer (section 3.1): attention over what is near, joined by a memory of what is far."""
 
 from functools import partial
 
@@ -39,7 +39,10 @@ class Block(Seat):
     def forward(
         self, x: Hidden, state: LayerState, positions: Positions, wanted: int
     ) -> tuple[Float[Tensor, "batch wanted hidden"], LayerState, Auxiliary]:
-        """Output of the last `wanted` positions, next state of the layer, and its named losses."""
+        """Output of the last `wanted` positions, next state of the layer, and its named losses.
+
+        TypeError where the state is another kind of memory's.
+        """
         evicted, recent = state.short_term.split(self.short_term_length)
         seen = self._key_values(x, recent) if wanted else None
         context, long_range, auxiliary = self._attend(x, evicted, recent, state.long_range, seen, positions, wanted)

@@ -1,4 +1,4 @@
-"""Relative attention in blocks of queries over the keys they may see: no score outside a block is ever held.
+"""Relative attention (Dai et al. 2019) in blocks of queries over the keys they see: no score outside a block is held.
 
 Forward and backward make a block's weights, use them and forget them, so that memory does not grow with t · k.
 `relative.attend_plainly` is the same written plainly.

@@ -1,4 +1,4 @@
-"""Sizes of a model: a decoder of ours, or a GPT-2 with memories grafted on."""
+"""Sizes of a model: a decoder of ours (section 4), or a GPT-2 (Radford et al. 2019) with memories grafted on."""
 
 from typing import Annotated, Any, Literal
 
@@ -87,7 +87,7 @@ class DecoderConfig(_SeatedConfig):
 class Gpt2ModelConfig(_SeatedConfig):
     """Sizes of a GPT-2 (Radford et al. 2019), the memory grafted on it, and where its weights come from."""
 
-    kind: Literal["gpt2"] = "gpt2"
+    kind: Literal["gpt2"] = Field(default="gpt2", description="a GPT-2 (Radford et al. 2019)")
     weights: str | None = Field(
         default=None, description="starting weights: a folder or hub name (owner/name@revision); null: see pretraining"
     )

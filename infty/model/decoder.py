@@ -1,4 +1,7 @@
-"""The decoder: Transformer-XL, Compressive Transformer and ∞-former are one stack with another memory in the seat."""
+"""The decoder: Transformer-XL (Dai et al. 2019), Compressive Transformer (Rae et al. 2019) and ∞-former (section 3).
+
+They are one stack with another memory in the seat.
+"""
 
 import math
 from typing import cast
@@ -41,7 +44,7 @@ class Decoder(SegmentModel):
 
     @property
     def softmax(self) -> Softmax | AdaptiveSoftmax:
-        """What makes probabilities of hidden states."""
+        """The softmax that makes probabilities of hidden states."""
         match self.output:
             case TiedOutput():
                 return self.output.softmax(self.embedding.weight)

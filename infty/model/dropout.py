@@ -1,6 +1,7 @@
-"""Dropout that draws two bytes an element: on a CPU drawing random numbers is most of what dropout costs."""
+"""Dropout (Srivastava et al. 2014) that draws two bytes an element: on a CPU draws are most of what dropout costs."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from infty.memory.exact import HOST
@@ -11,7 +12,7 @@ STEPS = 2**16  # a probability is rounded to this many parts
 class Dropout(nn.Dropout):
     """`nn.Dropout` from the same generator, four elements to a random number; on a GPU it is `nn.Dropout`."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Each element is zero with probability p, else divided by 1 − p; unchanged in evaluation."""
         dropped = round(self.p * STEPS)
         if not (self.training and dropped and input.device.type == HOST.type):

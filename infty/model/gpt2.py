@@ -1,4 +1,4 @@
-"""GPT-2 with a long-term memory (section 4.3): Hugging Face's own model, and what the graft must know of it."""
+"""GPT-2 (Radford et al. 2019) with a memory (section 4.2): Hugging Face's model, and what a graft must know of it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,14 +24,14 @@ MEMORY, SIZES = "memory.safetensors", "memory.json"
 
 
 class Gpt2Family:
-    """One projection, `c_attn`, makes queries, keys and values beside each other."""
+    """GPT-2's layers (Radford et al. 2019): one projection, `c_attn`, makes queries, keys and values together."""
 
     def layers(self, decoder: nn.Module) -> Sequence[nn.Module]:
-        """Of the transformer within the language model."""
+        """The layers of the transformer within the language model."""
         return list(decoder.transformer.h)  # pyright: ignore
 
     def attention(self, layer: nn.Module) -> nn.Module:
-        """Of a layer."""
+        """The attention of a layer."""
         return layer.attn  # pyright: ignore
 
     def queries(self, attention: Any, x: Hidden) -> Hidden:

@@ -1,4 +1,4 @@
-"""A memory grafted on another's decoder, layer by layer (section 4.3): Z = Z_attention + Z_LTM, each after its own
+"""A memory grafted on another's decoder, layer by layer (section 4.2): Z = Z_attention + Z_LTM, each after its own
 output projection, with the queries of the layer's own attention.
 
 The decoder stays the object it was. Only the `forward` of its attentions is led through a `GraftedLayer`, and only
@@ -38,15 +38,15 @@ class Family(Protocol):
         ...
 
     def attention(self, layer: nn.Module) -> nn.Module:
-        """Its self-attention, whose `forward` takes hidden states and returns (Z, weights)."""
+        """A layer's self-attention, whose `forward` takes hidden states and returns (Z, weights)."""
         ...
 
     def queries(self, attention: nn.Module, x: Hidden) -> Hidden:
-        """Its queries, heads joined."""
+        """An attention's queries, heads joined."""
         ...
 
     def key_values(self, attention: nn.Module, x: Hidden) -> tuple[Heads, Heads]:
-        """Its keys and values of vectors that have no place among the segment's tokens."""
+        """An attention's keys and values of vectors that have no place among the segment's tokens."""
         ...
 
 
@@ -80,7 +80,10 @@ class GraftedLayer(Seat):
     def forward(
         self, hidden_states: Hidden, *args: Any, passage: Passage | None = None, **options: Any
     ) -> tuple[Hidden, Any]:
-        """In the attention's place: what it reads, and with it what the memory knows. Weights as it returns them."""
+        """What the attention reads, and with it what the memory knows; weights as the attention returns them.
+
+        Stands in the attention's place. TypeError where the state is another kind of memory's.
+        """
         if passage is None:
             return self.original(hidden_states, *args, **options)
         before = passage.before[self.index]
@@ -118,7 +121,7 @@ class GraftedLayer(Seat):
     def _read_by_content(
         self, x: Hidden, rows: Bool[Tensor, " batch"] | slice, vectors: Float[Tensor, "some n hidden"]
     ) -> Float[Tensor, "some length hidden"]:
-        """With the layer's projections held constant."""
+        """What x would read from `vectors` by content alone, with x and the layer's projections held constant."""
         reader = self._reader()
         constants = {name: parameter.detach() for name, parameter in reader.named_parameters()}
         return functional_call(reader, constants, (x[rows].detach(), vectors))
@@ -170,7 +173,7 @@ class Graft(SegmentModel):
 
     @property
     def layers(self) -> list[nn.Module]:
-        """Those of the decoder."""
+        """The layers of the decoder."""
         return self._layers
 
     def forward(

@@ -51,7 +51,7 @@ class ShortTermState:
 
     @classmethod
     def joined(cls, parts: Sequence["ShortTermState"]) -> "ShortTermState":
-        """Of several batches as of one; keys and values are to be made anew."""
+        """States of several batches as that of one; keys and values are to be made anew."""
         hidden, filled = joined([part.hidden for part in parts], [part.filled for part in parts])
         return cls(hidden, filled=filled)
 

@@ -1,4 +1,4 @@
-"""A layer's seat for a memory: what enters it, when it is read, and what a layer carries between segments."""
+"""A layer's seat for a memory (section 3.1): what enters it, when it is read, what a layer carries between segments."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class LayerState:
 
     @classmethod
     def joined(cls, parts: Sequence["LayerState"]) -> "LayerState":
-        """Of several batches as of one. TypeError where their memories are of different kinds."""
+        """States of several batches as that of one. TypeError where their memories are of different kinds."""
         far: list[Any] = [part.long_range for part in parts]
         if len({type(state) for state in far}) > 1:
             raise TypeError("memories of different kinds are no one batch's")
@@ -105,7 +105,7 @@ class Seat(nn.Module):
         return self._lesioned(state), state, auxiliary
 
     def join(self, near: Hidden, far: Hidden | None) -> Hidden:
-        """Z = Z_STM + Z_LTM (section 3): what attention reads and what the long-term memory does, if there is any."""
+        """Z = Z_STM + Z_LTM (section 3.1): what attention reads and what the long-term memory does, if there is any."""
         return near if far is None else near + far
 
     def _lesioned(self, state: AnyState) -> AnyState:

@@ -1,4 +1,4 @@
-"""What training and evaluation know of a model: it reads a segment at a time, state goes in and comes out."""
+"""What training and evaluation know of a model: it reads segments (Dai et al. 2019), state goes in and comes out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +18,11 @@ State = tuple[LayerState, ...]
 
 @dataclass(frozen=True)
 class Output:
-    """hidden: of the last positions, as many as were wanted. state: for the next segment, detached.
+    """What a model says of one segment.
 
-    softmax: what makes probabilities of them. auxiliary: named losses, summed over layers; only where a gradient is,
-    and only once there is a memory to read.
+    hidden: states of the last positions, as many as were wanted. softmax: what makes probabilities of them. state: for
+    the next segment, detached. auxiliary: named losses, summed over layers; only where a gradient is, and only once
+    there is a memory to read.
     """
 
     hidden: Float[Tensor, "batch wanted hidden"]
@@ -31,11 +32,11 @@ class Output:
 
     @property
     def logits(self) -> Float[Tensor, "batch wanted vocab"]:
-        """Of every token of the vocabulary."""
+        """Logits of every token of the vocabulary."""
         return self.softmax.logits(self.hidden)
 
     def nats(self, targets: Int[Tensor, "batch wanted"]) -> Float[Tensor, "batch wanted"]:
-        """Cross-entropy of each target; 0 where it is UNSCORED."""
+        """Cross-entropy of each target in nats; 0 where it is UNSCORED."""
         return self.softmax.nats(self.hidden, targets)
 
 
@@ -46,18 +47,20 @@ class SegmentModel(ExactBuffers):
 
     if TYPE_CHECKING:
 
-        def __call__(self, tokens: Tensor, state: State, positions: Any = None, wanted: int | None = None) -> Output:
-            """Of a segment, from the state that the last one returned."""
+        def __call__(
+            self, tokens: Int[Tensor, "batch length"], state: State, positions: Any = None, wanted: int | None = None
+        ) -> Output:
+            """Read a segment, from the state that the last one returned."""
             ...
 
     @property
     def seats(self) -> list[Seat]:
-        """Of its layers, first to last."""
+        """The seats of the model's layers, first to last."""
         return [cast("Seat", block) for block in cast("nn.ModuleList", self.blocks)]
 
     @property
     def layers(self) -> list[nn.Module]:
-        """Its layers themselves, first to last: what activations are kept of."""
+        """The layers themselves, first to last: what activations are kept of."""
         return list(self.seats)
 
     @property
@@ -80,7 +83,7 @@ class SegmentModel(ExactBuffers):
         return None
 
     def memory_parameters(self) -> list[nn.Parameter]:
-        """Those of the long-range memories, which may learn at a rate of their own."""
+        """Parameters of the long-range memories, which may learn at a rate of their own."""
         memories = [block.long_range for block in self.seats if block.long_range is not None]
         return [parameter for memory in memories for parameter in memory.parameters()]
 

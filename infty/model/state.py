@@ -1,4 +1,4 @@
-"""A model's memory as named tensors, for checkpoints."""
+"""A model's memory (section 3) as named tensors, for checkpoints."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -9,14 +9,15 @@ from torch import Tensor
 
 from infty.model.seat import LayerState
 from infty.model.segments import SegmentModel, State
+from infty.model.weights import Named
 
 
-def state_tensors(state: State) -> dict[str, Tensor]:
+def state_tensors(state: State) -> Named:
     """`<layer>.<part>.<field>` for everything in the state but keys and values, which are made anew."""
     return {f"{i}.{name}": tensor for i, layer in enumerate(state) for name, tensor in _tensors(layer)}
 
 
-def load_state(model: SegmentModel, tensors: dict[str, Tensor], device: torch.device | None = None) -> State:
+def load_state(model: SegmentModel, tensors: Named, device: torch.device | None = None) -> State:
     """The inverse of `state_tensors`, on a device or the model's. KeyError where tensors of another model are given."""
     hidden = tensors["0.short_term.hidden"]
     if hidden.ndim != 3:
@@ -35,7 +36,7 @@ def joined(states: Sequence[State]) -> State:
 
 
 def moved(state: State, device: torch.device) -> State:
-    """The same on another device."""
+    """A state on another device."""
     return tuple(_mapped(layer, lambda tensor: tensor.to(device)) for layer in state)
 
 
@@ -45,7 +46,7 @@ def rows_of(state: State, rows: slice) -> State:
 
 
 def _mapped(part: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same with every tensor changed."""
+    """A part of a state with every tensor changed."""
     changes = {}
     for field in fields(part):
         value = getattr(part, field.name)

@@ -1,4 +1,4 @@
-"""Segments through a model, one after the other."""
+"""Segments through a model, one after the other (Dai et al. 2019)."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace

@@ -1,19 +1,22 @@
-"""A model's weights as named tensors, for checkpoints: what is shared is kept once, as safetensors wants it."""
+"""A model's weights as named tensors, for checkpoints: what is shared (Radford et al. 2019) is kept once."""
 
 from pathlib import Path
 
+from jaxtyping import Shaped
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+Named = dict[str, Shaped[Tensor, "..."]]  # tensors by name, each of a shape of its own
 
-def weight_tensors(model: nn.Module) -> dict[str, Tensor]:
+
+def weight_tensors(model: nn.Module) -> Named:
     """The state dict, in which what two names share (GPT-2's softmax and embedding) stands under the first."""
     kept: dict[int, str] = {}
     tensors = dict(model.state_dict())
     return {name: tensor for name, tensor in tensors.items() if kept.setdefault(tensor.data_ptr(), name) == name}
 
 
-def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+def load_weights(model: nn.Module, tensors: Named) -> None:
     """The inverse of `weight_tensors`. RuntimeError where tensors of another model are given."""
     own = model.state_dict()
     if others := [name for name, tensor in tensors.items() if name in own and tensor.dtype != own[name].dtype]:
@@ -23,7 +26,7 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         raise RuntimeError(f"weights of another model: {', '.join(sorted(absent)[:3])}")
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Named) -> None:
     """A safetensors file that may be read by whoever may read other files here: the library would ask for its owner.
 
     OSError or SafetensorError where it can't be written.

@@ -12,8 +12,8 @@ RULE = (
 )
 ORDER = (
     "Agrees, contradicts: the 95 % interval of the difference between our rows lies on that side of 0; "
-    "no difference seen: it holds 0. It is over the test data (seeds averaged) and says nothing of other seeds; with "
-    "so many of them: of our own seeds, those whose difference alone is on that side too. "
+    "no difference seen: it holds 0. It is over the test data (seeds averaged) and says nothing of other seeds; "
+    "'with k of n seeds': k of our n seeds, each alone, show a difference of the same sign. "
     "No interval: the runs' figures by sequence or chunk are not there."
 )
 
@@ -51,7 +51,7 @@ def _value_row(results: ResultSet, found: Publication, value: Value) -> list[str
 
 
 def _verdict(difference: float, deviation: float, seeds: int) -> str:
-    """difference, deviation: as shares of the published value."""
+    """What may be said of a difference. difference, deviation: as shares of the published value."""
     if abs(difference) <= SHARE:
         return "reproduced"
     if seeds >= ENOUGH and abs(difference) <= DEVIATIONS * deviation:
@@ -90,7 +90,7 @@ def _claims_table(results: ResultSet, found: Publication) -> Table:
 
 
 def _order_verdict(results: ResultSet, both: list[Run], pair: Paired | None) -> str:
-    """both: the runs of both rows with the same seeds; empty where there are none."""
+    """What may be said of an order of rows. both: runs of both with the same seeds; empty where there are none."""
     if not both:
         return "missing"
     if why := _apart(both):
@@ -106,7 +106,7 @@ def _order_verdict(results: ResultSet, both: list[Run], pair: Paired | None) -> 
 
 
 def _of_means(results: ResultSet, ahead: list[Run], of: list[Run]) -> str:
-    """Of runs that can't be paired; nothing where they can't be compared at all."""
+    """Difference of the means of runs that can't be paired; a dash where they can't be compared at all."""
     if not ahead or _apart([*ahead, *of]):
         return "–"
     scale = 1 if results.is_text else 100
@@ -117,7 +117,7 @@ def _of_means(results: ResultSet, ahead: list[Run], of: list[Run]) -> str:
 
 
 def _with_shared_seeds(runs: list[Run], others: list[Run]) -> tuple[list[Run], list[Run]]:
-    """Those of both rows whose seed the other has too."""
+    """The runs of both rows whose seed the other has too."""
     shared = {run.cell.seed for run in runs} & {run.cell.seed for run in others}
     mine, theirs = ([run for run in found if run.cell.seed in shared] for found in (runs, others))
     return mine, theirs

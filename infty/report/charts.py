@@ -34,7 +34,7 @@ class Chart:
 
 
 def all_charts(results: ResultSet) -> list[Chart]:
-    """Those that the runs have figures for."""
+    """The charts that the runs have figures for."""
     by_case = [make(results, case) for case in results.cases for make in (_distance, _position, _learning, _flops)]
     charts = [_accuracy(results), *_by_basis(results), *by_case, _pace(results)]
     return [chart for chart in charts if chart and chart.lines]

@@ -1,4 +1,4 @@
-"""From run folders to the runs of each table. Damaged ones are left out with a warning; so is a damaged part of one."""
+"""Run folders made the runs of each table. Damaged ones are left out with a warning; so is a damaged part of one."""
 
 import json
 import math
@@ -40,7 +40,7 @@ def collect(folders: Sequence[Path], experiments: Path) -> list[ResultSet]:
 
 
 def _finished(folders: Iterable[Path]) -> Iterator[tuple[RunFolder, Finished]]:
-    """Those that can be read, each cell and seed once, all seeds of a cell with the same settings."""
+    """Finished runs that can be read, each cell and seed once, all seeds of a cell with the same settings."""
     known: set[Cell] = set()
     settings: dict[Cell, dict[str, Any]] = {}  # of the first seed of a cell
     for folder in find_runs(folders):
@@ -144,7 +144,7 @@ def _curve(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    """Those values that are finite numbers of a sane size."""
+    """The values that are finite numbers of a sane size."""
     return {
         key: value
         for key, value in values.items()

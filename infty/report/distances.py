@@ -34,7 +34,7 @@ def distance_tables(results: ResultSet) -> list[Table]:
 
 
 def _differences(runs: list[Run], baselines: list[Run]) -> dict[Column, float]:
-    """By column, of what can be paired."""
+    """Mean differences in nats a token by column, of what can be paired."""
     found: dict[Column, list[float]] = {}
     for own, other in ((_sums(run), _sums(baseline)) for run, baseline in pair_up(runs, baselines)):
         for column, (nats, tokens) in own.items():

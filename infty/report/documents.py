@@ -65,7 +65,7 @@ def _escaped(text: str) -> str:
 
 
 def run_name(run: Run) -> str:
-    """As lists call it."""
+    """A run's name as lists call it."""
     return f"{run.cell.model}@{run.cell.case}{run.cell.variant} seed {run.cell.seed}"
 
 

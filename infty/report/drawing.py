@@ -33,7 +33,7 @@ class Picture:
         return draw_memory(self.shows, self.title, stem)
 
     def sum(self) -> str:
-        """Of all that it is drawn from, the code that draws included."""
+        """SHA-256 of all that it is drawn from, the code that draws included."""
         shows = vars(self.shows) if isinstance(self.shows, Chart) else self.shows
         code = [sha256(Path(__file__).with_name(f"{name}.py")) for name in ("figures", "pictures")]
         return hashlib.sha256(json.dumps([self.title, shows, code]).encode()).hexdigest()
@@ -53,7 +53,7 @@ def all_pictures(results: ResultSet) -> list[Picture]:
 
 
 def draw(sets: dict[str, list[Picture]], folder: Path) -> list[Path]:
-    """Those that are not there yet, or are of other data; what a set had before and has no more is removed.
+    """Draw what is not there yet, or is of other data; what a set had before and has no more is removed.
 
     sets: pictures by the name of their set. Returns the files of all.
     """

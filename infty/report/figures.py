@@ -70,7 +70,7 @@ def _columns(points: list[Point]) -> tuple[list[float], list[float], list[float]
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """As SVG and PNG, laid out once."""
+    """Write a figure as SVG and PNG, laid out once."""
     paths = [stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")]
     figure.savefig(paths[0], metadata={"Date": None})
     figure.set_layout_engine("none")

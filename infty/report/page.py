@@ -22,7 +22,7 @@ class Part:
 
 
 def to_page(parts: list[Part], folder: Path) -> str:
-    """HTML. folder: where the pictures are, which become part of it."""
+    """The page as HTML. folder: where the pictures are, which become part of it."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -44,7 +44,7 @@ def to_page(parts: list[Part], folder: Path) -> str:
 
 
 def _table(table: Table) -> dict[str, object]:
-    """With what every cell of a page has."""
+    """A table as the page's template takes it, with what every cell of a page has."""
     rows = [
         [{"text": str(cell), "best": getattr(cell, "best", False), "runs": getattr(cell, "runs", "")} for cell in row]
         for row in table.rows

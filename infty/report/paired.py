@@ -59,7 +59,7 @@ def paired_over_seeds(runs: Sequence[Run], baselines: Sequence[Run]) -> Paired |
 
 
 def pair_up(runs: Sequence[Run], baselines: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """By seed, those of both rows that can be compared; none unless all of them can, with each other."""
+    """Runs of both rows in pairs of one seed that can be compared; none unless all can, with each other."""
     by_seed = {run.cell.seed: run for run in baselines}
     in_order = sorted(runs, key=lambda run: run.cell.seed)
     shared = [(run, by_seed[run.cell.seed]) for run in in_order if run.cell.seed in by_seed]

@@ -21,8 +21,8 @@ def pair_tables(results: ResultSet) -> list[Table]:
         f"Difference in {results.unit} on the same test data, mean over the seeds that both rows have, with its 95 % "
         f"interval over the test data: bootstrap over sequences or chunks, of texts over every token. {better} 0 the "
         "row is the better one. No difference seen: the interval holds 0. It says nothing of what other seeds would "
-        "give; the seeds' own differences, in the order of their numbers, say a little. Of twenty pairs without a "
-        "difference one is expected to show one."
+        "give; the seeds' own differences, in the order of their numbers, say a little. With twenty pairs and no true "
+        "difference, expect about one to show one by chance."
     ]
     headings = ["column", "row", "against", "difference", "each seed", "so the row is"]
     return [Table(f"{results.title}: pairs", headings, rows, notes, figures=False)] if rows else []

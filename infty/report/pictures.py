@@ -113,7 +113,7 @@ def _shortened(text: str, token: int) -> str:
 
 
 def _line_styles(count: int) -> list[tuple[Any, str, Any]]:
-    """As everywhere; where there are many, colours from dark to light."""
+    """Line styles as everywhere; where there are many, colours from dark to light."""
     if count <= FEW:
         return STYLES[:count]
     shades = matplotlib.colormaps[MAP](np.linspace(0, 0.9, count))

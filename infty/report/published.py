@@ -24,7 +24,7 @@ class Value(_Strict):
 
 
 class Claim(_Strict):
-    """In a column the row `ahead` is said to do better than the row `of`."""
+    """A claim in print: in a column the row `ahead` does better than the row `of`."""
 
     case: str
     ahead: str

@@ -23,14 +23,15 @@ def reach_tables(results: ResultSet) -> list[Table]:
         "By layer, of the last segment of one test stream, mean over seeds. Read: size (norm) of what comes from the "
         "long-term memory, divided by that of what attention reads; 0: nothing is read. Gradient: root mean square "
         "over parameters, of the loss without KL, divided by that over all parameters outside of memories; 0: nothing "
-        "reaches them. It is of one segment of a trained model, and Adam does not heed its size."
+        "reaches them. It is of one segment of a trained model. Adam rescales gradients, so their size says little "
+        "about the step."
     ]
     headings = ["row", "read", *(f"gradient, {name}" for name in GROUPS.values())]
     return [Table(f"{results.title}: reading the memory", headings, rows, notes)] if rows else []
 
 
 def gaze_tables(results: ResultSet) -> list[Table]:
-    """As above, of the densities of attention."""
+    """A table of the attention's densities: a line a row and column, its layers from first to last."""
     rows = []
     for case in results.cases:
         for model in results.models:
@@ -56,7 +57,7 @@ def _layers(reaches: list[dict[str, Any]], name: str, unit: str | None = None) -
 
 
 def _means(runs: list[list[float]]) -> str:
-    """By layer, over runs."""
+    """Means over runs, layer by layer."""
     return " · ".join(f"{fmean(values):.2g}" for values in zip(*runs, strict=True))
 
 

@@ -71,7 +71,7 @@ class ResultSet:
 
     @property
     def higher_is_better(self) -> bool:
-        """Of the metric that rows are compared by."""
+        """Whether a higher value of the metric that rows are compared by is better."""
         return not self.is_text
 
     @property
@@ -81,12 +81,12 @@ class ResultSet:
 
     @property
     def unit(self) -> str:
-        """Of differences between rows."""
+        """The unit of differences between rows."""
         return "nats a token" if self.is_text else "points"
 
     @property
     def digits(self) -> int:
-        """Of differences between rows."""
+        """The number of decimal digits of differences between rows."""
         return 4 if self.is_text else 1
 
     def anchor(self, model: str, case: str) -> str:
@@ -99,7 +99,7 @@ class ResultSet:
 
     @property
     def models(self) -> list[str]:
-        """Rows."""
+        """The rows of the table, in order."""
         return list(dict.fromkeys([cell.model for cell in self.wanted] + [run.cell.model for run in self.plain()]))
 
     @property
@@ -114,7 +114,7 @@ class ResultSet:
 
     @property
     def cases(self) -> list[str]:
-        """Columns."""
+        """The columns of the table, in order."""
         return list(dict.fromkeys([cell.case for cell in self.wanted] + [run.cell.case for run in self.plain()]))
 
     def plain(self) -> list[Run]:
@@ -164,5 +164,5 @@ def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
 
 
 def signed(value: float, digits: int) -> str:
-    """With its sign, as typography has it."""
+    """A number with its sign, as typography has it."""
     return f"{value:+,.{digits}f}".replace("-", "−")

@@ -138,7 +138,7 @@ def _calibration(results: ResultSet, case: str, key: str) -> str:
 
 
 def _column(results: ResultSet, case: str) -> str:
-    """Its name, and the number of basis functions where columns differ by it."""
+    """A column's name, and its number of basis functions where columns differ by it."""
     sizes = {run.num_basis for run in results.of(None, case) if run.num_basis}
     several = {run.num_basis for run in results.plain() if run.num_basis}
     return f"{case}, N = {sizes.pop()}" if len(several) > 1 and len(sizes) == 1 else case

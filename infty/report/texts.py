@@ -62,7 +62,7 @@ def _csv_difference(results: ResultSet, run: Run) -> dict[str, object]:
 
 
 def _pairs(results: ResultSet, case: str) -> dict[str, Paired]:
-    """By model, without the baseline and without what can't be paired."""
+    """Differences to the baseline by model, without itself and without what can't be paired."""
     baselines = results.of(results.baseline, case)
     found = {m: paired_over_seeds(results.of(m, case), baselines) for m in results.models if m != results.baseline}
     return {model: pair for model, pair in found.items() if pair}

@@ -39,7 +39,7 @@ class Job:
         return shlex.join(["infty", *self.words])
 
     def document(self, **more: Any) -> Values:
-        """For JSON, with what more there is to say."""
+        """The job as JSON holds it, with what more there is to say."""
         place = {key: getattr(self.cell, key) for key in ("experiment", "scale", "case", "model", "seed")}
         return {**place, "command": self.command, **more}
 
@@ -53,7 +53,7 @@ class Untrained:
     exit_code: int | None = None
 
     def document(self) -> Values:
-        """For JSON."""
+        """The failure as JSON holds it."""
         code = {} if self.exit_code is None else {"exit_code": self.exit_code}
         return self.job.document(**code, why=self.why)
 

@@ -105,7 +105,7 @@ class _Work:
         self.task = self.bar.add_task("", total=self.total, left="?")
 
     def run(self) -> None:
-        """Until nothing is missing and nothing runs; after a signal, until nothing runs: then Stopped."""
+        """Run cells until nothing is missing or running; after a signal, until nothing is running: then Stopped."""
         live = Live(get_renderable=self._draw, console=self.console, transient=True)
         with live if self.console.is_terminal else contextlib.nullcontext(), _Forwarding(self.children) as stop:
             try:

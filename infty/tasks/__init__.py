@@ -1,1 +1,1 @@
-"""What models are trained on."""
+"""What models are trained on (section 4)."""

@@ -1,4 +1,4 @@
-"""Language modelling: streams of a corpus's tokens, each to be told from all before it.
+"""Language modelling (section 4.2): streams of a corpus's tokens, each to be told from all before it.
 
 A target is a token of the text, its input the token before it; before a document's first token stands a separator,
 which is context only. So every token is scored once, and scores add up to those of the text (| begins a document):
@@ -54,12 +54,12 @@ class CorpusConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    kind: Literal["corpus"] = "corpus"
+    kind: Literal["corpus"] = Field(default="corpus", description="language modelling (section 4.2)")
     corpus: str = Field(pattern=NAMES, description="name of a corpus that `infty data list` shows")
-    tokenizer: TokenizerConfig
-    train: Portion
-    validation: Portion
-    test: Portion
+    tokenizer: TokenizerConfig = Field(description="what makes tokens of the text")
+    train: Portion = Field(description="documents to train on")
+    validation: Portion = Field(description="documents to validate on")
+    test: Portion = Field(description="documents to test on")
     memory_reset: Literal["never", "document"] | TokenReset = Field(
         description="where training empties the memory: never (section 4.2), document, or every {tokens: n}"
     )
@@ -87,7 +87,7 @@ class CorpusTask:
         self._rows = lru_cache(maxsize=2)(self._make_rows)
 
     def under(self, protocol: EvaluationProtocol) -> "CorpusTask":
-        """The same task, evaluated under another protocol."""
+        """This task, evaluated under another protocol."""
         other = copy(self)
         other.config = self.config.model_copy(update={"protocol": protocol.name})
         other.protocol = protocol
@@ -158,14 +158,14 @@ class CorpusTask:
                 yield Batch(tokens[:, :-1], tokens[:, 1:], one, goes_on)
 
     def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
-        """As `metrics`, of a text that was read as a stream. MissingError where it held no word."""
+        """What `metrics` gives, for a text that was read as a stream. MissingError where it held no word."""
         if not text.words:
             raise MissingError("the stream holds no word: wanted a text")
         ends = text.lines if self.tokens.corpus.counts_line_ends else 0
         return text_figures("stream", totals, {"words": text.words + ends, "bytes": text.bytes})
 
     def sizes(self, split: str) -> dict[str, int]:
-        """words and bytes that the figures of a split are a share of."""
+        """How many words and bytes the figures of a split are a share of."""
         part = self.parts[split]
         words = KNOWN[self.protocol.whole].words[split] if self.protocol.whole else part.words
         return {"words": words, "bytes": part.bytes}
@@ -235,7 +235,7 @@ class CorpusTask:
         )
 
     def _evaluation_rows(self, split: str, batch_size: int, share: Share) -> list[Spans]:
-        """Of as many rows as all processes read side by side, those of one."""
+        """One process's rows, of as many as all processes read side by side."""
         parts = self._memories(split, self.protocol.memory_reset)
         rows = packed_rows(parts, batch_size * share.of, self.segment_length)
         return [rows[place] for place in share.places(len(rows))]

@@ -1,4 +1,4 @@
-"""What a mean hides: where in a document the loss is, on which words, and how it spreads over chunks and documents."""
+"""What a mean hides (section 4.2 has means): where in a document the loss is, on which words, in which chunks."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -34,7 +34,7 @@ def details(losses: Losses, starts: Int64[ndarray, " edges"], distances: Counts,
 
 
 def _by_power_of_two(losses: Losses, values: Counts) -> dict[str, Any]:
-    """By values in [1, 2), [2, 4), [4, 8) …; others are left out. `from`: the lower edges."""
+    """Nats and tokens by values in [1, 2), [2, 4), [4, 8) …; others are left out. `from`: the lower edges."""
     kept = values > 0
     bins = np.log2(values[kept]).astype(np.int64)
     count = int(bins.max(initial=-1)) + 1
@@ -44,7 +44,7 @@ def _by_power_of_two(losses: Losses, values: Counts) -> dict[str, Any]:
 
 
 def _in_order(losses: Losses, edges: Int64[ndarray, " edges"]) -> dict[str, Any]:
-    """Of consecutive pieces."""
+    """Nats and tokens of consecutive pieces."""
     sums = np.concatenate([[0.0], losses.astype(np.float64).cumsum()])
     return {"nats": _rounded(sums[edges[1:]] - sums[edges[:-1]]), "tokens": np.diff(edges).tolist()}
 

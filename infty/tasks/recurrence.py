@@ -1,4 +1,4 @@
-"""How long ago a word last came: what a long memory is tested on.
+"""How long ago a word last came: what a long memory is tested on, beside the perplexities of section 4.2.
 
 A word that came before in its document, but only further back than attention reaches, can be expected by a model with a
 long memory alone (here distances in tokens, · where there is nothing to count):
@@ -21,7 +21,7 @@ _WORD = re.compile(rb"[^\s]+")
 def distances(
     tokens: Int64[ndarray, " n"], text: bytes, lengths: Int64[ndarray, " vocab"] | None, no_words: Iterable[int] = ()
 ) -> Int64[ndarray, " n"]:
-    """For each token of a document, how many tokens before it its word last began; NEW, or NO_WORD for white space.
+    """How many tokens before each token of a document its word last began; NEW, or NO_WORD for white space.
 
     lengths: bytes of each token, where tokens are pieces of words; None where tokens are words, but `no_words`.
     """

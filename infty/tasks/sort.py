@@ -39,7 +39,7 @@ class SortConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    kind: Literal["sort"] = "sort"
+    kind: Literal["sort"] = Field(default="sort", description="the sorting task (section 4.1)")
     vocabulary: int = Field(gt=1, description="symbols V to sort (section 4.1: 20)")
     length: int = Field(gt=0, description="symbols in a sequence (section 4.1: 4,000, 8,000, 16,000)")
     train_sequences: int = Field(gt=0, le=2**40, description="different sequences to train on (section 4.1: 8,000)")
@@ -216,7 +216,7 @@ class SortTask:
         return {"name": self.config.kind, "sha256": digest.hexdigest()}
 
     def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
-        """As `metrics`, of a sequence that was read as a stream."""
+        """What `metrics` gives, for a sequence that was read as a stream."""
         return self.metrics("stream", totals)
 
     def calibration(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:

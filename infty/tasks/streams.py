@@ -1,4 +1,4 @@
-"""Streams of segments: which tokens each row of a batch reads at each step, as a pure function of the step.
+"""Streams of segments (Dai et al. 2019): which tokens each row of a batch reads at a step, a pure function of it.
 
 A row reads its part of the text from left to right, `length` tokens at a time. Where its memory is reset, a segment
 ends early and the next begins there, so that no segment holds two documents (length = 4, | a reset):
@@ -45,7 +45,7 @@ def parts_of(total: int, resets: Places) -> Int64[ndarray, "parts 2"]:
 
 
 def even_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]:
-    """For training: `rows` contiguous streams of equal size that together hold every token once.
+    """Rows of training: `rows` contiguous streams of equal size that together hold every token once.
 
     A row whose memory should go on from text that another row reads begins with an empty one.
     """
@@ -57,7 +57,7 @@ def even_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]
 
 
 def packed_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> list[Spans]:
-    """For evaluation: whole parts dealt out to rows, the longest first, each to the row that has the least to read."""
+    """Rows of evaluation: whole parts dealt out, the longest first, each to the row that has the least to read."""
     rows = min(rows, len(parts))
     given: list[list[int]] = [[] for _ in range(rows)]
     heap = [(0, row) for row in range(rows)]

@@ -8,14 +8,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from infty.errors import InftyError, MissingError
 from infty.files import FileName, FileSum, flush, read_json, sha256, write_json
-from infty.model.weights import write_tensors
+from infty.model.weights import Named, write_tensors
 from infty.reasons import reason
 
-Tensors = dict[str, dict[str, Tensor]]  # file stem -> named tensors
+Tensors = dict[str, Named]  # file stem -> named tensors
 MANIFEST = "MANIFEST.json"
 NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # other faults of a disk may pass
 KEPT = 2  # of the last checkpoints; the best one stays as well
@@ -198,7 +197,7 @@ def _drop_old(folder: Path, state: TrainingState) -> None:
 
 
 def _reason(fault: Exception) -> str:
-    """In one line: of a disk what it says, without its number and the path, which stands beside it."""
+    """Why it failed, in one line; a disk's own words without their number and the path, which stands beside it."""
     return (fault.strerror if isinstance(fault, OSError) else None) or reason(fault)
 
 

@@ -51,7 +51,7 @@ class Group:
         return Share(self.rank, self.size)
 
     def largest(self, value: int) -> int:
-        """Of what all processes say."""
+        """The largest number that any process holds."""
         return int(self._reduced(torch.tensor(value), distributed.ReduceOp.MAX))
 
     def any(self, value: bool) -> bool:
@@ -63,16 +63,16 @@ class Group:
         return self.largest(value) == -self.largest(-value)
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes are here."""
         self.largest(0)
 
     def summed(self, values: Shaped[ndarray, "*shape"]) -> Shaped[ndarray, "*shape"]:
-        """Of all processes, element by element; of booleans whether any is true."""
+        """Sum over all processes, element by element; of booleans whether any is true."""
         as_bytes = values.astype(np.uint8) if values.dtype == bool else values
         return self._reduced(torch.from_numpy(as_bytes.copy())).numpy().astype(values.dtype)
 
     def totals(self, own: Totals) -> Totals:
-        """Of all processes together."""
+        """The totals of all processes together."""
         values = self.summed(np.array(astuple(own), dtype=np.float64)).tolist()
         return Totals(*(kind(value) for kind, value in zip(map(type, astuple(own)), values, strict=True)))
 

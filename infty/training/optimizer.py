@@ -4,9 +4,10 @@ import math
 from typing import Literal, assert_never
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from infty.model.segments import SegmentModel
+from infty.model.weights import Named
 
 
 def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float | None = None) -> torch.optim.Adam:
@@ -38,7 +39,7 @@ def schedule(step: int, steps: int, warmup_steps: int, kind: Literal["cosine", "
             assert_never(kind)
 
 
-def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> Named:
     """The optimiser's state as named tensors: `<parameter>.<quantity>`."""
     return {
         f"{name}.{quantity}": value
@@ -47,7 +48,7 @@ def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> dict[str
     }
 
 
-def load_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+def load_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module, tensors: Named) -> None:
     """The inverse of `optimizer_tensors`: everything goes to its parameter's device.
 
     KeyError or RuntimeError where tensors of another model are given.

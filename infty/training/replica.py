@@ -14,6 +14,7 @@ from infty.memory.exact import HOST
 from infty.model.segments import SegmentModel, State
 from infty.model.state import joined, load_state, moved, rows_of, state_tensors
 from infty.model.unroll import unroll
+from infty.model.weights import Named
 from infty.training.distributed import ALONE, Group
 
 Losses = dict[str, Float[Tensor, ""]]
@@ -51,7 +52,7 @@ class Replica:
             (weighted(losses, self.model) * self.group.size).backward()  # for it is averaged over processes
         return losses, after
 
-    def memory_tensors(self, memory: Memory) -> dict[str, Tensor] | None:
+    def memory_tensors(self, memory: Memory) -> Named | None:
         """`<piece>.…` of the memories of all processes' pieces, for a checkpoint; None but for the one that leads."""
         own = {
             f"{self.group.rank * len(memory) + place}.{name}": tensor.contiguous()
@@ -63,12 +64,12 @@ class Replica:
         sent = self.group.gathered(save(own))
         return {name: tensor for data in sent for name, tensor in load(data).items()} or None
 
-    def load_memory(self, tensors: dict[str, Tensor], batch_size: int) -> Memory:
+    def load_memory(self, tensors: Named, batch_size: int) -> Memory:
         """The inverse: what of it is this process's. As it was saved where pieces are the same, else cut anew.
 
         KeyError where it is another model's, or another number of rows.
         """
-        parts: dict[int, dict[str, Tensor]] = {}
+        parts: dict[int, Named] = {}
         for name, tensor in tensors.items():
             piece, _, rest = name.partition(".")
             if not piece.isdigit():
@@ -99,7 +100,7 @@ class BatchLosses(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch, state: State | None, scored: int, batch_rows: int) -> tuple[Losses, State]:
-        """As `batch_losses`."""
+        """The losses and the state that `batch_losses` gives."""
         return batch_losses(self.model, batch, state, scored, batch_rows)
 
 
@@ -113,7 +114,8 @@ def batch_losses(
     """`loss`, the cross-entropy of the scored targets in nats, and the model's auxiliary losses: means over a batch.
 
     state: what the batch goes on from, where it does; what comes after it is returned beside the losses. scored,
-    batch_rows: of the batch that this one is a part of; then it is that part of each mean.
+    batch_rows: of the batch that this one is a part of; then it is that part of each mean. ValueError where nothing is
+    scored.
     """
     scored = int((batch.targets != UNSCORED).sum()) if scored is None else scored
     share = len(batch.streams) / (batch_rows or len(batch.streams))

@@ -249,6 +249,21 @@ def test_an_update_of_another_length_is_refused() -> None:
         memory.update(memory.initial_state(BATCH), torch.randn(BATCH, 12, HIDDEN))
 
 
+@pytest.mark.parametrize("shape", [(BATCH + 1, QUERIES, HIDDEN), (1, QUERIES, HIDDEN), (BATCH, QUERIES, HIDDEN + 3)])
+def test_queries_of_other_streams_or_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
+    memory, queries = make(), torch.zeros(shape)
+    for read in (memory.attend, memory.density):
+        with pytest.raises(ValueError, match=r"batch and hidden \(5, 21\), not \(" + ", ".join(map(str, shape))):
+            read(queries, filled(memory))
+
+
+@pytest.mark.parametrize("shape", [(BATCH + 1, 3, QUERIES), (1, 3, QUERIES), (BATCH, 7, QUERIES)])
+def test_a_density_of_other_streams_or_heads_is_not_read(shape: tuple[int, ...]) -> None:
+    memory, density = make(), AttentionDensity(torch.full(shape, 0.5), torch.full(shape, 0.1))
+    with pytest.raises(ValueError, match=r"batch and heads \(5, 3\), not \(" + ", ".join(map(str, shape))):
+        memory.read(density, filled(memory))
+
+
 def test_queries_that_are_yet_to_be_projected_look_at_the_same_places(float64: None) -> None:
     memory = make()
     state, x, projection = filled(memory), torch.randn(BATCH, QUERIES, HIDDEN), torch.randn(HIDDEN, HIDDEN)
