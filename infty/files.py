@@ -41,16 +41,25 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; MissingError, with what to do, where there is none or it is damaged."""
+def read_json(path: Path, mend: str = "train again with --fresh") -> dict[str, Any]:
+    """A JSON object from a file; MissingError, with `mend`, where there is none, it can't be read or is damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except FileNotFoundError:
-        raise MissingError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as fault:  # ValueError: no JSON, no UTF-8, or a number without end
-        raise MissingError(f"{path} can't be read ({fault}); remove its folder, or train again with --fresh") from None
+        raise MissingError(f"{path} is missing; {mend}") from None
+    except OSError as fault:
+        raise MissingError(f"{path} can't be read ({fault.strerror or fault}); {mend}") from None
+    return parse_json(data, path, mend)
+
+
+def parse_json(data: bytes, path: Path, mend: str) -> dict[str, Any]:
+    """The JSON object that a file held. MissingError, with `mend`, where that was none."""
+    try:
+        value = json.loads(data.decode())
+    except (ValueError, RecursionError) as fault:  # ValueError: no JSON, no UTF-8, or a number without end
+        raise MissingError(f"{path} can't be read ({fault}); {mend}") from None
     if not isinstance(value, dict):
-        raise MissingError(f"{path} holds no JSON object; remove its folder, or train again with --fresh")
+        raise MissingError(f"{path} holds no JSON object; {mend}")
     return value
 
 
