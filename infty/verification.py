@@ -12,7 +12,7 @@ from infty.errors import MissingError
 from infty.files import read_json
 from infty.interfaces import Totals
 from infty.machine import Machine, prepare_machine
-from infty.runs import RunFolder, find_runs
+from infty.runs import RunFolder, finished_runs
 from infty.settings import Settings
 from infty.table import Table
 from infty.tasks.corpus import text_figures
@@ -35,15 +35,8 @@ class Checked:
 
 def check_runs(folders: Sequence[Path], settings: Settings, console: Console) -> list[Checked]:
     """All finished runs in `folders`. MissingError where there is none, or a folder is not there."""
-    if absent := [folder for folder in folders if not folder.is_dir()]:
-        raise MissingError(f"no folder {absent[0]}; finished runs come from, for example: infty train sort --case x8")
-    machine, checked = prepare_machine(settings), []
-    for run in find_runs(folders):
-        if run.finished:
-            checked.append(_check(run, machine, settings, console))
-    if not checked:
-        raise MissingError(f"no finished runs in {', '.join(map(str, folders))}")
-    return checked
+    runs, machine = finished_runs(folders), prepare_machine(settings)
+    return [_check(run, machine, settings, console) for run in runs]
 
 
 def checks_table(checked: Sequence[Checked]) -> Table:
@@ -102,7 +95,7 @@ def _against_evaluation(run: RunFolder, result: dict[str, Any]) -> Iterator[str]
     """The evaluation beside the result says the same, and its parts add up."""
     file = run.path / "eval" / f"{result['protocol']['name']}-test.json"
     try:
-        stored = read_json(file)
+        stored = read_json(file, "evaluate it again with infty eval")
         yield from (f"in {file.name}, {fault}" for fault in _differing(result, stored, STORED))
         details = stored.get("details") or {}
         if right := details.get("answers", {}).get("right"):

@@ -76,6 +76,13 @@ def test_totals_that_are_no_totals_are_a_fault_of_their_run_alone(infty: Infty, 
     }
 
 
+def test_of_a_damaged_evaluation_the_way_out_is_to_evaluate_again(infty: Infty, kept: Path) -> None:
+    (kept / "sort/infty@x8/seed-0/eval/sort-accuracy-v1-test.json").write_text("{")
+    done = infty("report", str(kept), "--check")
+    assert done.returncode == 4
+    assert done.stderr.endswith("; evaluate it again with infty eval\n")
+
+
 def test_a_result_on_other_data_than_its_evaluation_is_found(infty: Infty, kept: Path) -> None:
     change(kept / "sort/infty@x8/seed-0/result.json", "data", "sha256", to=lambda _: "0" * 64)
     done = infty("report", str(kept), "--check")

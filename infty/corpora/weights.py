@@ -116,11 +116,7 @@ def _read(path: Path, origin: str, mend: str) -> WeightsFolder:
         raise MissingError(
             f"model.weights: {path / WEIGHTS} is damaged or no safetensors ({reason(fault)}); {mend}"
         ) from None
-    try:
-        config = read_json(path / CONFIG)
-    except MissingError:  # its advice is about runs
-        raise MissingError(f"model.weights: {path / CONFIG} is damaged: it holds no JSON object; {mend}") from None
-    return WeightsFolder(path, origin, config, sha256(path / WEIGHTS))
+    return WeightsFolder(path, origin, read_json(path / CONFIG, mend), sha256(path / WEIGHTS))
 
 
 def _lack(files: set[str]) -> str | None:

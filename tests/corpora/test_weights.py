@@ -74,7 +74,7 @@ def test_a_folder_that_is_none_is_refused_with_what_to_do(folder: Path, tmp_path
     config = (folder / "config.json").read_text()
     for damaged in ("[]", "{", ""):
         (folder / "config.json").write_text(damaged)
-        refused("holds no JSON object; save or copy it there again")
+        refused("config.json (holds no JSON object|can't be read .*); save or copy it there again$")
     (folder / "config.json").unlink()
     refused("has no config.json; put the one")
     (folder / "config.json").write_text(config)
