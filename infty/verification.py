@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from infty.errors import MissingError
+from infty.errors import InftyError, MissingError
 from infty.files import read_json
 from infty.interfaces import Totals
 from infty.machine import Machine, prepare_machine
@@ -17,7 +17,7 @@ from infty.settings import Settings
 from infty.table import Table
 from infty.tasks.corpus import text_figures
 from infty.trained import Asked, assess, load_run
-from infty.training.checkpoint import load_best
+from infty.training.checkpoint import verify_best
 
 EXACT, AGAIN = 1e-12, 1e-4  # relative: of what is reckoned from stored totals; of another machine's or threads' sums
 STORED = 2e-7  # it may have been evaluated once more, with products that are rounded otherwise
@@ -59,15 +59,18 @@ def _check(run: RunFolder, machine: Machine, settings: Settings, console: Consol
     if not (run.checkpoints / "best.json").is_file():
         return Checked(name, "stored totals only: it has no checkpoint", faults)
     try:
-        load_best(run.checkpoints)
+        verify_best(run.checkpoints)
     except MissingError as fault:
         return Checked(name, "stored totals and a checkpoint", [*faults, str(fault)])
     try:
         trained = load_run(run.path, data=settings.data)
-    except MissingError as fault:
+    except MissingError as fault:  # a text that is not on this machine, say
         return Checked(name, f"stored totals only: {fault}", faults)
     console.print(f"evaluating again: {name}", soft_wrap=True)
-    outcome, _ = assess(trained, machine, Asked(), console)
+    try:
+        outcome, _ = assess(trained, machine, Asked(), console)
+    except InftyError as fault:
+        return Checked(name, "stored totals only: it can't be evaluated", [*faults, str(fault)])
     again = [f"evaluated again, {fault}" for fault in _differing(result, outcome, AGAIN)]
     if outcome["step"] != result["best_step"]:
         again.append(f"the best checkpoint is of step {outcome['step']}, and not of {result['best_step']}")

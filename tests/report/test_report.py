@@ -116,7 +116,7 @@ def test_where_no_run_can_be_read_that_is_said(tmp_path: Path) -> None:
     (put(tmp_path / "runs", "infty", "x8", 0.3) / "result.json").write_text("{")
     with (
         pytest.warns(UserWarning, match="seed-0 is left out"),
-        pytest.raises(MissingError, match="none of the finished runs in .*runs can be read"),
+        pytest.raises(MissingError, match=r"none of the finished runs in .*runs can be read"),
     ):
         report(tmp_path / "runs", tmp_path / "out")
 
