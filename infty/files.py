@@ -1,15 +1,20 @@
 """Files that are either whole or not there."""
 
+import contextlib
 import hashlib
 import json
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 
-from infty.errors import MissingError
+from infty.errors import InftyError, MissingError
 
+LOCK_SECONDS = 3600  # to wait for another process that makes the same
 FileName = Annotated[str, Field(pattern="^[a-z][a-z.]{0,63}$")]  # of a file in the folder itself, never a path
 
 
@@ -76,3 +81,24 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path, work: str) -> Iterator[None]:
+    """Hold a lock, after waiting for another process, with a warning. InftyError where that takes an hour.
+
+    work: what each of them does, as "fetches wikitext".
+    """
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=1)
+    except Timeout:
+        warnings.warn(f"waiting for another process that {work}", stacklevel=3)
+        try:
+            held.acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            raise InftyError(f"another process that {work} has been at it for too long; end it, or wait") from None
+    try:
+        yield
+    finally:
+        held.release()
