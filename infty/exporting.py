@@ -7,7 +7,7 @@ from pathlib import Path
 
 from infty.errors import MissingError, UsageError
 from infty.runs import RECORDS, RunFolder
-from infty.training.checkpoint import best_path, load_best
+from infty.training.checkpoint import best_path, verify_best
 
 FILES = (*RECORDS, "metrics.jsonl", "checkpoints/best.json")
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # that an archive can name: the same run gives the same bytes
@@ -23,7 +23,7 @@ def export_run(run: RunFolder, target: Path | None = None) -> Path:
     if not run.finished:
         raise MissingError(f"{run.path} is not finished; continue it with: {run.command() or 'infty train …'}")
     cell = run.read().cell
-    load_best(run.checkpoints)  # whole, by its sums
+    verify_best(run.checkpoints)
     best = best_path(run.checkpoints)
     paths = [run.path / name for name in FILES if (run.path / name).is_file()]
     for folder, names in ((run.path / "eval", "*.json"), (run.checkpoints / "tokenizer", "*"), (best, "*")):

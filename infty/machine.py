@@ -16,6 +16,7 @@ from infty.memory.exact import round_products
 from infty.memory.longterm import LongTermMemory
 from infty.model.block import Block
 from infty.model.segments import SegmentModel
+from infty.reasons import reason
 from infty.settings import Settings
 
 Precision = Literal["float32", "tf32", "bf16"]
@@ -41,8 +42,7 @@ class _Compiler:
                     return compiled(*args, **options)
             except Exception as fault:  # whatever it is: a fault of the model itself comes again without compilation
                 self.works = False
-                reason = str(fault).strip().splitlines() or [type(fault).__name__]
-                warnings.warn(f"--compile failed and is left out: {reason[0]}", stacklevel=2)
+                warnings.warn(f"--compile failed and is left out: {reason(fault)}", stacklevel=2)
             return plain(*args, **options)
 
         return call  # pyright: ignore[reportReturnType]

@@ -18,6 +18,7 @@ from infty.machine import Machine
 from infty.model.segments import SegmentModel, State
 from infty.model.state import state_tensors
 from infty.model.weights import weight_tensors
+from infty.reasons import reason
 from infty.resources import forget_peak, free_memory_bytes, held_memory_bytes, peak_memory_bytes
 from infty.training.checkpoint import KEPT
 from infty.training.config import TrainingConfig
@@ -129,13 +130,12 @@ def explained(device: torch.device) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as fault:
-        text = str(fault).strip().split("\n")[0] or type(fault).__name__
-        ours = isinstance(fault, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text
+        ours = isinstance(fault, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(fault)
         if not ours:
             raise
         raise InftyError(
-            f"out of memory on {device} ({text}). Checkpoints stay. Less is needed with --micro-batch, --recompute or "
-            "a lower training.evaluation_batch_size (--set, a run of its own), or take a larger device"
+            f"out of memory on {device} ({reason(fault)}). Checkpoints stay. Less is needed with --micro-batch, "
+            "--recompute or a lower training.evaluation_batch_size (--set, a run of its own), or take a larger device"
         ) from None
 
 

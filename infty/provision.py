@@ -30,13 +30,13 @@ def provide(experiment: Experiment, settings: Settings, console: Console, own: P
         return
     if task.tokenizer.kind == "gpt2" and not (settings.data / "gpt2" / MANIFEST).is_file():
         _bring("gpt2", _whole("gpt2"), settings, console)
-    if own is not None:
-        if not (settings.data / task.corpus / MANIFEST).is_file():
-            import_corpus(settings.data, task.corpus, own, console, replace=False)
-        return
     texts = {task.corpus: list(task.portions.values())}
     if first := experiment.pretraining and experiment.pretraining.text:
         texts.setdefault(first.corpus, []).extend([first.train, first.validation])
+    if own is not None:
+        if not (settings.data / task.corpus / MANIFEST).is_file():
+            import_corpus(settings.data, task.corpus, own, console, replace=False)
+        del texts[task.corpus]
     for name, portions in texts.items():
         here = open_corpus(settings.data, name).splits if (settings.data / name / MANIFEST).is_file() else {}
         if lacking := {split: limit for split, limit in _wanted(portions).items() if split not in here}:

@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,18 +118,28 @@ class RunFolder:
             begun = (self.path / "config.yaml").exists()
             if begun:
                 self.cell()
-            file = self.path / "status.json"
-            status = read_json(file) if file.exists() else None
+            said, why = self._status()
         except (MissingError, OSError) as fault:
             return "damaged", str(fault)
         held = self._held()
-        if held or status is None:
+        if held or said is None:
             return ("running" if held else "interrupted" if begun else "missing"), ""
-        said, why = status.get("status"), status.get("why")
-        if said not in STATES:
-            return "damaged", f"{file} says none of {', '.join(STATES)}"
         if said == "done" or (said == "running" and held is False):
             said = "interrupted"
+        return said, why
+
+    def _status(self) -> tuple[str | None, str]:
+        """What `status.json` says, and why; None without one. Training never reads it: damage only interrupts."""
+        file, mend = self.path / "status.json", "training does not need it, and goes on"
+        if not file.exists():
+            return None, ""
+        try:
+            status = read_json(file, mend)
+        except MissingError as fault:
+            return "interrupted", str(fault)
+        said, why = status.get("status"), status.get("why")
+        if said not in STATES:
+            return "interrupted", f"{file} says none of {', '.join(STATES)}; {mend}"
         return said, why if isinstance(why, str) else ""
 
     def refuse_another(self, config: Values, remedy: str) -> None:
@@ -192,13 +202,25 @@ def _shared(values: Values, other: Values) -> Values:
 
 
 def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
-    """Every run folder below `folders` once, in the order of their paths."""
+    """Every run folder below `folders` once, in the order of their paths; what is hidden there is none: a half copy."""
     seen: set[str] = set()
     for folder in folders:
         for path in sorted(folder.rglob("config.yaml")):
-            if (real := os.path.realpath(path)) not in seen:
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if not hidden and (real := os.path.realpath(path)) not in seen:
                 seen.add(real)
                 yield RunFolder(path.parent)
+
+
+def finished_runs(folders: Sequence[Path]) -> list[RunFolder]:
+    """As `find_runs`, those that are finished. MissingError where there is none, or a folder isn't there."""
+    if absent := [folder for folder in folders if not folder.is_dir()]:
+        raise MissingError(f"no folder {absent[0]}; finished runs come from, for example: infty train sort --case x8")
+    found = [run for run in find_runs(folders) if run.finished]
+    if not found:
+        where = ", ".join(map(str, folders))
+        raise MissingError(f"no finished runs in {where}; make one with: infty train sort --case x8")
+    return found
 
 
 def trials_folder(runs: Path) -> Path:

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from infty.errors import InftyError, MissingError
 from infty.files import write_text
+from infty.reasons import reason
 
 Item = TypeVar("Item")
 
@@ -193,8 +194,7 @@ class WandbRun:
             raise
         if fault is not None:  # whatever it is, it is not worth a training run
             self._drop()
-            why = " ".join(str(fault).split()) or type(fault).__name__
-            said = "wandb is not installed" if isinstance(fault, ImportError) else f"W&B {what} ({why})"
+            said = "wandb is not installed" if isinstance(fault, ImportError) else f"W&B {what} ({reason(fault)})"
             warnings.warn(f"{said}: {then}", stacklevel=3)
 
     def _drop(self) -> None:

@@ -9,16 +9,16 @@ from typing import Any
 from rich.console import Console
 
 from infty.assessment import Asked, assess
-from infty.errors import MissingError
+from infty.errors import InftyError, MissingError
 from infty.files import read_json
 from infty.interfaces import Totals
 from infty.machine import Machine, prepare_machine
-from infty.runs import RunFolder, find_runs
+from infty.runs import RunFolder, finished_runs
 from infty.settings import Settings
 from infty.table import Table
 from infty.tasks.corpus import text_figures
 from infty.trained import load_with_task
-from infty.training.checkpoint import load_best
+from infty.training.checkpoint import verify_best
 
 EXACT, AGAIN = 1e-12, 1e-4  # relative: of what is reckoned from stored totals; of another machine's or threads' sums
 STORED = 2e-7  # it may have been evaluated once more, with products that are rounded otherwise
@@ -36,15 +36,8 @@ class Checked:
 
 def check_runs(folders: Sequence[Path], settings: Settings, console: Console) -> list[Checked]:
     """All finished runs in `folders`. MissingError where there is none, or a folder is not there."""
-    if absent := [folder for folder in folders if not folder.is_dir()]:
-        raise MissingError(f"no folder {absent[0]}; finished runs come from, for example: infty train sort --case x8")
-    machine, checked = prepare_machine(settings), []
-    for run in find_runs(folders):
-        if run.finished:
-            checked.append(_check(run, machine, settings, console))
-    if not checked:
-        raise MissingError(f"no finished runs in {', '.join(map(str, folders))}")
-    return checked
+    runs, machine = finished_runs(folders), prepare_machine(settings)
+    return [_check(run, machine, settings, console) for run in runs]
 
 
 def checks_table(checked: Sequence[Checked]) -> Table:
@@ -67,15 +60,18 @@ def _check(run: RunFolder, machine: Machine, settings: Settings, console: Consol
     if not (run.checkpoints / "best.json").is_file():
         return Checked(name, "stored totals only: it has no checkpoint", faults)
     try:
-        load_best(run.checkpoints)
+        verify_best(run.checkpoints)
     except MissingError as fault:
         return Checked(name, "stored totals and a checkpoint", [*faults, str(fault)])
     try:
         trained, task = load_with_task(run, settings.data)
-    except MissingError as fault:
+    except MissingError as fault:  # a text that is not on this machine, say
         return Checked(name, f"stored totals only: {fault}", faults)
     console.print(f"evaluating again: {name}", soft_wrap=True)
-    outcome, _ = assess(trained, task, machine, Asked(), console)
+    try:
+        outcome, _ = assess(trained, task, machine, Asked(), console)
+    except InftyError as fault:
+        return Checked(name, "stored totals only: it can't be evaluated", [*faults, str(fault)])
     again = [f"evaluated again, {fault}" for fault in _differing(result, outcome, AGAIN)]
     if outcome["step"] != result["best_step"]:
         again.append(f"the best checkpoint is of step {outcome['step']}, and not of {result['best_step']}")
@@ -103,7 +99,7 @@ def _against_evaluation(run: RunFolder, result: dict[str, Any]) -> Iterator[str]
     """The evaluation beside the result says the same, and its parts add up."""
     file = run.path / "eval" / f"{result['protocol']['name']}-test.json"
     try:
-        stored = read_json(file)
+        stored = read_json(file, "evaluate it again with infty eval")
         yield from (f"in {file.name}, {fault}" for fault in _differing(result, stored, STORED))
         details = stored.get("details") or {}
         if right := details.get("answers", {}).get("right"):

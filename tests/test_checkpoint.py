@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from infty.errors import InftyError, MissingError
-from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load_last, save_checkpoint
+from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load_last, save_checkpoint, verify_best
 
 
 def checkpoint(step: int, best_step: int | None = None) -> Checkpoint:
@@ -129,6 +129,47 @@ def test_a_damaged_best_checkpoint_is_replaced_by_the_one_that_goes_on(tmp_path:
         found = load_last(tmp_path)
     assert found is not None
     assert (found.state.best_step, found.state.best_loss) == (6, None)
+
+
+@pytest.mark.parametrize("name", ["step-00000002/MANIFEST.json", "step-00000002/state.json", "best.json"])
+def test_a_disk_that_fails_for_a_moment_is_no_damage(tmp_path: Path, name: str) -> None:
+    """A good checkpoint would be given up, and be dropped when the next one is saved."""
+    save_checkpoint(tmp_path, checkpoint(1))
+    save_checkpoint(tmp_path, checkpoint(2, best_step=2))
+    faults = [OSError(errno.EIO, "Input/output error")]
+
+    def refuse(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and str(arguments[0]) == str(tmp_path / name) and faults:
+            raise faults.pop()
+
+    sys.addaudithook(refuse)
+    load = load_best if name == "best.json" else load_last
+    with pytest.raises(OSError, match="Input/output error"):
+        load(tmp_path)
+    assert step_of(load(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}"])
+def test_of_a_best_checkpoint_that_is_not_named_the_way_out_is_told_once(tmp_path: Path, content: str | None) -> None:
+    save_checkpoint(tmp_path, checkpoint(2, best_step=2))
+    (tmp_path / "best.json").unlink()
+    if content is not None:
+        (tmp_path / "best.json").write_text(content)
+    with pytest.raises(MissingError, match=r"best\.json .*; train again with --fresh$") as raised:
+        load_best(tmp_path)
+    assert str(raised.value).count(";") == 1
+
+
+def test_sums_tell_a_whole_best_checkpoint_without_its_tensors(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(2, best_step=2))
+    verify_best(tmp_path)
+    for file, fault in (("model.safetensors", "is not what was saved"), ("MANIFEST.json", "lacks model.safetensors")):
+        path = tmp_path / "step-00000002" / file
+        before = path.read_bytes()
+        path.write_bytes(b"{}")
+        with pytest.raises(MissingError, match=f"{fault}.*; train again with --fresh"):
+            verify_best(tmp_path)
+        path.write_bytes(before)
 
 
 def test_a_step_saved_again_replaces_the_first(tmp_path: Path) -> None:

@@ -71,6 +71,20 @@ def test_a_text_that_is_read_first_and_is_not_here_is_named(infty: Infty, tmp_pa
     assert not list(tmp_path.rglob("config.yaml"))
 
 
+def test_one_s_own_texts_are_read_after_the_one_that_weights_are_trained_on(infty: Infty, tmp_path: Path) -> None:
+    """Which the tokeniser is learnt from, and which is made or fetched like any other."""
+    (tmp_path / "mine").mkdir()
+    for i in range(3):
+        (tmp_path / f"mine/{i}.txt").write_text(f"Chapter {i}.\n" + "The cat sat on the mat. " * 40)
+    whole = [word for part in ("train", "validation", "test") for word in ("--set", f"task.{part}.last=null")]
+    words = (*CELL, "--model", "gpt2", "--data", "mine", *whole)
+    done = infty("train", *words, "--set", "pretraining.text.corpus=pg19", HF_HUB_OFFLINE="1")
+    assert (done.returncode, "has no pg19 (train, validation)" in done.stderr) == (3, True), done.stderr
+    result = document(infty, "train", *words)
+    assert result["data"]["name"].startswith("text-mine-")
+    assert result["starting_weights"]["origin"].startswith("base@generated+")
+
+
 def test_one_stream_is_read_alone_and_other_blocks_have_another_protocol(infty: Infty) -> None:
     words = (*CELL, "--model", "gpt2", "--set", "task.memory_reset=never")
     document(infty, "train", *words)

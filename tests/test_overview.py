@@ -109,18 +109,24 @@ def test_a_command_that_is_not_known_is_none(machine: Settings, command: Any) ->
 def test_every_run_that_failed_or_was_interrupted_or_damaged_has_a_line_with_its_command(machine: Settings) -> None:
     begin(machine, "infty@x8", {"status": "failed", "why": f"loss is nan\nat step 3 {'of many' * 99}"})
     begin(machine, "compressive@x8", {"status": "running"})
-    begin(machine, "infty@x4+mine", "{", command="infty train sort --name mine")
+    begin(machine, "infty@x16+odd", "{", command="infty train sort --name odd")
+    run = begin(machine, "infty@x4+mine", None, command="infty train sort --name mine")
+    (run.path / "config.yaml").write_text("{")
     for name, status in (("infty@x16", "stopped"), ("compressive@x16+a", "stopped")):
         begin(machine, name, {"status": status, "why": "by a signal"})
-    next_one, failed, interrupted, damaged = sorted(notes_of(machine), key=lambda note: "nfid".index(note_kind(note)))
+    notes = sorted(notes_of(machine), key=lambda note: "nfid".index(note_kind(note)))
+    next_one, failed, interrupted, unread, damaged = notes
     assert next_one == "next: infty train sort --model compressive --case x8 --scale smoke --seed 0"
     assert failed.startswith("infty@x8 seed 0: failed: loss is nan at step 3 of many")
     assert failed.endswith("…; continue with: infty train sort --model infty --case x8 --scale smoke --seed 0")
     assert len(failed) < 300
     command = "infty train sort --model compressive --case x8 --scale smoke --seed 0"
     assert interrupted == f"compressive@x8 seed 0: interrupted; continue with: {command}"
+    assert unread.startswith("infty@x16+odd seed 0: interrupted: ")
+    assert "status.json can't be read" in unread
+    assert unread.endswith("; continue with: infty train sort --name odd")
     assert damaged.startswith("infty@x4+mine seed 0: damaged: ")
-    assert "status.json can't be read" in damaged
+    assert "config.yaml can't be read" in damaged
     assert damaged.endswith("; start over with: infty train sort --name mine --fresh")
 
 
@@ -149,7 +155,8 @@ def test_the_screen_has_a_row_a_name_and_nothing_where_there_is_no_run(machine: 
 def test_what_is_no_run_of_its_own_is_not_listed(machine: Settings) -> None:
     """W&B keeps a config.yaml of its own within a run; folders that somebody renamed are nobody's runs."""
     run = begin(machine, "infty@x4+mine", {"status": "stopped"})
-    for path in (run.path / "wandb/run-1/files", run.path.parents[1] / "infty@x4 old/seed-0"):
+    half_copied = run.path.parents[1] / ".infty@x8.tmp/seed-0"
+    for path in (run.path / "wandb/run-1/files", run.path.parents[1] / "infty@x4 old/seed-0", half_copied):
         path.mkdir(parents=True)
         (path / "config.yaml").write_text("{}")
     assert len(rows_of(machine)) == 15 + 1
@@ -163,19 +170,27 @@ def test_what_is_no_run_of_its_own_is_not_listed(machine: Settings) -> None:
         (None, "interrupted"),
         ({"status": "failed", "why": "x"}, "failed"),
         ({"status": "stopped", "why": "x"}, "stopped"),
-        ({"status": "flying"}, "damaged"),
-        ({"status": ["done"]}, "damaged"),
-        ({}, "damaged"),
-        ("", "damaged"),
-        ("[]", "damaged"),
+        ({"status": "flying"}, "interrupted"),  # training reads none of it: what can't be believed is no damage
+        ({"status": ["done"]}, "interrupted"),
+        ({}, "interrupted"),
+        ("", "interrupted"),
+        ("[]", "interrupted"),
     ],
 )
 def test_the_state_of_a_run_without_a_result(machine: Settings, status: Any, state: str) -> None:
     run = begin(machine, "infty@x4", status)
     assert run.state() == state
     with run.lock():
-        assert run.state() == ("damaged" if status in ("", "[]") else "running")
+        assert run.state() == "running"
     assert run.state() == state
+
+
+@pytest.mark.parametrize("status", ["", "[]", "{}", '{"status": "flying"}'])
+def test_why_a_status_is_not_believed_is_told_with_the_command_that_goes_on(machine: Settings, status: str) -> None:
+    begin(machine, "infty@x4", status)
+    row = rows_of(machine)["infty", "x4", "", 0]
+    assert (row["state"], "status.json" in row["why"]) == ("interrupted", True)
+    assert row["next"].endswith("--scale smoke --seed 0")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +219,8 @@ def test_a_run_that_does_not_say_what_it_is_is_damaged_and_is_begun_anew(machine
 
 def test_what_is_trained_first_is_not_begun_anew_with_the_row_it_was_trained_for(machine: Settings) -> None:
     """--fresh would remove the row's own run."""
-    begin(machine, "base@wikitext+01234567", "{", experiment="gpt2", command="infty train gpt2 --model infty")
+    run = begin(machine, "base@wikitext+01234567", None, experiment="gpt2", command="infty train gpt2 --model infty")
+    (run.path / "config.yaml").write_text("{")
     row = rows_of(machine, "gpt2")["base", "wikitext", "+01234567", 0]
     assert (row["state"], row["next"]) == ("damaged", "infty train gpt2 --model infty")
 

@@ -108,12 +108,13 @@ def test_no_grid_is_told_with_an_example(infty: Infty) -> None:
     assert "states nothing to tune; for example scales.smoke.tune: {main: {steps: " in done.stderr
 
 
-def test_a_damaged_record_is_left_out_of_the_report(tmp_path: Path) -> None:
+@pytest.mark.parametrize("record", ['{"experiment": "sort", "scale": "laptop", "trials": [1]}', "{", "[]"])
+def test_a_damaged_record_is_left_out_of_the_report(tmp_path: Path, record: str) -> None:
     runs = tmp_path / "runs"
     (runs / "sort").mkdir(parents=True)
-    (runs / "sort/tuning-x8.json").write_text('{"experiment": "sort", "scale": "laptop", "trials": [1]}')
+    (runs / "sort/tuning-x8.json").write_text(record)
     shutil.copytree(SHIPPED / "results/laptop/sort/infty@x8/seed-0", runs / "sort/infty@x8/seed-0")
-    with pytest.warns(UserWarning, match=r"tuning-x8.json is left out"):
+    with pytest.warns(UserWarning, match=r"tuning-x8.json is left out: .*; tune again with infty tune$"):
         written = write_report([runs], tmp_path / "out", ["md"], SHIPPED)
     assert not any("tuning" in table.title for table in written.tables)
 

@@ -76,6 +76,13 @@ def test_totals_that_are_no_totals_are_a_fault_of_their_run_alone(infty: Infty, 
     }
 
 
+def test_of_a_damaged_evaluation_the_way_out_is_to_evaluate_again(infty: Infty, kept: Path) -> None:
+    (kept / "sort/infty@x8/seed-0/eval/sort-accuracy-v1-test.json").write_text("{")
+    done = infty("report", str(kept), "--check")
+    assert done.returncode == 4
+    assert done.stderr.endswith("; evaluate it again with infty eval\n")
+
+
 def test_a_result_on_other_data_than_its_evaluation_is_found(infty: Infty, kept: Path) -> None:
     change(kept / "sort/infty@x8/seed-0/result.json", "data", "sha256", to=lambda _: "0" * 64)
     done = infty("report", str(kept), "--check")
@@ -109,6 +116,29 @@ def test_a_swapped_checkpoint_and_a_damaged_one_are_found(infty: Infty, tmp_path
 
     shutil.rmtree(first)
     assert infty("report", "--check").returncode == 0
+
+
+def test_a_run_that_cannot_be_evaluated_is_a_fault_of_its_own_alone(infty: Infty, tmp_path: Path) -> None:
+    """One whose settings were changed by hand, so that they ask for what its text is not."""
+    for name in ("wikitext", "sort"):
+        assert infty("train", name, "--scale", "smoke").returncode == 0
+    config = tmp_path / "runs/wikitext/smoke/infty@main/seed-0/config.yaml"
+    assert "protocol: text-documents-v1" in config.read_text()
+    config.write_text(config.read_text().replace("protocol: text-documents-v1", "protocol: wikitext103-word-v1"))
+    done = infty("report", "--check", "--json")
+    assert done.returncode == 4
+    assert "is for the whole test split of WikiText-103" in done.stderr
+    sort, text = json.loads(done.stdout)
+    assert (sort["how"], sort["faults"]) == ("an evaluation of its checkpoint", [])
+    assert (text["how"], len(text["faults"])) == ("stored totals only: it can't be evaluated", 1)
+
+
+def test_where_its_text_is_gone_a_run_is_held_against_its_totals_and_that_is_said(infty: Infty, tmp_path: Path) -> None:
+    assert infty("train", "wikitext", "--scale", "smoke").returncode == 0
+    shutil.rmtree(tmp_path / "corpora/generated")
+    done = infty("report", "--check", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)[0]["how"].startswith("stored totals only: no corpus 'generated' in ")
 
 
 def test_what_is_not_there_is_said(infty: Infty, tmp_path: Path) -> None:

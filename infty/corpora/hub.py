@@ -8,7 +8,6 @@ from dataclasses import replace as changed
 from fnmatch import fnmatch
 from pathlib import Path
 
-from filelock import FileLock
 from rich.console import Console
 
 from infty.corpora.known import KNOWN, Hub
@@ -16,7 +15,8 @@ from infty.corpora.layouts import find_pg19, find_wikitext
 from infty.corpora.store import Corpus, building, open_corpus, refuse_no_corpus, remedy, seal, write_corpus
 from infty.corpora.tokenizers import BpeTokenizer
 from infty.errors import MissingError, UsageError
-from infty.files import sha256
+from infty.files import exclusive, sha256
+from infty.reasons import reason
 
 TIMEOUT = 10  # seconds to wait for the hub's first answer
 
@@ -55,7 +55,7 @@ def fetch(data: Path, name: str, parts: dict[str, int | None], console: Console,
     )
     downloads = data / f".{name}.download"
     data.mkdir(parents=True, exist_ok=True)
-    with FileLock(data / f".{name}.download.lock"):  # a second process fetches what the first has left to fetch
+    with exclusive(data / f".{name}.download.lock", f"fetches {name}"):  # the second fetches what the first left
         for path in downloads.rglob("*.parquet"):
             if str(path.relative_to(downloads)) not in {file.name for file in wanted}:
                 path.unlink()  # of an earlier fetch that was stopped
@@ -94,9 +94,10 @@ def look(name: str, parts: dict[str, int | None]) -> list[HubFile]:
 def list_files(hub: Hub, name: str, help: str) -> tuple[str, list[HubFile]]:
     """The commit that a revision stands for, and the files of the repository there. help: what else the user can do.
 
-    MissingError within seconds where there is no network, or none is wanted.
+    MissingError within seconds where there is no network, or none is wanted; and where the hub has no such thing.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     if is_offline():
         raise MissingError(f"HF_HUB_OFFLINE is set, so {name} can't be fetched; {help}")
@@ -104,9 +105,12 @@ def list_files(hub: Hub, name: str, help: str) -> tuple[str, list[HubFile]]:
         info = HfApi().repo_info(
             hub.repository, repo_type=hub.kind, revision=hub.revision, timeout=TIMEOUT, files_metadata=True
         )
+    except RevisionNotFoundError:
+        raise MissingError(f"{hub.repository} has no revision {hub.revision} on the hub; {help}") from None
+    except RepositoryNotFoundError:
+        raise MissingError(f"the hub shows no {hub.repository}: is it spelt so, and public? {help}") from None
     except Exception as fault:  # of the network, of the hub, of its library: the user can do the same about each
-        why = str(fault).strip().splitlines() or [type(fault).__name__]
-        raise MissingError(f"the hub can't be reached ({why[0]}); try again later; {help}") from None
+        raise MissingError(f"the hub can't be reached ({reason(fault)}); try again later; {help}") from None
     listed = [
         HubFile(s.rfilename, s.size or 0, hub.sums.get(s.rfilename) or (s.lfs.sha256 if s.lfs else None))
         for s in getattr(info, "siblings", None) or []
@@ -151,9 +155,8 @@ def download(hub: Hub, file: HubFile, folder: Path, help: str, console: Console)
             hf_hub_download(hub.repository, file.name, repo_type=hub.kind, revision=hub.revision, local_dir=folder)
         )
     except Exception as fault:  # as above
-        why = str(fault).strip().splitlines() or [type(fault).__name__]
         raise MissingError(
-            f"{file.name} could not be fetched ({why[0]}); the same command goes on from there; {help}"
+            f"{file.name} could not be fetched ({reason(fault)}); the same command goes on from there; {help}"
         ) from None
     if path.stat().st_size != file.bytes or (file.sha256 and sha256(path) != file.sha256):
         path.unlink()

@@ -6,14 +6,12 @@ import json
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 
@@ -22,11 +20,10 @@ from infty.corpora.layouts import Source
 from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, read_manifest, split_files
 from infty.corpora.pieces import count_words, read_pieces
 from infty.errors import InftyError, MissingError, UsageError
-from infty.files import FileSum, flush, sha256, write_json, write_text
+from infty.files import FileSum, exclusive, flush, sha256, write_json, write_text
 from infty.tracking import bar
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")  # of a corpus
-LOCK_SECONDS = 3600  # to wait for another process that makes the same
 
 
 @dataclass(frozen=True)
@@ -235,7 +232,7 @@ def building(folder: Path, name: str) -> Iterator[Path]:
     path, temporary = folder / name, folder / f".{name}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
+        with exclusive(path.with_name(f".{path.name}.lock"), f"makes {path}"):
             try:
                 shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
                 if _old(path).is_dir() and not path.exists():  # one that was killed between two renames
@@ -248,24 +245,6 @@ def building(folder: Path, name: str) -> Iterator[Path]:
         why = f"{fault.filename}: {fault.strerror}" if fault.filename else str(fault.strerror or fault)
         hint = "another folder of corpora: INFTY_DATA or infty.toml"
         raise InftyError(f"{path} could not be made ({why}); nothing was left there ({hint})") from None
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold the lock of what is made at `path`, after waiting for another process that makes the same."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        warnings.warn(f"waiting for another process that makes {path}", stacklevel=2)
-        try:
-            lock.acquire(timeout=LOCK_SECONDS)
-        except Timeout:
-            raise InftyError(f"another process has been making {path} for too long; end it, or wait") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _write_split(folder: Path, split: str, source: Source, advance: Callable[[int], None]) -> dict[str, Any]:
@@ -297,7 +276,7 @@ def _write_split(folder: Path, split: str, source: Source, advance: Callable[[in
             advance(len(data))
         close()
     if not documents:
-        raise MissingError(f"the {split} split holds no text")
+        raise MissingError(f"the {split} split holds no text: wanted one document at least that is not empty")
     write_text(folder / f"{split}.documents.json", json.dumps({"documents": [asdict(d) for d in documents]}) + "\n")
     return {
         "documents": len(documents),

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from rich.console import Console
 from safetensors import SafetensorError, safe_open
 
 from infty.corpora.hub import HubFile, download, list_files
 from infty.corpora.known import KNOWN, Hub
 from infty.errors import MissingError, UsageError
-from infty.files import read_json, sha256
+from infty.files import exclusive, read_json, sha256
 from infty.reasons import reason, shown
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -116,11 +115,7 @@ def _read(path: Path, origin: str, mend: str) -> WeightsFolder:
         raise MissingError(
             f"model.weights: {path / WEIGHTS} is damaged or no safetensors ({reason(fault)}); {mend}"
         ) from None
-    try:
-        config = read_json(path / CONFIG)
-    except MissingError:  # its advice is about runs
-        raise MissingError(f"model.weights: {path / CONFIG} is damaged: it holds no JSON object; {mend}") from None
-    return WeightsFolder(path, origin, config, sha256(path / WEIGHTS))
+    return WeightsFolder(path, origin, read_json(path / CONFIG, mend), sha256(path / WEIGHTS))
 
 
 def _lack(files: set[str]) -> str | None:
@@ -182,7 +177,7 @@ def _fetch(hub: Hub, files: list[HubFile], folder: Path, console: Console) -> Pa
     )
     temporary = folder.with_name(f".{folder.name}.download")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with exclusive(folder.with_name(f".{folder.name}.lock"), f"fetches {hub.repository}"):
         if not _is_whole(folder):  # else another process fetched them while this one waited
             for file in files:
                 download(hub, file, temporary, HELP, console)

@@ -27,18 +27,17 @@ class Written:
 def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], experiments: Path) -> Written:
     """Write `<experiment>-<scale>.md`, `.tex` and `.csv`, the figures, and `index.html` for all finished runs.
 
-    A figure is drawn again only where its data changed. UsageError for an unknown format or a folder that isn't there;
-    MissingError where nothing is finished.
+    A figure is drawn again only where its data changed. UsageError for an unknown format or where `out` is no folder;
+    MissingError where nothing is finished, or a folder of runs isn't there.
     """
     formats = list(dict.fromkeys(formats))
     if unknown := [name for name in formats if name not in FORMATS]:
         raise UsageError(f"--format {','.join(unknown)}: wanted some of {', '.join(FORMATS)}")
-    if absent := [folder for folder in folders if not folder.is_dir()]:
-        raise MissingError(f"no folder {absent[0]}; finished runs come from, for example: infty train sort --case x8")
     sets = collect(folders, experiments)
     if not sets:
         raise MissingError(
-            f"no finished runs in {', '.join(map(str, folders))}; make one with: infty train sort --case x8"
+            f"none of the finished runs in {', '.join(map(str, folders))} can be read: the warnings say why, and what "
+            "mends each"
         )
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is no folder")

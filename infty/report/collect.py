@@ -4,7 +4,7 @@ import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,17 @@ from infty.files import read_json
 from infty.records import Environment, Evaluation, Memory, Record, SortResult, TextResult, checked
 from infty.report.results import ResultSet, Run
 from infty.report.tuned import find_tunings
-from infty.runs import Finished, RunFolder, differences, find_runs
+from infty.runs import Finished, RunFolder, differences, finished_runs
 
 KNOCK_OUTS = ("zero", "shuffle", "other")
+STANDS = "the run stands without it"
 
 
 def collect(folders: Sequence[Path], experiments: Path) -> list[ResultSet]:
-    """Finished runs by experiment, scale, protocol, and corpus where it is the user's own."""
+    """Finished runs by experiment, scale, protocol, and corpus where it is the user's own.
+
+    MissingError where none is finished, or a folder is not there.
+    """
     groups: dict[tuple[str, str, str, str], list[Run]] = {}
     for folder, found in _finished(folders):
         run, protocol = read_run(folder, found), found.result.protocol.name
@@ -39,13 +43,14 @@ def collect(folders: Sequence[Path], experiments: Path) -> list[ResultSet]:
     return sets
 
 
-def _finished(folders: Iterable[Path]) -> Iterator[tuple[RunFolder, Finished]]:
-    """Finished runs that can be read, each cell and seed once, all seeds of a cell with the same settings."""
+def _finished(folders: Sequence[Path]) -> Iterator[tuple[RunFolder, Finished]]:
+    """Finished runs that can be read, each cell and seed once, all seeds of a cell with the same settings.
+
+    MissingError as `finished_runs`.
+    """
     known: set[Cell] = set()
     settings: dict[Cell, dict[str, Any]] = {}  # of the first seed of a cell
-    for folder in find_runs(folders):
-        if not folder.finished:
-            continue
+    for folder in finished_runs(folders):
         try:
             found = folder.read()
         except MissingError as fault:
@@ -113,7 +118,7 @@ def _is_of(evaluation: Evaluation, result: SortResult | TextResult, file: Path) 
 def _part(kind: type[Record], path: Path, otherwise: str) -> Record | None:
     """What a file beside the result says; None where it is not there, or damaged: the run stands without it."""
     try:
-        return checked(kind, read_json(path), path) if path.is_file() else None
+        return checked(kind, read_json(path, STANDS), path, STANDS) if path.is_file() else None
     except MissingError as fault:
         warnings.warn(f"{otherwise} ({fault})", stacklevel=5)
         return None

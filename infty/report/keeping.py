@@ -8,7 +8,7 @@ from pathlib import Path
 from infty.errors import MissingError, UsageError, one_line
 from infty.files import write_text
 from infty.report.tuned import find_tunings
-from infty.runs import RECORDS, RunFolder, find_runs
+from infty.runs import RECORDS, RunFolder, finished_runs
 
 LINES = 100  # of training that are kept, evenly spaced; validations and the test are kept all
 
@@ -16,12 +16,13 @@ LINES = 100  # of training that are kept, evenly spaced; validations and the tes
 def keep_runs(folders: Sequence[Path], target: Path) -> list[Path]:
     """Copy every finished run in `folders` to `target/<scale>/<experiment>/<row>@<column>/seed-N`; returns these.
 
-    What was kept of the same cell and seed before is replaced. MissingError where a run is damaged, UsageError where
-    the target lies in one of the folders, so that copies would be reported beside what they are of: nothing is copied.
+    What was kept of the same cell and seed before is replaced. MissingError where there is no run or one is damaged,
+    UsageError where the target lies in one of the folders, so that copies would be reported beside what they are of:
+    nothing is copied.
     """
     if inside := [folder for folder in folders if folder.resolve() in (target.resolve(), *target.resolve().parents)]:
         raise UsageError(f"--keep {target} lies in {inside[0]}, which is reported on: choose a folder outside of it")
-    runs = [run for run in find_runs(folders) if run.finished]
+    runs = finished_runs(folders)
     cells = [(run, run.read().cell) for run in runs]
     places = [target / cell.scale / cell.experiment / Path(*cell.folder.parts[-2:]) for _, cell in cells]
     if double := next((place for place in places if places.count(place) > 1), None):

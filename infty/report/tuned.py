@@ -11,13 +11,15 @@ from infty.records import Tuning, checked
 from infty.report.results import ResultSet
 from infty.table import Entry, Table
 
+AGAIN = "tune again with infty tune"
+
 
 def find_tunings(folders: Iterable[Path]) -> dict[tuple[str, str], dict[str, tuple[Path, dict[str, Any]]]]:
     """Files and what they say, by experiment and scale, then column; damaged ones are left out with a warning."""
     found: dict[tuple[str, str], dict[str, tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(file for folder in folders for file in folder.rglob("tuning-*.json")):
         try:
-            tuning = checked(Tuning, read_json(path), path, "tune again with infty tune")
+            tuning = checked(Tuning, read_json(path, AGAIN), path, AGAIN)
         except MissingError as fault:
             warnings.warn(f"{path} is left out: {fault}", stacklevel=2)
             continue

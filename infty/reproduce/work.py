@@ -40,7 +40,7 @@ def train_missing(tables: Tables, jobs: int) -> None:
 
 
 class _Child:
-    """A process that trains a cell, and the last lines that it said. slot: which of the places for such it has."""
+    """A process that trains a cell. lines: the last that it said, none of them empty. slot: its place among such."""
 
     def __init__(self, job: Job, slot: int) -> None:
         self.job, self.slot, self.began, self.lines = job, slot, time.monotonic(), deque[str](maxlen=LAST_LINES)
@@ -77,7 +77,8 @@ class _Child:
         assert self.process.stderr is not None
         with self.process.stderr as stderr:
             for line in stderr:
-                self.lines.append(one_line(line.rstrip(), 1000))
+                if words := line.rstrip():
+                    self.lines.append(one_line(words, 1000))
 
 
 class _Forwarding(StopSignals):
@@ -149,20 +150,30 @@ class _Work:
         """Note how one ended, and say it."""
         tables, job, code = self.tables, child.job, child.process.returncode
         if code == 0:
-            result = RunFolder(tables.runs / job.cell.folder).result()
-            tables.trained.append(job)
-            tables.seconds[job.cell] = result["wall_seconds"]
-            tables.took.append(child.elapsed)
-            tables.beside.append(max(0.0, child.elapsed - result["wall_seconds"]))
-            name = next(name for name in SHOWN if name in result["metrics"])
-            return f"done in {clock(child.elapsed)}, {name} {result['metrics'][name]:.4f}"
+            try:
+                return self._trained(child)
+            except MissingError as fault:  # all was well, it said, and its result can't be read
+                return self._failed(Untrained(job, str(fault), fault.exit_code))
         if stopping and code in (*BY_SIGNAL, *(-number for number in BY_SIGNAL.values())):
             tables.missing.insert(0, job)
             return "stopped"
         if code == UsageError.exit_code and not tables.is_open(job):  # both began it at the same moment
             return "another process was quicker"
-        failure = Untrained(job, child.why(), code if code > 0 else 128 - code)
-        tables.failed.append(failure)
+        return self._failed(Untrained(job, child.why(), code if code > 0 else 128 - code))
+
+    def _trained(self, child: _Child) -> str:
+        """One that is done. MissingError where its result is not there or damaged."""
+        tables, job = self.tables, child.job
+        result = RunFolder(tables.runs / job.cell.folder).result()
+        tables.trained.append(job)
+        tables.seconds[job.cell] = result["wall_seconds"]
+        tables.took.append(child.elapsed)
+        tables.beside.append(max(0.0, child.elapsed - result["wall_seconds"]))
+        name = next(name for name in SHOWN if name in result["metrics"])
+        return f"done in {clock(child.elapsed)}, {name} {result['metrics'][name]:.4f}"
+
+    def _failed(self, failure: Untrained) -> str:
+        self.tables.failed.append(failure)
         return f"failed: {one_line(failure.why.splitlines()[0])}"
 
     def _leave_out_like(self, job: Job) -> str:

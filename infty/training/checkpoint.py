@@ -4,13 +4,14 @@ import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from infty.errors import InftyError, MissingError
-from infty.files import FileName, FileSum, flush, read_json, sha256, write_json
+from infty.files import FileName, FileSum, flush, parse_json, sha256, write_json
 from infty.model.weights import Named, write_tensors
 from infty.reasons import reason
 
@@ -20,6 +21,8 @@ NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # other 
 KEPT = 2  # of the last checkpoints; the best one stays as well
 REPLACED = ".old.tmp"  # ends the name of a checkpoint that makes way for another of its step
 ATTEMPTS = 2  # to save one: a network's file system may fail for a moment
+NEEDED = {"model.safetensors", "optimizer.safetensors", "state.json"}
+FRESH = "train again with --fresh"
 
 
 _MANIFEST = TypeAdapter(dict[FileName, FileSum])
@@ -98,9 +101,9 @@ def load_last(folder: Path) -> Checkpoint | None:
     paths = sorted(folder.glob("step-*"), reverse=True)
     for path in paths:
         try:
-            found = _load(path)
+            found = _load(path, "it is skipped")
         except MissingError as fault:
-            warnings.warn(f"{fault}; it is skipped", stacklevel=2)
+            warnings.warn(str(fault), stacklevel=2)
             continue
         best = found.state.best_step
         if best is not None and best != found.state.step and not _is_whole(folder / _name(best)):
@@ -115,17 +118,19 @@ def load_last(folder: Path) -> Checkpoint | None:
 
 def load_best(folder: Path) -> Checkpoint:
     """The checkpoint that `best.json` names. MissingError where there is none or it is damaged."""
-    try:
-        return _load(best_path(folder))
-    except MissingError as fault:
-        raise MissingError(f"{fault}; train again with --fresh") from None
+    return _load(best_path(folder), FRESH)
+
+
+def verify_best(folder: Path) -> None:
+    """MissingError where there is no best checkpoint, or its files are not what was saved, by their sums."""
+    _sums(best_path(folder), FRESH)
 
 
 def best_path(folder: Path) -> Path:
     """Where the checkpoint is that `best.json` names. MissingError where it names none."""
-    name = read_json(folder / "best.json").get("checkpoint")
+    name = _read(folder / "best.json", FRESH).get("checkpoint")
     if not isinstance(name, str) or Path(name).name != name:
-        raise MissingError(f"{folder / 'best.json'} names no checkpoint; train again with --fresh")
+        raise MissingError(f"{folder / 'best.json'} names no checkpoint; {FRESH}")
     return folder / name
 
 
@@ -149,35 +154,44 @@ def _write(folder: Path, temporary: Path, checkpoint: Checkpoint) -> None:
     flush(folder)
 
 
-def _load(path: Path) -> Checkpoint:
-    manifest = _sums(path)
-    if absent := {"model.safetensors", "optimizer.safetensors", "state.json"} - set(manifest):
-        raise MissingError(f"{path} lacks {', '.join(sorted(absent))}")
+def _load(path: Path, then: str) -> Checkpoint:
+    """A checkpoint. MissingError, with what follows `then`, where it is damaged; OSError where a disk may fail."""
+    manifest = _sums(path, then)
     try:
-        state = TrainingState.model_validate(read_json(path / "state.json"))
+        state = TrainingState.model_validate(_read(path / "state.json", then))
         tensors = {Path(n).stem: load_file(path / n) for n in manifest if n.endswith(".safetensors")}
     except (*NOT_THERE, SafetensorError, ValidationError) as fault:
-        raise MissingError(f"{path} is damaged ({_reason(fault)})") from None
+        raise MissingError(f"{path} is damaged ({_reason(fault)}); {then}") from None
     if path.name != _name(state.step):
-        raise MissingError(f"{path} is damaged (it holds step {state.step})")
+        raise MissingError(f"{path} is damaged (it holds step {state.step}); {then}")
     return Checkpoint(state, tensors)
 
 
-def _sums(path: Path) -> dict[str, FileSum]:
-    """What the manifest says of each file. MissingError where one is not what was saved."""
+def _sums(path: Path, then: str) -> dict[str, FileSum]:
+    """What the manifest says of each file. MissingError, as `_load`, where one is not what was saved or none is."""
     try:
-        manifest = _MANIFEST.validate_python(read_json(path / MANIFEST))
+        manifest = _MANIFEST.validate_python(_read(path / MANIFEST, then))
         for name, entry in manifest.items():
             if (path / name).stat().st_size != entry.bytes or sha256(path / name) != entry.sha256:
-                raise MissingError(f"{path}: {name} is not what was saved")
+                raise MissingError(f"{path}: {name} is not what was saved; {then}")
     except (*NOT_THERE, ValueError) as fault:
-        raise MissingError(f"{path} is damaged ({_reason(fault)})") from None
+        raise MissingError(f"{path} is damaged ({_reason(fault)}); {then}") from None
+    if absent := NEEDED - set(manifest):
+        raise MissingError(f"{path} lacks {', '.join(sorted(absent))}; {then}")
     return manifest
+
+
+def _read(path: Path, then: str) -> dict[str, Any]:
+    """A JSON file. MissingError where it is damaged; OSError where a disk fails, which may be for a moment."""
+    try:
+        return parse_json(path.read_bytes(), path, then)
+    except NOT_THERE as fault:
+        raise MissingError(f"{path} can't be read ({fault.strerror}); {then}") from None
 
 
 def _is_whole(path: Path) -> bool:
     try:
-        _sums(path)
+        _sums(path, FRESH)
     except MissingError:
         return False
     return True

@@ -73,7 +73,11 @@ class Handler(BaseHTTPRequestHandler):
             for name, data in files.items():
                 if path == f"/{kind}{repository}/resolve/{revision}/{name}":
                     return self.send_file(data, revision, body)
-        self.send_error(404)
+        known = any(f"/{repository}/" in path for repository in self.hub.files)
+        self.send_response(404)
+        self.send_header("X-Error-Code", "RevisionNotFound" if known else "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
         return None
 
     def listing(self, repository: str, revision: str, files: dict[str, bytes]) -> dict[str, Any]:

@@ -3,18 +3,22 @@
 import hashlib
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from huggingface_hub import constants, file_download
 from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from infty import files
+from infty.corpora.hub import fetch
 from infty.corpora.known import KNOWN
 from infty.corpora.weights import find_weights, refuse_other_sizes
-from infty.errors import MissingError, UsageError
+from infty.errors import InftyError, MissingError, UsageError
 from tests.conftest import Infty
 from tests.corpora.test_hub import UNPINNED, Hub, environment, hub
 
@@ -74,7 +78,7 @@ def test_a_folder_that_is_none_is_refused_with_what_to_do(folder: Path, tmp_path
     config = (folder / "config.json").read_text()
     for damaged in ("[]", "{", ""):
         (folder / "config.json").write_text(damaged)
-        refused("holds no JSON object; save or copy it there again")
+        refused("config.json (holds no JSON object|can't be read .*); save or copy it there again$")
     (folder / "config.json").unlink()
     refused("has no config.json; put the one")
     (folder / "config.json").write_text(config)
@@ -149,8 +153,10 @@ def test_of_the_main_branch_what_is_here_is_taken_and_of_other_names_only_what_t
     for other in ("v1", "1" * 40, UNPINNED[:12].replace("c", "d")):
         with pytest.raises(MissingError, match=rf"at {other} nothing is in .*; here is someone/tiny@{UNPINNED[:12]}$"):
             found(f"someone/tiny@{other}", tmp_path)
-        with pytest.raises(MissingError, match=r"the hub can't be reached .*404"):
+        with pytest.raises(MissingError, match=f"someone/tiny has no revision {other} on the hub; .*; here is someone"):
             found(f"someone/tiny@{other}", tmp_path, may_fetch=True)
+    with pytest.raises(MissingError, match=r"the hub shows no someone/tinny: .* public\? you can also download"):
+        found("someone/tinny", tmp_path, may_fetch=True)
     shutil.copytree(folder, kept / f"someone--tiny@{'1' * 12}")
     with pytest.raises(MissingError, match=f"here is someone/tiny@1{{12}}, someone/tiny@{UNPINNED[:12]}$"):
         found("someone/tiny", tmp_path)
@@ -191,6 +197,23 @@ def test_a_download_that_breaks_off_is_gone_on_with(
     assert found("someone/tiny", tmp_path) == first
     with pytest.raises(MissingError, match=r"can't be reached .* by hand"):
         found("someone/other", tmp_path, may_fetch=True)
+
+
+def test_a_download_waits_for_another_and_says_so(near: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0)
+    (tmp_path / "weights").mkdir()
+    text = partial(fetch, tmp_path, "wikitext", {"test": None}, QUIET, replace=False)
+    for lock, what, begin in (
+        (f"weights/.{TINY}.lock", "someone/tiny", partial(found, "someone/tiny", tmp_path, may_fetch=True)),
+        (".wikitext.download.lock", "wikitext", text),
+    ):
+        with (
+            FileLock(tmp_path / lock),
+            pytest.warns(UserWarning, match=f"waiting for another process that fetches {what}"),
+            pytest.raises(InftyError, match=f"another process that fetches {what} .* for too long"),
+        ):
+            begin()
+    assert not [path for path, _ in near.asked if "/resolve/" in path]
 
 
 def test_a_damaged_file_is_removed_and_a_folder_that_lost_one_is_fetched_again(near: Hub, tmp_path: Path) -> None:

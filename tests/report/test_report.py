@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,26 @@ def test_seeds_with_other_settings_are_not_averaged(runs: Path, tmp_path: Path) 
 def test_rows_with_other_numbers_of_slots_are_told(runs: Path, tmp_path: Path) -> None:
     put(runs, "compressive", "x8", 0.3, memory_slots=1040)
     assert "Column x8: rows keep different numbers of memory slots." in report(runs, tmp_path / "out")
+
+
+def test_a_copy_that_was_never_done_is_no_run(runs: Path, tmp_path: Path) -> None:
+    """`report --keep` makes one aside; the folder that was named may lie in a hidden one."""
+    once, place = report(runs, tmp_path / "out"), runs / "sort/laptop/infty@x16"
+    shutil.copytree(place / "seed-0", place / ".seed-0.tmp")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert report(runs, tmp_path / "again") == once
+    runs.rename(tmp_path / ".hidden")
+    assert report(tmp_path / ".hidden", tmp_path / "hidden") == once
+
+
+def test_where_no_run_can_be_read_that_is_said(tmp_path: Path) -> None:
+    (put(tmp_path / "runs", "infty", "x8", 0.3) / "result.json").write_text("{")
+    with (
+        pytest.warns(UserWarning, match="seed-0 is left out"),
+        pytest.raises(MissingError, match=r"none of the finished runs in .*runs can be read"),
+    ):
+        report(tmp_path / "runs", tmp_path / "out")
 
 
 def test_unfinished_runs_are_missing(runs: Path, tmp_path: Path) -> None:

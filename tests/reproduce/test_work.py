@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from infty.reproduce.work import _Work
+from infty.definition import Cell
+from infty.reproduce.tables import Job, Tables
+from infty.reproduce.work import _Work, train_missing
 from infty.training.checkpoint import load_last
 from infty.training.signals import StopSignals
 from tests.conftest import Infty, clean_environment
@@ -231,6 +233,30 @@ def test_a_dry_run_writes_nothing(infty: Infty, tmp_path: Path) -> None:
     document = json.loads(infty("reproduce", "mine", *SMOKE, "--dry-run", "--json").stdout)
     assert (document["seconds"], document["missing"][0]["expected_seconds"]) == (None, None)
     assert written(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "why"),
+    [
+        ("import sys; sys.exit('\\n \\n')", 1, "ended with 1 and said nothing"),
+        ("import sys; sys.exit('no room\\n \\n')", 1, "no room"),
+        ("", 3, "/infty@x4/seed-0/result.json is missing; train again with --fresh"),  # it claims to be done
+    ],
+)
+def test_a_process_that_leaves_no_last_word_or_no_result_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, exit_code: int, why: str
+) -> None:
+    class Other(subprocess.Popen):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            super().__init__([sys.executable, "-c", code], **options)
+
+    monkeypatch.setattr("infty.reproduce.work.subprocess.Popen", Other)
+    jobs = [Job(Cell("sort", "smoke", row, "x4"), ()) for row in ("infty", "compressive")]
+    tables = Tables(tmp_path, Console(quiet=True), missing=jobs)
+    train_missing(tables, jobs=2)
+    assert {failed.job.cell.model for failed in tables.failed} == {"infty", "compressive"}
+    assert [failed.exit_code for failed in tables.failed] == [exit_code] * 2
+    assert any(failed.why.endswith(why) for failed in tables.failed)
 
 
 def test_cells_side_by_side_have_places_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
