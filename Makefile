@@ -8,6 +8,8 @@ PYTHON ?= python3
 SCALE ?= laptop
 BIN := .venv/bin
 INSTALLED := .venv/installed
+WANTED := infty needs Python 3.11 or newer, as with: make PYTHON=python3.11
+LACKING := this Python makes no virtual environments; on Debian and Ubuntu: apt install python3-venv
 
 .PHONY: demo test fuzz torture check clean
 
@@ -33,7 +35,8 @@ check: $(INSTALLED)
 	$(BIN)/pyright
 
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infty needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON): $(WANTED)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON): $(LACKING)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -23,8 +23,12 @@ TOP_KEYS = (*PARTS, "models", "cases", "scales", "seeds", "rows")
 MAX_SEED = 2**31 - 1
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # of a row, column or scale; a part of a folder's name
 NAMES = (
-    "names are lower-case letters, digits, '-' and '_', at most 64, in quotes where they would be a number or a date"
+    "names are lower-case letters, digits, '-' and '_', at most 64, in quotes where they would be a number or a date, "
+    "and none that is a device of Windows, as con"
 )
+# On Windows these are devices, whatever follows a dot, and other names may not hold these signs or end so.
+DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+UNFIT = re.compile(r'[<>:"/\\|?*]|[. ]$')
 Values = dict[str, Any]
 
 
@@ -155,6 +159,8 @@ def load_definition(path: Path, source: str) -> Definition:
     Raises UsageError where it is no YAML mapping at all.
     """
     values, faults = read_yaml(path)
+    if not is_portable(path.stem):
+        faults.append(Fault(path.name, "", "no folder on Windows can be named so, as those of its runs are: rename it"))
     faults += _shape_faults(path.name, "", values, TOP_KEYS)
     for key, inner_keys in (("cases", PARTS), ("models", PARTS), ("scales", SCALE_KEYS)):
         faults += _section_faults(path.name, key, values.get(key), inner_keys)
@@ -206,11 +212,19 @@ def variant_of(overrides: Sequence[str], name: str | None) -> str:
     UsageError where the name can't be a folder's.
     """
     if name is not None:
+        wanted = "wanted up to 64 lower-case letters, digits, '-', '_' and '.'"
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name):
-            raise UsageError(f"--name {one_line(name)}: wanted up to 64 lower-case letters, digits, '-', '_' and '.'")
+            raise UsageError(f"--name {one_line(name)}: {wanted}")
+        if not is_portable(name):
+            raise UsageError(f"--name {name}: {wanted}, no '.' at the end, and no device of Windows, as con")
         return f"+{name}"
     changes, _ = overlay([("--set", parse_override(text)[0]) for text in overrides])
     return "+" + hashlib.sha256(yaml.safe_dump(changes).encode()).hexdigest()[:8] if changes else ""
+
+
+def is_portable(name: str) -> bool:
+    """Whether folders can have that name on every system."""
+    return not UNFIT.search(name) and not DEVICE.fullmatch(name)
 
 
 def read_yaml(path: Path) -> tuple[Values, list[Fault]]:
@@ -298,7 +312,7 @@ def _section_faults(origin: str, key: str, section: Any, allowed: tuple[str, ...
     faults = [
         Fault(origin, f"{key}.{name}", NAMES)
         for name in section
-        if not isinstance(name, str) or not NAME.fullmatch(name)
+        if not isinstance(name, str) or not NAME.fullmatch(name) or not is_portable(name)
     ]
     for name, values in section.items():
         faults += _shape_faults(origin, f"{key}.{name}", values, allowed)

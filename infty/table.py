@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich import table as rich_table
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 
@@ -36,15 +39,33 @@ class Table:
         lines = [self.headings, rule, *self.rows]
         return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) + "\n"
 
-    def rich(self) -> rich_table.Table:
-        """The table as rich draws it on a terminal."""
-        title, caption = Text(self.title), Text("\n".join(self.notes))  # as they are: brackets are no marks
-        table = rich_table.Table(title=title, caption=caption, caption_justify="left")
-        for i, heading in enumerate(self.headings):
-            table.add_column(Text(heading), justify="right" if i and self.figures else "left", overflow="fold")
+    def rich(self, width: int) -> RenderableType:
+        """The table for a terminal of that many cells, without its notes; a line a cell where words would be broken."""
+        if (widths := self._widths(width)) is None:
+            return Group(Text(self.title, style="italic"), *(self._stacked(row) for row in self.rows))
+        table = rich_table.Table(title=Text(self.title))  # as it is: brackets are no marks
+        for i, (heading, own) in enumerate(zip(self.headings, widths, strict=True)):
+            table.add_column(Text(heading), justify="right" if i and self.figures else "left", width=own)
         for row in self.rows:
-            table.add_row(*(Text(cell, style="bold" if is_best(cell) else "") for cell in row))
+            table.add_row(*map(_styled, row))
         return table
+
+    def _widths(self, width: int) -> list[int] | None:
+        """Of the columns: the first whole, then the narrow ones. None where not even the longest words fit."""
+        columns = list(zip(self.headings, *self.rows, strict=True))
+        widths = [max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in columns]
+        whole = [max(map(cell_len, column)) for column in columns]
+        left = width - sum(widths) - 3 * len(columns) - 1  # between the columns: a line and two blanks
+        for _ in range(left):
+            if wanting := [i for i, own in enumerate(widths) if own < whole[i]]:
+                widths[min(wanting, key=lambda i: (i > 0, widths[i]))] += 1
+        return widths if left >= 0 else None
+
+    def _stacked(self, row: list[str]) -> RenderableType:
+        """The first cell, and the others below it with their headings."""
+        pairs = [(heading, cell) for heading, cell in zip(self.headings[1:], row[1:], strict=True) if cell]
+        lines = [Padding(Text.assemble(f"{heading}: ", _styled(cell)), (0, 0, 0, 2)) for heading, cell in pairs]
+        return Group(Text(row[0]), *lines)
 
     def document(self) -> dict[str, Any]:
         """The table as JSON holds it."""
@@ -54,6 +75,10 @@ class Table:
 def is_best(cell: str) -> bool:
     """Whether a cell is set in bold."""
     return isinstance(cell, Entry) and cell.best
+
+
+def _styled(cell: str) -> Text:
+    return Text(cell, style="bold" if is_best(cell) else "")
 
 
 def _cell(text: str) -> str:

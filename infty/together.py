@@ -21,18 +21,32 @@ LATE = 15  # seconds that a network's file system may take to show one machine w
 
 @contextlib.contextmanager
 def sole_writer(run: RunFolder, group: Group) -> Iterator[None]:
-    """Within the block nobody else writes to the run folder. BusyError in all processes where somebody does."""
+    """Within the block nobody else writes to the run folder. BusyError in all processes where somebody does.
+
+    Where nothing was written, as after a refusal, no folder stays that was made for it.
+    """
     with contextlib.ExitStack() as stack:
         busy = False
         if group.leads:
+            made = [folder for folder in (run.path, *run.path.parents) if not folder.exists()]
             run.path.mkdir(parents=True, exist_ok=True)
             try:
                 stack.enter_context(run.lock())
+                stack.callback(_remove_unused, run.path, made)
             except Timeout:
                 busy = True
         if group.any(busy):
             raise BusyError(f"another process is training in {run.path}; wait, or use --name for a second run")
         yield
+
+
+def _remove_unused(path: Path, made: list[Path]) -> None:
+    """Remove folders that were made for a run, innermost first, as far as they hold nothing but its lock."""
+    with contextlib.suppress(OSError):  # no more than tidiness
+        if made and [file.name for file in path.iterdir()] == [".lock"]:
+            (path / ".lock").unlink()
+        for folder in made:
+            folder.rmdir()
 
 
 def refuse_other_folders(group: Group, run: RunFolder) -> None:

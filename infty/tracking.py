@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -144,6 +145,7 @@ class WandbRun:
         self.dropped = False
         self.wandb: Any = None  # the module
         self.process: Any = None
+        self.cache: Any = None  # a temporary folder, where there is no other
         what = {"project": project, "name": name, "id": run_id, "dir": folder, "mode": mode, "config": config}
         with _nobody_to_ask():
             self._try("could not start", lambda: self._start(what))
@@ -153,6 +155,9 @@ class WandbRun:
         if not os.environ.get("WANDB_MODE"):
             os.environ.pop("WANDB_MODE", None)  # an empty one is a fault to W&B
         logging.raiseExceptions = False  # a traceback where W&B's own log can't be written, on a full disk
+        if not _can_hold_logs(os.environ.get("WANDB_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"):
+            self.cache = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # else it logs to the screen
+            os.environ["WANDB_CACHE_DIR"] = self.cache.name
         import wandb
 
         self.wandb = wandb
@@ -204,6 +209,9 @@ class WandbRun:
             self._fault(self.wandb.teardown, self.END)
         if self.process is not None:
             self.process.kill()  # does nothing where it has ended
+        if self.cache is not None:
+            self.cache.cleanup()
+            os.environ.pop("WANDB_CACHE_DIR", None)
 
     @staticmethod
     def _fault(action: Callable[[], Any], seconds: float) -> BaseException | None:
@@ -223,6 +231,14 @@ class WandbRun:
             return outcome.exception(seconds)
         except TimeoutError:
             return TimeoutError(f"no answer in {seconds:g} s")
+
+
+def _can_hold_logs(folder: str) -> bool:
+    """Whether W&B's process can log below a folder."""
+    logs = Path(os.path.expanduser(folder), "wandb", "logs")
+    with contextlib.suppress(OSError):
+        logs.mkdir(parents=True, exist_ok=True)
+    return os.access(logs, os.W_OK)
 
 
 def new_wandb_id() -> str:

@@ -1,6 +1,7 @@
 """Whatever a run folder holds: it is read or said to be damaged, and all other runs still stand in list and report."""
 
 import contextlib
+import io
 import json
 import shutil
 import unicodedata
@@ -15,6 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from infty import catalog
 from infty.definition import Cell
@@ -165,7 +167,9 @@ def listed(place: Place) -> dict[str, Any]:
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     assert {row["state"] for row in rows} <= STATES
     for table in overview_tables(rows, "laptop"):
-        assert table.rich().row_count == len(table.rows)
+        for width in (20, 100):
+            screen = Console(file=io.StringIO(), width=width)
+            screen.print(table.rich(width))
         lines = table.markdown().splitlines() + [note.split(" with: ")[0] for note in table.notes]
         assert all(line.isprintable() and len(line) < 1000 for line in lines)
         assert all(map(str.isprintable, table.notes))

@@ -1,6 +1,7 @@
 """What commands share: the settings, the cell that options name, and how results are shown."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def explained(fault: OSError) -> str:
         return why
     inside = [name for name, folder in CALL.folders.items() if Path(fault.filename).absolute().is_relative_to(folder)]
     hint = f" (another folder: {inside[0]} or infty.toml)" if inside else ""
-    return f"{one_line(fault.filename, 500)}: {why}{hint}"
+    name = re.sub(r"(^|/)\.([^/]+)\.\d+\.tmp$", r"\1\2", fault.filename)  # of what is written there, and then renamed
+    return f"{one_line(name, 500)}: {why}{hint}"
 
 
 def resolve_cell(
@@ -109,7 +111,10 @@ def print_table(table: Any) -> None:
     """Drawn on a terminal; elsewhere whole lines, which other programs can read."""
     screen = console()
     if screen.is_terminal:
-        screen.print(table.rich())
+        screen.print(table.rich(screen.width))
+        for note in table.notes:
+            screen.print(note, soft_wrap=": infty " in note)  # a command stays one line, which can be pasted
+        screen.print()
     else:
         print("\n".join([table.title, "", table.markdown(), *table.notes, ""]))
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class Picture:
 
     def draw(self, stem: Path) -> list[Path]:
         """Imports what draws: that takes a second."""
+        logging.getLogger("matplotlib").addFilter(_unsaid)
         if isinstance(self.shows, Chart):
             from infty.report.figures import draw_chart
 
@@ -37,6 +39,11 @@ class Picture:
         shows = vars(self.shows) if isinstance(self.shows, Chart) else self.shows
         code = [sha256(Path(__file__).with_name(f"{name}.py")) for name in ("figures", "pictures")]
         return hashlib.sha256(json.dumps([self.title, shows, code]).encode()).hexdigest()
+
+
+def _unsaid(record: logging.LogRecord) -> bool:
+    """What matplotlib itself logs is of its folders: that it uses another one where there is no home to write to."""
+    return record.levelno > logging.WARNING
 
 
 def all_pictures(results: ResultSet) -> list[Picture]:

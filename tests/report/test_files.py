@@ -93,12 +93,14 @@ def test_figures_that_a_table_has_no_more_are_removed_and_all_is_as_if_made_anew
 
 
 def test_brackets_are_no_marks_on_a_terminal() -> None:
-    table = Table("[/x] title", ["[bold]a[/bold]", "[/b]"], [["[i]c", "d"]], ["a note [/x]"])
-    screen = Console(force_terminal=True, width=100, file=io.StringIO())
-    screen.print(table.rich())
-    assert isinstance(screen.file, io.StringIO)
-    for words in ("[/x] title", "[bold]a[/bold]", "[/b]", "[i]c", "a note [/x]"):
-        assert words in screen.file.getvalue()
+    table = Table("[/x] title", ["[bold]a[/bold]", "[/b]"], [["[i]c", "d"]])
+    for width in (100, 10):
+        screen = Console(force_terminal=True, width=width, file=io.StringIO())
+        screen.print(table.rich(width), soft_wrap=True)
+        assert isinstance(screen.file, io.StringIO)
+        said = screen.file.getvalue()
+        assert all(words in said for words in ("[/x] title", "[/b]", "[i]c"))
+        assert ("[bold]a[/bold]" in said) == (width == 100)  # else the first heading goes without saying
 
 
 def test_every_cell_has_an_anchor_of_its_own_whatever_the_names() -> None:
