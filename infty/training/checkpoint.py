@@ -17,7 +17,7 @@ from infty.reasons import reason
 
 Tensors = dict[str, Named]  # file stem -> named tensors
 MANIFEST = "MANIFEST.json"
-NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # other faults of a disk may pass
+NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # other OSErrors may be transient
 KEPT = 2  # of the last checkpoints; the best one stays as well
 REPLACED = ".old.tmp"  # ends the name of a checkpoint that makes way for another of its step
 ATTEMPTS = 2  # to save one: a network's file system may fail for a moment
