@@ -198,7 +198,7 @@ def assess(
 def check_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console: Console) -> Values:
     """Evaluate with 1, 2 and 7 rows at once: show that the batch size changes nothing.
 
-    DifferenceError where the total differs by more than 1e-6 of it; otherwise as `evaluate_cell`.
+    DifferenceError where the total differs by more than 1e-6 of it; MissingError and UsageError as `evaluate_cell`.
     """
     machine, run = prepare_machine(settings), trained_run(resolved, settings)
     trained, task = load_with_task(run, settings.data)

@@ -100,7 +100,7 @@ def _environment_before(file: Path, now: Values) -> Values:
 
 
 def _keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Beside the checkpoints, which mean nothing without it; in one step."""
+    """Write the tokeniser beside the checkpoints, which mean nothing without it; in one step."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     @field_validator("runs", "data", "experiments")
     @classmethod
     def _possible_folder(cls, folder: Path) -> Path:
-        """With `~` as the home folder, also where no shell has seen it."""
+        """A folder with `~` as the home folder, also where no shell has seen it."""
         if "\0" in str(folder):
             raise ValueError("wanted a folder")
         try:
@@ -117,7 +117,7 @@ class _DefaultFolders(PydanticBaseSettingsSource):
         }
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        """Not used: all values come at once."""
+        """Nothing of one field: all values come at once."""
         return None, field_name, False
 
 

@@ -51,7 +51,7 @@ class Table:
         return table
 
     def _widths(self, width: int) -> list[int] | None:
-        """Of the columns: the first whole, then the narrow ones. None where not even the longest words fit."""
+        """Widths of the columns: the first whole, then the narrow ones. None where not even the longest words fit."""
         columns = list(zip(self.headings, *self.rows, strict=True))
         widths = [max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in columns]
         whole = [max(map(cell_len, column)) for column in columns]

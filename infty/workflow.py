@@ -259,7 +259,7 @@ def _refuse_what_cannot_end(prepared: Prepared) -> None:
 
 
 def _new_state(task: Task, start: StartingWeights | None) -> TrainingState:
-    """Of a run that begins."""
+    """The state of a run that begins."""
     tokens = task.tokens.digest if isinstance(task, CorpusTask) else None
     return TrainingState(wandb_id=new_wandb_id(), tokens=tokens, starting_weights=start.document() if start else None)
 

@@ -77,7 +77,7 @@ def generate(
 
 
 def _write(piece: str) -> None:
-    """At once. Where the reader went away, as `| head` does, it has enough, and that is the end."""
+    """Write a piece at once. Where the reader went away, as `| head` does, it has enough, and that is the end."""
     try:
         print(piece, end="", flush=True)
     except BrokenPipeError:

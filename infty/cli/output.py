@@ -26,7 +26,7 @@ CALL = Call()
 
 
 def settings(**options: Any) -> Any:
-    """Of this machine, with what options say."""
+    """This machine's settings, with what options say."""
     from infty.settings import load_settings, origins
 
     loaded = load_settings(**options)

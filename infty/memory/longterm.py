@@ -128,7 +128,7 @@ class LongTermState:
         )
 
     def emptied(self) -> "LongTermState":
-        """The same streams with the zero signal in the place of what they remember."""
+        """Streams of these names with the zero signal in the place of what they remember."""
         return replace(self, coefficients=torch.zeros_like(self.coefficients))
 
     def exchanged(self) -> "LongTermState":

@@ -1,4 +1,4 @@
-"""The memories that a seat can hold: of each its configuration, its module and its state.
+"""The memories that a seat can hold (section 3; Rae et al. 2019): of each its configuration, its module and its state.
 
 A state is a frozen dataclass of tensors with a row a stream. Whatever it is, layers `detach` and `reset` it, several
 batches' are `joined`, and knock-outs read it `emptied` or with its rows `exchanged`.
@@ -20,7 +20,7 @@ KINDS: dict[str, type[BaseModel]] = {kind.model_fields["kind"].default: kind for
 
 
 def build_memory(config: MemoryConfig | None) -> LongRange | None:
-    """The memory of these sizes, if any."""
+    """Build the memory of these sizes, if any (section 3; Rae et al. 2019)."""
     match config:
         case None:
             return None
