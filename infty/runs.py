@@ -213,7 +213,10 @@ def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
 
 
 def finished_runs(folders: Sequence[Path]) -> list[RunFolder]:
-    """Every finished run below `folders` once, in the order of their paths. MissingError where there is none, or a folder isn't there."""
+    """Every finished run below `folders` once, in the order of their paths.
+
+    MissingError where there is none, or a folder isn't there.
+    """
     if absent := [folder for folder in folders if not folder.is_dir()]:
         raise MissingError(f"no folder {absent[0]}; finished runs come from, for example: infty train sort --case x8")
     found = [run for run in find_runs(folders) if run.finished]

@@ -24,10 +24,21 @@ def test_the_python_example_runs_and_prints_what_it_says(capsys: pytest.CaptureF
     assert capsys.readouterr().out.strip() == promised
 
 
-def test_every_link_to_a_file_resolves() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+@pytest.mark.parametrize("name", ["README.md", "experiments/RESULTS.md"])
+def test_every_link_leads_to_a_file_and_a_heading_that_is_there(name: str) -> None:
+    page = ROOT / name
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]+)?\)", page.read_text(encoding="utf-8"))
     assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    for file, anchor in links:
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        assert not anchor or anchor in anchors(target), anchor
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {"#" + re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_citation_is_of_this_version_and_of_the_paper() -> None:

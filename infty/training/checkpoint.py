@@ -155,7 +155,10 @@ def _write(folder: Path, temporary: Path, checkpoint: Checkpoint) -> None:
 
 
 def _load(path: Path, then: str) -> Checkpoint:
-    """Load a checkpoint from its folder. MissingError, with what follows `then`, where it is damaged; OSError where a disk may fail."""
+    """Load a checkpoint from its folder.
+
+    MissingError, with what follows `then`, where it is damaged; OSError where a disk may fail.
+    """
     manifest = _sums(path, then)
     try:
         state = TrainingState.model_validate(_read(path / "state.json", then))

@@ -1,4 +1,4 @@
-"""What the committed runs make: README's tables and figures, and LaTeX that is well-formed to a parser and to TeX."""
+"""What the committed runs make: the tables and figures of README and RESULTS.md, and LaTeX that is well-formed."""
 
 import re
 import shutil
@@ -10,10 +10,7 @@ from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker
 
 from infty.catalog import SHIPPED
 from infty.report import Written, write_report
-from tests.readme_results import with_results
-
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+from tests.results import BLOCK, PAGES, with_results
 
 
 @pytest.fixture(scope="module")
@@ -23,21 +20,30 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Written:
     return write_report([SHIPPED / "results" / "laptop"], out, ["md", "tex", "html"], SHIPPED)
 
 
-def test_the_results_are_what_the_report_makes_of_the_committed_runs(report: Written) -> None:
-    """README's tables, text for text; `python -m tests.readme_results` writes them."""
-    blocks = re.findall(r"<!-- ([a-z0-9-]+)(, more)? results -->\n\n(.*?)\n\n<!-- end -->", README, re.DOTALL)
-    kept = {folder.name for folder in (ROOT / "experiments" / "results" / "laptop").iterdir() if folder.is_dir()}
-    assert {(name, more) for name, more, _ in blocks} == {(name, more) for name in kept for more in ("", ", more")}
-    assert all(f"**{name}, laptop scale: " in text for name, _, text in blocks)
-    assert with_results(README, report.tables) == README
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_results_are_what_the_report_makes_of_the_committed_runs(report: Written, page: Path) -> None:
+    """Table for table, sign for sign; `python -m tests.results` writes them."""
+    text = page.read_text(encoding="utf-8")
+    blocks = BLOCK.findall(text)
+    assert blocks
+    assert all(f"**{name}, laptop scale: " in tables for name, _, tables in blocks)
+    assert with_results(text, report.tables) == text
+
+
+def test_every_experiment_that_was_kept_is_in_the_results() -> None:
+    kept = {folder.name for folder in (SHIPPED / "results" / "laptop").iterdir() if folder.is_dir()}
+    blocks = BLOCK.findall(PAGES[1].read_text(encoding="utf-8"))
+    assert {(name, more) for name, more, _ in blocks} == {(name, more) for name in kept for more in ("", "more")}
 
 
 def test_the_figures_are_those_of_the_report_of_the_committed_runs(report: Written) -> None:
     """Drawn anew, to the byte."""
-    figures = [Path(path) for path in re.findall(r"!\[[^]]*\]\((experiments/results/laptop/[^)]+)\)", README)]
     drawn = {path.name: path for path in report.files}
-    assert figures
-    assert [path.name for path in figures if (ROOT / path).read_bytes() != drawn[path.name].read_bytes()] == []
+    for page in PAGES:
+        shown = re.findall(r"!\[[^]]*\]\(([^)]*results/laptop/[^)]+)\)", page.read_text(encoding="utf-8"))
+        assert shown
+        figures = [page.parent / path for path in shown]
+        assert [path.name for path in figures if path.read_bytes() != drawn[path.name].read_bytes()] == []
 
 
 @pytest.fixture

@@ -1,0 +1,47 @@
+"""The tables of README and experiments/RESULTS.md: what the report makes of the committed runs.
+
+`python -m tests.results` writes them.
+"""
+
+import re
+from collections.abc import Sequence
+
+from infty.catalog import SHIPPED
+from infty.report.collect import collect
+from infty.report.tables import all_tables
+from infty.table import Table
+
+PAGES = (SHIPPED.parent / "README.md", SHIPPED / "RESULTS.md")
+BLOCK = re.compile(
+    r"<!-- ([a-z0-9-]+)(?:, (more|headline))? results -->\n\n(?:((?:(?!<!--).)*?)\n\n)?<!-- end -->", re.DOTALL
+)
+HEADLINE = re.compile(r": (accuracy|test figures)")
+FIRST = re.compile(  # the rest is folded
+    r": (accuracy|test figures|the order of rows|difference to|neighbouring columns|memory knocked out)"
+)
+LEFT_OUT = re.compile(r": beside the paper$")  # laptop figures are not the paper's
+
+
+def with_results(text: str, tables: Sequence[Table]) -> str:
+    """`text` with its blocks made anew of a report's tables: `<!-- sort results -->`, and with `sort, more` or
+    `sort, headline` what is folded and what README has."""
+
+    def block(match: re.Match[str]) -> str:
+        name, kind, _ = match.groups()
+        own = [t for t in tables if t.title.startswith(f"{name},") and not LEFT_OUT.search(t.title)]
+        wanted = HEADLINE if kind == "headline" else FIRST
+        shown = [t for t in own if bool(wanted.search(t.title)) != (kind == "more")]
+        return "\n\n".join([match[0].split("\n", 1)[0], *map(_shown, shown), "<!-- end -->"])
+
+    return BLOCK.sub(block, text)
+
+
+def _shown(table: Table) -> str:
+    return f"**{table.title}**\n\n{table.markdown().strip()}"
+
+
+if __name__ == "__main__":
+    sets = collect([SHIPPED / "results" / "laptop"], SHIPPED)
+    made = [table for results in sets for table in all_tables(results)]
+    for page in PAGES:
+        page.write_text(with_results(page.read_text(encoding="utf-8"), made), encoding="utf-8")
