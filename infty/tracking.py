@@ -281,7 +281,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a metrics file: a killed process may leave half a last one."""
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(ValueError, RecursionError):  # no JSON, or nested or a number without end
             line = json.loads(text)
             if isinstance(line, dict) and isinstance(line.get("step"), int):
                 lines.append(line)
