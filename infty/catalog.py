@@ -1,8 +1,9 @@
 """Where experiment files are found: one's own first, then those that came with infty. Imports no torch."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from infty.definition import Definition, load_definition, nearest
+from infty.definition import Definition, load_definition, nearest, refuse
 from infty.errors import UsageError
 
 PACKAGE = Path(__file__).parent
@@ -27,3 +28,22 @@ def open_experiment(name: str, own: Path) -> Definition:
     if name not in files:
         raise UsageError(f"no experiment {name!r}; {nearest(name, files)}")
     return load_definition(files[name], name)
+
+
+def experiments_with(scale: str, own: Path, say: Callable[[str], None]) -> dict[str, Definition]:
+    """Every experiment that has a scale, by name. UsageError where none has.
+
+    say: hears of each whose file has faults; it is left out, so that one broken file does not hide the others.
+    """
+    found: dict[str, Definition] = {}
+    for name in experiment_files(own):
+        try:
+            found[name] = open_experiment(name, own)
+            refuse(found[name].faults)
+        except UsageError as fault:
+            found.pop(name, None)
+            say(f"{name} is left out: {fault}")
+    scales = {name for definition in found.values() for name in definition.names("scales")}
+    if scale not in scales:
+        raise UsageError(f"no experiment has a scale {scale!r}; {nearest(scale, sorted(scales))}")
+    return {name: definition for name, definition in found.items() if scale in definition.names("scales")}

@@ -125,16 +125,20 @@ class Definition:
                 for seed in self.seeds(scale):
                     yield Cell(self.name, scale, model, case, seed)
 
+    def check_scale(self, scale: str) -> None:
+        """Raise UsageError where the file has no such scale."""
+        refuse(self._absent({"scales": scale}))
+
     def check_names(self, scale: str, model: str, case: str) -> None:
         """Raise UsageError where the file has no such scale, row or column."""
-        asked = {"scales": scale, "models": model, "cases": case}
-        refuse(
-            [
-                Fault(self.path.name, key, f"no {name!r} here; {nearest(name, self.names(key))}")
-                for key, name in asked.items()
-                if name not in self.names(key)
-            ]
-        )
+        refuse(self._absent({"scales": scale, "models": model, "cases": case}))
+
+    def _absent(self, asked: dict[str, str]) -> list[Fault]:
+        return [
+            Fault(self.path.name, key, f"no {name!r} here; {nearest(name, self.names(key))}")
+            for key, name in asked.items()
+            if name not in self.names(key)
+        ]
 
     def layers(self, cell: Cell) -> list[tuple[str, Values]]:
         """The overlays of a cell, lowest first: base < scale < case < model < the scale's own case and model."""
@@ -170,7 +174,7 @@ def load_definition(path: Path, source: str) -> Definition:
         for key in ("cases", "models"):
             inner = scale.get(key) if isinstance(scale, dict) else None
             faults += _section_faults(path.name, f"scales.{name}.{key}", inner, PARTS)
-            for extra in set(inner if isinstance(inner, dict) else ()) - set(_section(values, key)):
+            for extra in sorted(set(inner if isinstance(inner, dict) else ()) - set(_section(values, key)), key=str):
                 faults.append(Fault(path.name, f"scales.{name}.{key}.{extra}", f"no such name under {key}"))
     return Definition(path.stem, path, source, values, faults)
 

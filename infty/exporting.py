@@ -18,19 +18,18 @@ def export_run(run: RunFolder, target: Path | None = None) -> Path:
 
     Unpacked in a folder of runs, it stands where training would have put it: `infty eval`, `report --check`, `compare`
     and `load_run` read it there. target: by default named after the run, in the folder that one is in. MissingError
-    where the run is not finished or damaged, UsageError where there is such a file.
+    where the run is not finished or damaged, UsageError where there is such a file, or can be none.
     """
     if not run.finished:
         raise MissingError(f"{run.path} is not finished; continue it with: {run.command() or 'infty train …'}")
     cell = run.read().cell
+    target = target or Path("-".join(cell.folder.parts) + ".zip")
+    _refuse_no_place(target)
     verify_best(run.checkpoints)
     best = best_path(run.checkpoints)
     paths = [run.path / name for name in FILES if (run.path / name).is_file()]
     for folder, names in ((run.path / "eval", "*.json"), (run.checkpoints / "tokenizer", "*"), (best, "*")):
         paths += sorted(folder.glob(names))
-    target = target or Path("-".join(cell.folder.parts) + ".zip")
-    if target.exists():
-        raise UsageError(f"{target} is there already; --out names another file")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with zipfile.ZipFile(temporary, "w") as archive:
@@ -40,6 +39,16 @@ def export_run(run: RunFolder, target: Path | None = None) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return target
+
+
+def _refuse_no_place(target: Path) -> None:
+    """UsageError where no new file of that name can be made."""
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; --out names a file, as {target / 'run.zip'}")
+    if target.exists():
+        raise UsageError(f"{target} is there already; --out names another file")
+    if not target.parent.is_dir():
+        raise UsageError(f"--out {target}: there is no folder {target.parent}")
 
 
 def _add(archive: zipfile.ZipFile, path: Path, name: str) -> None:

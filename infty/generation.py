@@ -9,7 +9,6 @@ One that is not full yet is run again for every new token, from the state before
 
 import io
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -180,11 +179,9 @@ def _noted(tokens: Iterable[int], notes: list[int]) -> Iterator[int]:
 
 @contextmanager
 def _prompt_pieces(prompt: str | Path, console: Console) -> Iterator[Iterable[str]]:
-    """A text piece by piece, a file with a bar of how much of it has been read."""
+    """A text piece by piece, of a file or stdin as `open_text` reads them."""
     if isinstance(prompt, str):
         yield read_pieces(io.BytesIO(prompt.encode(errors="surrogateescape")), "the prompt")
-    elif prompt == Path("-"):
-        yield read_pieces(sys.stdin.buffer, "stdin")
     else:
         with open_text(prompt, console) as file:
             yield iter(lambda: file.read(PIECE), "")

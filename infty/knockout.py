@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -19,8 +18,8 @@ from infty.memory.signal import first_grid, ridge_operator
 from infty.model.memories import LongRange, LongRangeState
 from infty.model.seat import Lesion
 from infty.model.segments import SegmentModel
+from infty.protocols import KnockOut
 
-KnockOut = Literal["zero", "shuffle", "other"]
 POINTS, PENALTY = 8, 1e-2
 
 

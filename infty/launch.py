@@ -59,7 +59,8 @@ def launched(environment: Mapping[str, str]) -> Launch:
         return alone
     local_size = _tasks_here(environment, size) if by_slurm else _number(environment, TORCHRUN[3], size)
     if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
-        raise UsageError(f"process {rank} of {size}, {local_rank} of {local_size} on this machine: no such thing")
+        what = f"process {rank} of {size}, {local_rank} of {local_size} on this machine: no such thing"
+        raise UsageError(f"{what}; unset {', '.join(SLURM if by_slurm else TORCHRUN)}, or start with torchrun or srun")
     address = environment.get("MASTER_ADDR") or (_first_node(environment) if by_slurm else "")
     if not address:
         raise UsageError(f"process {rank} of {size}: MASTER_ADDR must name the machine of process 0")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from infty.catalog import experiment_files, open_experiment
-from infty.definition import Cell, nearest, refuse
-from infty.errors import UsageError, one_line
+from infty.catalog import experiments_with
+from infty.definition import Cell
+from infty.errors import one_line
 from infty.runs import RunFolder, find_runs
 from infty.settings import Settings
 from infty.table import Table
@@ -30,17 +30,8 @@ def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
     After an experiment's cells come the other runs on disk: with other settings, of models that are no rows of the
     table, or trained first for others. UsageError where no experiment has such a scale.
     """
-    rows, scales = [], set()
-    for name in experiment_files(settings.experiments):
-        try:
-            definition = open_experiment(name, settings.experiments)
-            refuse(definition.faults)
-        except UsageError as fault:  # one broken file must not hide the others
-            warnings.warn(f"{name} is left out: {fault}", stacklevel=2)
-            continue
-        scales.update(definition.names("scales"))
-        if scale not in definition.names("scales"):
-            continue
+    rows = []
+    for name, definition in experiments_with(scale, settings.experiments, warnings.warn).items():
         cells = list(dict.fromkeys(definition.cells(scale)))
         rows += [_row(cell, settings.runs, cell.command(), " --fresh") for cell in cells]
         for cell in _on_disk(settings.runs, name, scale):
@@ -48,8 +39,6 @@ def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
                 # What is trained first has the command of a row, whose own run --fresh would remove.
                 fresh = " --fresh" if cell.model in definition.names("models") else ""
                 rows.append(_row(cell, settings.runs, RunFolder(settings.runs / cell.folder).command(), fresh))
-    if scale not in scales:
-        raise UsageError(f"no experiment has a scale {scale!r}; {nearest(scale, sorted(scales))}")
     return rows
 
 

@@ -1,7 +1,10 @@
 """What a result means, by name. A change to any of this is a new version of the name."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+KnockOut = Literal["zero", "shuffle", "other"]  # what is read in the memory's place (see knockout.py)
+KNOCK_OUTS: tuple[KnockOut, ...] = get_args(KnockOut)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ def reason(fault: BaseException) -> str:
     """What a library says, in one line; the kind of its error where it says nothing."""
     if isinstance(fault, ValidationError):
         first = fault.errors(include_url=False, include_input=False)[0]
-        return shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": "))
-    return shown(str(fault)) or type(fault).__name__
+        return flattened(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": "))
+    return flattened(str(fault)) or type(fault).__name__
 
 
-def shown(text: str) -> str:
+def flattened(text: str) -> str:
     """A text of unknown make in one line, cut where it is long."""
     return one_line(" ".join(text.split()))

@@ -1,6 +1,7 @@
 """Where metrics go: metrics.jsonl always, the screen, and Weights & Biases. Sinks with one interface."""
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -263,24 +264,42 @@ def bar(console: Console, title: str, total: int) -> Iterator[Callable[[int], No
 
 @contextlib.contextmanager
 def open_text(path: Path, console: Console) -> Iterator[TextIO]:
-    """A text to read, with a bar of how much of it has been read. MissingError where it can't be opened or decoded."""
+    """A text to read, of a file with a bar of how much of it has been read; the path `-` is stdin.
+
+    MissingError where it can't be opened or decoded.
+    """
+    name = "stdin" if path == Path("-") else path
     try:
-        hidden = not console.is_terminal
-        with progress.open(
-            path, "r", encoding="utf-8", newline="", console=console, disable=hidden, transient=True
-        ) as file:
+        with _stdin() if name == "stdin" else _with_bar(path, console) as file:
             yield file
     except UnicodeDecodeError as fault:
-        raise MissingError(f"{path} is no UTF-8 text: {fault}") from None
+        raise MissingError(f"{name} is no UTF-8 text: {fault}") from None
     except OSError as fault:
-        raise MissingError(f"{path} can't be read: {fault.strerror or fault}") from None
+        raise MissingError(f"{name} can't be read: {fault.strerror or fault}") from None
+
+
+def _with_bar(path: Path, console: Console) -> contextlib.AbstractContextManager[TextIO]:
+    hidden = not console.is_terminal
+    return progress.open(path, "r", encoding="utf-8", newline="", console=console, disable=hidden, transient=True)
+
+
+@contextlib.contextmanager
+def _stdin() -> Iterator[TextIO]:
+    """As UTF-8 with its line ends as they are, whatever a terminal has; it stays open."""
+    if sys.stdin is None:
+        raise MissingError("stdin can't be read: it is closed")
+    text = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="")
+    try:
+        yield text
+    finally:
+        text.detach()
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a metrics file: a killed process may leave half a last one."""
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(ValueError, RecursionError):  # no JSON, or nested or a number without end
             line = json.loads(text)
             if isinstance(line, dict) and isinstance(line.get("step"), int):
                 lines.append(line)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any
@@ -72,7 +73,7 @@ def _tune_column(
         "chosen": {model: _best(trials, model) for model in rows},
         "trials": trials,
         **{key: environment[key] for key in ("commit", "dirty")},
-        "command": f"infty tune {definition.source} --case {case} --scale {scale}",
+        "command": shlex.join(["infty", "tune", definition.source, "--case", case, "--scale", scale]),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, record)
@@ -86,8 +87,7 @@ def tune_configs(definition: Definition, scale: str, case: str | None = None) ->
     UsageError where there is none, with what one looks like, and where it has faults, all of them.
     """
     refuse(definition.faults)
-    if scale not in definition.names("scales"):
-        raise UsageError(f"{definition.path.name}: no scale {scale!r}; {nearest(scale, definition.names('scales'))}")
+    definition.check_scale(scale)
     where, known = f"scales.{scale}.tune", definition.names("cases")
     stated = definition.tune(scale)
     if not isinstance(stated, dict) or not stated:

@@ -111,7 +111,7 @@ def _against_evaluation(run: RunFolder, result: dict[str, Any]) -> Iterator[str]
                 yield f"in {file.name}, chunks sum up to {nats} nats, and not to {whole}"
     except MissingError as fault:
         yield str(fault)
-    except (AttributeError, KeyError, TypeError) as fault:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as fault:
         yield f"{file.name} is no evaluation ({type(fault).__name__})"
 
 

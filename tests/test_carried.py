@@ -89,6 +89,17 @@ def test_the_same_run_gives_the_same_archive_and_none_is_overwritten(infty: Inft
     assert (tmp_path / "a.zip").read_text() == "mine"
 
 
+def test_where_no_archive_can_be_made_that_is_told_with_a_way_out(infty: Infty, tmp_path: Path, run: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for out, message in (
+        ("mine", "mine is a folder; --out names a file, as mine/run.zip"),
+        ("none/a.zip", "--out none/a.zip: there is no folder none"),
+    ):
+        done = infty("export", RUN, "--out", out)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"infty: {message}\n")
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
 def test_what_is_not_whole_is_not_exported(infty: Infty, tmp_path: Path, run: Path) -> None:
     unfinished, absent = infty("export", UNFINISHED), infty("export", "sort/smoke/infty@x16/seed-0")
     assert (unfinished.returncode, absent.returncode) == (3, 3)

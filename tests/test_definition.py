@@ -203,6 +203,13 @@ def test_a_fault_says_where_what_and_how(make: Any, change: str, line: str) -> N
     assert line in lines[0]
 
 
+def test_faults_of_one_kind_are_told_in_the_same_order_each_time(make: Any) -> None:
+    names = ["c3", "c1", "c2", "c5", "c4"]
+    extra = ", ".join(f"{name}: {{}}" for name in names)
+    definition = make(f"models: {{a: {{}}}}\nscales: {{small: {{cases: {{{extra}}}}}}}\n")
+    assert [fault.key for fault in definition.faults] == [f"scales.small.cases.c{i}" for i in range(1, 6)]
+
+
 def test_unknown_names_suggest_the_right_one(make: Any) -> None:
     with pytest.raises(UsageError) as raised:
         resolve(make(), Cell("mine", "smal", "plian", "c"))

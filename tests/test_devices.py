@@ -221,6 +221,13 @@ def test_launchers_are_understood() -> None:
     assert launched(one).address == "127.0.0.1"
 
 
+def test_variables_that_contradict_each_other_are_told_with_their_names() -> None:
+    with pytest.raises(UsageError, match=r"process 6 of 6, .*: no such thing; unset RANK, WORLD_SIZE, .* or srun$"):
+        launched({**TORCHRUN, "RANK": "6"})
+    with pytest.raises(UsageError, match=r"process 7 of 7, .*: no such thing; unset SLURM_PROCID, .* or srun$"):
+        launched({**SRUN, "SLURM_PROCID": "7"})
+
+
 def test_slurm_is_asked_for_its_first_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "scontrol"
     program.write_text('#!/bin/sh\n[ "$*" = "show hostnames gpu[3-4],gpu9" ] && printf "gpu3\\ngpu4\\ngpu9\\n"\n')

@@ -209,6 +209,13 @@ def test_a_file_and_stdin_are_continued_like_a_prompt(trained: Path, monkeypatch
     with io.TextIOWrapper(io.BytesIO(text.encode())) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         assert generated(trained, Path("-")) == outcome
+    with io.TextIOWrapper(io.BytesIO(b"words \xff")) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with pytest.raises(MissingError, match="stdin is no UTF-8 text"):
+            generated(trained, Path("-"))
+    monkeypatch.setattr(sys, "stdin", None)  # as `<&-` makes it
+    with pytest.raises(MissingError, match="stdin can't be read: it is closed"):
+        generated(trained, Path("-"))
 
 
 def test_a_document_begins_where_there_is_no_prompt(trained: Path) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.streaming import LATE, read_stream
 from infty.tasks.sort import SortConfig, SortTask
-from tests.conftest import Infty
+from tests.conftest import Infty, clean_environment
 
 VOCABULARY, SEGMENT = 7, 19
 SMOKE = ("sort", "--scale", "smoke")
@@ -117,6 +119,12 @@ def test_the_command_reads_a_file(infty: Infty, tmp_path: Path) -> None:
     assert sorted(outcome["answer"]) == [0, 1, 2, 3, 4]
     assert outcome["pace"]["growth_bytes"] < 20e6
     assert "time of a late segment: " in infty("eval", *SMOKE, "--stream", "symbols.txt").stdout
+    command = [sys.executable, "-m", "infty", "eval", *SMOKE, "--stream", "-", "--json"]
+    with (tmp_path / "symbols.txt").open("rb") as stdin:
+        piped = subprocess.run(command, cwd=tmp_path, env=clean_environment(tmp_path), stdin=stdin, capture_output=True)
+    assert piped.returncode == 0, piped.stderr
+    assert json.loads(piped.stdout)["answer"] == outcome["answer"]
+    assert json.loads(piped.stdout)["totals"] == outcome["totals"]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +133,7 @@ def test_the_command_reads_a_file(infty: Infty, tmp_path: Path) -> None:
         (("--stream", "none.txt"), 3, "infty: none.txt can't be read: No such file or directory\n"),
         (("--stream", "bytes.txt"), 3, "infty: bytes.txt is no UTF-8 text"),
         (("--stream", "."), 3, "infty: . can't be read: Is a directory\n"),
+        (("--stream", "-"), 3, "infty: the stream is empty"),
         (("--stream", "bytes.txt", "--batch", "2"), 2, "infty: --stream reads one text as one stream: --batch 2 has "),
     ],
 )

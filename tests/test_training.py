@@ -93,7 +93,7 @@ def test_a_run_tested_again_has_no_doubled_lines(infty: Infty, tmp_path: Path) -
     before = metrics(run)
     (run / "result.json").unlink()
     with (run / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 7, "train/lo')
+        file.write("9" * 5000 + "\n" + "[" * 100_000 + '\n{"step": 7, "train/lo')
     infty(*words)
     assert metrics(run) == before
 

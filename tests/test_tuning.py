@@ -102,6 +102,12 @@ def test_a_faulty_grid_is_told_before_anything_is_trained(
     assert not (tmp_path / "tuning").exists()
 
 
+def test_a_scale_that_is_not_there_is_told(infty: Infty) -> None:
+    done = infty("tune", "sort", "--scale", "huge")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "infty: sort.yaml: scales: no 'huge' here; there is paper, laptop, smoke\n"
+
+
 def test_no_grid_is_told_with_an_example(infty: Infty) -> None:
     done = infty("tune", "text", "--scale", "smoke")
     assert (done.returncode, done.stdout) == (2, "")

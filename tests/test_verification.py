@@ -1,6 +1,7 @@
 """`infty report --check`: a changed digit and a swapped checkpoint are found; what can't be checked is said."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,15 @@ def test_totals_that_are_no_totals_are_a_fault_of_their_run_alone(infty: Infty, 
         "nothing: its totals are damaged",
         "stored totals only: it has no checkpoint",
     }
+
+
+def test_an_evaluation_that_adds_up_to_nothing_is_a_fault_of_its_run_alone(infty: Infty, kept: Path) -> None:
+    file = kept / "gpt2/infty@wikitext/seed-0/eval/gpt2-blocks-v1-test.json"
+    change(file, "details", "chunks", "nats", to=lambda nats: [math.inf, -math.inf, *nats])
+    done = infty("report", str(kept), "--check", "--json")
+    assert done.returncode == 4, done.stderr
+    gpt2, sort = json.loads(done.stdout)
+    assert (gpt2["faults"], sort["faults"]) == (["gpt2-blocks-v1-test.json is no evaluation (ValueError)"], [])
 
 
 def test_of_a_damaged_evaluation_the_way_out_is_to_evaluate_again(infty: Infty, kept: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line. A command is a few lines that call one function; everything heavy is imported inside."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ from infty.cli.options import (
 from infty.cli.output import CALL, console, print_json, print_table, resolve_cell, settings, show_values
 from infty.cli.reproduce import reproduce
 from infty.cli.runs import clean, compare, export
+from infty.protocols import KnockOut
 
 app = typer.Typer(
     help="Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301).",
@@ -135,7 +137,9 @@ def evaluate(
     seed: Seed = 0,
     overrides: Overrides = None,
     name: RunName = None,
-    split: Annotated[Literal["test", "validation"], typer.Option(help="Which part of the data.")] = "test",
+    split: Annotated[
+        Literal["test", "validation"] | None, typer.Option(help="Which part of the data; by default test.")
+    ] = None,
     protocol: Annotated[
         str | None, typer.Option(help="By default the experiment's own.", autocompletion=complete_protocol)
     ] = None,
@@ -144,11 +148,12 @@ def evaluate(
         bool, typer.Option("--check-batch", help="Show that it doesn't: evaluate with 1, 2 and 7.")
     ] = False,
     knock_out: Annotated[
-        Literal["zero", "shuffle", "other"] | None,
+        KnockOut | None,
         typer.Option(help="Evaluate with the memory emptied, its past shuffled, or another document's."),
     ] = None,
     stream: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Read one text of any length, at constant memory.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Read one text of any length, at constant memory; - is stdin."),
     ] = None,
     data: Data = None,
     as_json: Json = False,
@@ -169,7 +174,8 @@ def evaluate(
     resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
     if this_launch().size > 1 and (check_batch or stream):
         raise UsageError("--check-batch and --stream are one process's work")
-    if (given := [o for o, on in (("--knock-out", knock_out), ("--protocol", protocol)) if on]) and stream:
+    others = (("--knock-out", knock_out), ("--protocol", protocol), ("--split", split))
+    if stream and (given := _given(others)):
         raise UsageError(f"{given[0]} has no meaning with --stream, which reads one text as it comes")
     if check_batch and (batch or stream or knock_out):
         raise UsageError("--check-batch evaluates with 1, 2 and 7 and nothing else changed: leave the others out")
@@ -177,13 +183,18 @@ def evaluate(
         outcome = assessment.stream_cell(resolved, machine, stream, console(stderr=True), batch)
         show_values(stream_headline(outcome), as_json, document=outcome)
         return
-    asked = Asked(split, batch, protocol, knock_out)
+    asked = Asked(split or "test", batch, protocol, knock_out)
     if check_batch:
         show_values(assessment.check_cell(resolved, machine, asked, console(stderr=True)), as_json)
         return
     outcome = assessment.evaluate_cell(resolved, machine, asked, console(stderr=True))
     if this_launch().leads:
         show_values(headline(outcome), as_json, document=outcome)
+
+
+def _given(options: Iterable[tuple[str, Any]]) -> list[str]:
+    """Those that have a value."""
+    return [name for name, value in options if value is not None]
 
 
 app.command(epilog="Example: infty generate wikitext --prompt 'The city' --tokens 50")(generate)
@@ -194,7 +205,9 @@ app.command(epilog="Example: infty reproduce sort --scale smoke --jobs 2")(repro
 def report(
     folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", help="Folders of runs.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write; by default `report` beside the runs.")] = None,
-    formats: Annotated[str, typer.Option("--format", help="md, tex, csv, html, with commas.")] = "md,tex,csv,html",
+    formats: Annotated[
+        str | None, typer.Option("--format", help="Some of md, tex, csv, html, with commas; by default all.")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing: hold stored figures against totals and checkpoints.")
     ] = False,
@@ -204,18 +217,23 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the tables and figures of all runs."""
+    from infty.errors import UsageError
+
     machine = settings()
     folders = folders or [machine.runs]
     if check:
+        if given := _given((("--out", out), ("--format", formats), ("--keep", keep))):
+            raise UsageError(f"{given[0]} has no meaning with --check, which writes nothing")
         _check(folders, machine, as_json)
         return
-    from infty.report import write_report
+    from infty.report import FORMATS, write_report
     from infty.report.keeping import keep_runs
 
     if keep:
         console(stderr=True).print(f"kept in {keep}: {len(keep_runs(folders, keep))} runs", soft_wrap=True)
     out = out or folders[0].absolute().parent / "report"
-    written = write_report(folders, out, formats.split(","), machine.experiments)
+    wanted = FORMATS if formats is None else [name.strip() for name in formats.split(",")]
+    written = write_report(folders, out, wanted, machine.experiments)
     if as_json:
         print_json({"tables": [table.document() for table in written.tables], "files": [str(f) for f in written.files]})
         return

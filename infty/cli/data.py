@@ -70,11 +70,12 @@ def verify_corpora(
     """Check the sums of every file of corpora and their token files."""
     from infty.corpora.inventory import verify
 
-    files = verify(settings(data=folder).data, names or [])
+    found = verify(settings(data=folder).data, names or [])
     if as_json:
-        print_json({"whole": files})
-        return
-    print(f"{len(files)} files are what they were")
+        print_json(vars(found))
+    elif not found.faults:
+        print(f"{len(found.whole)} files are what they were")
+    found.refuse_faults()
 
 
 def _report(corpus: Any, as_json: bool) -> None:

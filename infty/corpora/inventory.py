@@ -48,16 +48,25 @@ def described(corpus: Corpus) -> Entry:
     return Entry(corpus.name, title, licence, "here", ", ".join(origins) or ORIGIN, corpus.splits, tokens, None)
 
 
-def verify(data: Path, names: list[str]) -> list[str]:
-    """Check the sum of every file of the named corpora, or of all; the files that were checked.
+@dataclass(frozen=True)
+class Verified:
+    """What became of files. whole: those that are what they were. faults: of each other one, with what to do."""
 
-    MissingError, with each file that is not what it was, and what to do.
-    """
+    whole: list[str]
+    faults: list[str]
+
+    def refuse_faults(self) -> None:
+        """MissingError with all of them, if there are any."""
+        if self.faults:
+            raise MissingError("\n".join(self.faults))
+
+
+def verify(data: Path, names: list[str]) -> Verified:
+    """Check the sum of every file of the named corpora, or of all."""
     names = names or [entry.name for entry in inventory(data) if entry.state != "missing"]
     checked = [entry for name in names for entry in _checked(data, name)]
-    if faults := [fault for _, fault in checked if fault]:
-        raise MissingError("\n".join(faults))
-    return [str(path.relative_to(data)) for path, _ in checked]
+    whole = [str(path.relative_to(data)) for path, fault in checked if not fault]
+    return Verified(whole, [fault for _, fault in checked if fault])
 
 
 def _checked(data: Path, name: str) -> Iterator[tuple[Path, str | None]]:

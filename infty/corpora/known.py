@@ -1,9 +1,10 @@
 """The corpora that infty knows by name: where they come from, under which licence, and what a whole one counts."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 Layout = Literal["wikitext", "pg19", "text", "tokenizer", "generated"]
 
 

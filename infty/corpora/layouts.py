@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
+from infty.corpora.known import SPLITS
 from infty.corpora.pieces import Marked, lines, read_pieces
 from infty.errors import MissingError, one_line
 from infty.reasons import LONG, reason
@@ -53,7 +54,7 @@ def find_pg19(folder: Path) -> dict[str, Source]:
     """`<split>/<id>.txt` with `metadata.csv`, or `<split>-….parquet`. MissingError where there is neither."""
     folder = _only_folder(folder)
     titles, found = _titles(folder / "metadata.csv"), {}
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         books = [path for path in (folder / split).glob("*.txt") if not path.is_dir()]
         books.sort(key=lambda path: (len(path.stem), path.stem))
         tables = _tables(folder, split)
@@ -192,7 +193,7 @@ def _one_folder(paths: list[Path]) -> list[Path]:
 def _only_folder(folder: Path) -> Path:
     """Down to where there is more than one single folder: an archive often holds its files in one."""
     while folder.is_dir() and len(inner := list(folder.iterdir())) == 1 and inner[0].is_dir():
-        if inner[0].name in ("train", "validation", "test"):
+        if inner[0].name in SPLITS:
             break
         folder = inner[0]
     return folder
@@ -257,7 +258,7 @@ def _titles(path: Path) -> dict[str, str]:
 def _some(found: dict[str, Source], folder: Path, wanted: str) -> dict[str, Source]:
     if not found:
         raise MissingError(f"{folder} is not this corpus: wanted {wanted}")
-    return {split: found[split] for split in ("train", "validation", "test") if split in found}
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def _size(paths: list[Path]) -> int:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from infty.corpora.known import Split
 from infty.errors import MissingError
 from infty.files import FileName, FileSum, sha256
 from infty.reasons import reason
@@ -13,7 +14,6 @@ MANIFEST = "MANIFEST.json"
 SCHEMA = 1
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Split = Literal["train", "validation", "test"]
 
 
 class _Strict(BaseModel):

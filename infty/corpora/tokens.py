@@ -20,6 +20,7 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.console import Console
 
+from infty.corpora.known import SPLITS
 from infty.corpora.manifest import MANIFEST, TokensManifest, is_whole, read_manifest
 from infty.corpora.store import Corpus, Document, building, open_corpus, remedy, seal
 from infty.corpora.tokenizers import (
@@ -42,9 +43,7 @@ class Portion(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    split: str = Field(
-        pattern="^(train|validation|test)$", description="split of the corpus: train, validation or test"
-    )
+    split: str = Field(pattern=f"^({'|'.join(SPLITS)})$", description="split of the corpus: train, validation or test")
     first: int = Field(default=0, ge=0, description="first document")
     last: int | None = Field(default=None, gt=0, description="document after the last; null: all that follow")
 
@@ -87,8 +86,7 @@ class TokenSet:
         documents = portion.of(every)
         wanted = portion.last or portion.first + 1
         if wanted - portion.first > len(documents):
-            have = self.corpus.splits[split]["documents"]
-            raise MissingError(f"{self.corpus.name} {split} has {have} documents here; {wanted} are wanted")
+            raise self._too_few(split, wanted)
         for name in (f"{split}.bin", f"{split}.starts.npy"):
             _check(self.path, name, manifest.files)
         starts, dtype = _starts(self.path / f"{split}.starts.npy", len(every)), _dtype(self.tokenizer.vocab_size)
@@ -103,6 +101,13 @@ class TokenSet:
         size = sum(document.bytes for document in documents)
         digest = manifest.files[f"{split}.bin"].sha256
         return TokenPart(tokens, starts - starts[0], documents, words, size, digest)
+
+    def _too_few(self, split: str, wanted: int) -> MissingError:
+        """What to do about it: of a split that is here in part there is more."""
+        counts, name = self.corpus.splits[split], self.corpus.name
+        more = f", or fetch all of it: infty data fetch {name} --replace" if counts.get("partial") else ""
+        have = f"{name} {split} has {counts['documents']} documents here; {wanted} are wanted"
+        return MissingError(f"{have}: ask for fewer (--set task.{split}.last=…, and .first){more}")
 
 
 @dataclass(frozen=True)

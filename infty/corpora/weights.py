@@ -14,7 +14,7 @@ from infty.corpora.hub import HubFile, download, list_files
 from infty.corpora.known import KNOWN, Hub
 from infty.errors import MissingError, UsageError
 from infty.files import exclusive, read_json, sha256
-from infty.reasons import reason, shown
+from infty.reasons import flattened, reason
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PICKLED, SHARDED = "pytorch_model.bin", "model.safetensors.index.json"
@@ -83,14 +83,14 @@ def is_on_the_hub(given: str) -> bool:
 def refuse_other_sizes(config: dict[str, Any], wanted: dict[str, int], where: str) -> None:
     """UsageError, with what to set, where a `config.json` is of no GPT-2 or of other sizes than those wanted."""
     if config.get("model_type") != "gpt2":
-        raise UsageError(f"{where} is a model of type {shown(repr(config.get('model_type')))}; wanted gpt2")
+        raise UsageError(f"{where} is a model of type {flattened(repr(config.get('model_type')))}; wanted gpt2")
     faults = []
     for name, size in wanted.items():
         key, default = SIZES[name]
         found = config.get(key, default)
         if type(found) is int and found == size:
             continue
-        found = shown(str(found))
+        found = flattened(str(found))
         if name == "vocab_size":
             faults.append(f"it has a vocabulary of {found}, and task.tokenizer makes {size} tokens")
         else:
@@ -99,7 +99,7 @@ def refuse_other_sizes(config: dict[str, Any], wanted: dict[str, int], where: st
     inner = {"n_inner": 4 * width} if type(width) is int else {}
     for key, value in {**SHAPE, **inner}.items():
         if config.get(key, value) not in (value, None):
-            faults.append(f"its {key} is {shown(repr(config[key]))}, and models here have {value!r}")
+            faults.append(f"its {key} is {flattened(repr(config[key]))}, and models here have {value!r}")
     if faults:
         raise UsageError(f"{where} does not fit: {'; '.join(faults)}")
 

@@ -13,12 +13,12 @@ from infty.catalog import experiment_files, open_experiment
 from infty.definition import Cell
 from infty.errors import MissingError, UsageError, one_line
 from infty.files import read_json
+from infty.protocols import KNOCK_OUTS
 from infty.records import Environment, Evaluation, Memory, Record, SortResult, TextResult, checked
 from infty.report.results import ResultSet, Run
 from infty.report.tuned import find_tunings
 from infty.runs import Finished, RunFolder, differences, finished_runs
 
-KNOCK_OUTS = ("zero", "shuffle", "other")
 STANDS = "the run stands without it"
 
 

@@ -1,11 +1,12 @@
 """What rows owe to their memories: their figures with the memory emptied, shuffled, or another document's."""
 
+from infty.protocols import KnockOut
 from infty.report.against import interval
 from infty.report.paired import paired_over_seeds
 from infty.report.results import ResultSet
 from infty.table import Table
 
-KINDS = {"zero": "emptied", "shuffle": "shuffled", "other": "another's"}
+KINDS: dict[KnockOut, str] = {"zero": "emptied", "shuffle": "shuffled", "other": "another's"}
 
 
 def knock_out_tables(results: ResultSet) -> list[Table]:

@@ -4,16 +4,17 @@ import os
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from rich.console import Console
 
-from infty.catalog import experiment_files, open_experiment
+from infty.catalog import experiments_with, open_experiment
 from infty.corpora.known import KNOWN
 from infty.corpora.manifest import MANIFEST
-from infty.definition import Cell, Definition, Fault, nearest, overlay, refuse
+from infty.definition import Cell, Definition, overlay, refuse
 from infty.errors import InftyError, MissingError, UsageError, one_line
 from infty.runs import RunFolder, contradictions
 from infty.settings import Settings
@@ -171,30 +172,31 @@ def _opened(settings: Settings, name: str, scale: str) -> Definition:
     """An experiment whose cells can be trained as they are; UsageError as `find_missing`."""
     definition = open_experiment(name, settings.experiments)
     refuse(definition.faults)
-    if scale not in (scales := definition.names("scales")):
-        refuse([Fault(definition.path.name, "scales", f"no {scale!r} here; {nearest(scale, scales)}")])
+    definition.check_scale(scale)
+    _refuse_own_texts(definition, settings, name, scale)
+    return definition
+
+
+def _refuse_own_texts(definition: Definition, settings: Settings, name: str, scale: str) -> None:
+    """UsageError where cells read a text that only the user has, under a name that depends on it."""
     for cell in definition.cells(scale):
         task = overlay(definition.layers(cell))[0].get("task")
         corpus = task.get("corpus") if isinstance(task, dict) else None
         if isinstance(corpus, str) and corpus not in KNOWN and not (settings.data / corpus / MANIFEST).is_file():
             helps = f"train its cells one by one with: infty train {shlex.quote(name)} --data FOLDER"
             raise UsageError(f"at {scale} scale {name} reads texts of your own; {helps}")
-    return definition
 
 
 def _all_with(settings: Settings, scale: str, console: Console) -> dict[str, Definition]:
     """Every experiment that has the scale and can be trained as it is; one line on each that can't."""
-    found, scales = {}, set()
-    for name in experiment_files(settings.experiments):
+    say = partial(console.print, soft_wrap=True)
+    found = experiments_with(scale, settings.experiments, say)
+    for name, definition in list(found.items()):
         try:
-            here = open_experiment(name, settings.experiments).names("scales")
-            scales.update(here)
-            if scale in here:
-                found[name] = _opened(settings, name, scale)
-        except UsageError as fault:  # one broken file must not hide the others
-            console.print(f"{name} is left out: {fault}", soft_wrap=True)
-    if scale not in scales:
-        raise UsageError(f"no experiment has a scale {scale!r}; {nearest(scale, sorted(scales))}")
+            _refuse_own_texts(definition, settings, name, scale)
+        except UsageError as fault:
+            say(f"{name} is left out: {fault}")
+            del found[name]
     return found
 
 

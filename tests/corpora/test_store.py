@@ -109,7 +109,7 @@ def test_a_full_disk_leaves_nothing_and_the_old_one_good(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert left(data) == ["wikitext"]
-    verify(data, ["wikitext"])
+    verify(data, ["wikitext"]).refuse_faults()
 
 
 def left(data: Path) -> list[str]:
@@ -193,7 +193,7 @@ def test_a_damaged_file_is_refused_and_verify_names_it(tmp_path: Path, data: Pat
     with pytest.raises(MissingError, match=r"test\.txt is not what was imported; get it with: infty data fetch"):
         open_corpus(data, "wikitext").check("test.txt")
     with pytest.raises(MissingError, match=r"test\.txt is damaged or missing"):
-        verify(data, [])
+        verify(data, []).refuse_faults()
 
 
 @pytest.mark.parametrize(
@@ -216,11 +216,12 @@ def test_counts_that_do_not_fit_the_documents_are_found_and_mended(tmp_path: Pat
     manifest["splits"]["test"]["words"] += 1
     path.write_text(json.dumps(manifest))
     with pytest.raises(MissingError, match=r"test\.documents\.json is damaged or missing; get it with"):
-        verify(data, [])
+        verify(data, []).refuse_faults()
     with pytest.raises(MissingError, match=r"test\.documents\.json is not what was imported; get it with"):
         open_corpus(data, "wikitext").documents("test")
     import_corpus(data, "wikitext", folder, QUIET, replace=False)
-    assert len(verify(data, [])) == 4
+    found = verify(data, [])
+    assert (len(found.whole), found.faults) == (4, [])
 
 
 @pytest.mark.parametrize("replace", [True, False])
@@ -311,6 +312,11 @@ def test_the_commands_as_a_user_types_them(infty: Infty, tmp_path: Path) -> None
     assert "| wikitext | here | test | 1 | 10 | 6 |" in listed.stdout
     assert "CC BY-SA 3.0" in listed.stdout
     assert infty("data", "verify").stdout == "4 files are what they were\n"
+    (tmp_path / "corpora/wikitext/test.txt").write_text("else")
+    done = infty("data", "verify", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, len(found["whole"]), len(found["faults"])) == (3, 3, 1)
+    assert done.stderr == f"infty: {found['faults'][0]}\n"
     for words, code, message in (
         (("import", "wikitext", "nowhere"), 3, "nowhere is not there"),
         (("import", "pg19", "my copy é"), 3, "my copy é is not this corpus"),

@@ -53,7 +53,10 @@ def test_a_portion_is_some_documents_of_a_split(books: Path) -> None:
     assert [document.name for document in middle.documents] == ["10"]
     assert middle.tokens.tolist() == whole.tokens[whole.starts[1] : whole.starts[2]].tolist()
     assert middle.starts.tolist() == [0, len(middle.tokens)]
-    with pytest.raises(MissingError, match="train has 3 documents here; 4 are wanted"):
+    with pytest.raises(
+        MissingError,
+        match=r"train has 3 documents here; 4 are wanted: ask for fewer \(--set task.train.last=…, and .first\)$",
+    ):
         found.part(Portion(split="train", last=4))
     with pytest.raises(MissingError, match="validation has 1 documents here; 2 are wanted"):
         found.part(Portion(split="validation", first=1))

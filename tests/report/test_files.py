@@ -57,6 +57,8 @@ def test_the_command_reports_what_the_commands_before_it_made(infty: Infty, tmp_
         "sort-smoke.md", "sort-smoke.csv", "sort-smoke.tex", "index.html", *charts
     }  # fmt: skip
     assert all(Path(file).is_file() for file in document["files"])
+    some = json.loads(infty("report", "--format", "md, csv", "--out", "some", "--json").stdout)["files"]
+    assert {Path(file).suffix for file in some} == {".md", ".csv", ".svg", ".png"}
     shutil.rmtree(tmp_path / "runs/sort/smoke/compressive@x4/seed-0/checkpoints")
     assert infty("report").returncode == 0
 
