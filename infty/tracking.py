@@ -285,7 +285,7 @@ def _with_bar(path: Path, console: Console) -> contextlib.AbstractContextManager
 
 @contextlib.contextmanager
 def _stdin() -> Iterator[TextIO]:
-    """As UTF-8 with its line ends as they are, whatever a terminal has; it stays open."""
+    """What stdin gives as UTF-8 with its line ends as they are, whatever a terminal has; it stays open."""
     if sys.stdin is None:
         raise MissingError("stdin can't be read: it is closed")
     text = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="")

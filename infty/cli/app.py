@@ -1,9 +1,8 @@
 """The command line. A command is a few lines that call one function; everything heavy is imported inside."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,7 +27,8 @@ from infty.cli.options import (
     Seed,
     Threads,
 )
-from infty.cli.output import CALL, console, print_json, print_table, resolve_cell, settings, show_values
+from infty.cli.output import CALL, console, given_of, print_json, print_table, resolve_cell, settings, show_values
+from infty.cli.report import report
 from infty.cli.reproduce import reproduce
 from infty.cli.runs import clean, compare, export
 from infty.protocols import KnockOut
@@ -175,7 +175,7 @@ def evaluate(
     if this_launch().size > 1 and (check_batch or stream):
         raise UsageError("--check-batch and --stream are one process's work")
     others = (("--knock-out", knock_out), ("--protocol", protocol), ("--split", split))
-    if stream and (given := _given(others)):
+    if stream and (given := given_of(others)):
         raise UsageError(f"{given[0]} has no meaning with --stream, which reads one text as it comes")
     if check_batch and (batch or stream or knock_out):
         raise UsageError("--check-batch evaluates with 1, 2 and 7 and nothing else changed: leave the others out")
@@ -192,68 +192,9 @@ def evaluate(
         show_values(headline(outcome), as_json, document=outcome)
 
 
-def _given(options: Iterable[tuple[str, Any]]) -> list[str]:
-    """Those that have a value."""
-    return [name for name, value in options if value is not None]
-
-
 app.command(epilog="Example: infty generate wikitext --prompt 'The city' --tokens 50")(generate)
 app.command(epilog="Example: infty reproduce sort --scale smoke --jobs 2")(reproduce)
-
-
-@app.command(epilog="Example: infty report data/runs --format md,html")
-def report(
-    folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", help="Folders of runs.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write; by default `report` beside the runs.")] = None,
-    formats: Annotated[
-        str | None, typer.Option("--format", help="Some of md, tex, csv, html, with commas; by default all.")
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing: hold stored figures against totals and checkpoints.")
-    ] = False,
-    keep: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Copy the runs' small files there first, to be committed.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write the tables and figures of all runs."""
-    from infty.errors import UsageError
-
-    machine = settings()
-    folders = folders or [machine.runs]
-    if check:
-        if given := _given((("--out", out), ("--format", formats), ("--keep", keep))):
-            raise UsageError(f"{given[0]} has no meaning with --check, which writes nothing")
-        _check(folders, machine, as_json)
-        return
-    from infty.report import FORMATS, write_report
-    from infty.report.keeping import keep_runs
-
-    if keep:
-        console(stderr=True).print(f"kept in {keep}: {len(keep_runs(folders, keep))} runs", soft_wrap=True)
-    out = out or folders[0].absolute().parent / "report"
-    wanted = FORMATS if formats is None else [name.strip() for name in formats.split(",")]
-    written = write_report(folders, out, wanted, machine.experiments)
-    if as_json:
-        print_json({"tables": [table.document() for table in written.tables], "files": [str(f) for f in written.files]})
-        return
-    for table in written.tables:
-        print_table(table)
-    for file in written.files:
-        print(file)
-
-
-def _check(folders: list[Path], machine: Any, as_json: bool) -> None:
-    from infty.errors import DifferenceError
-    from infty.verification import check_runs, checks_table
-
-    checked = check_runs(folders, machine, console(stderr=True))
-    if as_json:
-        print_json([vars(one) for one in checked])
-    else:
-        print_table(checks_table(checked))
-    if faults := [f"{one.run}: {fault}" for one in checked for fault in one.faults]:
-        raise DifferenceError("\n".join(faults))
+app.command(epilog="Example: infty report data/runs --format md,html")(report)
 
 
 @app.command(epilog="Example: infty tune sort --scale laptop")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,8 @@ def print_table(table: Any) -> None:
 def print_json(document: Any) -> None:
     """One document on stdout."""
     print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def given_of(options: Iterable[tuple[str, Any]]) -> list[str]:
+    """Names of the options that were given a value."""
+    return [name for name, value in options if value is not None]
