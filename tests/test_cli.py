@@ -343,7 +343,7 @@ def test_quiet_leaves_results_and_errors(infty: Infty) -> None:
 def test_verbose_shows_where_settings_and_unexpected_faults_come_from(infty: Infty, tmp_path: Path) -> None:
     (tmp_path / "infty.toml").write_text('wandb = "disabled"\nthreads = 3\n')
     (tmp_path / "taken").write_text("")
-    done = infty("-v", "train", *SMOKE, "--runs", "taken")
+    done = infty("-v", "train", *SMOKE, "--runs", "taken", WANDB_MODE="")
     assert done.returncode == 1
     said = f"runs from --runs, threads from INFTY_THREADS, wandb from {tmp_path}/infty.toml, the others are defaults"
     assert done.stderr.startswith(f"settings: {said}\nTraceback (most recent call last):\n")
