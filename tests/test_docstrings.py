@@ -29,7 +29,7 @@ HEADLESS = re.compile(
 BUILTIN = {"KeyError", "TypeError", "ValueError"}
 ERRORS = BUILTIN | {name for name, kind in vars(errors).items() if isinstance(kind, type)}
 CAUGHT_BY = {"Exception": ERRORS - {"Stopped"}, "InftyError": ERRORS - BUILTIN - {"Stopped"}}
-REFERENCE = re.compile(r"\bsections? \d|\bequations? \d|\bet al\. (19|20)\d\d|\barXiv \d")
+REFERENCE = re.compile(r"\bsections? \d|\bequations? \d|\bet al\. (19|20)\d\d|\barXiv \d|\bnot in the paper\b")
 # Modules of the memory whose names do arithmetic that no paper has; each module says what of a paper it is for.
 ARITHMETIC = {"blocks", "convolution", "exact", "linear", "reading", "reduced", "rows"}
 UNITS = re.compile(

@@ -166,7 +166,7 @@ def evaluate(
     """Evaluate the best checkpoint of a cell."""
     from infty import assessment
     from infty.assessment import Asked
-    from infty.errors import UsageError
+    from infty.errors import DifferenceError, UsageError
     from infty.headline import headline, stream_headline
     from infty.launch import this_launch
 
@@ -185,7 +185,13 @@ def evaluate(
         return
     asked = Asked(split or "test", batch, protocol, knock_out)
     if check_batch:
-        show_values(assessment.check_cell(resolved, machine, asked, console(stderr=True)), as_json)
+        found = assessment.check_cell(resolved, machine, asked, console(stderr=True))
+        show_values(found, as_json)
+        if not found["same"]:
+            raise DifferenceError(
+                f"{found['protocol']}: nats by batch size differ by {found['relative_difference']:.2g} of the total, "
+                "which is a fault of infty: please report it, with what `infty env` says"
+            )
         return
     outcome = assessment.evaluate_cell(resolved, machine, asked, console(stderr=True))
     if this_launch().leads:

@@ -18,6 +18,7 @@ from infty.files import read_json, write_json
 from infty.model.config import Gpt2ModelConfig
 from infty.model.graft import Graft, Heads, Hidden
 from infty.model.weights import write_tensors
+from infty.reasons import reason
 
 END_OF_TEXT = 50_256  # of GPT-2's own vocabulary
 MEMORY, SIZES = "memory.safetensors", "memory.json"
@@ -89,8 +90,7 @@ def load_base(model: Graft, folder: Path) -> None:
             raise ValueError(f"it lacks {', '.join(sorted(info['missing_keys'])[:3])}")
         model.base.load_state_dict(base.state_dict())
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as fault:
-        why = str(fault).strip().splitlines() or [type(fault).__name__]
-        raise MissingError(f"{folder} holds no weights of this GPT-2: {why[0]}") from None
+        raise MissingError(f"{folder} holds no weights of this GPT-2: {reason(fault)}") from None
 
 
 def save_pretrained(model: Graft, folder: Path) -> None:
@@ -102,11 +102,12 @@ def save_pretrained(model: Graft, folder: Path) -> None:
 
 def from_pretrained(folder: Path) -> Graft:
     """The inverse of `save_pretrained`. MissingError where a file lacks, is damaged, or does not fit the others."""
-    sizes, vocab_size = read_json(folder / SIZES), read_json(folder / "config.json").get("vocab_size")
+    mend = "save it there again with save_pretrained"
+    sizes, vocab_size = read_json(folder / SIZES, mend), read_json(folder / "config.json", mend).get("vocab_size")
     try:
         model = build_gpt2(Gpt2ModelConfig.model_validate(sizes), int(str(vocab_size)))
         model.blocks.load_state_dict(load_file(folder / MEMORY))
     except (OSError, ValueError, RuntimeError, SafetensorError) as fault:
-        raise MissingError(f"{folder} holds no memories of a GPT-2: {str(fault).splitlines()[0]}") from None
+        raise MissingError(f"{folder} holds no memories of a GPT-2: {reason(fault)}; {mend}") from None
     load_base(model, folder)
     return model
