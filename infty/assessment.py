@@ -205,7 +205,8 @@ def check_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console
     machine.place(trained.model)
     task, protocol = _under(task, asked)
     if isinstance(task, CorpusTask) and task.one_stream:
-        raise UsageError(f"--check-batch: {protocol.name} is one stream whose memory is never reset, read alone: nothing to compare")
+        one = f"{protocol.name} is one stream whose memory is never reset"
+        raise UsageError(f"--check-batch: {one}, read alone: there is nothing to compare")
     nats = {}
     for size in CHECKED_BATCHES:
         batches = _batches(trained.experiment, task, replace(asked, batch_size=size), console)
