@@ -216,11 +216,9 @@ def variant_of(overrides: Sequence[str], name: str | None) -> str:
     UsageError where the name can't be a folder's.
     """
     if name is not None:
-        wanted = "wanted up to 64 lower-case letters, digits, '-', '_' and '.'"
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name):
-            raise UsageError(f"--name {one_line(name)}: {wanted}")
-        if not is_portable(name):
-            raise UsageError(f"--name {name}: {wanted}, no '.' at the end, and no device of Windows, as con")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name) or not is_portable(name):
+            wanted = "wanted up to 64 lower-case letters, digits, '-', '_' and '.'"
+            raise UsageError(f"--name {one_line(name)}: {wanted}, and none that Windows can't have, as con and x.")
         return f"+{name}"
     changes, _ = overlay([("--set", parse_override(text)[0]) for text in overrides])
     return "+" + hashlib.sha256(yaml.safe_dump(changes).encode()).hexdigest()[:8] if changes else ""

@@ -47,7 +47,7 @@ def written(folder: Path) -> list[Path]:
         (
             ("train", "sort", "--name", "../x"),
             2,
-            "infty: --name ../x: wanted up to 64 lower-case letters, digits, '-', '_' and '.'\n",
+            "infty: --name ../x: wanted up to 64 lower-case letters, digits, '-', '_' and '.', and none that Windows ",
         ),
         (
             ("train", "sort", "--device", "tpu"),
