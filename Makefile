@@ -3,6 +3,9 @@
 # make fuzz     the tests against mutated input, with thousands of cases each (minutes)
 # make torture  kill runs at 20 random moments a task: each must end the same, to the byte (minutes)
 # make check    install, lint, format check, types
+# make coverage the test suite, and which lines and branches it runs
+# make mutants  the memory's code changed in a thousand places: do its tests see it? (minutes)
+# make dist     sdist and wheel in dist/, and the wheel's first run in an environment of its own
 
 PYTHON ?= python3
 SCALE ?= laptop
@@ -11,7 +14,7 @@ INSTALLED := .venv/installed
 WANTED := infty needs Python 3.11 or newer, as with: make PYTHON=python3.11
 LACKING := this Python makes no virtual environments; on Debian and Ubuntu: apt install python3-venv
 
-.PHONY: demo test fuzz torture check clean
+.PHONY: demo test fuzz torture check coverage mutants dist clean
 
 demo: $(INSTALLED)
 	$(BIN)/infty train sort --model infty --case x8 --scale $(SCALE)
@@ -34,6 +37,25 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 
+coverage: $(INSTALLED)
+	rm -f .coverage*
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report= --timeout 900
+	$(BIN)/coverage report --skip-covered --sort=cover
+
+mutants: $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mutation]'
+	$(BIN)/mutmut run --max-children 2
+	$(BIN)/mutmut export-cicd-stats
+	cat mutants/mutmut-cicd-stats.json
+
+dist: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/pip install --quiet --constraint constraints.txt build
+	PIP_CONSTRAINT= $(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv dist/venv
+	dist/venv/bin/pip install --quiet --constraint constraints.txt dist/*.whl
+	cd dist && venv/bin/infty train sort --scale smoke
+
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON): $(WANTED)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON): $(LACKING)"; exit 1; }
@@ -42,4 +64,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist mutants .coverage*
