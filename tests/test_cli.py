@@ -10,10 +10,7 @@ from pathlib import Path
 import pytest
 
 from infty.catalog import SHIPPED
-from infty.errors import UsageError
-from infty.settings import load_settings
 from tests.conftest import Infty, clean_environment
-from tests.forks import Forks
 
 SMOKE = ("sort", "--scale", "smoke")
 
@@ -225,19 +222,6 @@ def test_list_describes_cells_truthfully(infty: Infty, tmp_path: Path) -> None:
     assert "1 of 1 done" in infty("list", "--scale", "smoke").stdout
 
 
-def test_wandb_mode_is_read_and_its_faults_are_its_own(infty: Infty, forks: Forks, tmp_path: Path) -> None:
-    def mode(**environment: str) -> str:
-        return json.loads(infty("env", "--json", **environment).stdout)["settings"]["wandb"]
-
-    unset = {key: value for key, value in clean_environment(tmp_path).items() if key != "WANDB_MODE"}
-    assert json.loads(forks.run(("env", "--json"), tmp_path, unset, 60).stdout)["settings"]["wandb"] == "offline"
-    assert mode(WANDB_MODE="disabled") == "disabled"
-    assert mode(WANDB_MODE="dryrun") == mode(WANDB_MODE="") == "offline"
-    assert mode(WANDB_MODE="online", INFTY_WANDB="disabled") == "disabled"
-    done = infty("list", WANDB_MODE="onlin")
-    assert (done.returncode, done.stderr) == (2, "infty: WANDB_MODE=onlin: did you mean online?\n")
-
-
 def test_paths_are_printed_as_they_are(infty: Infty, tmp_path: Path) -> None:
     done = infty("train", *SMOKE, "--runs", "odd [/b] ü")
     assert done.returncode == 0, done.stderr
@@ -249,50 +233,6 @@ def test_piped_tables_are_whole_lines(infty: Infty) -> None:
     assert "| model | x4 | x8 | x16 |" in lines
     assert "| transformer-xl | 0 of 3 done | 0 of 3 done | 0 of 3 done |" in lines
     assert "next: infty train sort --model transformer-xl --case x4 --scale laptop --seed 0" in lines
-
-
-def test_settings_come_from_toml_then_environment_then_option(infty: Infty, tmp_path: Path) -> None:
-    def runs(*words: str, **environment: str) -> str:
-        return json.loads(infty("env", "--json", *words, **environment).stdout)["settings"]["runs"]
-
-    assert runs() == str(tmp_path / "runs")
-    (tmp_path / "infty.toml").write_text('runs = "mine"\nwandb = "disabled"\n')
-    assert runs() == str(tmp_path / "mine")
-    assert runs(INFTY_RUNS="/elsewhere") == "/elsewhere"
-    assert runs("--runs", "/option", INFTY_RUNS="/elsewhere") == "/option"
-
-
-def test_the_home_folder_is_meant_wherever_a_folder_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shell leaves `~` as it is in `--runs=~/x`, and in quotes."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    (tmp_path / "infty.toml").write_text('runs = "~/a"\n')
-    assert load_settings().runs == tmp_path / "home/a"
-    monkeypatch.setenv("INFTY_RUNS", "~/b")
-    assert load_settings().runs == tmp_path / "home/b"
-    assert load_settings(runs=Path("~/c")).runs == tmp_path / "home/c"
-    with pytest.raises(UsageError, match="settings: runs: no such home folder, got '~nobody-of-that-name/x' "):
-        load_settings(runs=Path("~nobody-of-that-name/x"))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            'rums = "x"\ndevice = "tpu"\n',
-            "infty: settings: device: wanted auto, cpu, cuda or cuda:N, got 'tpu' "
-            "(infty.toml, INFTY_DEVICE or option)\n"
-            "infty.toml: rums: unknown key; did you mean runs?\n",
-        ),
-        ("runs = \n", "infty: infty.toml: "),
-    ],
-)
-def test_a_wrong_infty_toml_is_refused(infty: Infty, tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "infty.toml").write_text(text)
-    done = infty("list")
-    assert done.returncode == 2
-    assert done.stderr.startswith(message)
-    assert "Traceback" not in done.stderr
 
 
 def test_a_pipe_that_closes_does_not_end_a_training(tmp_path: Path) -> None:
@@ -366,27 +306,3 @@ def test_checkpoints_that_are_gone_are_made_anew_with_fresh(infty: Infty, tmp_pa
 
 def test_version_is_printed(infty: Infty) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", infty("--version").stdout)
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("infty train so", ["sort", "sort-ablation", "sort-basis"]),
-        ("infty reproduce te", ["text"]),
-        ("infty train mine --model ", ["plain", "long"]),
-        ("infty train mine --case x", ["x2"]),
-        ("infty eval sort --scale l", ["laptop"]),
-    ],
-)
-def test_names_are_completed_from_the_experiment(infty: Infty, tmp_path: Path, line: str, expected: list[str]) -> None:
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments/mine.yaml").write_text(
-        "models: {plain: {}, long: {}}\ncases: {x2: {}}\nscales: {laptop: {}}\n"
-    )
-    words = line.split(" ")
-    # bash itself would call `infty`; `python -m infty` answers to the same variable under its own name
-    code = "import sys; sys.argv = ['infty']; from infty.cli import main; main()"
-    asked = {"_INFTY_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    command, environment = [sys.executable, "-c", code], clean_environment(tmp_path, **asked)
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == expected

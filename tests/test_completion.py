@@ -19,7 +19,9 @@ RUN = "sort/laptop/infty@x8/seed-0"
 OFFERED = {
     "infty train s": ["sort", "sort-ablation", "sort-basis"],
     "infty train sort --model i": ["infty", "infty-sticky"],
+    "infty train mine --model ": ["long", "plain"],
     "infty train mine --case x": ["x2"],
+    "infty reproduce te": ["text"],
     "infty eval sort --scale l": ["laptop"],
     "infty eval wikitext --protocol text-s": ["text-stream-v1"],
     "infty eval sort --precision t": ["tf32"],
