@@ -17,7 +17,7 @@ from infty.files import write_json
 from infty.inspection import inspect_memory
 from infty.interfaces import ALL, Batch, Share
 from infty.knockout import KnockOut, knocked_out
-from infty.machine import Machine, prepare_machine
+from infty.machine import prepare_machine
 from infty.protocols import TEXT_PROTOCOLS, EvaluationProtocol
 from infty.resources import peak_memory_bytes
 from infty.runs import SCHEMA, RunFolder
@@ -56,7 +56,8 @@ def evaluate_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, cons
     with joined(machine.launch, machine.device) as group:
         with group.in_turn():  # the one that leads may have to tokenise the text
             trained, task = load_with_task(run, settings.data)
-        return evaluate_run(run, trained, task, machine, asked, console, group=group)
+        machine.place(trained.model)
+        return evaluate_run(run, trained, task, asked, console, group=group)
 
 
 def stream_cell(
@@ -110,7 +111,6 @@ def evaluate_run(
     run: RunFolder,
     trained: TrainedRun,
     task: Task,
-    machine: Machine,
     asked: Asked,
     console: Console,
     stop: StopSignals | None = None,
@@ -121,7 +121,7 @@ def evaluate_run(
     group: with whom; what is kept and returned then is by the one that leads, and the others return nothing.
     Raises UsageError where what is asked has no meaning for it, and Stopped after a signal.
     """
-    outcome, memory = assess(trained, task, machine, asked, console, stop, group)
+    outcome, memory = assess(trained, task, asked, console, stop, group)
     if not group.leads:
         return {}
     folder, name = run.path / "eval", f"{outcome['protocol']['name']}-{asked.split}"
@@ -137,17 +137,15 @@ def evaluate_run(
 def assess(
     trained: TrainedRun,
     task: Task,
-    machine: Machine,
     asked: Asked,
     console: Console,
     stop: StopSignals | None = None,
     group: Group = ALONE,
 ) -> tuple[Values, Values | None]:
-    """What an evaluation finds; and of a test without a knock-out what a look into the memory sees, where there is one.
+    """What an evaluation finds of a run; of a test without a knock-out also what a look into its memory sees, if any.
 
     Writes nothing. Raises UsageError and Stopped as above. Of several processes only the one that leads finds it all.
     """
-    machine.place(trained.model)
     task, protocol = _under(task, asked)
     split, model = asked.split, trained.experiment.model
     losses = np.zeros(len(task.parts[split].tokens), dtype=np.float32) if isinstance(task, CorpusTask) else None

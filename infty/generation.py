@@ -34,7 +34,7 @@ from infty.runs import SCHEMA
 from infty.settings import Settings
 from infty.tasks.corpus import CorpusConfig, windows
 from infty.tracking import open_text
-from infty.trained import load_run
+from infty.trained import load_run, load_with_task, tokenizer_folder
 
 BROKEN = "\ufffd"  # what bytes become that are no character, or not a whole one yet
 
@@ -84,7 +84,8 @@ def generate_cell(
     if not math.isfinite(sampling.temperature):
         raise UsageError(f"--temperature {sampling.temperature}: wanted a number")
     machine, run = prepare_machine(settings), trained_run(resolved, settings)
-    trained = load_run(run.path)
+    kept = tokenizer_folder(run).is_dir()  # runs of 0.1.0 and later keep it
+    trained = load_run(run.path) if kept else load_with_task(run, settings.data)[0]
     model, tokenizer = machine.place(trained.model), trained.tokenizer
     assert tokenizer is not None
     with _prompt_pieces(prompt, console) as pieces:

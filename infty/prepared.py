@@ -5,6 +5,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from infty.errors import MissingError, Stopped
 from infty.experiment import ResolvedCell, Task
 from infty.files import read_json, write_json
 from infty.machine import Machine
-from infty.model.segments import count_parameters
+from infty.model.segments import SegmentModel, count_parameters
 from infty.runs import RunFolder, differences
 from infty.settings import Settings
 from infty.tasks.corpus import CorpusTask
@@ -35,7 +36,8 @@ REMOVED = ".removed"  # checkpoints that are being removed
 class Prepared:
     """A run that can begin or go on: its data and weights are here and fit, and so do disk and memory.
 
-    training: the experiment's, in steps. begin: where the run stands; without tensors it begins.
+    training: the experiment's, in steps. begin: where the run stands; without tensors it begins. group: the processes
+    that train together.
     """
 
     run: RunFolder
@@ -45,13 +47,14 @@ class Prepared:
     console: Console
     task: Task
     training: TrainingConfig
-    replica: Replica
+    model: SegmentModel
+    group: Group
     begin: Checkpoint
 
-    @property
-    def group(self) -> Group:
-        """The processes that train together."""
-        return self.replica.group
+    @cached_property
+    def replica(self) -> Replica:
+        """The model as training sees it. Not made before: what a trial of its memory does must not reach its hooks."""
+        return Replica(self.model, self.group, self.machine.micro_batch)
 
     @property
     def state(self) -> TrainingState:
@@ -84,7 +87,7 @@ def set_down(prepared: Prepared) -> Values:
     begin = f"continuing at step {step} of" if p.begin.tensors else "training for"
     p.console.print(
         f"{cell.experiment} {cell.model}@{cell.case}, {cell.scale} scale, seed {cell.seed}: {begin} "
-        f"{p.training.total_steps:,} steps, {count_parameters(p.replica.model):,} parameters, {p.run.path}",
+        f"{p.training.total_steps:,} steps, {count_parameters(p.model):,} parameters, {p.run.path}",
         soft_wrap=True,
     )
     return environment
@@ -93,9 +96,9 @@ def set_down(prepared: Prepared) -> Values:
 def _environment_before(file: Path, now: Values) -> Values:
     """What a run began with; the same as now where it begins, or nobody can tell any more."""
     try:
-        return read_json(file) if file.exists() else now
+        return read_json(file, "it is written anew") if file.exists() else now
     except MissingError as fault:
-        warnings.warn(f"{fault}; it is written anew", stacklevel=3)
+        warnings.warn(str(fault), stacklevel=3)
         return now
 
 

@@ -40,7 +40,7 @@ def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedRun:
     experiment, checkpoint = configured(run), load_best(run.checkpoints)
     match experiment.task:
         case CorpusConfig(tokenizer=config):
-            tokenizer = load_tokenizer(tokenizer_folder(run), config)
+            tokenizer = load_tokenizer(tokenizer_folder(run), config, "train again with --fresh")
             vocab_size = tokenizer.vocab_size
         case task:
             tokenizer, vocab_size = None, task.vocab_size

@@ -68,8 +68,9 @@ def _check(run: RunFolder, machine: Machine, settings: Settings, console: Consol
     except MissingError as fault:  # a text that is not on this machine, say
         return Checked(name, f"stored totals only: {fault}", faults)
     console.print(f"evaluating again: {name}", soft_wrap=True)
+    machine.place(trained.model)
     try:
-        outcome, _ = assess(trained, task, machine, Asked(), console)
+        outcome, _ = assess(trained, task, Asked(), console)
     except InftyError as fault:
         return Checked(name, "stored totals only: it can't be evaluated", [*faults, str(fault)])
     again = [f"evaluated again, {fault}" for fault in _differing(result, outcome, AGAIN)]

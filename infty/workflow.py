@@ -2,11 +2,13 @@
 
 import contextlib
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from infty.assessment import Asked, evaluate_run
@@ -31,7 +33,7 @@ from infty.trained import load_for, refuse_other_data
 from infty.training.checkpoint import Checkpoint, TrainingState, load_last
 from infty.training.distributed import Group, joined
 from infty.training.loop import train
-from infty.training.replica import Replica, refuse_uneven
+from infty.training.replica import refuse_uneven
 from infty.training.signals import StopSignals
 
 Values = dict[str, Any]
@@ -122,8 +124,7 @@ def _prepared(
         machine.place(model)
         training = resolved.experiment.training.counted(task.steps_an_epoch)
         begin = resume or Checkpoint(_new_state(task, start), {})
-        replica = Replica(model, group, machine.micro_batch)
-        prepared = Prepared(run, resolved, settings, machine, console, task, training, replica, begin)
+        prepared = Prepared(run, resolved, settings, machine, console, task, training, model, group, begin)
         _refuse_together(prepared)
         if group.leads:
             if fresh:
@@ -171,10 +172,11 @@ def _test(prepared: Prepared, stop: StopSignals) -> Values:
     p = prepared
     with p.group.in_turn():  # the one that leads has written it
         trained = load_for(p.run, p.task)
-    outcome = evaluate_run(p.run, trained, p.task, p.machine, Asked(), p.console, stop, p.group)
+    p.machine.place(trained.model)
+    outcome = evaluate_run(p.run, trained, p.task, Asked(), p.console, stop, p.group)
     if p.resolved.experiment.model.long_range:
         p.console.print("tested again with the memory emptied: what the row owes to it", soft_wrap=True)
-        evaluate_run(p.run, trained, p.task, p.machine, Asked(knock_out="zero"), p.console, stop, p.group)
+        evaluate_run(p.run, trained, p.task, Asked(knock_out="zero"), p.console, stop, p.group)
     peak = p.group.largest(peak_memory_bytes(p.machine.device))
     return {**outcome, "peak_memory_bytes": peak} if p.group.leads else {}
 
@@ -190,7 +192,7 @@ def _finish(prepared: Prepared, outcome: Values, environment: Values) -> Values:
         **({"starting_weights": state.starting_weights} if state.starting_weights else {}),
         "best_step": outcome["step"],
         "best_validation_loss": state.best_loss,
-        "parameters": count_parameters(p.replica.model),
+        "parameters": count_parameters(p.model),
         "memory_slots": p.resolved.experiment.model.memory_slots,
         **p.costs(),
         "training_flops": _flops(p),
@@ -249,7 +251,7 @@ def _refuse_together(prepared: Prepared) -> None:
 
 def _refuse_what_cannot_end(prepared: Prepared) -> None:
     """InftyError where disk or memory do not suffice for what is left."""
-    p, model = prepared, prepared.replica.model
+    p, model = prepared, prepared.model
     if p.state.step >= p.training.total_steps:
         return
     if p.group.leads:
@@ -265,14 +267,15 @@ def _new_state(task: Task, start: StartingWeights | None) -> TrainingState:
 
 
 def _flops(prepared: Prepared) -> int | None:
-    """FLOPs of all optimiser steps; None where they were compiled, which nothing counts.
-
-    Counted in a step of one sequence, which has room wherever the run had: others do the same again.
-    """
-    p, model = prepared, prepared.replica.model
+    """FLOPs of all optimiser steps; None where they were compiled, which nothing counts, or that has no room."""
+    p, model = prepared, prepared.model
     if p.machine.compiled:
         return None
     if p.machine.recompute:  # what is computed twice counts once
         model = build_model(p.resolved.experiment, p.task.vocab_size, p.resolved.cell.seed).to(p.machine.device)
-    rows = 1 if p.machine.recompute else len(p.replica.pieces(p.training.batch_size)[0])
-    return p.state.step * flops_a_step(model, p.task, p.training.batch_size, p.resolved.cell.seed, rows)
+    size, seed = p.training.batch_size, p.resolved.cell.seed
+    try:
+        return p.state.step * flops_a_step(model, p.task, size, seed, len(p.replica.pieces(size)[0]))
+    except torch.OutOfMemoryError:  # a run that recomputes may need to
+        warnings.warn("FLOPs were not counted: without --recompute a step has no room here", stacklevel=2)
+        return None

@@ -23,6 +23,10 @@ WORDS = {  # what each line of the table is asked with, in this order
     "export": ("export", RUNS[0]),
     "clean": ("clean",),
     "env": ("env",),
+    "reproduce": ("reproduce", "sort-basis", "--scale", "smoke", "--jobs", "2"),
+    "reproduce --dry-run": ("reproduce", "sort", "--scale", "smoke", "--dry-run"),
+    "generate": ("generate", "wikitext", "--scale", "smoke", "--prompt", "the city", "--tokens", "3"),
+    "data verify": ("data", "verify"),
     "data list": ("data", "list"),
 }
 ELSEWHERE = {"starting_weights"}  # of a GPT-2's result; what the cell of `train` and the rows of `report` are made of
@@ -37,7 +41,8 @@ def documented() -> dict[str, set[str]]:
 
 def test_every_document_has_the_keys_that_readme_lists(infty: Infty, tmp_path: Path) -> None:
     (tmp_path / "stream.txt").write_text("0 1 2 3 4 3 3 1 " * 9)
-    assert infty("train", *CELL, "--seed", "1").returncode == 0
+    for more in (("train", *CELL, "--seed", "1"), ("train", "wikitext", "--scale", "smoke")):
+        assert infty(*more).returncode == 0
     found = {}
     for command, words in WORDS.items():
         done = infty(*words, "--json")

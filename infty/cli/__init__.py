@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+import traceback
 import warnings
 from types import FrameType
 
@@ -61,7 +62,8 @@ def _run() -> int:
         return fault.exit_code if common and not _leads() else _told(str(fault), fault.exit_code)
     except Exception as fault:
         if os.environ.get("INFTY_DEBUG") or CALL.verbose:
-            raise
+            traceback.print_exc()
+            return 1
         if isinstance(fault, OSError):
             return _told(explained(fault), 1)
         why = one_line(" ".join(str(fault).split()), 500)

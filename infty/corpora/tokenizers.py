@@ -205,14 +205,14 @@ class BpeTokenizer:
         self.bpe.save(str(folder / "tokenizer.json"))
 
 
-def load_tokenizer(folder: Path, config: TokenizerConfig) -> Tokenizer:
-    """What `save` wrote. MissingError where it is damaged."""
+def load_tokenizer(folder: Path, config: TokenizerConfig, mend: str = "remove that folder") -> Tokenizer:
+    """What `save` wrote. MissingError, with `mend`, where it is missing or damaged."""
     try:
         if isinstance(config, WordConfig):
             return WordTokenizer(_types((folder / "vocabulary.txt").read_bytes().decode()))
         return BpeTokenizer(_Saved.model_validate_json((folder / "tokenizer.json").read_bytes()).model.build())
     except (OSError, ValueError) as fault:
-        raise MissingError(f"the tokeniser in {folder} can't be read: {reason(fault)}; remove that folder") from None
+        raise MissingError(f"the tokeniser in {folder} can't be read: {reason(fault)}; {mend}") from None
 
 
 def _types(text: str) -> list[str]:

@@ -25,8 +25,8 @@ TEXT_COLUMNS = [
 def perplexity_table(results: ResultSet, case: str) -> Table:
     """One column of the experiment: a row a model, its figures on the test text and its difference to the first row."""
     pairs, best, rows = _pairs(results, case), best_row(results, case), []
-    # Intervals are over every token: of a protocol that leaves some unscored, other figures say the same.
-    compared = ALL if any(run.result["totals"]["aside"] for run in results.of(None, case)) else SCORED
+    # Intervals are over every token: not those of figures that leave some unscored.
+    compared = ALL if any(run.result["totals"]["aside"] for run in results.of(None, case)) else (*SCORED, *ALL)
     for model in results.models:
         runs, anchor = results.of(model, case), results.anchor(model, case)
         if not runs and model not in results.rows:  # run on request, in another column

@@ -56,6 +56,16 @@ def test_losses_are_the_same_with_1_2_and_3_processes(
             assert other == pytest.approx(one, rel=1e-5, abs=1e-5)
 
 
+def test_what_is_tried_before_a_long_run_leaves_nothing_in_what_processes_share(forks: Forks, tmp_path: Path) -> None:
+    """A memory that is not read yet has no gradient in the first steps, however many there are to come."""
+    hundred = ("--set", "training.steps=100", "--set", "training.evaluate_every=100", "--set", "training.log_every=1")
+    curves = []
+    for size in (1, 2):
+        succeed(forks, tmp_path, size, *words("wikitext"), *hundred, "--runs", f"{size}")
+        curves.append([line["train/loss"] for line in metrics(run_of(tmp_path / f"{size}", "wikitext"))[:12]])
+    assert curves[1] == pytest.approx(curves[0], abs=1e-5)
+
+
 LONG = ("--set", "training.steps=40", "--set", "training.evaluate_every=10", "--set", "training.log_every=1")
 
 
