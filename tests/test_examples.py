@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import clean_environment
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "experiments/examples"
 

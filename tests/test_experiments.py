@@ -138,7 +138,10 @@ def smoke_cells() -> list[Cell]:
     return found
 
 
-@pytest.mark.parametrize("cell", smoke_cells(), ids=lambda cell: f"{cell.experiment}-{cell.model}@{cell.case}")
+EVERY_ROW = [pytest.param(c, marks=[] if c.model == "infty" else pytest.mark.slow) for c in smoke_cells()]
+
+
+@pytest.mark.parametrize("cell", EVERY_ROW, ids=lambda cell: f"{cell.experiment}-{cell.model}@{cell.case}")
 def test_the_smoke_scale_runs_through_the_real_command(infty: Infty, tmp_path: Path, cell: Cell) -> None:
     words = (cell.experiment, "--scale", "smoke", "--model", cell.model, "--case", cell.case, "--json")
     logged = cell.model == "infty"

@@ -69,7 +69,13 @@ def test_without_a_compiler_compile_is_left_out_with_one_line(infty: Infty, tmp_
 def test_a_home_that_cannot_be_written_to_is_no_matter(infty: Infty, tmp_path: Path) -> None:
     """W&B and matplotlib keep caches there, and log where they cannot."""
     (tmp_path / "tmp").mkdir()
-    given = {"HOME": "/dev/null/home", "TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""}
+    given = {
+        "WANDB_MODE": "",
+        "HOME": "/dev/null/home",
+        "TMPDIR": str(tmp_path / "tmp"),
+        "XDG_CACHE_HOME": "",
+        "XDG_CONFIG_HOME": "",
+    }
     done = infty("train", *SMOKE, "--runs", "runs", **given)
     assert done.returncode == 0
     lines = [re.split("[ :]", line)[0] for line in done.stderr.splitlines()]

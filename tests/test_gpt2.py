@@ -21,6 +21,8 @@ from infty.tasks.corpus import CorpusConfig
 from tests.conftest import Infty
 from tests.reliability.runs import start
 
+pytestmark = pytest.mark.slow
+
 CELL = ("gpt2", "--scale", "smoke")
 GPT2_SMALL = 124_439_808  # as published: 50,257 and 1,024 embeddings, 12 layers of 12 E² + 13 E, a norm; E 768
 

@@ -4,7 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Infty
+
+pytestmark = pytest.mark.slow
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 CELL = ("sort", "--scale", "smoke")

@@ -30,7 +30,7 @@ from infty.runs import RunFolder, find_runs
 from infty.settings import Settings, load_settings
 from tests.mutations import mutated_bytes, mutated_json, mutated_values
 
-pytestmark = pytest.mark.fuzz
+pytestmark = [pytest.mark.fuzz, pytest.mark.slow]
 STATES = {"missing", "running", "stopped", "failed", "interrupted", "done", "damaged"}
 OTHERS = {
     "sort": ("infty@x8/seed-0", "compressive@x8/seed-0"),

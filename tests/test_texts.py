@@ -71,6 +71,7 @@ def test_one_stream_is_read_alone(infty: Infty) -> None:
         assert (done.returncode, message in done.stderr, done.stderr.count("\n")) == (2, True, 1), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["compressive", "infty-sticky"])
 def test_knock_outs_change_what_is_read_and_keep_the_result_as_it_was(infty: Infty, tmp_path: Path, model: str) -> None:
     more = ("--set", "training.steps=60", "--set", "training.learning_rate=1e-2", "--name", "more", "--model", model)

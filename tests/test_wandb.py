@@ -214,6 +214,7 @@ def test_offline_tells_nobody_and_what_sync_would_send_is_what_readme_says(
         assert re.fullmatch(r"[\w.-]+==[\w.+!-]+", line)
 
     environment = clean_environment(tmp_path, **server.environment(WANDB_API_KEY=KEY, WANDB_ERROR_REPORTING="false"))
+    del environment["WANDB_MODE"]  # which the command `wandb` reads itself
     command = [sys.executable, "-m", "wandb", "sync", str(folder)]
     subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=True)
     begun = check_sent(server, tmp_path)
@@ -350,7 +351,7 @@ def test_a_process_of_wandb_that_hangs_is_ended(between: str, said: list[str], t
 def test_a_file_where_wandb_wants_its_folder_is_a_warning(without: str, tmp_path: Path, infty: Infty) -> None:
     (tmp_path / RUN).mkdir(parents=True)
     (tmp_path / RUN / "wandb").touch()
-    done = infty(*WORDS)
+    done = infty(*WORDS, WANDB_MODE="")
     (line,) = warned(done.stderr)
     assert "W&B could not start ([Errno 20] Not a directory" in line
     assert (done.returncode, weights(tmp_path)) == (0, without)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 def test_a_run_killed_three_times_ends_with_the_same_bytes(tmp_path: Path, example: Example) -> None:
     """At operations on files: among them are those that write a checkpoint and its pointers."""
     torture = Torture(example, tmp_path)
-    rng, part = random.Random(6), torture.operations // 3  # so that each moment comes before the run's end
+    rng, part = random.Random(6), torture.operations // 5  # so that each moment comes before the run's end
     assert torture.kill(rng.randint(part // 4, part) for _ in range(3)) == 3
 
 

@@ -24,6 +24,8 @@ from infty.training.signals import StopSignals
 from tests.reliability.runs import GPT2, SORT, TEXT, Example, finish, interrupted, outcome, start, wandb_ids
 from tests.reliability.torture import DYING
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
@@ -114,9 +116,6 @@ class Ends(MetricsFile):
             raise KeyboardInterrupt
 
 
-BEGINNING = Checkpoint(TrainingState(wandb_id="a1"), {})
-
-
 def trained(folder: Path, task: SortTask, file: type[MetricsFile] = MetricsFile) -> None:
     """Train or continue, as far as it comes."""
     config = DecoderConfig(
@@ -127,7 +126,8 @@ def trained(folder: Path, task: SortTask, file: type[MetricsFile] = MetricsFile)
         steps=6, batch_size=2, learning_rate=1e-2, evaluate_every=3, evaluation_batch_size=1, log_every=1
     )
     torch.manual_seed(0)
-    model, begin = Decoder(config, task.vocab_size), load_last(folder / "checkpoints") or BEGINNING
+    model, begin = Decoder(config, task.vocab_size), load_last(folder / "checkpoints")
+    begin = begin or Checkpoint(TrainingState(wandb_id="a1"), {})
     state = begin.state
     log = file(folder / "metrics.jsonl", state.step, validated=state.validated_step == state.step)
     with contextlib.closing(log), StopSignals() as stop:

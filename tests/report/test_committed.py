@@ -12,6 +12,8 @@ from infty.catalog import SHIPPED
 from infty.report import Written, write_report
 from tests.results import BLOCK, PAGES, with_results
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Written:

@@ -23,6 +23,8 @@ from tests.conftest import Infty, clean_environment
 from tests.reliability.runs import ROOT, finish, start
 from tests.reproduce.own import SMOKE, run_of, write_experiment
 
+pytestmark = pytest.mark.slow
+
 SEEDS = (1, 0)  # of the table that is reproduced
 LONG = {"training": {"steps": 3000, "evaluate_every": 3}}  # not done while another cell is trained from its start
 # Takes the terminal it is started in as its own, so that Ctrl-C reaches it, and becomes another program.
