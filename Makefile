@@ -4,7 +4,7 @@
 # make fuzz     the tests against mutated input, with thousands of cases each (minutes)
 # make torture  kill runs at 20 random moments a task: each must end the same, to the byte (minutes)
 # make check    install, lint, format check, types
-# make coverage the test suite, and which lines and branches it runs
+# make coverage the quick tests, and which lines and branches they run
 # make mutants  the memory's code changed in a thousand places: do its tests see it? (minutes)
 # make dist     sdist and wheel in dist/, and the wheel's first run in an environment of its own
 
