@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from tests.forks import Forks
+from tests import forks
 
 torch.set_num_threads(1)
 SLOW = [HealthCheck.too_slow]  # which is no fault of a test: the machine may be busy
@@ -51,16 +51,8 @@ def clean_environment(folder: Path, **more: str) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    """One for all tests of a worker."""
-    forks = Forks()
-    yield forks
-    forks.close()
-
-
 @pytest.fixture
-def infty(tmp_path: Path, forks: Forks) -> Infty:
+def infty(tmp_path: Path) -> Infty:
     """Run the real command in an empty folder: `infty("train", "sort", …)`. Its stdin is closed."""
 
     def run(*words: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,9 +1,11 @@
 """`infty …` in processes forked from one that has torch loaded: real ones, without the seconds that loading takes.
 
-`python -m tests.forks` reads a line of requests from stdin, and answers with a line of the processes' ids, and
-then one of their exit codes.
+`python -m tests.forks [MODULE…]` loads these too, reads a line of requests from stdin, and answers with a line of the
+processes' ids, and then one of their exit codes.
 """
 
+import atexit
+import functools
 import gc
 import importlib
 import json
@@ -18,11 +20,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[1]
 # What nearly every command loads, and nothing that asks the environment about W&B or the hub.
 LOADED = (
     "torch._dynamo", "torch.utils.flop_counter", "pyarrow.parquet", "tokenizers", "safetensors.torch",
-    "pydantic_settings", "rich.progress", "typer",
+    "pydantic_settings", "rich.progress", "typer", "infty.cli.app", "infty.workflow",
 )  # fmt: skip
+GPT2 = ("infty.model.gpt2",)  # loads transformers, which asks the environment about the hub
 Command = tuple[tuple[str, ...], Mapping[str, str]]  # words, and the environment
 AT_START = ("PYTHON", "LANG", "LC_", "OMP_")  # what an interpreter or a library reads once, as it loads
 
@@ -30,13 +34,16 @@ AT_START = ("PYTHON", "LANG", "LC_", "OMP_")  # what an interpreter or a library
 class Started:
     """Commands that run side by side in forks. pids: of their processes."""
 
-    def __init__(self, server: "subprocess.Popen[str]", commands: Sequence[Command], folder: Path) -> None:
+    def __init__(self, server: "subprocess.Popen[str]", module: str, commands: Sequence[Command], folder: Path) -> None:
         self.server, self.commands = server, commands
         self._place = tempfile.TemporaryDirectory()
         requests = [
-            {"words": words, "folder": str(folder), "environment": dict(environment), "files": self._files(place)}
+            {
+                "module": module, "words": words, "folder": str(folder), "environment": dict(environment),
+                "files": self._files(place),
+            }
             for place, (words, environment) in enumerate(commands)
-        ]
+        ]  # fmt: skip
         assert server.stdin is not None
         server.stdin.write(json.dumps(requests) + "\n")
         server.stdin.flush()
@@ -70,44 +77,31 @@ class Started:
         return [int(number) for number in self.server.stdout.readline().split()]
 
 
-class Forks:
-    """The process that forks, and what runs in its forks. To be closed."""
+def run(
+    words: tuple[str, ...], folder: Path, environment: Mapping[str, str], timeout: float, module: str = "infty"
+) -> "subprocess.CompletedProcess[str]":
+    """`python -m MODULE …` in a folder and an environment, with stdin closed. AssertionError where it takes too long.
 
-    def __init__(self) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.server = subprocess.Popen(
-            [sys.executable, "-m", "tests.forks"],
-            cwd=Path(__file__).parents[1],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.started = {key: value for key, value in environment.items() if key.startswith(AT_START)}
+    In a process of its own where the environment is another one to what is loaded.
+    """
+    more = _more(words)
+    names = (*AT_START, "HF_") if more else AT_START
+    if _of(names, environment) != _of(names, _environment()):
+        return spawned(words, folder, environment, timeout, module)
+    return Started(_server(more), module, [(words, environment)], folder).wait(timeout)[0]
 
-    def run(
-        self, words: tuple[str, ...], folder: Path, environment: Mapping[str, str], timeout: float
-    ) -> "subprocess.CompletedProcess[str]":
-        """`infty …` in a folder and an environment, with stdin closed. AssertionError where it takes too long."""
-        if {k: v for k, v in environment.items() if k.startswith(AT_START)} != self.started:
-            return spawned(words, folder, environment, timeout)
-        return self.start([(words, environment)], folder).wait(timeout)[0]
 
-    def start(self, commands: Sequence[Command], folder: Path) -> Started:
-        """Several side by side; nothing else before they have ended."""
-        return Started(self.server, commands, folder)
-
-    def close(self) -> None:
-        """End the process that forks."""
-        self.server.communicate()
+def start(commands: Sequence[Command], folder: Path) -> Started:
+    """Several `infty …` side by side; nothing else before they have ended."""
+    return Started(_server(_more(commands[0][0])), "infty", commands, folder)
 
 
 def spawned(
-    words: tuple[str, ...], folder: Path, environment: Mapping[str, str], timeout: float
+    words: tuple[str, ...], folder: Path, environment: Mapping[str, str], timeout: float, module: str = "infty"
 ) -> "subprocess.CompletedProcess[str]":
     """The same in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "infty", *words],
+        [sys.executable, "-m", module, *words],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -118,9 +112,38 @@ def spawned(
     )
 
 
+def _more(words: tuple[str, ...]) -> tuple[str, ...]:
+    """What a command loads that others don't."""
+    return GPT2 if "gpt2" in words else ()
+
+
+def _environment() -> dict[str, str]:
+    """Of the processes that fork."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def _of(names: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in environment.items() if key.startswith(names)}
+
+
+@functools.cache
+def _server(more: tuple[str, ...]) -> "subprocess.Popen[str]":
+    """A process that forks, with `more` loaded; it ends with this one."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.forks", *more],
+        cwd=ROOT,
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(server.communicate)
+    return server
+
+
 def serve() -> None:
     """Fork for each request. What is a fork leaves the loop as `infty …` ends."""
-    for name in LOADED:
+    for name in (*LOADED, *sys.argv[1:]):
         importlib.import_module(name)
     gc.freeze()  # else the first collection in a fork copies all of it
     while line := sys.stdin.readline():
@@ -136,15 +159,15 @@ def serve() -> None:
 
 
 def become(request: dict[str, Any]) -> None:
-    """Be what `python -m infty …` is."""
+    """Be what `python -m MODULE …` is."""
     for stream, file in enumerate(request["files"]):
         os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), stream)
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     sys.path[0] = request["folder"]
-    sys.argv = ["infty", *request["words"]]
-    runpy.run_module("infty", run_name="__main__", alter_sys=True)
+    sys.argv = [request["module"], *request["words"]]
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -12,19 +12,29 @@ import torch
 
 from infty import load_run
 from tests.conftest import Infty
+from tests.reliability.runs import finish
 
 CELL = ("sort", "--scale", "smoke")
 RUN = "sort/smoke/infty@x4/seed-0"
 UNFINISHED = "sort/smoke/infty@x8/seed-0"
 
 
-@pytest.fixture
-def run(infty: Infty, tmp_path: Path) -> Path:
-    assert infty("train", *CELL, WANDB_MODE="").returncode == 0
-    folder = tmp_path / "runs" / UNFINISHED
-    shutil.copytree(tmp_path / "runs" / RUN, folder)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs, of which the second has to go on."""
+    place = tmp_path_factory.mktemp("trained")
+    assert finish(place, "train", *CELL).returncode == 0
+    folder = place / "runs" / UNFINISHED
+    shutil.copytree(place / "runs" / RUN, folder)
     (folder / "result.json").unlink()
     (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("case: x4", "case: x8"))
+    return place
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """The first, in a copy of both."""
+    shutil.copytree(trained / "runs", tmp_path / "runs", symlinks=True)
     return tmp_path / "runs" / RUN
 
 

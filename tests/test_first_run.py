@@ -21,8 +21,7 @@ from rich.cells import cell_len
 import infty
 from infty.catalog import SHIPPED
 from tests.conftest import Infty, clean_environment
-from tests.reliability.runs import finish, start
-from tests.reliability.torture import DYING
+from tests.reliability.runs import dies, finish
 
 ROOT = Path(infty.__file__).parents[1]
 SMOKE = ("sort", "--scale", "smoke")
@@ -183,10 +182,9 @@ def test_a_signal_while_files_are_written_leaves_no_half_of_one(
 ) -> None:
     """And the same command ends as if nothing had happened."""
     for moment in moments:
-        process = start(trained, [*DYING, f"files:{moment}:SIGINT", *words.split()])
-        told = process.communicate()[1]
-        assert process.returncode == 130
-        assert re.fullmatch(r"infty: stopped by SIGINT\n(events: \d+\n)?", told)
+        done = dies(trained, f"files:{moment}:SIGINT", *words.split())
+        assert done.returncode == 130
+        assert re.fullmatch(r"infty: stopped by SIGINT\n(events: \d+\n)?", done.stderr)
         assert not list(trained.glob("*.zip"))
         assert not list(trained.rglob("*.tmp"))
     assert finish(trained, *words.split()).returncode == 0

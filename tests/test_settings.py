@@ -7,11 +7,11 @@ import pytest
 
 from infty.errors import UsageError
 from infty.settings import load_settings
+from tests import forks
 from tests.conftest import Infty, clean_environment
-from tests.forks import Forks
 
 
-def test_wandb_mode_is_read_and_its_faults_are_its_own(infty: Infty, forks: Forks, tmp_path: Path) -> None:
+def test_wandb_mode_is_read_and_its_faults_are_its_own(infty: Infty, tmp_path: Path) -> None:
     def mode(**environment: str) -> str:
         return json.loads(infty("env", "--json", **environment).stdout)["settings"]["wandb"]
 

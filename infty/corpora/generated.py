@@ -50,7 +50,7 @@ def _article(random: np.random.Philox) -> Iterator[str]:
     yield " \n"
     for name, trade, town in people:
         yield f" {name} was a {trade} from {town} . \n"
-    for _ in range(12):
+    for _ in range(6):
         fillers = " ".join(_pick(random, _FILLERS) for _ in range(4))
         name, trade, town = _pick(random, people)
         yield f" {fillers} then {name} , the {trade} from {town} , came home . \n"

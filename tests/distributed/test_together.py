@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from infty.runs import RunFolder
+from tests import forks
 from tests.conftest import clean_environment
 from tests.distributed.together import as_srun, as_torchrun, free_port, start, succeed, together
-from tests.forks import Forks
 from tests.reliability.runs import ROOT, metrics
 
 pytestmark = pytest.mark.slow
@@ -38,13 +38,11 @@ def words(experiment: str, model: str = "infty") -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("experiment", "model"), [("sort", "infty"), ("wikitext", "infty"), ("wikitext", "compressive"), ("gpt2", "infty")]
 )
-def test_losses_are_the_same_with_1_2_and_3_processes(
-    forks: Forks, tmp_path: Path, experiment: str, model: str
-) -> None:
+def test_losses_are_the_same_with_1_2_and_3_processes(tmp_path: Path, experiment: str, model: str) -> None:
     """20 steps at a batch of 6, without dropout, with fixed samples: within 1e-5."""
     curves = {}
     for size in (1, 2, 3):
-        succeed(forks, tmp_path, size, *words(experiment, model), "--runs", f"{size}")
+        succeed(tmp_path, size, *words(experiment, model), "--runs", f"{size}")
         curves[size] = metrics(run_of(tmp_path / f"{size}", experiment, model))
     assert [line["step"] for line in curves[1] if "train/loss" in line] == list(range(1, 21))
     for size in (2, 3):
@@ -56,12 +54,12 @@ def test_losses_are_the_same_with_1_2_and_3_processes(
             assert other == pytest.approx(one, rel=1e-5, abs=1e-5)
 
 
-def test_what_is_tried_before_a_long_run_leaves_nothing_in_what_processes_share(forks: Forks, tmp_path: Path) -> None:
+def test_what_is_tried_before_a_long_run_leaves_nothing_in_what_processes_share(tmp_path: Path) -> None:
     """A memory that is not read yet has no gradient in the first steps, however many there are to come."""
     hundred = ("--set", "training.steps=100", "--set", "training.evaluate_every=100", "--set", "training.log_every=1")
     curves = []
     for size in (1, 2):
-        succeed(forks, tmp_path, size, *words("wikitext"), *hundred, "--runs", f"{size}")
+        succeed(tmp_path, size, *words("wikitext"), *hundred, "--runs", f"{size}")
         curves.append([line["train/loss"] for line in metrics(run_of(tmp_path / f"{size}", "wikitext"))[:12]])
     assert curves[1] == pytest.approx(curves[0], abs=1e-5)
 
@@ -80,9 +78,9 @@ def sums(run: RunFolder, step: int = 40) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
 
 
-def stopped_midway(forks: Forks, folder: Path, number: int, *words: str) -> "list[int]":
+def stopped_midway(folder: Path, number: int, *words: str) -> "list[int]":
     """Two processes, of which the second gets a signal once there is a checkpoint: their exit codes."""
-    running = start(forks, folder, 2, *words)
+    running = start(folder, 2, *words)
     while "step 10/40" not in running.told(0):
         assert Path(f"/proc/{running.pids[0]}").exists(), running.told(0)
         time.sleep(0.02)
@@ -92,10 +90,10 @@ def stopped_midway(forks: Forks, folder: Path, number: int, *words: str) -> "lis
 
 
 @pytest.fixture(scope="module")
-def whole(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The run that nothing befell, on two processes."""
     folder = tmp_path_factory.mktemp("whole")
-    succeed(forks, folder, 2, *long())
+    succeed(folder, 2, *long())
     return run_of(folder / "runs", "wikitext", "infty-sticky")
 
 
@@ -107,28 +105,28 @@ def whole(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     ],
 )
 def test_the_end_of_one_is_the_end_of_all_and_the_run_continues_the_same_to_the_byte(
-    forks: Forks, tmp_path: Path, whole: RunFolder, number: int, codes: list[int], state: str, why: str
+    tmp_path: Path, whole: RunFolder, number: int, codes: list[int], state: str, why: str
 ) -> None:
     """One of two gets the signal; metrics have no gap and no double afterwards."""
-    assert stopped_midway(forks, tmp_path, number, *long()) == codes
+    assert stopped_midway(tmp_path, number, *long()) == codes
     run = run_of(tmp_path / "runs", "wikitext", "infty-sticky")
     found, said = run.condition()
     assert found == state
     assert why in said
-    succeed(forks, tmp_path, 2, *long())
+    succeed(tmp_path, 2, *long())
     assert sums(run) == sums(whole)
     assert metrics(run) == metrics(whole)
 
 
-def test_a_checkpoint_of_two_continues_on_three_and_on_one_in_pieces(forks: Forks, tmp_path: Path) -> None:
+def test_a_checkpoint_of_two_continues_on_three_and_on_one_in_pieces(tmp_path: Path) -> None:
     """Without dropout, which each piece draws for itself. Of six rows each has its own memory, wherever it goes."""
     still = ("--set", "model.dropout=0.0")
-    succeed(forks, tmp_path, 1, *long(*still, "--runs", "1"))
+    succeed(tmp_path, 1, *long(*still, "--runs", "1"))
     whole = metrics(run_of(tmp_path / "1", "wikitext", "infty-sticky"))
     for size, more in ((3, ()), (1, ("--micro-batch", "4"))):
         name = f"{size}-{len(more)}"
-        assert stopped_midway(forks, tmp_path, signal.SIGTERM, *long(*still, "--runs", name)) == [143, 143]
-        done = together(forks, tmp_path, size, *long(*still, "--runs", name, *more))
+        assert stopped_midway(tmp_path, signal.SIGTERM, *long(*still, "--runs", name)) == [143, 143]
+        done = together(tmp_path, size, *long(*still, "--runs", name, *more))
         assert [one.returncode for one in done] == [0] * size
         assert "processes: 2 ->" in done[0].stderr
         found = metrics(run_of(tmp_path / name, "wikitext", "infty-sticky"))
@@ -173,8 +171,8 @@ def test_torchrun_starts_and_stops_a_run(tmp_path: Path) -> None:
         (("eval", "sort", "--scale", "smoke", "--check-batch"), 2, "--check-batch and --stream are one process's work"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_once(forks: Forks, tmp_path: Path, words: tuple[str, ...], code: int, message: str) -> None:
-    done = together(forks, tmp_path, 3, *words)
+def test_a_mistake_is_told_once(tmp_path: Path, words: tuple[str, ...], code: int, message: str) -> None:
+    done = together(tmp_path, 3, *words)
     assert [one.returncode for one in done] == [code] * 3, done
     assert message in done[0].stderr
     for rank, one in enumerate(done[1:], 1):
@@ -182,17 +180,17 @@ def test_a_mistake_is_told_once(forks: Forks, tmp_path: Path, words: tuple[str, 
         assert one.stderr == "" or code == 3
 
 
-def test_a_busy_run_folder_is_left_alone_by_all(forks: Forks, tmp_path: Path) -> None:
+def test_a_busy_run_folder_is_left_alone_by_all(tmp_path: Path) -> None:
     cell = ("train", *CELLS["sort"], "--scale", "smoke", *EVEN)
     run = RunFolder(tmp_path / "runs/sort/smoke/infty@x4+even/seed-0")
     run.path.mkdir(parents=True)
     with run.lock():
-        done = together(forks, tmp_path, 2, *cell)
+        done = together(tmp_path, 2, *cell)
     assert [one.returncode for one in done] == [2, 2]
     assert "another process is training in" in done[0].stderr
 
 
-def test_machines_that_share_no_disk_are_refused_at_once(forks: Forks, tmp_path: Path) -> None:
+def test_machines_that_share_no_disk_are_refused_at_once(tmp_path: Path) -> None:
     """Each process has a folder of runs of its own, as on two machines."""
     port, cell = free_port(), ("train", *CELLS["sort"], "--scale", "smoke", *EVEN)
     commands = [
@@ -205,27 +203,25 @@ def test_machines_that_share_no_disk_are_refused_at_once(forks: Forks, tmp_path:
     assert not list(tmp_path.rglob("metrics.jsonl"))
 
 
-def test_srun_starts_what_torchrun_starts(forks: Forks, tmp_path: Path) -> None:
+def test_srun_starts_what_torchrun_starts(tmp_path: Path) -> None:
     cell = ("train", *CELLS["sort"], "--scale", "smoke", *EVEN)
     for name, options in (("torchrun", {}), ("srun", {"launcher": as_srun})):
-        succeed(forks, tmp_path, 2, *cell, "--runs", name, **options)
+        succeed(tmp_path, 2, *cell, "--runs", name, **options)
     ours, theirs = (run_of(tmp_path / name, "sort") for name in ("srun", "torchrun"))
     assert metrics(ours) == metrics(theirs)
     assert json.loads((ours.path / "environment.json").read_text())["processes"] == 2
 
 
 @pytest.mark.parametrize(("documents", "size"), [(7, 2), (3, 4)])
-def test_uneven_shares_of_documents_have_the_totals_of_all(
-    forks: Forks, tmp_path: Path, documents: int, size: int
-) -> None:
+def test_uneven_shares_of_documents_have_the_totals_of_all(tmp_path: Path, documents: int, size: int) -> None:
     """Seven documents for two processes; three for four, of which one has nothing to read."""
     part = ("--set", "task.test.split=train", "--set", f"task.test.last={documents}")
     cell = ("wikitext", "--scale", "smoke", *part, "--name", "even")
-    succeed(forks, tmp_path, 1, "train", *cell)
+    succeed(tmp_path, 1, "train", *cell)
     run = run_of(tmp_path / "runs", "wikitext")
     one = json.loads((run.path / "eval/text-documents-v1-test.json").read_text())
     assert one["data"]["documents"] == documents
-    more = json.loads(succeed(forks, tmp_path, size, "eval", *cell, "--json", "--batch", "1"))
+    more = json.loads(succeed(tmp_path, size, "eval", *cell, "--json", "--batch", "1"))
     exact = ("scored", "correct", "aside", "words", "bytes")
     assert {k: more["totals"][k] for k in exact} == {k: one["totals"][k] for k in exact}
     assert more["totals"]["nats"] == pytest.approx(one["totals"]["nats"], rel=1e-6)
@@ -233,11 +229,11 @@ def test_uneven_shares_of_documents_have_the_totals_of_all(
     assert more["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
 
 
-def test_uneven_shares_of_sequences_have_the_answers_of_all(forks: Forks, tmp_path: Path) -> None:
+def test_uneven_shares_of_sequences_have_the_answers_of_all(tmp_path: Path) -> None:
     cell = ("sort", "--scale", "smoke", "--set", "task.test_sequences=7", "--name", "even")
-    succeed(forks, tmp_path, 1, "train", *cell)
+    succeed(tmp_path, 1, "train", *cell)
     one = json.loads((run_of(tmp_path / "runs", "sort").path / "eval/sort-accuracy-v1-test.json").read_text())
-    more = json.loads(succeed(forks, tmp_path, 3, "eval", *cell, "--json", "--batch", "1"))
+    more = json.loads(succeed(tmp_path, 3, "eval", *cell, "--json", "--batch", "1"))
     assert more["details"] == one["details"]
     assert more["totals"]["correct"] == one["totals"]["correct"]
     assert more["totals"]["nats"] == pytest.approx(one["totals"]["nats"], rel=1e-6)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests import forks
 from tests.conftest import clean_environment
-from tests.forks import Forks, Started
+from tests.forks import Started
 
 Run = "subprocess.CompletedProcess[str]"
 
@@ -45,7 +46,6 @@ def as_srun(rank: int, size: int, port: int) -> dict[str, str]:
 
 
 def start(
-    forks: Forks,
     folder: Path,
     size: int,
     *words: str,
@@ -57,16 +57,14 @@ def start(
     return forks.start([(words, clean_environment(folder, WANDB_MODE="disabled", **more)) for more in mine], folder)
 
 
-def together(
-    forks: Forks, folder: Path, size: int, *words: str, **options: Any
-) -> "list[subprocess.CompletedProcess[str]]":
+def together(folder: Path, size: int, *words: str, **options: Any) -> "list[subprocess.CompletedProcess[str]]":
     """The same, to their end."""
-    return start(forks, folder, size, *words, **options).wait(150)
+    return start(folder, size, *words, **options).wait(150)
 
 
-def succeed(forks: Forks, folder: Path, size: int, *words: str, **options: Any) -> str:
+def succeed(folder: Path, size: int, *words: str, **options: Any) -> str:
     """The same, with success; what the one that leads said on stdout. The others say nothing there."""
-    done = together(forks, folder, size, *words, **options)
+    done = together(folder, size, *words, **options)
     said = "\n".join(one.stderr for one in done)
     assert [one.returncode for one in done] == [0] * size, said
     assert not any(one.stdout for one in done[1:]), said

@@ -8,7 +8,7 @@ from typing import Any
 
 from infty.files import read_json
 from infty.runs import RunFolder
-from tests.reliability.runs import finish, outcome, start
+from tests.reliability.runs import outcome, start
 
 MOUNTED, AT = Path("disk"), "step 6/30"
 
@@ -46,10 +46,11 @@ def main(run: RunFolder, words: list[str]) -> dict[str, Any]:
     state = run.state()
     finished = run.finished
     (MOUNTED / "filler").unlink()
-    again = finish(folder, *words)
+    again = start(folder, ["-m", "infty", *words])
+    again_told = again.communicate()[1]
     return {
         "code": code, "told": told, "kept": kept, "state": state, "finished": finished,
-        "again": again.returncode, "again_told": again.stderr, "outcome": outcome(run) if run.finished else None,
+        "again": again.returncode, "again_told": again_told, "outcome": outcome(run) if run.finished else None,
     }  # fmt: skip
 
 

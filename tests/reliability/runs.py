@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from infty.runs import RunFolder
+from tests import forks
 from tests.conftest import clean_environment
 
 ROOT = Path(__file__).parents[2]
@@ -74,9 +75,13 @@ def interrupted(folder: Path, words: tuple[str, ...], number: int, at: str) -> t
 
 def finish(folder: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """`infty …` in `folder`, to its end."""
-    process = start(folder, ["-m", "infty", *words], **environment)
-    out, err = process.communicate(timeout=200)
-    return subprocess.CompletedProcess(words, process.returncode, out, err)
+    return forks.run(words, folder, clean_environment(folder, **{**logged([*words]), **environment}), 200)
+
+
+def dies(folder: Path, when: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    """The same, sent a signal on the way: EVENT:NUMBERS:SIGNAL."""
+    environment = clean_environment(folder, **logged([*words]))
+    return forks.run((when, *words), folder, environment, 200, "tests.reliability.dying")
 
 
 def metrics(run: RunFolder) -> list[dict[str, Any]]:

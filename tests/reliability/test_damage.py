@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.reliability.runs import GPT2, SORT, STEPS, TEXT, Example, finish, outcome, start
-from tests.reliability.torture import DYING
+from tests.reliability.runs import GPT2, SORT, STEPS, TEXT, Example, dies, finish, outcome
 
 pytestmark = pytest.mark.slow
 
@@ -54,9 +53,8 @@ def test_fresh_that_is_killed_leaves_a_run_that_the_same_command_finishes(tmp_pa
     for number in (2, 4, 9):
         runs = tmp_path / f"killed-{number}"
         shutil.copytree(tmp_path / "whole", runs)
-        process = start(tmp_path, [*DYING, f"removals:{number}:SIGKILL", *SORT.words, "--fresh", "--runs", str(runs)])
-        process.communicate()
-        assert process.returncode == -9
+        killed = dies(tmp_path, f"removals:{number}:SIGKILL", *SORT.words, "--fresh", "--runs", str(runs))
+        assert killed.returncode == -9
         run = SORT.run(runs)
         assert not run.finished
         assert run.state() == "interrupted"

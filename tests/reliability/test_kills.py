@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from infty.runs import RunFolder
-from tests.reliability.runs import GPT2, SORT, TEXT, Example, finish
-from tests.reliability.torture import DYING, Torture, start
+from tests.reliability.runs import GPT2, SORT, TEXT, Example, dies, finish, start
+from tests.reliability.torture import Torture
 
 pytestmark = pytest.mark.slow
 
@@ -38,8 +38,7 @@ def test_death_at_any_moment_of_saving_leaves_a_whole_checkpoint_and_nothing_hal
 
 def test_what_a_crash_leaves_is_told_truthfully_and_one_command_continues(tmp_path: Path) -> None:
     cell = ("sort", "--scale", "smoke")
-    process = start(tmp_path, [*DYING, "files:90:SIGKILL", "train", *cell])
-    process.communicate()
+    assert dies(tmp_path, "files:90:SIGKILL", "train", *cell).returncode == -9
     run = RunFolder(tmp_path / "runs/sort/smoke/infty@x4/seed-0")
     assert not run.finished
     listed = finish(tmp_path, "list", "--scale", "smoke").stdout

@@ -21,7 +21,7 @@ from infty.training.config import TrainingConfig
 from infty.training.loop import train
 from infty.training.replica import Replica
 from infty.training.signals import StopSignals
-from tests.reliability.runs import GPT2, SORT, TEXT, Example, finish, interrupted, outcome, start, wandb_ids
+from tests.reliability.runs import GPT2, SORT, TEXT, Example, dies, finish, interrupted, outcome, start, wandb_ids
 from tests.reliability.torture import DYING
 
 pytestmark = pytest.mark.slow
@@ -74,12 +74,11 @@ def test_a_stopped_run_continues_to_the_same_bytes(
 @pytest.mark.slow
 def test_a_second_signal_stops_at_once(tmp_path: Path, whole: dict[str, dict[str, object]]) -> None:
     """In the middle of writing a checkpoint: that one is not there, and nothing else is lost."""
-    process = start(tmp_path, [*DYING, "files:130,131:SIGTERM", *SORT.words])
-    told = process.communicate()[1]
+    done = dies(tmp_path, "files:130,131:SIGTERM", *SORT.words)
     run = SORT.run(tmp_path / "runs")
-    assert process.returncode == 143, told
-    assert "infty: stopped by SIGTERM" in told
-    assert "Traceback" not in told
+    assert done.returncode == 143, done.stderr
+    assert "infty: stopped by SIGTERM" in done.stderr
+    assert "Traceback" not in done.stderr
     assert run.state() == "stopped"
     assert finish(tmp_path, *SORT.words).returncode == 0
     assert outcome(run) == whole["sort"]

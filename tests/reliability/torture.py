@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from tests.reliability.runs import GPT2, SORT, TEXT, Example, finish, outcome, start, wandb_ids
+from tests.reliability.runs import GPT2, SORT, TEXT, Example, dies, finish, outcome, start, wandb_ids
 
 DYING = ["-m", "tests.reliability.dying"]
 
@@ -58,17 +58,19 @@ class Torture:
     def _dies(self, runs: Path, moment: float | int) -> bool:
         """Start or continue the run and kill it: after so many seconds (float) or operations on files (int)."""
         words = [*self.example.words, "--runs", str(runs)]
-        at_file = isinstance(moment, int)
-        process = start(
-            self.folder, [*DYING, f"files:{moment}:SIGKILL", *words] if at_file else ["-m", "infty", *words]
-        )
-        try:
-            _, err = process.communicate(timeout=None if at_file else moment)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            _, err = process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL), err
-        return process.returncode != 0
+        if isinstance(moment, int):
+            done = dies(self.folder, f"files:{moment}:SIGKILL", *words)
+            code, err = done.returncode, done.stderr
+        else:
+            process = start(self.folder, ["-m", "infty", *words])
+            try:
+                _, err = process.communicate(timeout=moment)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                _, err = process.communicate()
+            code = process.returncode
+        assert code in (0, -signal.SIGKILL), err
+        return code != 0
 
     def moments(self, rng: random.Random, count: int) -> Iterator[float | int]:
         """By the clock and by operations on files, in turn, anywhere in the whole of a run."""
