@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Infty
+from tests.reproduce.own import write_experiment
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +28,7 @@ WORDS = {  # what each line of the table is asked with, in this order
     "export": ("export", RUNS[0]),
     "clean": ("clean",),
     "env": ("env",),
-    "reproduce": ("reproduce", "sort-basis", "--scale", "smoke", "--jobs", "2"),
+    "reproduce": ("reproduce", "mine", "--scale", "smoke"),
     "reproduce --dry-run": ("reproduce", "sort", "--scale", "smoke", "--dry-run"),
     "generate": ("generate", "wikitext", "--scale", "smoke", "--prompt", "the city", "--tokens", "3"),
     "data verify": ("data", "verify"),
@@ -44,6 +45,7 @@ def documented() -> dict[str, set[str]]:
 
 
 def test_every_document_has_the_keys_that_readme_lists(infty: Infty, tmp_path: Path) -> None:
+    write_experiment(tmp_path, "mine", {"a": {}})
     (tmp_path / "stream.txt").write_text("0 1 2 3 4 3 3 1 " * 9)
     for more in (("train", *CELL, "--seed", "1"), ("train", "wikitext", "--scale", "smoke")):
         assert infty(*more).returncode == 0
