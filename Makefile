@@ -1,6 +1,6 @@
 # make demo     install, train ∞-former and Transformer-XL on the sorting task, and report (minutes; SCALE=smoke: seconds)
-# make test     install, run the tests that are quick (minutes)
-# make test-slow  all others: killed processes, full disks, the paper's sizes, every row of every experiment
+# make test     install, run all tests (ten minutes on two cores)
+# make quick    those that are quick alone: no killed processes, full disks, paper's sizes, rows of every experiment
 # make fuzz     the tests against mutated input, with thousands of cases each (minutes)
 # make torture  kill runs at 20 random moments a task: each must end the same, to the byte (minutes)
 # make check    install, lint, format check, types
@@ -15,7 +15,9 @@ INSTALLED := .venv/installed
 WANTED := infty needs Python 3.11 or newer, as with: make PYTHON=python3.11
 LACKING := this Python makes no virtual environments; on Debian and Ubuntu: apt install python3-venv
 
-.PHONY: demo test test-slow fuzz torture check coverage mutants dist clean
+TESTS := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test quick fuzz torture check coverage mutants dist clean
 
 demo: $(INSTALLED)
 	$(BIN)/infty train sort --model infty --case x8 --scale $(SCALE)
@@ -25,10 +27,10 @@ demo: $(INSTALLED)
 	$(BIN)/infty report
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(TESTS)
 
-test-slow: $(INSTALLED)
-	$(BIN)/pytest -n 2 --dist loadfile -m slow
+quick: $(INSTALLED)
+	$(TESTS) -m "not slow"
 
 fuzz: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m fuzz --hypothesis-profile thorough --timeout 3600
@@ -43,7 +45,7 @@ check: $(INSTALLED)
 
 coverage: $(INSTALLED)
 	rm -f .coverage*
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report= --timeout 900
+	$(TESTS) -m "not slow" --cov --cov-report= --timeout 900
 	$(BIN)/coverage report --skip-covered --sort=cover
 
 mutants: $(INSTALLED)

@@ -1,6 +1,6 @@
-"""What tests share: one thread (small tensors, equal bytes), a clean environment, and the real command."""
+"""What tests share: one thread (small tensors, equal bytes), and the real command."""
 
-import os
+import importlib
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +10,10 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from tests import forks
+from tests.forks import clean_environment
 
+for name in forks.LIBRARIES:  # before `infty`: what is loaded while its shapes are given checks is compiled anew
+    importlib.import_module(name)
 torch.set_num_threads(1)
 SLOW = [HealthCheck.too_slow]  # which is no fault of a test: the machine may be busy
 settings.register_profile(  # red stays red; `make fuzz` tries more
@@ -20,6 +23,11 @@ settings.register_profile("thorough", deadline=None, suppress_health_check=SLOW,
 settings.load_profile("infty")
 
 Infty = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first: no process is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_walk.py")
 
 
 @pytest.fixture(autouse=True)
@@ -33,24 +41,6 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def clean_environment(folder: Path, **more: str) -> dict[str, str]:
-    """The environment of a user who set nothing, in `folder`, with one thread.
-
-    And without W&B, which takes as long as a smoke run: a test that wants it has WANDB_MODE="", which is the default.
-    """
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("INFTY_", "WANDB_"))}
-    return {
-        **kept,
-        "INFTY_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-        "HOME": str(folder),
-        "NO_COLOR": "1",
-        "COLUMNS": "120",
-        "WANDB_MODE": "disabled",
-        **more,
-    }
 
 
 @pytest.fixture

@@ -23,13 +23,32 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 # What nearly every command loads, and nothing that asks the environment about W&B or the hub.
-LOADED = (
+LIBRARIES = (
     "torch._dynamo", "torch.utils.flop_counter", "pyarrow.parquet", "tokenizers", "safetensors.torch",
-    "pydantic_settings", "rich.progress", "typer", "infty.cli.app", "infty.workflow",
+    "pydantic_settings", "rich.progress", "typer",
 )  # fmt: skip
+INFTY = ("infty.cli.app", "infty.workflow")
 GPT2 = ("infty.model.gpt2",)  # loads transformers, which asks the environment about the hub
 Command = tuple[tuple[str, ...], Mapping[str, str]]  # words, and the environment
 AT_START = ("PYTHON", "LANG", "LC_", "OMP_")  # what an interpreter or a library reads once, as it loads
+
+
+def clean_environment(folder: Path, **more: str) -> dict[str, str]:
+    """The environment of a user who set nothing, in `folder`, with one thread.
+
+    And without W&B, which takes as long as a smoke run: a test that wants it has WANDB_MODE="", which is the default.
+    """
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("INFTY_", "WANDB_"))}
+    return {
+        **kept,
+        "INFTY_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "HOME": str(folder),
+        "NO_COLOR": "1",
+        "COLUMNS": "120",
+        "WANDB_MODE": "disabled",
+        **more,
+    }
 
 
 class Started:
@@ -144,7 +163,7 @@ def _server(more: tuple[str, ...]) -> "subprocess.Popen[str]":
 
 def serve() -> None:
     """Fork for each request. What is a fork leaves the loop as `infty …` ends."""
-    for name in (*LOADED, *sys.argv[1:]):
+    for name in (*LIBRARIES, *INFTY, *sys.argv[1:]):
         importlib.import_module(name)
     gc.freeze()  # else the first collection in a fork copies all of it
     while line := sys.stdin.readline():
@@ -171,8 +190,7 @@ def become(request: dict[str, Any]) -> None:
     try:
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
     except SystemExit as end:
-        assert isinstance(end.code, int)
-        leave(end.code)
+        leave(end.code if isinstance(end.code, int) else 1)
 
 
 def leave(code: int) -> None:

@@ -27,6 +27,7 @@ from infty.training.optimizer import make_optimizer, schedule
 from infty.training.replica import Replica, batch_losses
 from infty.training.signals import StopSignals
 from tests.conftest import Infty, clean_environment
+from tests.forks import ROOT
 from tests.model.test_decoder import make
 
 STEPS = 30
@@ -105,12 +106,22 @@ def test_no_command_needs_a_network(infty: Infty, tmp_path: Path) -> None:
     if shutil.which("unshare") is None or subprocess.run([*alone, "true"], check=False).returncode:
         pytest.skip("no network namespaces here")
     cells = [(verb, name, "--scale", "smoke") for name in ("sort", "wikitext") for verb in ("train", "eval")]
-    for words in (*cells, ("report",), ("list",), ("data", "list")):
-        command = [*alone, sys.executable, "-m", "infty", *words]
-        environment = clean_environment(tmp_path, WANDB_MODE="")
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert b"warning" not in done.stderr
+    commands = (
+        "import json, os, pathlib, sys; from tests import forks\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    done = forks.run(tuple(words), pathlib.Path.cwd(), os.environ, 100)\n"
+        "    print(done.returncode, done.stderr.count('warning'))"
+    )
+    words = [*cells, ("report",), ("list",), ("data", "list")]
+    done = subprocess.run(
+        [*alone, sys.executable, "-c", commands, json.dumps(words)],
+        cwd=tmp_path,
+        env=clean_environment(tmp_path, PYTHONPATH=str(ROOT), WANDB_MODE=""),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["0 0"] * len(words), done.stderr
 
 
 def test_a_finished_run_is_not_trained_again_unless_asked(infty: Infty, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def walk(folder: Path) -> str:
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     (clone / ".venv").symlink_to(sys.prefix)
     path = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    environment = clean_environment(folder, PATH=path, PYTHONPATH=str(clone), PYTHONDONTWRITEBYTECODE="1")
+    environment = clean_environment(folder, PATH=path, PYTHONPATH=str(clone))
     told = []
     for step in STEPS:
         done = subprocess.run(

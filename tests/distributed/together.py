@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import forks
-from tests.conftest import clean_environment
-from tests.forks import Started
+from tests.forks import Started, clean_environment
 
 Run = "subprocess.CompletedProcess[str]"
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from infty.runs import RunFolder
 from tests import forks
-from tests.conftest import clean_environment
+from tests.forks import ROOT, clean_environment
 
-ROOT = Path(__file__).parents[2]
 STEPS = 30
 
 

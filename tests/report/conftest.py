@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from infty.report.drawing import Picture
 from tests.report.handmade import put
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at no picture: drawing takes longer than all else. Its files are there, empty."""
+    monkeypatch.setattr(Picture, "draw", lambda _, stem: [stem.with_suffix(end).touch() for end in (".svg", ".png")])
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import pytest
 from infty.report import write_report
 from tests.report.handmade import put, report
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def without(*path: str) -> Any:
     def change(text: str) -> str:

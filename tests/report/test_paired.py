@@ -17,6 +17,8 @@ from infty.report import write_report
 from infty.report.paired import paired_difference, paired_over_seeds
 from infty.report.results import Run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 DATA = {"sha256": "a", "tokens_sha256": "b"}
 
 

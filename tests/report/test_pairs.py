@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from infty.catalog import SHIPPED
 from infty.definition import Cell
 from infty.report import write_report
@@ -11,6 +13,8 @@ from infty.report.pairs import column_tables, pair_tables
 from infty.report.reach import gaze_tables, reach_tables
 from infty.report.results import ResultSet, Run
 from tests.report.test_paired import DATA, put
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 ROWS = ("transformer-xl", "compressive", "infty")
 

@@ -13,6 +13,8 @@ from infty.report import write_report
 from infty.report.published import published
 from infty.table import Table
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 WORDS, VALUES = 245_569, {"transformer-xl": [24.52], "compressive": [24.60], "infty": [24.0, 24.4], "infty-sticky": []}
 
 

@@ -13,6 +13,8 @@ from infty.errors import MissingError
 from infty.report import write_report
 from tests.report.handmade import put, report
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def test_the_accuracy_table_text_for_text(runs: Path, tmp_path: Path) -> None:
     expected = """\
