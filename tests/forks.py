@@ -5,6 +5,7 @@ processes' ids, and then one of their exit codes.
 """
 
 import atexit
+import contextlib
 import functools
 import gc
 import importlib
@@ -17,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TextIO
 
 ROOT = Path(__file__).parents[1]
 # What nearly every command loads, and nothing that asks the environment about W&B or the hub.
@@ -29,6 +31,7 @@ LIBRARIES = (
 )  # fmt: skip
 INFTY = ("infty.cli.app", "infty.workflow")
 GPT2 = ("infty.model.gpt2",)  # loads transformers, which asks the environment about the hub
+WAYS = (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT)  # of stdin, stdout, stderr
 Command = tuple[tuple[str, ...], Mapping[str, str]]  # words, and the environment
 AT_START = ("PYTHON", "LANG", "LC_", "OMP_")  # what an interpreter or a library reads once, as it loads
 
@@ -52,10 +55,18 @@ def clean_environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 class Started:
-    """Commands that run side by side in forks. pids: of their processes."""
+    """Commands that run side by side in forks. pids: of their processes; streams: what their file descriptors lead to
+    instead of a file that is read when they have ended."""
 
-    def __init__(self, server: "subprocess.Popen[str]", module: str, commands: Sequence[Command], folder: Path) -> None:
-        self.server, self.commands = server, commands
+    def __init__(
+        self,
+        server: "subprocess.Popen[str]",
+        module: str,
+        commands: Sequence[Command],
+        folder: Path,
+        streams: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
+        self.server, self.commands, self.streams = server, commands, streams
         self._place = tempfile.TemporaryDirectory()
         requests = [
             {
@@ -69,11 +80,6 @@ class Started:
         server.stdin.flush()
         self.pids = self._answer()
 
-    def told(self, place: int) -> str:
-        """What a command has said on stderr so far."""
-        file = Path(self._files(place)[2])
-        return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-
     def wait(self, timeout: float) -> "list[subprocess.CompletedProcess[str]]":
         """Until all have ended. AssertionError where that takes longer; then they are ended."""
         assert self.server.stdout is not None
@@ -82,7 +88,7 @@ class Started:
             os.kill(pid, signal.SIGKILL)
         done = []
         for place, ((words, _), code) in enumerate(zip(self.commands, self._answer(), strict=True)):
-            out, err = (Path(file).read_text(encoding="utf-8", errors="replace") for file in self._files(place)[1:])
+            out, err = (self._said(stream, file) for stream, file in enumerate(self._files(place)) if stream)
             done.append(subprocess.CompletedProcess(words, code, out, err))
         self._place.cleanup()
         said = "\n".join(one.stderr for one in done)
@@ -90,7 +96,11 @@ class Started:
         return done
 
     def _files(self, place: int) -> list[str]:
-        return [os.devnull, f"{self._place.name}/{place}.out", f"{self._place.name}/{place}.err"]
+        files = [os.devnull, f"{self._place.name}/{place}.out", f"{self._place.name}/{place}.err"]
+        return [self.streams.get(stream, file) for stream, file in enumerate(files)]
+
+    def _said(self, stream: int, file: str) -> str:
+        return "" if stream in self.streams else Path(file).read_text(encoding="utf-8", errors="replace")
 
     def _answer(self) -> list[int]:
         assert self.server.stdout is not None
@@ -111,9 +121,22 @@ def run(
     return Started(_server(more), module, [(words, environment)], folder).wait(timeout)[0]
 
 
-def start(commands: Sequence[Command], folder: Path) -> Started:
-    """Several `infty …` side by side; nothing else before they have ended."""
-    return Started(_server(_more(commands[0][0])), "infty", commands, folder)
+def start(commands: Sequence[Command], folder: Path, module: str = "infty", **streams: Any) -> Started:
+    """Several `python -m MODULE …` side by side; nothing else before they have ended."""
+    return Started(_server(_more(commands[0][0])), module, commands, folder, **streams)
+
+
+@contextlib.contextmanager
+def heard(commands: Sequence[Command], folder: Path) -> Iterator[tuple[Started, TextIO]]:
+    """Several `infty …`, and what they say on stderr, as they say it."""
+    with tempfile.TemporaryDirectory() as place:
+        pipe = f"{place}/stderr"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # which else waits for one that writes
+        with os.fdopen(reader, encoding="utf-8", errors="replace") as stderr:
+            running = start(commands, folder, streams={2: pipe})
+            os.set_blocking(reader, True)
+            yield running, stderr
 
 
 def spawned(
@@ -169,19 +192,25 @@ def serve() -> None:
     while line := sys.stdin.readline():
         processes = []
         for request in json.loads(line):
+            streams = [os.open(file, WAYS[way] | os.O_NOCTTY) for way, file in enumerate(request["files"])]
             process = os.fork()
             if process == 0:
-                become(request)
+                become(request, streams)
                 return
             processes.append(process)
+            for stream in streams:
+                os.close(stream)
         print(*processes, flush=True)
         print(*(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes), flush=True)
 
 
-def become(request: dict[str, Any]) -> None:
+def become(request: dict[str, Any], streams: Sequence[int]) -> None:
     """Be what `python -m MODULE …` is."""
-    for stream, file in enumerate(request["files"]):
-        os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), stream)
+    for wanted, stream in enumerate(streams):
+        os.dup2(stream, wanted)
+        os.close(stream)
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)  # where they lead is new
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])

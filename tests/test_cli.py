@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from infty.catalog import SHIPPED
+from tests import forks
 from tests.conftest import Infty, clean_environment
 
 SMOKE = ("sort", "--scale", "smoke")
@@ -237,12 +238,9 @@ def test_piped_tables_are_whole_lines(infty: Infty) -> None:
 
 def test_a_pipe_that_closes_does_not_end_a_training(tmp_path: Path) -> None:
     """`infty train … 2>&1 | head -1`: the reader goes away after a line, and the run finishes all the same."""
-    command = [sys.executable, "-m", "infty", "train", *SMOKE]
-    environment = clean_environment(tmp_path)
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        process.stderr.readline()
-        process.stderr.close()
+    with forks.heard([(("train", *SMOKE), clean_environment(tmp_path))], tmp_path) as (running, stderr):
+        stderr.readline()
+    running.wait(100)
     assert json.loads((tmp_path / "runs/sort/smoke/infty@x4/seed-0/status.json").read_text())["status"] == "done"
 
 

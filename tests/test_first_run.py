@@ -20,6 +20,7 @@ from rich.cells import cell_len
 
 import infty
 from infty.catalog import SHIPPED
+from tests import forks
 from tests.conftest import Infty, clean_environment
 from tests.reliability.runs import dies, finish
 
@@ -119,16 +120,15 @@ def on_a_narrow_terminal(folder: Path, *words: str) -> list[str]:
     """The lines that `infty …` writes to a terminal of 60 cells, without colours."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, NARROW, 0, 0))
-    given = clean_environment(folder, TERM="xterm", PYTHONPATH=str(ROOT))
+    given = clean_environment(folder, TERM="xterm")
     del given["COLUMNS"]
-    command, said = [sys.executable, "-m", "infty", *words], b""
-    with subprocess.Popen(command, cwd=folder, env=given, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        with contextlib.suppress(OSError):  # nobody has the terminal open any more
-            while more := os.read(ours, 65536):
-                said += more
+    running, said = forks.start([(words, given)], folder, streams=dict.fromkeys(range(3), os.ttyname(theirs))), b""
+    os.close(theirs)
+    with contextlib.suppress(OSError):  # nobody has the terminal open any more
+        while more := os.read(ours, 65536):
+            said += more
     os.close(ours)
-    assert process.returncode == 0, said.decode()
+    assert running.wait(100)[0].returncode == 0, said.decode()
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said.decode()).replace("\r", "").split("\n")
 
 

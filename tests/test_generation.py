@@ -35,6 +35,7 @@ from infty.tasks.corpus import CorpusTask, windows
 from infty.trained import load_run, load_with_task
 from tests.conftest import Infty, clean_environment
 from tests.model.test_decoder import MEMORIES, SEGMENT, VOCAB, make
+from tests.reliability.runs import finish
 
 CELL = ("wikitext", "--scale", "smoke")
 RUN = "wikitext/smoke/infty@main/seed-0"
@@ -168,8 +169,7 @@ def test_an_end_of_text_ends_and_a_line_end_does_not(tokenizer: Tokenizer, kept:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One trained run of the smoke cell, for all that follows."""
     folder = tmp_path_factory.mktemp("trained")
-    command = [sys.executable, "-m", "infty", "train", *CELL]
-    subprocess.run(command, cwd=folder, env=clean_environment(folder), capture_output=True, check=True)
+    assert finish(folder, "train", *CELL).returncode == 0
     return folder
 
 

@@ -18,8 +18,8 @@ from infty.model.segments import count_parameters
 from infty.runs import RunFolder
 from infty.starting import base_cell
 from infty.tasks.corpus import CorpusConfig
-from tests.conftest import Infty
-from tests.reliability.runs import start
+from tests import forks
+from tests.conftest import Infty, clean_environment
 
 pytestmark = pytest.mark.slow
 
@@ -295,15 +295,12 @@ def test_a_row_waits_for_the_process_that_trains_what_all_start_from(tmp_path: P
     assert base is not None
     run = RunFolder(tmp_path / "runs" / base.cell.folder)
     run.path.mkdir(parents=True)
-    with (
-        run.lock().acquire() as lock,
-        start(tmp_path, ["-m", "infty", "train", "gpt2", "--scale", "smoke", "--model", "infty"]) as process,
-    ):
-        assert process.stderr is not None
-        assert any(line.startswith("waiting for another process, which trains") for line in process.stderr)
+    command = (("train", "gpt2", "--scale", "smoke", "--model", "infty"), clean_environment(tmp_path))
+    with run.lock().acquire() as lock, forks.heard([command], tmp_path) as (running, stderr):
+        assert any(line.startswith("waiting for another process, which trains") for line in stderr)
         assert not run.finished
         lock.release()
-        told = process.stderr.read()
-    assert process.returncode == 0, told
+        told = stderr.read()
+    assert running.wait(200)[0].returncode == 0, told
     assert told.count("all rows start from one GPT-2") == 1
     assert run.finished

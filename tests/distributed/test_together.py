@@ -1,12 +1,12 @@
 """1, 2 and 3 processes are one training: the same losses, totals and checkpoints, whichever of them ends how."""
 
 import hashlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from infty.runs import RunFolder
 from tests import forks
 from tests.conftest import clean_environment
-from tests.distributed.together import as_srun, as_torchrun, free_port, start, succeed, together
+from tests.distributed.together import as_srun, as_torchrun, free_port, processes, succeed, together
 from tests.reliability.runs import ROOT, metrics
 
 pytestmark = pytest.mark.slow
@@ -80,12 +80,11 @@ def sums(run: RunFolder, step: int = 40) -> dict[str, str]:
 
 def stopped_midway(folder: Path, number: int, *words: str) -> "list[int]":
     """Two processes, of which the second gets a signal once there is a checkpoint: their exit codes."""
-    running = start(folder, 2, *words)
-    while "step 10/40" not in running.told(0):
-        assert Path(f"/proc/{running.pids[0]}").exists(), running.told(0)
-        time.sleep(0.02)
-    os.kill(running.pids[1], number)
-    done = running.wait(150)
+    with forks.heard(processes(folder, 2, *words), folder) as (running, stderr):
+        told = list(itertools.takewhile(lambda line: "step 10/40" not in line, stderr))
+        assert Path(f"/proc/{running.pids[1]}").exists(), told
+        os.kill(running.pids[1], number)
+        done = running.wait(150)
     return [one.returncode for one in done]
 
 
@@ -196,7 +195,7 @@ def test_machines_that_share_no_disk_are_refused_at_once(tmp_path: Path) -> None
     commands = [
         ((*cell, "--runs", f"{rank}"), clean_environment(tmp_path, **as_torchrun(rank, 2, port))) for rank in (0, 1)
     ]
-    done = forks.start(commands, tmp_path).wait(100)
+    done = forks.start(commands, tmp_path, "tests.distributed.hasty").wait(100)
     assert [one.returncode for one in done] == [3, 3]
     assert "--runs must be on a disk that they all share" in done[0].stderr
     assert done[1].stderr.startswith("infty, process 1 of 2: not all processes see the same 1/sort")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import forks
-from tests.forks import Started, clean_environment
+from tests.forks import Command, clean_environment
 
 Run = "subprocess.CompletedProcess[str]"
 
@@ -44,21 +44,18 @@ def as_srun(rank: int, size: int, port: int) -> dict[str, str]:
     }
 
 
-def start(
-    folder: Path,
-    size: int,
-    *words: str,
-    launcher: Callable[[int, int, int], dict[str, str]] = as_torchrun,
-) -> Started:
+def processes(
+    folder: Path, size: int, *words: str, launcher: Callable[[int, int, int], dict[str, str]] = as_torchrun
+) -> list[Command]:
     """`infty …` as `size` processes; as one it is started by nobody."""
     port = free_port()
     mine = [launcher(rank, size, port) if size > 1 else {} for rank in range(size)]
-    return forks.start([(words, clean_environment(folder, WANDB_MODE="disabled", **more)) for more in mine], folder)
+    return [(words, clean_environment(folder, **more)) for more in mine]
 
 
 def together(folder: Path, size: int, *words: str, **options: Any) -> "list[subprocess.CompletedProcess[str]]":
     """The same, to their end."""
-    return start(folder, size, *words, **options).wait(150)
+    return forks.start(processes(folder, size, *words, **options), folder).wait(150)
 
 
 def succeed(folder: Path, size: int, *words: str, **options: Any) -> str:

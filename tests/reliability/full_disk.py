@@ -2,13 +2,15 @@
 here: fills the disk in mid-run, frees it, continues, and tells as JSON what happened."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from infty.files import read_json
 from infty.runs import RunFolder
-from tests.reliability.runs import outcome, start
+from tests import forks
+from tests.reliability.runs import outcome
 
 MOUNTED, AT = Path("disk"), "step 6/30"
 
@@ -29,30 +31,29 @@ def is_saved(run: RunFolder) -> bool:
     return named.is_file() and read_json(named) == {"checkpoint": "step-00000006"}
 
 
-def main(run: RunFolder, words: list[str]) -> dict[str, Any]:
+def main(run: RunFolder, words: tuple[str, ...]) -> dict[str, Any]:
     folder, told = Path.cwd(), []
-    with start(folder, ["-m", "infty", *words]) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
+    environment = dict(os.environ)
+    with forks.heard([(words, environment)], folder) as (running, stderr):
+        for line in stderr:
             told.append(line)
             if line.startswith(AT):
-                while process.poll() is None and not is_saved(run):
+                while Path(f"/proc/{running.pids[0]}").exists() and not is_saved(run):
                     pass  # the line is told before the checkpoint is whole
                 fill(MOUNTED / "filler")
                 break
-        told += process.stderr.readlines()
-    code = process.returncode
+        told += stderr.readlines()
+    code = running.wait(200)[0].returncode
     kept = sorted(path.name for path in run.checkpoints.iterdir())
     state = run.state()
     finished = run.finished
     (MOUNTED / "filler").unlink()
-    again = start(folder, ["-m", "infty", *words])
-    again_told = again.communicate()[1]
+    again = forks.run(words, folder, environment, 200)
     return {
         "code": code, "told": told, "kept": kept, "state": state, "finished": finished,
-        "again": again.returncode, "again_told": again_told, "outcome": outcome(run) if run.finished else None,
+        "again": again.returncode, "again_told": again.stderr, "outcome": outcome(run) if run.finished else None,
     }  # fmt: skip
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(RunFolder(Path(sys.argv[1])), sys.argv[2:])))
+    print(json.dumps(main(RunFolder(Path(sys.argv[1])), tuple(sys.argv[2:]))))

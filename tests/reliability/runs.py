@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -60,16 +61,15 @@ def logged(program: list[str]) -> dict[str, str]:
 
 def interrupted(folder: Path, words: tuple[str, ...], number: int, at: str) -> tuple[int, str]:
     """`infty …` in `folder`, sent a signal when it says what begins with `at`: its exit code, and all that it said."""
-    with start(folder, ["-m", "infty", *words]) as process:
-        assert process.stderr is not None
+    with forks.heard([(words, clean_environment(folder, **logged([*words])))], folder) as (running, stderr):
         told = []
-        for line in process.stderr:
+        for line in stderr:
             told.append(line)
             if line.startswith(at):
-                process.send_signal(number)
+                os.kill(running.pids[0], number)
                 break
-        told += process.stderr.readlines()
-    return process.returncode, "".join(told)
+        told += stderr.readlines()
+    return running.wait(200)[0].returncode, "".join(told)
 
 
 def finish(folder: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
