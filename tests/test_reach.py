@@ -27,7 +27,7 @@ def memory_of(model: SegmentModel, layer: int) -> LongTermMemory:
 @pytest.mark.slow
 def test_gradients_are_those_of_central_differences(float64: None) -> None:
     """Of the last segment's loss with the memory as the earlier ones left it, one parameter after another."""
-    model, task = make("infty", long_range=LONG_TERM, initial_std=0.7, hidden_size=4), sorting(4)
+    model, task = make("infty", long_range=LONG_TERM, initial_std=0.7, hidden_size=4, feed_forward_size=2), sorting(4)
     batch = task.batch("test", np.array([0]))
     *_, last = batch.segments(SEGMENT)
     before = read(model, task)[1][-2]

@@ -77,10 +77,10 @@ def finish(folder: Path, *words: str, **environment: str) -> "subprocess.Complet
     return forks.run(words, folder, clean_environment(folder, **{**logged([*words]), **environment}), 200)
 
 
-def dies(folder: Path, when: str, *words: str) -> "subprocess.CompletedProcess[str]":
+def dies(folder: Path, when: str, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """The same, sent a signal on the way: EVENT:NUMBERS:SIGNAL."""
-    environment = clean_environment(folder, **logged([*words]))
-    return forks.run((when, *words), folder, environment, 200, "tests.reliability.dying")
+    given = clean_environment(folder, **{**logged([*words]), **environment})
+    return forks.run((when, *words), folder, given, 200, "tests.reliability.dying")
 
 
 def metrics(run: RunFolder) -> list[dict[str, Any]]:

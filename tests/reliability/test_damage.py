@@ -10,6 +10,7 @@ import pytest
 from tests.reliability.runs import GPT2, SORT, STEPS, TEXT, Example, dies, finish, outcome
 
 pytestmark = pytest.mark.slow
+QUIET = {"WANDB_MODE": "disabled"}  # nothing here is about W&B
 
 
 class Malicious:
@@ -25,7 +26,7 @@ class Malicious:
 @pytest.mark.parametrize("example", [SORT, TEXT, GPT2], ids=lambda example: example.experiment)
 def test_a_damaged_checkpoint_is_told_and_the_run_ends_as_it_would_have(tmp_path: Path, example: Example) -> None:
     """The last of a run that still has to be tested is a pickle now, and it was the best one too."""
-    assert finish(tmp_path, *example.words, "--set", "training.evaluate_every=10").returncode == 0
+    assert finish(tmp_path, *example.words, "--set", "training.evaluate_every=10", **QUIET).returncode == 0
     run = example.run(tmp_path / "runs")
     before, best = outcome(run), (run.checkpoints / "best.json").read_text()
     assert f"{STEPS:08d}" in best, "these examples are at their best in the end"
@@ -33,12 +34,12 @@ def test_a_damaged_checkpoint_is_told_and_the_run_ends_as_it_would_have(tmp_path
     weights = run.checkpoints / f"step-{STEPS:08d}/model.safetensors"
     weights.write_bytes(pickle.dumps(Malicious(tmp_path / "executed")))
 
-    evaluated = finish(tmp_path, "eval", *example.words[1:], "--set", "training.evaluate_every=10")
+    evaluated = finish(tmp_path, "eval", *example.words[1:], "--set", "training.evaluate_every=10", **QUIET)
     assert evaluated.returncode == 3
     assert evaluated.stderr.splitlines()[-1].endswith(
         "model.safetensors is not what was saved; train again with --fresh"
     )
-    again = finish(tmp_path, *example.words, "--set", "training.evaluate_every=10")
+    again = finish(tmp_path, *example.words, "--set", "training.evaluate_every=10", **QUIET)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("model.safetensors is not what was saved; it is skipped") == 1
     assert "continuing at step 20 of 30 steps" in again.stderr
@@ -48,27 +49,27 @@ def test_a_damaged_checkpoint_is_told_and_the_run_ends_as_it_would_have(tmp_path
 
 def test_fresh_that_is_killed_leaves_a_run_that_the_same_command_finishes(tmp_path: Path) -> None:
     """At the second and later of what it removes: the result goes first."""
-    assert finish(tmp_path, *SORT.words, "--runs", "whole").returncode == 0
+    assert finish(tmp_path, *SORT.words, "--runs", "whole", **QUIET).returncode == 0
     whole = SORT.run(tmp_path / "whole")
     for number in (2, 4, 9):
         runs = tmp_path / f"killed-{number}"
         shutil.copytree(tmp_path / "whole", runs)
-        killed = dies(tmp_path, f"removals:{number}:SIGKILL", *SORT.words, "--fresh", "--runs", str(runs))
+        killed = dies(tmp_path, f"removals:{number}:SIGKILL", *SORT.words, "--fresh", "--runs", str(runs), **QUIET)
         assert killed.returncode == -9
         run = SORT.run(runs)
         assert not run.finished
         assert run.state() == "interrupted"
-        assert finish(tmp_path, *SORT.words, "--runs", str(runs)).returncode == 0
+        assert finish(tmp_path, *SORT.words, "--runs", str(runs), **QUIET).returncode == 0
         assert outcome(run) == outcome(whole)
 
 
 def test_checkpoints_without_a_configuration_are_refused(tmp_path: Path) -> None:
-    assert finish(tmp_path, *SORT.words).returncode == 0
+    assert finish(tmp_path, *SORT.words, **QUIET).returncode == 0
     run = SORT.run(tmp_path / "runs")
     (run.path / "config.yaml").unlink()
     (run.path / "result.json").unlink()
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    done = finish(tmp_path, *SORT.words)
+    done = finish(tmp_path, *SORT.words, **QUIET)
     assert done.returncode == 3
     assert "has checkpoints but no config.yaml that says of what; start over with --fresh" in done.stderr
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before

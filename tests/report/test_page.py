@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium")
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, kept = tmp_path_factory.mktemp("report"), tmp_path_factory.mktemp("kept") / "laptop"
-    for name in ("sort", "pg19", "gpt2"):  # all would take long to draw
+    for name in ("sort", "gpt2"):  # all would take long to draw
         shutil.copytree(RESULTS / name, kept / name)
     shutil.rmtree(kept / MISSING)
     for seen in kept.rglob("*-memory.json"):  # the pictures of one row's memory are enough
