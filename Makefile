@@ -4,7 +4,7 @@
 # make fuzz     the tests against mutated input, with thousands of cases each (minutes)
 # make torture  kill runs at 20 random moments a task: each must end the same, to the byte (minutes)
 # make check    install, lint, format check, types
-# make coverage the quick tests, and which lines and branches they run
+# make coverage all tests, and which lines and branches they run
 # make mutants  the memory's code changed in a thousand places: do its tests see it? (minutes)
 # make dist     sdist and wheel in dist/, and the wheel's first run in an environment of its own
 
@@ -45,8 +45,10 @@ check: $(INSTALLED)
 
 coverage: $(INSTALLED)
 	rm -f .coverage*
-	$(TESTS) -m "not slow" --cov --cov-report= --timeout 900
+	$(TESTS) --cov --cov-report= --timeout 900
 	$(BIN)/coverage report --skip-covered --sort=cover
+	$(BIN)/coverage json --quiet --pretty-print -o .coverage.json
+	@grep -E '"percent_(statements|branches)_covered"' .coverage.json | tail -2
 
 mutants: $(INSTALLED)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mutation]'

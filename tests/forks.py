@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -33,6 +34,7 @@ INFTY = ("infty.cli.app", "infty.workflow")
 GPT2 = ("infty.model.gpt2",)  # loads transformers, which asks the environment about the hub
 WAYS = (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT)  # of stdin, stdout, stderr
 Command = tuple[tuple[str, ...], Mapping[str, str]]  # words, and the environment
+FILES: Mapping[int, str] = MappingProxyType({})  # all streams lead to files
 AT_START = ("PYTHON", "LANG", "LC_", "OMP_")  # what an interpreter or a library reads once, as it loads
 
 
@@ -64,7 +66,7 @@ class Started:
         module: str,
         commands: Sequence[Command],
         folder: Path,
-        streams: Mapping[int, str] = MappingProxyType({}),
+        streams: Mapping[int, str] = FILES,
     ) -> None:
         self.server, self.commands, self.streams = server, commands, streams
         self._place = tempfile.TemporaryDirectory()
@@ -121,9 +123,11 @@ def run(
     return Started(_server(more), module, [(words, environment)], folder).wait(timeout)[0]
 
 
-def start(commands: Sequence[Command], folder: Path, module: str = "infty", **streams: Any) -> Started:
+def start(
+    commands: Sequence[Command], folder: Path, module: str = "infty", streams: Mapping[int, str] = FILES
+) -> Started:
     """Several `python -m MODULE …` side by side; nothing else before they have ended."""
-    return Started(_server(_more(commands[0][0])), module, commands, folder, **streams)
+    return Started(_server(_more(commands[0][0])), module, commands, folder, streams)
 
 
 @contextlib.contextmanager
@@ -189,6 +193,8 @@ def serve() -> None:
     for name in (*LIBRARIES, *INFTY, *sys.argv[1:]):
         importlib.import_module(name)
     gc.freeze()  # else the first collection in a fork copies all of it
+    for finalizer in weakref.finalize._registry:  # pyright: ignore[reportAttributeAccessIssue]
+        finalizer.atexit = False  # nor does a fork take apart what is loaded
     while line := sys.stdin.readline():
         processes = []
         for request in json.loads(line):
