@@ -47,8 +47,8 @@ coverage: $(INSTALLED)
 	rm -f .coverage*
 	$(TESTS) --cov --cov-report= --timeout 900
 	$(BIN)/coverage report --skip-covered --sort=cover
-	$(BIN)/coverage json --quiet --pretty-print -o .coverage.json
-	@grep -E '"percent_(statements|branches)_covered"' .coverage.json | tail -2
+	$(BIN)/coverage json --quiet --pretty-print -o coverage.json
+	@grep -E '"percent_(statements|branches)_covered"' coverage.json | tail -2
 
 mutants: $(INSTALLED)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mutation]'
@@ -72,4 +72,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist mutants .coverage*
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist mutants .coverage* coverage.json
