@@ -230,9 +230,7 @@ def become(request: dict[str, Any], streams: Sequence[int]) -> None:
 
 def leave(code: int) -> None:
     """End as an interpreter does, but take nothing apart that is loaded: that takes longer than most commands."""
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
