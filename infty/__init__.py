@@ -6,14 +6,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from infty.commands.load import load_run
     from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig
-    from infty.trained import load_run
 
 __all__ = ["LongTermMemory", "LongTermMemoryConfig", "load_run"]
 _HOMES = {
     "LongTermMemory": "infty.memory.longterm",
     "LongTermMemoryConfig": "infty.memory.longterm",
-    "load_run": "infty.trained",
+    "load_run": "infty.commands.load",
 }
 
 

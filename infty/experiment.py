@@ -1,38 +1,28 @@
 """One frozen, checked Experiment from a YAML cell, and the task and model it describes."""
 
-import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.console import Console
 
+from infty.base.errors import UsageError
+from infty.config.definition import Cell, Definition
+from infty.config.faults import Fault, nearest, origin_of, refuse, value_faults
+from infty.config.overlay import Values, overlay, parse_override
 from infty.corpora.tokens import Portion, open_tokens
-from infty.definition import Cell, Definition, Fault, Values, nearest, overlay, parse_override, refuse, shown
-from infty.errors import UsageError
 from infty.model.config import AnyModelConfig, DecoderConfig, Gpt2ModelConfig
 from infty.model.decoder import Decoder
-from infty.model.segments import SegmentModel
-from infty.protocols import TEXT_PROTOCOLS
+from infty.model.interface import SegmentModel
 from infty.tasks.corpus import NAMES, CorpusConfig, CorpusTask
+from infty.tasks.protocols import TEXT_PROTOCOLS
 from infty.tasks.sort import SortConfig, SortTask, nearest_lengths
 from infty.training.config import TrainingConfig
 
 Task = SortTask | CorpusTask
-WANTED = {
-    "int_type": "wanted an integer",
-    "int_from_float": "wanted an integer",
-    "float_type": "wanted a number",
-    "bool_type": "wanted true or false",
-    "string_type": "wanted text",
-    "tuple_type": "wanted a list",
-    "model_type": "wanted a mapping",
-    "model_attributes_type": "wanted a mapping",
-    "dict_type": "wanted a mapping",
-}
 
 
 class PretrainingText(BaseModel):
@@ -106,7 +96,7 @@ def resolve(definition: Definition, cell: Cell, overrides: typing.Sequence[str] 
     try:
         experiment = Experiment.model_validate(values)
     except ValidationError as error:
-        faults += _value_faults(error, origins, definition.path.name)
+        faults += value_faults(error, Experiment, origins, definition.path.name)
     else:
         faults += _task_faults(experiment, origins) + _start_faults(experiment, origins)
     refuse(faults)
@@ -145,7 +135,7 @@ def build_model(experiment: Experiment, vocab_size: int, seed: int) -> SegmentMo
 
 def _start_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
     """What of the starting weights does not go together."""
-    model, origin = experiment.model, _origin(origins, ("pretraining",), "")
+    model, origin = experiment.model, origin_of(origins, ("pretraining",), "")
     if experiment.pretraining is None:
         return []
     if not isinstance(model, Gpt2ModelConfig):
@@ -162,24 +152,24 @@ def _task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) ->
         faults = []
         protocol = TEXT_PROTOCOLS.get(task.protocol)
         if protocol and not protocol.has_blocks_of(segment, task.tokenizer.kind):
-            origin = _origin(origins, ("task", "protocol"), "")
+            origin = origin_of(origins, ("task", "protocol"), "")
             wanted = f"is for model.segment_length {protocol.block} and {protocol.tokenizer} tokens"
             faults.append(Fault(origin, "task.protocol", f"{task.protocol} {wanted}; gpt2-blocks-v1 is for others"))
         if protocol is None:
             known = nearest(task.protocol, TEXT_PROTOCOLS)
-            origin = _origin(origins, ("task", "protocol"), "")
+            origin = origin_of(origins, ("task", "protocol"), "")
             faults.append(Fault(origin, "task.protocol", f"no {task.protocol!r}; {known}"))
         model, size = experiment.model, task.tokenizer.vocab_size
         cuts = model.adaptive.cutoffs if isinstance(model, DecoderConfig) and model.adaptive else ()
         if cuts and cuts[-1] >= size:
-            origin = _origin(origins, ("model", "adaptive", "cutoffs"), "")
+            origin = origin_of(origins, ("model", "adaptive", "cutoffs"), "")
             message = f"the last, {cuts[-1]}, is not below the {size} of task.tokenizer.vocab_size"
             faults.append(Fault(origin, "model.adaptive.cutoffs", message))
         return faults
     fitting = nearest_lengths(task.length, task.vocabulary, segment)
     if fitting == [task.length]:
         return []
-    origin = _origin(origins, ("task", "length"), "")
+    origin = origin_of(origins, ("task", "length"), "")
     if not fitting:
         return [Fault(origin, "model.segment_length", f"{segment} is too short for the {task.vocabulary} targets")]
     return [
@@ -190,77 +180,3 @@ def _task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) ->
             f"{segment}; the nearest that work: {' and '.join(map(str, fitting))}",
         )
     ]
-
-
-def _value_faults(error: ValidationError, origins: dict[tuple[str, ...], str], default: str) -> list[Fault]:
-    """All of pydantic's errors; of a mapping whose `kind` is wrong only that, since its keys have no meaning."""
-    faults = [_fault(detail, origins, default) for detail in error.errors()]
-    unknown = [fault.key.removesuffix("kind") for fault in faults if fault.key.endswith(".kind")]
-    return [f for f in faults if f.key.endswith(".kind") or not any(f.key.startswith(key) for key in unknown)]
-
-
-def _fault(detail: Any, origins: dict[tuple[str, ...], str], default: str) -> Fault:
-    """One of pydantic's errors in the words of the file."""
-    path, allowed = _key_path(detail["loc"])
-    kind, context, given = detail["type"], detail.get("ctx", {}), shown(detail["input"])
-    if kind == "extra_forbidden":
-        message = f"unknown key; {nearest(path[-1], allowed)}"
-    elif kind == "missing":
-        message = "is missing"
-    elif kind == "union_tag_invalid":
-        message = f"wanted kind: {context['expected_tags']}, got {shown(context['tag'])}"
-        path = (*path, "kind")
-    elif kind == "union_tag_not_found":
-        message = "its kind is missing"
-    elif kind == "value_error":
-        message = str(context["error"])
-    elif kind in WANTED:
-        message = f"{WANTED[kind]}, got {given}"
-    else:
-        message = f"{detail['msg'].replace('Input should be', 'must be')}, got {given}"
-    return Fault(_origin(origins, path, default), ".".join(path), message)
-
-
-def _key_path(location: tuple[Any, ...]) -> tuple[tuple[str, ...], list[str]]:
-    """pydantic's location as keys, and the keys that are allowed beside the last.
-
-    Where a value may be one of several things, pydantic tells next which of them it was held against: no key.
-    """
-    path: list[str] = []
-    choices: list[Any] = [Experiment]
-    config: Any = Experiment
-    told = True
-    allowed: list[str] = []
-    for part in map(str, location):
-        if not told:
-            config, told = next((choice for choice in choices if part in _tags(choice)), None), True
-            continue
-        path.append(part)
-        fields = getattr(config, "model_fields", {})
-        allowed = list(fields)
-        choices = _alternatives(fields[part].annotation) if part in fields else []
-        config, told = next(iter(choices), None), len(choices) < 2
-    return tuple(path), allowed
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    """What a value may be, but for None."""
-    if typing.get_origin(annotation) is Annotated:
-        return _alternatives(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [found for inner in typing.get_args(annotation) for found in _alternatives(inner)]
-    return [] if annotation is types.NoneType else [annotation]
-
-
-def _tags(choice: Any) -> tuple[str, ...]:
-    """How pydantic names one of several alternatives."""
-    kind = getattr(choice, "model_fields", {}).get("kind")
-    return (kind.default if kind else "", getattr(choice, "__name__", ""))
-
-
-def _origin(origins: dict[tuple[str, ...], str], path: tuple[str, ...], default: str) -> str:
-    """The layer that set `path`, or what lies in it, or the nearest mapping around it."""
-    for end in range(len(path), 0, -1):
-        if path[:end] in origins:
-            return origins[path[:end]]
-    return default

@@ -30,7 +30,7 @@ LIBRARIES = (
     "torch._dynamo", "torch.utils.flop_counter", "pyarrow.parquet", "tokenizers", "safetensors.torch",
     "pydantic_settings", "rich.progress", "typer",
 )  # fmt: skip
-INFTY = ("infty.cli.app", "infty.workflow")
+INFTY = ("infty.cli.app", "infty.commands.train")
 GPT2 = ("infty.model.gpt2",)  # loads transformers, which asks the environment about the hub
 WAYS = (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT)  # of stdin, stdout, stderr
 Command = tuple[tuple[str, ...], Mapping[str, str]]  # words, and the environment

@@ -6,10 +6,10 @@
 import re
 from collections.abc import Sequence
 
-from infty.catalog import SHIPPED
-from infty.report.collect import collect
+from infty.base.table import Table
+from infty.config.catalog import SHIPPED
+from infty.report.load.collect import collect
 from infty.report.tables import all_tables
-from infty.table import Table
 
 PAGES = (SHIPPED.parent / "README.md", SHIPPED / "RESULTS.md")
 BLOCK = re.compile(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from infty.errors import InftyError, MissingError
+from infty.base.errors import InftyError, MissingError
 from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load_last, save_checkpoint, verify_best
 
 

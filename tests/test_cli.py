@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infty.catalog import SHIPPED
+from infty.config.catalog import SHIPPED
 from tests import forks
 from tests.conftest import Infty, clean_environment
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infty.catalog import SHIPPED
+from infty.config.catalog import SHIPPED
 from infty.report import write_report
 from tests.conftest import Infty
 

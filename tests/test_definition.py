@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infty.catalog import SHIPPED, open_experiment
-from infty.definition import Cell, load_definition, overlay, parse_override, read_yaml, variant_of
-from infty.errors import UsageError
+from infty.base.errors import UsageError
+from infty.config.catalog import SHIPPED, open_experiment
+from infty.config.definition import Cell, load_definition, read_yaml, variant_of
+from infty.config.overlay import overlay, parse_override
 from infty.experiment import ResolvedCell, resolve
 
 TEXT = """

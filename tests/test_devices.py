@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import infty
-from infty.catalog import SHIPPED, open_experiment
-from infty.definition import Cell
-from infty.devices import choose_device
-from infty.errors import UsageError
+from infty.base.batch import Batch
+from infty.base.errors import UsageError
+from infty.config.catalog import SHIPPED, open_experiment
+from infty.config.definition import Cell
 from infty.experiment import build_model, resolve
-from infty.interfaces import Batch
-from infty.launch import Launch, launched
-from infty.machine import Machine
-from infty.memory.exact import HOST, full_precision, round_products
+from infty.machine.devices import choose_device
+from infty.machine.launch import Launch, launched
+from infty.machine.placement import Machine
 from infty.memory.longterm import LongTermMemory
-from infty.model.segments import SegmentModel
-from infty.model.state import state_tensors
-from infty.training.replica import batch_losses, weighted
+from infty.memory.precision import HOST, full_precision, round_products
+from infty.model.interface import SegmentModel
+from infty.model.state_tensors import state_tensors
+from infty.training.data_parallel import batch_losses, weighted
 from tests.conftest import Infty
 
 ROOT = Path(infty.__file__).parent

@@ -14,9 +14,9 @@ import pytest
 from pydantic import BaseModel
 
 import infty
-from infty import errors
+from infty.base import errors
+from infty.config.settings import Settings
 from infty.experiment import Experiment
-from infty.settings import Settings
 
 ROOT = Path(infty.__file__).parent
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -31,7 +31,7 @@ ERRORS = BUILTIN | {name for name, kind in vars(errors).items() if isinstance(ki
 CAUGHT_BY = {"Exception": ERRORS - {"Stopped"}, "InftyError": ERRORS - BUILTIN - {"Stopped"}}
 REFERENCE = re.compile(r"\bsections? \d|\bequations? \d|\bet al\. (19|20)\d\d|\barXiv \d|\bnot in the paper\b")
 # Modules of the memory whose names do arithmetic that no paper has; each module says what of a paper it is for.
-ARITHMETIC = {"blocks", "convolution", "exact", "linear", "reading", "reduced", "rows"}
+ARITHMETIC = {"fast", "precision", "ragged"}
 UNITS = re.compile(
     r"\b(seconds?|bytes?|nats?|bits?|tokens?|words?|symbols?|targets|steps?|FLOPs?|operations|sequences|vectors|keys|"
     r"batch(es| items)|cells?|devices|processes|digits|numbers?|ratio|share|eigenvalue|from 0 to 1|exit code|‖)",

@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 import torch
 
-from infty.catalog import SHIPPED, experiment_files, open_experiment
-from infty.definition import Cell
+from infty.commands.dry_run import RandomTokens
+from infty.config.catalog import SHIPPED, experiment_files, open_experiment
+from infty.config.definition import Cell
 from infty.experiment import build_model, resolve
-from infty.forecast import RandomTokens
 from infty.memory.longterm import LongTermMemoryConfig
 from infty.memory.signal import make_operators
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
-from infty.model.segments import count_parameters
-from infty.runs import differences
+from infty.model.interface import count_parameters
+from infty.runs.folder import differences
 from infty.tasks.corpus import CorpusConfig
 from infty.tasks.sort import SortConfig
+from infty.training.data_parallel import Replica
 from infty.training.optimizer import make_optimizer
-from infty.training.replica import Replica
 from infty.training.step import optimize
 from tests.conftest import Infty
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from infty.catalog import SHIPPED, open_experiment
-from infty.definition import Cell
+from infty.base.batch import Batch
+from infty.config.catalog import SHIPPED, open_experiment
+from infty.config.definition import Cell
 from infty.experiment import build_model, resolve
-from infty.flops import flops_a_step
-from infty.interfaces import Batch
-from infty.training.replica import batch_losses, weighted
+from infty.training.cost.flops import flops_a_step
+from infty.training.data_parallel import batch_losses, weighted
 
 EVEN = ["model.adaptive={cutoffs: []}"]  # with clusters a step costs what its tokens do
 

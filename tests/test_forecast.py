@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-import infty.probe
-from infty.budget import Budget, Room
-from infty.model.segments import count_parameters
-from infty.probe import Line, Probe, probe
+import infty.training.cost.probe
+from infty.model.interface import count_parameters
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.config import TrainingConfig
+from infty.training.cost.budget import Budget, Room
+from infty.training.cost.probe import Line, Probe, probe
 from tests.conftest import Infty
 from tests.model.test_decoder import make
 
@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_told_with_what_would(infty: Infty) -> None:
 
 def test_more_than_one_sequence_is_tried_however_slow_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line through one point would promise that a batch takes no longer than a sequence."""
-    monkeypatch.setattr(infty.probe, "SECONDS", 1e-9)
+    monkeypatch.setattr(infty.training.cost.probe, "SECONDS", 1e-9)
     config = SortConfig(vocabulary=3, length=13, train_sequences=9, validation_sequences=4, test_sequences=4)
     training = TrainingConfig(steps=9, batch_size=7, learning_rate=1e-3, evaluate_every=9)
     task, rows = SortTask(config), []

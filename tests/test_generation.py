@@ -19,20 +19,20 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.stats import chisquare
 
-from infty.catalog import open_experiment
+from infty.base.batch import Batch
+from infty.base.errors import InftyError, MissingError, UsageError
+from infty.commands.generate import BROKEN, Sampling, continuation, draw, generate_cell, read, spelled, to_the_end
+from infty.commands.load import load_run, load_with_task
+from infty.config.catalog import open_experiment
+from infty.config.definition import Cell
+from infty.config.settings import load_settings
 from infty.corpora.tokenizers import BpeTokenizer, Tokenizer, WordTokenizer
-from infty.definition import Cell
-from infty.errors import InftyError, MissingError, UsageError
 from infty.experiment import resolve
-from infty.generation import BROKEN, Sampling, continuation, draw, generate_cell, read, spelled, to_the_end
-from infty.interfaces import Batch
-from infty.model.segments import SegmentModel
-from infty.model.state import state_tensors
+from infty.model.interface import SegmentModel
+from infty.model.state_tensors import state_tensors
 from infty.model.unroll import unroll
-from infty.runs import RunFolder
-from infty.settings import load_settings
+from infty.runs.folder import RunFolder
 from infty.tasks.corpus import CorpusTask, windows
-from infty.trained import load_run, load_with_task
 from tests.conftest import Infty, clean_environment
 from tests.model.test_decoder import MEMORIES, SEGMENT, VOCAB, make
 from tests.reliability.runs import finish

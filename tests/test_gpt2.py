@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from infty.catalog import SHIPPED, open_experiment
-from infty.definition import Cell
-from infty.errors import UsageError
+from infty.base.errors import UsageError
+from infty.commands.train.initial_weights import base_cell
+from infty.config.catalog import SHIPPED, open_experiment
+from infty.config.definition import Cell
 from infty.experiment import Experiment, ResolvedCell, build_model, resolve
-from infty.model.segments import count_parameters
-from infty.runs import RunFolder
-from infty.starting import base_cell
+from infty.model.interface import count_parameters
+from infty.runs.folder import RunFolder
 from infty.tasks.corpus import CorpusConfig
 from tests import forks
 from tests.conftest import Infty, clean_environment
@@ -113,7 +113,7 @@ def test_weights_come_from_a_folder(infty: Infty, tmp_path: Path, folder: Path) 
     words = (*CELL, "--model", "gpt2", "--set", f"model.weights={folder}", *own)
     result = document(infty, "train", *words)
     assert result["starting_weights"]["origin"] == "my gpt2"
-    from infty.trained import load_run
+    from infty.commands.load import load_run
 
     (run,) = tmp_path.glob("runs/gpt2/smoke/gpt2@wikitext+*/seed-0")
     trained = load_run(run).model

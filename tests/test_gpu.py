@@ -5,19 +5,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from infty.catalog import SHIPPED, open_experiment
-from infty.definition import Cell
-from infty.devices import choose_device
+from infty.commands.dry_run import RandomTokens
+from infty.config.catalog import SHIPPED, open_experiment
+from infty.config.definition import Cell
 from infty.experiment import build_model, resolve
-from infty.forecast import RandomTokens
-from infty.launch import Launch
-from infty.machine import Machine
-from infty.memory.exact import HOST
-from infty.model.segments import SegmentModel
+from infty.machine.devices import choose_device
+from infty.machine.launch import Launch
+from infty.machine.placement import Machine
+from infty.memory.precision import HOST
+from infty.model.interface import SegmentModel
 from infty.tasks.corpus import CorpusConfig
 from infty.training.config import TrainingConfig
+from infty.training.data_parallel import Replica, batch_losses, weighted
 from infty.training.optimizer import make_optimizer
-from infty.training.replica import Replica, batch_losses, weighted
 from infty.training.step import optimize
 from tests.test_devices import ROWS, model_of, pieces
 

@@ -10,10 +10,10 @@ from rich.console import Console
 from infty.corpora.layouts import Source
 from infty.corpora.store import write_corpus
 from infty.corpora.tokens import open_tokens
-from infty.inspection import inspect_memory
+from infty.evaluation.memory_trace import inspect_memory
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
-from infty.records import Memory, checked
+from infty.runs.schemas import Memory, checked
 from infty.tasks.corpus import CorpusConfig, CorpusTask
 from tests.conftest import Infty
 from tests.model.test_decoder import BASE, MEMORIES, SEGMENT

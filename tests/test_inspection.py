@@ -10,12 +10,12 @@ import torch
 from scipy import integrate, stats
 from torch import Tensor, nn
 
-from infty.evaluation import evaluating
-from infty.inspection import BINS, Trace, attention_between, carried, inspect_memory, watched
+from infty.evaluation.evaluate import evaluating
+from infty.evaluation.memory_trace import BINS, Trace, attention_between, carried, inspect_memory, watched
 from infty.memory.attention import AttentionDensity
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
-from infty.model.segments import SegmentModel, State
-from infty.records import Memory, checked
+from infty.model.interface import SegmentModel, State
+from infty.runs.schemas import Memory, checked
 from infty.tasks.sort import SortConfig, SortTask
 from tests.model import test_graft
 from tests.model.test_decoder import SEGMENT, make

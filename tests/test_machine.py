@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from infty.machine import Machine
+from infty.machine.placement import Machine
 from infty.memory.longterm import LongTermMemory, LongTermState
 from infty.model.decoder import Decoder
 from tests.conftest import Infty

@@ -15,20 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from infty.errors import InftyError, MissingError
+from infty.base.errors import InftyError, MissingError
 from infty.memory.longterm import LongTermMemoryConfig
 from infty.memory.sticky import StickyConfig
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
-from infty.model.segments import SegmentModel
-from infty.model.state import state_tensors
-from infty.model.weights import load_weights
+from infty.model.interface import SegmentModel
+from infty.model.state_tensors import state_tensors
+from infty.model.weight_tensors import load_weights
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load_last, save_checkpoint
 from infty.training.config import TrainingConfig
+from infty.training.data_parallel import Replica, batch_losses
 from infty.training.loop import train
 from infty.training.optimizer import make_optimizer, optimizer_tensors
-from infty.training.replica import Replica, batch_losses
 from infty.training.signals import StopSignals
 from tests.mutations import mutated_bytes, mutated_json
 

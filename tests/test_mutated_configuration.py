@@ -13,12 +13,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infty.catalog import SHIPPED, experiment_files, open_experiment
-from infty.definition import Cell, variant_of
-from infty.errors import UsageError
+from infty.base.errors import UsageError
+from infty.config.catalog import SHIPPED, experiment_files, open_experiment
+from infty.config.definition import Cell, variant_of
+from infty.config.settings import Settings, load_settings
 from infty.experiment import Experiment, ResolvedCell, resolve
-from infty.runs import RunFolder
-from infty.settings import Settings, load_settings
+from infty.runs.folder import RunFolder
 from tests.mutations import NASTY, ODD, mutated_bytes, mutated_values
 
 pytestmark = pytest.mark.fuzz

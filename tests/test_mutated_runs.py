@@ -18,16 +18,17 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from infty import catalog
-from infty.definition import Cell
-from infty.errors import MissingError
-from infty.headline import headline
-from infty.overview import list_cells, overview_tables
-from infty.report import FORMATS, paired, write_report
-from infty.report.collect import collect
-from infty.report.results import ResultSet
-from infty.runs import RunFolder, find_runs
-from infty.settings import Settings, load_settings
+from infty.base.errors import MissingError
+from infty.cli.summaries import headline
+from infty.commands.listing import list_cells, overview_tables
+from infty.config import catalog
+from infty.config.definition import Cell
+from infty.config.settings import Settings, load_settings
+from infty.report import FORMATS, write_report
+from infty.report import paired_bootstrap as paired
+from infty.report.load.collect import collect
+from infty.report.load.results import ResultSet
+from infty.runs.folder import RunFolder, find_runs
 from tests.mutations import mutated_bytes, mutated_json, mutated_values
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.slow]

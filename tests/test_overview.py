@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from infty.overview import list_cells, overview_tables
-from infty.runs import RunFolder
-from infty.settings import Settings, load_settings
+from infty.commands.listing import list_cells, overview_tables
+from infty.config.settings import Settings, load_settings
+from infty.runs.folder import RunFolder
 from tests.conftest import Infty
 
 Rows = dict[tuple[str, str, str, int], dict[str, Any]]
@@ -237,7 +237,7 @@ def test_where_the_lock_cannot_be_opened_the_status_stands(machine: Settings, mo
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("infty.runs.FileLock.acquire", refuse)
+    monkeypatch.setattr("infty.runs.folder.FileLock.acquire", refuse)
     assert (run.state(), run.is_locked()) == ("running", False)
     run.write_status("failed", "x")
     assert run.state() == "failed"

@@ -8,8 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infty.catalog import SHIPPED
-from infty.plain_yaml import PlainLoader, QuickLoader, _is_nested_little, _parse, parse_yaml
+from infty.config.catalog import SHIPPED
+from infty.config.strict_yaml import PlainLoader, QuickLoader, _is_nested_little, _parse, parse_yaml
 
 CONFIGS = sorted((SHIPPED / "results").rglob("config.yaml"))
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from infty.errors import InftyError
-from infty.interfaces import Batch
+from infty.base.batch import Batch
+from infty.base.errors import InftyError
+from infty.machine.ram import _free_in_groups, forget_peak, free_memory_bytes, held_memory_bytes, peak_memory_bytes
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
-from infty.precheck import Need, evaluation_need, explained, refuse_full_disk, training_need
-from infty.resources import _free_in_groups, forget_peak, free_memory_bytes, held_memory_bytes, peak_memory_bytes
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import Checkpoint, TrainingState
 from infty.training.config import TrainingConfig
+from infty.training.cost.precheck import Need, evaluation_need, explained, refuse_full_disk, training_need
+from infty.training.data_parallel import Replica
 from infty.training.loop import train
 from infty.training.optimizer import make_optimizer
-from infty.training.replica import Replica
 from infty.training.signals import StopSignals
 from infty.training.step import optimize
 from tests.conftest import Infty

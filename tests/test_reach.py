@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from infty.evaluation import evaluating
+from infty.evaluation.evaluate import evaluating
+from infty.evaluation.memory_influence import measure_reach
 from infty.memory.longterm import LongTermMemory
-from infty.model.segments import SegmentModel
-from infty.reach import measure_reach
+from infty.model.interface import SegmentModel
 from tests.model import test_graft
 from tests.model.test_decoder import SEGMENT, make
 from tests.test_inspection import LONG_TERM, STICKY, read, sorting

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from infty.bench.measures import Measure
-from infty.catalog import SHIPPED
+from infty.commands.bench.measures import Measure
+from infty.config.catalog import SHIPPED
 from tests.conftest import Infty
 
 ROOT = Path(__file__).parent.parent

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from infty.errors import UsageError
-from infty.settings import load_settings
+from infty.base.errors import UsageError
+from infty.config.settings import load_settings
 from tests import forks
 from tests.conftest import Infty, clean_environment
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from infty.errors import MissingError
-from infty.evaluation import evaluate
-from infty.interfaces import UNSCORED, Batch
+from infty.base.batch import UNSCORED, Batch
+from infty.base.errors import MissingError
+from infty.evaluation.evaluate import evaluate
+from infty.evaluation.stream import LATE, read_stream
 from infty.memory.longterm import LongTermMemoryConfig
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
-from infty.streaming import LATE, read_stream
 from infty.tasks.sort import SortConfig, SortTask
 from tests.conftest import Infty, clean_environment
 

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 import torch
 
-from infty.errors import MissingError, Stopped
+from infty.base.errors import MissingError, Stopped
+from infty.commands.load import load_run
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
-from infty.runs import RunFolder, differences
+from infty.runs.folder import RunFolder, differences
 from infty.tasks.sort import SortConfig, SortTask
-from infty.trained import load_run
 from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load_last
 from infty.training.config import TrainingConfig
+from infty.training.data_parallel import Replica, batch_losses
 from infty.training.loop import train
 from infty.training.optimizer import make_optimizer, schedule
-from infty.training.replica import Replica, batch_losses
 from infty.training.signals import StopSignals
 from tests.conftest import Infty, clean_environment
 from tests.forks import ROOT

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from infty.catalog import SHIPPED
+from infty.config.catalog import SHIPPED
 from infty.report import write_report
-from infty.report.keeping import keep_runs
+from infty.report.keep import keep_runs
 from tests.conftest import Infty
 
 GRID = {"x4": {"steps": 3, "grid": {"training.learning_rate": [1.0e-3, 3.0e-3, 1.0e30]}}}

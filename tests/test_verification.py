@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infty.catalog import SHIPPED
+from infty.config.catalog import SHIPPED
 from tests.conftest import Infty
 
 RESULTS = SHIPPED / "results" / "laptop"

@@ -8,9 +8,10 @@ import traceback
 import warnings
 from types import FrameType
 
+from infty.base.errors import InftyError, Stopped, UsageError
+from infty.base.messages import one_line
 from infty.cli.output import CALL, explained
-from infty.errors import InftyError, Stopped, UsageError, one_line
-from infty.launch import this_launch
+from infty.machine.launch import this_launch
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from infty.cli.output import CALL, console, given_of, print_json, print_table, r
 from infty.cli.report import report
 from infty.cli.reproduce import reproduce
 from infty.cli.runs import clean, compare, export
-from infty.protocols import KnockOut
+from infty.tasks.protocols import KnockOut
 
 app = typer.Typer(
     help="Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301).",
@@ -71,8 +71,8 @@ def options(
     ] = False,
 ) -> None:
     """Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301)."""
-    from infty.errors import UsageError
-    from infty.launch import this_launch
+    from infty.base.errors import UsageError
+    from infty.machine.launch import this_launch
 
     CALL.quiet, CALL.verbose = quiet, verbose
     if this_launch().size > 1 and ctx.invoked_subcommand not in TOGETHER:
@@ -104,10 +104,10 @@ def train(
 
     On several GPUs or machines: torchrun … -m infty train …
     """
-    from infty import workflow
-    from infty.forecast import forecast
-    from infty.headline import headline
-    from infty.launch import this_launch
+    from infty.cli.summaries import headline
+    from infty.commands import train as workflow
+    from infty.commands.dry_run import forecast
+    from infty.machine.launch import this_launch
 
     machine = settings(
         runs=runs,
@@ -164,11 +164,11 @@ def evaluate(
     threads: Threads = None,
 ) -> None:
     """Evaluate the best checkpoint of a cell."""
-    from infty import assessment
-    from infty.assessment import Asked
-    from infty.errors import DifferenceError, UsageError
-    from infty.headline import headline, stream_headline
-    from infty.launch import this_launch
+    from infty.base.errors import DifferenceError, UsageError
+    from infty.cli.summaries import headline, stream_headline
+    from infty.commands import evaluate as assessment
+    from infty.commands.evaluate import Asked
+    from infty.machine.launch import this_launch
 
     machine = settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
     resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
@@ -215,8 +215,8 @@ def tune(
     threads: Threads = None,
 ) -> None:
     """Try the experiment's stated grid for every row, on validation only; stopped, the same command goes on."""
-    from infty.catalog import open_experiment
-    from infty.tuning import tune
+    from infty.commands.tune import tune
+    from infty.config.catalog import open_experiment
 
     machine = settings(runs=runs, device=device, precision=precision, threads=threads)
     records = tune(open_experiment(experiment, machine.experiments), scale, case, machine, console(stderr=True))
@@ -235,7 +235,7 @@ def list_experiments(
     runs: Runs = None,
 ) -> None:
     """List the experiments, and the state of each of their cells."""
-    from infty.overview import list_cells, overview_tables
+    from infty.commands.listing import list_cells, overview_tables
 
     rows = list_cells(settings(runs=runs), scale)
     if as_json:
@@ -255,7 +255,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a cell's resolved configuration: each value, where it comes from, and what it is in the paper."""
-    from infty.overview import explain, explanation_table
+    from infty.commands.listing import explain, explanation_table
 
     resolved = resolve_cell(settings(), experiment, model, case, scale, 0, overrides, None)
     if as_json:
@@ -279,7 +279,7 @@ def bench(
     threads: Threads = 2,
 ) -> None:
     """Measure speed and memory on the CPU, as ratios taken in turn in fresh processes. Wants a quiet machine."""
-    from infty.bench.measures import Bench, run_measures
+    from infty.commands.bench.measures import Bench, run_measures
 
     setting = Bench(against, length, batch, rounds, threads or 2, console(stderr=True).print)
     for measure in run_measures(setting, measures or []):
@@ -290,9 +290,9 @@ def bench(
 @app.command(epilog="Example: infty env --json")
 def env(as_json: Json = False, runs: Runs = None, device: Device = None, threads: Threads = None) -> None:
     """Show versions, device, threads and paths, to paste into a bug report."""
-    from infty.environment import describe_environment
-    from infty.machine import prepare_machine
-    from infty.settings import find_toml
+    from infty.config.settings import find_toml
+    from infty.machine.environment import describe_environment
+    from infty.machine.placement import prepare_machine
 
     machine = settings(runs=runs, device=device, threads=threads)
     chosen = prepare_machine(machine)

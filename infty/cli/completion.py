@@ -8,8 +8,8 @@ from typing import Any
 
 import typer
 
+from infty.base.errors import InftyError
 from infty.cli.output import settings
-from infty.errors import InftyError
 
 # bash breaks words at each @, and replaces the last one and what follows.
 BASH = """
@@ -30,7 +30,7 @@ if [ "$funcstack[1]" = "_%(prog_name)s" ]; then %(complete_func)s; fi
 
 def complete_experiment(incomplete: str) -> list[str]:
     """Names of the experiments."""
-    from infty.catalog import experiment_files
+    from infty.config.catalog import experiment_files
 
     return _beginning(incomplete, lambda: experiment_files(settings().experiments))
 
@@ -39,7 +39,7 @@ def complete_from(key: str) -> Any:
     """Completes with the rows ("models"), columns ("cases") or "scales" of the experiment that the line names."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
-        from infty.catalog import open_experiment
+        from infty.config.catalog import open_experiment
 
         # An option that still lacks its value leaves the words before it unparsed, in ctx.args.
         name = ctx.params.get("experiment") or next(iter(ctx.args), "sort")
@@ -50,14 +50,14 @@ def complete_from(key: str) -> Any:
 
 def complete_protocol(incomplete: str) -> list[str]:
     """Names of the protocols of texts."""
-    from infty.protocols import TEXT_PROTOCOLS
+    from infty.tasks.protocols import TEXT_PROTOCOLS
 
     return _beginning(incomplete, lambda: TEXT_PROTOCOLS)
 
 
 def complete_corpus(incomplete: str) -> list[str]:
     """Names of the corpora that can be fetched."""
-    from infty.corpora.known import KNOWN
+    from infty.corpora.registry import KNOWN
 
     return _beginning(incomplete, lambda: KNOWN)
 

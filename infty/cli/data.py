@@ -37,7 +37,7 @@ def fetch_corpus(
     folder: DataFolder = None,
 ) -> None:
     """Download a corpus from the public hub, at a pinned commit, and import it. A broken download goes on."""
-    from infty.provision import fetch_by_name
+    from infty.commands.train.ensure_corpora import fetch_by_name
 
     corpus = fetch_by_name(name, splits, settings(data=folder).data, console(stderr=True), replace=replace)
     _report(corpus, as_json)

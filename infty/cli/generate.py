@@ -55,12 +55,12 @@ def generate(
     threads: Threads = None,
 ) -> None:
     """Continue a text with the best checkpoint of a cell, its memory carried from the first token on."""
-    from infty.errors import UsageError
+    from infty.base.errors import UsageError
 
     if prompt is not None and file is not None:
         raise UsageError("--prompt and --file are two texts to go on from: give one of them")
 
-    from infty.generation import Sampling, generate_cell
+    from infty.commands.generate import Sampling, generate_cell
 
     machine = settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
     resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infty.errors import one_line
+from infty.base.messages import one_line
 
 
 @dataclass
@@ -28,7 +28,7 @@ CALL = Call()
 
 def settings(**options: Any) -> Any:
     """This machine's settings, with what options say."""
-    from infty.settings import load_settings, origins
+    from infty.config.settings import load_settings, origins
 
     loaded = load_settings(**options)
     CALL.folders = {"--runs, INFTY_RUNS": loaded.runs.absolute(), "INFTY_DATA": loaded.data.absolute()}
@@ -61,8 +61,8 @@ def resolve_cell(
     data: Path | None = None,
 ) -> Any:
     """The checked cell that the options name; with `data` its corpus is the user's own files."""
-    from infty.catalog import open_experiment
-    from infty.definition import Cell, variant_of
+    from infty.config.catalog import open_experiment
+    from infty.config.definition import Cell, variant_of
     from infty.experiment import resolve
 
     if data is not None:
@@ -88,7 +88,7 @@ def console(stderr: bool = False) -> Any:
         def on_broken_pipe(self) -> None:
             self.quiet = True
 
-    from infty.launch import this_launch
+    from infty.machine.launch import this_launch
 
     silent = not this_launch().leads or (stderr and CALL.quiet)
     return Lasting(stderr=stderr, markup=False, highlight=False, quiet=silent)

@@ -24,7 +24,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the tables and figures of all runs."""
-    from infty.errors import UsageError
+    from infty.base.errors import UsageError
 
     machine = settings()
     folders = folders or [machine.runs]
@@ -34,7 +34,7 @@ def report(
         _check(folders, machine, as_json)
         return
     from infty.report import FORMATS, write_report
-    from infty.report.keeping import keep_runs
+    from infty.report.keep import keep_runs
 
     if keep:
         console(stderr=True).print(f"kept in {keep}: {len(keep_runs(folders, keep))} runs", soft_wrap=True)
@@ -51,8 +51,8 @@ def report(
 
 
 def _check(folders: list[Path], machine: Any, as_json: bool) -> None:
-    from infty.errors import DifferenceError
-    from infty.verification import check_runs, checks_table
+    from infty.base.errors import DifferenceError
+    from infty.commands.check import check_runs, checks_table
 
     checked = check_runs(folders, machine, console(stderr=True))
     if as_json:

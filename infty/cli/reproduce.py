@@ -36,7 +36,7 @@ def reproduce(
     threads: Threads = None,
 ) -> None:
     """Train and test every cell that the tables lack, and report. Stopped, the same command goes on."""
-    from infty.reproduce import find_missing, train_missing
+    from infty.commands.reproduce import find_missing, train_missing
 
     machine = settings(runs=runs, device=device, precision=precision, threads=threads)
     given = {"--runs": runs, "--device": device, "--precision": precision, "--threads": threads}
@@ -57,7 +57,7 @@ def reproduce(
 
 def _show_forecast(forecast: dict[str, Any], as_json: bool) -> None:
     """Commands that can be pasted, with the time of each behind it."""
-    from infty.reproduce import clock
+    from infty.commands.reproduce import clock
 
     if as_json:
         print_json(forecast)

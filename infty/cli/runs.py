@@ -21,7 +21,7 @@ def compare(
     runs: Runs = None,
 ) -> None:
     """Show what differs between runs: settings, versions and figures."""
-    from infty.comparison import compare_runs
+    from infty.commands.compare import compare_runs
 
     compared = compare_runs(names, settings(runs=runs).runs)
     if as_json:
@@ -41,8 +41,8 @@ def export(
     runs: Runs = None,
 ) -> None:
     """Write one archive of a finished run: its configuration, results and best checkpoint."""
-    from infty.exporting import export_run
-    from infty.runs import find_run
+    from infty.commands.export import export_run
+    from infty.runs.folder import find_run
 
     file = export_run(find_run(name, settings(runs=runs).runs), out)
     show_values({"file": str(file), "megabytes": round(file.stat().st_size / 1e6, 1)}, as_json)
@@ -60,7 +60,7 @@ def clean(
     runs: Runs = None,
 ) -> None:
     """List what finished runs keep that no report needs (checkpoints, W&B's files), and remove it."""
-    from infty.cleaning import find_dispensable, remove
+    from infty.commands.clean import find_dispensable, remove
 
     machine = settings(runs=runs)
     found = find_dispensable(machine.runs, names or [])

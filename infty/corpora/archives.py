@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from infty.corpora.pieces import PIECE, Readable
-from infty.errors import InftyError, MissingError, one_line
-from infty.reasons import LONG, reason
+from infty.base.errors import InftyError, MissingError
+from infty.base.messages import LONG, one_line, reason
+from infty.corpora.text_pieces import PIECE, Readable
 
 TAR_ENDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ENDS = (".zip", *TAR_ENDS)

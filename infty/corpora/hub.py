@@ -10,13 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infty.corpora.known import KNOWN, Hub
+from infty.base.errors import MissingError, UsageError
+from infty.base.files import exclusive, sha256
+from infty.base.messages import reason
 from infty.corpora.layouts import find_pg19, find_wikitext
+from infty.corpora.registry import KNOWN, Hub
 from infty.corpora.store import Corpus, building, open_corpus, refuse_no_corpus, remedy, seal, write_corpus
 from infty.corpora.tokenizers import BpeTokenizer
-from infty.errors import MissingError, UsageError
-from infty.files import exclusive, sha256
-from infty.reasons import reason
 
 TIMEOUT = 10  # seconds to wait for the hub's first answer
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from infty.base.errors import MissingError, UsageError
+from infty.base.files import sha256
+from infty.base.messages import LONG, one_line
 from infty.corpora.archives import opened
 from infty.corpora.hub import import_tokenizer
 from infty.corpora.inventory import ORIGIN
-from infty.corpora.known import KNOWN
 from infty.corpora.layouts import find_pg19, find_text, find_wikitext, refuse_missing_shards, text_files
+from infty.corpora.registry import KNOWN
 from infty.corpora.store import NAME, Corpus, write_corpus
-from infty.errors import MissingError, UsageError, one_line
-from infty.files import sha256
-from infty.reasons import LONG
 
 FINDERS = {"wikitext": find_wikitext, "pg19": find_pg19, "text": find_text}
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infty.corpora.known import KNOWN
+from infty.base.errors import MissingError
+from infty.base.table import Table
 from infty.corpora.manifest import MANIFEST, CorpusManifest, TokensManifest, is_whole, read_manifest
+from infty.corpora.registry import KNOWN
 from infty.corpora.store import NAME, Corpus, open_corpus, remedy
-from infty.errors import MissingError
-from infty.table import Table
 
 ORIGIN = "a folder of the user's"
 

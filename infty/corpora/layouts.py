@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from infty.corpora.known import SPLITS
-from infty.corpora.pieces import Marked, lines, read_pieces
-from infty.errors import MissingError, one_line
-from infty.reasons import LONG, reason
+from infty.base.errors import MissingError
+from infty.base.messages import LONG, one_line, reason
+from infty.corpora.registry import SPLITS
+from infty.corpora.text_pieces import Marked, lines, read_pieces
 
 # A title of WikiText: one "=" on each side; two and more are sections.
 _TITLE = re.compile(r" = [^=\n].* = \r?\n")

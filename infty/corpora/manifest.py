@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from infty.corpora.known import Split
-from infty.errors import MissingError
-from infty.files import FileName, FileSum, sha256
-from infty.reasons import reason
+from infty.base.errors import MissingError
+from infty.base.files import FileName, FileSum, sha256
+from infty.base.messages import reason
+from infty.corpora.registry import Split
 
 MANIFEST = "MANIFEST.json"
 SCHEMA = 1

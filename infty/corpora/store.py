@@ -15,13 +15,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 
-from infty.corpora.known import KNOWN, SPLITS, Known
+from infty.base.errors import InftyError, MissingError, UsageError
+from infty.base.files import FileSum, exclusive, flush, sha256, write_json, write_text
+from infty.base.progress import bar
 from infty.corpora.layouts import Source
 from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, read_manifest, split_files
-from infty.corpora.pieces import count_words, read_pieces
-from infty.errors import InftyError, MissingError, UsageError
-from infty.files import FileSum, exclusive, flush, sha256, write_json, write_text
-from infty.tracking import bar
+from infty.corpora.registry import KNOWN, SPLITS, Known
+from infty.corpora.text_pieces import count_words, read_pieces
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")  # of a corpus
 

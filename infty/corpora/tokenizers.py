@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from tokenizers import Tokenizer as Bpe
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from infty.corpora.pieces import LONG, at_spaces, lines
-from infty.errors import MissingError
-from infty.reasons import reason
+from infty.base.errors import MissingError
+from infty.base.messages import reason
+from infty.corpora.text_pieces import LONG, at_spaces, lines
 
 UNKNOWN, END_OF_LINE, END_OF_TEXT = "<unk>", "<eos>", "<|endoftext|>"
 GPT2_SIZE = 50_257

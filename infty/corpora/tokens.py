@@ -20,8 +20,11 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.console import Console
 
-from infty.corpora.known import SPLITS
+from infty.base.errors import MissingError
+from infty.base.files import FileSum
+from infty.base.progress import bar
 from infty.corpora.manifest import MANIFEST, TokensManifest, is_whole, read_manifest
+from infty.corpora.registry import SPLITS
 from infty.corpora.store import Corpus, Document, building, open_corpus, remedy, seal
 from infty.corpora.tokenizers import (
     BpeConfig,
@@ -33,9 +36,6 @@ from infty.corpora.tokenizers import (
     WordTokenizer,
     load_tokenizer,
 )
-from infty.errors import MissingError
-from infty.files import FileSum
-from infty.tracking import bar
 
 
 class Portion(BaseModel):

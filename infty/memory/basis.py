@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infty.memory.exact import HOST, ExactBuffers
+from infty.memory.precision import HOST, ExactBuffers
 
 
 class GaussianBasis(ExactBuffers):

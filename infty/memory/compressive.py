@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infty.memory.exact import full_precision
-from infty.memory.rows import joined, visible
+from infty.memory.precision import full_precision
+from infty.memory.ragged import joined, visible
 
 Hidden = Float[Tensor, "batch length hidden"]
 Slots = Float[Tensor, "batch slots hidden"]

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from infty.memory.attention import AttentionDensity
 from infty.memory.basis import GaussianBasis
-from infty.memory.convolution import convolve3
-from infty.memory.exact import full_precision
-from infty.memory.linear import LinearMap
-from infty.memory.reading import read_signal
-from infty.memory.reduced import ReducedBasis
+from infty.memory.fast.low_rank import LinearMap
+from infty.memory.fast.reading import read_signal
+from infty.memory.fast.reduced_basis import ReducedBasis
+from infty.memory.fast.winograd import convolve3
+from infty.memory.precision import full_precision
 from infty.memory.signal import evaluate_signal, make_operators
 from infty.memory.sticky import StickyConfig, StickySampling
 

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infty.memory.basis import GaussianBasis
-from infty.memory.exact import HOST
-from infty.memory.linear import Factors, factorise, spectral_radius
+from infty.memory.fast.low_rank import Factors, factorise, spectral_radius
+from infty.memory.precision import HOST
 
 Points = Float[Tensor, " n"]  # in [0, 1], or beyond it in a margin
 

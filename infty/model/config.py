@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from infty.memory.compressive import CompressiveMemoryConfig
-from infty.model.adaptive import AdaptiveConfig
-from infty.model.memories import KINDS, LongRangeConfig
+from infty.model.memory_kinds import KINDS, LongRangeConfig
+from infty.model.softmax import AdaptiveConfig
 
 SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
 

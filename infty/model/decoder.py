@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from infty.memory.exact import HOST
-from infty.model.adaptive import AdaptiveSoftmax, Softmax, TiedOutput
-from infty.model.block import Block
+from infty.memory.precision import HOST
 from infty.model.config import DecoderConfig
-from infty.model.dropout import Dropout
-from infty.model.relative import Positions, sinusoidal_encoding
-from infty.model.segments import Output, SegmentModel, State, summed
+from infty.model.fast.dropout import Dropout
+from infty.model.interface import Output, SegmentModel, State, summed
+from infty.model.layer import Block
+from infty.model.relative_attention import Positions, sinusoidal_encoding
+from infty.model.softmax import AdaptiveSoftmax, Softmax, TiedOutput
 
 
 class Decoder(SegmentModel):

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
 
-from infty.errors import MissingError
-from infty.files import read_json, write_json
+from infty.base.errors import MissingError
+from infty.base.files import read_json, write_json
+from infty.base.messages import reason
 from infty.model.config import Gpt2ModelConfig
 from infty.model.graft import Graft, Heads, Hidden
-from infty.model.weights import write_tensors
-from infty.reasons import reason
+from infty.model.weight_tensors import write_tensors
 
 END_OF_TEXT = 50_256  # of GPT-2's own vocabulary
 MEMORY, SIZES = "memory.safetensors", "memory.json"

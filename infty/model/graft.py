@@ -19,12 +19,12 @@ from torch.nn import functional as F
 
 from infty.memory.compressive import CompressedState, CompressiveMemory
 from infty.memory.longterm import LongTermMemory, LongTermState
-from infty.memory.rows import visible
-from infty.model.adaptive import Softmax
+from infty.memory.ragged import visible
 from infty.model.config import Gpt2ModelConfig
-from infty.model.memories import LongRange, build_memory
-from infty.model.seat import Auxiliary, Hidden, LayerState, Seat
-from infty.model.segments import Output, SegmentModel, State, summed
+from infty.model.interface import Output, SegmentModel, State, summed
+from infty.model.memory_kinds import LongRange, build_memory
+from infty.model.memory_layer import Auxiliary, Hidden, LayerState, Seat
+from infty.model.softmax import Softmax
 
 Heads = Float[Tensor, "b h n d"]  # of keys and values there may be fewer heads than of queries
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from infty.interfaces import UNSCORED, Batch
-from infty.model.segments import Output, SegmentModel, State
+from infty.base.batch import UNSCORED, Batch
+from infty.model.interface import Output, SegmentModel, State
 
 
 def unroll(

@@ -4,14 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infty.errors import MissingError, UsageError
-from infty.files import write_text
-from infty.report.collect import collect
-from infty.report.documents import runs_csv, to_markdown
-from infty.report.drawing import all_pictures, draw
-from infty.report.page import Part, to_page
+from infty.base.errors import MissingError, UsageError
+from infty.base.files import write_text
+from infty.base.table import Table
+from infty.report.figures import all_pictures, draw
+from infty.report.load.collect import collect
 from infty.report.tables import all_tables
-from infty.table import Table
+from infty.report.write.html import Part, to_page
+from infty.report.write.markdown import runs_csv, to_markdown
 
 FORMATS = ("md", "tex", "csv", "html")
 
@@ -61,7 +61,7 @@ def _write_tables(part: Part, out: Path, formats: list[str]) -> list[Path]:
             case "md":
                 text = to_markdown(part.results, part.tables, part.pictures)
             case "tex":
-                from infty.report.latex import to_latex
+                from infty.report.write.latex import to_latex
 
                 text = to_latex(part.results, part.tables)
             case "csv":

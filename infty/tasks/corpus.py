@@ -22,15 +22,15 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from infty.corpora.known import KNOWN, Known
-from infty.corpora.pieces import PIECE, CountedText, Text
+from infty.base.batch import ALL, UNSCORED, Batch, Share, Totals
+from infty.base.errors import MissingError, UsageError
+from infty.corpora.registry import KNOWN, Known
+from infty.corpora.text_pieces import PIECE, CountedText, Text
 from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, WordTokenizer
 from infty.corpora.tokens import Portion, TokenPart, TokenSet
-from infty.errors import MissingError, UsageError
-from infty.interfaces import ALL, UNSCORED, Batch, Share, Totals
-from infty.protocols import TEXT_PROTOCOLS, EvaluationProtocol
-from infty.tasks.recurrence import distances
-from infty.tasks.streams import Spans, cut, even_rows, packed_rows, parts_of
+from infty.tasks.protocols import TEXT_PROTOCOLS, EvaluationProtocol
+from infty.tasks.segmentation import Spans, cut, even_rows, packed_rows, parts_of
+from infty.tasks.word_distances import distances
 
 NAMES = "^[a-z0-9][a-z0-9_.-]*$"  # of corpora
 LARGEST = 700.0  # exponent of a perplexity that a float still holds
@@ -63,7 +63,7 @@ class CorpusConfig(BaseModel):
     memory_reset: Literal["never", "document"] | TokenReset = Field(
         description="where training empties the memory: never (section 4.2), document, or every {tokens: n}"
     )
-    protocol: str = Field(description="how it is evaluated: one of infty/protocols.py")
+    protocol: str = Field(description="how it is evaluated: one of infty/tasks/protocols.py")
     far: int = Field(gt=0, description="a word that last came more tokens ago counts as far-seen")
 
     @property

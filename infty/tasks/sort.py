@@ -22,10 +22,10 @@ from jaxtyping import Int64, UInt64
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field
 
-from infty.corpora.pieces import CountedText, Text
-from infty.errors import MissingError
-from infty.interfaces import ALL, UNSCORED, Batch, Share, Totals
-from infty.protocols import SORT
+from infty.base.batch import ALL, UNSCORED, Batch, Share, Totals
+from infty.base.errors import MissingError
+from infty.corpora.text_pieces import CountedText, Text
+from infty.tasks.protocols import SORT
 
 # A sequence is decided by one integer seed; the splits take theirs from disjoint ranges.
 FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}

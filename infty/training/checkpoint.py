@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from infty.errors import InftyError, MissingError
-from infty.files import FileName, FileSum, flush, parse_json, sha256, write_json
-from infty.model.weights import Named, write_tensors
-from infty.reasons import reason
+from infty.base.errors import InftyError, MissingError
+from infty.base.files import FileName, FileSum, flush, parse_json, sha256, write_json
+from infty.base.messages import reason
+from infty.model.weight_tensors import Named, write_tensors
 
 Tensors = dict[str, Named]  # file stem -> named tensors
 MANIFEST = "MANIFEST.json"

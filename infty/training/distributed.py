@@ -18,12 +18,12 @@ from jaxtyping import Shaped
 from numpy import ndarray
 from torch import Tensor, distributed, nn
 
-from infty.devices import backend, is_gpu
-from infty.errors import InftyError, Stopped
-from infty.interfaces import Share, Totals
-from infty.launch import Launch
-from infty.memory.exact import HOST
-from infty.reasons import reason
+from infty.base.batch import Share, Totals
+from infty.base.errors import InftyError, Stopped
+from infty.base.messages import reason
+from infty.machine.devices import backend, is_gpu
+from infty.machine.launch import Launch
+from infty.memory.precision import HOST
 
 PATIENCE = timedelta(hours=4)  # of the others where one stream is evaluated, which only one process can do
 PROMPT = timedelta(minutes=10)  # to meet at all, and for gradients, which come from all at about the same time

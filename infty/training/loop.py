@@ -7,14 +7,14 @@ from typing import Protocol
 
 import torch
 
-from infty.errors import InftyError, MissingError, Stopped
-from infty.evaluation import evaluate
-from infty.interfaces import Task
-from infty.model.weights import load_weights, weight_tensors
+from infty.base.errors import InftyError, MissingError, Stopped
+from infty.evaluation.evaluate import evaluate
+from infty.model.weight_tensors import load_weights, weight_tensors
+from infty.tasks.task import Task
 from infty.training.checkpoint import Checkpoint, TrainingState, point, save_checkpoint
 from infty.training.config import TrainingConfig
+from infty.training.data_parallel import Memory, Replica
 from infty.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
-from infty.training.replica import Memory, Replica
 from infty.training.signals import StopSignals
 from infty.training.step import optimize
 

@@ -6,8 +6,8 @@ from typing import Literal, assert_never
 import torch
 from torch import nn
 
-from infty.model.segments import SegmentModel
-from infty.model.weights import Named
+from infty.model.interface import SegmentModel
+from infty.model.weight_tensors import Named
 
 
 def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float | None = None) -> torch.optim.Adam:

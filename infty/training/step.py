@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from infty.errors import InftyError
-from infty.interfaces import UNSCORED, TrainingData
+from infty.base.batch import UNSCORED
+from infty.base.errors import InftyError
+from infty.tasks.task import TrainingData
 from infty.training.config import TrainingConfig
-from infty.training.faults import keep_batch
+from infty.training.data_parallel import Memory, Replica
+from infty.training.not_finite import keep_batch
 from infty.training.optimizer import schedule
-from infty.training.replica import Memory, Replica
 
 
 def optimize(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from infty.bench.contestants import Spec
-from infty.bench.measures import Measure
-from infty.bench.rotation import Rotation, contestant, rotate
-from infty.errors import InftyError
+from infty.base.errors import InftyError
+from infty.commands.bench.contestants import Spec
+from infty.commands.bench.measures import Measure
+from infty.commands.bench.rotation import Rotation, contestant, rotate
 from tests.conftest import Infty
 
 ECHO = """

@@ -4,8 +4,8 @@ from itertools import product
 
 import pytest
 
-from infty.bench.contestants import decoder_sizes, paper_experiment
-from infty.bench.products import step_products
+from infty.commands.bench.contestants import decoder_sizes, paper_experiment
+from infty.commands.bench.products import step_products
 from infty.memory.longterm import LongTermMemoryConfig
 from infty.model.config import DecoderConfig
 

@@ -6,8 +6,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from infty.bench.yardstick import disagreement, its_model, load_yardstick, translate
-from infty.errors import MissingError, UsageError
+from infty.base.errors import MissingError, UsageError
+from infty.commands.bench.yardstick import disagreement, its_model, load_yardstick, translate
 from infty.memory.longterm import LongTermMemoryConfig
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder

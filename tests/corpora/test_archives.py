@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from infty.base.errors import InftyError, MissingError
 from infty.corpora.archives import opened
 from infty.corpora.imports import import_corpus
 from infty.corpora.store import open_corpus
-from infty.errors import InftyError, MissingError
 from tests.corpora.conftest import ARTICLES, QUIET
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from infty.corpora.known import KNOWN
+from infty.corpora.registry import KNOWN
 from tests.conftest import Infty
 from tests.corpora.conftest import ARTICLES
 from tests.corpora.test_tokenizers import gpt2_files

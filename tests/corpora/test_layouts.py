@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from infty.base.errors import MissingError
 from infty.corpora.layouts import articles, find_pg19, find_text, find_wikitext, refuse_missing_shards
-from infty.corpora.pieces import Marked
-from infty.errors import MissingError
+from infty.corpora.text_pieces import Marked
 from tests.corpora.conftest import ARTICLES, BOOKS, pg19_folder, wikitext_folder
 
 

@@ -22,15 +22,15 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from infty.base.errors import InftyError
 from infty.corpora import tokenizers
+from infty.corpora.gpt2_weights import find_weights, refuse_other_sizes
 from infty.corpora.imports import import_corpus, own_name
 from infty.corpora.inventory import inventory, inventory_table, verify
-from infty.corpora.known import KNOWN
+from infty.corpora.registry import KNOWN
 from infty.corpora.store import open_corpus
 from infty.corpora.tokenizers import BpeConfig, TokenizerConfig, WordConfig
 from infty.corpora.tokens import Portion, open_tokens
-from infty.corpora.weights import find_weights, refuse_other_sizes
-from infty.errors import InftyError
 from tests.corpora.conftest import ARTICLES, QUIET, pg19_folder, wikitext_folder
 from tests.corpora.hostile import ARCHIVES, WITH_SUMS, hostile_tar, hostile_zip, table
 from tests.mutations import mutated_bytes, mutated_json

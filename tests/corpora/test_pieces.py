@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infty.corpora import pieces
-from infty.corpora.pieces import at_spaces, lines, read_pieces
-from infty.errors import MissingError
+from infty.base.errors import MissingError
+from infty.corpora import text_pieces as pieces
+from infty.corpora.text_pieces import at_spaces, lines, read_pieces
 
 texts = st.text(st.sampled_from("ab \n\t\u2028\u0085é漢😀\r"), max_size=60)
 

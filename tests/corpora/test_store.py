@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from infty import files
+from infty.base import files
+from infty.base.errors import InftyError, MissingError, UsageError
 from infty.corpora.imports import import_corpus, own_name
 from infty.corpora.inventory import inventory, verify
-from infty.corpora.known import KNOWN
 from infty.corpora.layouts import Source, find_pg19, find_wikitext
+from infty.corpora.registry import KNOWN
 from infty.corpora.store import open_corpus, write_corpus
-from infty.errors import InftyError, MissingError, UsageError
 from tests.conftest import Infty, clean_environment
 from tests.corpora.conftest import ARTICLES, BOOKS, QUIET, Import, pg19_folder, wikitext_folder
 

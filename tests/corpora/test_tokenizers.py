@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Bpe
 
-from infty.corpora import pieces
+from infty.base.errors import MissingError
+from infty.corpora import text_pieces as pieces
 from infty.corpora.tokenizers import BpeConfig, BpeTokenizer, WordConfig, WordTokenizer, load_tokenizer
-from infty.errors import MissingError
 
 TEXT = "the cat sat on the mat .\nthe dog sat too .\n" * 3 + "naïve 漢字 😀  two  spaces\n\n\tand a tab"
 BPE = BpeTokenizer.learn([[TEXT]], 300)

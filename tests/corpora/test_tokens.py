@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from infty.base.errors import InftyError, MissingError
+from infty.base.files import sha256
 from infty.corpora import tokens as tokens_module
 from infty.corpora.imports import import_corpus
-from infty.corpora.known import KNOWN
 from infty.corpora.layouts import find_pg19, find_wikitext
+from infty.corpora.registry import KNOWN
 from infty.corpora.tokenizers import BpeConfig, Gpt2Config, TokenizerConfig, WordConfig
 from infty.corpora.tokens import Portion, TokenSet, open_tokens
-from infty.errors import InftyError, MissingError
-from infty.files import sha256
 from tests.corpora.conftest import BOOKS, QUIET, Import, pg19_folder, wikitext_folder
 from tests.corpora.test_tokenizers import gpt2_files
 

@@ -14,11 +14,11 @@ from huggingface_hub import constants, file_download
 from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from infty import files
+from infty.base import files
+from infty.base.errors import InftyError, MissingError, UsageError
+from infty.corpora.gpt2_weights import find_weights, refuse_other_sizes
 from infty.corpora.hub import fetch
-from infty.corpora.known import KNOWN
-from infty.corpora.weights import find_weights, refuse_other_sizes
-from infty.errors import InftyError, MissingError, UsageError
+from infty.corpora.registry import KNOWN
 from tests.conftest import Infty
 from tests.corpora.test_hub import UNPINNED, Hub, environment, hub
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from infty.catalog import SHIPPED, open_experiment
-from infty.definition import Cell
+from infty.commands.train.ensure_corpora import provide
+from infty.config.catalog import SHIPPED, open_experiment
+from infty.config.definition import Cell
+from infty.config.settings import load_settings
 from infty.experiment import build_model, build_task, resolve
-from infty.interfaces import Task
-from infty.model.state import joined, rows_of, state_tensors
-from infty.provision import provide
-from infty.settings import load_settings
+from infty.model.state_tensors import joined, rows_of, state_tensors
+from infty.tasks.task import Task
 from infty.training.config import TrainingConfig
+from infty.training.data_parallel import Memory, Replica
 from infty.training.optimizer import make_optimizer
-from infty.training.replica import Memory, Replica
 from infty.training.step import _draw, optimize
 
 ROWS = [("sort", "infty"), ("sort", "compressive"), ("wikitext", "infty"), ("wikitext", "compressive")]

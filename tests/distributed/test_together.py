@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from infty.runs import RunFolder
+from infty.runs.folder import RunFolder
 from tests import forks
 from tests.conftest import clean_environment
 from tests.distributed.together import as_srun, as_torchrun, free_port, processes, succeed, together

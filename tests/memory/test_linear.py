@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from infty.memory.basis import GaussianBasis
-from infty.memory.linear import LinearMap, factorise, spectral_radius
+from infty.memory.fast.low_rank import LinearMap, factorise, spectral_radius
 from infty.memory.signal import make_operators, refit_grid, ridge_operator
 
 

@@ -8,8 +8,8 @@ from scipy.linalg import qr
 
 from infty.memory import reference
 from infty.memory.basis import GaussianBasis
+from infty.memory.fast.reduced_basis import ReducedBasis, farthest_columns
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig
-from infty.memory.reduced import ReducedBasis, farthest_columns
 
 
 def test_columns_are_those_of_a_pivoted_qr() -> None:

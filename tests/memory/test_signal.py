@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from infty.memory.basis import GaussianBasis
-from infty.memory.linear import LinearMap
+from infty.memory.fast.low_rank import LinearMap
 from infty.memory.signal import (
     design_matrix,
     evaluate_signal,

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from infty.interfaces import UNSCORED
-from infty.model.adaptive import AdaptiveConfig, AdaptiveSoftmax, Softmax, TiedOutput
+from infty.base.batch import UNSCORED
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
-from infty.model.segments import count_parameters
+from infty.model.interface import count_parameters
+from infty.model.softmax import AdaptiveConfig, AdaptiveSoftmax, Softmax, TiedOutput
 
 VOCAB, HIDDEN, CUTOFFS = 31, 7, (5, 11, 23)
 

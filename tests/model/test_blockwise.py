@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from infty.memory import blocks
-from infty.model import blockwise
-from infty.model.blockwise import attend_in_blocks
-from infty.model.relative import attend_plainly
+from infty.memory.fast import tiling as blocks
+from infty.model.fast import relative_tiled as blockwise
+from infty.model.fast.relative_tiled import attend_in_blocks
+from infty.model.relative_attention import attend_plainly
 
 # Distinct primes: batch 3, heads 2, queries 13, keys 31 (18 of them cached), head size 7.
 BATCH, HEADS, QUERIES, KEYS, SIZE = 3, 2, 13, 31, 7

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from infty.interfaces import UNSCORED, Batch
+from infty.base.batch import UNSCORED, Batch
 from infty.memory.longterm import LongTermState
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
-from infty.model.relative import ShortTermState
-from infty.model.seat import LayerState
-from infty.model.state import state_tensors
+from infty.model.memory_layer import LayerState
+from infty.model.short_term import ShortTermState
+from infty.model.state_tensors import state_tensors
 from infty.model.unroll import unroll
 
 # Distinct primes: vocabulary 17, batch 3, segment 5, heads 2, head size 11, feed-forward 23, centres 7, widths 2.

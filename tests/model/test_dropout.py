@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import binomtest, chisquare
 
-from infty.model.dropout import Dropout
+from infty.model.fast.dropout import Dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])

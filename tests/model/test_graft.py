@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from infty.errors import MissingError
+from infty.base.errors import MissingError
 from infty.memory.compressive import CompressiveMemory
 from infty.memory.longterm import LongTermMemory
 from infty.model.config import Gpt2ModelConfig
 from infty.model.gpt2 import build_gpt2, from_pretrained, load_base, save_pretrained
 from infty.model.graft import Graft
-from infty.model.segments import State
-from infty.model.state import load_state, state_tensors
-from infty.model.weights import load_weights, weight_tensors
+from infty.model.interface import State
+from infty.model.state_tensors import load_state, state_tensors
+from infty.model.weight_tensors import load_weights, weight_tensors
 
 BATCH, LENGTH, VOCAB, HIDDEN, LAYERS, HEADS = 3, 8, 53, 22, 2, 2
 LONG_TERM = {"kind": "long_term", "num_basis": 10, "num_samples": 7, "contraction": 0.5, "widths": [0.05, 0.1]}

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from infty.model.relative import KeyValue, RelativeAttention, relative_shift, sinusoidal_encoding
+from infty.model.relative_attention import RelativeAttention, relative_shift, sinusoidal_encoding
+from infty.model.short_term import KeyValue
 
 BATCH, HEADS, TOKENS, CACHED, SIZE = 3, 2, 5, 13, 22  # head size 11
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from infty.interfaces import UNSCORED, Batch
+from infty.base.batch import UNSCORED, Batch
 from infty.memory.compressive import CompressedState
 from infty.model.decoder import Decoder
-from infty.model.seat import LayerState
-from infty.model.segments import State
-from infty.model.state import load_state, state_tensors
+from infty.model.interface import State
+from infty.model.memory_layer import LayerState
+from infty.model.state_tensors import load_state, state_tensors
 from infty.model.unroll import unroll
 from tests.model.test_decoder import BATCH, MEMORIES, SEGMENT, VOCAB, make
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from infty.files import read_json
-from infty.runs import RunFolder
+from infty.base.files import read_json
+from infty.runs.folder import RunFolder
 from tests import forks
 from tests.reliability.runs import outcome
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infty.runs import RunFolder
+from infty.runs.folder import RunFolder
 from tests import forks
 from tests.forks import ROOT, clean_environment
 

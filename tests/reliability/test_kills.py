@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infty.runs import RunFolder
+from infty.runs.folder import RunFolder
 from tests.reliability.runs import GPT2, SORT, TEXT, Example, dies, finish, start
 from tests.reliability.torture import Torture
 

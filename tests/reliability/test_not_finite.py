@@ -8,16 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from infty.errors import InftyError
-from infty.interfaces import ALL, Batch, Share
+from infty.base.batch import ALL, Batch, Share
+from infty.base.errors import InftyError
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
-from infty.runs import RunFolder
+from infty.runs.folder import RunFolder
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import Checkpoint, TrainingState, load_last
 from infty.training.config import TrainingConfig
+from infty.training.data_parallel import Replica
 from infty.training.loop import train
-from infty.training.replica import Replica
 from infty.training.signals import StopSignals
 from tests.reliability.runs import finish
 

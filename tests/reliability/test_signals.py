@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from infty.errors import Stopped
-from infty.interfaces import ALL, Batch, Share
+from infty.base.batch import ALL, Batch, Share
+from infty.base.errors import Stopped
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
+from infty.runs.metrics import MetricsFile
 from infty.tasks.sort import SortConfig, SortTask
-from infty.tracking import MetricsFile
 from infty.training.checkpoint import Checkpoint, TrainingState, load_last
 from infty.training.config import TrainingConfig
+from infty.training.data_parallel import Replica
 from infty.training.loop import train
-from infty.training.replica import Replica
 from infty.training.signals import StopSignals
 from tests.reliability.runs import GPT2, SORT, TEXT, Example, dies, finish, interrupted, outcome, start, wandb_ids
 from tests.reliability.torture import DYING

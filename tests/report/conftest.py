@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infty.report.drawing import Picture
+from infty.report.figures import Picture
 from tests.report.handmade import put
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from infty.catalog import SHIPPED
+from infty.config.catalog import SHIPPED
 from infty.report import write_report
 
 LENGTHS = {"x4": 236, "x8": 492, "x16": 1004}

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from matplotlib import image
 
-from infty.definition import Cell
-from infty.report.charts import Chart, all_charts
-from infty.report.figures import draw_chart
-from infty.report.results import ResultSet, Run
+from infty.config.definition import Cell
+from infty.report.figures.data import Chart, all_charts
+from infty.report.figures.lines import draw_chart
+from infty.report.load.results import ResultSet, Run
 
 LENGTH = {"a": 59, "b": 123}
 

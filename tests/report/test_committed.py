@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker
 
-from infty.catalog import SHIPPED
+from infty.config.catalog import SHIPPED
 from infty.report import Written, write_report
-from infty.report.drawing import Picture
+from infty.report.figures import Picture
 from tests.results import BLOCK, PAGES, with_results
 
 pytestmark = pytest.mark.slow

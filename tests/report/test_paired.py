@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from infty.catalog import SHIPPED
-from infty.definition import Cell
+from infty.config.catalog import SHIPPED
+from infty.config.definition import Cell
 from infty.report import write_report
-from infty.report.paired import paired_difference, paired_over_seeds
-from infty.report.results import Run
+from infty.report.load.results import Run
+from infty.report.paired_bootstrap import paired_difference, paired_over_seeds
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from infty.catalog import SHIPPED
-from infty.definition import Cell
+from infty.config.catalog import SHIPPED
+from infty.config.definition import Cell
 from infty.report import write_report
-from infty.report.distances import distance_tables
-from infty.report.pairs import column_tables, pair_tables
-from infty.report.reach import gaze_tables, reach_tables
-from infty.report.results import ResultSet, Run
+from infty.report.load.results import ResultSet, Run
+from infty.report.tables.by_distance import distance_tables
+from infty.report.tables.memory_influence import gaze_tables, reach_tables
+from infty.report.tables.pairs import column_tables, pair_tables
 from tests.report.test_paired import DATA, put
 
 pytestmark = pytest.mark.usefixtures("undrawn")

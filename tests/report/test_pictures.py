@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from matplotlib import colormaps, image
 
-from infty.errors import MissingError
-from infty.records import Memory, checked
-from infty.report.pictures import draw_memory
+from infty.base.errors import MissingError
+from infty.report.figures.memory import draw_memory
+from infty.runs.schemas import Memory, checked
 
 TEXTS = ["$x^2$ and $ \\alpha", "漢字の文章", "naïve café 😀", "مرحبا بالعالم", "a" * 100, "", "<unk> & <b>"]
 
@@ -99,8 +99,8 @@ def test_pictures_need_no_torch(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text(json.dumps(memory(texts=TEXTS)))
     code = (
         "import sys, json; sys.modules['torch'] = None\n"
-        "from pathlib import Path; from infty.records import Memory, checked\n"
-        "from infty.report.pictures import draw_memory; here = Path(sys.argv[1])\n"
+        "from pathlib import Path; from infty.runs.schemas import Memory, checked\n"
+        "from infty.report.figures.memory import draw_memory; here = Path(sys.argv[1])\n"
         "values = checked(Memory, json.loads((here / 'm.json').read_text()), 'm').model_dump()\n"
         "draw_memory(values, 'x', here / 'x')"
     )

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from infty.catalog import SHIPPED
+from infty.base.table import Table
+from infty.config.catalog import SHIPPED
 from infty.report import write_report
-from infty.report.published import published
-from infty.table import Table
+from infty.report.load.published import published
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -232,8 +232,8 @@ def test_the_best_is_bold_only_where_every_seed_and_the_interval_say_so(tmp_path
 
 
 def test_every_published_number_is_of_a_row_and_a_column_that_there_is() -> None:
-    from infty.catalog import open_experiment
-    from infty.protocols import SORT, TEXT_PROTOCOLS
+    from infty.config.catalog import open_experiment
+    from infty.tasks.protocols import SORT, TEXT_PROTOCOLS
 
     for name, found in published().experiments.items():
         definition = open_experiment(name, SHIPPED)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from infty.catalog import SHIPPED
-from infty.errors import MissingError
+from infty.base.errors import MissingError
+from infty.config.catalog import SHIPPED
 from infty.report import write_report
 from tests.report.handmade import put, report
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from infty.catalog import SHIPPED
-from infty.runs import RunFolder
+from infty.config.catalog import SHIPPED
+from infty.runs.folder import RunFolder
 
 SMOKE = ("--scale", "smoke")
 Values = dict[str, Any]

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from infty.catalog import SHIPPED
-from infty.definition import Cell
-from infty.errors import InftyError, MissingError, UsageError
-from infty.reproduce import Tables, clock, find_missing
-from infty.reproduce.tables import Job, Untrained
-from infty.settings import Settings, load_settings
+from infty.base.errors import InftyError, MissingError, UsageError
+from infty.commands.reproduce import Tables, clock, find_missing
+from infty.commands.reproduce.missing import Job, Untrained
+from infty.config.catalog import SHIPPED
+from infty.config.definition import Cell
+from infty.config.settings import Settings, load_settings
 from tests.reproduce.own import run_of, write_experiment
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from infty.definition import Cell
-from infty.reproduce.tables import Job, Tables
-from infty.reproduce.work import _Work, train_missing
+from infty.commands.reproduce.missing import Job, Tables
+from infty.commands.reproduce.workers import _Work, train_missing
+from infty.config.definition import Cell
 from infty.training.checkpoint import load_last
 from infty.training.signals import StopSignals
 from tests.conftest import Infty, clean_environment
@@ -252,7 +252,7 @@ def test_a_process_that_leaves_no_last_word_or_no_result_fails_alone(
         def __init__(self, command: list[str], **options: Any) -> None:
             super().__init__([sys.executable, "-c", code], **options)
 
-    monkeypatch.setattr("infty.reproduce.work.subprocess.Popen", Other)
+    monkeypatch.setattr("infty.commands.reproduce.workers.subprocess.Popen", Other)
     jobs = [Job(Cell("sort", "smoke", row, "x4"), ()) for row in ("infty", "compressive")]
     tables = Tables(tmp_path, Console(quiet=True), missing=jobs)
     train_missing(tables, jobs=2)
@@ -270,7 +270,7 @@ def test_cells_side_by_side_have_places_of_their_own(monkeypatch: pytest.MonkeyP
             given.append(options["env"]["INFTY_SLOT"])
             super().__init__([sys.executable, "-c", ""], **options)
 
-    monkeypatch.setattr("infty.reproduce.work.subprocess.Popen", Noted)
+    monkeypatch.setattr("infty.commands.reproduce.workers.subprocess.Popen", Noted)
     jobs = [SimpleNamespace(words=()) for _ in range(4)]
     tables: Any = SimpleNamespace(missing=jobs, is_open=lambda _: True, console=Console(quiet=True))
     work = _Work(tables, jobs=3)

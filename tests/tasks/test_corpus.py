@@ -13,19 +13,19 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
+from infty.base.batch import UNSCORED, Totals
+from infty.base.errors import UsageError
 from infty.corpora.layouts import Source
 from infty.corpora.store import write_corpus
 from infty.corpora.tokens import Portion, open_tokens
-from infty.errors import UsageError
-from infty.evaluation import evaluate
-from infty.interfaces import UNSCORED, Totals
-from infty.model.adaptive import Softmax
+from infty.evaluation.evaluate import evaluate
 from infty.model.decoder import Decoder
-from infty.model.segments import Output
-from infty.protocols import TEXT_PROTOCOLS
+from infty.model.interface import Output
+from infty.model.softmax import Softmax
 from infty.tasks.corpus import CorpusConfig, CorpusTask, TokenReset
-from infty.tasks.details import details
-from infty.tasks.recurrence import NEW, NO_WORD, distances
+from infty.tasks.loss_breakdown import details
+from infty.tasks.protocols import TEXT_PROTOCOLS
+from infty.tasks.word_distances import NEW, NO_WORD, distances
 from tests.model.test_decoder import MEMORIES, make
 
 QUIET, LENGTH = Console(quiet=True), 5

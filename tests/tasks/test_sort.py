@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from infty.interfaces import UNSCORED
+from infty.base.batch import UNSCORED
 from infty.tasks.sort import FIRST_SEED, SortConfig, SortTask, make_sequences, nearest_lengths, rank_by_frequency, tally
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infty.tasks.streams import Spans, cut, even_rows, packed_rows, parts_of
+from infty.tasks.segmentation import Spans, cut, even_rows, packed_rows, parts_of
 
 resets = st.lists(st.integers(0, 200), max_size=9).map(lambda x: np.array(sorted(set(x)), dtype=np.int64))
 

@@ -1,0 +1,1 @@
+"""Batches, errors, messages, files, tables and progress bars: what every package may use."""

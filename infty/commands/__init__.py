@@ -1,0 +1,1 @@
+"""The commands of `infty`, a file or a folder each."""

@@ -1,0 +1,262 @@
+"""What is timed. Each contestant lives in a fresh process that runs it once a line and prints seconds and peak bytes.
+
+`python -m infty.commands.bench.contestants '{"kind": "step", …}'`: started by `rotation`, not by hand.
+"""
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from infty.commands.bench.yardstick import disagreement, its_model, its_tokens, load_yardstick
+from infty.config.catalog import open_experiment
+from infty.config.definition import Cell
+from infty.experiment import Experiment, build_model, build_task, resolve
+from infty.machine.ram import peak_memory_bytes
+from infty.memory import reference
+from infty.memory.basis import GaussianBasis
+from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
+from infty.memory.precision import HOST
+from infty.memory.signal import refit_grid, ridge_operator, sample_grid
+from infty.model.config import DecoderConfig
+from infty.model.memory_layer import LayerState
+from infty.tasks.sort import SortConfig
+from infty.training.data_parallel import Replica
+from infty.training.optimizer import make_optimizer
+from infty.training.step import optimize
+
+Run = Callable[[], Any]
+State = tuple[LayerState, ...]
+KL_WEIGHT, LEARNING_RATE = 1e-6, 2e-4
+STREAM_TOKENS, TURNS = 1_000_000, 15
+ONCE = ("agree", "stream")  # what runs once needs no warming up
+SHORT, REPEATS = ("read", "update"), 10  # a hundredth of a step: so often in a turn that caches are warm
+MATMUL_SIZES = (1024, 2048, 4096)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to time (`kind`) and whose (`who`), at which sizes. against: path of the yardstick's file."""
+
+    kind: Literal["step", "read", "update", "stream", "matmul", "data", "agree"]
+    who: Literal["infty", "transformer-xl", "plain", "yardstick"] = "infty"
+    threads: int = 2
+    length: int = 4000
+    batch: int = 2
+    heads: int = 6
+    queries: int = 1024
+    hidden: int = 300
+    basis: int = 512
+    against: str | None = None
+
+    def json(self) -> str:
+        """The specification as the text that a contestant's process gets as its argument."""
+        return json.dumps(asdict(self))
+
+
+def paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> Experiment:
+    """The sorting experiment at the paper's sizes, with N = `basis` and as many slots for every model."""
+    definition = open_experiment("sort", Path())
+    slots = f"model.long_range.num_basis={basis}" if model == "infty" else f"model.short_term_length={1024 + basis}"
+    overrides = [slots, f"task.length={length}", f"training.batch_size={batch}"]
+    overrides += [f"model.long_range.kl_weight={KL_WEIGHT}"] if model == "infty" else []
+    return resolve(definition, Cell("sort", "paper", model, "x4", 0), overrides).experiment
+
+
+def sorting(experiment: Experiment) -> SortConfig:
+    """Settings of the experiment's task, which is sorting."""
+    assert isinstance(experiment.task, SortConfig)
+    return experiment.task
+
+
+def decoder_sizes(experiment: Experiment) -> DecoderConfig:
+    """Settings of the experiment's model, which is a decoder of ours."""
+    assert isinstance(experiment.model, DecoderConfig)
+    return experiment.model
+
+
+def make(spec: Spec) -> Run:
+    """A function that runs the contestant once. ValueError where there is no such contestant."""
+    torch.manual_seed(0)
+    match spec.kind, spec.who:
+        case "step", "yardstick":
+            return _yardstick_step(spec)
+        case "step", _:
+            return _step(spec)
+        case "read" | "update", _:
+            return _memory(spec)
+        case "matmul", _:
+            return _matmul()
+        case "stream", _:
+            return _stream()
+        case "data", _:
+            task = build_task(paper_experiment("infty", spec.length, spec.batch), Path())
+            return lambda: task.training_batch(0, spec.batch, 0)
+        case "agree", _:
+            experiment = paper_experiment("infty", spec.length, spec.batch)
+            module = load_yardstick(Path(spec.against or ""))
+            return lambda: disagreement(module, decoder_sizes(experiment), 22, spec.length, spec.batch)
+        case _:
+            raise ValueError(f"no contestant {spec.kind} of {spec.who}")
+
+
+def _step(spec: Spec) -> Run:
+    experiment = paper_experiment(spec.who, spec.length, spec.batch, spec.basis)
+    task = build_task(experiment, Path())
+    model = build_model(experiment, task.vocab_size, seed=0)
+    optimizer = make_optimizer(model, LEARNING_RATE)
+    replica = Replica(model)
+    return lambda: optimize(replica, optimizer, task, experiment.training, 0, 0)
+
+
+def _yardstick_step(spec: Spec) -> Run:
+    module, experiment = load_yardstick(Path(spec.against or "")), paper_experiment("infty", spec.length, spec.batch)
+    vocab_size = sorting(experiment).vocabulary + 2  # its tokens have one more that is never seen
+    model = its_model(module, decoder_sizes(experiment), vocab_size, experiment.model.dropout)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    tokens = its_tokens(vocab_size, spec.length, spec.batch)
+    return lambda: module.step(model, optimizer, tokens, spec.length)
+
+
+def _memory(spec: Spec) -> Run:
+    """Reading: from given coefficients to context, and back. Updating: a refit, without gradient."""
+    reading = spec.kind == "read"
+    queries = torch.randn(spec.batch, spec.queries if reading else 1, spec.hidden, requires_grad=reading)
+    cotangent = torch.randn(queries.shape)
+    length = 2 if reading and spec.who == "yardstick" else 1024  # its reading has no entrance but a tiny update
+    evicted = torch.randn(spec.batch, length, spec.hidden)
+    if spec.who == "yardstick":
+        theirs = load_yardstick(Path(spec.against or "")).LiteralMemory(spec.hidden, spec.heads, 512, length)
+        if reading:
+            return lambda: _backward(theirs(evicted, queries, None), cotangent, [queries, *theirs.parameters()])
+        past = torch.randn(spec.batch, 512, spec.hidden)
+        return torch.no_grad()(lambda: theirs(evicted, queries, past))
+    config = LongTermMemoryConfig(
+        hidden_size=spec.hidden, num_heads=spec.heads, segment_length=length, num_basis=512, num_samples=512
+    )
+    memory = LongTermMemory(config)
+    state = memory.update(memory.initial_state(spec.batch), evicted).detach()
+    plain = spec.who == "plain"
+    if not reading:
+        update = _sampled_update(memory) if plain else memory.update
+        return torch.no_grad()(lambda: update(state, evicted))
+    state = replace(state, coefficients=state.coefficients.requires_grad_())
+    attend = (lambda q, s: reference.attend(memory, q, s)) if plain else memory.attend
+
+    def read() -> None:
+        context, density = attend(queries, state)
+        _backward((context, memory.kl(density, state)), cotangent, [queries, state.coefficients, *memory.parameters()])
+
+    return read
+
+
+def _sampled_update(memory: LongTermMemory) -> Callable[[LongTermState, Tensor], Tensor]:
+    """B = G [X̄(s_1) … X̄(s_M); x̃] with G made once: the update as the equations read."""
+    c, basis = memory.config, GaussianBasis(memory.config.num_basis, memory.config.widths).double()
+    operator = ridge_operator(basis, refit_grid(c.num_samples, c.segment_length, c.contraction), c.ridge_penalty)
+    operator, values = operator.float(), basis.evaluate(sample_grid(c.num_samples)).float()
+    return lambda state, x: operator @ torch.cat([values @ state.coefficients, reference.smooth(memory, x)], 1)
+
+
+def _stream() -> Run:
+    """A million symbols in one stream. Then, turn by turn, ten segments more from the 10th on and from the last on:
+    a machine that is slower for a while is so for both.
+    """
+    experiment = paper_experiment("infty", 4000, 1)
+    symbols, length = sorting(experiment).vocabulary, experiment.model.segment_length
+    model, segments = build_model(experiment, symbols + 1, seed=0).eval(), -(-STREAM_TOKENS // length)
+    positions = model.positions()
+
+    def after(state: State, more: int) -> State:
+        for _ in range(more):
+            state = model(torch.randint(0, symbols, (1, length)), state, positions, wanted=0).state
+        return state
+
+    @torch.no_grad()
+    def run() -> dict[str, Any]:
+        early = late = after(model.initial_state(torch.zeros(1, dtype=torch.int64)), 10)
+        early_peak = 0
+        for number in range(10, segments):
+            early_peak = peak_memory_bytes(HOST) if number == 20 else early_peak
+            late = after(late, 1)
+        growth = peak_memory_bytes(HOST) - early_peak
+        turns = [[_seconds(lambda state=state: after(state, 10)) / 10 for state in (early, late)] for _ in range(TURNS)]
+        return {
+            "segments": segments,
+            "early_segment_seconds": statistics.median(seconds for seconds, _ in turns),
+            "late_segment_seconds": statistics.median(seconds for _, seconds in turns),
+            "late_to_early": statistics.median(slow / quick for quick, slow in turns),
+            "growth_bytes": growth,
+        }
+
+    return run
+
+
+def _backward(read: tuple[Tensor, ...], cotangent: Tensor, inputs: list[Tensor]) -> None:
+    """Gradients of all inputs, from none, as in a training step."""
+    for tensor in inputs:
+        tensor.grad = None
+    context, kl, *_ = read
+    ((context * cotangent).sum() + KL_WEIGHT * kl).backward()
+
+
+def _matmul() -> Run:
+    """Square float32 products, of the size that is quickest here."""
+
+    def product(size: int) -> Callable[[], dict[str, float]]:
+        a, b, out = torch.randn(3, size, size)
+        repeats = 4096**3 // size**3
+
+        def run() -> dict[str, float]:
+            for _ in range(repeats):
+                torch.mm(a, b, out=out)
+            return {"operations": 2.0 * size**3 * repeats, "size": size}
+
+        return run
+
+    runs = [product(size) for size in MATMUL_SIZES]
+    return min(runs, key=lambda run: min(_seconds(run) for _ in range(3)))
+
+
+def _seconds(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Make the contestant, warm it up, and give it a turn for every line that comes, as long as somebody listens."""
+    spec = Spec(**json.loads(sys.argv[1]))
+    torch.set_num_threads(spec.threads)
+    run, repeats, returned = make(spec), REPEATS if spec.kind in SHORT else 1, None
+    for _ in range(0 if spec.kind in ONCE else 2):
+        run()
+    _say("ready")
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            returned = run()
+        seconds = (time.perf_counter() - start) / repeats
+        facts = returned if isinstance(returned, dict) else {}
+        peak = peak_memory_bytes(HOST)
+        _say(json.dumps({"seconds": seconds, "peak_bytes": peak, **facts}))
+
+
+def _say(line: str) -> None:
+    """Write a line to whoever started us; end at once where nobody listens: an ordinary end would write the rest."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Contestants in turn, A B C C B A A B C …: a machine that is slower for a while is so for all of them."""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from infty.base.errors import InftyError
+
+Laps = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """What each contestant said after each of its runs."""
+
+    laps: dict[str, Laps]
+
+    def seconds(self, name: str) -> float:
+        """Median seconds of a contestant's runs."""
+        return statistics.median(lap["seconds"] for lap in self.laps[name])
+
+    def peak_bytes(self, name: str) -> int:
+        """Most bytes that a contestant's process held."""
+        return self.laps[name][-1]["peak_bytes"]
+
+    def ratio(self, name: str, other: str) -> float:
+        """Median, over the rounds, of the seconds of `name` to those of `other`."""
+        pairs = zip(self.laps[name], self.laps[other], strict=True)
+        return statistics.median(lap["seconds"] / against["seconds"] for lap, against in pairs)
+
+
+def rotate(commands: dict[str, list[str]], rounds: int, progress: Callable[[str], None]) -> Rotation:
+    """Start the contestants one by one, and let them take turns `rounds` times. InftyError where one dies.
+
+    commands: of each contestant, one that says a line when it is ready, runs for every line on its stdin and answers
+    with a line of JSON. Every other round goes backwards, so that nobody always follows the same one.
+    """
+    laps: dict[str, Laps] = {name: [] for name in commands}
+    with ExitStack() as stack:
+        processes = {}
+        for name, command in commands.items():
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            processes[name] = subprocess.Popen(command, **pipes, start_new_session=True)  # Ctrl-C is for us alone
+            stack.callback(_end, processes[name])
+            progress(f"starting {name}")
+            _hear(name, processes[name])
+        for number in range(rounds):
+            for name in list(processes)[:: -1 if number % 2 else 1]:
+                progress(f"round {number + 1} of {rounds}: {name}")
+                laps[name].append(_lap(name, processes[name]))
+    return Rotation(laps)
+
+
+def contestant(spec: str) -> list[str]:
+    """The command of one of ours."""
+    return [sys.executable, "-m", "infty.commands.bench.contestants", spec]
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(BrokenPipeError):  # a word that was never read
+            if pipe is not None:
+                pipe.close()
+
+
+def _lap(name: str, process: "subprocess.Popen[str]") -> dict[str, Any]:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it ended: the line that does not come tells
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return json.loads(_hear(name, process))
+
+
+def _hear(name: str, process: "subprocess.Popen[str]") -> str:
+    """The next line that a contestant says."""
+    assert process.stdout is not None
+    if line := process.stdout.readline():
+        return line
+    raise InftyError(f"{name} ended with exit code {process.wait()}; what it said stands above")

@@ -1,0 +1,61 @@
+"""`infty export`: a finished run as one archive, to be carried to another machine, shared or put beside a paper."""
+
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+from infty.base.errors import MissingError, UsageError
+from infty.runs.folder import RECORDS, RunFolder
+from infty.training.checkpoint import best_path, verify_best
+
+FILES = (*RECORDS, "metrics.jsonl", "checkpoints/best.json")
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # that an archive can name: the same run gives the same bytes
+
+
+def export_run(run: RunFolder, target: Path | None = None) -> Path:
+    """Write a zip archive with the run's configuration, results and best checkpoint; returns where.
+
+    Unpacked in a folder of runs, it stands where training would have put it: `infty eval`, `report --check`, `compare`
+    and `load_run` read it there. target: by default named after the run, in the folder that one is in. MissingError
+    where the run is not finished or damaged, UsageError where there is such a file, or can be none.
+    """
+    if not run.finished:
+        raise MissingError(f"{run.path} is not finished; continue it with: {run.command() or 'infty train …'}")
+    cell = run.read().cell
+    target = target or Path("-".join(cell.folder.parts) + ".zip")
+    _refuse_no_place(target)
+    verify_best(run.checkpoints)
+    best = best_path(run.checkpoints)
+    paths = [run.path / name for name in FILES if (run.path / name).is_file()]
+    for folder, names in ((run.path / "eval", "*.json"), (run.checkpoints / "tokenizer", "*"), (best, "*")):
+        paths += sorted(folder.glob(names))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            for path in paths:
+                _add(archive, path, (cell.folder / path.relative_to(run.path)).as_posix())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def _refuse_no_place(target: Path) -> None:
+    """UsageError where no new file of that name can be made."""
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; --out names a file, as {target / 'run.zip'}")
+    if target.exists():
+        raise UsageError(f"{target} is there already; --out names another file")
+    if not target.parent.is_dir():
+        raise UsageError(f"--out {target}: there is no folder {target.parent}")
+
+
+def _add(archive: zipfile.ZipFile, path: Path, name: str) -> None:
+    """A file of any size, a piece at a time."""
+    member = zipfile.ZipInfo(name, EARLIEST)
+    member.compress_type = zipfile.ZIP_DEFLATED
+    member.external_attr = 0o644 << 16
+    member.file_size = path.stat().st_size  # large ones need another kind of entry
+    with path.open("rb") as source, archive.open(member, "w") as entry:
+        shutil.copyfileobj(source, entry)

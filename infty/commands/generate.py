@@ -1,0 +1,188 @@
+"""What a model writes after a text, token by token, with all that it remembers of it.
+
+Models read a segment at a time and return a state for the next one, so a state is kept only where a segment is full.
+One that is not full yet is run again for every new token, from the state before it (s: the separator, | a kept state):
+
+    text      s a b c | d e f g | h i
+    run                           h i → j,   h i j → k,   h i j k → l   |   l → m, …
+"""
+
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from numpy import ndarray
+from rich.console import Console
+from torch import Tensor
+
+from infty.base.errors import UsageError
+from infty.base.progress import open_text
+from infty.commands.evaluate import trained_run
+from infty.commands.load import load_run, load_with_task, tokenizer_folder
+from infty.config.settings import Settings
+from infty.corpora.text_pieces import PIECE, read_pieces
+from infty.corpora.tokenizers import Tokenizer, WordTokenizer
+from infty.evaluation.evaluate import evaluating
+from infty.experiment import ResolvedCell
+from infty.machine.placement import prepare_machine
+from infty.model.interface import SegmentModel, State
+from infty.runs.folder import SCHEMA
+from infty.tasks.corpus import CorpusConfig, windows
+
+BROKEN = "\ufffd"  # what bytes become that are no character, or not a whole one yet
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn: from the softmax of logits / temperature over the `top_k` most likely ones.
+
+    temperature: 0 takes the most likely token. draw: seed of the draws.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    draw: int = 0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text as a model has read it.
+
+    state: from before the segment that the text ends in. segment: its tokens so far, 1 to `segment_length`.
+    tokens: how many the text has, without the separator before it.
+    """
+
+    state: State
+    segment: tuple[int, ...]
+    tokens: int
+
+
+def generate_cell(
+    resolved: ResolvedCell,
+    settings: Settings,
+    prompt: str | Path,
+    count: int,
+    sampling: Sampling,
+    console: Console,
+    write: Callable[[str], None],
+) -> dict[str, Any]:
+    """Continue a text by `count` tokens, or to its end, with the best checkpoint of a cell's run.
+
+    prompt: a text, or a file of any length (`-`: stdin). write: takes the continuation piece by piece as it is made.
+    Raises UsageError where the cell is not about texts, the temperature is no number, or the run has other settings
+    than the cell; MissingError where there is no checkpoint or no such text.
+    """
+    if not isinstance(resolved.experiment.task, CorpusConfig):
+        raise UsageError(f"{resolved.cell.experiment} has no text to continue: use an experiment on texts, as wikitext")
+    if not math.isfinite(sampling.temperature):
+        raise UsageError(f"--temperature {sampling.temperature}: wanted a number")
+    machine, run = prepare_machine(settings), trained_run(resolved, settings)
+    kept = tokenizer_folder(run).is_dir()  # runs of 0.1.0 and later keep it
+    trained = load_run(run.path) if kept else load_with_task(run, settings.data)[0]
+    model, tokenizer = machine.place(trained.model), trained.tokenizer
+    assert tokenizer is not None
+    with _prompt_pieces(prompt, console) as pieces:
+        reading = read(model, windows(tokenizer, pieces, model.config.segment_length))
+    made: list[int] = []
+    text: list[str] = []
+    tokens = islice(to_the_end(continuation(model, reading, sampling), tokenizer), count)
+    for piece in spelled(_noted(tokens, made), tokenizer, reading.segment[-1]):
+        write(piece)
+        text.append(piece)
+    return {
+        "schema": SCHEMA,
+        "run": resolved.cell.folder.as_posix(),
+        "cell": resolved.config()["cell"],
+        "step": trained.step,
+        "settings": {"tokens": count, **vars(sampling)},
+        "prompt_tokens": reading.tokens,
+        "generated_tokens": len(made),
+        "text": "".join(text),
+    }
+
+
+def read(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> Reading:
+    """A text through a model: full segments once, at constant memory, and what is left (see `windows`)."""
+    length, tokens, segment = model.config.segment_length, 0, ()
+    with evaluating(model):
+        state, positions = model.initial_state(torch.zeros(1, dtype=torch.int64)), model.positions()
+        for window in windows:
+            segment = tuple(window.tolist())
+            if len(segment) > length:
+                state = model(_row(segment[:length], model), state, positions, 0).state
+                tokens += length
+    return Reading(state, segment, tokens + len(segment) - 1)
+
+
+def continuation(model: SegmentModel, reading: Reading, sampling: Sampling) -> Iterator[int]:
+    """The tokens that a model writes after a text, without end: the same for the same weights, text and sampling."""
+    state, segment, generator = reading.state, reading.segment, torch.Generator().manual_seed(sampling.draw)
+    with evaluating(model):
+        positions = model.positions()
+    while True:
+        with evaluating(model):  # here and not around all: whoever takes the tokens has a mode of their own
+            output = model(_row(segment, model), state, positions, 1)
+            token = draw(output.logits[0, -1], sampling, generator)
+        if len(segment) == model.config.segment_length:
+            state, segment = output.state, ()
+        segment = (*segment, token)
+        yield token
+
+
+def draw(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.Generator) -> int:
+    """Draw one token. generator: on the CPU, where it is drawn whatever device the logits are on."""
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    best, tokens = logits.cpu().double().topk(min(sampling.top_k, len(logits)))
+    chances = ((best - best[0]) / sampling.temperature).softmax(0)  # the largest is 0: no temperature is too low
+    return int(tokens[torch.multinomial(chances, 1, generator=generator)])
+
+
+def to_the_end(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[int]:
+    """The tokens before the first end of text. Words have none: what separates documents there ends every line."""
+    if isinstance(tokenizer, WordTokenizer):
+        return iter(tokens)
+    return takewhile(lambda token: token != tokenizer.separator, tokens)
+
+
+def spelled(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> Iterator[str]:
+    """The text of tokens as they come, a character whose bytes span several of them once it is whole.
+
+    before: the token that they follow; between words it takes a space. The pieces together are the text of all.
+    """
+    held, known = [before], tokenizer.decode([before])
+    for token in tokens:
+        held.append(token)
+        text = tokenizer.decode(held)
+        if not text.endswith(BROKEN):
+            yield text[len(known) :]
+            held, known = [token], tokenizer.decode([token])
+    if len(held) > 1:
+        yield tokenizer.decode(held)[len(known) :]
+
+
+def _row(tokens: tuple[int, ...], model: SegmentModel) -> Int64[Tensor, "1 length"]:
+    return torch.tensor([tokens], device=next(model.parameters()).device)
+
+
+def _noted(tokens: Iterable[int], notes: list[int]) -> Iterator[int]:
+    for token in tokens:
+        notes.append(token)
+        yield token
+
+
+@contextmanager
+def _prompt_pieces(prompt: str | Path, console: Console) -> Iterator[Iterable[str]]:
+    """A text piece by piece, of a file or stdin as `open_text` reads them."""
+    if isinstance(prompt, str):
+        yield read_pieces(io.BytesIO(prompt.encode(errors="surrogateescape")), "the prompt")
+    else:
+        with open_text(prompt, console) as file:
+            yield iter(lambda: file.read(PIECE), "")

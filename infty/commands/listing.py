@@ -1,0 +1,139 @@
+"""What `infty list` and `infty show` say."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from infty.base.messages import one_line
+from infty.base.table import Table
+from infty.config.catalog import experiments_with
+from infty.config.definition import Cell
+from infty.config.settings import Settings
+from infty.runs.folder import RunFolder, find_runs
+
+if TYPE_CHECKING:
+    from infty.experiment import ResolvedCell
+
+# <model>@<case>+<variant>/seed-N, as training names folders
+RUN_NAME = re.compile(r"([a-z0-9][a-z0-9_-]*)@([a-z0-9][a-z0-9_-]*)(\+[a-z0-9][a-z0-9_.-]*)?/seed-(0|[1-9]\d*)")
+LONGEST_WHY = 160  # signs
+
+
+def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
+    """Every cell × seed of every experiment that has the scale: its state and why, its metrics and next command.
+
+    After an experiment's cells come the other runs on disk: with other settings, of models that are no rows of the
+    table, or trained first for others. UsageError where no experiment has such a scale.
+    """
+    rows = []
+    for name, definition in experiments_with(scale, settings.experiments, warnings.warn).items():
+        cells = list(dict.fromkeys(definition.cells(scale)))
+        rows += [_row(cell, settings.runs, cell.command(), " --fresh") for cell in cells]
+        for cell in _on_disk(settings.runs, name, scale):
+            if cell not in cells:
+                # What is trained first has the command of a row, whose own run --fresh would remove.
+                fresh = " --fresh" if cell.model in definition.names("models") else ""
+                rows.append(_row(cell, settings.runs, RunFolder(settings.runs / cell.folder).command(), fresh))
+    return rows
+
+
+def overview_tables(rows: list[dict[str, Any]], scale: str) -> list[Table]:
+    """One table an experiment: a row a model and name, a column a case, the states of its seeds in each."""
+    tables = []
+    for name in dict.fromkeys(row["experiment"] for row in rows):
+        own = [row for row in rows if row["experiment"] == name]
+        cases = list(dict.fromkeys(row["case"] for row in own))
+        open_ones = [row for row in own if row["next"] and not row["variant"]]
+        begun = [row for row in open_ones if row["state"] != "missing"]  # what was begun is continued first
+        missing = next((row["next"] for row in begun + open_ones), None)
+        body = []
+        for label in dict.fromkeys((row["model"], row["variant"]) for row in own):
+            of_it = [row for row in own if (row["model"], row["variant"]) == label]
+            body.append(["".join(label), *(_states([row for row in of_it if row["case"] == case]) for case in cases)])
+        notes = [f"next: {missing}" if missing else "complete", *filter(None, map(_note, own))]
+        tables.append(Table(f"{name}, {scale} scale", ["model", *cases], body, notes, figures=False))
+    return tables
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One value of a resolved configuration: its key, where it comes from, and what it is."""
+
+    key: str
+    value: Any
+    origin: str
+    meaning: str
+
+
+def explain(resolved: "ResolvedCell") -> list[Explanation]:
+    """Every value of a cell, in the order of its configuration."""
+    return list(_explain(resolved.experiment, (), resolved.origins))
+
+
+def explanation_table(resolved: "ResolvedCell") -> Table:
+    """`explain` for the screen."""
+    cell = resolved.cell
+    rows = [[line.key, str(line.value), line.origin, line.meaning] for line in explain(resolved)]
+    headings = ["key", "value", "from", "what it is, and where in the paper"]
+    title = f"{cell.experiment}: {cell.model}@{cell.case}, {cell.scale} scale"
+    return Table(title, headings, rows, figures=False)
+
+
+def _explain(config: BaseModel, path: tuple[str, ...], origins: dict[tuple[str, ...], str]) -> Any:
+    for name, field in type(config).model_fields.items():
+        value, here = getattr(config, name), (*path, name)
+        if isinstance(value, BaseModel):
+            yield from _explain(value, here, origins)
+        else:
+            origin = origins.get(here) or ("default" if not field.is_required() else f"model.{name}")
+            yield Explanation(".".join(here), value, origin, field.description or "")
+
+
+def _row(cell: Cell, runs: Path, command: str | None, fresh: str) -> dict[str, Any]:
+    """What is known of one run. fresh: what its command wants where it is damaged."""
+    run = RunFolder(runs / cell.folder)
+    state, why = run.condition()
+    place = {key: getattr(cell, key) for key in ("experiment", "case", "model", "variant", "seed")}
+    metrics = run.result()["metrics"] if state == "done" else {}
+    if state in ("done", "running"):
+        command = None
+    elif command and state == "damaged":
+        command += fresh
+    return {**place, "state": state, "why": why, "metrics": metrics, "next": command}
+
+
+def _on_disk(runs: Path, experiment: str, scale: str) -> Iterator[Cell]:
+    """Runs as their folders are named: what they say of themselves may be damaged."""
+    top = runs / experiment / scale
+    for run in find_runs([top]):
+        if named := RUN_NAME.fullmatch(run.path.relative_to(top).as_posix()):
+            model, case, variant, seed = named.groups(default="")
+            yield Cell(experiment, scale, model, case, int(seed), variant)
+
+
+def _note(row: dict[str, Any]) -> str | None:
+    """What went wrong with a run, if something did, and what helps, in one line."""
+    if row["state"] not in ("failed", "interrupted", "damaged"):
+        return None
+    why = f": {one_line(' '.join(row['why'].split()), LONGEST_WHY)}" if row["why"] else ""
+    helps = "start over with" if row["state"] == "damaged" else "continue with"
+    command = f"{helps}: {row['next']}" if row["next"] else "its command is not known"
+    return f"{row['model']}@{row['case']}{row['variant']} seed {row['seed']}: {row['state']}{why}; {command}"
+
+
+def _states(cell: list[dict[str, Any]]) -> str:
+    """`2 of 3 done, 54.1 %` (or a perplexity a word), and the states that are not done."""
+    if not cell:
+        return "–"
+    done = [row for row in cell if row["state"] == "done"]
+    others = [f"{row['state']} (seed {row['seed']})" for row in cell if row["state"] not in ("done", "missing")]
+    mean = ""
+    for metric, shown in (("test/accuracy", "{:.1%}"), ("test/word_perplexity", "{:,.1f} a word")):
+        if figures := [row["metrics"][metric] for row in done if metric in row["metrics"]]:
+            mean = ", " + shown.format(sum(figures) / len(figures)).replace("%", " %")
+    return ", ".join([f"{len(done)} of {len(cell)} done{mean}", *others])

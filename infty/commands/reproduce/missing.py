@@ -1,0 +1,217 @@
+"""What tables lack, how long it will take, and what came of it."""
+
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+
+from infty.base.errors import InftyError, MissingError, UsageError
+from infty.base.messages import one_line
+from infty.config.catalog import experiments_with, open_experiment
+from infty.config.definition import Cell, Definition
+from infty.config.faults import refuse
+from infty.config.overlay import overlay
+from infty.config.settings import Settings
+from infty.corpora.manifest import MANIFEST
+from infty.corpora.registry import KNOWN
+from infty.runs.folder import RunFolder, contradictions
+
+TAKEN = "another process trains it"
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell, and the words after `infty` that train it."""
+
+    cell: Cell
+    words: tuple[str, ...]
+    settings: Values = field(default_factory=dict, compare=False)  # as its experiment's file has them
+
+    def __str__(self) -> str:
+        return f"{self.cell.experiment} {self.cell.model}@{self.cell.case} seed {self.cell.seed}"
+
+    @property
+    def command(self) -> str:
+        """Ready to be pasted."""
+        return shlex.join(["infty", *self.words])
+
+    def document(self, **more: Any) -> Values:
+        """The job as JSON holds it, with what more there is to say."""
+        place = {key: getattr(self.cell, key) for key in ("experiment", "scale", "case", "model", "seed")}
+        return {**place, "command": self.command, **more}
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """A job that failed, or that was left out: then it has no exit code."""
+
+    job: Job
+    why: str
+    exit_code: int | None = None
+
+    def document(self) -> Values:
+        """The failure as JSON holds it."""
+        code = {} if self.exit_code is None else {"exit_code": self.exit_code}
+        return self.job.document(**code, why=self.why)
+
+
+@dataclass
+class Tables:
+    """How the cells of tables stand. missing: in the order in which they are trained.
+
+    done: finished before. trained: now. seconds: that finished cells were trained for. took: seconds that each process
+    took now; beside: those of them in which it did not train. spent: seconds altogether.
+    """
+
+    runs: Path
+    console: Console
+    missing: list[Job] = field(default_factory=list)
+    done: list[Job] = field(default_factory=list)
+    trained: list[Job] = field(default_factory=list)
+    failed: list[Untrained] = field(default_factory=list)
+    left_out: list[Untrained] = field(default_factory=list)
+    seconds: dict[Cell, float] = field(default_factory=dict)
+    took: list[float] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
+    spent: float = 0.0
+
+    def is_open(self, job: Job) -> bool:
+        """Whether a cell is to be trained. One that is done, damaged or in another process's hands is noted."""
+        run = RunFolder(self.runs / job.cell.folder)
+        state, why = run.condition()
+        again = replace(job, words=(*job.words, "--fresh"))
+        match state:
+            case "done" if changed := contradictions(run.config(), job.settings):
+                other = f"it was trained with other settings: {one_line('; '.join(changed), 500)}"
+                self.failed.append(Untrained(again, other, UsageError.exit_code))
+            case "done":
+                self.done.append(job)
+                self.seconds[job.cell] = run.result()["wall_seconds"]
+            case "damaged":
+                self.failed.append(Untrained(again, why, MissingError.exit_code))
+            case "running":
+                self.leave_out([job], TAKEN)
+                self.console.print(f"{job} is left out: {TAKEN}", soft_wrap=True)
+            case _:
+                return True
+        return False
+
+    def leave_out(self, jobs: Iterable[Job], why: str) -> None:
+        """Note what is not to be trained."""
+        self.left_out += [Untrained(job, why) for job in jobs]
+
+    def expected(self, cell: Cell) -> float | None:
+        """Seconds that a cell takes, as its like did: of its column, else its table, else of any now. None: unknown."""
+        alike = {other: seconds for other, seconds in self.seconds.items() if other.experiment == cell.experiment}
+        of_case = [seconds for other, seconds in alike.items() if other.case == cell.case]
+        if trained := of_case or list(alike.values()):
+            return fmean(trained) + (fmean(self.beside) if self.beside else 0.0)
+        return fmean(self.took) if self.took else None
+
+    def remaining(self, jobs: int, running: Iterable[tuple[Cell, float]] = ()) -> float | None:
+        """Seconds until all are trained, so many at once. None: unknown. running: and for how many seconds already."""
+        total = 0.0
+        for cell, spent in [*((job.cell, 0.0) for job in self.missing), *running]:
+            if (seconds := self.expected(cell)) is None:
+                return None
+            total += max(0.0, seconds - spent)
+        return total / jobs
+
+    def forecast(self, jobs: int) -> Values:
+        """What would be trained, for JSON."""
+        left = [job.document(expected_seconds=self.expected(job.cell)) for job in self.missing]
+        return {"missing": left, **self._others(), "seconds": self.remaining(jobs)}
+
+    def document(self) -> Values:
+        """What was done, for JSON."""
+        return {"trained": [job.document() for job in self.trained], **self._others(), "seconds": round(self.spent, 1)}
+
+    def refuse_failures(self) -> None:
+        """Raise, where cells failed, the error that all of them ended with, else InftyError; with a reason for each."""
+        if not self.failed:
+            return
+        codes = {failure.exit_code for failure in self.failed}
+        kind = next((kind for kind in (UsageError, MissingError) if codes == {kind.exit_code}), InftyError)
+        told = [f"{failure.job}: {failure.why}\n  again with: {failure.job.command}" for failure in self.failed]
+        raise kind("\n".join([f"{counted(len(told))} could not be trained", *told]))
+
+    def _others(self) -> Values:
+        return {
+            "done": [job.document() for job in self.done],
+            "failed": [failure.document() for failure in self.failed],
+            "left_out": [other.document() for other in self.left_out],
+        }
+
+
+def find_missing(
+    settings: Settings, names: Sequence[str], scale: str, options: Sequence[str], jobs: int, console: Console
+) -> Tables:
+    """What the tables of experiments lack, by seed, experiment, column and row: so a column can soon be compared.
+
+    names: of experiments, or paths of their files; none: all that have the scale and read no text of the user's.
+    options: of `infty train`. Where several are trained at once they share the processors, if nobody said otherwise.
+    UsageError for an experiment that isn't there, has faults or no such scale, or reads a text that only the user has.
+    """
+    definitions = {name: _opened(settings, name, scale) for name in names} or _all_with(settings, scale, console)
+    threads = ["--threads", str(max(1, (os.cpu_count() or 1) // jobs))] if jobs > 1 and not settings.threads else []
+    found: dict[Cell, Job] = {}
+    for name, definition in definitions.items():
+        for cell in definition.cells(scale):
+            words = (*shlex.split(cell.command(name))[1:], *options, *threads)
+            found.setdefault(cell, Job(cell, words, overlay(definition.layers(cell))[0]))
+    tables = Tables(settings.runs, console)
+    tables.missing = [job for job in sorted(found.values(), key=lambda job: job.cell.seed) if tables.is_open(job)]
+    return tables
+
+
+def _opened(settings: Settings, name: str, scale: str) -> Definition:
+    """An experiment whose cells can be trained as they are; UsageError as `find_missing`."""
+    definition = open_experiment(name, settings.experiments)
+    refuse(definition.faults)
+    definition.check_scale(scale)
+    _refuse_own_texts(definition, settings, name, scale)
+    return definition
+
+
+def _refuse_own_texts(definition: Definition, settings: Settings, name: str, scale: str) -> None:
+    """UsageError where cells read a text that only the user has, under a name that depends on it."""
+    for cell in definition.cells(scale):
+        task = overlay(definition.layers(cell))[0].get("task")
+        corpus = task.get("corpus") if isinstance(task, dict) else None
+        if isinstance(corpus, str) and corpus not in KNOWN and not (settings.data / corpus / MANIFEST).is_file():
+            helps = f"train its cells one by one with: infty train {shlex.quote(name)} --data FOLDER"
+            raise UsageError(f"at {scale} scale {name} reads texts of your own; {helps}")
+
+
+def _all_with(settings: Settings, scale: str, console: Console) -> dict[str, Definition]:
+    """Every experiment that has the scale and can be trained as it is; one line on each that can't."""
+    say = partial(console.print, soft_wrap=True)
+    found = experiments_with(scale, settings.experiments, say)
+    for name, definition in list(found.items()):
+        try:
+            _refuse_own_texts(definition, settings, name, scale)
+        except UsageError as fault:
+            say(f"{name} is left out: {fault}")
+            del found[name]
+    return found
+
+
+def clock(seconds: float | None) -> str:
+    """`1:01`, or `1:00:01`; `?` where nobody knows."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def counted(cells: int) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{cells} cell{'s' * (cells != 1)}"

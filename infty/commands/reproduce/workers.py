@@ -1,0 +1,200 @@
+"""Cells in processes of their own: a crash, or the system's answer to too little memory, ends one of them only."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from types import FrameType
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from infty.base.errors import MissingError, Stopped, UsageError
+from infty.base.messages import one_line
+from infty.commands.reproduce.missing import Job, Tables, Untrained, clock, counted
+from infty.machine.launch import SLOT
+from infty.runs.folder import RunFolder
+from infty.training.signals import StopSignals
+
+PAUSE = 0.1  # seconds between looks at the processes
+LAST_LINES = 50  # of what a process said that are kept
+BY_SIGNAL = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM)}  # exit codes of infty
+SHOWN = ("test/accuracy", "test/word_perplexity")  # one of them is in every result
+
+
+def train_missing(tables: Tables, jobs: int) -> None:
+    """Train and test what is missing, so many at once. A cell that fails stops no other: see `refuse_failures`.
+
+    A signal is handed on to the processes that run, and no more begin: Stopped, once these have saved and ended.
+    """
+    began, missing, done = time.monotonic(), len(tables.missing), counted(len(tables.done))
+    left = f"{missing} to train, about {clock(tables.remaining(jobs))}" if missing else "nothing is missing"
+    tables.console.print(f"{done} finished before; {left}", soft_wrap=True)
+    _Work(tables, jobs).run()
+    tables.spent = time.monotonic() - began
+
+
+class _Child:
+    """A process that trains a cell. lines: the last that it said, none of them empty. slot: its place among such."""
+
+    def __init__(self, job: Job, slot: int) -> None:
+        self.job, self.slot, self.began, self.lines = job, slot, time.monotonic(), deque[str](maxlen=LAST_LINES)
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "infty", *job.words],  # -P: a random.py in this folder is not Python's
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={**os.environ, SLOT: str(slot)},
+            start_new_session=True,  # Ctrl-C is for us alone: from both it would end without a checkpoint
+        )
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.began
+
+    def why(self) -> str:
+        """Why it failed, in its own words if it had any."""
+        self.reader.join(1)  # and no longer: W&B's process may hold the pipe open
+        code, said = self.process.returncode, list(self.lines)
+        starts = [i for i, line in enumerate(said) if line.startswith("infty: ") and "infty: warning: " not in line]
+        own = "\n".join(said[starts[-1] :]).removeprefix("infty: ") if starts else ""
+        if number := BY_SIGNAL.get(code, max(0, -code)):
+            memory = ", as the system does where memory runs out" if number == signal.SIGKILL else ""
+            return f"stopped by a signal ({signal.strsignal(number)}{memory}){own and f': {own}'}"
+        return own or (said[-1] if said else f"ended with {code} and said nothing")
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stderr:
+            for line in stderr:
+                if words := line.rstrip():
+                    self.lines.append(one_line(words, 1000))
+
+
+class _Forwarding(StopSignals):
+    """Hands every signal on to the processes that run; `received` is the first."""
+
+    def __init__(self, children: list[_Child]) -> None:
+        super().__init__()
+        self.children = children
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or number
+        for child in self.children:
+            child.process.send_signal(number)
+
+
+class _Work:
+    """The processes, as many as may run at once, and the screen."""
+
+    def __init__(self, tables: Tables, jobs: int) -> None:
+        self.tables, self.jobs, self.console = tables, jobs, tables.console
+        self.children: list[_Child] = []
+        self.total = len(tables.missing)
+        columns = (TextColumn("{task.completed}/{task.total} cells"), BarColumn(bar_width=None))
+        self.bar = Progress(*columns, TextColumn("about {task.fields[left]} left"), console=self.console)
+        self.task = self.bar.add_task("", total=self.total, left="?")
+
+    def run(self) -> None:
+        """Run cells until nothing is missing or running; after a signal, until nothing is running: then Stopped."""
+        live = Live(get_renderable=self._draw, console=self.console, transient=True)
+        with live if self.console.is_terminal else contextlib.nullcontext(), _Forwarding(self.children) as stop:
+            try:
+                while self.children or (self.tables.missing and stop.received is None):
+                    self._begin(stop)
+                    time.sleep(PAUSE)
+                    self._collect(stopping=stop.received is not None)
+            finally:  # a fault of our own leaves nobody behind
+                for child in self.children:
+                    child.process.terminate()
+                for child in self.children:
+                    child.process.wait()
+        if stop.received is not None:
+            trained = len(self.tables.trained)
+            counts = f"{counted(trained)} trained, {self.total - trained} not; the same command continues"
+            raise Stopped(f"stopped by {signal.Signals(stop.received).name}: {counts}", stop.received)
+
+    def _begin(self, stop: StopSignals) -> None:
+        """Fill the places that are free."""
+        while self.tables.missing and len(self.children) < self.jobs and stop.received is None:
+            job = self.tables.missing.pop(0)
+            if not self.tables.is_open(job):  # another process was here meanwhile
+                continue
+            if not self.console.is_terminal:
+                self.console.print(f"{job}: training", soft_wrap=True)
+            taken = {child.slot for child in self.children}
+            self.children.append(child := _Child(job, min(set(range(self.jobs)) - taken)))
+            if stop.received is not None:  # it came before the process stood there
+                child.process.send_signal(stop.received)
+
+    def _collect(self, *, stopping: bool) -> None:
+        """Note what has ended, a line each."""
+        for child in [child for child in self.children if child.process.poll() is not None]:
+            self.children.remove(child)
+            said, ended = self._outcome(child, stopping), f"[{self._ended()} of {self.total}] {child.job}"
+            if child.process.returncode == MissingError.exit_code:
+                said += self._leave_out_like(child.job)
+            self.console.print(f"{ended}: {said}; about {self._left()} left", soft_wrap=True)
+
+    def _outcome(self, child: _Child, stopping: bool) -> str:
+        """Note how one ended, and say it."""
+        tables, job, code = self.tables, child.job, child.process.returncode
+        if code == 0:
+            try:
+                return self._trained(child)
+            except MissingError as fault:  # all was well, it said, and its result can't be read
+                return self._failed(Untrained(job, str(fault), fault.exit_code))
+        if stopping and code in (*BY_SIGNAL, *(-number for number in BY_SIGNAL.values())):
+            tables.missing.insert(0, job)
+            return "stopped"
+        if code == UsageError.exit_code and not tables.is_open(job):  # both began it at the same moment
+            return "another process was quicker"
+        return self._failed(Untrained(job, child.why(), code if code > 0 else 128 - code))
+
+    def _trained(self, child: _Child) -> str:
+        """One that is done. MissingError where its result is not there or damaged."""
+        tables, job = self.tables, child.job
+        result = RunFolder(tables.runs / job.cell.folder).result()
+        tables.trained.append(job)
+        tables.seconds[job.cell] = result["wall_seconds"]
+        tables.took.append(child.elapsed)
+        tables.beside.append(max(0.0, child.elapsed - result["wall_seconds"]))
+        name = next(name for name in SHOWN if name in result["metrics"])
+        return f"done in {clock(child.elapsed)}, {name} {result['metrics'][name]:.4f}"
+
+    def _failed(self, failure: Untrained) -> str:
+        self.tables.failed.append(failure)
+        return f"failed: {one_line(failure.why.splitlines()[0])}"
+
+    def _leave_out_like(self, job: Job) -> str:
+        """What reads the same data lacks it too, and is left out; says how many."""
+        if any(RunFolder(self.tables.runs / job.cell.folder).checkpoints.glob("step-*")):  # it had begun: its own fault
+            return ""
+        column = (job.cell.experiment, job.cell.case)
+        alike = [other for other in self.tables.missing if (other.cell.experiment, other.cell.case) == column]
+        self.tables.missing = [other for other in self.tables.missing if other not in alike]
+        self.tables.leave_out(alike, f"would fail like {job}")
+        return f"; {counted(len(alike))} left out that would fail alike" if alike else ""
+
+    def _ended(self) -> int:
+        return self.total - len(self.tables.missing) - len(self.children)
+
+    def _left(self) -> str:
+        return clock(self.tables.remaining(self.jobs, [(child.job.cell, child.elapsed) for child in self.children]))
+
+    def _draw(self) -> Group:
+        """The bar, and what each process said last."""
+        self.bar.update(self.task, completed=self._ended(), left=self._left())
+        lines = [f"  {child.job}: {child.lines[-1] if child.lines else 'begins'}" for child in list(self.children)]
+        return Group(self.bar, *(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))

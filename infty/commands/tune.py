@@ -1,0 +1,141 @@
+"""`infty tune`: a stated grid for every row of a table, with the same budget, on validation only."""
+
+import itertools
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.console import Console
+
+from infty.base.errors import InftyError, MissingError, UsageError
+from infty.base.files import write_json
+from infty.commands.train import train_trial
+from infty.config.definition import Cell, Definition, variant_of
+from infty.config.faults import Fault, nearest, refuse
+from infty.config.settings import Settings
+from infty.experiment import resolve
+from infty.machine.environment import describe_environment
+from infty.machine.placement import prepare_machine
+from infty.runs.folder import SCHEMA, trials_folder
+
+Values = dict[str, Any]
+
+
+class TuneConfig(BaseModel):
+    """`scales.<scale>.tune.<column>` of an experiment: the grid, and the budget of each of its points."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    steps: Annotated[int, Field(gt=0)]
+    grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def points(self) -> Iterator[Values]:
+        """Every combination of values."""
+        for values in itertools.product(*self.grid.values()):
+            yield dict(zip(self.grid, values, strict=True))
+
+
+def tune(
+    definition: Definition, scale: str, case: str | None, settings: Settings, console: Console
+) -> dict[str, Values]:
+    """Train each row at each point of a column's grid, or go on where that stopped; write `tuning-<column>.json`.
+
+    case: the column; None for every column that has a grid, each with its own. Returns what was written, by column.
+    The test split is never read. A point where training fails (a loss that is no number, say) is recorded as that.
+    UsageError where the experiment states no grid, or a faulty one.
+    """
+    configs = tune_configs(definition, scale, case)
+    return {case: _tune_column(definition, scale, case, config, settings, console) for case, config in configs.items()}
+
+
+def _tune_column(
+    definition: Definition, scale: str, case: str, config: TuneConfig, settings: Settings, console: Console
+) -> Values:
+    file = settings.runs / definition.name / scale / f"tuning-{case}.json"  # where a report finds it
+    rows = list(dict.fromkeys(cell.model for cell in definition.cells(scale)))
+    points = list(config.points())
+    trials = []
+    for model, point in itertools.product(rows, points):
+        number = f"trial {len(trials) + 1} of {len(rows) * len(points)}"
+        console.print(f"{number}: {model}@{case}, {_shown(point)}", soft_wrap=True)
+        cell = Cell(definition.name, scale, model, case, config.seed)
+        trials.append(_trial(definition, cell, config, point, settings, console))
+    environment = describe_environment(prepare_machine(settings))
+    record = {
+        "schema": SCHEMA,
+        "experiment": definition.name,
+        "scale": scale,
+        "case": case,
+        **config.model_dump(),
+        "chosen": {model: _best(trials, model) for model in rows},
+        "trials": trials,
+        **{key: environment[key] for key in ("commit", "dirty")},
+        "command": shlex.join(["infty", "tune", definition.source, "--case", case, "--scale", scale]),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, record)
+    console.print(f"recorded: {file}", soft_wrap=True)
+    return record
+
+
+def tune_configs(definition: Definition, scale: str, case: str | None = None) -> dict[str, TuneConfig]:
+    """What there is to tune, by column; of one column where `case` says so.
+
+    UsageError where there is none, with what one looks like, and where it has faults, all of them.
+    """
+    refuse(definition.faults)
+    definition.check_scale(scale)
+    where, known = f"scales.{scale}.tune", definition.names("cases")
+    stated = definition.tune(scale)
+    if not isinstance(stated, dict) or not stated:
+        example = f"{{{known[0]}: {{steps: 300, grid: {{training.learning_rate: [1.0e-3, 3.0e-3]}}}}}}"
+        raise UsageError(f"{definition.path.name} states nothing to tune; for example {where}: {example}")
+    configs: dict[str, TuneConfig] = {}
+    faults = []
+    for column, values in stated.items():
+        try:
+            configs[column] = TuneConfig.model_validate(values)
+        except ValidationError as error:
+            faults += [(".".join(map(str, (where, column, *f["loc"]))), f["msg"]) for f in error.errors()]
+        if column not in known:
+            faults.append((f"{where}.{column}", f"no such column; {nearest(str(column), known)}"))
+    refuse([Fault(definition.path.name, key, message) for key, message in faults])
+    if case is not None and case not in configs:
+        raise UsageError(f"{definition.path.name}: {where} has no grid for {case!r}; {nearest(case, list(configs))}")
+    return configs if case is None else {case: configs[case]}
+
+
+def _trial(
+    definition: Definition, cell: Cell, config: TuneConfig, point: Values, settings: Settings, console: Console
+) -> Values:
+    """One row at one point."""
+    sets = [f"training.steps={config.steps}", *(f"{key}={json.dumps(value)}" for key, value in point.items())]
+    if resolve(definition, cell).experiment.training.epochs is not None:
+        sets.append("training.epochs=null")
+    cell = replace(cell, variant=variant_of(sets, None))
+    resolved = resolve(definition, cell, sets)
+    trial = {"model": cell.model, "settings": point, "command": resolved.command()}
+    folder = trials_folder(settings.runs) / cell.folder
+    try:
+        found = train_trial(resolved, settings, console, folder)
+    except (MissingError, UsageError):  # of the whole table, and no fault of this point
+        raise
+    except InftyError as fault:
+        console.print(f"this point fails: {fault}", soft_wrap=True)
+        return {**trial, "validation_loss": None, "why": str(fault).replace(f"{folder}/", "")}
+    kept = {key: found[key] for key in ("best_step", "tokens_seen", "wall_seconds")}
+    return {**trial, "validation_loss": found["best_validation_loss"], **kept}
+
+
+def _best(trials: list[Values], model: str) -> Values | None:
+    """The settings of a row's lowest validation loss; None where every point failed."""
+    own = [trial for trial in trials if trial["model"] == model and trial["validation_loss"] is not None]
+    return min(own, key=lambda trial: trial["validation_loss"])["settings"] if own else None
+
+
+def _shown(point: Values) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in point.items())

@@ -1,0 +1,50 @@
+"""Where experiment files are found: one's own first, then those that came with infty. Imports no torch."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from infty.base.errors import UsageError
+from infty.config.definition import Definition, load_definition
+from infty.config.faults import nearest, refuse
+
+PACKAGE = Path(__file__).parents[1]
+SHIPPED = next((f for f in (PACKAGE / "experiments", PACKAGE.parent / "experiments") if f.is_dir()), PACKAGE)
+
+
+def experiment_files(own: Path) -> dict[str, Path]:
+    """Every experiment by name; one's own file hides the shipped one of the same name."""
+    return {
+        path.stem: path
+        for folder in (SHIPPED, own)
+        for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)
+    }
+
+
+def open_experiment(name: str, own: Path) -> Definition:
+    """An experiment by name, or by the path of its file. UsageError where there is none."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        return load_definition(path, path.name if path.is_absolute() else name)  # results hold no absolute path
+    files = experiment_files(own)
+    if name not in files:
+        raise UsageError(f"no experiment {name!r}; {nearest(name, files)}")
+    return load_definition(files[name], name)
+
+
+def experiments_with(scale: str, own: Path, say: Callable[[str], None]) -> dict[str, Definition]:
+    """Every experiment that has a scale, by name. UsageError where none has.
+
+    say: hears of each whose file has faults; it is left out, so that one broken file does not hide the others.
+    """
+    found: dict[str, Definition] = {}
+    for name in experiment_files(own):
+        try:
+            found[name] = open_experiment(name, own)
+            refuse(found[name].faults)
+        except UsageError as fault:
+            found.pop(name, None)
+            say(f"{name} is left out: {fault}")
+    scales = {name for definition in found.values() for name in definition.names("scales")}
+    if scale not in scales:
+        raise UsageError(f"no experiment has a scale {scale!r}; {nearest(scale, sorted(scales))}")
+    return {name: definition for name, definition in found.items() if scale in definition.names("scales")}

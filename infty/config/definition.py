@@ -1,0 +1,235 @@
+"""experiments/*.yaml as written: strict YAML, the cells of a table, and how overlays make one cell's values.
+
+Imports no torch: listing, completion and reports need the cells only.
+"""
+
+import hashlib
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infty.base.errors import UsageError
+from infty.base.messages import one_line
+from infty.config.faults import Fault, nearest, refuse, shown
+from infty.config.overlay import Values, overlay, parse_override
+from infty.config.strict_yaml import parse_strictly
+
+PARTS = ("task", "model", "training", "pretraining")  # what an overlay may set
+SCALE_KEYS = (*PARTS, "cases", "models", "seeds", "tune")  # tune: what `infty tune` tries, by column
+TOP_KEYS = (*PARTS, "models", "cases", "scales", "seeds", "rows")
+MAX_SEED = 2**31 - 1
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # of a row, column or scale; a part of a folder's name
+NAMES = (
+    "names are lower-case letters, digits, '-' and '_', at most 64, in quotes where they would be a number or a date, "
+    "and none that is a device of Windows, as con"
+)
+# On Windows these are devices, whatever follows a dot, and other names may not hold these signs or end so.
+DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+UNFIT = re.compile(r'[<>:"/\\|?*]|[. ]$')
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place in a table, trained with one seed. `variant` marks runs with other settings."""
+
+    experiment: str
+    scale: str
+    model: str
+    case: str
+    seed: int = 0
+    variant: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where its run lies below the runs folder."""
+        return Path(self.experiment, self.scale, f"{self.model}@{self.case}{self.variant}", f"seed-{self.seed}")
+
+    def command(self, source: str = "", overrides: Sequence[str] = ()) -> str:
+        """What trains it, ready to be pasted. `source`: the experiment as it was given, if not by its name."""
+        place = ["--model", self.model, "--case", self.case, "--scale", self.scale, "--seed", str(self.seed)]
+        options = [word for text in overrides for word in ("--set", text)]
+        named = self.variant and self.variant != variant_of(overrides, None)
+        name = ["--name", self.variant[1:]] if named else []
+        return shlex.join(["infty", "train", source or self.experiment, *place, *options, *name])
+
+
+@dataclass(frozen=True)
+class Definition:
+    """An experiment file: `values` as read, and the faults that reading it found."""
+
+    name: str
+    path: Path
+    source: str  # what a user types for it: its name, or the path of its file
+    values: Values
+    faults: list[Fault] = field(default_factory=list)
+
+    def names(self, key: str) -> list[str]:
+        """Rows ("models"), columns ("cases") or "scales". Without cases there is one, `main`."""
+        found = [name for name in _section(self.values, key) if isinstance(name, str)]
+        return found or (["main"] if key == "cases" else [])
+
+    def seeds(self, scale: str) -> list[int]:
+        """Seeds of a table at a scale."""
+        own = _section(_section(self.values, "scales"), scale)
+        return own.get("seeds", self.values.get("seeds", [0]))
+
+    def tune(self, scale: str) -> Any:
+        """What `infty tune` tries at a scale, as written; None where nothing is said of it."""
+        return _section(_section(self.values, "scales"), scale).get("tune")
+
+    def cells(self, scale: str) -> Iterator[Cell]:
+        """Every cell and seed of the table at a scale. UsageError where the file has faults.
+
+        rows: the models that make the table, where there are more of them; the others stand in it once they are run.
+        """
+        refuse(self.faults)
+        for case in self.names("cases"):
+            for model in self.values.get("rows", self.names("models")):
+                for seed in self.seeds(scale):
+                    yield Cell(self.name, scale, model, case, seed)
+
+    def check_scale(self, scale: str) -> None:
+        """Raise UsageError where the file has no such scale."""
+        refuse(self._absent({"scales": scale}))
+
+    def check_names(self, scale: str, model: str, case: str) -> None:
+        """Raise UsageError where the file has no such scale, row or column."""
+        refuse(self._absent({"scales": scale, "models": model, "cases": case}))
+
+    def _absent(self, asked: dict[str, str]) -> list[Fault]:
+        return [
+            Fault(self.path.name, key, f"no {name!r} here; {nearest(name, self.names(key))}")
+            for key, name in asked.items()
+            if name not in self.names(key)
+        ]
+
+    def layers(self, cell: Cell) -> list[tuple[str, Values]]:
+        """The overlays of a cell, lowest first: base < scale < case < model < the scale's own case and model."""
+        scale = _section(_section(self.values, "scales"), cell.scale)
+        places = [
+            ("", self.values),
+            (f"scales.{cell.scale}", scale),
+            (f"cases.{cell.case}", _section(_section(self.values, "cases"), cell.case)),
+            (f"models.{cell.model}", _section(_section(self.values, "models"), cell.model)),
+            (f"scales.{cell.scale}.cases.{cell.case}", _section(_section(scale, "cases"), cell.case)),
+            (f"scales.{cell.scale}.models.{cell.model}", _section(_section(scale, "models"), cell.model)),
+        ]
+        return [
+            (f"{self.path.name}{': ' if place else ''}{place}", {k: v for k, v in values.items() if k in PARTS})
+            for place, values in places
+        ]
+
+
+def load_definition(path: Path, source: str) -> Definition:
+    """Read an experiment file. Its faults are kept, to be reported together with those of the values.
+
+    Raises UsageError where it is no YAML mapping at all.
+    """
+    values, faults = read_yaml(path)
+    if not is_portable(path.stem):
+        faults.append(Fault(path.name, "", "no folder on Windows can be named so, as those of its runs are: rename it"))
+    faults += _shape_faults(path.name, "", values, TOP_KEYS)
+    for key, inner_keys in (("cases", PARTS), ("models", PARTS), ("scales", SCALE_KEYS)):
+        faults += _section_faults(path.name, key, values.get(key), inner_keys)
+    faults += _row_faults(path.name, values)
+    scales = values.get("scales")
+    for name, scale in (scales if isinstance(scales, dict) else {}).items():
+        for key in ("cases", "models"):
+            inner = scale.get(key) if isinstance(scale, dict) else None
+            faults += _section_faults(path.name, f"scales.{name}.{key}", inner, PARTS)
+            for extra in sorted(set(inner if isinstance(inner, dict) else ()) - set(_section(values, key)), key=str):
+                faults.append(Fault(path.name, f"scales.{name}.{key}.{extra}", f"no such name under {key}"))
+    return Definition(path.stem, path, source, values, faults)
+
+
+def variant_of(overrides: Sequence[str], name: str | None) -> str:
+    """What a run with other settings adds to its folder: `+name`, or `+` and a hash of what `--set` changes.
+
+    UsageError where the name can't be a folder's.
+    """
+    if name is not None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name) or not is_portable(name):
+            wanted = "wanted up to 64 lower-case letters, digits, '-', '_' and '.'"
+            raise UsageError(f"--name {one_line(name)}: {wanted}, and none that Windows can't have, as con and x.")
+        return f"+{name}"
+    changes, _ = overlay([("--set", parse_override(text)[0]) for text in overrides])
+    return "+" + hashlib.sha256(yaml.safe_dump(changes).encode()).hexdigest()[:8] if changes else ""
+
+
+def is_portable(name: str) -> bool:
+    """Whether folders can have that name on every system."""
+    return not UNFIT.search(name) and not DEVICE.fullmatch(name)
+
+
+def read_yaml(path: Path) -> tuple[Values, list[Fault]]:
+    """A mapping from a YAML file, and each key that stands twice in it. UsageError where it can't be parsed."""
+    name = one_line(path.name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as fault:
+        raise UsageError(f"{name}: can't be read: {one_line(str(fault))}") from None
+    try:
+        values, doubles = parse_strictly(text)
+    except ValueError as fault:
+        raise UsageError(f"{name}: {one_line(str(fault))}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{name}: wanted a mapping of {', '.join(TOP_KEYS)}")
+    return values, [Fault(path.name, key, f"stands twice (line {line})") for key, line in doubles]
+
+
+def _section(values: Values, key: str) -> Values:
+    """The mapping at `key`; an empty one where there is none (a fault that `load_definition` has noted)."""
+    found = values.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) -> list[Fault]:
+    """Faults of one mapping whose keys are known."""
+    if values is None:
+        return []
+    if not isinstance(values, dict):
+        return [Fault(origin, key, f"wanted a mapping, got {shown(values)}")]
+    prefix = f"{key}." if key else ""
+    faults = [
+        Fault(origin, f"{prefix}{name}", f"unknown key; {nearest(name, allowed)}")
+        for name in values
+        if name not in allowed
+    ]
+    seeds = values.get("seeds", [0])
+    if not isinstance(seeds, list) or not all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in seeds):
+        wanted = f"wanted a list of integers from 0 to {MAX_SEED}"
+        faults.append(Fault(origin, f"{prefix}seeds", f"{wanted}, got {shown(seeds)}"))
+    return faults
+
+
+def _row_faults(origin: str, values: Values) -> list[Fault]:
+    """`rows` names some of the models, if it is there."""
+    rows, models = values.get("rows", []), _section(values, "models")
+    if not isinstance(rows, list):
+        return [Fault(origin, "rows", f"wanted a list of models, got {shown(rows)}")]
+    return [
+        Fault(origin, "rows", f"no {shown(row)} among the models; {nearest(row, models)}")
+        for row in rows
+        if not isinstance(row, str) or row not in models
+    ]
+
+
+def _section_faults(origin: str, key: str, section: Any, allowed: tuple[str, ...]) -> list[Fault]:
+    """Faults of a mapping of named overlays."""
+    if section is None:
+        return []
+    if not isinstance(section, dict):
+        return [Fault(origin, key, f"wanted a mapping, got {shown(section)}")]
+    faults = [
+        Fault(origin, f"{key}.{name}", NAMES)
+        for name in section
+        if not isinstance(name, str) or not NAME.fullmatch(name) or not is_portable(name)
+    ]
+    for name, values in section.items():
+        faults += _shape_faults(origin, f"{key}.{name}", values, allowed)
+    return faults

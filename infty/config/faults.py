@@ -1,0 +1,135 @@
+"""Faults of configurations, each with its origin and key, in the words of the file."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ValidationError
+
+from infty.base.errors import UsageError
+from infty.base.messages import one_line
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong in a configuration: in which file or option, at which key, and what to do."""
+
+    origin: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return one_line(": ".join(filter(None, (self.origin, one_line(self.key), self.message))), 1000)
+
+
+def refuse(faults: list[Fault]) -> None:
+    """Raise UsageError with every fault, a line each, if there is one."""
+    if faults:
+        raise UsageError("\n".join(dict.fromkeys(map(str, faults))))
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """'did you mean …?', or what is allowed where nothing is near."""
+    allowed = list(map(str, allowed))
+    close = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"there is {', '.join(allowed) or 'nothing'}"
+
+
+def shown(value: Any) -> str:
+    """A value as messages quote it: in one line, and not all of a long one."""
+    try:
+        return one_line(repr(value))
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number without end"
+
+
+WANTED = {
+    "int_type": "wanted an integer",
+    "int_from_float": "wanted an integer",
+    "float_type": "wanted a number",
+    "bool_type": "wanted true or false",
+    "string_type": "wanted text",
+    "tuple_type": "wanted a list",
+    "model_type": "wanted a mapping",
+    "model_attributes_type": "wanted a mapping",
+    "dict_type": "wanted a mapping",
+}
+
+
+def value_faults(
+    error: ValidationError, root: type[BaseModel], origins: dict[tuple[str, ...], str], default: str
+) -> list[Fault]:
+    """All of pydantic's errors; of a mapping whose `kind` is wrong only that, since its keys have no meaning."""
+    faults = [_fault(detail, root, origins, default) for detail in error.errors()]
+    unknown = [fault.key.removesuffix("kind") for fault in faults if fault.key.endswith(".kind")]
+    return [f for f in faults if f.key.endswith(".kind") or not any(f.key.startswith(key) for key in unknown)]
+
+
+def _fault(detail: Any, root: type[BaseModel], origins: dict[tuple[str, ...], str], default: str) -> Fault:
+    """One of pydantic's errors in the words of the file."""
+    path, allowed = _key_path(root, detail["loc"])
+    kind, context, given = detail["type"], detail.get("ctx", {}), shown(detail["input"])
+    if kind == "extra_forbidden":
+        message = f"unknown key; {nearest(path[-1], allowed)}"
+    elif kind == "missing":
+        message = "is missing"
+    elif kind == "union_tag_invalid":
+        message = f"wanted kind: {context['expected_tags']}, got {shown(context['tag'])}"
+        path = (*path, "kind")
+    elif kind == "union_tag_not_found":
+        message = "its kind is missing"
+    elif kind == "value_error":
+        message = str(context["error"])
+    elif kind in WANTED:
+        message = f"{WANTED[kind]}, got {given}"
+    else:
+        message = f"{detail['msg'].replace('Input should be', 'must be')}, got {given}"
+    return Fault(origin_of(origins, path, default), ".".join(path), message)
+
+
+def _key_path(root: type[BaseModel], location: tuple[Any, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """pydantic's location as keys, and the keys that are allowed beside the last.
+
+    Where a value may be one of several things, pydantic tells next which of them it was held against: no key.
+    """
+    path: list[str] = []
+    choices: list[Any] = [root]
+    config: Any = root
+    told = True
+    allowed: list[str] = []
+    for part in map(str, location):
+        if not told:
+            config, told = next((choice for choice in choices if part in _tags(choice)), None), True
+            continue
+        path.append(part)
+        fields = getattr(config, "model_fields", {})
+        allowed = list(fields)
+        choices = _alternatives(fields[part].annotation) if part in fields else []
+        config, told = next(iter(choices), None), len(choices) < 2
+    return tuple(path), allowed
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """What a value may be, but for None."""
+    if typing.get_origin(annotation) is Annotated:
+        return _alternatives(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [found for inner in typing.get_args(annotation) for found in _alternatives(inner)]
+    return [] if annotation is types.NoneType else [annotation]
+
+
+def _tags(choice: Any) -> tuple[str, ...]:
+    """How pydantic names one of several alternatives."""
+    kind = getattr(choice, "model_fields", {}).get("kind")
+    return (kind.default if kind else "", getattr(choice, "__name__", ""))
+
+
+def origin_of(origins: dict[tuple[str, ...], str], path: tuple[str, ...], default: str) -> str:
+    """The layer that set `path`, or what lies in it, or the nearest mapping around it."""
+    for end in range(len(path), 0, -1):
+        if path[:end] in origins:
+            return origins[path[:end]]
+    return default

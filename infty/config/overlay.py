@@ -1,0 +1,62 @@
+"""Overlays: mappings merged deeply, and which of them each key came from."""
+
+from typing import Any
+
+from infty.config.faults import Fault, shown
+from infty.config.strict_yaml import DEEPEST, parse_strictly
+
+Values = dict[str, Any]
+
+
+def overlay(layers: list[tuple[str, Values]]) -> tuple[Values, dict[tuple[str, ...], str]]:
+    """Merge layers deeply, and say which layer each key came from.
+
+    Lists are replaced. So is a mapping that names another `kind` than the one beneath it: its keys
+    belong to something else.
+    """
+    merged: Values = {}
+    origins: dict[tuple[str, ...], str] = {}
+    for origin, values in layers:
+        _merge(merged, values, origin, (), origins)
+    return merged, origins
+
+
+def parse_override(text: str) -> tuple[Values, Fault | None]:
+    """`key.path=value` of `--set` as a nested mapping; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        return {}, Fault("--set", text, "wanted key.path=value")
+    if key.count(".") > DEEPEST:
+        return {}, Fault("--set", key, "is nested too deeply")
+    try:
+        nested, doubles = parse_strictly(value)
+    except ValueError:
+        return {}, Fault("--set", key, f"{shown(value)} is not a YAML value")
+    if doubles:
+        return {}, Fault("--set", f"{key}.{doubles[0][0]}", "stands twice")
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested, None
+
+
+def _merge(
+    merged: Values, values: Values, origin: str, path: tuple[str, ...], origins: dict[tuple[str, ...], str]
+) -> None:
+    for key, value in values.items():
+        here, below = (*path, key), merged.get(key)
+        if isinstance(value, dict):
+            replaces = not isinstance(below, dict) or ("kind" in value and value["kind"] != below.get("kind"))
+            if replaces:
+                _forget(origins, here)
+                merged[key] = {}
+                origins[here] = origin
+            _merge(merged[key], value, origin, here, origins)
+        else:
+            _forget(origins, here)
+            merged[key] = value
+            origins[here] = origin
+
+
+def _forget(origins: dict[tuple[str, ...], str], path: tuple[str, ...]) -> None:
+    for known in [known for known in origins if known[: len(path)] == path]:
+        del origins[known]

@@ -1,0 +1,165 @@
+"""This machine: folders, network, device, threads, W&B. Never a number that alters a result."""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from infty.base.errors import UsageError
+from infty.base.messages import one_line
+from infty.config.faults import Fault, nearest, refuse, shown
+
+# What W&B's own variable may say, and what it means.
+WANDB_MODES = {"offline": "offline", "online": "online", "disabled": "disabled", "dryrun": "offline", "run": "online"}
+
+
+class Settings(BaseSettings):
+    """Default < nearest infty.toml up the tree < INFTY_* environment < option."""
+
+    model_config = SettingsConfigDict(env_prefix="INFTY_", env_ignore_empty=True, extra="forbid", frozen=True)
+
+    runs: Path = Field(description="folder of the run folders")
+    data: Path = Field(description="folder of corpora")
+    auto_fetch: bool = Field(default=True, description="whether train may fetch a corpus that is missing")
+    experiments: Path = Field(description="folder of your own experiment files")
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        default="float32",
+        description="of products: float32, tf32 (GPUs) or bf16; the memory's stay float32, but tf32 in its gradient",
+    )
+    micro_batch: int | None = Field(
+        default=None,
+        gt=0,
+        description="most training sequences at once on a device; changes dropout's draws only",
+    )
+    recompute: bool = Field(
+        default=False, description="keep no activations within a layer: less memory, about a third more time"
+    )
+    compile: bool = Field(default=False, description="let torch.compile fuse what it can; the first steps take longer")
+    threads: int | None = Field(
+        default=None, gt=0, le=4096, description="CPU threads; by default as many as torch chooses"
+    )
+    wandb: Literal["offline", "online", "disabled"] = Field(
+        default="offline", description="W&B mode; WANDB_MODE sets it too"
+    )
+    wandb_project: str = Field(default="infty", description="W&B project")
+
+    def options(self) -> list[str]:
+        """What a command needs besides to give the same numbers on the same machine: all that is not the default."""
+        names = ("device", "precision", "micro_batch", "recompute", "compile", "threads")
+        words = []
+        for name in names:
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        return words
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise ValueError("wanted auto, cpu, cuda or cuda:N")
+        return device
+
+    @field_validator("runs", "data", "experiments")
+    @classmethod
+    def _possible_folder(cls, folder: Path) -> Path:
+        """A folder with `~` as the home folder, also where no shell has seen it."""
+        if "\0" in str(folder):
+            raise ValueError("wanted a folder")
+        try:
+            return folder.expanduser()
+        except RuntimeError:
+            raise ValueError("no such home folder") from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options, then environment, then the file."""
+        return init_settings, env_settings, _TomlSource(settings_cls), _DefaultFolders(settings_cls)
+
+
+class _TomlSource(TomlConfigSettingsSource):
+    """The nearest infty.toml; its relative folders are relative to it, not to the working directory."""
+
+    def __init__(self, settings_cls: type[BaseSettings]) -> None:
+        self.found = find_toml()
+        super().__init__(settings_cls, toml_file=self.found or Path())
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        if self.found is not None:
+            for key in ("runs", "data", "experiments"):
+                if isinstance(given := values.get(key), str) and not given.startswith("~"):
+                    values[key] = self.found.parent / given
+        return values
+
+
+class _DefaultFolders(PydanticBaseSettingsSource):
+    """data/runs, data/corpora and experiments beside the nearest infty.toml, else below the working directory."""
+
+    def __call__(self) -> dict[str, Any]:
+        toml = find_toml()
+        root = toml.parent if toml else Path.cwd()
+        return {
+            "runs": root / "data" / "runs" if toml else root / "runs",
+            "data": root / "data" / "corpora" if toml else root / "corpora",
+            "experiments": root / "experiments",
+        }
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Nothing of one field: all values come at once."""
+        return None, field_name, False
+
+
+def find_toml() -> Path | None:
+    """The nearest infty.toml from the working directory upwards."""
+    here = Path.cwd()
+    return next((path for folder in (here, *here.parents) if (path := folder / "infty.toml").is_file()), None)
+
+
+def load_settings(**options: Any) -> Settings:
+    """Settings of this machine; `None` options count as not given. UsageError with every fault."""
+    if (mode := os.environ.get("WANDB_MODE")) and not os.environ.get("INFTY_WANDB"):
+        if mode not in WANDB_MODES:
+            raise UsageError(f"WANDB_MODE={one_line(mode)}: {nearest(mode, WANDB_MODES)}")
+        options = {"wandb": WANDB_MODES[mode], **options}
+    try:
+        return Settings(**{key: value for key, value in options.items() if value is not None})
+    except ValidationError as error:
+        refuse([_fault(detail) for detail in error.errors()])
+        raise
+    except (ValueError, RecursionError, OSError) as fault:  # tomllib's, and of the file itself
+        raise UsageError(f"infty.toml: {one_line(str(fault))}") from None
+
+
+def origins(**options: Any) -> dict[str, str]:
+    """What says each setting that is not left to its default: an option, a variable or the file."""
+    file, found = find_toml(), dict[str, str]()
+    written = tomllib.loads(file.read_text(encoding="utf-8")) if file else {}
+    for name in Settings.model_fields:
+        variables = [f"INFTY_{name.upper()}", *(["WANDB_MODE"] if name == "wandb" else [])]
+        said = [f"--{name.replace('_', '-')}"] if options.get(name) is not None else []
+        said += [variable for variable in variables if os.environ.get(variable)]
+        if said or name in written:
+            found[name] = said[0] if said else str(file)
+    return found
+
+
+def _fault(detail: Any) -> Fault:
+    key = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return Fault("infty.toml", key, f"unknown key; {nearest(key, Settings.model_fields)}")
+    message = detail["msg"].removeprefix("Value error, ")
+    given = str(detail["input"]) if isinstance(detail["input"], Path) else detail["input"]
+    return Fault("settings", key, f"{message}, got {shown(given)} (infty.toml, INFTY_{key.upper()} or option)")

@@ -1,0 +1,62 @@
+"""A made-up corpus in seconds, for trying things: articles in which names come back long after they were told.
+
+Each article introduces people with a trade and a town, talks of other things, and asks for them again: what a long
+memory is for. The same text on every machine.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from infty.corpora.layouts import Source
+from infty.corpora.text_pieces import Marked
+
+Item = TypeVar("Item")
+ARTICLES = {"train": 60, "validation": 6, "test": 6}
+_SYLLABLES = (
+    "ba be bi bo da de di do ka ke ki ko la le li lo ma me mi mo na ne ni no ra re ri ro sa se si so ta te ti to"
+)
+_TRADES = "baker smith farmer sailor weaver doctor teacher miller painter hunter"
+_TOWNS = "Arden Bexley Corfe Dunster Elm Farnham Goring Hythe Iffley Jarrow"
+_FILLERS = [
+    "the river was wide and the road was long .",
+    "it rained for most of the week .",
+    "there was a market on the square in spring .",
+    "people talked about the harvest and the price of bread .",
+    "the old bridge had been repaired the year before .",
+]
+
+
+def generated_sources() -> dict[str, Source]:
+    """The made-up corpus as sources, by split."""
+    return {
+        split: Source(lambda count=count, i=i: _documents(count, i), 3000 * count)
+        for i, (split, count) in enumerate(ARTICLES.items())
+    }
+
+
+def _documents(count: int, split: int) -> Marked:
+    for number in range(count):
+        for i, line in enumerate(_article(np.random.Philox(key=1000 * split + number))):
+            yield i == 0, line
+
+
+def _article(random: np.random.Philox) -> Iterator[str]:
+    syllables, trades, towns = _SYLLABLES.split(), _TRADES.split(), _TOWNS.split()
+    names = ["".join(_pick(random, syllables) for _ in range(3)).capitalize() for _ in range(4)]
+    people = [(name, _pick(random, trades), _pick(random, towns)) for name in names]
+    yield f" = The people of {people[0][2]} = \n"
+    yield " \n"
+    for name, trade, town in people:
+        yield f" {name} was a {trade} from {town} . \n"
+    for _ in range(6):
+        fillers = " ".join(_pick(random, _FILLERS) for _ in range(4))
+        name, trade, town = _pick(random, people)
+        yield f" {fillers} then {name} , the {trade} from {town} , came home . \n"
+    yield " \n"
+
+
+def _pick(random: np.random.Philox, items: Sequence[Item]) -> Item:
+    """One of them, by the generator's raw numbers: they are the same on every machine."""
+    return items[int(random.random_raw()) % len(items)]

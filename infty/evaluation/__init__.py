@@ -1,0 +1,1 @@
+"""Totals over a split, streams, knock-outs, and what memories did."""

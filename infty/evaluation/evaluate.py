@@ -1,0 +1,70 @@
+"""Totals over a split, divided once at the end."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Bool, Float, Float32, Shaped
+from numpy import ndarray
+from torch import Tensor
+
+from infty.base.batch import UNSCORED, Batch, Totals
+from infty.model.interface import Output, SegmentModel
+from infty.model.unroll import unroll
+
+
+def evaluate(
+    model: SegmentModel,
+    batches: Iterable[Batch],
+    *,
+    choices: bool,
+    losses: Float32[ndarray, " targets"] | None = None,
+    right: Bool[ndarray, " targets"] | None = None,
+) -> Totals:
+    """Run the model in evaluation mode over all batches and restore its mode. Touches no other state.
+
+    choices: count how often the target was the most likely one. losses, right: filled with the nats of each target, and
+    with whether it was the most likely one, at the batches' places.
+    """
+    total = Totals()
+    segments = (segment for batch in batches for segment in batch.segments(model.config.segment_length))
+    with evaluating(model):
+        for output, segment in unroll(model, segments):
+            nats = output.nats(segment.targets)
+            total += count(nats, output, segment, choices)
+            if right is not None:
+                _note(right, output.logits.argmax(-1) == segment.targets, segment)
+            if losses is not None:
+                _note(losses, nats.float(), segment)
+    return total
+
+
+def count(nats: Float[Tensor, "batch wanted"], output: Output, segment: Batch, choices: bool) -> Totals:
+    """The totals of one segment."""
+    scored = segment.targets != UNSCORED
+    correct = int(((output.logits.argmax(-1) == segment.targets) & scored).sum()) if choices else 0
+    if segment.aside is None:
+        return Totals(nats.double().sum().item(), int(scored.sum()), correct)
+    aside = segment.aside.to(nats.device)
+    apart, rest = (nats.double() * aside).sum().item(), (nats.double() * ~aside).sum().item()
+    return Totals(rest, int((scored & ~aside).sum()), correct, int(aside.sum()), apart)
+
+
+def _note(noted: Shaped[ndarray, " targets"], found: Shaped[Tensor, "batch wanted"], segment: Batch) -> None:
+    """What was found of scored targets, at their places."""
+    assert segment.places is not None, "batches without places have nothing to note"
+    for row, targets, place in zip(found.cpu(), segment.targets.cpu(), segment.places.tolist(), strict=True):
+        scored = (targets != UNSCORED).numpy()
+        noted[place : place + len(scored)][scored[: len(noted) - place]] = row.numpy()[scored]
+
+
+@contextmanager
+def evaluating(model: SegmentModel) -> Iterator[None]:
+    """Evaluation mode without gradient, and the mode from before afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

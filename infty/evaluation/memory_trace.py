@@ -1,0 +1,256 @@
+"""What memories do with a text: where they look, what they keep of it, and what they keep the most of (section 3.3).
+
+One stream is read. What every layer's memory did meanwhile becomes numbers, for pictures that need no torch.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from numpy import ndarray
+from torch import Tensor
+
+from infty.base.batch import Batch
+from infty.base.messages import one_line
+from infty.corpora.tokenizers import Tokenizer
+from infty.evaluation.evaluate import evaluating
+from infty.evaluation.memory_influence import measure_reach
+from infty.memory.attention import AttentionDensity
+from infty.memory.longterm import Hidden, LongTermMemory, LongTermState
+from infty.memory.signal import evaluate_signal, first_grid, refit_grid, sample_grid
+from infty.memory.sticky import attention_histogram
+from infty.model.interface import SegmentModel
+from infty.tasks.corpus import CorpusTask, TokenReset
+from infty.tasks.sort import SortTask
+
+ENOUGH, MOST = 10, 24  # segments that a document should have, and that are read of it
+UPDATES = (1, 2, 4, 8)  # after which it is asked what is left of each segment
+BINS, HISTOGRAM_BINS = 64, 128  # of the densities; of the histogram where no sticky sampling has its own
+PHRASE, PHRASES = 8, 12  # tokens of a phrase; phrases that are kept
+LEAST = 1e-30  # energy that others may be a share of
+
+Places = Float64[ndarray, " n"]  # in [0, 1]
+
+
+class Trace:
+    """What one layer's memory did with one stream.
+
+    places: where each vector that it took in lies now, oldest first. ends: where the room of each ends; that of the
+    first begins at 0. density: where the last segment looked, and state: in what. errors: of each update's fit.
+    explained: by number of updates, what the signal then had of each segment, oldest first.
+    """
+
+    def __init__(self, memory: LongTermMemory) -> None:
+        self.memory = memory
+        self.places = self.ends = np.empty(0)
+        self.density: AttentionDensity | None = None
+        self.state: LongTermState | None = None
+        self.errors: list[float] = []
+        self.explained: dict[int, list[float]] = {}
+        self._smoothed: list[Float[Tensor, "length hidden"]] = []  # as long as they are asked for
+        self._written: tuple[LongTermState, Hidden, LongTermState] | None = None
+
+    def update(
+        self, state: LongTermState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None = None
+    ) -> LongTermState:
+        """The memory's own, noted."""
+        after = LongTermMemory.update(self.memory, state, evicted, rows)
+        self._written = state, evicted, after
+        return after
+
+    def look(
+        self, queries: Hidden, state: LongTermState, projection: Float[Tensor, "hidden hidden"] | None = None
+    ) -> AttentionDensity:
+        """The memory's own `density`, noted."""
+        self.density, self.state = LongTermMemory.density(self.memory, queries, state, projection), state
+        return self.density
+
+    def follow(self) -> None:
+        """Where the segment's update put everything, and what it lost of it. Nothing where there was none."""
+        if self._written is None:
+            return
+        (before, evicted, after), self._written = self._written, None
+        c, new = self.memory.config, self.memory.smooth(evicted.to(self.memory.key.weight.dtype))[0]
+        if not self.errors:
+            grid, targets = first_grid(c.segment_length), new
+            self.places, self.ends = grid.inside.numpy(), sample_grid(c.segment_length).numpy()
+        else:
+            grid, samples = refit_grid(c.num_samples, c.segment_length, c.contraction), self._samples(before)
+            targets, added = torch.cat([self._read(before, samples), new]), grid.inside[c.num_samples :].numpy()
+            self.places = np.concatenate([carried(self.places, samples, c.contraction), added])
+            self.ends = np.concatenate([carried(self.ends, samples, c.contraction), added])
+        self.errors.append(lost(targets, self._read(after, grid.inside.numpy())))
+        if len(self.errors) <= max(UPDATES):
+            self._smoothed.append(new)
+        if len(self.errors) in UPDATES:
+            now = self._read(after, self.places).split(c.segment_length)
+            self.explained[len(self.errors)] = [1 - lost(x, y) for x, y in zip(self._smoothed, now, strict=True)]
+
+    def gaze(self) -> dict[str, float]:
+        """Where the last segment looked: whether densities differ and point, and whether there is something to see.
+
+        center: mean of μ. apart: standard deviation of a head's μ over the queries, mean over heads. width: median σ.
+        there: mean of ‖X̄(μ)‖, divided by the mean of ‖X̄(t)‖ over [0, 1].
+        """
+        assert self.density is not None
+        assert self.state is not None
+        mean, variance = self.density.mean[0].double().cpu(), self.density.variance[0].double().cpu()
+        size, even = self._read(self.state, mean.numpy().ravel()).norm(dim=-1), (np.arange(BINS) + 0.5) / BINS
+        return {
+            "center": mean.mean().item(),
+            "apart": mean.std(-1, correction=0).mean().item(),
+            "width": variance.sqrt().median().item(),
+            "there": (size.mean() / self._read(self.state, even).norm(dim=-1).mean().clamp(min=LEAST)).item(),
+        }
+
+    def _samples(self, state: LongTermState) -> Places:
+        """Where an update of this state reads the old signal."""
+        sticky = self.memory.sticky
+        if sticky is None:
+            return sample_grid(self.memory.config.num_samples).numpy()
+        return sticky.positions(state.histogram, state.seeds, state.updates)[0].double().cpu().numpy()
+
+    def _read(self, state: LongTermState, places: Places) -> Float[Tensor, "n hidden"]:
+        """The signal X̄(t) of one stream at the points `places`."""
+        points = torch.from_numpy(places).to(state.coefficients)
+        return evaluate_signal(state.coefficients[0], self.memory.basis.evaluate(points))
+
+
+@contextmanager
+def watched(model: SegmentModel) -> Iterator[list[Trace]]:
+    """Within the block each long-term memory tells its trace of updates and looks. It computes what it always does."""
+    traces = [Trace(seat.long_range) for seat in model.seats if isinstance(seat.long_range, LongTermMemory)]
+    for trace in traces:
+        trace.memory.update, trace.memory.density = trace.update, trace.look
+    try:
+        yield traces
+    finally:
+        for trace in traces:
+            del trace.memory.update, trace.memory.density
+
+
+def inspect_memory(model: SegmentModel, task: SortTask | CorpusTask, split: str) -> dict[str, Any] | None:
+    """The pictures' numbers, of a split's first sequence or first long document (see `records.Memory`).
+
+    None where no layer has a long-term memory, or the stream ends before anything enters it. Floats have six
+    significant digits, so that the file stays small.
+    """
+    if not any(isinstance(seat.long_range, LongTermMemory) for seat in model.seats):
+        return None
+    stream, batch = _stream(task, split, model.config.segment_length)
+    with evaluating(model), watched(model) as traces:
+        state, positions = model.initial_state(batch.streams), model.positions()
+        for segment in batch.segments(model.config.segment_length):
+            state = model(segment.tokens.to(model.device), state, positions).state
+            for trace in traces:
+                trace.follow()
+    seen = [(trace, AttentionDensity(d.mean.double(), d.variance.double())) for trace in traces if (d := trace.density)]
+    if not seen:
+        return None
+    errors = [float(np.mean(trace.errors)) for trace in traces]
+    counts = [k for k in UPDATES if k in traces[0].explained]
+    even = np.linspace(0, 1, BINS + 1)
+    document = {
+        "stream": stream,
+        "density": [attention_between(density, even).tolist() for _, density in seen],
+        "histogram": [_histogram(trace.memory, density) for trace, density in seen],
+        "reconstruction": [{"updates": k, "layers": [trace.explained[k] for trace in traces]} for k in counts],
+        "regression_error": errors,
+        "regression_error_mean": float(np.mean(errors)),
+        "reach": measure_reach(model, batch),
+        "gaze": [trace.gaze() for trace, _ in seen],
+        "room": None if isinstance(task, SortTask) else _phrases(seen, batch.targets[0].numpy(), task.tokens.tokenizer),
+    }
+    return _short(document)
+
+
+def carried(places: Places, samples: Places, contraction: float) -> Places:
+    """Where a refit puts what was at `places`: the piecewise-linear map through (s_i, τ·i/M), from (0, 0) to (1, τ).
+
+    samples: s, ascending. Where some coincide, what is there goes to the middle of where they go.
+    """
+    marks = np.concatenate([[0.0], samples, [1.0]])
+    ranks = np.arange(len(marks)).clip(max=len(samples))
+    places = places.clip(0, 1)
+    above, below = np.searchsorted(marks, places), np.searchsorted(marks, places, side="right") - 1
+    apart = marks[above] - marks[below]
+    share = np.divide(places - marks[below], apart, out=np.full_like(places, 0.5), where=apart > 0)
+    return contraction * (ranks[below] + share * (ranks[above] - ranks[below])) / len(samples)
+
+
+def lost(targets: Float[Tensor, "n hidden"], found: Float[Tensor, "n hidden"]) -> float:
+    """Share of the targets that is lost, ‖targets − found‖² / ‖targets‖²."""
+    targets, found = targets.double(), found.double()
+    return ((targets - found).square().sum() / targets.square().sum().clamp(min=LEAST)).item()
+
+
+def attention_between(density: AttentionDensity, edges: Places) -> Float64[ndarray, "heads pieces"]:
+    """Share of each head's attention between neighbouring edges, mean over queries; a head's shares sum to 1."""
+    distance = torch.from_numpy(edges).to(density.mean) - density.mean[..., None]  # 1 heads queries edges
+    below = torch.special.ndtr(distance * density.variance.rsqrt()[..., None])
+    mass = below.mean(dim=(0, 2)).diff().clamp(min=0)
+    return (mass / mass.sum(-1, keepdim=True)).cpu().numpy()
+
+
+def _histogram(memory: LongTermMemory, density: AttentionDensity) -> list[float]:
+    """The histogram that a sticky update draws from, or would."""
+    bins = memory.config.sticky.num_bins if memory.config.sticky else HISTOGRAM_BINS
+    return attention_histogram(density, bins)[0].clamp(min=0).tolist()
+
+
+def _stream(task: SortTask | CorpusTask, split: str, length: int) -> tuple[dict[str, Any], Batch]:
+    """What is read. Of a document whole segments from its start, and no more than a memory lives there.
+
+    Its first input is the separator; targets are its own tokens.
+    """
+    if isinstance(task, SortTask):
+        kind, index, batch = "sequence", 0, task.batch(split, np.array([0]))
+    else:
+        part, reset = task.parts[split], task.protocol.memory_reset or task.config.memory_reset
+        sizes = np.diff(part.starts)
+        kind, index = "document", int(np.argmax(sizes >= min(ENOUGH * length, sizes.max())))
+        count = min(int(sizes[index]), MOST * length, reset.tokens if isinstance(reset, TokenReset) else MOST * length)
+        start, count = part.starts[index], max(count // length * length, min(count, length))
+        targets = part.tokens[start : start + count].astype(np.int64)
+        tokens = np.concatenate([[task.tokens.tokenizer.separator], targets[:-1]])
+        batch = Batch(*map(torch.from_numpy, (tokens[None], targets[None], np.array([start]))))
+    count = batch.tokens.shape[1]
+    return {"kind": kind, "index": index, "segments": -(-count // length), "tokens": count}, batch
+
+
+def _phrases(
+    seen: list[tuple[Trace, AttentionDensity]], tokens: Int64[ndarray, " n"], tokenizer: Tokenizer
+) -> list[dict[str, Any]]:
+    """The phrases that are attended to most: text, first token, share of [0, 1] and of attention, mean over layers.
+
+    Only tokens whose vectors are in the memory count; the first vector is the separator's.
+    """
+    edges = [np.concatenate([[0], trace.ends[:-1:PHRASE], [1]]) for trace, _ in seen]
+    room = np.mean([np.diff(places)[1:] for places in edges], axis=0)
+    found = [attention_between(density, places).mean(0)[1:] for (_, density), places in zip(seen, edges, strict=True)]
+    attention, known = np.mean(found, axis=0), tokens[: len(seen[0][0].ends) - 1].tolist()
+    return [
+        {
+            "text": one_line(" ".join(tokenizer.decode(known[PHRASE * i : PHRASE * (i + 1)]).split())),
+            "token": PHRASE * i,
+            "room": float(room[i]),
+            "attention": float(attention[i]),
+        }
+        for i in np.argsort(-attention, kind="stable")[:PHRASES].tolist()
+    ]
+
+
+def _short(value: Any) -> Any:
+    """These values with floats of six significant digits."""
+    match value:
+        case dict():
+            return {key: _short(inner) for key, inner in value.items()}
+        case list():
+            return [_short(inner) for inner in value]
+        case float():
+            return float(f"{value:.6g}")
+        case _:
+            return value

@@ -1,0 +1,101 @@
+"""One text of any length through a trained model: constant memory, and the same time for every segment."""
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from infty.base.batch import UNSCORED, Batch, Totals
+from infty.evaluation.evaluate import count, evaluating
+from infty.model.interface import SegmentModel
+from infty.model.unroll import unroll
+
+EARLY = (10, 20)  # segments whose time and memory the last ones are held against: the memory is full by then
+LATE = 100  # segments counted as the last ones
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a stream was read. Seconds are of one segment (median), bytes the most that was ever held.
+
+    early: at the 10th to 20th segment, late: at the last 100; None where a stream is too short to tell.
+    """
+
+    tokens: int
+    segments: int
+    seconds: float
+    early_segment_seconds: float | None
+    late_segment_seconds: float | None
+    early_peak_bytes: int | None
+    late_peak_bytes: int | None
+
+    def figures(self) -> dict[str, Any]:
+        """Everything, with speed, ratio and growth."""
+        speed: dict[str, Any] = {"tokens_per_second": round(self.tokens / self.seconds)}
+        if self.early_segment_seconds and self.late_segment_seconds and self.early_peak_bytes and self.late_peak_bytes:
+            speed["late_to_early"] = self.late_segment_seconds / self.early_segment_seconds
+            speed["growth_bytes"] = self.late_peak_bytes - self.early_peak_bytes
+        return {**asdict(self), **speed}
+
+
+def read_stream(
+    model: SegmentModel, segments: Iterable[Batch], peak_bytes: Callable[[], int], *, choices: bool
+) -> tuple[Totals, list[list[int]], Pace]:
+    """Totals of what is scored, with `choices` pairs of target and the model's choice, and the pace.
+
+    `peak_bytes` tells the most memory held so far. Nothing is kept of a segment but the memory's own state.
+    """
+    total, answers, meter = Totals(), [], _Meter(segments, peak_bytes)
+    with evaluating(model):
+        for output, segment in unroll(model, meter):
+            total += count(output.nats(segment.targets), output, segment, choices)
+            if choices:
+                pairs = zip(segment.targets[0].tolist(), output.logits[0].argmax(-1).tolist(), strict=True)
+                answers += [[wanted, chosen] for wanted, chosen in pairs if wanted != UNSCORED]
+    return total, answers, meter.pace()
+
+
+class _Meter:
+    """Hands segments on and notes when each is asked for: by then the one before is done."""
+
+    def __init__(self, segments: Iterable[Batch], peak_bytes: Callable[[], int]) -> None:
+        self.segments, self.peak_bytes = segments, peak_bytes
+        self.tokens = self.count = 0
+        self.first: list[float] = []
+        self.last: deque[float] = deque(maxlen=LATE + 1)
+        self.early_peak: int | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        for segment in self.segments:
+            self._note()
+            self.count += 1
+            self.tokens += segment.tokens.numel()
+            yield segment
+        self._note()
+
+    def _note(self) -> None:
+        now = time.perf_counter()
+        if len(self.first) <= EARLY[1]:
+            self.first.append(now)
+        self.last.append(now)
+        if self.count == EARLY[1]:
+            self.early_peak = self.peak_bytes()
+
+    def pace(self) -> Pace:
+        enough = self.count >= EARLY[1] + LATE
+        return Pace(
+            self.tokens,
+            self.count,
+            self.last[-1] - self.first[0],
+            _median_step(self.first[EARLY[0] - 1 :]) if enough else None,
+            _median_step(self.last) if enough else None,
+            self.early_peak if enough else None,
+            self.peak_bytes() if enough else None,
+        )
+
+
+def _median_step(times: Iterable[float]) -> float:
+    return statistics.median(after - before for before, after in pairwise(times))

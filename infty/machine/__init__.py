@@ -1,0 +1,1 @@
+"""Devices, processes, memory, and how a model is placed."""

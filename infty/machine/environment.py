@@ -1,0 +1,50 @@
+"""What a result was made with: commit, versions, device, threads. No host name, no path."""
+
+import platform
+import subprocess
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from infty.config.catalog import PACKAGE
+from infty.machine.devices import device_name
+from infty.machine.placement import Machine
+
+PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "tokenizers", "wandb")
+
+
+def describe_environment(machine: Machine) -> dict[str, Any]:
+    """What environment.json records and `infty env` prints."""
+    commit, device = _git("rev-parse", "HEAD"), machine.device
+    return {
+        "commit": commit,
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device_name(device),
+        "processes": machine.launch.size,
+        "precision": machine.precision,
+        "micro_batch": machine.micro_batch,
+        "recompute": machine.recompute,
+        "compiled": machine.compiled,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _git(*words: str) -> str | None:
+    """What git says of the checkout this package runs from; None where it runs from none."""
+    if not (PACKAGE.parent / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(PACKAGE.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

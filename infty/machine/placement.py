@@ -1,0 +1,107 @@
+"""How a model computes on this machine: on which device, in which precision, compiled or not."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from infty.base.errors import UsageError
+from infty.base.messages import reason
+from infty.config.settings import Settings
+from infty.machine.devices import choose_device, is_gpu
+from infty.machine.launch import Launch, this_launch
+from infty.memory.longterm import LongTermMemory
+from infty.memory.precision import round_products
+from infty.model.interface import SegmentModel
+from infty.model.layer import Block
+
+Precision = Literal["float32", "tf32", "bf16"]
+Function = TypeVar("Function", bound=Callable[..., Any])
+Model = TypeVar("Model", bound=SegmentModel)
+
+
+class _Compiler:
+    """Makes compiled functions, until one fails (no compiler, say): then all go on as they were, with one warning."""
+
+    def __init__(self) -> None:
+        self.works = True
+
+    def __call__(self, plain: Function) -> Function:
+        """`plain`, compiled at its first call."""
+        compiled: Callable[..., Any] | None = None
+
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal compiled
+            try:
+                if self.works:
+                    compiled = compiled or torch.compile(plain)
+                    return compiled(*args, **options)
+            except Exception as fault:  # whatever it is: a fault of the model itself comes again without compilation
+                self.works = False
+                warnings.warn(f"--compile failed and is left out: {reason(fault)}", stacklevel=2)
+            return plain(*args, **options)
+
+        return call  # pyright: ignore[reportReturnType]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a model computes. launch: which process this is, of those on several machines or one.
+
+    precision: of products. "bf16" is autocast: weights, sums, norms and the memory stay in float32. "tf32" is a GPU's:
+    a float32 product's factors lose 13 bits, but for the memory's. micro_batch: most training sequences at once.
+    recompute: activation checkpointing, a layer at a time.
+    """
+
+    device: torch.device
+    precision: Precision = "float32"
+    compiled: bool = False
+    recompute: bool = False
+    micro_batch: int | None = None
+    launch: Launch = field(default_factory=Launch)
+    _compiler: _Compiler = field(default_factory=_Compiler, init=False, repr=False, compare=False)
+
+    def place(self, model: Model) -> Model:
+        """Move a model to the device and set it to compute as asked; its weights and their names stay."""
+        model.to(self.device)
+        if self.recompute:
+            for layer in model.layers:
+                layer.forward = partial(_recomputed, layer.forward)
+        if self.compiled:
+            _compile(model, self._compiler)
+        if self.precision == "bf16":
+            for name in ("positions", "forward"):  # one calls the other, so each has a context of its own
+                setattr(model, name, torch.autocast(self.device.type, torch.bfloat16)(getattr(model, name)))
+        return model
+
+
+def _recomputed(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """What `forward` returns; for a gradient it is called once more, instead of keeping what it computed within."""
+    if not torch.is_grad_enabled():
+        return forward(*args, **options)
+    return checkpoint(forward, *args, use_reentrant=False, **options)
+
+
+def _compile(model: SegmentModel, compiler: _Compiler) -> None:
+    """Compile what is more than loops over products, and has the same shapes in every segment."""
+    for block in model.seats:
+        if isinstance(block, Block):
+            block.position_wise = compiler(block.position_wise)
+        if isinstance(block.long_range, LongTermMemory):
+            block.long_range.smooth = compiler(block.long_range.smooth)
+
+
+def prepare_machine(settings: Settings) -> Machine:
+    """Set what the settings say of this machine. UsageError for a device that is not there, or can't do it."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    launch = this_launch()
+    device, precision = choose_device(settings.device, launch), settings.precision
+    if precision == "tf32" and not is_gpu(device):
+        raise UsageError(f"precision tf32 is a GPU's, and this is {device.type}: float32 or bf16")
+    round_products("tf32" if precision == "tf32" else "ieee")
+    return Machine(device, precision, settings.compile, settings.recompute, settings.micro_batch, launch)

@@ -1,0 +1,1 @@
+"""The memory's equations made quick, each equal to its plain form."""

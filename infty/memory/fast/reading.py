@@ -1,0 +1,104 @@
+"""Reading a signal under a Gaussian density (section 3.1), a block of basis values at a time.
+
+z = E_{t ~ N(μ, σ²)}[X̄(t)] = Σ_j a_j v_j with a_j = N(μ; μ̃_j, σ² + σ̃_j²). A query has one variance s = σ² + σ̃² for
+each width, and one distance δ = μ − μ̃ to each centre, so for width and centre
+
+    a = exp(−δ²/2s − ½ ln 2πs).
+
+With the gradient g of z and T_j = a_j g·v_j, all gradients but that of v are moments of T over the centres of a width:
+
+    ∂/∂μ = −Σ_σ̃ ΣTδ / s,    ∂/∂σ² = Σ_σ̃ (ΣTδ² / s − ΣT) / 2s,    ∂/∂v_j = a_j g.
+
+`GaussianBasis.expectation(μ, σ²) @ values` is the same written plainly.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from infty.memory.attention import AttentionDensity
+from infty.memory.fast.reduced_basis import ReducedBasis
+from infty.memory.fast.tiling import items_at_once, pieces
+
+QUERIES = 1024  # rows of a block
+
+
+def read_signal(
+    values: Float[Tensor, "batch heads chosen d"], density: AttentionDensity, basis: ReducedBasis
+) -> Float[Tensor, "batch heads query d"]:
+    """E_p[X̄(t)] of each head and query, where a head's signal has the coefficients `values`."""
+    mean, variance = density.mean.flatten(0, 1), density.variance.flatten(0, 1)  # i q, with i = batch · heads
+    read = _Read.apply(values.flatten(0, 1), mean, variance, basis.centers, basis.widths, basis.counts)
+    return read.unflatten(0, values.shape[:2])
+
+
+class _Read(torch.autograd.Function):
+    """Sizes: i items (batch · heads), q queries, w widths, k centres of all widths together, d head size."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        centers: Tensor,
+        widths: Tensor,
+        counts: tuple[int, ...],
+    ) -> Tensor:
+        total = variance + widths.square()[:, None, None]  # w i q: s
+        read, kept = values.new_empty(*mean.shape, values.shape[-1]), []
+        for items, rows in _blocks(mean, values):
+            weights = _weights(mean[items, rows], total[:, items, rows], centers.split(counts))
+            read[items, rows] = torch.bmm(weights, values[items])
+            if any(ctx.needs_input_grad):
+                kept.append(weights)
+        ctx.counts = counts
+        ctx.save_for_backward(values, mean, total, centers, *kept)
+        return read
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        values, mean, total, centers, *kept = ctx.saved_tensors
+        to_values = torch.zeros_like(values.mT, memory_format=torch.contiguous_format)  # products are quicker so
+        zeroth, first, second = (torch.empty_like(total) for _ in range(3))  # ΣT, ΣTδ, ΣTδ²
+        for (items, rows), weights in zip(_blocks(mean, values), kept, strict=True):
+            g = gradient[items, rows]
+            to_values[items].baddbmm_(g.mT, weights)
+            t = torch.bmm(g, values[items].mT).mul_(weights)
+            delta = mean[items, rows, None] - centers
+            for width, (part, distance) in enumerate(
+                zip(t.split(ctx.counts, -1), delta.split(ctx.counts, -1), strict=True)
+            ):
+                zeroth[width, items, rows] = part.sum(-1)
+                first[width, items, rows] = part.mul_(distance).sum(-1)
+                second[width, items, rows] = part.mul_(distance).sum(-1)
+        to_mean = -(first / total).sum(0)
+        to_variance = ((second / total - zeroth) / (2 * total)).sum(0)
+        return to_values.mT, to_mean, to_variance, None, None, None
+
+
+def _blocks(mean: Tensor, values: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Items and queries of each block."""
+    items, queries = mean.shape
+    for rows in pieces(queries, QUERIES):
+        for part in pieces(items, items_at_once((rows.stop - rows.start) * values.shape[1], mean.device)):
+            yield part, rows
+
+
+def _weights(mean: Tensor, total: Tensor, groups: Sequence[Tensor]) -> Tensor:
+    """i q k: a of a block, from μ (i q), s (w i q) and the centres of each width.
+
+    As a power of 2: torch's exp takes four times as long.
+    """
+    exponents = mean.new_empty(*mean.shape, sum(len(centers) for centers in groups))
+    parts = exponents.split([len(centers) for centers in groups], -1)
+    for part, centers, s in zip(parts, groups, total[..., None], strict=True):
+        torch.mul((mean[..., None] - centers).square_(), -0.5 * math.log2(math.e) / s, out=part)
+        part -= 0.5 * torch.log2(2 * math.pi * s)
+    return exponents.exp2_()

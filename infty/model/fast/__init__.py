@@ -1,0 +1,1 @@
+"""Attention and dropout made quick, each equal to its plain form."""

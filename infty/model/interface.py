@@ -1,0 +1,98 @@
+"""What training and evaluation know of a model: it reads segments (Dai et al. 2019), state goes in and comes out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from infty.memory.precision import ExactBuffers
+from infty.model.config import ModelConfig
+from infty.model.memory_layer import Auxiliary, LayerState, Seat
+from infty.model.softmax import AdaptiveSoftmax, Softmax
+
+State = tuple[LayerState, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model says of one segment.
+
+    hidden: states of the last positions, as many as were wanted. softmax: what makes probabilities of them. state: for
+    the next segment, detached. auxiliary: named losses, summed over layers; only where a gradient is, and only once
+    there is a memory to read.
+    """
+
+    hidden: Float[Tensor, "batch wanted hidden"]
+    softmax: Softmax | AdaptiveSoftmax
+    state: State
+    auxiliary: Auxiliary
+
+    @property
+    def logits(self) -> Float[Tensor, "batch wanted vocab"]:
+        """Logits of every token of the vocabulary."""
+        return self.softmax.logits(self.hidden)
+
+    def nats(self, targets: Int[Tensor, "batch wanted"]) -> Float[Tensor, "batch wanted"]:
+        """Cross-entropy of each target in nats; 0 where it is UNSCORED."""
+        return self.softmax.nats(self.hidden, targets)
+
+
+class SegmentModel(ExactBuffers):
+    """A causal model of layers with a seat for a memory each: our own decoder, or another's, grafted."""
+
+    config: ModelConfig
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, tokens: Int[Tensor, "batch length"], state: State, positions: Any = None, wanted: int | None = None
+        ) -> Output:
+            """Read a segment, from the state that the last one returned."""
+            ...
+
+    @property
+    def seats(self) -> list[Seat]:
+        """The seats of the model's layers, first to last."""
+        return [cast("Seat", block) for block in cast("nn.ModuleList", self.blocks)]
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The layers themselves, first to last: what activations are kept of."""
+        return list(self.seats)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.parameters()).device
+
+    def initial_state(self, seeds: Int[Tensor, " batch"]) -> State:
+        """Empty state of one stream for each seed. Seeds decide what a sticky memory samples."""
+        layers, like = len(self.seats), next(self.parameters()).new_empty(self.config.hidden_size)
+        return tuple(block.initial_state(seeds * layers + i, like) for i, block in enumerate(self.seats))
+
+    def reset(self, state: State, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"]) -> State:
+        """New streams begin in the marked rows, with an empty memory: short-term, compressed and long-term alike."""
+        layers, rows, seeds = len(self.seats), rows.to(self.device), seeds.to(self.device)
+        return tuple(layer.reset(rows, seeds * layers + i) for i, layer in enumerate(state))
+
+    def positions(self) -> Any:
+        """What the segments of a step share, made once and given to each; None where there is nothing."""
+        return None
+
+    def memory_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the long-range memories, which may learn at a rate of their own."""
+        memories = [block.long_range for block in self.seats if block.long_range is not None]
+        return [parameter for memory in memories for parameter in memory.parameters()]
+
+
+def summed(losses: Sequence[Auxiliary]) -> Auxiliary:
+    """Each named loss over all layers."""
+    return {name: torch.stack([layer[name] for layer in losses]).sum() for name in losses[0]}
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers that are learnt; what is shared counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())

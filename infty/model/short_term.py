@@ -1,0 +1,77 @@
+"""The short-term memory of Transformer-XL: hidden states, keys and values of the tokens before."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from infty.memory.ragged import joined, visible
+
+Hidden = Float[Tensor, "batch length hidden"]
+
+
+@dataclass(frozen=True)
+class KeyValue:
+    """Keys and values of some tokens, oldest first. Keys are held a column each: products with queries want it so."""
+
+    key: Float[Tensor, "b h d n"]
+    value: Float[Tensor, "b h n d"]
+
+    @classmethod
+    def join(cls, *parts: "KeyValue") -> "KeyValue":
+        """One after the other."""
+        return cls(torch.cat([part.key for part in parts], 3), torch.cat([part.value for part in parts], 2))
+
+    def split(self, left: int) -> tuple["KeyValue", "KeyValue"]:
+        """The oldest `left` tokens, and the others."""
+        return KeyValue(self.key[..., :left], self.value[:, :, :left]), KeyValue(
+            self.key[..., left:], self.value[:, :, left:]
+        )
+
+
+@dataclass(frozen=True)
+class ShortTermState:
+    """Input hidden states of one layer for the tokens before this segment, oldest first, without gradient.
+
+    key_value: theirs under the present weights, kept while no gradient flows; None where they are to be made anew.
+    filled: how many of them, the newest, belong to the stream of each row; None: all.
+    """
+
+    hidden: Float[Tensor, "batch cached hidden"]
+    key_value: KeyValue | None = None
+    filled: Int[Tensor, " batch"] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence["ShortTermState"]) -> "ShortTermState":
+        """States of several batches as that of one; keys and values are to be made anew."""
+        hidden, filled = joined([part.hidden for part in parts], [part.filled for part in parts])
+        return cls(hidden, filled=filled)
+
+    def split(self, length: int) -> tuple["Evicted", "ShortTermState"]:
+        """What leaves a short-term memory of `length` tokens, and what stays in it."""
+        left = max(self.hidden.shape[1] - length, 0)
+        kept = self.key_value.split(left)[1] if self.key_value else None
+        rows = None if self.filled is None else self.filled >= self.hidden.shape[1]
+        filled = None if self.filled is None else self.filled.clamp(max=self.hidden.shape[1] - left)
+        return Evicted(self.hidden[:, :left], rows), ShortTermState(self.hidden[:, left:], kept, filled)
+
+    def append(self, x: Hidden, key_value: KeyValue | None) -> "ShortTermState":
+        """A segment more; `key_value`: of everything there is then."""
+        filled = None if self.filled is None else self.filled + x.shape[1]
+        hidden = torch.cat([self.hidden, x], 1)
+        whole = filled is None or bool((filled >= hidden.shape[1]).all())
+        return ShortTermState(hidden, key_value, None if whole else filled)
+
+    def reset(self, rows: Bool[Tensor, " batch"]) -> "ShortTermState":
+        """Forget everything in the marked rows: a new document begins there."""
+        return replace(self, filled=visible(self.hidden, self.filled).masked_fill(rows, 0))
+
+
+@dataclass(frozen=True)
+class Evicted:
+    """What left the short-term memory. rows: those whose own it is, where some began anew too lately; None: all."""
+
+    hidden: Float[Tensor, "batch left hidden"]
+    rows: Bool[Tensor, " batch"] | None = None

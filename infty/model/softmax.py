@@ -1,0 +1,130 @@
+"""The next token from hidden states: a plain softmax, and an adaptive one (Grave et al. 2017) tied to the embedding.
+
+The vocabulary is sorted by falling frequency and cut at c_1 < c_2 < …: the head decides between the first c_1 words and
+the clusters, a cluster between its own words. Rare words so cost nothing where they are not asked for:
+
+    p(w) = p_head(w)                         for w < c_1
+    p(w) = p_head(cluster of w) · p_cluster(w)  for the others
+
+All clusters have the full hidden size (div_val 1, as in Transformer-XL's model), and word w's row is its embedding.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from infty.base.batch import UNSCORED
+
+Hidden = Float[Tensor, "*positions hidden"]
+
+
+class AdaptiveConfig(BaseModel):
+    """Where the vocabulary is cut; without cuts it is a plain softmax, tied to the embedding."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    cutoffs: tuple[int, ...] = Field(
+        default=(), strict=False, description="first word of each cluster (Transformer-XL: 20,000, 40,000, 200,000)"
+    )
+
+    @model_validator(mode="after")
+    def _rising(self) -> "AdaptiveConfig":
+        if any(low >= high for low, high in pairwise((0, *self.cutoffs))):
+            raise ValueError(f"cutoffs {list(self.cutoffs)} must be above 0 and rise")
+        return self
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """A plain softmax over the logits x W."""
+
+    weight: Float[Tensor, "vocab hidden"]
+
+    def logits(self, x: Hidden) -> Float[Tensor, "*positions vocab"]:
+        """A logit for each token of the vocabulary, in full precision."""
+        return F.linear(x, self.weight).to(self.weight.dtype)
+
+    def nats(self, x: Hidden, targets: Int[Tensor, "*positions"]) -> Float[Tensor, "*positions"]:
+        """Cross-entropy of each target in nats; 0 where it is UNSCORED."""
+        nats = F.cross_entropy(
+            self.logits(x).flatten(0, -2), targets.flatten(), ignore_index=UNSCORED, reduction="none"
+        )
+        return nats.view(targets.shape)
+
+
+@dataclass(frozen=True)
+class AdaptiveSoftmax:
+    """The adaptive softmax over given weights. `weight` is the embedding's."""
+
+    weight: Float[Tensor, "vocab hidden"]
+    bias: Float[Tensor, " vocab"]
+    cluster_weight: Float[Tensor, "clusters hidden"]
+    cluster_bias: Float[Tensor, " clusters"]
+    cutoffs: tuple[int, ...]
+
+    def nats(self, x: Hidden, targets: Int[Tensor, "*positions"]) -> Float[Tensor, "*positions"]:
+        """Cross-entropy −ln p(target) of each position in nats; 0 where it is UNSCORED."""
+        flat = targets.flatten()
+        scored = (flat != UNSCORED).nonzero()[:, 0]
+        x, wanted = x.flatten(0, -2)[scored], flat[scored]
+        head = self._head(x)
+        place, tails = wanted, []
+        for i, (low, high) in enumerate(self._clusters()):
+            place = torch.where((wanted >= low) & (wanted < high), self._shortlist + i, place)
+            inside = ((wanted >= low) & (wanted < high)).nonzero()[:, 0]
+            tail = -self._tail(x[inside], low, high).gather(1, wanted[inside, None] - low)[:, 0]
+            tails.append((inside, tail))
+        nats = -head.gather(1, place[:, None])[:, 0]
+        for inside, tail in tails:
+            nats = nats.index_add(0, inside, tail)
+        return nats.new_zeros(len(flat)).index_copy(0, scored, nats).view(targets.shape)
+
+    def logits(self, x: Hidden) -> Float[Tensor, "*positions vocab"]:
+        """Log-probabilities ln p of every token of the vocabulary: for looking and generating, not for training."""
+        head = self._head(x)
+        parts = [head[..., : self._shortlist]]
+        for i, (low, high) in enumerate(self._clusters()):
+            parts.append(head[..., self._shortlist + i, None] + self._tail(x, low, high))
+        return torch.cat(parts, -1)
+
+    @property
+    def _shortlist(self) -> int:
+        return self.cutoffs[0] if self.cutoffs else len(self.weight)
+
+    def _clusters(self) -> list[tuple[int, int]]:
+        return list(pairwise((*self.cutoffs, len(self.weight)))) if self.cutoffs else []
+
+    def _head(self, x: Hidden) -> Float[Tensor, "*positions places"]:
+        """Log-probabilities of the shortlist's words and of the clusters."""
+        weight = torch.cat([self.weight[: self._shortlist], self.cluster_weight])
+        bias = torch.cat([self.bias[: self._shortlist], self.cluster_bias])
+        return F.linear(x, weight, bias).to(self.bias.dtype).log_softmax(-1)
+
+    def _tail(self, x: Hidden, low: int, high: int) -> Float[Tensor, "*positions words"]:
+        """Log-probabilities of a cluster's words, given the cluster."""
+        return F.linear(x, self.weight[low:high], self.bias[low:high]).to(self.bias.dtype).log_softmax(-1)
+
+
+class TiedOutput(nn.Module):
+    """What an adaptive softmax has beside the embedding: a bias a word, and a vector and a bias a cluster.
+
+    ValueError where a cutoff is not below the number of words.
+    """
+
+    def __init__(self, config: AdaptiveConfig, hidden_size: int, vocab_size: int) -> None:
+        super().__init__()
+        if config.cutoffs and config.cutoffs[-1] >= vocab_size:
+            raise ValueError(f"the last of the cutoffs {list(config.cutoffs)} is not below the {vocab_size} words")
+        self.cutoffs = config.cutoffs
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        self.cluster_weight = nn.Parameter(torch.zeros(len(config.cutoffs), hidden_size))
+        self.cluster_bias = nn.Parameter(torch.zeros(len(config.cutoffs)))
+
+    def softmax(self, embedding: Float[Tensor, "vocab hidden"]) -> AdaptiveSoftmax:
+        """The adaptive softmax over the embedding's weights."""
+        return AdaptiveSoftmax(embedding, self.bias, self.cluster_weight, self.cluster_bias, self.cutoffs)

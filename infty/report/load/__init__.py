@@ -1,0 +1,1 @@
+"""Finished runs, published values and tunings, read back."""

@@ -1,0 +1,1 @@
+"""The run folder: records on disk, metrics, trackers."""

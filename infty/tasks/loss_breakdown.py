@@ -1,0 +1,57 @@
+"""What a mean hides (section 4.2 has means): where in a document the loss is, on which words, in which chunks."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from numpy import ndarray
+
+from infty.tasks.word_distances import NEW, NO_WORD
+
+CHUNK = 5_000  # tokens of a chunk, about: what a paired bootstrap draws from
+
+Losses = Float32[ndarray, " tokens"]
+Counts = Int64[ndarray, " tokens"]
+
+
+def details(losses: Losses, starts: Int64[ndarray, " edges"], distances: Counts, far: int) -> dict[str, Any]:
+    """Nats and tokens by position in the document, by how long ago the word last came, by chunk and by document."""
+    sizes = np.diff(starts)
+    position = np.arange(len(losses)) - np.repeat(starts[:-1], sizes)
+    chunks = max(1, round(len(losses) / CHUNK))
+    return {
+        "by_position": _by_power_of_two(losses, position + 1),
+        "by_distance": {
+            **_by_power_of_two(losses, distances),
+            "new_word": _sum(losses, distances == NEW),
+            "no_word": _sum(losses, distances == NO_WORD),
+        },
+        "far": {"more_than": far, **_sum(losses, distances > far)},
+        "chunks": _in_order(losses, np.arange(chunks + 1) * len(losses) // chunks),
+        "documents": _in_order(losses, starts),
+    }
+
+
+def _by_power_of_two(losses: Losses, values: Counts) -> dict[str, Any]:
+    """Nats and tokens by values in [1, 2), [2, 4), [4, 8) …; others are left out. `from`: the lower edges."""
+    kept = values > 0
+    bins = np.log2(values[kept]).astype(np.int64)
+    count = int(bins.max(initial=-1)) + 1
+    nats = np.bincount(bins, weights=losses[kept].astype(np.float64), minlength=count)
+    tokens = np.bincount(bins, minlength=count)
+    return {"from": [2**i for i in range(count)], "nats": _rounded(nats), "tokens": tokens.tolist()}
+
+
+def _in_order(losses: Losses, edges: Int64[ndarray, " edges"]) -> dict[str, Any]:
+    """Nats and tokens of consecutive pieces."""
+    sums = np.concatenate([[0.0], losses.astype(np.float64).cumsum()])
+    return {"nats": _rounded(sums[edges[1:]] - sums[edges[:-1]]), "tokens": np.diff(edges).tolist()}
+
+
+def _sum(losses: Losses, kept: np.ndarray) -> dict[str, Any]:
+    return {"nats": round(float(losses[kept].astype(np.float64).sum()), 4), "tokens": int(kept.sum())}
+
+
+def _rounded(nats: Iterable[float]) -> list[float]:
+    return [round(float(value), 4) for value in nats]
