@@ -7,22 +7,19 @@ from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from rich.console import Console
 
-from infty.base.errors import UsageError
 from infty.config.definition import Cell, Definition
-from infty.config.faults import Fault, nearest, origin_of, refuse, value_faults
+from infty.config.faults import Fault, origin_of, refuse, value_faults
 from infty.config.overlay import Values, overlay, parse_override
-from infty.corpora.tokens import Portion, open_tokens
-from infty.model.config import AnyModelConfig, DecoderConfig, Gpt2ModelConfig
-from infty.model.decoder import Decoder
+from infty.corpora.tokens import Portion
+from infty.model.config import AnyModelConfig
 from infty.model.interface import SegmentModel
-from infty.tasks.corpus import NAMES, CorpusConfig, CorpusTask
-from infty.tasks.protocols import TEXT_PROTOCOLS
-from infty.tasks.sort import SortConfig, SortTask, nearest_lengths
+from infty.tasks.corpus import NAMES, CorpusConfig
+from infty.tasks.sort import SortConfig
+from infty.tasks.task import Task
 from infty.training.config import TrainingConfig
 
-Task = SortTask | CorpusTask
+TaskChoice = Annotated[SortConfig | CorpusConfig, Field(discriminator="kind")]  # a new task joins here
 
 
 class PretrainingText(BaseModel):
@@ -50,7 +47,7 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    task: Annotated[SortConfig | CorpusConfig, Field(discriminator="kind")] = Field(description="what is learnt")
+    task: TaskChoice = Field(description="what is learnt")
     model: AnyModelConfig = Field(description="what learns it")
     training: TrainingConfig = Field(description="how it is learnt")
     pretraining: PretrainingConfig | None = Field(
@@ -104,33 +101,20 @@ def resolve(definition: Definition, cell: Cell, overrides: typing.Sequence[str] 
     return ResolvedCell(cell, experiment, origins, definition.source, tuple(overrides))
 
 
-def build_task(experiment: Experiment, data: Path, console: Console | None = None, *, make: bool = True) -> Task:
-    """The source of sequences. `data`: the folder of corpora; MissingError where one is wanted that is not there.
+def build_task(experiment: Experiment, data: Path, *, make: bool = True) -> Task:
+    """Open the source of sequences. data: the folder of corpora. MissingError if one that is read is not there.
 
     make: tokenise a text that is not tokenised yet, else MissingError.
     """
-    match experiment.task:
-        case SortConfig():
-            return SortTask(experiment.task)
-        case CorpusConfig():
-            c, quiet = experiment.task, Console(quiet=True)
-            first = experiment.pretraining and experiment.pretraining.text
-            tokens = open_tokens(data, c.corpus, c.tokenizer, c.portions, console or quiet,
-                                 learnt_from=(first.corpus, first.train) if first else None, make=make)  # fmt: skip
-            return CorpusTask(c, tokens, experiment.model.segment_length)
+    first = experiment.pretraining and experiment.pretraining.text
+    learnt_from = (first.corpus, first.train) if first else None
+    return experiment.task.open(data, experiment.model.segment_length, learnt_from, make=make)
 
 
 def build_model(experiment: Experiment, vocab_size: int, seed: int) -> SegmentModel:
-    """The model with its initial weights, which `seed` decides. UsageError where it does not fit the vocabulary."""
+    """Build the model with the initial weights that `seed` decides. UsageError if it does not fit the vocabulary."""
     torch.manual_seed(seed)
-    if isinstance(experiment.model, Gpt2ModelConfig):
-        from infty.model.gpt2 import build_gpt2  # loads transformers, which nothing else wants
-
-        return build_gpt2(experiment.model, vocab_size)
-    try:
-        return Decoder(experiment.model, vocab_size)
-    except ValueError as fault:  # a vocabulary that came out smaller than the cutoffs
-        raise UsageError(f"model.adaptive: {fault}") from None
+    return experiment.model.build(vocab_size)
 
 
 def _start_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
@@ -138,45 +122,17 @@ def _start_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -
     model, origin = experiment.model, origin_of(origins, ("pretraining",), "")
     if experiment.pretraining is None:
         return []
-    if not isinstance(model, Gpt2ModelConfig):
+    if not model.fine_tunes:
         return [Fault(origin, "pretraining", "is for model.kind gpt2 only")]
-    if model.weights is not None:
-        return [Fault(origin, "pretraining", f"model.weights is {model.weights!r}: one of the two must be null")]
+    if model.starting_weights is not None:
+        return [
+            Fault(origin, "pretraining", f"model.weights is {model.starting_weights!r}: one of the two must be null")
+        ]
     return []
 
 
 def _task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
-    """What of the task does not go together with the rest."""
-    task, segment = experiment.task, experiment.model.segment_length
-    if isinstance(task, CorpusConfig):
-        faults = []
-        protocol = TEXT_PROTOCOLS.get(task.protocol)
-        if protocol and not protocol.has_blocks_of(segment, task.tokenizer.kind):
-            origin = origin_of(origins, ("task", "protocol"), "")
-            wanted = f"is for model.segment_length {protocol.block} and {protocol.tokenizer} tokens"
-            faults.append(Fault(origin, "task.protocol", f"{task.protocol} {wanted}; gpt2-blocks-v1 is for others"))
-        if protocol is None:
-            known = nearest(task.protocol, TEXT_PROTOCOLS)
-            origin = origin_of(origins, ("task", "protocol"), "")
-            faults.append(Fault(origin, "task.protocol", f"no {task.protocol!r}; {known}"))
-        model, size = experiment.model, task.tokenizer.vocab_size
-        cuts = model.adaptive.cutoffs if isinstance(model, DecoderConfig) and model.adaptive else ()
-        if cuts and cuts[-1] >= size:
-            origin = origin_of(origins, ("model", "adaptive", "cutoffs"), "")
-            message = f"the last, {cuts[-1]}, is not below the {size} of task.tokenizer.vocab_size"
-            faults.append(Fault(origin, "model.adaptive.cutoffs", message))
-        return faults
-    fitting = nearest_lengths(task.length, task.vocabulary, segment)
-    if fitting == [task.length]:
-        return []
-    origin = origin_of(origins, ("task", "length"), "")
-    if not fitting:
-        return [Fault(origin, "model.segment_length", f"{segment} is too short for the {task.vocabulary} targets")]
-    return [
-        Fault(
-            origin,
-            "task.length",
-            f"at {task.length} the separator and the {task.vocabulary} targets would straddle two segments of "
-            f"{segment}; the nearest that work: {' and '.join(map(str, fitting))}",
-        )
-    ]
+    """Find what of the task does not go together with the rest."""
+    task, model = experiment.task, experiment.model
+    found = [*task.find_faults(model.segment_length), *model.find_faults(task.vocab_size)]
+    return [Fault(origin_of(origins, tuple(key.split(".")), ""), key, message) for key, message in found]

@@ -1,4 +1,7 @@
-"""Why something was refused, in words for a message: of libraries, and of files that anyone may have made."""
+"""Words of messages: why something was refused, and names and texts as messages quote them."""
+
+import difflib
+from collections.abc import Iterable
 
 LONG = 1000  # signs of a message with a path in it
 
@@ -22,3 +25,10 @@ def one_line(text: str, length: int = 200) -> str:
     """A text as part of a message: what is no letter or sign is escaped, and what is too long is cut."""
     text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text[: length + 1])
     return text if len(text) <= length else f"{text[:length]}…"
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """'did you mean …?', or what is allowed where nothing is near."""
+    allowed = list(map(str, allowed))
+    close = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"there is {', '.join(allowed) or 'nothing'}"

@@ -17,7 +17,7 @@ from infty.commands.load import load_with_task
 from infty.config.settings import Settings
 from infty.machine.placement import Machine, prepare_machine
 from infty.runs.folder import RunFolder, finished_runs
-from infty.tasks.corpus import text_figures
+from infty.tasks.loss_breakdown import text_figures
 from infty.training.checkpoint import verify_best
 
 EXACT, AGAIN = 1e-12, 1e-4  # relative: of what is reckoned from stored totals; of another machine's or threads' sums

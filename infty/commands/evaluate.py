@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from infty.base.batch import ALL, Batch, Share
@@ -24,10 +23,6 @@ from infty.experiment import Experiment, ResolvedCell, Task
 from infty.machine.placement import prepare_machine
 from infty.machine.ram import peak_memory_bytes
 from infty.runs.folder import SCHEMA, RunFolder
-from infty.tasks.corpus import CorpusTask
-from infty.tasks.loss_breakdown import details
-from infty.tasks.protocols import TEXT_PROTOCOLS, EvaluationProtocol
-from infty.tasks.sort import SortTask
 from infty.training.distributed import ALONE, Group, joined
 from infty.training.signals import StopSignals
 
@@ -146,47 +141,40 @@ def assess(
 
     Writes nothing. Raises UsageError and Stopped as above. Of several processes only the one that leads finds it all.
     """
-    task, protocol = _under(task, asked)
-    split, model = asked.split, trained.experiment.model
-    losses = np.zeros(len(task.parts[split].tokens), dtype=np.float32) if isinstance(task, CorpusTask) else None
-    right = np.zeros(task.sizes[split] * task.sequence_length, dtype=bool) if isinstance(task, SortTask) else None
+    # Ask the task for its protocol, and what it notes of each target.
+    task = _prepare_task(task, asked)
+    split, model, record = asked.split, trained.experiment.model, task.new_record(asked.split)
+
+    # Read this process's share of the split, and sum over all processes.
     with knocked_out(trained.model, asked.knock_out) if asked.knock_out else nullcontext():
-        batches = _batches(trained.experiment, task, asked, console, group.share)
+        batches = _batches(trained.experiment, task, asked, group.share)
         heard = stop.until_received(batches) if stop else batches
-        totals = evaluate(trained.model, heard, choices=task.has_answers, losses=losses, right=right)
+        totals = evaluate(trained.model, heard, choices=task.has_answers, losses=record.losses, right=record.right)
     if number := group.largest(stop.received or 0 if stop else 0):
         raise Stopped("stopped while testing; the same command tests what was trained", number)
     totals = group.totals(totals)
-    losses, right = (None if noted is None else group.summed(noted) for noted in (losses, right))
+    losses, right = (None if noted is None else group.summed(noted) for noted in (record.losses, record.right))
     if not group.leads:
         return {}, None
+
+    # Divide once, and look into the memories.
+    score = task.score(split, totals, PerTarget(losses, right), model.memory_slots, model.segment_length)
     outcome = {
         "schema": SCHEMA,
         "protocol": {
-            **_described(protocol, task),
+            **task.describe_protocol(),
             "segment_length": model.segment_length,
             "memory_slots": model.memory_slots,
         },
         "split": split,
         "knock_out": asked.knock_out,
         "step": trained.step,
-        "metrics": task.metrics(split, totals),
-        "totals": vars(totals),
-        "calibration": {},
+        "metrics": score.metrics,
+        "totals": score.totals,
+        "calibration": score.calibration,
         "data": task.data(split),
+        "details": score.details,
     }
-    if isinstance(task, SortTask):
-        assert right is not None
-        by_sequence = right.reshape(-1, task.sequence_length).sum(1).tolist()
-        outcome["calibration"] = task.calibration(split, model.memory_slots, model.segment_length)
-        outcome["details"] = {"answers": {"right": by_sequence, "symbols": task.config.vocabulary}}
-    else:
-        assert losses is not None
-        found = details(losses, task.parts[split].starts, task.distances(split), task.config.far)
-        if found["far"]["tokens"]:
-            outcome["metrics"][f"{split}/far_loss"] = found["far"]["nats"] / found["far"]["tokens"]
-        outcome["totals"] = {**vars(totals), **task.sizes(split)}
-        outcome["details"] = found
     memory = inspect_memory(trained.model, task, split) if split == "test" and not asked.knock_out else None
     if memory:
         outcome["metrics"]["test/regression_error"] = memory["regression_error_mean"]
@@ -201,17 +189,16 @@ def check_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console
     machine, run = prepare_machine(settings), trained_run(resolved, settings)
     trained, task = load_with_task(run, settings.data)
     machine.place(trained.model)
-    task, protocol = _under(task, asked)
-    if isinstance(task, CorpusTask) and task.one_stream:
-        one = f"{protocol.name} is one stream whose memory is never reset"
-        raise UsageError(f"--check-batch: {one}, read alone: there is nothing to compare")
+    task = _prepare_task(task, asked)
+    if why := task.explain_unfit_check():
+        raise UsageError(why)
     nats = {}
     for size in CHECKED_BATCHES:
         batches = _batches(trained.experiment, task, replace(asked, batch_size=size), console)
         nats[size] = evaluate(trained.model, batches, choices=False).nats
     worst = max(abs(value - nats[1]) / nats[1] for value in nats.values())
     return {
-        "protocol": protocol.name,
+        "protocol": task.protocol.name,
         "split": asked.split,
         "nats": nats,
         "relative_difference": worst,
@@ -219,27 +206,12 @@ def check_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console
     }
 
 
-def _under(task: Task, asked: Asked) -> tuple[Task, EvaluationProtocol]:
-    """The task under the protocol asked for. UsageError where the two, or what else is asked, do not go together."""
-    if isinstance(task, SortTask):
-        if asked.protocol not in (None, task.protocol.name):
-            raise UsageError(f"--protocol {asked.protocol}: this task has {task.protocol.name} only")
-        return task, task.protocol
-    if asked.protocol is not None:
-        if asked.protocol not in TEXT_PROTOCOLS:
-            raise UsageError(f"--protocol {asked.protocol}: there is {', '.join(TEXT_PROTOCOLS)}")
-        task = task.under(TEXT_PROTOCOLS[asked.protocol])
-    task.refuse_misnamed(asked.split)
-    if task.one_stream and (asked.batch_size or 1) > 1:
-        raise UsageError(
-            f"--batch {asked.batch_size}: {task.protocol.name} is one stream whose memory is never reset, read alone; "
-            "--protocol text-documents-v1 reads documents side by side"
-        )
-    if asked.knock_out == "other" and task.protocol.memory_reset != "document":
-        raise UsageError("--knock-out other reads another document's memory: --protocol text-documents-v1")
-    if asked.knock_out == "other" and len(task.parts[asked.split].documents) < 2:
-        raise UsageError(f"--knock-out other: the {asked.split} part has one document only")
-    return task, task.protocol
+def _prepare_task(task: Task, asked: Asked) -> Task:
+    """Return the task under the protocol asked for. UsageError if the two, or what else is asked, do not fit."""
+    task = task.under(asked.protocol)
+    if why := task.explain_unfit_request(asked.split, asked.batch_size, asked.knock_out):
+        raise UsageError(why)
+    return task
 
 
 def _batches(experiment: Experiment, task: Task, asked: Asked, console: Console, share: Share = ALL) -> Iterator[Batch]:
@@ -248,14 +220,3 @@ def _batches(experiment: Experiment, task: Task, asked: Asked, console: Console,
         return task.pairs(asked.split, size, share)
     steps = task.evaluation_steps(asked.split, size, share)
     return track(task.evaluation_batches(asked.split, size, share), steps, console, f"evaluating {asked.split}")
-
-
-def _described(protocol: EvaluationProtocol, task: Task) -> Values:
-    """The protocol as results keep it."""
-    described = {
-        key: value for key, value in asdict(protocol).items() if key not in ("whole", "tokenizer", "block", "by_blocks")
-    }
-    if isinstance(task, CorpusTask):
-        reset = protocol.memory_reset or task.config.model_dump()["memory_reset"]
-        return {**described, "memory_reset": reset, "words": "published" if protocol.whole else "counted here"}
-    return described

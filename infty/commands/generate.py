@@ -34,7 +34,7 @@ from infty.experiment import ResolvedCell
 from infty.machine.placement import prepare_machine
 from infty.model.interface import SegmentModel, State
 from infty.runs.folder import SCHEMA
-from infty.tasks.corpus import CorpusConfig, windows
+from infty.tasks.segmentation import cut_windows
 
 BROKEN = "\ufffd"  # what bytes become that are no character, or not a whole one yet
 
@@ -79,7 +79,7 @@ def generate_cell(
     Raises UsageError where the cell is not about texts, the temperature is no number, or the run has other settings
     than the cell; MissingError where there is no checkpoint or no such text.
     """
-    if not isinstance(resolved.experiment.task, CorpusConfig):
+    if not resolved.experiment.task.has_text:
         raise UsageError(f"{resolved.cell.experiment} has no text to continue: use an experiment on texts, as wikitext")
     if not math.isfinite(sampling.temperature):
         raise UsageError(f"--temperature {sampling.temperature}: wanted a number")
@@ -89,7 +89,7 @@ def generate_cell(
     model, tokenizer = machine.place(trained.model), trained.tokenizer
     assert tokenizer is not None
     with _prompt_pieces(prompt, console) as pieces:
-        reading = read(model, windows(tokenizer, pieces, model.config.segment_length))
+        reading = read(model, cut_windows(tokenizer, pieces, model.config.segment_length))
     made: list[int] = []
     text: list[str] = []
     tokens = islice(to_the_end(continuation(model, reading, sampling), tokenizer), count)

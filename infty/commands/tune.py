@@ -12,9 +12,10 @@ from rich.console import Console
 
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.base.files import write_json
+from infty.base.messages import suggest
 from infty.commands.train import train_trial
 from infty.config.definition import Cell, Definition, variant_of
-from infty.config.faults import Fault, nearest, refuse
+from infty.config.faults import Fault, refuse
 from infty.config.settings import Settings
 from infty.experiment import resolve
 from infty.machine.environment import describe_environment
@@ -102,10 +103,10 @@ def tune_configs(definition: Definition, scale: str, case: str | None = None) ->
         except ValidationError as error:
             faults += [(".".join(map(str, (where, column, *f["loc"]))), f["msg"]) for f in error.errors()]
         if column not in known:
-            faults.append((f"{where}.{column}", f"no such column; {nearest(str(column), known)}"))
+            faults.append((f"{where}.{column}", f"no such column; {suggest(str(column), known)}"))
     refuse([Fault(definition.path.name, key, message) for key, message in faults])
     if case is not None and case not in configs:
-        raise UsageError(f"{definition.path.name}: {where} has no grid for {case!r}; {nearest(case, list(configs))}")
+        raise UsageError(f"{definition.path.name}: {where} has no grid for {case!r}; {suggest(case, list(configs))}")
     return configs if case is None else {case: configs[case]}
 
 

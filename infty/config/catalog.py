@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infty.base.errors import UsageError
+from infty.base.messages import suggest
 from infty.config.definition import Definition, load_definition
-from infty.config.faults import nearest, refuse
+from infty.config.faults import refuse
 
 PACKAGE = Path(__file__).parents[1]
 SHIPPED = next((f for f in (PACKAGE / "experiments", PACKAGE.parent / "experiments") if f.is_dir()), PACKAGE)
@@ -27,7 +28,7 @@ def open_experiment(name: str, own: Path) -> Definition:
         return load_definition(path, path.name if path.is_absolute() else name)  # results hold no absolute path
     files = experiment_files(own)
     if name not in files:
-        raise UsageError(f"no experiment {name!r}; {nearest(name, files)}")
+        raise UsageError(f"no experiment {name!r}; {suggest(name, files)}")
     return load_definition(files[name], name)
 
 
@@ -46,5 +47,5 @@ def experiments_with(scale: str, own: Path, say: Callable[[str], None]) -> dict[
             say(f"{name} is left out: {fault}")
     scales = {name for definition in found.values() for name in definition.names("scales")}
     if scale not in scales:
-        raise UsageError(f"no experiment has a scale {scale!r}; {nearest(scale, sorted(scales))}")
+        raise UsageError(f"no experiment has a scale {scale!r}; {suggest(scale, sorted(scales))}")
     return {name: definition for name, definition in found.items() if scale in definition.names("scales")}

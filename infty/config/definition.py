@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from infty.base.errors import UsageError
-from infty.base.messages import one_line
-from infty.config.faults import Fault, nearest, refuse, shown
+from infty.base.messages import one_line, suggest
+from infty.config.faults import Fault, refuse, shown
 from infty.config.overlay import Values, overlay, parse_override
 from infty.config.strict_yaml import parse_strictly
 
@@ -103,7 +103,7 @@ class Definition:
 
     def _absent(self, asked: dict[str, str]) -> list[Fault]:
         return [
-            Fault(self.path.name, key, f"no {name!r} here; {nearest(name, self.names(key))}")
+            Fault(self.path.name, key, f"no {name!r} here; {suggest(name, self.names(key))}")
             for key, name in asked.items()
             if name not in self.names(key)
         ]
@@ -196,7 +196,7 @@ def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) 
         return [Fault(origin, key, f"wanted a mapping, got {shown(values)}")]
     prefix = f"{key}." if key else ""
     faults = [
-        Fault(origin, f"{prefix}{name}", f"unknown key; {nearest(name, allowed)}")
+        Fault(origin, f"{prefix}{name}", f"unknown key; {suggest(name, allowed)}")
         for name in values
         if name not in allowed
     ]
@@ -213,7 +213,7 @@ def _row_faults(origin: str, values: Values) -> list[Fault]:
     if not isinstance(rows, list):
         return [Fault(origin, "rows", f"wanted a list of models, got {shown(rows)}")]
     return [
-        Fault(origin, "rows", f"no {shown(row)} among the models; {nearest(row, models)}")
+        Fault(origin, "rows", f"no {shown(row)} among the models; {suggest(row, models)}")
         for row in rows
         if not isinstance(row, str) or row not in models
     ]

@@ -1,16 +1,14 @@
 """Faults of configurations, each with its origin and key, in the words of the file."""
 
-import difflib
 import types
 import typing
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
 
 from infty.base.errors import UsageError
-from infty.base.messages import one_line
+from infty.base.messages import one_line, suggest
 
 
 @dataclass(frozen=True)
@@ -29,13 +27,6 @@ def refuse(faults: list[Fault]) -> None:
     """Raise UsageError with every fault, a line each, if there is one."""
     if faults:
         raise UsageError("\n".join(dict.fromkeys(map(str, faults))))
-
-
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """'did you mean …?', or what is allowed where nothing is near."""
-    allowed = list(map(str, allowed))
-    close = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"there is {', '.join(allowed) or 'nothing'}"
 
 
 def shown(value: Any) -> str:
@@ -73,7 +64,7 @@ def _fault(detail: Any, root: type[BaseModel], origins: dict[tuple[str, ...], st
     path, allowed = _key_path(root, detail["loc"])
     kind, context, given = detail["type"], detail.get("ctx", {}), shown(detail["input"])
     if kind == "extra_forbidden":
-        message = f"unknown key; {nearest(path[-1], allowed)}"
+        message = f"unknown key; {suggest(path[-1], allowed)}"
     elif kind == "missing":
         message = "is missing"
     elif kind == "union_tag_invalid":

@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from infty.base.errors import UsageError
-from infty.base.messages import one_line
-from infty.config.faults import Fault, nearest, refuse, shown
+from infty.base.messages import one_line, suggest
+from infty.config.faults import Fault, refuse, shown
 
 # What W&B's own variable may say, and what it means.
 WANDB_MODES = {"offline": "offline", "online": "online", "disabled": "disabled", "dryrun": "offline", "run": "online"}
@@ -132,7 +132,7 @@ def load_settings(**options: Any) -> Settings:
     """Settings of this machine; `None` options count as not given. UsageError with every fault."""
     if (mode := os.environ.get("WANDB_MODE")) and not os.environ.get("INFTY_WANDB"):
         if mode not in WANDB_MODES:
-            raise UsageError(f"WANDB_MODE={one_line(mode)}: {nearest(mode, WANDB_MODES)}")
+            raise UsageError(f"WANDB_MODE={one_line(mode)}: {suggest(mode, WANDB_MODES)}")
         options = {"wandb": WANDB_MODES[mode], **options}
     try:
         return Settings(**{key: value for key, value in options.items() if value is not None})
@@ -159,7 +159,7 @@ def origins(**options: Any) -> dict[str, str]:
 def _fault(detail: Any) -> Fault:
     key = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
-        return Fault("infty.toml", key, f"unknown key; {nearest(key, Settings.model_fields)}")
+        return Fault("infty.toml", key, f"unknown key; {suggest(key, Settings.model_fields)}")
     message = detail["msg"].removeprefix("Value error, ")
     given = str(detail["input"]) if isinstance(detail["input"], Path) else detail["input"]
     return Fault("settings", key, f"{message}, got {shown(given)} (infty.toml, INFTY_{key.upper()} or option)")

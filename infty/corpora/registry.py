@@ -33,6 +33,14 @@ class Known:
     documents: dict[str, int] = field(default_factory=dict)
     words: dict[str, int] = field(default_factory=dict)
 
+    def is_whole(self, split: str, documents: int, words: int) -> bool:
+        """Tell whether so many documents and words are the whole split.
+
+        Words within 1 %: PG-19's published counts are not of white space alone.
+        """
+        known = self.words.get(split, 0)
+        return documents == self.documents.get(split, documents) and abs(words - known) <= 0.01 * known
+
 
 KNOWN = {
     "wikitext": Known(

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Float64, Int64
 from numpy import ndarray
 from torch import Tensor
 
-from infty.base.batch import Batch
 from infty.base.messages import one_line
 from infty.corpora.tokenizers import Tokenizer
 from infty.evaluation.evaluate import evaluating
@@ -23,10 +22,8 @@ from infty.memory.longterm import Hidden, LongTermMemory, LongTermState
 from infty.memory.signal import evaluate_signal, first_grid, refit_grid, sample_grid
 from infty.memory.sticky import attention_histogram
 from infty.model.interface import SegmentModel
-from infty.tasks.corpus import CorpusTask, TokenReset
-from infty.tasks.sort import SortTask
+from infty.tasks.task import Task
 
-ENOUGH, MOST = 10, 24  # segments that a document should have, and that are read of it
 UPDATES = (1, 2, 4, 8)  # after which it is asked what is left of each segment
 BINS, HISTOGRAM_BINS = 64, 128  # of the densities; of the histogram where no sticky sampling has its own
 PHRASE, PHRASES = 8, 12  # tokens of a phrase; phrases that are kept
@@ -132,7 +129,7 @@ def watched(model: SegmentModel) -> Iterator[list[Trace]]:
             del trace.memory.update, trace.memory.density
 
 
-def inspect_memory(model: SegmentModel, task: SortTask | CorpusTask, split: str) -> dict[str, Any] | None:
+def inspect_memory(model: SegmentModel, task: Task, split: str) -> dict[str, Any] | None:
     """The pictures' numbers, of a split's first sequence or first long document (see `records.Memory`).
 
     None where no layer has a long-term memory, or the stream ends before anything enters it. Floats have six
@@ -140,7 +137,8 @@ def inspect_memory(model: SegmentModel, task: SortTask | CorpusTask, split: str)
     """
     if not any(isinstance(seat.long_range, LongTermMemory) for seat in model.seats):
         return None
-    stream, batch = _stream(task, split, model.config.segment_length)
+    sample = task.sample(split, model.config.segment_length)
+    batch = sample.batch
     with evaluating(model), watched(model) as traces:
         state, positions = model.initial_state(batch.streams), model.positions()
         for segment in batch.segments(model.config.segment_length):
@@ -154,7 +152,7 @@ def inspect_memory(model: SegmentModel, task: SortTask | CorpusTask, split: str)
     counts = [k for k in UPDATES if k in traces[0].explained]
     even = np.linspace(0, 1, BINS + 1)
     document = {
-        "stream": stream,
+        "stream": sample.about,
         "density": [attention_between(density, even).tolist() for _, density in seen],
         "histogram": [_histogram(trace.memory, density) for trace, density in seen],
         "reconstruction": [{"updates": k, "layers": [trace.explained[k] for trace in traces]} for k in counts],
@@ -162,7 +160,7 @@ def inspect_memory(model: SegmentModel, task: SortTask | CorpusTask, split: str)
         "regression_error_mean": float(np.mean(errors)),
         "reach": measure_reach(model, batch),
         "gaze": [trace.gaze() for trace, _ in seen],
-        "room": None if isinstance(task, SortTask) else _phrases(seen, batch.targets[0].numpy(), task.tokens.tokenizer),
+        "room": _phrases(seen, batch.targets[0].numpy(), task.tokenizer) if task.tokenizer else None,
     }
     return _short(document)
 
@@ -199,26 +197,6 @@ def _histogram(memory: LongTermMemory, density: AttentionDensity) -> list[float]
     """The histogram that a sticky update draws from, or would."""
     bins = memory.config.sticky.num_bins if memory.config.sticky else HISTOGRAM_BINS
     return attention_histogram(density, bins)[0].clamp(min=0).tolist()
-
-
-def _stream(task: SortTask | CorpusTask, split: str, length: int) -> tuple[dict[str, Any], Batch]:
-    """What is read. Of a document whole segments from its start, and no more than a memory lives there.
-
-    Its first input is the separator; targets are its own tokens.
-    """
-    if isinstance(task, SortTask):
-        kind, index, batch = "sequence", 0, task.batch(split, np.array([0]))
-    else:
-        part, reset = task.parts[split], task.protocol.memory_reset or task.config.memory_reset
-        sizes = np.diff(part.starts)
-        kind, index = "document", int(np.argmax(sizes >= min(ENOUGH * length, sizes.max())))
-        count = min(int(sizes[index]), MOST * length, reset.tokens if isinstance(reset, TokenReset) else MOST * length)
-        start, count = part.starts[index], max(count // length * length, min(count, length))
-        targets = part.tokens[start : start + count].astype(np.int64)
-        tokens = np.concatenate([[task.tokens.tokenizer.separator], targets[:-1]])
-        batch = Batch(*map(torch.from_numpy, (tokens[None], targets[None], np.array([start]))))
-    count = batch.tokens.shape[1]
-    return {"kind": kind, "index": index, "segments": -(-count // length), "tokens": count}, batch
 
 
 def _phrases(

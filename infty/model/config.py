@@ -1,12 +1,16 @@
 """Sizes of a model: a decoder of ours (section 4), or a GPT-2 (Radford et al. 2019) with memories grafted on."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from infty.base.errors import UsageError
 from infty.memory.compressive import CompressiveMemoryConfig
 from infty.model.memory_kinds import KINDS, LongRangeConfig
 from infty.model.softmax import AdaptiveConfig
+
+if TYPE_CHECKING:
+    from infty.model.interface import SegmentModel
 
 SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
 
@@ -42,6 +46,21 @@ class _SeatedConfig(BaseModel):
         return self
 
     @property
+    def fine_tunes(self) -> bool:
+        """Tell whether a trained decoder is fine-tuned, on which memories are grafted."""
+        return False
+
+    @property
+    def starting_weights(self) -> str | None:
+        """Name the folder or the hub's repository whose weights are fine-tuned; None if there is none."""
+        return None
+
+    def find_faults(self, vocab_size: int) -> list[tuple[str, str]]:
+        """Find what does not go together with a vocabulary: keys of the experiment, and messages."""
+        del vocab_size
+        return []
+
+    @property
     def auxiliary_weights(self) -> dict[str, float]:
         """Weight of each named loss in `Output.auxiliary`."""
         return self.long_range.auxiliary_weights if self.long_range else {}
@@ -71,6 +90,23 @@ class DecoderConfig(_SeatedConfig):
                 f"{self.segment_length}: the memory beyond it takes in whole segments"
             )
         return self
+
+    def build(self, vocab_size: int) -> "SegmentModel":
+        """Build the decoder with initial weights. UsageError if the vocabulary is too small for the cut-offs."""
+        from infty.model.decoder import Decoder
+
+        try:
+            return Decoder(self, vocab_size)
+        except ValueError as fault:
+            raise UsageError(f"model.adaptive: {fault}") from None
+
+    def find_faults(self, vocab_size: int) -> list[tuple[str, str]]:
+        """Find a cut-off that is beyond the vocabulary."""
+        cuts = self.adaptive.cutoffs if self.adaptive else ()
+        if not cuts or cuts[-1] < vocab_size:
+            return []
+        message = f"the last, {cuts[-1]}, is not below the {vocab_size} of task.tokenizer.vocab_size"
+        return [("model.adaptive.cutoffs", message)]
 
     @property
     def memory_slots(self) -> int:
@@ -102,6 +138,22 @@ class Gpt2ModelConfig(_SeatedConfig):
                 "as long as the model's positions at most"
             )
         return self
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Tell that a trained decoder is fine-tuned."""
+        return True
+
+    @property
+    def starting_weights(self) -> str | None:
+        """Name the folder or the hub's repository whose weights are fine-tuned."""
+        return self.weights
+
+    def build(self, vocab_size: int) -> "SegmentModel":
+        """Build the GPT-2 with random weights, and its memories."""
+        from infty.model.gpt2 import build_gpt2  # loads transformers, which nothing else wants
+
+        return build_gpt2(self, vocab_size)
 
     @property
     def memory_slots(self) -> int:

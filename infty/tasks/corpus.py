@@ -7,52 +7,50 @@ which is context only. So every token is scored once, and scores add up to those
     targets   a b c d|e f         wanted: a b c | d e f
 """
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
 from functools import lru_cache
-from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from pydantic import Field
 
 from infty.base.batch import ALL, UNSCORED, Batch, Share, Totals
 from infty.base.errors import MissingError, UsageError
-from infty.corpora.registry import KNOWN, Known
+from infty.base.messages import suggest
+from infty.corpora.registry import KNOWN
 from infty.corpora.text_pieces import PIECE, CountedText, Text
-from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, WordTokenizer
-from infty.corpora.tokens import Portion, TokenPart, TokenSet
-from infty.tasks.protocols import TEXT_PROTOCOLS, EvaluationProtocol
-from infty.tasks.segmentation import Spans, cut, even_rows, packed_rows, parts_of
+from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, WordTokenizer, load_tokenizer
+from infty.corpora.tokens import Portion, TokenSet, open_tokens
+from infty.tasks.loss_breakdown import details, text_figures
+from infty.tasks.protocols import TEXT_PROTOCOLS, KnockOut
+from infty.tasks.segmentation import (
+    Spans,
+    TokenReset,
+    cut,
+    cut_windows,
+    even_rows,
+    find_resets,
+    make_batch,
+    mark_block_starts,
+    packed_rows,
+    parts_of,
+)
+from infty.tasks.task import PerTarget, Sample, Score, Task, TaskConfig
 from infty.tasks.word_distances import distances
 
 NAMES = "^[a-z0-9][a-z0-9_.-]*$"  # of corpora
-LARGEST = 700.0  # exponent of a perplexity that a float still holds
+GPT2 = "gpt2"  # tokeniser, and name of the corpus that holds its files
+LONG_SAMPLE, LONGEST_SAMPLE = 10, 24  # segments that a document to look into should have, and that are read of it
 
 
-class TokenReset(BaseModel):
-    """Memory is emptied every so many tokens (the released GPT-2 code: 2,048)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    tokens: int = Field(gt=0, description="tokens between two resets")
-    documents: bool = Field(
-        default=False,
-        exclude_if=lambda on: not on,
-        description="where a document begins as well, and counted from there",
-    )
-
-
-class CorpusConfig(BaseModel):
+class CorpusConfig(TaskConfig):
     """Which text is learnt, in which tokens, and what is forgotten when."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     kind: Literal["corpus"] = Field(default="corpus", description="language modelling (section 4.2)")
     corpus: str = Field(pattern=NAMES, description="name of a corpus that `infty data list` shows")
@@ -71,8 +69,54 @@ class CorpusConfig(BaseModel):
         """The three parts by split."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
+    @property
+    def vocab_size(self) -> int:
+        """Count the tokens that there are; of a tokeniser that is learnt, at most."""
+        return self.tokenizer.vocab_size
 
-class CorpusTask:
+    @property
+    def has_text(self) -> bool:
+        """Tell that tokens are of a text, which a model can continue."""
+        return True
+
+    @property
+    def vocabulary_files(self) -> str | None:
+        """Name the corpus that holds GPT-2's tokeniser, if it is that one."""
+        return GPT2 if self.tokenizer.kind == GPT2 else None
+
+    def texts(self) -> dict[str, list[Portion]]:
+        """Name the corpus, and its three portions."""
+        return {self.corpus: list(self.portions.values())}
+
+    def open(
+        self,
+        data: Path,
+        segment_length: int,
+        learnt_from: tuple[str, Portion] | None = None,
+        *,
+        make: bool = True,
+    ) -> "CorpusTask":
+        """Open the text in tokens, which are made if they are not here and `make` allows it."""
+        tokens = open_tokens(data, self.corpus, self.tokenizer, self.portions, learnt_from=learnt_from, make=make)
+        return CorpusTask(self, tokens, segment_length)
+
+    def load_vocabulary(self, folder: Path) -> tuple[Tokenizer, int]:
+        """Load the tokeniser that a run keeps. MissingError if it is missing or damaged."""
+        tokenizer = load_tokenizer(folder, self.tokenizer, "train again with --fresh")
+        return tokenizer, tokenizer.vocab_size
+
+    def find_faults(self, segment_length: int) -> list[tuple[str, str]]:
+        """Find a protocol that there is none of, or that is for other blocks."""
+        protocol = TEXT_PROTOCOLS.get(self.protocol)
+        if protocol is None:
+            return [("task.protocol", f"no {self.protocol!r}; {suggest(self.protocol, TEXT_PROTOCOLS)}")]
+        if protocol.has_blocks_of(segment_length, self.tokenizer.kind):
+            return []
+        wanted = f"is for model.segment_length {protocol.block} and {protocol.tokenizer} tokens"
+        return [("task.protocol", f"{self.protocol} {wanted}; gpt2-blocks-v1 is for others")]
+
+
+class CorpusTask(Task):
     """A corpus in tokens, for a model that reads `segment_length` of them at a time."""
 
     continues = True
@@ -80,17 +124,22 @@ class CorpusTask:
 
     def __init__(self, config: CorpusConfig, tokens: TokenSet, segment_length: int) -> None:
         self.config, self.tokens, self.segment_length = config, tokens, segment_length
-        self.vocab_size = tokens.tokenizer.vocab_size
+        self.name, self.digest = config.corpus, tokens.digest
+        self.tokenizer, self.vocab_size = tokens.tokenizer, tokens.tokenizer.vocab_size
         self.protocol = TEXT_PROTOCOLS[config.protocol]
         self.parts = {split: tokens.part(portion) for split, portion in config.portions.items()}
         tokens.corpus.check(f"{config.test.split}.txt")  # read again for `distances`: now or never
         self._rows = lru_cache(maxsize=2)(self._make_rows)
 
-    def under(self, protocol: EvaluationProtocol) -> "CorpusTask":
-        """This task, evaluated under another protocol."""
+    def under(self, protocol: str | None) -> "CorpusTask":
+        """Return this task, evaluated under another protocol; None: its own. UsageError if there is no such."""
+        if protocol is None:
+            return self
+        if protocol not in TEXT_PROTOCOLS:
+            raise UsageError(f"--protocol {protocol}: there is {', '.join(TEXT_PROTOCOLS)}")
         other = copy(self)
-        other.config = self.config.model_copy(update={"protocol": protocol.name})
-        other.protocol = protocol
+        other.config = self.config.model_copy(update={"protocol": protocol})
+        other.protocol = TEXT_PROTOCOLS[protocol]
         return other
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
@@ -112,13 +161,17 @@ class CorpusTask:
             seen += int(steps // len(row) * sizes.sum() + sizes[: steps % len(row)].sum())
         return seen
 
+    def tokens_an_epoch(self) -> int:
+        """Count the tokens of the training text."""
+        return len(self.parts["train"].tokens)
+
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Every token of a split once; what shares no memory is read side by side, so results do not depend on how."""
         rows = self._evaluation_rows(split, batch_size, share)
         for step in range(max(map(len, rows), default=0)):
             names = np.array([row.start[min(step, len(row) - 1)] for row in rows])
             batch = self._batch(split, [(row, step) for row in rows], names)
-            yield replace(batch, aside=_block_starts(batch)) if self.protocol.by_blocks else batch
+            yield replace(batch, aside=mark_block_starts(batch)) if self.protocol.by_blocks else batch
 
     @property
     def one_stream(self) -> bool:
@@ -149,10 +202,40 @@ class CorpusTask:
         """Loss in nats a token; perplexity a token and a word; bits a byte: three views of one total."""
         return text_figures(split, totals, self.sizes(split))
 
+    def new_record(self, split: str) -> PerTarget:
+        """Make room for the nats of each token."""
+        return PerTarget(losses=np.zeros(len(self.parts[split].tokens), dtype=np.float32))
+
+    def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Score:
+        """Make the score: figures of all tokens, and of words that only a long memory can know."""
+        assert record.losses is not None
+        found = details(record.losses, self.parts[split].starts, self.distances(split), self.config.far)
+        metrics = self.metrics(split, totals)
+        if found["far"]["tokens"]:
+            metrics[f"{split}/far_loss"] = found["far"]["nats"] / found["far"]["tokens"]
+        return Score(metrics, {**vars(totals), **self.sizes(split)}, found, {})
+
+    def sample(self, split: str, segment_length: int) -> Sample:
+        """Choose the first long document: whole segments from its start, no more than a memory lives there.
+
+        Its first input is the separator; targets are its own tokens.
+        """
+        part, reset = self.parts[split], self.protocol.memory_reset or self.config.memory_reset
+        sizes, most = np.diff(part.starts), LONGEST_SAMPLE * segment_length
+        index = int(np.argmax(sizes >= min(LONG_SAMPLE * segment_length, sizes.max())))
+        count = min(int(sizes[index]), most, reset.tokens if isinstance(reset, TokenReset) else most)
+        start = part.starts[index]
+        count = max(count // segment_length * segment_length, min(count, segment_length))
+        targets = part.tokens[start : start + count].astype(np.int64)
+        tokens = np.concatenate([[self.tokens.tokenizer.separator], targets[:-1]])
+        batch = Batch(*map(torch.from_numpy, (tokens[None], targets[None], np.array([start]))))
+        segments = -(-len(targets) // segment_length)
+        return Sample({"kind": "document", "index": index, "segments": segments, "tokens": len(targets)}, batch)
+
     def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """One text of any length as one stream, in segments, every token scored. MissingError where it is empty."""
         one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
-        for window in windows(self.tokens.tokenizer, iter(lambda: file.read(PIECE), ""), segment_length):
+        for window in cut_windows(self.tokens.tokenizer, iter(lambda: file.read(PIECE), ""), segment_length):
             if len(window) > 1:
                 tokens = torch.from_numpy(window)[None]
                 yield Batch(tokens[:, :-1], tokens[:, 1:], one, goes_on)
@@ -174,7 +257,9 @@ class CorpusTask:
         """Which text a result is of."""
         corpus, portion = self.tokens.corpus, self.config.portions[split]
         known, documents = corpus.known, len(self.parts[split].documents)
-        whole = known is not None and portion.split == split and self._is_whole(known, split)
+        whole = (
+            known is not None and portion.split == split and known.is_whole(split, documents, self.parts[split].words)
+        )
         kind = known.title if known else corpus.name
         return {
             "name": corpus.name,
@@ -182,38 +267,58 @@ class CorpusTask:
             "split": portion.split,
             "documents": documents,
             "sha256": corpus.splits[portion.split]["sha256"],
-            "tokens_sha256": self.parts[split].sha256,
+            "tokens_sha256": part.sha256,
             "tokenizer": {**self.config.tokenizer.model_dump(), "vocab_size": self.vocab_size},
         }
 
-    def refuse_misnamed(self, split: str) -> None:
-        """UsageError where the protocol is for the whole of a corpus or for other tokens, and this is not that."""
+    def describe_protocol(self) -> dict[str, Any]:
+        """Describe the protocol: with where memory is reset, and whose words figures are divided by."""
+        reset = self.protocol.memory_reset or self.config.model_dump()["memory_reset"]
+        words = "published" if self.protocol.whole else "counted here"
+        return {**self.protocol.describe(), "memory_reset": reset, "words": words}
+
+    def explain_unfit_request(self, split: str, batch_size: int | None, knock_out: KnockOut | None) -> str | None:
+        """Say why a split can't be evaluated so: of other blocks, as one stream, or without another document."""
+        if why := self.explain_unfit_split(split):
+            return why
+        if self.one_stream and (batch_size or 1) > 1:
+            return (
+                f"--batch {batch_size}: {self.protocol.name} is one stream whose memory is never reset, read alone; "
+                "--protocol text-documents-v1 reads documents side by side"
+            )
+        if knock_out == "other" and self.protocol.memory_reset != "document":
+            return "--knock-out other reads another document's memory: --protocol text-documents-v1"
+        if knock_out == "other" and len(self.parts[split].documents) < 2:
+            return f"--knock-out other: the {split} part has one document only"
+        return None
+
+    def explain_unfit_check(self) -> str | None:
+        """Say that one stream is read alone, if it is one."""
+        if not self.one_stream:
+            return None
+        one = f"{self.protocol.name} is one stream whose memory is never reset"
+        return f"--check-batch: {one}, read alone: there is nothing to compare"
+
+    def explain_unfit_split(self, split: str) -> str | None:
+        """Say why the protocol, which is for the whole of a corpus or for other tokens, is not for this split."""
         whole, wanted, block = self.protocol.whole, self.protocol.tokenizer, self.protocol.block
         kind, portion = self.config.tokenizer.kind, self.config.portions[split]
         if not self.protocol.has_blocks_of(self.segment_length, kind):
-            raise UsageError(
+            return (
                 f"{self.protocol.name} is for blocks of {block} {wanted} tokens; these are of {self.segment_length} "
                 f"{kind} tokens: use --protocol gpt2-blocks-v1"
             )
         if whole is None:
-            return
+            return None
         named = self.config.corpus == whole and portion.split == split and wanted in (None, kind)
-        if not (named and self._is_whole(KNOWN[whole], split)):
-            raise UsageError(
-                f"{self.protocol.name} is for the whole {split} split of {KNOWN[whole].title}"
-                f"{f' in {wanted} tokens' if wanted else ''}; this is {len(self.parts[split].documents)} documents of "
-                f"{self.config.corpus} {portion.split} in {kind} tokens: use --protocol text-documents-v1 "
-                "or text-stream-v1"
-            )
-
-    def _is_whole(self, known: Known, split: str) -> bool:
-        """Whether a portion holds as many documents and words as the whole split is known to have.
-
-        Words within 1 %: PG-19's published counts are not of white space alone.
-        """
-        part = self.parts[split]
-        documents, words = known.documents.get(split, len(part.documents)), known.words.get(split, 0)
-        return len(part.documents) == documents and abs(part.words - words) <= 0.01 * words
+        if named and KNOWN[whole].is_whole(split, len(self.parts[split].documents), self.parts[split].words):
+            return None
+        return (
+            f"{self.protocol.name} is for the whole {split} split of {KNOWN[whole].title}"
+            f"{f' in {wanted} tokens' if wanted else ''}; this is {len(self.parts[split].documents)} documents of "
+            f"{self.config.corpus} {portion.split} in {kind} tokens: use --protocol text-documents-v1 "
+            "or text-stream-v1"
+        )
 
     def distances(self, split: str) -> Int64[ndarray, " tokens"]:
         """How long ago each token's word last came in its document (see recurrence)."""
@@ -230,9 +335,7 @@ class CorpusTask:
         part = self.parts["train"]
         if len(part.tokens) < batch_size:
             raise UsageError(f"{len(part.tokens)} tokens to train on are too few for {batch_size} streams")
-        return even_rows(
-            len(part.tokens), batch_size, self._resets(part, self.config.memory_reset), self.segment_length
-        )
+        return even_rows(len(part.tokens), batch_size, find_resets(part, self.config.memory_reset), self.segment_length)
 
     def _evaluation_rows(self, split: str, batch_size: int, share: Share) -> list[Spans]:
         """One process's rows, of as many as all processes read side by side."""
@@ -242,63 +345,9 @@ class CorpusTask:
 
     def _memories(self, split: str, reset: str | None) -> Int64[ndarray, "parts 2"]:
         part = self.parts[split]
-        return parts_of(len(part.tokens), self._resets(part, reset or self.config.memory_reset))
-
-    def _resets(self, part: TokenPart, reset: str | TokenReset) -> Int64[ndarray, " n"]:
-        if isinstance(reset, TokenReset):
-            edges = part.starts.tolist() if reset.documents else [0, len(part.tokens)]
-            return np.concatenate([np.arange(low, high, reset.tokens) for low, high in pairwise(edges)])
-        return part.starts if reset == "document" else part.starts[:0]
+        return parts_of(len(part.tokens), find_resets(part, reset or self.config.memory_reset))
 
     def _batch(self, split: str, places: list[tuple[Spans, int]], names: Int64[ndarray, " batch"]) -> Batch:
-        """The spans at these indices, padded; a row that has no more spans scores nothing."""
-        part, separator = self.parts[split], self.tokens.tokenizer.separator
-        tokens = np.full((len(places), self.segment_length), separator, dtype=np.int64)
-        targets = np.full_like(tokens, UNSCORED)
-        fresh, firsts = np.zeros(len(places), dtype=bool), np.zeros(len(places), dtype=np.int64)
-        for row, (spans, index) in enumerate(places):
-            if index < len(spans):
-                start, stop = int(spans.start[index]), int(spans.stop[index])
-                fresh[row], firsts[row] = spans.fresh[index], start
-                targets[row, : stop - start] = part.tokens[start:stop]
-                tokens[row, 1 : stop - start] = part.tokens[start : stop - 1]
-                if start and not (index == 0 and split == "train"):  # which begins like a document, wherever it is
-                    tokens[row, 0] = part.tokens[start - 1]
-                begins = part.starts[np.searchsorted(part.starts, start) : np.searchsorted(part.starts, stop)]
-                tokens[row, begins - start] = separator
-        return Batch(*map(torch.from_numpy, (tokens, targets, names, fresh, firsts)))
-
-
-def windows(tokenizer: Tokenizer, pieces: Iterable[str], segment_length: int) -> Iterator[Int64[ndarray, " n"]]:
-    """A separator and the tokens of a text in pieces: segments, each with the token that begins the next one.
-
-    The last window is what is left: 1 to `segment_length` tokens. Only a piece of the text is held.
-    """
-    left = np.array([tokenizer.separator], dtype=np.int64)
-    for tokens in tokenizer.encode(pieces):
-        left = np.concatenate([left, tokens])
-        while len(left) > segment_length:
-            yield left[: segment_length + 1]
-            left = left[segment_length:]
-    yield left
-
-
-def _block_starts(batch: Batch) -> Bool[Tensor, "batch length"]:
-    """The target after a full segment's last token: it begins the next block, with nothing before it there."""
-    aside = torch.zeros_like(batch.targets, dtype=torch.bool)
-    aside[:, -1] = batch.targets[:, -1] != UNSCORED
-    return aside
-
-
-def text_figures(split: str, totals: Totals, sizes: dict[str, int]) -> dict[str, float]:
-    """ln(word perplexity) · words = bits a byte · ln 2 · bytes = nats of every token.
-
-    ln(token perplexity) · tokens = nats of the tokens that the protocol scores: the same, unless it leaves some aside.
-    """
-    whole = totals.nats + totals.aside_nats
-    return {
-        f"{split}/loss": totals.nats / totals.scored,
-        f"{split}/token_perplexity": math.exp(min(totals.nats / totals.scored, LARGEST)),
-        f"{split}/word_perplexity": math.exp(min(whole / sizes["words"], LARGEST)),
-        f"{split}/bits_per_byte": whole / math.log(2) / sizes["bytes"],
-    }
+        """Make a batch of the spans at these indices; a row that has no more spans scores nothing."""
+        separator = self.tokens.tokenizer.separator
+        return make_batch(self.parts[split], separator, self.segment_length, places, names, streams=split == "train")

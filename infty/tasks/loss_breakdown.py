@@ -1,5 +1,6 @@
 """What a mean hides (section 4.2 has means): where in a document the loss is, on which words, in which chunks."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,8 +8,10 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numpy import ndarray
 
+from infty.base.batch import Totals
 from infty.tasks.word_distances import NEW, NO_WORD
 
+LARGEST = 700.0  # exponent of a perplexity that a float still holds
 CHUNK = 5_000  # tokens of a chunk, about: what a paired bootstrap draws from
 
 Losses = Float32[ndarray, " tokens"]
@@ -55,3 +58,17 @@ def _sum(losses: Losses, kept: np.ndarray) -> dict[str, Any]:
 
 def _rounded(nats: Iterable[float]) -> list[float]:
     return [round(float(value), 4) for value in nats]
+
+
+def text_figures(split: str, totals: Totals, sizes: dict[str, int]) -> dict[str, float]:
+    """ln(word perplexity) · words = bits a byte · ln 2 · bytes = nats of every token.
+
+    ln(token perplexity) · tokens = nats of the tokens that the protocol scores: the same, unless it leaves some aside.
+    """
+    whole = totals.nats + totals.aside_nats
+    return {
+        f"{split}/loss": totals.nats / totals.scored,
+        f"{split}/token_perplexity": math.exp(min(totals.nats / totals.scored, LARGEST)),
+        f"{split}/word_perplexity": math.exp(min(whole / sizes["words"], LARGEST)),
+        f"{split}/bits_per_byte": whole / math.log(2) / sizes["bytes"],
+    }

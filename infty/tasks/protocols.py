@@ -1,7 +1,7 @@
 """What a result means, by name. A change to any of this is a new version of the name."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 KnockOut = Literal["zero", "shuffle", "other"]  # what is read in the memory's place (see knockout.py)
 KNOCK_OUTS: tuple[KnockOut, ...] = get_args(KnockOut)
@@ -28,6 +28,11 @@ class EvaluationProtocol:
     def has_blocks_of(self, segment_length: int, tokenizer: str) -> bool:
         """Whether segments of this length in these tokens are the blocks that it is for, if it is for any."""
         return self.block is None or (self.block, self.tokenizer) == (segment_length, tokenizer)
+
+    def describe(self) -> dict[str, Any]:
+        """Describe what figures mean, as results hold it."""
+        inner = ("whole", "tokenizer", "block", "by_blocks")  # what it is for, which its name says
+        return {key: value for key, value in asdict(self).items() if key not in inner}
 
 
 _EVERY_TOKEN = "every token of the text, a document's first after the separator"

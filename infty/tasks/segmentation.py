@@ -8,13 +8,35 @@ ends early and the next begins there, so that no segment holds two documents (le
 """
 
 import heapq
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int64
 from numpy import ndarray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from infty.base.batch import UNSCORED, Batch
+from infty.corpora.tokenizers import Tokenizer
+from infty.corpora.tokens import TokenPart
 
 Places = Int64[ndarray, " n"]
+
+
+class TokenReset(BaseModel):
+    """Memory is emptied every so many tokens (the released GPT-2 code: 2,048)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    tokens: int = Field(gt=0, description="tokens between two resets")
+    documents: bool = Field(
+        default=False,
+        exclude_if=lambda on: not on,
+        description="where a document begins as well, and counted from there",
+    )
 
 
 @dataclass(frozen=True)
@@ -67,3 +89,61 @@ def packed_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> lis
         given[row].append(part)
         heapq.heappush(heap, (load + int(segments[part]), row))
     return [cut(parts[sorted(indices)], length) for indices in given]
+
+
+def cut_windows(tokenizer: Tokenizer, pieces: Iterable[str], segment_length: int) -> Iterator[Int64[ndarray, " n"]]:
+    """Cut a text in pieces into a separator and its tokens: segments, each with the token that begins the next one.
+
+    The last window is what is left: 1 to `segment_length` tokens. Only a piece of the text is held.
+    """
+    left = np.array([tokenizer.separator], dtype=np.int64)
+    for tokens in tokenizer.encode(pieces):
+        left = np.concatenate([left, tokens])
+        while len(left) > segment_length:
+            yield left[: segment_length + 1]
+            left = left[segment_length:]
+    yield left
+
+
+def find_resets(part: TokenPart, reset: str | TokenReset) -> Places:
+    """Find where memory is emptied: where documents begin, every so many tokens, or nowhere."""
+    if isinstance(reset, TokenReset):
+        edges = part.starts.tolist() if reset.documents else [0, len(part.tokens)]
+        return np.concatenate([np.arange(low, high, reset.tokens) for low, high in pairwise(edges)])
+    return part.starts if reset == "document" else part.starts[:0]
+
+
+def make_batch(
+    part: TokenPart,
+    separator: int,
+    length: int,
+    places: list[tuple[Spans, int]],
+    names: Int64[ndarray, " batch"],
+    *,
+    streams: bool,
+) -> Batch:
+    """Make a batch of the spans at these indices, padded to `length`; a row that has no more spans scores nothing.
+
+    streams: whether the rows are streams that a text was cut into anywhere, each of which begins like a document.
+    """
+    tokens = np.full((len(places), length), separator, dtype=np.int64)
+    targets = np.full_like(tokens, UNSCORED)
+    fresh, firsts = np.zeros(len(places), dtype=bool), np.zeros(len(places), dtype=np.int64)
+    for row, (spans, index) in enumerate(places):
+        if index < len(spans):
+            start, stop = int(spans.start[index]), int(spans.stop[index])
+            fresh[row], firsts[row] = spans.fresh[index], start
+            targets[row, : stop - start] = part.tokens[start:stop]
+            tokens[row, 1 : stop - start] = part.tokens[start : stop - 1]
+            if start and not (index == 0 and streams):
+                tokens[row, 0] = part.tokens[start - 1]
+            begins = part.starts[np.searchsorted(part.starts, start) : np.searchsorted(part.starts, stop)]
+            tokens[row, begins - start] = separator
+    return Batch(*map(torch.from_numpy, (tokens, targets, names, fresh, firsts)))
+
+
+def mark_block_starts(batch: Batch) -> Bool[Tensor, "batch length"]:
+    """Mark the target after a full segment's last token: it begins the next block, with nothing before it there."""
+    aside = torch.zeros_like(batch.targets, dtype=torch.bool)
+    aside[:, -1] = batch.targets[:, -1] != UNSCORED
+    return aside

@@ -14,18 +14,21 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt64
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from infty.base.batch import ALL, UNSCORED, Batch, Share, Totals
 from infty.base.errors import MissingError
 from infty.corpora.text_pieces import CountedText, Text
+from infty.corpora.tokens import Portion
 from infty.tasks.protocols import SORT
+from infty.tasks.task import PerTarget, Sample, Score, Task, TaskConfig
 
 # A sequence is decided by one integer seed; the splits take theirs from disjoint ranges.
 FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
@@ -34,10 +37,8 @@ LONGEST_WORD = 18  # digits of a number in a stream
 _WHITE_SPACE = re.compile(r"\s+")
 
 
-class SortConfig(BaseModel):
+class SortConfig(TaskConfig):
     """Sizes of the sorting task."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     kind: Literal["sort"] = Field(default="sort", description="the sorting task (section 4.1)")
     vocabulary: int = Field(gt=1, description="symbols V to sort (section 4.1: 20)")
@@ -48,8 +49,38 @@ class SortConfig(BaseModel):
 
     @property
     def vocab_size(self) -> int:
-        """Tokens that there are: the symbols and the separator."""
+        """Count the tokens that there are: the symbols and the separator."""
         return self.vocabulary + 1
+
+    def open(
+        self,
+        data: Path,
+        segment_length: int,
+        learnt_from: tuple[str, Portion] | None = None,
+        *,
+        make: bool = True,
+    ) -> "SortTask":
+        """Make the sequences up: no corpus is read."""
+        return SortTask(self)
+
+    def load_vocabulary(self, folder: Path) -> tuple[None, int]:
+        """Return the size of the vocabulary: symbols need no tokeniser."""
+        return None, self.vocab_size
+
+    def find_faults(self, segment_length: int) -> list[tuple[str, str]]:
+        """Find a length whose targets would straddle two segments, and say which lengths work."""
+        fitting = nearest_lengths(self.length, self.vocabulary, segment_length)
+        if fitting == [self.length]:
+            return []
+        if not fitting:
+            return [("model.segment_length", f"{segment_length} is too short for the {self.vocabulary} targets")]
+        return [
+            (
+                "task.length",
+                f"at {self.length} the separator and the {self.vocabulary} targets would straddle two segments of "
+                f"{segment_length}; the nearest that work: {' and '.join(map(str, fitting))}",
+            )
+        ]
 
 
 def nearest_lengths(length: int, vocabulary: int, segment_length: int) -> list[int]:
@@ -102,7 +133,7 @@ def rank_by_frequency(
     return np.lexsort((first, -counts))  # stable: what is equal in both ascends
 
 
-class SortTask:
+class SortTask(Task):
     """The sequences of a `SortConfig` as batches of tokens and targets."""
 
     continues = False
@@ -111,7 +142,7 @@ class SortTask:
 
     def __init__(self, config: SortConfig) -> None:
         self.config = config
-        self.vocab_size = config.vocab_size
+        self.name, self.vocab_size = config.kind, config.vocab_size
         self.sizes = {
             "train": config.train_sequences,
             "validation": config.validation_sequences,
@@ -141,6 +172,10 @@ class SortTask:
         """Steps until each training sequence has come once."""
         return -(-self.sizes["train"] // batch_size)
 
+    def tokens_an_epoch(self) -> int:
+        """Count the tokens of all training sequences."""
+        return self.sizes["train"] * self.sequence_length
+
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """The sequences of a split in order."""
         own = share.places(self.sizes[split])
@@ -150,6 +185,24 @@ class SortTask:
     def metrics(self, split: str, totals: Totals) -> dict[str, float]:
         """`<split>/loss` in nats a symbol of the answer, and `<split>/accuracy` from 0 to 1."""
         return {f"{split}/loss": totals.nats / totals.scored, f"{split}/accuracy": totals.correct / totals.scored}
+
+    def new_record(self, split: str) -> PerTarget:
+        """Make room for whether each symbol of each answer is right."""
+        return PerTarget(right=np.zeros(self.sizes[split] * self.sequence_length, dtype=bool))
+
+    def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Score:
+        """Make the score: accuracy, beside chance and the last-window oracle; right answers by sequence."""
+        assert record.right is not None
+        by_sequence = record.right.reshape(-1, self.sequence_length).sum(1).tolist()
+        details = {"answers": {"right": by_sequence, "symbols": self.config.vocabulary}}
+        calibration = self.calibration(split, memory_slots, segment_length)
+        return Score(self.metrics(split, totals), dict(vars(totals)), details, calibration)
+
+    def sample(self, split: str, segment_length: int) -> Sample:
+        """Choose the first sequence."""
+        batch = self.batch(split, np.array([0]))
+        segments = -(-self.sequence_length // segment_length)
+        return Sample({"kind": "sequence", "index": 0, "segments": segments, "tokens": self.sequence_length}, batch)
 
     def batch(self, split: str, indices: Int64[ndarray, " batch"]) -> Batch:
         """Sequences `indices` of a split as model input: sequence, separator, the answer but its last symbol."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from infty.base.errors import MissingError, UsageError
-from infty.config.faults import nearest
+from infty.base.messages import suggest
 from infty.config.settings import Settings
 from infty.corpora.hub import fetch, is_offline
 from infty.corpora.imports import import_corpus
@@ -74,7 +74,7 @@ def _bring(name: str, parts: dict[str, int | None], settings: Settings, console:
 def fetch_by_name(name: str, splits: list[str] | None, data: Path, console: Console, *, replace: bool) -> Corpus:
     """What `infty data fetch` does. UsageError for a name that is on no hub, else as `fetch`."""
     if name not in KNOWN:
-        raise UsageError(f"no corpus {name!r} on the hub; {nearest(name, KNOWN)}")
+        raise UsageError(f"no corpus {name!r} on the hub; {suggest(name, KNOWN)}")
     if name == "generated":
         return write_corpus(data, name, generated_sources(), "made by infty", console, replace=replace)
     return fetch(data, name, dict.fromkeys(splits) if splits else _whole(name), console, replace=replace)
