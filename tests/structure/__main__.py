@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.structure.figures import Figure, static_figures
+from tests.structure.figures import Figure, measure_files, measure_way
 
 SIGNS = {True: "✓", False: "✗", None: ""}
 
@@ -20,7 +20,8 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the places in the code that were counted")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    figures = static_figures(options.tree.resolve())
+    tree = options.tree.resolve()
+    figures = [*measure_files(tree), *measure_way(tree)]
     if options.json:
         print(json.dumps([asdict(figure) for figure in figures], ensure_ascii=False))
         return
@@ -31,8 +32,8 @@ def main() -> None:
 
 
 def print_table(figures: list[Figure]) -> None:
-    """Print a line per figure, the mark beside it."""
-    rows = [("figure", "measured", "mark", ""), *((f.name, f.shown, f.mark, SIGNS[f.reached]) for f in figures)]
+    """Print a line per figure, its mark beside it."""
+    rows = [("figure", "measured", "mark", ""), *((f.name, f.text, f.mark, SIGNS[f.reached]) for f in figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -27,13 +27,13 @@ class ImportGraph:
     @property
     def circles(self) -> list[list[str]]:
         """Largest sets of two or more packages that all reach one another through imports."""
-        groups = {frozenset(self._circle_of(package)) for package in self.imports}
+        groups = {frozenset(self._find_circle(package)) for package in self.imports}
         return sorted(sorted(group) for group in groups if len(group) > 1)
 
     @property
     def levels(self) -> dict[str, int]:
         """The longest chain of imports below each package: 0 imports nothing. A circle counts as one package."""
-        circles = {package: frozenset(self._circle_of(package)) for package in self.imports}
+        circles = {package: frozenset(self._find_circle(package)) for package in self.imports}
         levels: dict[frozenset[str], int] = {}
 
         def level(circle: frozenset[str]) -> int:
@@ -44,7 +44,7 @@ class ImportGraph:
 
         return {package: level(circle) for package, circle in circles.items()}
 
-    def _reachable(self, package: str) -> set[str]:
+    def _follow_imports(self, package: str) -> set[str]:
         """Follow imports, one or more, from a package."""
         found: set[str] = set()
         ahead = list(self.imports[package])
@@ -54,9 +54,9 @@ class ImportGraph:
                 ahead.extend(self.imports[other])
         return found
 
-    def _circle_of(self, package: str) -> set[str]:
+    def _find_circle(self, package: str) -> set[str]:
         """Find the packages in a circle with this one, itself among them."""
-        return {package, *(other for other in self._reachable(package) if package in self._reachable(other))}
+        return {package, *(other for other in self._follow_imports(package) if package in self._follow_imports(other))}
 
 
 def read_imports(sources: list[Source]) -> ImportGraph:
@@ -65,25 +65,25 @@ def read_imports(sources: list[Source]) -> ImportGraph:
     imports: dict[str, set[str]] = {package: set() for package in packages}
     for source in sources:
         if source.package in packages:
-            imports[source.package] |= set(_imported_packages(source)) & packages - {source.package}
+            imports[source.package] |= set(_walk_imported_packages(source)) & packages - {source.package}
     return ImportGraph({package: frozenset(others) for package, others in imports.items()})
 
 
-def _imported_packages(source: Source) -> Iterator[str]:
+def _walk_imported_packages(source: Source) -> Iterator[str]:
     """Walk the names below infty that a file imports, each cut to its first component."""
     for node in source.nodes():
         match node:
             case ast.Import(names=names):
                 dotted = [alias.name for alias in names]
             case ast.ImportFrom(module=module, names=names, level=level):
-                base = _absolute(source, module, level)
+                base = _resolve_module(source, module, level)
                 dotted = [f"{base}.{alias.name}" for alias in names]
             case _:
                 continue
         yield from (name.split(".")[1] for name in dotted if name.startswith("infty."))
 
 
-def _absolute(source: Source, module: str | None, level: int) -> str:
+def _resolve_module(source: Source, module: str | None, level: int) -> str:
     """Resolve the module of a `from` import, relative ones too."""
     if level == 0:
         return module or ""

@@ -13,17 +13,17 @@ CHECKS = (["verification"], ["commands", "check"])
 NO_RECORDS = {"Literal", "axes", "rcParams"}
 
 
-def string_indexes(sources: list[Source]) -> list[Place]:
+def find_string_indexes(sources: list[Source]) -> list[Place]:
     """Find every reading by a constant string in the report and the check."""
     found = []
     for source in sources:
         if source.package == "report" or source.parts[:2] in CHECKS or source.parts[:1] in CHECKS:
             nodes = [node for node in source.nodes() if isinstance(node, ast.expr) and _reads_by_string(node)]
-            found += [source.place(node, ast.unparse(node)) for node in sorted(nodes, key=_position)]
+            found += [source.locate(node, ast.unparse(node)) for node in sorted(nodes, key=_order_in_file)]
     return found
 
 
-def _position(node: ast.expr) -> tuple[int, int, int]:
+def _order_in_file(node: ast.expr) -> tuple[int, int, int]:
     """Order nodes as they stand in the file, the outer of a chain last."""
     return node.lineno, node.col_offset, node.end_col_offset or 0
 

@@ -19,19 +19,19 @@ def count_lines(sources: list[Source]) -> tuple[int, int]:
     return raw - sum(len(source.comment_lines) for source in sources), raw
 
 
-def long_functions(sources: list[Source]) -> list[tuple[Place, int]]:
+def find_long_functions(sources: list[Source]) -> list[tuple[Place, int]]:
     """Find the functions whose body is long, each with the number of lines of its body that hold a comment alone."""
     found = []
     for source in sources:
         for node in source.functions():
-            body = _body_lines(source, node)
+            body = _number_body_lines(source, node)
             if len(body) > LONG:
                 comments = len(source.comment_lines.intersection(body))
-                found.append((source.place(node, f"{node.name}: {len(body)} lines, {comments} comments"), comments))
+                found.append((source.locate(node, f"{node.name}: {len(body)} lines, {comments} comments"), comments))
     return found
 
 
-def _body_lines(source: Source, node: Function) -> range:
+def _number_body_lines(source: Source, node: Function) -> range:
     """Number the lines of a function's body without its docstring; comments above the first statement belong to it."""
     if ast.get_docstring(node) is not None:
         begin = (node.body[0].end_lineno or 0) + 1

@@ -65,8 +65,8 @@ class Source:
         """Walk all functions and methods of the file, nested ones among them."""
         return (node for node in self.nodes() if isinstance(node, Function))
 
-    def place(self, node: ast.expr | ast.stmt | Function, text: str = "") -> Place:
-        """Name the place of a node; by default with the text of its line."""
+    def locate(self, node: ast.expr | ast.stmt | Function, text: str = "") -> Place:
+        """Locate a node; by default with the text of its line."""
         return Place(self.path, node.lineno, text or self.lines[node.lineno - 1].strip())
 
 
