@@ -13,7 +13,8 @@ command's function to the call of the first step (see `call_recorder`). Then:
 - A *climb* is a call from a package to one of a higher level (see `ImportGraph.levels`); each pair of functions counts
   once. An *ascent* is a visit to a package of a higher level than that of the visit before, whoever calls.
 
-The same is counted by module, with each file as a package of its own.
+The same is counted by module, with each file as a package of its own. In version 0.1.0 the way has 60 visits to 32
+modules; to packages and modules at the top of infty/, 54 visits to 24.
 """
 
 import ast
