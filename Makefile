@@ -6,10 +6,12 @@
 # make check    install, lint, format check, types
 # make coverage all tests, and which lines and branches they run
 # make mutants  the memory's code changed in a thousand places: do its tests see it? (minutes)
+# make proof    this checkout and another commit, BASE=…, compute the same to the bit (two times 20 minutes; PROOF=--quick: 2)
 # make dist     sdist and wheel in dist/, and the wheel's first run in an environment of its own
 
 PYTHON ?= python3
 SCALE ?= laptop
+BASE ?= HEAD
 BIN := .venv/bin
 INSTALLED := .venv/installed
 WANTED := infty needs Python 3.11 or newer, as with: make PYTHON=python3.11
@@ -17,7 +19,7 @@ LACKING := this Python makes no virtual environments; on Debian and Ubuntu: apt 
 
 TESTS := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick fuzz torture check coverage mutants dist clean
+.PHONY: demo test quick fuzz torture check coverage mutants proof dist clean
 
 demo: $(INSTALLED)
 	$(BIN)/infty train sort --model infty --case x8 --scale $(SCALE)
@@ -55,6 +57,14 @@ mutants: $(INSTALLED)
 	$(BIN)/mutmut run --max-children 2
 	$(BIN)/mutmut export-cicd-stats
 	cat mutants/mutmut-cicd-stats.json
+
+proof: $(INSTALLED)
+	-git worktree remove --force build/base 2>/dev/null
+	git worktree add --detach build/base $(BASE)
+	$(BIN)/python -m tests.proof $(PROOF) --tree build/base --out build/base.json
+	git worktree remove --force build/base
+	$(BIN)/python -m tests.proof $(PROOF) --out build/here.json
+	$(BIN)/python -m tests.proof --compare build/base.json build/here.json
 
 dist: $(INSTALLED)
 	rm -rf dist
