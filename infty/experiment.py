@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from infty.config.definition import Cell, Definition
+from infty.config.definition import CellKey, Definition
 from infty.config.faults import Fault, origin_of, refuse, value_faults
 from infty.config.overlay import Values, overlay, parse_override
 from infty.corpora.tokens import Portion
@@ -58,13 +58,13 @@ class Experiment(BaseModel):
 
 
 @dataclass(frozen=True)
-class ResolvedCell:
+class Cell:
     """A cell with its checked values. origins: which layer each key came from; absent keys are defaults.
 
     made_by: the command that trains it, where it is no cell of a table.
     """
 
-    cell: Cell
+    key: CellKey
     experiment: Experiment
     origins: dict[tuple[str, ...], str]
     source: str
@@ -73,20 +73,20 @@ class ResolvedCell:
 
     def config(self) -> Values:
         """What `config.yaml` of the run folder holds: everything that the result depends on."""
-        c = self.cell
-        place = {"experiment": c.experiment, "scale": c.scale, "model": c.model, "case": c.case, "seed": c.seed}
+        k = self.key
+        place = {"experiment": k.experiment, "scale": k.scale, "model": k.model, "case": k.case, "seed": k.seed}
         return {"cell": place, **self.experiment.model_dump(mode="json")}
 
     def command(self) -> str:
         """What trains this very cell."""
-        return self.made_by or self.cell.command(self.source, self.overrides)
+        return self.made_by or self.key.command(self.source, self.overrides)
 
 
-def resolve(definition: Definition, cell: Cell, overrides: typing.Sequence[str] = ()) -> ResolvedCell:
+def resolve(definition: Definition, key: CellKey, overrides: typing.Sequence[str] = ()) -> Cell:
     """The cell's values, overlaid and checked; UsageError with every fault at once."""
-    definition.check_names(cell.scale, cell.model, cell.case)
+    definition.check_names(key.scale, key.model, key.case)
     parsed = [parse_override(text) for text in overrides]
-    layers = definition.layers(cell) + [("--set", values) for values, fault in parsed if fault is None]
+    layers = definition.layers(key) + [("--set", values) for values, fault in parsed if fault is None]
     faults = definition.faults + [fault for _, fault in parsed if fault is not None]
     values, origins = overlay(layers)
     experiment = None
@@ -98,7 +98,7 @@ def resolve(definition: Definition, cell: Cell, overrides: typing.Sequence[str] 
         faults += _task_faults(experiment, origins) + _start_faults(experiment, origins)
     refuse(faults)
     assert experiment is not None
-    return ResolvedCell(cell, experiment, origins, definition.source, tuple(overrides))
+    return Cell(key, experiment, origins, definition.source, tuple(overrides))
 
 
 def build_task(experiment: Experiment, data: Path, *, make: bool = True) -> Task:

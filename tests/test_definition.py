@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from infty.base.errors import UsageError
 from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import Cell, load_definition, read_yaml, variant_of
+from infty.config.definition import CellKey, load_definition, read_yaml, variant_of
 from infty.config.overlay import overlay, parse_override
-from infty.experiment import ResolvedCell, resolve
+from infty.experiment import Cell, resolve
 
 TEXT = """
 task: {kind: sort, vocabulary: 5, length: 59, train_sequences: 8, validation_sequences: 4, test_sequences: 4}
@@ -54,15 +54,13 @@ def make(tmp_path: Path) -> Any:
     return write
 
 
-def cell(
-    make: Any, scale: str = "bare", model: str = "plain", case: str = "b", sets: tuple[str, ...] = ()
-) -> ResolvedCell:
-    return resolve(make(), Cell("mine", scale, model, case), sets)
+def cell(make: Any, scale: str = "bare", model: str = "plain", case: str = "b", sets: tuple[str, ...] = ()) -> Cell:
+    return resolve(make(), CellKey("mine", scale, model, case), sets)
 
 
 def faults(make: Any, text: str, sets: tuple[str, ...] = (), model: str = "long") -> list[str]:
     with pytest.raises(UsageError) as raised:
-        resolve(make(text), Cell("mine", "small", model, "a"), sets)
+        resolve(make(text), CellKey("mine", "small", model, "a"), sets)
     assert raised.value.exit_code == 2
     return str(raised.value).splitlines()
 
@@ -112,7 +110,7 @@ def test_numbers_with_an_exponent_are_numbers(make: Any) -> None:
 def test_cells_and_seeds(make: Any) -> None:
     found = list(make().cells("small"))
     assert len(found) == 2 * 2 * 2
-    assert found[0] == Cell("mine", "small", "plain", "a", 3)
+    assert found[0] == CellKey("mine", "small", "plain", "a", 3)
     assert [c.seed for c in make().cells("bare")] == [0] * 4
     assert found[0].folder == Path("mine/small/plain@a/seed-3")
 
@@ -213,7 +211,7 @@ def test_faults_of_one_kind_are_told_in_the_same_order_each_time(make: Any) -> N
 
 def test_unknown_names_suggest_the_right_one(make: Any) -> None:
     with pytest.raises(UsageError) as raised:
-        resolve(make(), Cell("mine", "smal", "plian", "c"))
+        resolve(make(), CellKey("mine", "smal", "plian", "c"))
     assert str(raised.value).splitlines() == [
         "mine.yaml: scales: no 'smal' here; did you mean small?",
         "mine.yaml: models: no 'plian' here; did you mean plain?",
@@ -244,7 +242,7 @@ def test_a_fault_is_one_line_whatever_is_in_it(make: Any, old: str, new: str, li
 
 
 def test_the_fault_of_a_value_that_may_be_several_things_is_told_without_their_tags() -> None:
-    cell = Cell("gpt2", "laptop", "infty", "wikitext")
+    cell = CellKey("gpt2", "laptop", "infty", "wikitext")
     with pytest.raises(UsageError) as raised:
         resolve(open_experiment("gpt2", SHIPPED), cell, ("task.memory_reset={x: 1}",))
     assert str(raised.value).splitlines() == [
@@ -298,11 +296,11 @@ def test_a_table_with_faults_has_no_cells(make: Any) -> None:
 def test_commands_can_be_pasted_and_lead_to_the_same_run(make: Any) -> None:
     sets = ("model.long_range.sticky={num_bins: 3}", "training.steps=5")
     variant = variant_of(sets, None)
-    words = shlex.split(resolve(make(), Cell("mine", "small", "long", "a", 3, variant), sets).command())
+    words = shlex.split(resolve(make(), CellKey("mine", "small", "long", "a", 3, variant), sets).command())
     assert words[:3] == ["infty", "train", "mine.yaml"]
     assert [words[i + 1] for i, word in enumerate(words) if word == "--set"] == list(sets)
     assert "--name" not in words
-    named = resolve(make(), Cell("mine", "small", "long", "a", 3, "+other"), sets).command()
+    named = resolve(make(), CellKey("mine", "small", "long", "a", 3, "+other"), sets).command()
     assert shlex.split(named)[-2:] == ["--name", "other"]
 
 
@@ -329,13 +327,13 @@ def test_whatever_stands_in_a_file_only_our_own_error_comes_out(make: Any, data:
             st.sampled_from(["", lines[i] + "\n" + lines[i], lines[i][:kept], lines[i][:kept] + data.draw(junk)])
         )
     with contextlib.suppress(UsageError):
-        resolve(make("\n".join(lines)), Cell("mine", "small", "long", "a"))
+        resolve(make("\n".join(lines)), CellKey("mine", "small", "long", "a"))
 
 
 def test_rows_say_which_models_make_the_table_and_the_others_can_be_asked_for(make: Any) -> None:
     text = f"{TEXT}\nrows: [long]\n"
     assert {found.model for found in make(text).cells("small")} == {"long"}
-    assert resolve(make(text), Cell("mine", "small", "plain", "a")).experiment.training.steps == 50
+    assert resolve(make(text), CellKey("mine", "small", "plain", "a")).experiment.training.steps == 50
     for rows, message in (("[lng]", "no 'lng' among the models; did you mean long?"), ("long", "wanted a list")):
         with pytest.raises(UsageError, match=message):
             list(make(f"{TEXT}\nrows: {rows}\n").cells("small"))

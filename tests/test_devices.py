@@ -16,7 +16,7 @@ import infty
 from infty.base.batch import Batch
 from infty.base.errors import UsageError
 from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.experiment import build_model, resolve
 from infty.machine.devices import choose_device
 from infty.machine.launch import Launch, launched
@@ -39,7 +39,7 @@ VOCAB = {"sort": 6, "wikitext": 400, "gpt2": 400}
 
 
 def model_of(name: str, case: str, row: str, scale: str = "smoke", **sizes: int) -> SegmentModel:
-    resolved = resolve(open_experiment(name, SHIPPED), Cell(name, scale, row, case))
+    resolved = resolve(open_experiment(name, SHIPPED), CellKey(name, scale, row, case))
     return build_model(resolved.experiment, sizes.get("vocab_size", VOCAB[name]), seed=0)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from infty.commands.dry_run import RandomTokens
 from infty.config.catalog import SHIPPED, experiment_files, open_experiment
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.experiment import build_model, resolve
 from infty.memory.longterm import LongTermMemoryConfig
 from infty.memory.signal import make_operators
@@ -36,7 +36,7 @@ OTHER_SLOTS = {
 SCALES = [(name, scale) for name in EXPERIMENTS for scale in open_experiment(name, SHIPPED).names("scales")]
 
 
-def cells(name: str, scale: str) -> list[Cell]:
+def cells(name: str, scale: str) -> list[CellKey]:
     return [cell for cell in open_experiment(name, SHIPPED).cells(scale) if cell.seed == 0]
 
 
@@ -57,7 +57,7 @@ def test_every_cell_loads_and_the_rows_of_a_case_have_equal_slots(name: str, sca
 def test_the_wide_transformer_xl_has_as_many_parameters_as_the_memory_brings(name: str, scale: str) -> None:
     definition, counts = open_experiment(name, SHIPPED), {}
     for row in ("transformer-xl", "transformer-xl-wide", "infty"):
-        e = resolve(definition, Cell(name, scale, row, definition.names("cases")[0])).experiment
+        e = resolve(definition, CellKey(name, scale, row, definition.names("cases")[0])).experiment
         assert isinstance(e.model, DecoderConfig)
         with torch.device("meta"):
             counts[row] = count_parameters(Decoder(e.model, 267_735))  # which adds the same to both
@@ -78,8 +78,8 @@ def test_the_wide_transformer_xl_has_as_many_parameters_as_the_memory_brings(nam
 def test_what_is_varied_starts_from_the_row_infty_as_it_stands_elsewhere(
     name: str, case: str, of: str, column: str, scale: str
 ) -> None:
-    found = resolve(open_experiment(name, SHIPPED), Cell(name, scale, "infty", case)).experiment
-    assert found == resolve(open_experiment(of, SHIPPED), Cell(of, scale, "infty", column)).experiment
+    found = resolve(open_experiment(name, SHIPPED), CellKey(name, scale, "infty", case)).experiment
+    assert found == resolve(open_experiment(of, SHIPPED), CellKey(of, scale, "infty", column)).experiment
 
 
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
@@ -87,7 +87,7 @@ def test_what_is_varied_starts_from_the_row_infty_as_it_stands_elsewhere(
 def test_the_row_without_a_memory_is_the_row_infty_less_its_memory(name: str, scale: str) -> None:
     definition = open_experiment(name, SHIPPED)
     infty, without = (
-        resolve(definition, Cell(name, scale, row, definition.names("cases")[0])).experiment
+        resolve(definition, CellKey(name, scale, row, definition.names("cases")[0])).experiment
         for row in ("infty", "infty-no-memory")
     )
     assert infty.model.long_range is not None
@@ -121,7 +121,7 @@ def test_no_memory_that_ships_grows_without_bound(name: str, scale: str) -> None
 def test_each_row_of_an_ablation_changes_one_thing(name: str, scale: str) -> None:
     definition = open_experiment(name, SHIPPED)
     case = definition.names("cases")[0]
-    configs = {m: resolve(definition, Cell(name, scale, m, case)).config() for m in definition.names("models")}
+    configs = {m: resolve(definition, CellKey(name, scale, m, case)).config() for m in definition.names("models")}
     for row, config in configs.items():
         of = "infty-sticky" if row.startswith("infty-sticky-") else "infty"
         changed = differences({**configs[of], "cell": None}, {**config, "cell": None})
@@ -136,13 +136,13 @@ def test_the_head_says_which_figure_what_to_expect_how_long_and_the_command(name
         assert word in lines
 
 
-def smoke_cells() -> list[Cell]:
+def smoke_cells() -> list[CellKey]:
     """Every row of every experiment once, going round its columns, so that each column runs too."""
     found = []
     for name in EXPERIMENTS:
         definition = open_experiment(name, SHIPPED)
         cases, rows = itertools.cycle(definition.names("cases")), dict.fromkeys(c.model for c in cells(name, "smoke"))
-        found += [Cell(name, "smoke", model, case) for model, case in zip(rows, cases, strict=False)]
+        found += [CellKey(name, "smoke", model, case) for model, case in zip(rows, cases, strict=False)]
     return found
 
 
@@ -150,7 +150,7 @@ EVERY_ROW = [pytest.param(c, marks=[] if c.model == "infty" else pytest.mark.slo
 
 
 @pytest.mark.parametrize("cell", EVERY_ROW, ids=lambda cell: f"{cell.experiment}-{cell.model}@{cell.case}")
-def test_the_smoke_scale_runs_through_the_real_command(infty: Infty, tmp_path: Path, cell: Cell) -> None:
+def test_the_smoke_scale_runs_through_the_real_command(infty: Infty, tmp_path: Path, cell: CellKey) -> None:
     words = (cell.experiment, "--scale", "smoke", "--model", cell.model, "--case", cell.case, "--json")
     logged = cell.model == "infty"
     done = infty("train", *words, WANDB_MODE="" if logged else "disabled")
@@ -172,7 +172,7 @@ def test_the_paper_scale_of_sorting_is_the_papers() -> None:
     """Figures of the paper and of the released code, as method and sources state them, not read from the YAML."""
     definition = open_experiment("sort", SHIPPED)
     for case, length, rate in (("x4", 4000, 2.5e-4), ("x8", 8000, 2.5e-4), ("x16", 16000, 2e-4)):
-        e = resolve(definition, Cell("sort", "paper", "infty", case)).experiment
+        e = resolve(definition, CellKey("sort", "paper", "infty", case)).experiment
         assert isinstance(e.task, SortConfig)
         assert isinstance(e.model, DecoderConfig)
         assert (e.task.vocabulary, e.task.length, e.training.learning_rate) == (20, length, rate)
@@ -211,7 +211,7 @@ PAPER_PARAMETERS = {
 @pytest.mark.parametrize(("name", "row"), PAPER_PARAMETERS)
 def test_the_paper_scale_of_language_modelling_is_the_papers(name: str, row: str) -> None:
     """Built on the meta device: sizes as published, and as many parameters as one counts by hand."""
-    e = resolve(open_experiment(name, SHIPPED), Cell(name, "paper", row, "main")).experiment
+    e = resolve(open_experiment(name, SHIPPED), CellKey(name, "paper", row, "main")).experiment
     assert isinstance(e.task, CorpusConfig)
     assert isinstance(e.model, DecoderConfig)
     m, memory, length = e.model, e.model.long_range, 150 if name == "wikitext" else 512
@@ -238,7 +238,7 @@ def test_the_paper_scale_of_language_modelling_is_the_papers(name: str, row: str
 def test_the_papers_models_take_real_steps_on_a_cpu(name: str, row: str) -> None:
     """Full sizes, random weights, one stream, random text: three steps, so that the memory is read as well."""
     definition = open_experiment(name, SHIPPED)
-    e = resolve(definition, Cell(name, "paper", row, definition.names("cases")[0])).experiment
+    e = resolve(definition, CellKey(name, "paper", row, definition.names("cases")[0])).experiment
     assert isinstance(e.task, CorpusConfig)
     model = build_model(e, e.task.tokenizer.vocab_size, seed=0)
     task = RandomTokens(e.task, e.model.segment_length, "not here")

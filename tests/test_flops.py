@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from infty.base.batch import Batch
 from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.experiment import build_model, resolve
 from infty.training.cost.flops import flops_a_step
 from infty.training.data_parallel import batch_losses, weighted
@@ -38,7 +38,7 @@ class Endless:
 @pytest.mark.parametrize("row", ["transformer-xl", "compressive", "infty", "infty-sticky"])
 def test_counted_once_the_memory_is_full(row: str) -> None:
     """As many steps again change nothing; the first step alone, with nothing remembered, has fewer."""
-    resolved = resolve(open_experiment("wikitext", SHIPPED), Cell("wikitext", "smoke", row, "main"), EVEN)
+    resolved = resolve(open_experiment("wikitext", SHIPPED), CellKey("wikitext", "smoke", row, "main"), EVEN)
     model = build_model(resolved.experiment, 400, seed=0)
     task = Endless(400, resolved.experiment.model.segment_length)
     full, steps = flops_a_step(model, task, 2, seed=0), task.asked

@@ -24,7 +24,7 @@ from infty.base.errors import InftyError, MissingError, UsageError
 from infty.commands.generate import BROKEN, Sampling, continuation, draw, generate_cell, read, spelled, to_the_end
 from infty.commands.load import load_run, load_with_task
 from infty.config.catalog import open_experiment
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.config.settings import load_settings
 from infty.corpora.tokenizers import BpeTokenizer, Tokenizer, WordTokenizer
 from infty.experiment import resolve
@@ -179,7 +179,7 @@ def places(folder: Path) -> dict[str, str]:
 
 def generated(trained: Path, prompt: str | Path, count: int = 20, **sampling: Any) -> dict[str, Any]:
     settings = load_settings(runs=trained / "runs", data=trained / "corpora", device="cpu")
-    cell = Cell("wikitext", "smoke", "infty", "main", 0)
+    cell = CellKey("wikitext", "smoke", "infty", "main", 0)
     resolved = resolve(open_experiment("wikitext", settings.experiments), cell)
     return generate_cell(resolved, settings, prompt, count, Sampling(**sampling), Console(quiet=True), lambda _: None)
 

@@ -11,10 +11,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from infty.base.errors import UsageError
-from infty.commands.train.initial_weights import base_cell
+from infty.commands.train.initial_weights import find_base
 from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import Cell
-from infty.experiment import Experiment, ResolvedCell, build_model, resolve
+from infty.config.definition import CellKey
+from infty.experiment import Cell, Experiment, build_model, resolve
 from infty.model.interface import count_parameters
 from infty.runs.folder import RunFolder
 from infty.tasks.corpus import CorpusConfig
@@ -34,7 +34,7 @@ def document(infty: Infty, *words: str) -> dict[str, Any]:
 
 
 def cell(row: str, scale: str = "paper", case: str = "wikitext", sets: tuple[str, ...] = ()) -> Experiment:
-    return resolve(open_experiment("gpt2", SHIPPED), Cell("gpt2", scale, row, case), sets).experiment
+    return resolve(open_experiment("gpt2", SHIPPED), CellKey("gpt2", scale, row, case), sets).experiment
 
 
 def test_rows_start_from_one_gpt2_and_a_result_keeps_two_totals(infty: Infty, tmp_path: Path) -> None:
@@ -240,8 +240,8 @@ def test_what_the_released_code_does_otherwise_is_a_row_each() -> None:
     assert not [c for c in open_experiment("gpt2", SHIPPED).cells("laptop") if c.model.startswith("as-released")]
 
 
-def base_of(row: str, case: str, seed: int, *sets: str) -> ResolvedCell:
-    found = base_cell(resolve(open_experiment("gpt2", SHIPPED), Cell("gpt2", "laptop", row, case, seed), sets))
+def base_of(row: str, case: str, seed: int, *sets: str) -> Cell:
+    found = find_base(resolve(open_experiment("gpt2", SHIPPED), CellKey("gpt2", "laptop", row, case, seed), sets))
     assert found is not None
     return found
 
@@ -290,10 +290,10 @@ def test_settings_that_contradict_each_other_are_named(sets: tuple[str, ...], me
 @pytest.mark.slow
 def test_a_row_waits_for_the_process_that_trains_what_all_start_from(tmp_path: Path) -> None:
     """And trains it itself where that process ends without it."""
-    resolved = resolve(open_experiment("gpt2", SHIPPED), Cell("gpt2", "smoke", "infty", "wikitext"))
-    base = base_cell(resolved)
+    resolved = resolve(open_experiment("gpt2", SHIPPED), CellKey("gpt2", "smoke", "infty", "wikitext"))
+    base = find_base(resolved)
     assert base is not None
-    run = RunFolder(tmp_path / "runs" / base.cell.folder)
+    run = RunFolder(tmp_path / "runs" / base.key.folder)
     run.path.mkdir(parents=True)
     command = (("train", "gpt2", "--scale", "smoke", "--model", "infty"), clean_environment(tmp_path))
     with run.lock().acquire() as lock, forks.heard([command], tmp_path) as (running, stderr):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from infty.commands.dry_run import RandomTokens
 from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.experiment import build_model, resolve
 from infty.machine.devices import choose_device
 from infty.machine.launch import Launch
@@ -46,7 +46,7 @@ def test_losses_and_gradients_are_those_of_a_cpu(name: str, case: str, row: str)
 @pytest.mark.parametrize("device", sorted({HOST, BEST}, key=str), ids=str)
 def test_training_in_bfloat16_stays_finite_and_learns(name: str, case: str, row: str, device: torch.device) -> None:
     """60 steps that carry their memory, on tokens of uneven frequency."""
-    experiment = resolve(open_experiment(name, SHIPPED), Cell(name, "smoke", row, case)).experiment
+    experiment = resolve(open_experiment(name, SHIPPED), CellKey(name, "smoke", row, case)).experiment
     assert isinstance(experiment.task, CorpusConfig)
     task = RandomTokens(experiment.task, experiment.model.segment_length, "")
     model = Machine(device, "bf16").place(build_model(experiment, task.vocab_size, seed=0))

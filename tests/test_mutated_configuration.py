@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from infty.base.errors import UsageError
 from infty.config.catalog import SHIPPED, experiment_files, open_experiment
-from infty.config.definition import Cell, variant_of
+from infty.config.definition import CellKey, variant_of
 from infty.config.settings import Settings, load_settings
-from infty.experiment import Experiment, ResolvedCell, resolve
+from infty.experiment import Cell, Experiment, resolve
 from infty.runs.folder import RunFolder
 from tests.mutations import NASTY, ODD, mutated_bytes, mutated_values
 
@@ -57,7 +57,7 @@ def refused() -> Iterator[None]:
     assert all(line.strip() and line.isprintable() and len(line) <= 1001 for line in said), said
 
 
-def keeps(resolved: ResolvedCell, folder: Path) -> None:
+def keeps(resolved: Cell, folder: Path) -> None:
     """A run folder holds its configuration whole, as `load_run` reads it."""
     run = RunFolder(folder)
     run.write_config(resolved.config())
@@ -124,7 +124,7 @@ def overrides() -> st.SearchStrategy[list[str]]:
 def test_options_of_any_text(name: str, folder: Path, sets: list[str]) -> None:
     definition = DEFINITIONS[name]
     with refused():
-        cell = Cell(name, "laptop", "infty", definition.names("cases")[0], 0, variant_of(sets, None))
+        cell = CellKey(name, "laptop", "infty", definition.names("cases")[0], 0, variant_of(sets, None))
         resolved = resolve(definition, cell, sets)
         words = shlex.split(resolved.command())
         assert [words[i + 1] for i, word in enumerate(words) if word == "--set"] == sets
@@ -136,7 +136,7 @@ def test_texts_are_kept_whole(folder: Path, weights: str, name: str) -> None:
     """The one setting that may be any text, and names."""
     sets = [f"model.weights={yaml.safe_dump(weights)}", "pretraining=null"]
     with refused():
-        resolved = resolve(DEFINITIONS["gpt2"], Cell("gpt2", "laptop", "infty", "pg19"), sets)
+        resolved = resolve(DEFINITIONS["gpt2"], CellKey("gpt2", "laptop", "infty", "pg19"), sets)
         keeps(resolved, folder)
         assert resolved.experiment.model.model_dump()["weights"] == weights
     with refused():

@@ -22,7 +22,7 @@ from infty.base.errors import MissingError
 from infty.cli.summaries import headline
 from infty.commands.listing import list_cells, overview_tables
 from infty.config import catalog
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.config.settings import Settings, load_settings
 from infty.report import FORMATS, write_report
 from infty.report import paired_bootstrap as paired
@@ -180,7 +180,7 @@ def listed(place: Place) -> dict[str, Any]:
     return found
 
 
-def cells(sets: list[ResultSet]) -> set[Cell]:
+def cells(sets: list[ResultSet]) -> set[CellKey]:
     return {run.cell for results in sets for run in results.runs}
 
 

@@ -118,12 +118,12 @@ def train(
         recompute=recompute,
         threads=threads,
     )
-    resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
+    cell = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
     if dry_run:
         if this_launch().leads:
-            show_values(forecast(resolved, machine), as_json)
+            show_values(forecast(cell, machine), as_json)
         return
-    result = workflow.train_cell(resolved, machine, console(stderr=True), fresh=fresh, own=data)
+    result = workflow.train_cell(cell, machine, console(stderr=True), fresh=fresh, own=data)
     if this_launch().leads:
         show_values(headline(result), as_json, document=result)
 
@@ -171,7 +171,7 @@ def evaluate(
     from infty.machine.launch import this_launch
 
     machine = settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
-    resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
+    cell = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
     if this_launch().size > 1 and (check_batch or stream):
         raise UsageError("--check-batch and --stream are one process's work")
     others = (("--knock-out", knock_out), ("--protocol", protocol), ("--split", split))
@@ -180,12 +180,12 @@ def evaluate(
     if check_batch and (batch or stream or knock_out):
         raise UsageError("--check-batch evaluates with 1, 2 and 7 and nothing else changed: leave the others out")
     if stream is not None:
-        outcome = assessment.stream_cell(resolved, machine, stream, console(stderr=True), batch)
+        outcome = assessment.stream_cell(cell, machine, stream, console(stderr=True), batch)
         show_values(stream_headline(outcome), as_json, document=outcome)
         return
     asked = Asked(split or "test", batch, protocol, knock_out)
     if check_batch:
-        found = assessment.check_cell(resolved, machine, asked, console(stderr=True))
+        found = assessment.check_cell(cell, machine, asked, console(stderr=True))
         show_values(found, as_json)
         if not found["same"]:
             raise DifferenceError(
@@ -193,7 +193,7 @@ def evaluate(
                 "which is a fault of infty: please report it, with what `infty env` says"
             )
         return
-    outcome = assessment.evaluate_cell(resolved, machine, asked, console(stderr=True))
+    outcome = assessment.evaluate_cell(cell, machine, asked, console(stderr=True))
     if this_launch().leads:
         show_values(headline(outcome), as_json, document=outcome)
 
@@ -257,11 +257,11 @@ def show(
     """Show a cell's resolved configuration: each value, where it comes from, and what it is in the paper."""
     from infty.commands.listing import explain, explanation_table
 
-    resolved = resolve_cell(settings(), experiment, model, case, scale, 0, overrides, None)
+    cell = resolve_cell(settings(), experiment, model, case, scale, 0, overrides, None)
     if as_json:
-        print_json([vars(value) for value in explain(resolved)])
+        print_json([vars(value) for value in explain(cell)])
         return
-    print_table(explanation_table(resolved))
+    print_table(explanation_table(cell))
 
 
 @app.command(epilog="Example: infty bench step read --against literal.py --json")

@@ -63,11 +63,11 @@ def generate(
     from infty.commands.generate import Sampling, generate_cell
 
     machine = settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
-    resolved = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
+    cell = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
     text = (prompt or "") if file is None else file
     write = (lambda _: None) if as_json else _write
     sampling = Sampling(temperature, top_k, draw)
-    outcome = generate_cell(resolved, machine, text, tokens, sampling, console(stderr=True), write)
+    outcome = generate_cell(cell, machine, text, tokens, sampling, console(stderr=True), write)
     if as_json:
         print_json(outcome)
         return

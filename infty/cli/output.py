@@ -62,7 +62,7 @@ def resolve_cell(
 ) -> Any:
     """The checked cell that the options name; with `data` its corpus is the user's own files."""
     from infty.config.catalog import open_experiment
-    from infty.config.definition import Cell, variant_of
+    from infty.config.definition import CellKey, variant_of
     from infty.experiment import resolve
 
     if data is not None:
@@ -72,7 +72,7 @@ def resolve_cell(
         name = name or (None if overrides else corpus)  # a table of its own (see report/results.py)
         overrides = [*(overrides or []), f"task.corpus={corpus}"]
     definition = open_experiment(experiment, machine.experiments)
-    cell = Cell(
+    cell = CellKey(
         definition.name, scale, model, case or definition.names("cases")[0], seed, variant_of(overrides or [], name)
     )
     return resolve(definition, cell, overrides or [])

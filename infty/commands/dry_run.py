@@ -5,15 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from infty.base.batch import Batch
 from infty.base.errors import MissingError
-from infty.commands.train.initial_weights import base_cell, given_start
+from infty.commands.train.initial_weights import find_base, find_initial_weights
 from infty.config.settings import Settings
 from infty.corpora.gpt2_weights import is_on_the_hub
 from infty.corpora.registry import KNOWN
-from infty.experiment import ResolvedCell, build_model, build_task
+from infty.experiment import Cell, build_model, build_task
 from infty.machine.placement import Machine, prepare_machine
 from infty.machine.ram import held_memory_bytes
 from infty.model.interface import SegmentModel, count_parameters
@@ -28,35 +27,35 @@ from infty.training.data_parallel import refuse_uneven
 TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's has 1.15 on WikiText, 1.5 on books with their line ends
 
 
-def forecast(resolved: ResolvedCell, settings: Settings) -> dict[str, Any]:
+def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     """Sizes, FLOPs a token, and the training time that a few real steps predict.
 
     A text that is not here yet is stood in for by random tokens; then the number of tokens in it is not known.
     """
-    experiment, machine = resolved.experiment, prepare_machine(settings)
+    experiment, machine = cell.experiment, prepare_machine(settings)
     try:
         task = build_task(experiment, settings.data, make=False)
     except MissingError as fault:
         if not isinstance(experiment.task, CorpusConfig):
             raise
         task = RandomTokens(experiment.task, experiment.model.segment_length, str(fault))
-    start = _start(resolved, task.vocab_size, settings)
+    start = _start(cell, task.vocab_size, settings)
     room = _room(machine)
-    model = machine.place(build_model(experiment, task.vocab_size, resolved.cell.seed))
+    model = machine.place(build_model(experiment, task.vocab_size, cell.key.seed))
     memories = sum(parameter.numel() for parameter in model.memory_parameters())
     training = experiment.training.counted(task.steps_an_epoch)
     refuse_uneven("training.batch_size", training.batch_size, machine.launch)
     steps, own = training.total_steps, training.batch_size // machine.launch.size
     at_once = min(own, machine.micro_batch or own)
-    found = probe(model, task, training, resolved.cell.seed, own, at_once)
+    found = probe(model, task, training, cell.key.seed, own, at_once)
     seconds = found.step_seconds(own, at_once)
     together = machine.launch.size > 1
     evaluation = _evaluation(model, task, training) if found.peak else 0
     budget = Budget(model, found, own, evaluation, together, room)
     tokens = task.tokens_seen(steps, training.batch_size)
     return {
-        "command": resolved.command(),
-        "folder": str(settings.runs / resolved.cell.folder),
+        "command": cell.command(),
+        "folder": str(settings.runs / cell.key.folder),
         "parameters": count_parameters(model),
         "base_parameters": count_parameters(model) - memories,
         "memory_parameters": memories,
@@ -107,16 +106,16 @@ def _text(task: "RandomTokens", training: TrainingConfig) -> str:
     return task.why + ("; until then steps are reckoned from its published words" if training.epochs else "")
 
 
-def _start(resolved: ResolvedCell, vocab_size: int, settings: Settings) -> str | None:
+def _start(cell: Cell, vocab_size: int, settings: Settings) -> str | None:
     """Where a GPT-2 would start from, and whether that is here. UsageError where it is, and does not fit."""
-    if base := base_cell(resolved):
-        run, first = RunFolder(settings.runs / base.cell.folder), base.experiment.training
+    if base := find_base(cell):
+        run, first = RunFolder(settings.runs / base.key.folder), base.experiment.training
         todo = f"trained first, {first.steps or first.epochs} {'steps' if first.steps else 'epochs'} more"
         return f"{run.path} ({'here' if run.finished else todo})"
     try:
-        start = given_start(resolved.experiment, settings, Console(quiet=True), may_fetch=False)
+        start = find_initial_weights(cell.experiment, settings, may_fetch=False)
     except MissingError as fault:
-        if not is_on_the_hub(str(getattr(resolved.experiment.model, "weights", ""))):
+        if not is_on_the_hub(str(getattr(cell.experiment.model, "weights", ""))):
             raise
         return f"not here yet, so random ones stand in: {fault}"
     if start is None:

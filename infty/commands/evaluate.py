@@ -12,18 +12,18 @@ from infty.base.batch import ALL, Batch, Share
 from infty.base.errors import MissingError, Stopped, UsageError
 from infty.base.files import write_json
 from infty.base.progress import open_text, track
-from infty.commands.load import TrainedRun, load_with_task
+from infty.commands.load import TrainedModel, load_with_task
 from infty.config.settings import Settings
 from infty.corpora.text_pieces import CountedText
 from infty.evaluation.evaluate import evaluate
 from infty.evaluation.knockout import KnockOut, knocked_out
 from infty.evaluation.memory_trace import inspect_memory
 from infty.evaluation.stream import read_stream
-from infty.experiment import Experiment, ResolvedCell, Task
+from infty.experiment import Cell, Experiment
 from infty.machine.placement import prepare_machine
 from infty.machine.ram import peak_memory_bytes
 from infty.runs.folder import SCHEMA, RunFolder
-from infty.training.distributed import ALONE, Group, joined
+from infty.training.distributed import ALONE, Group, process_group
 from infty.training.signals import StopSignals
 
 Values = dict[str, Any]
@@ -40,24 +40,22 @@ class Asked:
     knock_out: KnockOut | None = None
 
 
-def evaluate_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console: Console) -> Values:
+def evaluate_cell(cell: Cell, settings: Settings, asked: Asked, console: Console) -> Values:
     """Evaluate the best checkpoint of a cell's run.
 
     Several processes share the texts or sequences; only the one that leads returns what was found.
     Raises MissingError, with the command that trains it, where there is none, and UsageError where the
     run has other settings than the cell.
     """
-    machine, run = prepare_machine(settings), trained_run(resolved, settings)
-    with joined(machine.launch, machine.device) as group:
+    machine, run = prepare_machine(settings), trained_run(cell, settings)
+    with process_group(machine.launch, machine.device) as group:
         with group.in_turn():  # the one that leads may have to tokenise the text
             trained, task = load_with_task(run, settings.data)
         machine.place(trained.model)
         return evaluate_run(run, trained, task, asked, console, group=group)
 
 
-def stream_cell(
-    resolved: ResolvedCell, settings: Settings, file: Path, console: Console, batch_size: int | None
-) -> Values:
+def stream_cell(cell: Cell, settings: Settings, file: Path, console: Console, batch_size: int | None) -> Values:
     """Read one text of any length with the best checkpoint of a cell's run: what it answers, and at what pace.
 
     Raises MissingError where there is no checkpoint or no such text, and UsageError as `evaluate_cell` does, or
@@ -65,7 +63,7 @@ def stream_cell(
     """
     if batch_size not in (None, 1):
         raise UsageError(f"--stream reads one text as one stream: --batch {batch_size} has no meaning with it")
-    machine, run = prepare_machine(settings), trained_run(resolved, settings)
+    machine, run = prepare_machine(settings), trained_run(cell, settings)
     trained, task = load_with_task(run, settings.data)
     machine.place(trained.model)
     length = trained.experiment.model.segment_length
@@ -91,20 +89,20 @@ def stream_cell(
     }
 
 
-def trained_run(resolved: ResolvedCell, settings: Settings) -> RunFolder:
+def trained_run(cell: Cell, settings: Settings) -> RunFolder:
     """The cell's run. MissingError where it has no checkpoint, UsageError where it has other settings."""
-    run = RunFolder(settings.runs / resolved.cell.folder)
+    run = RunFolder(settings.runs / cell.key.folder)
     if not (run.checkpoints / "best.json").is_file():
         if run.finished:
-            raise MissingError(f"the checkpoints of {run.path} are gone; train it with: {resolved.command()} --fresh")
-        raise MissingError(f"nothing trained yet in {run.path}; train it with: {resolved.command()}")
-    run.refuse_another(resolved.config(), "evaluate it with the --set options that it was trained with")
+            raise MissingError(f"the checkpoints of {run.path} are gone; train it with: {cell.command()} --fresh")
+        raise MissingError(f"nothing trained yet in {run.path}; train it with: {cell.command()}")
+    run.refuse_another(cell.config(), "evaluate it with the --set options that it was trained with")
     return run
 
 
 def evaluate_run(
     run: RunFolder,
-    trained: TrainedRun,
+    trained: TrainedModel,
     task: Task,
     asked: Asked,
     console: Console,
@@ -130,7 +128,7 @@ def evaluate_run(
 
 
 def assess(
-    trained: TrainedRun,
+    trained: TrainedModel,
     task: Task,
     asked: Asked,
     console: Console,
@@ -181,12 +179,12 @@ def assess(
     return outcome, memory
 
 
-def check_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console: Console) -> Values:
+def check_cell(cell: Cell, settings: Settings, asked: Asked, console: Console) -> Values:
     """Evaluate with 1, 2 and 7 rows at once, to show that the batch size changes nothing.
 
     same: whether the totals differ by 1e-6 of them at most. MissingError and UsageError as `evaluate_cell`.
     """
-    machine, run = prepare_machine(settings), trained_run(resolved, settings)
+    machine, run = prepare_machine(settings), trained_run(cell, settings)
     trained, task = load_with_task(run, settings.data)
     machine.place(trained.model)
     task = _prepare_task(task, asked)

@@ -30,7 +30,7 @@ from infty.config.settings import Settings
 from infty.corpora.text_pieces import PIECE, read_pieces
 from infty.corpora.tokenizers import Tokenizer, WordTokenizer
 from infty.evaluation.evaluate import evaluating
-from infty.experiment import ResolvedCell
+from infty.experiment import Cell
 from infty.machine.placement import prepare_machine
 from infty.model.interface import SegmentModel, State
 from infty.runs.folder import SCHEMA
@@ -65,7 +65,7 @@ class Reading:
 
 
 def generate_cell(
-    resolved: ResolvedCell,
+    cell: Cell,
     settings: Settings,
     prompt: str | Path,
     count: int,
@@ -79,11 +79,11 @@ def generate_cell(
     Raises UsageError where the cell is not about texts, the temperature is no number, or the run has other settings
     than the cell; MissingError where there is no checkpoint or no such text.
     """
-    if not resolved.experiment.task.has_text:
-        raise UsageError(f"{resolved.cell.experiment} has no text to continue: use an experiment on texts, as wikitext")
+    if not cell.experiment.task.has_text:
+        raise UsageError(f"{cell.key.experiment} has no text to continue: use an experiment on texts, as wikitext")
     if not math.isfinite(sampling.temperature):
         raise UsageError(f"--temperature {sampling.temperature}: wanted a number")
-    machine, run = prepare_machine(settings), trained_run(resolved, settings)
+    machine, run = prepare_machine(settings), trained_run(cell, settings)
     kept = tokenizer_folder(run).is_dir()  # runs of 0.1.0 and later keep it
     trained = load_run(run.path) if kept else load_with_task(run, settings.data)[0]
     model, tokenizer = machine.place(trained.model), trained.tokenizer
@@ -98,8 +98,8 @@ def generate_cell(
         text.append(piece)
     return {
         "schema": SCHEMA,
-        "run": resolved.cell.folder.as_posix(),
-        "cell": resolved.config()["cell"],
+        "run": cell.key.folder.as_posix(),
+        "cell": cell.config()["cell"],
         "step": trained.step,
         "settings": {"tokens": count, **vars(sampling)},
         "prompt_tokens": reading.tokens,

@@ -12,12 +12,12 @@ from pydantic import BaseModel
 from infty.base.messages import one_line
 from infty.base.table import Table
 from infty.config.catalog import experiments_with
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.config.settings import Settings
 from infty.runs.folder import RunFolder, find_runs
 
 if TYPE_CHECKING:
-    from infty.experiment import ResolvedCell
+    from infty.experiment import Cell
 
 # <model>@<case>+<variant>/seed-N, as training names folders
 RUN_NAME = re.compile(r"([a-z0-9][a-z0-9_-]*)@([a-z0-9][a-z0-9_-]*)(\+[a-z0-9][a-z0-9_.-]*)?/seed-(0|[1-9]\d*)")
@@ -70,17 +70,17 @@ class Explanation:
     meaning: str
 
 
-def explain(resolved: "ResolvedCell") -> list[Explanation]:
+def explain(cell: "Cell") -> list[Explanation]:
     """Every value of a cell, in the order of its configuration."""
-    return list(_explain(resolved.experiment, (), resolved.origins))
+    return list(_explain(cell.experiment, (), cell.origins))
 
 
-def explanation_table(resolved: "ResolvedCell") -> Table:
+def explanation_table(cell: "Cell") -> Table:
     """`explain` for the screen."""
-    cell = resolved.cell
-    rows = [[line.key, str(line.value), line.origin, line.meaning] for line in explain(resolved)]
+    key = cell.key
+    rows = [[line.key, str(line.value), line.origin, line.meaning] for line in explain(cell)]
     headings = ["key", "value", "from", "what it is, and where in the paper"]
-    title = f"{cell.experiment}: {cell.model}@{cell.case}, {cell.scale} scale"
+    title = f"{key.experiment}: {key.model}@{key.case}, {key.scale} scale"
     return Table(title, headings, rows, figures=False)
 
 
@@ -94,7 +94,7 @@ def _explain(config: BaseModel, path: tuple[str, ...], origins: dict[tuple[str, 
             yield Explanation(".".join(here), value, origin, field.description or "")
 
 
-def _row(cell: Cell, runs: Path, command: str | None, fresh: str) -> dict[str, Any]:
+def _row(cell: CellKey, runs: Path, command: str | None, fresh: str) -> dict[str, Any]:
     """What is known of one run. fresh: what its command wants where it is damaged."""
     run = RunFolder(runs / cell.folder)
     state, why = run.condition()
@@ -107,13 +107,13 @@ def _row(cell: Cell, runs: Path, command: str | None, fresh: str) -> dict[str, A
     return {**place, "state": state, "why": why, "metrics": metrics, "next": command}
 
 
-def _on_disk(runs: Path, experiment: str, scale: str) -> Iterator[Cell]:
+def _on_disk(runs: Path, experiment: str, scale: str) -> Iterator[CellKey]:
     """Runs as their folders are named: what they say of themselves may be damaged."""
     top = runs / experiment / scale
     for run in find_runs([top]):
         if named := RUN_NAME.fullmatch(run.path.relative_to(top).as_posix()):
             model, case, variant, seed = named.groups(default="")
-            yield Cell(experiment, scale, model, case, int(seed), variant)
+            yield CellKey(experiment, scale, model, case, int(seed), variant)
 
 
 def _note(row: dict[str, Any]) -> str | None:

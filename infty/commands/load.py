@@ -7,18 +7,18 @@ import torch
 from pydantic import ValidationError
 
 from infty.base.errors import MissingError
-from infty.corpora.tokenizers import Tokenizer, load_tokenizer
-from infty.experiment import Experiment, Task, build_model, build_task
+from infty.corpora.tokenizers import Tokenizer
+from infty.experiment import Experiment, build_model, build_task
 from infty.memory.precision import HOST
 from infty.model.interface import SegmentModel
 from infty.model.weight_tensors import load_weights
 from infty.runs.folder import RunFolder
-from infty.tasks.corpus import CorpusConfig, CorpusTask
+from infty.tasks.task import Task
 from infty.training.checkpoint import Checkpoint, load_best
 
 
 @dataclass(frozen=True)
-class TrainedRun:
+class TrainedModel:
     """A trained model in evaluation mode, and what it was trained to be.
 
     tokenizer: of the text that it was trained on; None where tokens are symbols of the task's own. step: optimiser
@@ -31,40 +31,34 @@ class TrainedRun:
     step: int
 
 
-def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedRun:
+def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedModel:
     """Load the best checkpoint of a run folder, or of an exported one that was unpacked. It needs no text.
 
     Weights are float32, on `device`. MissingError where there is no checkpoint, or it is damaged or of another version.
     """
     run = RunFolder(Path(path))
-    experiment, checkpoint = configured(run), load_best(run.checkpoints)
-    match experiment.task:
-        case CorpusConfig(tokenizer=config):
-            tokenizer = load_tokenizer(tokenizer_folder(run), config, "train again with --fresh")
-            vocab_size = tokenizer.vocab_size
-        case task:
-            tokenizer, vocab_size = None, task.vocab_size
-    return _trained(run, experiment, checkpoint, tokenizer, vocab_size, device)
+    experiment, checkpoint = load_experiment(run), load_best(run.checkpoints)
+    tokenizer, vocab_size = experiment.task.load_vocabulary(tokenizer_folder(run))
+    return _build_trained(run, experiment, checkpoint, tokenizer, vocab_size, device)
 
 
-def load_with_task(run: RunFolder, data: Path) -> tuple[TrainedRun, Task]:
+def load_with_task(run: RunFolder, data: Path) -> tuple[TrainedModel, Task]:
     """Load a run, and the sequences or texts that it was trained on, to be tested with. data: the folder of corpora.
 
     MissingError as `load_run`, and where the text is not there, or is another one now.
     """
-    task = build_task(configured(run), data)
-    return load_for(run, task), task
+    task = build_task(load_experiment(run), data)
+    return load_beside(run, task), task
 
 
-def load_for(run: RunFolder, task: Task) -> TrainedRun:
+def load_beside(run: RunFolder, task: Task) -> TrainedModel:
     """Load a run whose sequences or texts are at hand. MissingError as `load_with_task`."""
-    experiment, checkpoint = configured(run), load_best(run.checkpoints)
-    refuse_other_data(checkpoint.state.tokens, task)
-    tokenizer = task.tokens.tokenizer if isinstance(task, CorpusTask) else None
-    return _trained(run, experiment, checkpoint, tokenizer, task.vocab_size, HOST)
+    experiment, checkpoint = load_experiment(run), load_best(run.checkpoints)
+    refuse_other_text(checkpoint.state.tokens, task)
+    return _build_trained(run, experiment, checkpoint, task.tokenizer, task.vocab_size, HOST)
 
 
-def configured(run: RunFolder) -> Experiment:
+def load_experiment(run: RunFolder) -> Experiment:
     """What a run was asked to be. MissingError where `config.yaml` is missing, damaged or of another version."""
     values = run.config()
     values.pop("cell")
@@ -81,26 +75,26 @@ def tokenizer_folder(run: RunFolder) -> Path:
     return run.checkpoints / "tokenizer"
 
 
-def refuse_other_data(tokens: str | None, task: Task) -> None:
-    """MissingError where a checkpoint was trained on another text, or in other tokens, than there is now.
+def refuse_other_text(digest: str | None, task: Task) -> None:
+    """Raise MissingError if a checkpoint was trained on another text, or in other tokens, than there is now.
 
-    tokens: the digest that it was trained on; None for a task without a text.
+    digest: of the tokens that it was trained on; None of a task without a text.
     """
-    if isinstance(task, CorpusTask) and tokens != task.tokens.digest:
+    if task.digest not in (None, digest):
         raise MissingError(
-            f"this run was trained on another text than the corpus {task.config.corpus!r} is now (tokens "
-            f"{str(tokens)[:12]}, now {task.tokens.digest[:12]}): bring that back, or start over with --fresh"
+            f"this run was trained on another text than the corpus {task.name!r} is now (tokens "
+            f"{str(digest)[:12]}, now {task.digest[:12]}): bring that back, or start over with --fresh"
         )
 
 
-def _trained(
+def _build_trained(
     run: RunFolder,
     experiment: Experiment,
     checkpoint: Checkpoint,
     tokenizer: Tokenizer | None,
     vocab_size: int,
     device: str | torch.device,
-) -> TrainedRun:
+) -> TrainedModel:
     with torch.random.fork_rng():  # the initial weights are overwritten; the caller's random numbers are not ours
         model = build_model(experiment, vocab_size, seed=0)
     try:
@@ -109,4 +103,4 @@ def _trained(
         raise MissingError(
             f"{run.checkpoints}: the best checkpoint is another model's; train again with --fresh"
         ) from None
-    return TrainedRun(model.to(device).eval(), tokenizer, experiment, checkpoint.state.step)
+    return TrainedModel(model.to(device).eval(), tokenizer, experiment, checkpoint.state.step)

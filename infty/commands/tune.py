@@ -14,7 +14,7 @@ from infty.base.errors import InftyError, MissingError, UsageError
 from infty.base.files import write_json
 from infty.base.messages import suggest
 from infty.commands.train import train_trial
-from infty.config.definition import Cell, Definition, variant_of
+from infty.config.definition import CellKey, Definition, variant_of
 from infty.config.faults import Fault, refuse
 from infty.config.settings import Settings
 from infty.experiment import resolve
@@ -63,7 +63,7 @@ def _tune_column(
     for model, point in itertools.product(rows, points):
         number = f"trial {len(trials) + 1} of {len(rows) * len(points)}"
         console.print(f"{number}: {model}@{case}, {_shown(point)}", soft_wrap=True)
-        cell = Cell(definition.name, scale, model, case, config.seed)
+        key = CellKey(definition.name, scale, model, case, config.seed)
         trials.append(_trial(definition, cell, config, point, settings, console))
     environment = describe_environment(prepare_machine(settings))
     record = {
@@ -111,18 +111,18 @@ def tune_configs(definition: Definition, scale: str, case: str | None = None) ->
 
 
 def _trial(
-    definition: Definition, cell: Cell, config: TuneConfig, point: Values, settings: Settings, console: Console
+    definition: Definition, key: CellKey, config: TuneConfig, point: Values, settings: Settings, console: Console
 ) -> Values:
     """One row at one point."""
     sets = [f"training.steps={config.steps}", *(f"{key}={json.dumps(value)}" for key, value in point.items())]
     if resolve(definition, cell).experiment.training.epochs is not None:
         sets.append("training.epochs=null")
     cell = replace(cell, variant=variant_of(sets, None))
-    resolved = resolve(definition, cell, sets)
-    trial = {"model": cell.model, "settings": point, "command": resolved.command()}
+    cell = resolve(definition, key, sets)
+    trial = {"model": key.model, "settings": point, "command": cell.command()}
     folder = trials_folder(settings.runs) / cell.folder
     try:
-        found = train_trial(resolved, settings, console, folder)
+        found = train_trial(cell, settings, console, folder)
     except (MissingError, UsageError):  # of the whole table, and no fault of this point
         raise
     except InftyError as fault:

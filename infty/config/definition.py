@@ -34,7 +34,7 @@ UNFIT = re.compile(r'[<>:"/\\|?*]|[. ]$')
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellKey:
     """One place in a table, trained with one seed. `variant` marks runs with other settings."""
 
     experiment: str
@@ -82,7 +82,7 @@ class Definition:
         """What `infty tune` tries at a scale, as written; None where nothing is said of it."""
         return _section(_section(self.values, "scales"), scale).get("tune")
 
-    def cells(self, scale: str) -> Iterator[Cell]:
+    def cells(self, scale: str) -> Iterator[CellKey]:
         """Every cell and seed of the table at a scale. UsageError where the file has faults.
 
         rows: the models that make the table, where there are more of them; the others stand in it once they are run.
@@ -91,7 +91,7 @@ class Definition:
         for case in self.names("cases"):
             for model in self.values.get("rows", self.names("models")):
                 for seed in self.seeds(scale):
-                    yield Cell(self.name, scale, model, case, seed)
+                    yield CellKey(self.name, scale, model, case, seed)
 
     def check_scale(self, scale: str) -> None:
         """Raise UsageError where the file has no such scale."""
@@ -108,7 +108,7 @@ class Definition:
             if name not in self.names(key)
         ]
 
-    def layers(self, cell: Cell) -> list[tuple[str, Values]]:
+    def layers(self, cell: CellKey) -> list[tuple[str, Values]]:
         """The overlays of a cell, lowest first: base < scale < case < model < the scale's own case and model."""
         scale = _section(_section(self.values, "scales"), cell.scale)
         places = [

@@ -55,6 +55,11 @@ class _SeatedConfig(BaseModel):
         """Name the folder or the hub's repository whose weights are fine-tuned; None if there is none."""
         return None
 
+    @property
+    def decoder_sizes(self) -> dict[str, int]:
+        """Return the sizes that starting weights must have, by the names of this configuration."""
+        return {}
+
     def find_faults(self, vocab_size: int) -> list[tuple[str, str]]:
         """Find what does not go together with a vocabulary: keys of the experiment, and messages."""
         del vocab_size
@@ -148,6 +153,12 @@ class Gpt2ModelConfig(_SeatedConfig):
     def starting_weights(self) -> str | None:
         """Name the folder or the hub's repository whose weights are fine-tuned."""
         return self.weights
+
+    @property
+    def decoder_sizes(self) -> dict[str, int]:
+        """Return the sizes that starting weights must have, by the names of this configuration."""
+        names = ("num_layers", "num_heads", "hidden_size", "num_positions")
+        return {name: getattr(self, name) for name in names}
 
     def build(self, vocab_size: int) -> "SegmentModel":
         """Build the GPT-2 with random weights, and its memories."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -52,6 +53,17 @@ class SegmentModel(ExactBuffers):
         ) -> Output:
             """Read a segment, from the state that the last one returned."""
             ...
+
+    def load_decoder(self, other: "SegmentModel") -> None:
+        """Copy the weights of another model's decoder; memories stay. TypeError if memories are no guests here."""
+        raise TypeError(f"a {type(self).__name__} is trained from scratch: {type(other).__name__} has no place in it")
+
+    def load_decoder_file(self, folder: Path) -> None:
+        """Read the weights of the decoder from a Hugging Face folder; memories stay.
+
+        MissingError if the folder lacks a tensor or has one of another shape; TypeError as `load_decoder`.
+        """
+        raise TypeError(f"a {type(self).__name__} is trained from scratch, and not from {folder}")
 
     @property
     def seats(self) -> list[Seat]:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from infty.base.errors import MissingError, UsageError
 from infty.base.files import read_json, write_json, write_text
 from infty.base.messages import one_line
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.config.strict_yaml import parse_yaml
 from infty.runs.schemas import Place, SortResult, Task, TextResult, checked, checked_result
 
@@ -29,7 +29,7 @@ Values = dict[str, Any]
 class Finished:
     """What a finished run is of, its settings, and what came out. length: of its sequences; texts have none."""
 
-    cell: Cell
+    cell: CellKey
     config: Values
     result: SortResult | TextResult
     length: int | None
@@ -83,7 +83,7 @@ class RunFolder:
             raise MissingError(f"{file} describes no run; train again with --fresh")
         return values
 
-    def cell(self, config: Values | None = None) -> Cell:
+    def cell(self, config: Values | None = None) -> CellKey:
         """Which cell this is a run of; the variant is what the folder's name adds. MissingError as `config`.
 
         config: what that returned, if it was asked for already.
@@ -94,7 +94,7 @@ class RunFolder:
         agrees = folder.parent.name.startswith(name) and folder.name == f"seed-{place.seed}"
         if not agrees and re.fullmatch(r".+@.+/seed-\d+", "/".join(folder.parts[-2:])):  # else somebody renamed it
             raise MissingError(f"{file} describes another run, {name} seed {place.seed}; train again with --fresh")
-        return Cell(**place.model_dump(), variant=folder.parent.name.removeprefix(name))
+        return CellKey(**place.model_dump(), variant=folder.parent.name.removeprefix(name))
 
     def command(self) -> str | None:
         """What trains this run, as `environment.json` tells it; None where it tells nothing that could be pasted."""
@@ -186,7 +186,7 @@ class RunFolder:
 
 
 def contradictions(config: Values, written: Values) -> list[str]:
-    """`key: stored -> written` where a run's resolved settings are not what an experiment's file says now.
+    """`key: stored -> written` where a run's cell settings are not what an experiment's file says now.
 
     Only of keys that both have: what the file leaves to defaults is not compared.
     """

@@ -89,6 +89,11 @@ def point(folder: Path, state: TrainingState) -> None:
         write_json(folder / "best.json", {"checkpoint": _name(state.best_step)})
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Tell whether there are checkpoints, whole or not: whether a run has begun."""
+    return any(folder.glob("step-*")) or any(folder.glob(f".step-*{REPLACED}"))
+
+
 def load_last(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole; a warning for each newer one that isn't.
 

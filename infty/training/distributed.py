@@ -144,8 +144,8 @@ _MET: list[Group] = []  # the one that this process is in, once it has met the o
 
 
 @contextmanager
-def joined(launch: Launch, device: torch.device) -> Iterator[Group]:
-    """The processes that this one was started with, for the block; in a block within it they are together already.
+def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
+    """Meet the processes that this one was started with, for the block; in a block within it they are together already.
 
     InftyError where one of them is lost meanwhile.
     """

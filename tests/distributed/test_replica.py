@@ -6,9 +6,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from infty.commands.train.ensure_corpora import provide
+from infty.commands.train.ensure_corpora import ensure_corpora
 from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.config.settings import load_settings
 from infty.experiment import build_model, build_task, resolve
 from infty.model.state_tensors import joined, rows_of, state_tensors
@@ -25,8 +25,8 @@ QUIET = Console(quiet=True)
 def cell(data: Path, experiment: str, model: str, micro_batch: int | None) -> tuple[Replica, Task, TrainingConfig]:
     definition = open_experiment(experiment, SHIPPED)
     changes = ("model.dropout=0.0", "training.batch_size=8", "training.steps=20")
-    resolved = resolve(definition, Cell(experiment, "smoke", model, definition.names("cases")[0]), changes)
-    provide(resolved.experiment, load_settings(data=data), QUIET)
+    resolved = resolve(definition, CellKey(experiment, "smoke", model, definition.names("cases")[0]), changes)
+    ensure_corpora(resolved.experiment, load_settings(data=data), QUIET)
     task = build_task(resolved.experiment, data)
     replica = Replica(build_model(resolved.experiment, task.vocab_size, 0), micro_batch=micro_batch)
     return replica, task, resolved.experiment.training

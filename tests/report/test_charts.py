@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from matplotlib import image
 
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.report.figures.data import Chart, all_charts
 from infty.report.figures.lines import draw_chart
 from infty.report.load.results import ResultSet, Run
@@ -26,7 +26,7 @@ def run(
     }  # fmt: skip
     result["metrics"] = {key: value for key, value in result["metrics"].items() if value is not None}
     length = more.pop("length", LENGTH.get(case, 59))
-    return Run(Cell("sort", "smoke", model, case, seed), result, length, num_basis=num_basis, **more)
+    return Run(CellKey("sort", "smoke", model, case, seed), result, length, num_basis=num_basis, **more)
 
 
 def charts(*runs: Run) -> dict[str, Chart]:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from infty.config.catalog import SHIPPED
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.report import write_report
 from infty.report.load.results import Run
 from infty.report.paired_bootstrap import paired_difference, paired_over_seeds
@@ -23,7 +23,7 @@ DATA = {"sha256": "a", "tokens_sha256": "b"}
 
 
 def run(nats: Sequence[float], tokens: Sequence[int], *, seed: int = 0, **data: str) -> Run:
-    cell = Cell("wikitext", "laptop", "infty", "main", seed)
+    cell = CellKey("wikitext", "laptop", "infty", "main", seed)
     return Run(cell, {"data": {**DATA, **data}}, details={"chunks": {"nats": list(nats), "tokens": list(tokens)}})
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infty.config.catalog import SHIPPED
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.report import write_report
 from infty.report.load.results import ResultSet, Run
 from infty.report.tables.by_distance import distance_tables
@@ -23,7 +23,7 @@ def results(nats: dict[str, list[list[float]]], scale: str = "laptop") -> Result
     """By row, each seed's losses in two chunks of 10 tokens."""
     runs = [
         Run(
-            Cell("wikitext", scale, model, "main", seed),
+            CellKey("wikitext", scale, model, "main", seed),
             {"data": DATA},
             details={"chunks": {"nats": own, "tokens": [10, 10]}},
         )
@@ -31,7 +31,7 @@ def results(nats: dict[str, list[list[float]]], scale: str = "laptop") -> Result
         for seed, own in enumerate(seeds)
     ]
     return ResultSet(
-        "wikitext", scale, "p", runs, [Cell("wikitext", scale, model, "main") for model in ROWS], "wikitext"
+        "wikitext", scale, "p", runs, [CellKey("wikitext", scale, model, "main") for model in ROWS], "wikitext"
     )
 
 
@@ -75,7 +75,7 @@ def test_one_seed_is_told_and_a_smoke_run_says_nothing() -> None:
 def test_of_sorting_more_is_better() -> None:
     answers = {"transformer-xl": [3, 1, 0], "infty": [4, 3, 3]}
     runs = [
-        Run(Cell("sort", "laptop", model, "x8"), {"data": DATA}, 492, {"answers": {"symbols": 5, "right": right}})
+        Run(CellKey("sort", "laptop", model, "x8"), {"data": DATA}, 492, {"answers": {"symbols": 5, "right": right}})
         for model, right in answers.items()
     ]
     (table,) = pair_tables(ResultSet("sort", "laptop", "p", runs, [], "sort-laptop"))
@@ -88,7 +88,7 @@ def test_columns_are_told_apart_where_they_were_tested_on_the_same_sequences() -
     columns = [("n1", [3, 1, 0]), ("n2", [4, 3, 3]), ("n4", [4, 3, 2]), ("other", [5, 5, 5])]
     runs = [
         Run(
-            Cell("sort-basis", "laptop", "infty", case),
+            CellKey("sort-basis", "laptop", "infty", case),
             {"data": {**DATA, "sha256": "b" * 64} if case == "other" else DATA},
             492,
             {"answers": {"symbols": 5, "right": right}},
@@ -173,7 +173,7 @@ def test_differences_by_distance_are_of_all_tokens_of_a_range_and_of_seeds_that_
         ("emptied", 0): read(400, 440, 100, 500, 9, new=5500),
     }
     runs = {
-        place: Run(Cell("wikitext", "laptop", place[0], "main", place[1]), {"data": DATA}, details=details)
+        place: Run(CellKey("wikitext", "laptop", place[0], "main", place[1]), {"data": DATA}, details=details)
         for place, details in told.items()
     }
     emptied = replace(runs.pop(("emptied", 0)), cell=runs["infty", 0].cell)

@@ -13,7 +13,7 @@ from infty.base.errors import InftyError, MissingError, UsageError
 from infty.commands.reproduce import Tables, clock, find_missing
 from infty.commands.reproduce.missing import Job, Untrained
 from infty.config.catalog import SHIPPED
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.config.settings import Settings, load_settings
 from tests.reproduce.own import run_of, write_experiment
 
@@ -92,8 +92,8 @@ def test_what_another_process_trains_is_left_out_and_what_is_damaged_is_told(mac
 
 
 def test_time_is_expected_as_the_like_took(tmp_path: Path) -> None:
-    def cell(case: str, experiment: str = "sort", seed: int = 0) -> Cell:
-        return Cell(experiment, "smoke", "infty", case, seed)
+    def cell(case: str, experiment: str = "sort", seed: int = 0) -> CellKey:
+        return CellKey(experiment, "smoke", "infty", case, seed)
 
     tables = Tables(tmp_path, Console(quiet=True), missing=[Job(cell("x4"), ()), Job(cell("x8"), ())])
     assert tables.expected(cell("x4")) is tables.remaining(1) is None
@@ -117,7 +117,7 @@ def test_the_error_is_that_of_all_failures_or_a_plain_one(
 ) -> None:
     tables = Tables(tmp_path, Console(quiet=True))
     tables.refuse_failures()
-    job = Job(Cell("sort", "smoke", "infty", "x4"), ("train", "a b"))
+    job = Job(CellKey("sort", "smoke", "infty", "x4"), ("train", "a b"))
     tables.failed = [Untrained(job, "no", code) for code in codes]
     with pytest.raises(InftyError) as raised:
         tables.refuse_failures()

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from infty.commands.reproduce.missing import Job, Tables
 from infty.commands.reproduce.workers import _Work, train_missing
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.training.checkpoint import load_last
 from infty.training.signals import StopSignals
 from tests.conftest import Infty, clean_environment
@@ -253,7 +253,7 @@ def test_a_process_that_leaves_no_last_word_or_no_result_fails_alone(
             super().__init__([sys.executable, "-c", code], **options)
 
     monkeypatch.setattr("infty.commands.reproduce.workers.subprocess.Popen", Other)
-    jobs = [Job(Cell("sort", "smoke", row, "x4"), ()) for row in ("infty", "compressive")]
+    jobs = [Job(CellKey("sort", "smoke", row, "x4"), ()) for row in ("infty", "compressive")]
     tables = Tables(tmp_path, Console(quiet=True), missing=jobs)
     train_missing(tables, jobs=2)
     assert {failed.job.cell.model for failed in tables.failed} == {"infty", "compressive"}

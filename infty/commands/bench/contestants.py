@@ -18,7 +18,7 @@ from torch import Tensor
 
 from infty.commands.bench.yardstick import disagreement, its_model, its_tokens, load_yardstick
 from infty.config.catalog import open_experiment
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.experiment import Experiment, build_model, build_task, resolve
 from infty.machine.ram import peak_memory_bytes
 from infty.memory import reference
@@ -68,7 +68,7 @@ def paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> E
     slots = f"model.long_range.num_basis={basis}" if model == "infty" else f"model.short_term_length={1024 + basis}"
     overrides = [slots, f"task.length={length}", f"training.batch_size={batch}"]
     overrides += [f"model.long_range.kl_weight={KL_WEIGHT}"] if model == "infty" else []
-    return resolve(definition, Cell("sort", "paper", model, "x4", 0), overrides).experiment
+    return resolve(definition, CellKey("sort", "paper", model, "x4", 0), overrides).experiment
 
 
 def sorting(experiment: Experiment) -> SortConfig:

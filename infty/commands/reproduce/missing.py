@@ -14,7 +14,7 @@ from rich.console import Console
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.base.messages import one_line
 from infty.config.catalog import experiments_with, open_experiment
-from infty.config.definition import Cell, Definition
+from infty.config.definition import CellKey, Definition
 from infty.config.faults import refuse
 from infty.config.overlay import overlay
 from infty.config.settings import Settings
@@ -30,7 +30,7 @@ Values = dict[str, Any]
 class Job:
     """A cell, and the words after `infty` that train it."""
 
-    cell: Cell
+    cell: CellKey
     words: tuple[str, ...]
     settings: Values = field(default_factory=dict, compare=False)  # as its experiment's file has them
 
@@ -77,7 +77,7 @@ class Tables:
     trained: list[Job] = field(default_factory=list)
     failed: list[Untrained] = field(default_factory=list)
     left_out: list[Untrained] = field(default_factory=list)
-    seconds: dict[Cell, float] = field(default_factory=dict)
+    seconds: dict[CellKey, float] = field(default_factory=dict)
     took: list[float] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
     spent: float = 0.0
@@ -107,7 +107,7 @@ class Tables:
         """Note what is not to be trained."""
         self.left_out += [Untrained(job, why) for job in jobs]
 
-    def expected(self, cell: Cell) -> float | None:
+    def expected(self, cell: CellKey) -> float | None:
         """Seconds that a cell takes, as its like did: of its column, else its table, else of any now. None: unknown."""
         alike = {other: seconds for other, seconds in self.seconds.items() if other.experiment == cell.experiment}
         of_case = [seconds for other, seconds in alike.items() if other.case == cell.case]
@@ -115,7 +115,7 @@ class Tables:
             return fmean(trained) + (fmean(self.beside) if self.beside else 0.0)
         return fmean(self.took) if self.took else None
 
-    def remaining(self, jobs: int, running: Iterable[tuple[Cell, float]] = ()) -> float | None:
+    def remaining(self, jobs: int, running: Iterable[tuple[CellKey, float]] = ()) -> float | None:
         """Seconds until all are trained, so many at once. None: unknown. running: and for how many seconds already."""
         total = 0.0
         for cell, spent in [*((job.cell, 0.0) for job in self.missing), *running]:
@@ -161,7 +161,7 @@ def find_missing(
     """
     definitions = {name: _opened(settings, name, scale) for name in names} or _all_with(settings, scale, console)
     threads = ["--threads", str(max(1, (os.cpu_count() or 1) // jobs))] if jobs > 1 and not settings.threads else []
-    found: dict[Cell, Job] = {}
+    found: dict[CellKey, Job] = {}
     for name, definition in definitions.items():
         for cell in definition.cells(scale):
             words = (*shlex.split(cell.command(name))[1:], *options, *threads)

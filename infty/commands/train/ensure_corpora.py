@@ -14,7 +14,6 @@ from infty.corpora.store import MANIFEST, Corpus, open_corpus, remedy, write_cor
 from infty.corpora.synthetic import generated_sources
 from infty.corpora.tokens import Portion
 from infty.experiment import Experiment
-from infty.tasks.corpus import CorpusConfig
 
 
 def provide(experiment: Experiment, settings: Settings, console: Console, own: Path | None = None) -> None:
@@ -26,17 +25,16 @@ def provide(experiment: Experiment, settings: Settings, console: Console, own: P
     switched off (`auto_fetch = false`, HF_HUB_OFFLINE).
     """
     task = experiment.task
-    if not isinstance(task, CorpusConfig):
-        return
-    if task.tokenizer.kind == "gpt2" and not (settings.data / "gpt2" / MANIFEST).is_file():
-        _bring("gpt2", _whole("gpt2"), settings, console)
-    texts = {task.corpus: list(task.portions.values())}
+    name = task.vocabulary_files
+    if name and not (settings.data / name / MANIFEST).is_file():
+        _bring(name, _whole(name), settings)
+    texts = dict(task.texts())
     if first := experiment.pretraining and experiment.pretraining.text:
         texts.setdefault(first.corpus, []).extend([first.train, first.validation])
-    if own is not None:
-        if not (settings.data / task.corpus / MANIFEST).is_file():
-            import_corpus(settings.data, task.corpus, own, console, replace=False)
-        del texts[task.corpus]
+    for name in task.texts() if own else ():
+        if not (settings.data / name / MANIFEST).is_file():
+            import_corpus(settings.data, name, own, replace=False)
+        del texts[name]
     for name, portions in texts.items():
         here = open_corpus(settings.data, name).splits if (settings.data / name / MANIFEST).is_file() else {}
         if lacking := {split: limit for split, limit in _wanted(portions).items() if split not in here}:

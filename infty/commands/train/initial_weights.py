@@ -1,18 +1,16 @@
-"""Where a GPT-2's weights come from before it is fine-tuned: a folder, the hub, or a training of its own."""
+"""The weights of a GPT-2 before it is fine-tuned: of a folder, of the hub, or of a training of its own."""
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
-
-from rich.console import Console
 
 from infty.base.files import sha256
 from infty.commands.load import load_with_task
 from infty.config.settings import Settings
 from infty.corpora.gpt2_weights import WeightsFolder, find_weights, refuse_other_sizes
-from infty.experiment import Experiment, ResolvedCell
-from infty.model.config import Gpt2ModelConfig
+from infty.experiment import Cell, Experiment
 from infty.model.interface import SegmentModel
 from infty.runs.folder import BASE, RunFolder
 from infty.training.checkpoint import best_path
@@ -20,42 +18,68 @@ from infty.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
-class StartingWeights:
-    """Weights that rows start from: a GPT-2 that was trained here, or a Hugging Face folder."""
+class InitialWeights(ABC):
+    """Weights that rows start from. origin: where they come from. sha256: of their file."""
 
     origin: str
     sha256: str
-    source: SegmentModel | WeightsFolder
 
     def document(self) -> dict[str, str]:
-        """Where the weights come from and their sum, as results and checkpoints hold it."""
+        """Return origin and sum, as results and checkpoints hold them."""
         return {"origin": self.origin, "sha256": self.sha256}
 
+    @abstractmethod
     def refuse_vocabulary(self, vocab_size: int) -> None:
-        """UsageError where a folder's weights are of another vocabulary than the tokens."""
-        if isinstance(self.source, WeightsFolder):
-            refuse_other_sizes(self.source.config, {"vocab_size": vocab_size}, str(self.source.path))
+        """Raise UsageError if the weights are of another vocabulary than the tokens."""
+
+    @abstractmethod
+    def load(self, model: SegmentModel) -> None:
+        """Put them into a model with memories, which stay as they are. MissingError if they do not fit."""
+
+
+@dataclass(frozen=True)
+class FolderWeights(InitialWeights):
+    """Weights of a Hugging Face folder."""
+
+    folder: WeightsFolder
+
+    def refuse_vocabulary(self, vocab_size: int) -> None:
+        """Raise UsageError if the weights are of another vocabulary than the tokens."""
+        refuse_other_sizes(self.folder.config, {"vocab_size": vocab_size}, str(self.folder.path))
 
     def load(self, model: SegmentModel) -> None:
-        """Put them into a model with memories, which stay as they are. MissingError where they do not fit."""
-        from infty.model.gpt2 import Graft, load_base  # loads transformers
-
-        assert isinstance(model, Graft)
-        if isinstance(self.source, WeightsFolder):
-            load_base(model, self.source.path)
-            return
-        assert isinstance(self.source, Graft)
-        model.base.load_state_dict(self.source.base.state_dict())
+        """Read them from the folder."""
+        model.load_decoder_file(self.folder.path)
 
 
-def base_cell(resolved: ResolvedCell) -> ResolvedCell | None:
-    """What a row's starting weights are trained by: its model without a memory, the same for all rows of a case, and
-    of all cases where it has a text of its own.
+@dataclass(frozen=True)
+class TrainedWeights(InitialWeights):
+    """Weights of a decoder that was trained here, without a memory."""
 
-    Its folder has a hash of every setting that they depend on. None where they are not trained here.
+    model: SegmentModel
+
+    def refuse_vocabulary(self, vocab_size: int) -> None:
+        """Refuse none: they were trained in the same tokens."""
+
+    def load(self, model: SegmentModel) -> None:
+        """Copy them."""
+        model.load_decoder(self.model)
+
+
+def plan(cell: Cell) -> list[Cell]:
+    """List what is trained for a cell, in order: what its rows start from, if that is trained here, and itself."""
+    base = find_base(cell)
+    return [base, cell] if base else [cell]
+
+
+def find_base(cell: Cell) -> Cell | None:
+    """Find the cell whose weights a row starts from: its model without a memory, the same for all rows of a case, and
+    of all cases if it has a text of its own.
+
+    Its folder has a hash of every setting that they depend on. None if they are not trained here.
     """
-    experiment = resolved.experiment
-    if experiment.pretraining is None or not isinstance(experiment.model, Gpt2ModelConfig):
+    experiment = cell.experiment
+    if experiment.pretraining is None or not experiment.model.fine_tunes:
         return None
     task: dict[str, Any] = {"memory_reset": "document"}
     if text := experiment.pretraining.text:
@@ -68,30 +92,27 @@ def base_cell(resolved: ResolvedCell) -> ResolvedCell | None:
     }
     base = Experiment(**parts)
     digest = hashlib.sha256(json.dumps(base.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
-    case = text.corpus if text else resolved.cell.case
-    cell = replace(resolved.cell, model=BASE, case=case, seed=0, variant=f"+{digest}")
-    return replace(resolved, cell=cell, experiment=base, made_by=resolved.command())
+    case = text.corpus if text else cell.key.case
+    key = replace(cell.key, model=BASE, case=case, seed=0, variant=f"+{digest}")
+    return replace(cell, key=key, experiment=base, made_by=cell.command())
 
 
-def trained_start(base: ResolvedCell, settings: Settings) -> StartingWeights:
-    """The weights of a finished `base_cell`. MissingError where they are damaged, or of another text than is here."""
-    run = RunFolder(settings.runs / base.cell.folder)
+def load_trained_weights(base: Cell, settings: Settings) -> InitialWeights:
+    """Load the weights of a finished base. MissingError if they are damaged, or of another text than is here."""
+    run = RunFolder(settings.runs / base.key.folder)
     model = load_with_task(run, settings.data)[0].model
-    name = f"{run.path.parent.name} seed {base.cell.seed}"
-    return StartingWeights(name, sha256(best_path(run.checkpoints) / "model.safetensors"), model)
+    name = f"{run.path.parent.name} seed {base.key.seed}"
+    return TrainedWeights(name, sha256(best_path(run.checkpoints) / "model.safetensors"), model)
 
 
-def given_start(
-    experiment: Experiment, settings: Settings, console: Console, *, may_fetch: bool
-) -> StartingWeights | None:
-    """The weights that `model.weights` names, if it does.
+def find_initial_weights(experiment: Experiment, settings: Settings, *, may_fetch: bool) -> InitialWeights | None:
+    """Find the weights that `model.weights` names, if it does.
 
-    MissingError where they are not there or damaged; UsageError where they are of other sizes.
+    MissingError if they are not there or damaged; UsageError if they are of other sizes.
     """
     model = experiment.model
-    if not isinstance(model, Gpt2ModelConfig) or model.weights is None:
+    if model.starting_weights is None:
         return None
-    found = find_weights(model.weights, settings.data, console, may_fetch=may_fetch)
-    sizes = ("num_layers", "num_heads", "hidden_size", "num_positions")
-    refuse_other_sizes(found.config, {name: getattr(model, name) for name in sizes}, str(found.path))
-    return StartingWeights(found.origin, found.sha256, found)
+    found = find_weights(model.starting_weights, settings.data, may_fetch=may_fetch)
+    refuse_other_sizes(found.config, model.decoder_sizes, str(found.path))
+    return FolderWeights(found.origin, found.sha256, found)

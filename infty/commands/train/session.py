@@ -1,55 +1,51 @@
-"""A run that can begin or go on, and what it writes of itself: settings, environment, tokeniser, metrics, status."""
+"""An opened run: the lock is held, its data and weights are here and fit, and so do disk and memory."""
 
 import contextlib
 import shutil
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from infty.base.errors import MissingError, Stopped
-from infty.base.files import read_json, write_json
-from infty.commands.load import tokenizer_folder
+from infty.base.errors import InftyError, UsageError
+from infty.commands.load import refuse_other_text
+from infty.commands.train.agreement import refuse_other_folders, refuse_split_data, sole_writer
+from infty.commands.train.ensure_corpora import ensure_corpora
+from infty.commands.train.initial_weights import InitialWeights
 from infty.config.settings import Settings
-from infty.corpora.tokenizers import Tokenizer
-from infty.experiment import ResolvedCell, Task
-from infty.machine.environment import describe_environment
+from infty.experiment import Cell, build_model, build_task
 from infty.machine.placement import Machine
-from infty.model.interface import SegmentModel, count_parameters
-from infty.runs.folder import RunFolder, differences
-from infty.runs.metrics import MetricsFile, ScreenProgress, Sink
-from infty.runs.wandb import WandbRun
-from infty.tasks.corpus import CorpusTask
-from infty.training.checkpoint import Checkpoint, TrainingState
+from infty.model.interface import SegmentModel
+from infty.runs.folder import RunFolder
+from infty.runs.wandb import new_wandb_id
+from infty.tasks.task import Task
+from infty.training.checkpoint import Checkpoint, TrainingState, load_last
 from infty.training.config import TrainingConfig
+from infty.training.cost import refuse_full_disk, refuse_too_little_memory
 from infty.training.data_parallel import Replica
 from infty.training.distributed import Group
 
-Values = dict[str, Any]
+OTHER_SETTINGS = "start over with --fresh (removes it), or keep both with --name"
 REMOVED = ".removed"  # checkpoints that are being removed
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A run that can begin or go on: its data and weights are here and fit, and so do disk and memory.
+class Session:
+    """A run that can begin or go on.
 
     training: the experiment's, in steps. begin: where the run stands; without tensors it begins. group: the processes
     that train together.
     """
 
+    cell: Cell
     run: RunFolder
-    resolved: ResolvedCell
     settings: Settings
     machine: Machine
-    console: Console
+    group: Group
     task: Task
     training: TrainingConfig
     model: SegmentModel
-    group: Group
     begin: Checkpoint
 
     @cached_property
@@ -62,90 +58,98 @@ class Prepared:
         """Where the run stands; moved on by training."""
         return self.begin.state
 
-    def costs(self) -> Values:
-        """Tokens and seconds of the optimiser steps so far."""
+    def costs(self) -> dict[str, Any]:
+        """Return tokens and seconds of the optimiser steps so far."""
         tokens = self.task.tokens_seen(self.state.step, self.training.batch_size)
         speed = round(tokens / self.state.seconds)
         return {"tokens_seen": tokens, "wall_seconds": round(self.state.seconds, 2), "tokens_per_second": speed}
 
 
-def set_down(prepared: Prepared) -> Values:
-    """Write what is trained and with what, and say so; warn where a run goes on with other software than it began with.
-
-    Returns `environment.json`.
-    """
-    p = prepared
-    command = " ".join([p.resolved.command(), *p.settings.options()])  # that gives the same numbers again
-    environment = {**describe_environment(p.machine), "command": command}
-    file = p.run.path / "environment.json"
-    if changed := differences({**_environment_before(file, environment), "command": command}, environment):
-        warnings.warn(f"this run began in another environment: {'; '.join(changed)}", stacklevel=2)
-    p.run.write_config(p.resolved.config())
-    write_json(file, environment)
-    if isinstance(p.task, CorpusTask):
-        _keep_tokenizer(p.task.tokens.tokenizer, tokenizer_folder(p.run))
-    cell, step = p.resolved.cell, p.state.step
-    begin = f"continuing at step {step} of" if p.begin.tensors else "training for"
-    p.console.print(
-        f"{cell.experiment} {cell.model}@{cell.case}, {cell.scale} scale, seed {cell.seed}: {begin} "
-        f"{p.training.total_steps:,} steps, {count_parameters(p.model):,} parameters, {p.run.path}",
-        soft_wrap=True,
-    )
-    return environment
-
-
-def _environment_before(file: Path, now: Values) -> Values:
-    """What a run began with; the same as now where it begins, or nobody can tell any more."""
-    try:
-        return read_json(file, "it is written anew") if file.exists() else now
-    except MissingError as fault:
-        warnings.warn(str(fault), stacklevel=3)
-        return now
-
-
-def _keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the tokeniser beside the checkpoints, which mean nothing without it; in one step."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    tokenizer.save(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.replace(folder)
-
-
-def open_sinks(prepared: Prepared) -> list[Sink]:
-    """Where metrics go: a file, the screen and W&B; of a process that does not lead, nowhere."""
-    p, cell, state = prepared, prepared.resolved.cell, prepared.state
-    if not p.group.leads:
-        return []
-    sinks: list[Sink] = [
-        MetricsFile(p.run.metrics, state.step, validated=state.validated_step == state.step),
-        ScreenProgress(p.console, f"{cell.experiment} {cell.model}@{cell.case}", p.training.total_steps, state.step),
-    ]
-    if p.settings.wandb != "disabled":
-        name, config = "/".join(cell.folder.parts), p.resolved.config()
-        sinks.append(WandbRun(p.run.path, state.wandb_id, name, p.settings.wandb_project, p.settings.wandb, config))
-    return sinks
-
-
 @contextlib.contextmanager
-def kept_status(run: RunFolder) -> Iterator[None]:
-    """Keep `status.json` true while a run goes on and however it ends."""
-    run.write_status("running")
-    try:
-        yield
-    except (Stopped, KeyboardInterrupt):
-        with contextlib.suppress(OSError):  # as below
-            run.write_status("stopped", "by a signal; the same command continues")
-        raise
-    except BaseException as fault:
-        with contextlib.suppress(OSError):  # a full disk must not hide what failed
-            run.write_status("failed", str(fault))
-        raise
-    run.write_status("done")
+def open_session(
+    cell: Cell,
+    run: RunFolder,
+    settings: Settings,
+    machine: Machine,
+    group: Group,
+    initial: InitialWeights | None = None,
+    *,
+    fresh: bool = False,
+    own: Path | None = None,
+) -> Iterator[Session | None]:
+    """Open a run: everything it needs is found and tried before anything of it is removed or written.
+
+    Within the block nobody else writes there. Yields None if the run is finished, and `fresh` does not ask for another.
+
+    Args:
+        initial: weights that a run which begins starts from.
+        own: texts of the user's, which the cell's corpus is named after.
+
+    Raises:
+        BusyError: if another process writes there.
+        UsageError: if the folder holds a run with other settings.
+        MissingError: if a text lacks or is another than before, or processes do not see the same.
+        InftyError: if disk or memory do not suffice.
+    """
+    # Take the lock: nobody else writes to this run.
+    with sole_writer(run, group):
+        # Agree between processes that all see this folder, and that it holds no other run.
+        refuse_other_folders(group, run)
+        if not fresh:
+            with group.in_turn():
+                run.refuse_another(cell.config(), OTHER_SETTINGS)
+            if group.any(group.leads and run.finished):
+                yield None
+                return
+
+        with group.in_turn():
+            # Find the checkpoint to go on from.
+            found = None if fresh else load_last(run.checkpoints)
+
+            # Bring the data.
+            task = bring_data(cell, settings, own)
+            if found:
+                refuse_other_text(found.state.tokens, task)
+            elif initial:
+                initial.refuse_vocabulary(task.vocab_size)
+        refuse_split_data(group, found, task)
+
+        # Build the model.
+        model = build_model(cell.experiment, task.vocab_size, cell.key.seed)
+
+        # Load the weights that it starts from; those of a checkpoint are loaded with its optimiser.
+        if initial and found is None:
+            initial.load(model)
+        machine.place(model)
+        training = cell.experiment.training.counted(task.steps_an_epoch)
+        begin = found or Checkpoint(_begin_state(task, initial), {})
+        session = Session(cell, run, settings, machine, group, task, training, model, begin)
+
+        # Check that disk and memory suffice, for all processes.
+        _refuse_together(session)
+
+        # Clear what an earlier run left.
+        if group.leads:
+            if fresh:
+                clear(run)
+            shutil.rmtree(run.path / REMOVED, ignore_errors=True)
+        yield session
 
 
-def empty(run: RunFolder) -> None:
+def bring_data(cell: Cell, settings: Settings, own: Path | None = None) -> Task:
+    """Make, import or fetch what a cell reads and this machine has not, and open it.
+
+    MissingError if that can't be; UsageError if the cell's protocol is for another text.
+    """
+    ensure_corpora(cell.experiment, settings, own)
+    task = build_task(cell.experiment, settings.data)
+    for split in ("validation", "test"):
+        if why := task.explain_unfit_split(split):
+            raise UsageError(why)
+    return task
+
+
+def clear(run: RunFolder) -> None:
     """Remove everything a run folder holds but its lock.
 
     The result first, then all checkpoints at once, and the configuration last: so an interruption leaves no run that
@@ -160,3 +164,31 @@ def empty(run: RunFolder) -> None:
             shutil.rmtree(path)
         elif path.name != ".lock":
             path.unlink()
+
+
+def _begin_state(task: Task, initial: InitialWeights | None) -> TrainingState:
+    """Make the state of a run that begins."""
+    weights = initial.document() if initial else None
+    return TrainingState(wandb_id=new_wandb_id(), tokens=task.digest, starting_weights=weights)
+
+
+def _refuse_together(session: Session) -> None:
+    """Raise InftyError in all processes, before anything is removed, if disk or memory of one do not suffice."""
+    fault = None
+    try:
+        _refuse_what_cannot_end(session)
+    except InftyError as found:
+        fault = found
+    if session.group.any(fault is not None):
+        raise fault or InftyError("another process refuses this: see what it says")
+
+
+def _refuse_what_cannot_end(session: Session) -> None:
+    """Raise InftyError if disk or memory do not suffice for what is left."""
+    s = session
+    if s.state.step >= s.training.total_steps:
+        return
+    if s.group.leads:
+        refuse_full_disk(s.model, s.task, s.training, s.run.checkpoints)
+    if not s.machine.compiled:  # which would compile for the sizes that are tried
+        refuse_too_little_memory(s.model, s.task, s.training, s.cell.key.seed, s.machine)

@@ -13,7 +13,7 @@ from infty.base.errors import MissingError, UsageError
 from infty.base.files import read_json
 from infty.base.messages import one_line
 from infty.config.catalog import experiment_files, open_experiment
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.report.load.results import ResultSet, Run
 from infty.report.load.tuning import find_tunings
 from infty.runs.folder import Finished, RunFolder, differences, finished_runs
@@ -49,8 +49,8 @@ def _finished(folders: Sequence[Path]) -> Iterator[tuple[RunFolder, Finished]]:
 
     MissingError as `finished_runs`.
     """
-    known: set[Cell] = set()
-    settings: dict[Cell, dict[str, Any]] = {}  # of the first seed of a cell
+    known: set[CellKey] = set()
+    settings: dict[CellKey, dict[str, Any]] = {}  # of the first seed of a cell
     for folder in finished_runs(folders):
         try:
             found = folder.read()
@@ -158,7 +158,7 @@ def _numbers(values: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _wanted(experiment: str, scale: str, experiments: Path) -> list[Cell]:
+def _wanted(experiment: str, scale: str, experiments: Path) -> list[CellKey]:
     """The cells that the experiment's file names, if the file is at hand; where it has faults they are a warning."""
     if experiment not in experiment_files(experiments):
         return []

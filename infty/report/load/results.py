@@ -5,7 +5,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Run:
     same with its memory emptied (zero), shuffled or another document's (other). environment: of its run.
     """
 
-    cell: Cell
+    cell: CellKey
     result: dict[str, Any]
     length: int | None = None
     details: dict[str, Any] | None = None
@@ -49,7 +49,7 @@ class ResultSet:
     scale: str
     protocol: str
     runs: list[Run]
-    wanted: list[Cell]
+    wanted: list[CellKey]
     name: str  # stem of the files of this table
     tunings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -125,7 +125,7 @@ class ResultSet:
         """Runs of a cell, or of a whole column."""
         return [run for run in self.plain() if run.cell.case == case and model in (None, run.cell.model)]
 
-    def missing(self) -> list[Cell]:
+    def missing(self) -> list[CellKey]:
         """Cells × seeds without a finished run."""
         done = {run.cell for run in self.runs}
         return [cell for cell in self.wanted if cell not in done]

@@ -1,0 +1,104 @@
+"""What a run writes of itself: settings, environment, tokeniser, metrics, status."""
+
+import contextlib
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from infty.base.errors import MissingError, Stopped
+from infty.base.files import read_json, write_json
+from infty.commands.load import tokenizer_folder
+from infty.commands.train.session import Session
+from infty.corpora.tokenizers import Tokenizer
+from infty.machine.environment import describe_environment
+from infty.model.interface import count_parameters
+from infty.runs.folder import RunFolder, differences
+from infty.runs.metrics import MetricsFile, ScreenProgress, Sink
+from infty.runs.wandb import WandbRun
+
+Values = dict[str, Any]
+logger = logging.getLogger(__name__)
+
+
+def write_run_header(session: Session) -> Values:
+    """Write what is trained and with what, and say so; warn if a run goes on with other software than it began with.
+
+    Returns `environment.json`; of a process that does not lead, nothing.
+    """
+    s = session
+    if not s.group.leads:
+        return {}
+
+    # The environment, with the command that gives the same numbers again.
+    command = " ".join([s.cell.command(), *s.settings.options()])
+    environment = {**describe_environment(s.machine), "command": command}
+    file = s.run.path / "environment.json"
+    if changed := differences({**_environment_before(file, environment), "command": command}, environment):
+        warnings.warn(f"this run began in another environment: {'; '.join(changed)}", stacklevel=2)
+
+    # The settings, and the tokeniser that weights mean nothing without.
+    s.run.write_config(s.cell.config())
+    write_json(file, environment)
+    if s.task.tokenizer:
+        _keep_tokenizer(s.task.tokenizer, tokenizer_folder(s.run))
+    key, step = s.cell.key, s.state.step
+    begin = f"continuing at step {step} of" if s.begin.tensors else "training for"
+    logger.info(
+        f"{key.experiment} {key.model}@{key.case}, {key.scale} scale, seed {key.seed}: {begin} "
+        f"{s.training.total_steps:,} steps, {count_parameters(s.model):,} parameters, {s.run.path}"
+    )
+    return environment
+
+
+def _environment_before(file: Path, now: Values) -> Values:
+    """What a run began with; the same as now where it begins, or nobody can tell any more."""
+    try:
+        return read_json(file, "it is written anew") if file.exists() else now
+    except MissingError as fault:
+        warnings.warn(str(fault), stacklevel=3)
+        return now
+
+
+def _keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the tokeniser beside the checkpoints, which mean nothing without it; in one step."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    tokenizer.save(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.replace(folder)
+
+
+def open_sinks(session: Session) -> list[Sink]:
+    """Open where metrics go: a file, the screen and W&B; of a process that does not lead, nowhere."""
+    s, key, state = session, session.cell.key, session.state
+    if not s.group.leads:
+        return []
+    sinks: list[Sink] = [
+        MetricsFile(s.run.metrics, state.step, validated=state.validated_step == state.step),
+        ScreenProgress(f"{key.experiment} {key.model}@{key.case}", s.training.total_steps, state.step),
+    ]
+    if s.settings.wandb != "disabled":
+        name, config = "/".join(key.folder.parts), s.cell.config()
+        sinks.append(WandbRun(s.run.path, state.wandb_id, name, s.settings.wandb_project, s.settings.wandb, config))
+    return sinks
+
+
+@contextlib.contextmanager
+def track_status(run: RunFolder) -> Iterator[None]:
+    """Keep `status.json` true while a run goes on and however it ends."""
+    run.write_status("running")
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt):
+        with contextlib.suppress(OSError):  # as below
+            run.write_status("stopped", "by a signal; the same command continues")
+        raise
+    except BaseException as fault:
+        with contextlib.suppress(OSError):  # a full disk must not hide what failed
+            run.write_status("failed", str(fault))
+        raise
+    run.write_status("done")
