@@ -7,7 +7,6 @@ from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from rich.console import Console
 
 from infty.base.errors import UsageError
 from infty.config.definition import Cell, Definition
@@ -104,7 +103,7 @@ def resolve(definition: Definition, cell: Cell, overrides: typing.Sequence[str] 
     return ResolvedCell(cell, experiment, origins, definition.source, tuple(overrides))
 
 
-def build_task(experiment: Experiment, data: Path, console: Console | None = None, *, make: bool = True) -> Task:
+def build_task(experiment: Experiment, data: Path, *, make: bool = True) -> Task:
     """The source of sequences. `data`: the folder of corpora; MissingError where one is wanted that is not there.
 
     make: tokenise a text that is not tokenised yet, else MissingError.
@@ -113,10 +112,10 @@ def build_task(experiment: Experiment, data: Path, console: Console | None = Non
         case SortConfig():
             return SortTask(experiment.task)
         case CorpusConfig():
-            c, quiet = experiment.task, Console(quiet=True)
+            c = experiment.task
             first = experiment.pretraining and experiment.pretraining.text
-            tokens = open_tokens(data, c.corpus, c.tokenizer, c.portions, console or quiet,
-                                 learnt_from=(first.corpus, first.train) if first else None, make=make)  # fmt: skip
+            learnt_from = (first.corpus, first.train) if first else None
+            tokens = open_tokens(data, c.corpus, c.tokenizer, c.portions, learnt_from=learnt_from, make=make)
             return CorpusTask(c, tokens, experiment.model.segment_length)
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from infty.base.batch import Batch
 from infty.base.errors import MissingError
@@ -114,7 +113,7 @@ def _start(resolved: ResolvedCell, vocab_size: int, settings: Settings) -> str |
         todo = f"trained first, {first.steps or first.epochs} {'steps' if first.steps else 'epochs'} more"
         return f"{run.path} ({'here' if run.finished else todo})"
     try:
-        start = given_start(resolved.experiment, settings, Console(quiet=True), may_fetch=False)
+        start = given_start(resolved.experiment, settings, may_fetch=False)
     except MissingError as fault:
         if not is_on_the_hub(str(getattr(resolved.experiment.model, "weights", ""))):
             raise

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from infty.base.batch import ALL, Batch, Share
 from infty.base.errors import MissingError, Stopped, UsageError
@@ -45,7 +44,7 @@ class Asked:
     knock_out: KnockOut | None = None
 
 
-def evaluate_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console: Console) -> Values:
+def evaluate_cell(resolved: ResolvedCell, settings: Settings, asked: Asked) -> Values:
     """Evaluate the best checkpoint of a cell's run.
 
     Several processes share the texts or sequences; only the one that leads returns what was found.
@@ -57,12 +56,10 @@ def evaluate_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, cons
         with group.in_turn():  # the one that leads may have to tokenise the text
             trained, task = load_with_task(run, settings.data)
         machine.place(trained.model)
-        return evaluate_run(run, trained, task, asked, console, group=group)
+        return evaluate_run(run, trained, task, asked, group=group)
 
 
-def stream_cell(
-    resolved: ResolvedCell, settings: Settings, file: Path, console: Console, batch_size: int | None
-) -> Values:
+def stream_cell(resolved: ResolvedCell, settings: Settings, file: Path, batch_size: int | None) -> Values:
     """Read one text of any length with the best checkpoint of a cell's run: what it answers, and at what pace.
 
     Raises MissingError where there is no checkpoint or no such text, and UsageError as `evaluate_cell` does, or
@@ -74,7 +71,7 @@ def stream_cell(
     trained, task = load_with_task(run, settings.data)
     machine.place(trained.model)
     length = trained.experiment.model.segment_length
-    with open_text(file, console) as opened:
+    with open_text(file) as opened:
         text = CountedText(opened)
         segments = task.stream(text, length)
         totals, answers, pace = read_stream(
@@ -112,7 +109,6 @@ def evaluate_run(
     trained: TrainedRun,
     task: Task,
     asked: Asked,
-    console: Console,
     stop: StopSignals | None = None,
     group: Group = ALONE,
 ) -> Values:
@@ -121,7 +117,7 @@ def evaluate_run(
     group: with whom; what is kept and returned then is by the one that leads, and the others return nothing.
     Raises UsageError where what is asked has no meaning for it, and Stopped after a signal.
     """
-    outcome, memory = assess(trained, task, asked, console, stop, group)
+    outcome, memory = assess(trained, task, asked, stop, group)
     if not group.leads:
         return {}
     folder, name = run.path / "eval", f"{outcome['protocol']['name']}-{asked.split}"
@@ -138,7 +134,6 @@ def assess(
     trained: TrainedRun,
     task: Task,
     asked: Asked,
-    console: Console,
     stop: StopSignals | None = None,
     group: Group = ALONE,
 ) -> tuple[Values, Values | None]:
@@ -151,7 +146,7 @@ def assess(
     losses = np.zeros(len(task.parts[split].tokens), dtype=np.float32) if isinstance(task, CorpusTask) else None
     right = np.zeros(task.sizes[split] * task.sequence_length, dtype=bool) if isinstance(task, SortTask) else None
     with knocked_out(trained.model, asked.knock_out) if asked.knock_out else nullcontext():
-        batches = _batches(trained.experiment, task, asked, console, group.share)
+        batches = _batches(trained.experiment, task, asked, group.share)
         heard = stop.until_received(batches) if stop else batches
         totals = evaluate(trained.model, heard, choices=task.has_answers, losses=losses, right=right)
     if number := group.largest(stop.received or 0 if stop else 0):
@@ -193,7 +188,7 @@ def assess(
     return outcome, memory
 
 
-def check_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console: Console) -> Values:
+def check_cell(resolved: ResolvedCell, settings: Settings, asked: Asked) -> Values:
     """Evaluate with 1, 2 and 7 rows at once, to show that the batch size changes nothing.
 
     same: whether the totals differ by 1e-6 of them at most. MissingError and UsageError as `evaluate_cell`.
@@ -207,7 +202,7 @@ def check_cell(resolved: ResolvedCell, settings: Settings, asked: Asked, console
         raise UsageError(f"--check-batch: {one}, read alone: there is nothing to compare")
     nats = {}
     for size in CHECKED_BATCHES:
-        batches = _batches(trained.experiment, task, replace(asked, batch_size=size), console)
+        batches = _batches(trained.experiment, task, replace(asked, batch_size=size))
         nats[size] = evaluate(trained.model, batches, choices=False).nats
     worst = max(abs(value - nats[1]) / nats[1] for value in nats.values())
     return {
@@ -242,12 +237,12 @@ def _under(task: Task, asked: Asked) -> tuple[Task, EvaluationProtocol]:
     return task, task.protocol
 
 
-def _batches(experiment: Experiment, task: Task, asked: Asked, console: Console, share: Share = ALL) -> Iterator[Batch]:
+def _batches(experiment: Experiment, task: Task, asked: Asked, share: Share = ALL) -> Iterator[Batch]:
     size = asked.batch_size or experiment.training.evaluation_batch_size
     if asked.knock_out == "other":
         return task.pairs(asked.split, size, share)
     steps = task.evaluation_steps(asked.split, size, share)
-    return track(task.evaluation_batches(asked.split, size, share), steps, console, f"evaluating {asked.split}")
+    return track(task.evaluation_batches(asked.split, size, share), steps, f"evaluating {asked.split}")
 
 
 def _described(protocol: EvaluationProtocol, task: Task) -> Values:

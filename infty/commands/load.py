@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from infty.base.errors import MissingError
+from infty.base.screen import NOWHERE, show_on
 from infty.corpora.tokenizers import Tokenizer, load_tokenizer
 from infty.experiment import Experiment, Task, build_model, build_task
 from infty.memory.precision import HOST
@@ -52,7 +53,8 @@ def load_with_task(run: RunFolder, data: Path) -> tuple[TrainedRun, Task]:
 
     MissingError as `load_run`, and where the text is not there, or is another one now.
     """
-    task = build_task(configured(run), data)
+    with show_on(NOWHERE):
+        task = build_task(configured(run), data)
     return load_for(run, task), task
 
 

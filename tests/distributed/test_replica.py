@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from infty.commands.train.ensure_corpora import provide
 from infty.config.catalog import SHIPPED, open_experiment
@@ -19,14 +18,13 @@ from infty.training.optimizer import make_optimizer
 from infty.training.step import _draw, optimize
 
 ROWS = [("sort", "infty"), ("sort", "compressive"), ("wikitext", "infty"), ("wikitext", "compressive")]
-QUIET = Console(quiet=True)
 
 
 def cell(data: Path, experiment: str, model: str, micro_batch: int | None) -> tuple[Replica, Task, TrainingConfig]:
     definition = open_experiment(experiment, SHIPPED)
     changes = ("model.dropout=0.0", "training.batch_size=8", "training.steps=20")
     resolved = resolve(definition, Cell(experiment, "smoke", model, definition.names("cases")[0]), changes)
-    provide(resolved.experiment, load_settings(data=data), QUIET)
+    provide(resolved.experiment, load_settings(data=data))
     task = build_task(resolved.experiment, data)
     replica = Replica(build_model(resolved.experiment, task.vocab_size, 0), micro_batch=micro_batch)
     return replica, task, resolved.experiment.training

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from infty.commands.reproduce.missing import Job, Tables
 from infty.commands.reproduce.workers import _Work, train_missing
@@ -254,7 +253,7 @@ def test_a_process_that_leaves_no_last_word_or_no_result_fails_alone(
 
     monkeypatch.setattr("infty.commands.reproduce.workers.subprocess.Popen", Other)
     jobs = [Job(Cell("sort", "smoke", row, "x4"), ()) for row in ("infty", "compressive")]
-    tables = Tables(tmp_path, Console(quiet=True), missing=jobs)
+    tables = Tables(tmp_path, missing=jobs)
     train_missing(tables, jobs=2)
     assert {failed.job.cell.model for failed in tables.failed} == {"infty", "compressive"}
     assert [failed.exit_code for failed in tables.failed] == [exit_code] * 2
@@ -272,7 +271,7 @@ def test_cells_side_by_side_have_places_of_their_own(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("infty.commands.reproduce.workers.subprocess.Popen", Noted)
     jobs = [SimpleNamespace(words=()) for _ in range(4)]
-    tables: Any = SimpleNamespace(missing=jobs, is_open=lambda _: True, console=Console(quiet=True))
+    tables: Any = SimpleNamespace(missing=jobs, is_open=lambda _: True)
     work = _Work(tables, jobs=3)
     work._begin(StopSignals())
     first = list(work.children)

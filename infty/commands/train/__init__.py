@@ -1,6 +1,7 @@
 """What `infty train` does: a cell's run, from its folder to its result."""
 
 import contextlib
+import logging
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from infty.base.errors import BusyError, InftyError, MissingError
 from infty.base.files import write_json
@@ -37,12 +37,12 @@ from infty.training.distributed import Group, joined
 from infty.training.loop import train
 from infty.training.signals import StopSignals
 
+logger = logging.getLogger(__name__)
+
 Values = dict[str, Any]
 
 
-def train_cell(
-    resolved: ResolvedCell, settings: Settings, console: Console, *, fresh: bool, own: Path | None = None
-) -> Values:
+def train_cell(resolved: ResolvedCell, settings: Settings, *, fresh: bool, own: Path | None = None) -> Values:
     """Train one cell, or go on where it stopped; then test its best checkpoint. Returns `result.json`.
 
     A row with a memory is tested with it emptied as well: what it owes to it belongs beside its figure.
@@ -54,9 +54,9 @@ def train_cell(
     where a text lacks, Stopped after a signal, InftyError where training fails.
     """
     run = RunFolder(settings.runs / resolved.cell.folder)
-    with _prepared(run, resolved, settings, console, fresh=fresh, own=own) as prepared:
+    with _prepared(run, resolved, settings, fresh=fresh, own=own) as prepared:
         if prepared is None:
-            console.print(f"already finished: {run.path} (train again with --fresh)", soft_wrap=True)
+            logger.info(f"already finished: {run.path} (train again with --fresh)")
             return run.result() if this_launch().leads else {}
         with _running(prepared) as stop:
             environment = set_down(prepared) if prepared.group.leads else {}
@@ -68,12 +68,12 @@ def train_cell(
             return _finish(prepared, outcome, environment) if outcome else {}
 
 
-def train_trial(resolved: ResolvedCell, settings: Settings, console: Console, folder: Path) -> Values:
+def train_trial(resolved: ResolvedCell, settings: Settings, folder: Path) -> Values:
     """Train a cell in a run folder of its own, for its validations alone: the best of them, and what it cost.
 
     Nothing is tested. Raises as `train_cell`.
     """
-    with _prepared(RunFolder(folder), resolved, settings, console, fresh=False) as prepared:
+    with _prepared(RunFolder(folder), resolved, settings, fresh=False) as prepared:
         assert prepared is not None, "a trial has no result that could be there"
         with _running(prepared) as stop:
             set_down(prepared)
@@ -88,7 +88,6 @@ def _prepared(
     run: RunFolder,
     resolved: ResolvedCell,
     settings: Settings,
-    console: Console,
     *,
     fresh: bool,
     own: Path | None = None,
@@ -112,20 +111,20 @@ def _prepared(
         with group.in_turn():
             resume = None if fresh else load_last(run.checkpoints)
             may_fetch = settings.auto_fetch
-            start = None if resume else given_start(resolved.experiment, settings, console, may_fetch=may_fetch)
-            provide(resolved.experiment, settings, console, own)
-            task = build_task(resolved.experiment, settings.data, console)
+            start = None if resume else given_start(resolved.experiment, settings, may_fetch=may_fetch)
+            provide(resolved.experiment, settings, own)
+            task = build_task(resolved.experiment, settings.data)
             _refuse_unfit_data(task, resume, start)
         refuse_split_data(group, resume, task)
         if start is None and resume is None:
-            start = _trained_first(resolved, settings, console, group)
+            start = _trained_first(resolved, settings, group)
         model = build_model(resolved.experiment, task.vocab_size, resolved.cell.seed)
         if start:
             start.load(model)
         machine.place(model)
         training = resolved.experiment.training.counted(task.steps_an_epoch)
         begin = resume or Checkpoint(_new_state(task, start), {})
-        prepared = Prepared(run, resolved, settings, machine, console, task, training, model, group, begin)
+        prepared = Prepared(run, resolved, settings, machine, task, training, model, group, begin)
         _refuse_together(prepared)
         if group.leads:
             if fresh:
@@ -174,10 +173,10 @@ def _test(prepared: Prepared, stop: StopSignals) -> Values:
     with p.group.in_turn():  # the one that leads has written it
         trained = load_for(p.run, p.task)
     p.machine.place(trained.model)
-    outcome = evaluate_run(p.run, trained, p.task, Asked(), p.console, stop, p.group)
+    outcome = evaluate_run(p.run, trained, p.task, Asked(), stop, p.group)
     if p.resolved.experiment.model.long_range:
-        p.console.print("tested again with the memory emptied: what the row owes to it", soft_wrap=True)
-        evaluate_run(p.run, trained, p.task, Asked(knock_out="zero"), p.console, stop, p.group)
+        logger.info("tested again with the memory emptied: what the row owes to it")
+        evaluate_run(p.run, trained, p.task, Asked(knock_out="zero"), stop, p.group)
     peak = p.group.largest(peak_memory_bytes(p.machine.device))
     return {**outcome, "peak_memory_bytes": peak} if p.group.leads else {}
 
@@ -201,13 +200,11 @@ def _finish(prepared: Prepared, outcome: Values, environment: Values) -> Values:
         **{key: environment[key] for key in ("commit", "dirty", "command")},
     }
     write_json(p.run.path / "result.json", result)
-    p.console.print(f"finished: {p.run.path}; the tables: infty report", soft_wrap=True)
+    logger.info(f"finished: {p.run.path}; the tables: infty report")
     return result
 
 
-def _trained_first(
-    resolved: ResolvedCell, settings: Settings, console: Console, group: Group
-) -> StartingWeights | None:
+def _trained_first(resolved: ResolvedCell, settings: Settings, group: Group) -> StartingWeights | None:
     """The weights that all rows of a GPT-2 start from, where the cell says that they are trained; else None.
 
     Trained now if they are not here, or of another text than is here now. Another process that is at it is awaited.
@@ -220,11 +217,11 @@ def _trained_first(
         start, why = None, ""
         try:
             if fresh or not group.any(group.leads and run.finished):
-                console.print("all rows start from one GPT-2 without a memory, which is trained first", soft_wrap=True)
-                train_cell(base, settings, console, fresh=fresh)
+                logger.info("all rows start from one GPT-2 without a memory, which is trained first")
+                train_cell(base, settings, fresh=fresh)
             start = trained_start(base, settings)
         except BusyError:
-            console.print(f"waiting for another process, which trains {run.path}", soft_wrap=True)
+            logger.info(f"waiting for another process, which trains {run.path}")
             while not group.any(group.leads and not is_held(run)):
                 pass
             fresh = False  # it did that too
@@ -235,7 +232,7 @@ def _trained_first(
             why = str(fault)
         if not group.any(start is None):
             return start
-        console.print(f"the GPT-2 that all rows start from is trained again: {why}", soft_wrap=True)
+        logger.info(f"the GPT-2 that all rows start from is trained again: {why}")
         fresh = True
 
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from infty.base.errors import MissingError, UsageError
 from infty.config.faults import nearest
 from infty.config.settings import Settings
@@ -17,7 +15,7 @@ from infty.experiment import Experiment
 from infty.tasks.corpus import CorpusConfig
 
 
-def provide(experiment: Experiment, settings: Settings, console: Console, own: Path | None = None) -> None:
+def provide(experiment: Experiment, settings: Settings, own: Path | None = None) -> None:
     """Make, import or fetch what an experiment reads and this machine has not. Does nothing where everything is here.
 
     own: the user's texts that the experiment's corpus is named after.
@@ -29,18 +27,18 @@ def provide(experiment: Experiment, settings: Settings, console: Console, own: P
     if not isinstance(task, CorpusConfig):
         return
     if task.tokenizer.kind == "gpt2" and not (settings.data / "gpt2" / MANIFEST).is_file():
-        _bring("gpt2", _whole("gpt2"), settings, console)
+        _bring("gpt2", _whole("gpt2"), settings)
     texts = {task.corpus: list(task.portions.values())}
     if first := experiment.pretraining and experiment.pretraining.text:
         texts.setdefault(first.corpus, []).extend([first.train, first.validation])
     if own is not None:
         if not (settings.data / task.corpus / MANIFEST).is_file():
-            import_corpus(settings.data, task.corpus, own, console, replace=False)
+            import_corpus(settings.data, task.corpus, own, replace=False)
         del texts[task.corpus]
     for name, portions in texts.items():
         here = open_corpus(settings.data, name).splits if (settings.data / name / MANIFEST).is_file() else {}
         if lacking := {split: limit for split, limit in _wanted(portions).items() if split not in here}:
-            _bring(name, lacking, settings, console)
+            _bring(name, lacking, settings)
 
 
 def _wanted(portions: list[Portion]) -> dict[str, int | None]:
@@ -59,22 +57,22 @@ def _whole(name: str) -> dict[str, int | None]:
     return dict.fromkeys(hub.files if hub else ())
 
 
-def _bring(name: str, parts: dict[str, int | None], settings: Settings, console: Console) -> None:
+def _bring(name: str, parts: dict[str, int | None], settings: Settings) -> None:
     if name == "generated":
-        write_corpus(settings.data, name, generated_sources(), "made by infty", console, replace=False)
+        write_corpus(settings.data, name, generated_sources(), "made by infty", replace=False)
         return
     if name not in KNOWN:
         raise MissingError(f"no corpus {name!r} in {settings.data}; {remedy(name)}")
     if not settings.auto_fetch or is_offline():
         why = "auto_fetch is off" if not settings.auto_fetch else "HF_HUB_OFFLINE is set"
         raise MissingError(f"{settings.data} has no {name} ({', '.join(parts)}), and {why}; {remedy(name)}")
-    fetch(settings.data, name, parts, console, replace=False)
+    fetch(settings.data, name, parts, replace=False)
 
 
-def fetch_by_name(name: str, splits: list[str] | None, data: Path, console: Console, *, replace: bool) -> Corpus:
+def fetch_by_name(name: str, splits: list[str] | None, data: Path, *, replace: bool) -> Corpus:
     """What `infty data fetch` does. UsageError for a name that is on no hub, else as `fetch`."""
     if name not in KNOWN:
         raise UsageError(f"no corpus {name!r} on the hub; {nearest(name, KNOWN)}")
     if name == "generated":
-        return write_corpus(data, name, generated_sources(), "made by infty", console, replace=replace)
-    return fetch(data, name, dict.fromkeys(splits) if splits else _whole(name), console, replace=replace)
+        return write_corpus(data, name, generated_sources(), "made by infty", replace=replace)
+    return fetch(data, name, dict.fromkeys(splits) if splits else _whole(name), replace=replace)

@@ -5,8 +5,6 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.console import Console
-
 from infty.base.files import sha256
 from infty.commands.load import load_with_task
 from infty.config.settings import Settings
@@ -81,9 +79,7 @@ def trained_start(base: ResolvedCell, settings: Settings) -> StartingWeights:
     return StartingWeights(name, sha256(best_path(run.checkpoints) / "model.safetensors"), model)
 
 
-def given_start(
-    experiment: Experiment, settings: Settings, console: Console, *, may_fetch: bool
-) -> StartingWeights | None:
+def given_start(experiment: Experiment, settings: Settings, *, may_fetch: bool) -> StartingWeights | None:
     """The weights that `model.weights` names, if it does.
 
     MissingError where they are not there or damaged; UsageError where they are of other sizes.
@@ -91,7 +87,7 @@ def given_start(
     model = experiment.model
     if not isinstance(model, Gpt2ModelConfig) or model.weights is None:
         return None
-    found = find_weights(model.weights, settings.data, console, may_fetch=may_fetch)
+    found = find_weights(model.weights, settings.data, may_fetch=may_fetch)
     sizes = ("num_layers", "num_heads", "hidden_size", "num_positions")
     refuse_other_sizes(found.config, {name: getattr(model, name) for name in sizes}, str(found.path))
     return StartingWeights(found.origin, found.sha256, found)

@@ -1,6 +1,7 @@
 """A run that can begin or go on, and what it writes of itself: settings, environment, tokeniser, metrics, status."""
 
 import contextlib
+import logging
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -8,8 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from infty.base.errors import MissingError, Stopped
 from infty.base.files import read_json, write_json
@@ -29,6 +28,8 @@ from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Replica
 from infty.training.distributed import Group
 
+logger = logging.getLogger(__name__)
+
 Values = dict[str, Any]
 REMOVED = ".removed"  # checkpoints that are being removed
 
@@ -45,7 +46,6 @@ class Prepared:
     resolved: ResolvedCell
     settings: Settings
     machine: Machine
-    console: Console
     task: Task
     training: TrainingConfig
     model: SegmentModel
@@ -86,10 +86,9 @@ def set_down(prepared: Prepared) -> Values:
         _keep_tokenizer(p.task.tokens.tokenizer, tokenizer_folder(p.run))
     cell, step = p.resolved.cell, p.state.step
     begin = f"continuing at step {step} of" if p.begin.tensors else "training for"
-    p.console.print(
+    logger.info(
         f"{cell.experiment} {cell.model}@{cell.case}, {cell.scale} scale, seed {cell.seed}: {begin} "
-        f"{p.training.total_steps:,} steps, {count_parameters(p.model):,} parameters, {p.run.path}",
-        soft_wrap=True,
+        f"{p.training.total_steps:,} steps, {count_parameters(p.model):,} parameters, {p.run.path}"
     )
     return environment
 
@@ -120,7 +119,7 @@ def open_sinks(prepared: Prepared) -> list[Sink]:
         return []
     sinks: list[Sink] = [
         MetricsFile(p.run.metrics, state.step, validated=state.validated_step == state.step),
-        ScreenProgress(p.console, f"{cell.experiment} {cell.model}@{cell.case}", p.training.total_steps, state.step),
+        ScreenProgress(f"{cell.experiment} {cell.model}@{cell.case}", p.training.total_steps, state.step),
     ]
     if p.settings.wandb != "disabled":
         name, config = "/".join(cell.folder.parts), p.resolved.config()
