@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit codes, one clear message, nothing written where nothing was done."""
 
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -8,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from infty.cli.output import show_progress
 from infty.config.catalog import SHIPPED
 from tests import forks
 from tests.conftest import Infty, clean_environment
@@ -276,6 +279,20 @@ def test_quiet_leaves_results_and_errors(infty: Infty) -> None:
     assert "test/accuracy: " in done.stdout
     done = infty("--quiet", "train", "srot")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "infty: no experiment 'srot'; did you mean sort?\n")
+
+
+def test_what_is_logged_is_shown_as_it_is_while_a_command_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """A long line stays one, and what looks like markup is none; before and after, a library says nothing."""
+    logger, said = logging.getLogger("infty.corpora"), "100%s [bold]: a line that is longer than the screen"
+    for width in (20, 200):
+        logger.info("before")
+        with show_progress(Console(width=width, markup=False, highlight=False, stderr=True)):
+            logger.info(said)
+        logger.info("after")
+        assert capsys.readouterr() == ("", f"{said}\n")
+    with show_progress(Console(quiet=True)):
+        logger.info(said)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_verbose_shows_where_settings_and_unexpected_faults_come_from(infty: Infty, tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 from scipy.stats import chisquare
 
 from infty.base.batch import Batch
@@ -181,7 +180,7 @@ def generated(trained: Path, prompt: str | Path, count: int = 20, **sampling: An
     settings = load_settings(runs=trained / "runs", data=trained / "corpora", device="cpu")
     cell = CellKey("wikitext", "smoke", "infty", "main", 0)
     resolved = resolve(open_experiment("wikitext", settings.experiments), cell)
-    return generate_cell(resolved, settings, prompt, count, Sampling(**sampling), Console(quiet=True), lambda _: None)
+    return generate_cell(resolved, settings, prompt, count, Sampling(**sampling), lambda _: None)
 
 
 def test_the_windows_of_a_text_are_its_stream(trained: Path) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from infty.corpora.layouts import Source
 from infty.corpora.store import write_corpus
@@ -22,9 +21,8 @@ TAU = 0.75
 
 
 def texts(folder: Path, documents: list[str], **changes: Any) -> CorpusTask:
-    quiet = Console(quiet=True)
     source = Source(lambda: ((True, document) for document in documents), 1)
-    write_corpus(folder, "tiny", dict.fromkeys(("train", "validation", "test"), source), "a test", quiet, replace=False)
+    write_corpus(folder, "tiny", dict.fromkeys(("train", "validation", "test"), source), "a test", replace=False)
     given = {
         "corpus": "tiny",
         "tokenizer": {"kind": "word", "vocab_size": 400},
@@ -35,7 +33,7 @@ def texts(folder: Path, documents: list[str], **changes: Any) -> CorpusTask:
         **changes,
     }
     config = CorpusConfig.model_validate(given)
-    return CorpusTask(config, open_tokens(folder, "tiny", config.tokenizer, config.portions, quiet), SEGMENT)
+    return CorpusTask(config, open_tokens(folder, "tiny", config.tokenizer, config.portions), SEGMENT)
 
 
 def model(memory: str, task: CorpusTask) -> Decoder:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import infty
 from infty.model.config import Gpt2ModelConfig
-from infty.model.gpt2 import build_gpt2, load_base
+from infty.model.gpt2 import build_gpt2
 from tests.conftest import Infty, clean_environment
 
 ROOT = Path(infty.__file__).parent
@@ -268,7 +268,7 @@ def test_a_folder_s_configuration_has_no_say_in_how_its_weights_are_loaded(
         num_layers=2, num_heads=2, hidden_size=16, num_positions=16, segment_length=16, dropout=0.0, kind="gpt2"
     )
     model = build_gpt2(sizes, vocab_size=400)
-    load_base(model, folder)
+    model.load_decoder_file(folder)
     found = model.base.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 

@@ -27,7 +27,17 @@ from infty.cli.options import (
     Seed,
     Threads,
 )
-from infty.cli.output import CALL, console, given_of, print_json, print_table, resolve_cell, settings, show_values
+from infty.cli.output import (
+    CALL,
+    console,
+    given_of,
+    print_json,
+    print_table,
+    resolve_cell,
+    settings,
+    show_progress,
+    show_values,
+)
 from infty.cli.report import report
 from infty.cli.reproduce import reproduce
 from infty.cli.runs import clean, compare, export
@@ -75,6 +85,7 @@ def options(
     from infty.machine.launch import this_launch
 
     CALL.quiet, CALL.verbose = quiet, verbose
+    ctx.with_resource(show_progress(console(stderr=True)))
     if this_launch().size > 1 and ctx.invoked_subcommand not in TOGETHER:
         raise UsageError(f"{ctx.invoked_subcommand} is one process's work; {' and '.join(TOGETHER)} are for several")
 
@@ -123,7 +134,7 @@ def train(
         if this_launch().leads:
             show_values(forecast(cell, machine), as_json)
         return
-    result = workflow.train_cell(cell, machine, console(stderr=True), fresh=fresh, own=data)
+    result = workflow.train_cell(cell, machine, fresh=fresh, own=data)
     if this_launch().leads:
         show_values(headline(result), as_json, document=result)
 
@@ -180,12 +191,12 @@ def evaluate(
     if check_batch and (batch or stream or knock_out):
         raise UsageError("--check-batch evaluates with 1, 2 and 7 and nothing else changed: leave the others out")
     if stream is not None:
-        outcome = assessment.stream_cell(cell, machine, stream, console(stderr=True), batch)
+        outcome = assessment.stream_cell(cell, machine, stream, batch)
         show_values(stream_headline(outcome), as_json, document=outcome)
         return
     asked = Asked(split or "test", batch, protocol, knock_out)
     if check_batch:
-        found = assessment.check_cell(cell, machine, asked, console(stderr=True))
+        found = assessment.check_cell(cell, machine, asked)
         show_values(found, as_json)
         if not found["same"]:
             raise DifferenceError(
@@ -193,7 +204,7 @@ def evaluate(
                 "which is a fault of infty: please report it, with what `infty env` says"
             )
         return
-    outcome = assessment.evaluate_cell(cell, machine, asked, console(stderr=True))
+    outcome = assessment.evaluate_cell(cell, machine, asked)
     if this_launch().leads:
         show_values(headline(outcome), as_json, document=outcome)
 
@@ -219,7 +230,7 @@ def tune(
     from infty.config.catalog import open_experiment
 
     machine = settings(runs=runs, device=device, precision=precision, threads=threads)
-    records = tune(open_experiment(experiment, machine.experiments), scale, case, machine, console(stderr=True))
+    records = tune(open_experiment(experiment, machine.experiments), scale, case, machine)
     show_values({case: record["chosen"] for case, record in records.items()}, as_json, document=records)
 
 
@@ -281,7 +292,7 @@ def bench(
     """Measure speed and memory on the CPU, as ratios taken in turn in fresh processes. Wants a quiet machine."""
     from infty.commands.bench.measures import Bench, run_measures
 
-    setting = Bench(against, length, batch, rounds, threads or 2, console(stderr=True).print)
+    setting = Bench(against, length, batch, rounds, threads or 2)
     for measure in run_measures(setting, measures or []):
         document = {**measure.document(), "environment": setting.environment()}
         print(json.dumps(document) if as_json else measure.line(), flush=True)

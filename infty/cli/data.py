@@ -7,7 +7,7 @@ import typer
 
 from infty.cli.completion import complete_corpus
 from infty.cli.options import Json
-from infty.cli.output import console, print_json, print_table, settings
+from infty.cli.output import print_json, print_table, settings
 
 data_app = typer.Typer(name="data", help="Corpora: what is here, download, import, check.", no_args_is_help=True)
 
@@ -39,7 +39,7 @@ def fetch_corpus(
     """Download a corpus from the public hub, at a pinned commit, and import it. A broken download goes on."""
     from infty.commands.train.ensure_corpora import fetch_by_name
 
-    corpus = fetch_by_name(name, splits, settings(data=folder).data, console(stderr=True), replace=replace)
+    corpus = fetch_by_name(name, splits, settings(data=folder).data, replace=replace)
     _report(corpus, as_json)
 
 
@@ -54,7 +54,7 @@ def import_folder(
     """Import a corpus from a folder or an archive of your own."""
     from infty.corpora.imports import import_corpus
 
-    corpus = import_corpus(settings(data=folder).data, name, source, console(stderr=True), replace=replace)
+    corpus = import_corpus(settings(data=folder).data, name, source, replace=replace)
     _report(corpus, as_json)
 
 

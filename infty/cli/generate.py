@@ -67,7 +67,7 @@ def generate(
     text = (prompt or "") if file is None else file
     write = (lambda _: None) if as_json else _write
     sampling = Sampling(temperature, top_k, draw)
-    outcome = generate_cell(cell, machine, text, tokens, sampling, console(stderr=True), write)
+    outcome = generate_cell(cell, machine, text, tokens, sampling, write)
     if as_json:
         print_json(outcome)
         return

@@ -1,8 +1,10 @@
 """What commands share: the settings, the cell that options name, and how results are shown."""
 
+import contextlib
 import json
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,35 @@ def console(stderr: bool = False) -> Any:
 
     silent = not this_launch().leads or (stderr and CALL.quiet)
     return Lasting(stderr=stderr, markup=False, highlight=False, quiet=silent)
+
+
+class ScreenHandler(logging.Handler):
+    """Prints each message as it is, above the bars that are drawn; the terminal breaks long lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        from infty.base.screen import screen
+
+        screen().print(self.format(record), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def show_progress(screen: Any) -> Iterator[None]:
+    """Show on a console what infty logs, and its bars, within the block; warnings go their own way."""
+    from infty.base.screen import show_on
+
+    logger, handler = logging.getLogger("infty"), ScreenHandler()
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # a library may have given the root logger a handler, which would say it again
+    try:
+        with show_on(screen):
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def show_values(values: dict[str, Any], as_json: bool, document: Any = None) -> None:

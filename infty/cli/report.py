@@ -54,7 +54,7 @@ def _check(folders: list[Path], machine: Any, as_json: bool) -> None:
     from infty.base.errors import DifferenceError
     from infty.commands.check import check_runs, checks_table
 
-    checked = check_runs(folders, machine, console(stderr=True))
+    checked = check_runs(folders, machine)
     if as_json:
         print_json([vars(one) for one in checked])
     else:

@@ -7,7 +7,7 @@ import typer
 
 from infty.cli.completion import complete_experiment
 from infty.cli.options import Device, Json, Precision, Runs, Scale, Threads
-from infty.cli.output import console, print_json, settings
+from infty.cli.output import print_json, settings
 
 Names = Annotated[
     list[str] | None,
@@ -41,7 +41,7 @@ def reproduce(
     machine = settings(runs=runs, device=device, precision=precision, threads=threads)
     given = {"--runs": runs, "--device": device, "--precision": precision, "--threads": threads}
     options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-    tables = find_missing(machine, experiments or [], scale, options, jobs, console(stderr=True))
+    tables = find_missing(machine, experiments or [], scale, options, jobs)
     if dry_run:
         _show_forecast(tables.forecast(jobs), as_json)
         tables.refuse_failures()

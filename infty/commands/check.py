@@ -1,12 +1,11 @@
 """`infty report --check`: are stored figures what their totals, their evaluations and their checkpoints say?"""
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from infty.base.batch import Totals
 from infty.base.errors import InftyError, MissingError
@@ -19,6 +18,8 @@ from infty.machine.placement import Machine, prepare_machine
 from infty.runs.folder import RunFolder, finished_runs
 from infty.tasks.loss_breakdown import text_figures
 from infty.training.checkpoint import verify_best
+
+logger = logging.getLogger(__name__)
 
 EXACT, AGAIN = 1e-12, 1e-4  # relative: of what is reckoned from stored totals; of another machine's or threads' sums
 STORED = 2e-7  # it may have been evaluated once more, with products that are rounded otherwise
@@ -34,10 +35,10 @@ class Checked:
     faults: list[str] = field(default_factory=list)
 
 
-def check_runs(folders: Sequence[Path], settings: Settings, console: Console) -> list[Checked]:
+def check_runs(folders: Sequence[Path], settings: Settings) -> list[Checked]:
     """All finished runs in `folders`. MissingError where there is none, or a folder is not there."""
     runs, machine = finished_runs(folders), prepare_machine(settings)
-    return [_check(run, machine, settings, console) for run in runs]
+    return [_check(run, machine, settings) for run in runs]
 
 
 def checks_table(checked: Sequence[Checked]) -> Table:
@@ -46,7 +47,7 @@ def checks_table(checked: Sequence[Checked]) -> Table:
     return Table("check", ["run", "held against", "found"], rows, figures=False)
 
 
-def _check(run: RunFolder, machine: Machine, settings: Settings, console: Console) -> Checked:
+def _check(run: RunFolder, machine: Machine, settings: Settings) -> Checked:
     name = str(run.path)
     try:
         run.read()
@@ -67,10 +68,10 @@ def _check(run: RunFolder, machine: Machine, settings: Settings, console: Consol
         trained, task = load_with_task(run, settings.data)
     except MissingError as fault:  # a text that is not on this machine, say
         return Checked(name, f"stored totals only: {fault}", faults)
-    console.print(f"evaluating again: {name}", soft_wrap=True)
+    logger.info(f"evaluating again: {name}")
     machine.place(trained.model)
     try:
-        outcome, _ = assess(trained, task, Asked(), console)
+        outcome, _ = assess(trained, task, Asked())
     except InftyError as fault:
         return Checked(name, "stored totals only: it can't be evaluated", [*faults, str(fault)])
     again = [f"evaluated again, {fault}" for fault in _differing(result, outcome, AGAIN)]

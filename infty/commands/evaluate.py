@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from infty.base.batch import ALL, Batch, Share
 from infty.base.errors import MissingError, Stopped, UsageError
 from infty.base.files import write_json
@@ -23,6 +21,7 @@ from infty.experiment import Cell, Experiment
 from infty.machine.placement import prepare_machine
 from infty.machine.ram import peak_memory_bytes
 from infty.runs.folder import SCHEMA, RunFolder
+from infty.tasks.task import PerTarget, Task
 from infty.training.distributed import ALONE, Group, process_group
 from infty.training.signals import StopSignals
 
@@ -40,7 +39,7 @@ class Asked:
     knock_out: KnockOut | None = None
 
 
-def evaluate_cell(cell: Cell, settings: Settings, asked: Asked, console: Console) -> Values:
+def evaluate_cell(cell: Cell, settings: Settings, asked: Asked) -> Values:
     """Evaluate the best checkpoint of a cell's run.
 
     Several processes share the texts or sequences; only the one that leads returns what was found.
@@ -52,10 +51,10 @@ def evaluate_cell(cell: Cell, settings: Settings, asked: Asked, console: Console
         with group.in_turn():  # the one that leads may have to tokenise the text
             trained, task = load_with_task(run, settings.data)
         machine.place(trained.model)
-        return evaluate_run(run, trained, task, asked, console, group=group)
+        return evaluate_run(run, trained, task, asked, group=group)
 
 
-def stream_cell(cell: Cell, settings: Settings, file: Path, console: Console, batch_size: int | None) -> Values:
+def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | None) -> Values:
     """Read one text of any length with the best checkpoint of a cell's run: what it answers, and at what pace.
 
     Raises MissingError where there is no checkpoint or no such text, and UsageError as `evaluate_cell` does, or
@@ -67,7 +66,7 @@ def stream_cell(cell: Cell, settings: Settings, file: Path, console: Console, ba
     trained, task = load_with_task(run, settings.data)
     machine.place(trained.model)
     length = trained.experiment.model.segment_length
-    with open_text(file, console) as opened:
+    with open_text(file) as opened:
         text = CountedText(opened)
         segments = task.stream(text, length)
         totals, answers, pace = read_stream(
@@ -105,7 +104,6 @@ def evaluate_run(
     trained: TrainedModel,
     task: Task,
     asked: Asked,
-    console: Console,
     stop: StopSignals | None = None,
     group: Group = ALONE,
 ) -> Values:
@@ -114,7 +112,7 @@ def evaluate_run(
     group: with whom; what is kept and returned then is by the one that leads, and the others return nothing.
     Raises UsageError where what is asked has no meaning for it, and Stopped after a signal.
     """
-    outcome, memory = assess(trained, task, asked, console, stop, group)
+    outcome, memory = assess(trained, task, asked, stop, group)
     if not group.leads:
         return {}
     folder, name = run.path / "eval", f"{outcome['protocol']['name']}-{asked.split}"
@@ -131,7 +129,6 @@ def assess(
     trained: TrainedModel,
     task: Task,
     asked: Asked,
-    console: Console,
     stop: StopSignals | None = None,
     group: Group = ALONE,
 ) -> tuple[Values, Values | None]:
@@ -179,7 +176,7 @@ def assess(
     return outcome, memory
 
 
-def check_cell(cell: Cell, settings: Settings, asked: Asked, console: Console) -> Values:
+def check_cell(cell: Cell, settings: Settings, asked: Asked) -> Values:
     """Evaluate with 1, 2 and 7 rows at once, to show that the batch size changes nothing.
 
     same: whether the totals differ by 1e-6 of them at most. MissingError and UsageError as `evaluate_cell`.
@@ -192,7 +189,7 @@ def check_cell(cell: Cell, settings: Settings, asked: Asked, console: Console) -
         raise UsageError(why)
     nats = {}
     for size in CHECKED_BATCHES:
-        batches = _batches(trained.experiment, task, replace(asked, batch_size=size), console)
+        batches = _batches(trained.experiment, task, replace(asked, batch_size=size))
         nats[size] = evaluate(trained.model, batches, choices=False).nats
     worst = max(abs(value - nats[1]) / nats[1] for value in nats.values())
     return {
@@ -212,9 +209,9 @@ def _prepare_task(task: Task, asked: Asked) -> Task:
     return task
 
 
-def _batches(experiment: Experiment, task: Task, asked: Asked, console: Console, share: Share = ALL) -> Iterator[Batch]:
+def _batches(experiment: Experiment, task: Task, asked: Asked, share: Share = ALL) -> Iterator[Batch]:
     size = asked.batch_size or experiment.training.evaluation_batch_size
     if asked.knock_out == "other":
         return task.pairs(asked.split, size, share)
     steps = task.evaluation_steps(asked.split, size, share)
-    return track(task.evaluation_batches(asked.split, size, share), steps, console, f"evaluating {asked.split}")
+    return track(task.evaluation_batches(asked.split, size, share), steps, f"evaluating {asked.split}")

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from numpy import ndarray
-from rich.console import Console
 from torch import Tensor
 
 from infty.base.errors import UsageError
@@ -70,7 +69,6 @@ def generate_cell(
     prompt: str | Path,
     count: int,
     sampling: Sampling,
-    console: Console,
     write: Callable[[str], None],
 ) -> dict[str, Any]:
     """Continue a text by `count` tokens, or to its end, with the best checkpoint of a cell's run.
@@ -88,7 +86,7 @@ def generate_cell(
     trained = load_run(run.path) if kept else load_with_task(run, settings.data)[0]
     model, tokenizer = machine.place(trained.model), trained.tokenizer
     assert tokenizer is not None
-    with _prompt_pieces(prompt, console) as pieces:
+    with _prompt_pieces(prompt) as pieces:
         reading = read(model, cut_windows(tokenizer, pieces, model.config.segment_length))
     made: list[int] = []
     text: list[str] = []
@@ -179,10 +177,10 @@ def _noted(tokens: Iterable[int], notes: list[int]) -> Iterator[int]:
 
 
 @contextmanager
-def _prompt_pieces(prompt: str | Path, console: Console) -> Iterator[Iterable[str]]:
+def _prompt_pieces(prompt: str | Path) -> Iterator[Iterable[str]]:
     """A text piece by piece, of a file or stdin as `open_text` reads them."""
     if isinstance(prompt, str):
         yield read_pieces(io.BytesIO(prompt.encode(errors="surrogateescape")), "the prompt")
     else:
-        with open_text(prompt, console) as file:
+        with open_text(prompt) as file:
             yield iter(lambda: file.read(PIECE), "")

@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from infty.base.errors import MissingError
+from infty.base.screen import NOWHERE, show_on
 from infty.corpora.tokenizers import Tokenizer
 from infty.experiment import Experiment, build_model, build_task
 from infty.memory.precision import HOST
@@ -47,7 +48,8 @@ def load_with_task(run: RunFolder, data: Path) -> tuple[TrainedModel, Task]:
 
     MissingError as `load_run`, and where the text is not there, or is another one now.
     """
-    task = build_task(load_experiment(run), data)
+    with show_on(NOWHERE):
+        task = build_task(load_experiment(run), data)
     return load_beside(run, task), task
 
 

@@ -2,13 +2,13 @@
 
 import itertools
 import json
+import logging
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from rich.console import Console
 
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.base.files import write_json
@@ -21,6 +21,8 @@ from infty.experiment import resolve
 from infty.machine.environment import describe_environment
 from infty.machine.placement import prepare_machine
 from infty.runs.folder import SCHEMA, trials_folder
+
+logger = logging.getLogger(__name__)
 
 Values = dict[str, Any]
 
@@ -40,9 +42,7 @@ class TuneConfig(BaseModel):
             yield dict(zip(self.grid, values, strict=True))
 
 
-def tune(
-    definition: Definition, scale: str, case: str | None, settings: Settings, console: Console
-) -> dict[str, Values]:
+def tune(definition: Definition, scale: str, case: str | None, settings: Settings) -> dict[str, Values]:
     """Train each row at each point of a column's grid, or go on where that stopped; write `tuning-<column>.json`.
 
     case: the column; None for every column that has a grid, each with its own. Returns what was written, by column.
@@ -50,21 +50,19 @@ def tune(
     UsageError where the experiment states no grid, or a faulty one.
     """
     configs = tune_configs(definition, scale, case)
-    return {case: _tune_column(definition, scale, case, config, settings, console) for case, config in configs.items()}
+    return {case: _tune_column(definition, scale, case, config, settings) for case, config in configs.items()}
 
 
-def _tune_column(
-    definition: Definition, scale: str, case: str, config: TuneConfig, settings: Settings, console: Console
-) -> Values:
+def _tune_column(definition: Definition, scale: str, case: str, config: TuneConfig, settings: Settings) -> Values:
     file = settings.runs / definition.name / scale / f"tuning-{case}.json"  # where a report finds it
     rows = list(dict.fromkeys(cell.model for cell in definition.cells(scale)))
     points = list(config.points())
     trials = []
     for model, point in itertools.product(rows, points):
         number = f"trial {len(trials) + 1} of {len(rows) * len(points)}"
-        console.print(f"{number}: {model}@{case}, {_shown(point)}", soft_wrap=True)
+        logger.info(f"{number}: {model}@{case}, {_shown(point)}")
         key = CellKey(definition.name, scale, model, case, config.seed)
-        trials.append(_trial(definition, cell, config, point, settings, console))
+        trials.append(_trial(definition, key, config, point, settings))
     environment = describe_environment(prepare_machine(settings))
     record = {
         "schema": SCHEMA,
@@ -79,7 +77,7 @@ def _tune_column(
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, record)
-    console.print(f"recorded: {file}", soft_wrap=True)
+    logger.info(f"recorded: {file}")
     return record
 
 
@@ -110,23 +108,21 @@ def tune_configs(definition: Definition, scale: str, case: str | None = None) ->
     return configs if case is None else {case: configs[case]}
 
 
-def _trial(
-    definition: Definition, key: CellKey, config: TuneConfig, point: Values, settings: Settings, console: Console
-) -> Values:
+def _trial(definition: Definition, key: CellKey, config: TuneConfig, point: Values, settings: Settings) -> Values:
     """One row at one point."""
     sets = [f"training.steps={config.steps}", *(f"{key}={json.dumps(value)}" for key, value in point.items())]
-    if resolve(definition, cell).experiment.training.epochs is not None:
+    if resolve(definition, key).experiment.training.epochs is not None:
         sets.append("training.epochs=null")
-    cell = replace(cell, variant=variant_of(sets, None))
+    key = replace(key, variant=variant_of(sets, None))
     cell = resolve(definition, key, sets)
     trial = {"model": key.model, "settings": point, "command": cell.command()}
-    folder = trials_folder(settings.runs) / cell.folder
+    folder = trials_folder(settings.runs) / key.folder
     try:
-        found = train_trial(cell, settings, console, folder)
+        found = train_trial(cell, settings, folder)
     except (MissingError, UsageError):  # of the whole table, and no fault of this point
         raise
     except InftyError as fault:
-        console.print(f"this point fails: {fault}", soft_wrap=True)
+        logger.info(f"this point fails: {fault}")
         return {**trial, "validation_loss": None, "why": str(fault).replace(f"{folder}/", "")}
     kept = {key: found[key] for key in ("best_step", "tokens_seen", "wall_seconds")}
     return {**trial, "validation_loss": found["best_validation_loss"], **kept}

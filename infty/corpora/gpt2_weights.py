@@ -1,5 +1,6 @@
 """Starting weights of a GPT-2: a folder as Hugging Face saves them, or the same from the public hub."""
 
+import logging
 import os
 import re
 import shutil
@@ -7,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from safetensors import SafetensorError, safe_open
 
 from infty.base.errors import MissingError, UsageError
@@ -15,6 +15,8 @@ from infty.base.files import exclusive, read_json, sha256
 from infty.base.messages import flattened, reason
 from infty.corpora.hub import HubFile, download, list_files
 from infty.corpora.registry import KNOWN, Hub
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PICKLED, SHARDED = "pytorch_model.bin", "model.safetensors.index.json"
@@ -57,7 +59,7 @@ class WeightsFolder:
     sha256: str
 
 
-def find_weights(given: str, data: Path, console: Console, *, may_fetch: bool) -> WeightsFolder:
+def find_weights(given: str, data: Path, *, may_fetch: bool) -> WeightsFolder:
     """The weights at a folder, or of a hub name (`owner/name`, `owner/name@revision`), kept below the data folder.
 
     may_fetch: whether the hub may be asked for what is not here. MissingError, with what to do, where the weights are
@@ -71,7 +73,7 @@ def find_weights(given: str, data: Path, console: Console, *, may_fetch: bool) -
             raise MissingError(f"model.weights: {given} {why}; wanted {wanted}")
         return _read(path, os.path.basename(os.path.abspath(path)), "save or copy it there again")
     revision = name["revision"] or _pinned(name["repository"])
-    folder = _from_hub(name["repository"], revision, data / "weights", console, may_fetch=may_fetch)
+    folder = _from_hub(name["repository"], revision, data / "weights", may_fetch=may_fetch)
     return _read(folder, f"{name['repository']}@{_commit(folder)}", "remove that folder, and it is fetched again")
 
 
@@ -140,7 +142,7 @@ def _commit(folder: Path) -> str:
     return folder.name.rpartition("@")[2]
 
 
-def _from_hub(repository: str, revision: str, kept: Path, console: Console, *, may_fetch: bool) -> Path:
+def _from_hub(repository: str, revision: str, kept: Path, *, may_fetch: bool) -> Path:
     """The folder of a repository's files, fetched if they are not here."""
     stem = repository.replace("/", "--")
     here = sorted(path for path in kept.glob(f"{stem}@*") if _is_whole(path))
@@ -158,29 +160,28 @@ def _from_hub(repository: str, revision: str, kept: Path, console: Console, *, m
     if why := _lack({file.name for file in listed}):
         raise MissingError(f"model.weights: {repository} at {revision} {why}")
     files = [file for name in (CONFIG, WEIGHTS) for file in listed if file.name == name]
-    return _fetch(Hub(repository, commit, {}, "model"), files, kept / f"{stem}@{commit[:12]}", console)
+    return _fetch(Hub(repository, commit, {}, "model"), files, kept / f"{stem}@{commit[:12]}")
 
 
 def _is_whole(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
-def _fetch(hub: Hub, files: list[HubFile], folder: Path, console: Console) -> Path:
+def _fetch(hub: Hub, files: list[HubFile], folder: Path) -> Path:
     """Download files into a folder, which is whole or not there.
 
     A line that breaks is gone on with where it broke; what is left to a later call begins with the first missing file.
     """
-    console.print(
+    logger.info(
         f"fetching {hub.repository} at {hub.revision[:12]}: {sum(file.bytes for file in files) / 1e6:,.1f} MB in "
-        f"{len(files)} files from the hub, into {folder}",
-        soft_wrap=True,
+        f"{len(files)} files from the hub, into {folder}"
     )
     temporary = folder.with_name(f".{folder.name}.download")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(folder.with_name(f".{folder.name}.lock"), f"fetches {hub.repository}"):
         if not _is_whole(folder):  # else another process fetched them while this one waited
             for file in files:
-                download(hub, file, temporary, HELP, console)
+                download(hub, file, temporary, HELP)
             shutil.rmtree(temporary / ".cache", ignore_errors=True)  # what the hub's library notes of downloads
             shutil.rmtree(folder, ignore_errors=True)  # one that lost a file
             temporary.replace(folder)

@@ -1,5 +1,6 @@
 """Corpora from the public hub, at a pinned commit, with their sums checked. The only place that uses a network."""
 
+import logging
 import math
 import os
 import shutil
@@ -8,15 +9,16 @@ from dataclasses import replace as changed
 from fnmatch import fnmatch
 from pathlib import Path
 
-from rich.console import Console
-
 from infty.base.errors import MissingError, UsageError
 from infty.base.files import exclusive, sha256
 from infty.base.messages import reason
+from infty.base.screen import screen
 from infty.corpora.layouts import find_pg19, find_wikitext
 from infty.corpora.registry import KNOWN, Hub
 from infty.corpora.store import Corpus, building, open_corpus, refuse_no_corpus, remedy, seal, write_corpus
 from infty.corpora.tokenizers import BpeTokenizer
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = 10  # seconds to wait for the hub's first answer
 
@@ -35,7 +37,7 @@ def is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-def fetch(data: Path, name: str, parts: dict[str, int | None], console: Console, *, replace: bool) -> Corpus:
+def fetch(data: Path, name: str, parts: dict[str, int | None], *, replace: bool) -> Corpus:
     """Download the parts of a corpus (splits, or the files of a tokeniser) and import them. A broken download goes on.
 
     parts: how many documents of each are wanted; None: all.
@@ -48,10 +50,9 @@ def fetch(data: Path, name: str, parts: dict[str, int | None], console: Console,
         raise UsageError(f"{name} is not on the hub; {remedy(name)}")
     wanted = look(name, parts)
     total = sum(file.bytes for file in wanted)
-    console.print(
+    logger.info(
         f"fetching {name} ({', '.join(parts)}): {total / 1e6:,.1f} MB in {len(wanted)} files from "
-        f"{known.hub.repository} at {known.hub.revision[:7]}, into {data / name}; {known.licence}",
-        soft_wrap=True,
+        f"{known.hub.repository} at {known.hub.revision[:7]}, into {data / name}; {known.licence}"
     )
     downloads = data / f".{name}.download"
     data.mkdir(parents=True, exist_ok=True)
@@ -60,14 +61,14 @@ def fetch(data: Path, name: str, parts: dict[str, int | None], console: Console,
             if str(path.relative_to(downloads)) not in {file.name for file in wanted}:
                 path.unlink()  # of an earlier fetch that was stopped
         for file in wanted:
-            download(known.hub, file, downloads, remedy(name), console)
+            download(known.hub, file, downloads, remedy(name))
         origin = f"{known.hub.repository}@{known.hub.revision}"
         if known.layout == "tokenizer":
             corpus = import_tokenizer(data, name, downloads, origin, replace=replace)
         else:
             found = {"wikitext": find_wikitext, "pg19": find_pg19}[known.layout](downloads)
             sources = {split: changed(found[split], limit=limit) for split, limit in parts.items()}
-            corpus = write_corpus(data, name, sources, origin, console, replace=replace)
+            corpus = write_corpus(data, name, sources, origin, replace=replace)
         shutil.rmtree(downloads, ignore_errors=True)
     return corpus
 
@@ -143,12 +144,12 @@ def import_tokenizer(data: Path, name: str, folder: Path, origin: str, *, replac
     return open_corpus(data, name)
 
 
-def download(hub: Hub, file: HubFile, folder: Path, help: str, console: Console) -> None:
+def download(hub: Hub, file: HubFile, folder: Path, help: str) -> None:
     """One file, gone on with where a download broke off, and checked. MissingError where it can't be had."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import disable_progress_bars
 
-    if not console.is_terminal:
+    if not screen().is_terminal:
         disable_progress_bars()
     try:
         path = Path(

@@ -4,8 +4,6 @@ import hashlib
 import re
 from pathlib import Path
 
-from rich.console import Console
-
 from infty.base.errors import MissingError, UsageError
 from infty.base.files import sha256
 from infty.base.messages import LONG, one_line
@@ -19,7 +17,7 @@ from infty.corpora.store import NAME, Corpus, write_corpus
 FINDERS = {"wikitext": find_wikitext, "pg19": find_pg19, "text": find_text}
 
 
-def import_corpus(data: Path, name: str, source: Path, console: Console, *, replace: bool) -> Corpus:
+def import_corpus(data: Path, name: str, source: Path, *, replace: bool) -> Corpus:
     """Copy, count and check what is in `source`; any name that is not a known corpus's is plain text.
 
     MissingError where it is something else or damaged, UsageError for a name that can't be, or that is taken by another
@@ -34,7 +32,7 @@ def import_corpus(data: Path, name: str, source: Path, console: Console, *, repl
         if layout == "tokenizer":
             return import_tokenizer(data, name, folder, ORIGIN, replace=replace)
         refuse_missing_shards(folder)
-        return write_corpus(data, name, FINDERS[layout](folder), ORIGIN, console, replace=replace)
+        return write_corpus(data, name, FINDERS[layout](folder), ORIGIN, replace=replace)
 
 
 def own_name(source: Path) -> str:

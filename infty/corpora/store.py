@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from rich.console import Console
 
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.base.files import FileSum, exclusive, flush, sha256, write_json, write_text
@@ -22,6 +22,8 @@ from infty.corpora.layouts import Source
 from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, read_manifest, split_files
 from infty.corpora.registry import KNOWN, SPLITS, Known
 from infty.corpora.text_pieces import count_words, read_pieces
+
+logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")  # of a corpus
 
@@ -135,9 +137,7 @@ def remedy(name: str) -> str:
     return "give your own files with: infty train text --data FOLDER"
 
 
-def write_corpus(
-    folder: Path, name: str, sources: dict[str, Source], origin: str, console: Console, *, replace: bool
-) -> Corpus:
+def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: str, *, replace: bool) -> Corpus:
     """Import: copy the text of every split, count it, and put a manifest beside it. Whole or not there.
 
     Splits that are here already and that `sources` has not stay. UsageError where a split is here with another text and
@@ -148,7 +148,7 @@ def write_corpus(
     refuse_no_corpus(path)
     with building(folder, name) as temporary:
         splits: dict[str, dict[str, Any]] = {}
-        with bar(console, f"importing {name}", sum(source.bytes for source in sources.values())) as advance:
+        with bar(f"importing {name}", sum(source.bytes for source in sources.values())) as advance:
             for split, source in sources.items():
                 splits[split] = {**_write_split(temporary, split, source, advance), "source": origin}
         here = _whole_splits(path)
@@ -156,7 +156,7 @@ def write_corpus(
         if others and not replace:
             raise UsageError(f"{path} has another text as {' and '.join(others)}; --replace puts this in its place")
         if not others and splits.keys() <= here.keys():
-            console.print(f"{name} is here already, the same: {path}", soft_wrap=True)
+            logger.info(f"{name} is here already, the same: {path}")
             return open_corpus(folder, name)
         kept = {split: counts for split, counts in here.items() if split not in splits}
         for file in (file for split in kept for file in split_files(split)):

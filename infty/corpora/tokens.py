@@ -9,6 +9,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from rich.console import Console
 
 from infty.base.errors import MissingError
 from infty.base.files import FileSum
@@ -36,6 +36,8 @@ from infty.corpora.tokenizers import (
     WordTokenizer,
     load_tokenizer,
 )
+
+logger = logging.getLogger(__name__)
 
 
 class Portion(BaseModel):
@@ -123,7 +125,6 @@ def open_tokens(
     name: str,
     config: TokenizerConfig,
     portions: dict[str, Portion],
-    console: Console,
     *,
     learnt_from: tuple[str, Portion] | None = None,
     make: bool = True,
@@ -143,7 +144,7 @@ def open_tokens(
     if not (path / MANIFEST).is_file():
         if not make:
             raise MissingError(f"{name} is not tokenised yet; training does it")
-        _make(corpus, config, teacher, splits, path, console)
+        _make(corpus, config, teacher, splits, path)
     manifest = _manifest(path)
     if manifest.recipe != recipe:
         raise MissingError(f"{path} belongs to other texts; remove it")
@@ -174,32 +175,28 @@ def _recipe(corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: l
     return hashlib.sha256(json.dumps([config.model_dump(), source, sums]).encode()).hexdigest()
 
 
-def _make(
-    corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: list[str], path: Path, console: Console
-) -> None:
-    console.print(f"tokenising {corpus.name} ({', '.join(splits)}) once, {config.kind}", soft_wrap=True)
+def _make(corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: list[str], path: Path) -> None:
+    logger.info(f"tokenising {corpus.name} ({', '.join(splits)}) once, {config.kind}")
     for split in splits:
         corpus.check(f"{split}.txt")
     teacher.corpus.check(f"{teacher.portion.split}.txt")
     with building(path.parent, path.name) as temporary:
         if (path / MANIFEST).is_file():  # another process made them while this one waited
             return
-        tokenizer = _tokenizer(teacher, config, console)
+        tokenizer = _tokenizer(teacher, config)
         tokenizer.save(temporary)
         counts = {}
-        with bar(
-            console, f"tokenising {corpus.name}", sum(corpus.splits[split]["bytes"] for split in splits)
-        ) as advance:
+        with bar(f"tokenising {corpus.name}", sum(corpus.splits[split]["bytes"] for split in splits)) as advance:
             for split in splits:
                 counts[split] = _encode(corpus, split, tokenizer, temporary, advance)
         recipe = _recipe(corpus, config, teacher, splits)
         seal(temporary, path, {"recipe": recipe, "tokenizer": config.model_dump(), "tokens": counts})
 
 
-def _tokenizer(teacher: Teacher, config: TokenizerConfig, console: Console) -> Tokenizer:
+def _tokenizer(teacher: Teacher, config: TokenizerConfig) -> Tokenizer:
     corpus, portion = teacher.corpus, teacher.portion
     documents = portion.of(corpus.documents(portion.split))
-    with bar(console, f"learning a vocabulary from {corpus.name}", sum(d.bytes for d in documents)) as advance:
+    with bar(f"learning a vocabulary from {corpus.name}", sum(d.bytes for d in documents)) as advance:
         texts = (_advancing(corpus.text(document, portion.split), advance) for document in documents)
         match config:
             case WordConfig():

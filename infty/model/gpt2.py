@@ -47,6 +47,30 @@ class Gpt2Family:
         key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in both.chunk(2, -1))
         return key, value
 
+    def load(self, decoder: Any, folder: Path) -> None:
+        """Read a GPT-2's weights from a Hugging Face folder (safetensors).
+
+        Of its configuration nothing counts here: it could name another file, other code, or another type of numbers.
+        MissingError if the folder lacks a tensor or has one of another shape.
+        """
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            loaded: Any = GPT2LMHeadModel.from_pretrained(
+                folder,
+                config=decoder.config,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                dtype=torch.float32,
+            )
+            base, info = loaded
+            if info["missing_keys"]:
+                raise ValueError(f"it lacks {', '.join(sorted(info['missing_keys'])[:3])}")
+            decoder.load_state_dict(base.state_dict())
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as fault:
+            raise MissingError(f"{folder} holds no weights of this GPT-2: {reason(fault)}") from None
+
 
 def build_gpt2(config: Gpt2ModelConfig, vocab_size: int) -> Graft:
     """A GPT-2 of these sizes with random weights, and its memories."""
@@ -68,31 +92,6 @@ def build_gpt2(config: Gpt2ModelConfig, vocab_size: int) -> Graft:
     return Graft(config, GPT2LMHeadModel(sizes), Gpt2Family())
 
 
-def load_base(model: Graft, folder: Path) -> None:
-    """Put the weights of a Hugging Face folder (safetensors) into the decoder of `model`; its memories stay.
-
-    Of its configuration nothing counts here: it could name another file, other code, or another type of numbers.
-    MissingError where the folder lacks a tensor or has one of another shape.
-    """
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        loaded: Any = GPT2LMHeadModel.from_pretrained(
-            folder,
-            config=model.base.config,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-        )
-        base, info = loaded
-        if info["missing_keys"]:
-            raise ValueError(f"it lacks {', '.join(sorted(info['missing_keys'])[:3])}")
-        model.base.load_state_dict(base.state_dict())
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as fault:
-        raise MissingError(f"{folder} holds no weights of this GPT-2: {reason(fault)}") from None
-
-
 def save_pretrained(model: Graft, folder: Path) -> None:
     """A normal Hugging Face folder, for `GPT2LMHeadModel.from_pretrained`, and beside it the memories' tensors."""
     model.base.save_pretrained(folder)
@@ -109,5 +108,5 @@ def from_pretrained(folder: Path) -> Graft:
         model.blocks.load_state_dict(load_file(folder / MEMORY))
     except (OSError, ValueError, RuntimeError, SafetensorError) as fault:
         raise MissingError(f"{folder} holds no memories of a GPT-2: {reason(fault)}; {mend}") from None
-    load_base(model, folder)
+    model.load_decoder_file(folder)
     return model

@@ -3,12 +3,13 @@ output projection, with the queries of the layer's own attention.
 
 The decoder stays the object it was. Only the `forward` of its attentions is led through a `GraftedLayer`, and only
 where a `Passage` is handed along; without one it computes what it always did. What a family of decoders is called, and
-how its attentions project, is a `Family`: an adapter of four methods.
+how its attentions project, is a `Family`: an adapter of five methods.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -47,6 +48,10 @@ class Family(Protocol):
 
     def key_values(self, attention: nn.Module, x: Hidden) -> tuple[Heads, Heads]:
         """An attention's keys and values of vectors that have no place among the segment's tokens."""
+        ...
+
+    def load(self, decoder: nn.Module, folder: Path) -> None:
+        """Read a decoder's weights from a Hugging Face folder. MissingError if it lacks one, or has other shapes."""
         ...
 
 
@@ -164,7 +169,7 @@ class Graft(SegmentModel):
 
     def __init__(self, config: Gpt2ModelConfig, base: nn.Module, family: Family) -> None:
         super().__init__()
-        self.config, self.base = config, cast("Any", base)
+        self.config, self.base, self.family = config, cast("Any", base), family
         self._layers = list(family.layers(base))  # the decoder's own
         grafted = [GraftedLayer(config, family, family.attention(layer), i) for i, layer in enumerate(self._layers)]
         self.blocks = nn.ModuleList(grafted)
@@ -175,6 +180,14 @@ class Graft(SegmentModel):
     def layers(self) -> list[nn.Module]:
         """The layers of the decoder."""
         return self._layers
+
+    def load_decoder(self, other: SegmentModel) -> None:
+        """Copy the weights of another graft's decoder; memories stay."""
+        self.base.load_state_dict(cast("Graft", other).base.state_dict())
+
+    def load_decoder_file(self, folder: Path) -> None:
+        """Read the decoder's weights from a Hugging Face folder; memories stay. MissingError if they do not fit."""
+        self.family.load(self.base, folder)
 
     def forward(
         self, tokens: Int[Tensor, "batch length"], state: State, positions: None = None, wanted: int | None = None

@@ -2,17 +2,20 @@
 
 import contextlib
 import json
+import logging
 import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infty.base.errors import InftyError
 from infty.base.files import write_text
+from infty.base.screen import screen
+
+logger = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
@@ -85,15 +88,15 @@ class MetricsFile:
 class ScreenProgress:
     """A bar with loss, speed and time left on a terminal; elsewhere a plain line for each validation."""
 
-    def __init__(self, console: Console, title: str, steps: int, step: int) -> None:
-        self.console, self.steps, self.loss = console, steps, ""
+    def __init__(self, title: str, steps: int, step: int) -> None:
+        self.steps, self.loss = steps, ""
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.completed}/{task.total}  {task.fields[figures]}"),
             TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
+            console=screen(),
+            disable=not screen().is_terminal,
         )
         self.task = self.bar.add_task(title, total=steps, completed=step, figures="")
 
@@ -103,7 +106,7 @@ class ScreenProgress:
             self.loss = f"loss {metrics['train/loss']:.3f}  {metrics['train/tokens_per_second']:,.0f} tokens/s"
         if "validation/loss" in metrics:
             figures = "  ".join(f"{name.split('/')[1]} {value:.4g}" for name, value in metrics.items())
-            self.console.print(f"step {step}/{self.steps}  {self.loss}  validation {figures}", soft_wrap=True)
+            logger.info(f"step {step}/{self.steps}  {self.loss}  validation {figures}")
         self.bar.start()  # here and not earlier: a fault before the first step must not leave a half-drawn screen
         self.bar.update(self.task, completed=step, figures=self.loss)
 

@@ -256,10 +256,9 @@ class CorpusTask(Task):
     def data(self, split: str) -> dict[str, Any]:
         """Which text a result is of."""
         corpus, portion = self.tokens.corpus, self.config.portions[split]
-        known, documents = corpus.known, len(self.parts[split].documents)
-        whole = (
-            known is not None and portion.split == split and known.is_whole(split, documents, self.parts[split].words)
-        )
+        part, known = self.parts[split], corpus.known
+        documents = len(part.documents)
+        whole = known is not None and portion.split == split and known.is_whole(split, documents, part.words)
         kind = known.title if known else corpus.name
         return {
             "name": corpus.name,

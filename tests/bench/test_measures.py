@@ -1,6 +1,7 @@
 """The bench as it is run: contestants in their own processes, one line a measure. No timing is judged here."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -26,11 +27,11 @@ def echo(seconds: float) -> list[str]:
     return [sys.executable, "-c", ECHO, str(seconds)]
 
 
-def test_contestants_take_turns_and_are_paired_by_round() -> None:
-    said: list[str] = []
-    laps = rotate({"a": echo(2), "b": echo(1)}, 3, said.append)
+def test_contestants_take_turns_and_are_paired_by_round(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "infty")
+    laps = rotate({"a": echo(2), "b": echo(1)}, 3)
     turns = [f"round {i} of 3: {name}" for i, names in ((1, "ab"), (2, "ba"), (3, "ab")) for name in names]
-    assert said == ["starting a", "starting b", *turns]
+    assert caplog.messages == ["starting a", "starting b", *turns]
     assert [lap["seconds"] for lap in laps.laps["a"]] == [2, 4, 6]
     assert laps.seconds("a") == 4
     assert laps.peak_bytes("b") == 2
@@ -46,7 +47,7 @@ def test_the_ratio_is_the_median_of_pairs_not_of_medians() -> None:
 
 def test_a_contestant_that_dies_is_told() -> None:
     with pytest.raises(InftyError, match="b ended with exit code 5"):
-        rotate({"a": echo(1), "b": [sys.executable, "-c", "raise SystemExit(5)"]}, 1, print)
+        rotate({"a": echo(1), "b": [sys.executable, "-c", "raise SystemExit(5)"]}, 1)
 
 
 @pytest.mark.parametrize(

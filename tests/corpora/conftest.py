@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from infty.corpora.layouts import Source
 from infty.corpora.store import Corpus, write_corpus
@@ -15,7 +14,6 @@ ARTICLES = {
     "test": " \n = Robert <unk> = \n \n the dog . \n \n the cat . \n",
 }
 
-QUIET = Console(quiet=True)
 Import = Callable[[str, dict[str, Source]], Corpus]
 
 
@@ -56,6 +54,6 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def make_corpus(data: Path) -> Import:
     def make(name: str, sources: dict[str, Source]) -> Corpus:
-        return write_corpus(data, name, sources, "a test", QUIET, replace=True)
+        return write_corpus(data, name, sources, "a test", replace=True)
 
     return make

@@ -12,7 +12,7 @@ from infty.base.errors import InftyError, MissingError
 from infty.corpora.archives import opened
 from infty.corpora.imports import import_corpus
 from infty.corpora.store import open_corpus
-from tests.corpora.conftest import ARTICLES, QUIET
+from tests.corpora.conftest import ARTICLES
 
 
 def zip_of(path: Path, members: dict[str, str]) -> Path:
@@ -36,7 +36,7 @@ def tar_of(path: Path, members: dict[str, str]) -> Path:
 def test_a_corpus_comes_out_of_an_archive(tmp_path: Path, data: Path, make: object) -> None:
     name = "wikitext-103-v1.zip" if make is zip_of else "wikitext-103-v1.tar.gz"
     path = make(tmp_path / name, {"wikitext-103/wiki.test.tokens": ARTICLES["test"]})  # pyright: ignore
-    import_corpus(data, "wikitext", path, QUIET, replace=False)
+    import_corpus(data, "wikitext", path, replace=False)
     assert open_corpus(data, "wikitext").splits["test"]["bytes"] == len(ARTICLES["test"].encode())
     assert not list(data.glob(".archive*"))
 
@@ -50,7 +50,7 @@ def test_members_that_reach_outside_are_refused_and_nothing_is_unpacked(
     path = make(tmp_path / ("a.zip" if make is zip_of else "a.tgz"), inside)  # pyright: ignore
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(MissingError, match=r"is refused: its member .* would fall outside"):
-        import_corpus(data, "wikitext", path, QUIET, replace=False)
+        import_corpus(data, "wikitext", path, replace=False)
     assert sorted(p for p in tmp_path.rglob("*") if data not in (p, *p.parents)) == before
     assert not list(data.iterdir())
 
@@ -63,7 +63,7 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path: Path, data: Path, kind
         member.type, member.linkname = kind, "/etc/passwd"
         archive.addfile(member)
     with pytest.raises(MissingError, match="is a link or a device"):
-        import_corpus(data, "wikitext", path, QUIET, replace=False)
+        import_corpus(data, "wikitext", path, replace=False)
 
 
 def test_a_link_in_a_zip_is_refused(tmp_path: Path, data: Path) -> None:
@@ -73,14 +73,14 @@ def test_a_link_in_a_zip_is_refused(tmp_path: Path, data: Path) -> None:
         member.create_system, member.external_attr = 3, 0o120777 << 16
         archive.writestr(member, "/etc/passwd")
     with pytest.raises(MissingError, match="is a link or a device"):
-        import_corpus(data, "wikitext", path, QUIET, replace=False)
+        import_corpus(data, "wikitext", path, replace=False)
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar"])
 def test_what_is_no_archive_is_refused(tmp_path: Path, data: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"PK nonsense")
     with pytest.raises(MissingError, match="no archive that can be opened"):
-        import_corpus(data, "wikitext", tmp_path / name, QUIET, replace=False)
+        import_corpus(data, "wikitext", tmp_path / name, replace=False)
 
 
 @pytest.mark.parametrize("make", [zip_of, tar_of])
@@ -90,7 +90,7 @@ def test_a_cut_or_altered_archive_is_refused(tmp_path: Path, data: Path, make: o
     for damaged in (whole[: len(whole) // 2], whole[:60] + b"\xff" * 20 + whole[80:]):
         path.write_bytes(damaged)
         with pytest.raises(MissingError):
-            import_corpus(data, "wikitext", path, QUIET, replace=False)
+            import_corpus(data, "wikitext", path, replace=False)
         assert not list(data.glob("*wikitext"))
 
 
@@ -115,7 +115,7 @@ def test_a_tar_that_ends_too_early_is_refused(tmp_path: Path, data: Path) -> Non
     for damaged in (b"", head[:99], b"?" + head[1:] + rest, bytes(512) + rest):
         (tmp_path / "a.tar").write_bytes(whole[:second] + damaged)
         with pytest.raises(MissingError, match="no archive that can be opened safely"):
-            import_corpus(data, "wikitext", tmp_path / "a.tar", QUIET, replace=False)
+            import_corpus(data, "wikitext", tmp_path / "a.tar", replace=False)
 
 
 def test_a_sum_that_does_not_fit_is_refused(tmp_path: Path, data: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_sum_that_does_not_fit_is_refused(tmp_path: Path, data: Path) -> None:
     path = tar_of(tmp_path / "a.tgz", {"wiki.test.tokens": ARTICLES["test"]})
     path.write_bytes(path.read_bytes()[:-8] + bytes(8))
     with pytest.raises(MissingError, match="CRC check failed"):
-        import_corpus(data, "wikitext", path, QUIET, replace=False)
+        import_corpus(data, "wikitext", path, replace=False)
 
 
 @pytest.mark.parametrize("make", [zip_of, tar_of])
@@ -134,7 +134,7 @@ def test_a_sum_that_does_not_fit_is_refused(tmp_path: Path, data: Path) -> None:
 def test_members_that_no_corpus_has_are_refused(tmp_path: Path, data: Path, make: object, name: str, why: str) -> None:
     path = make(tmp_path / ("a.zip" if make is zip_of else "a.tgz"), {"wiki.test.tokens": "x", name: "y"})  # pyright: ignore
     with pytest.raises(MissingError, match=why) as caught:
-        import_corpus(data, "wikitext", path, QUIET, replace=False)
+        import_corpus(data, "wikitext", path, replace=False)
     assert len(str(caught.value)) < 300
     assert not list(data.iterdir())
 
@@ -142,14 +142,14 @@ def test_members_that_no_corpus_has_are_refused(tmp_path: Path, data: Path, make
 def test_what_is_wrong_inside_is_told_with_the_archive_s_name(tmp_path: Path, data: Path) -> None:
     path = tar_of(tmp_path / "a.tgz", {"a\nb/wiki.test.tokens": ""})
     with pytest.raises(MissingError) as caught:
-        import_corpus(data, "pg19", path, QUIET, replace=False)
+        import_corpus(data, "pg19", path, replace=False)
     assert str(caught.value).startswith(f"{path}/a\\nb is not this corpus")
 
 
 def test_names_that_no_file_can_have_are_not_there(data: Path) -> None:
     for name in ("x" * 300, "a\0b"):
         with pytest.raises(MissingError, match="is not there"):
-            import_corpus(data, "wikitext", Path(name), QUIET, replace=False)
+            import_corpus(data, "wikitext", Path(name), replace=False)
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -187,5 +187,5 @@ def test_a_file_of_holes_is_refused(tmp_path: Path, data: Path, goes_on: bool, w
     header[148:156] = b"%06o\0 " % sum(header)
     (tmp_path / "a.tar").write_bytes(bytes(header) + bytes(0 if goes_on else 1536))
     with pytest.raises(MissingError, match=why):
-        import_corpus(data, "wikitext", tmp_path / "a.tar", QUIET, replace=False)
+        import_corpus(data, "wikitext", tmp_path / "a.tar", replace=False)
     assert not list(data.iterdir())

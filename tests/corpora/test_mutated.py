@@ -31,7 +31,7 @@ from infty.corpora.registry import KNOWN
 from infty.corpora.store import open_corpus
 from infty.corpora.tokenizers import BpeConfig, TokenizerConfig, WordConfig
 from infty.corpora.tokens import Portion, open_tokens
-from tests.corpora.conftest import ARTICLES, QUIET, pg19_folder, wikitext_folder
+from tests.corpora.conftest import ARTICLES, pg19_folder, wikitext_folder
 from tests.corpora.hostile import ARCHIVES, WITH_SUMS, hostile_tar, hostile_zip, table
 from tests.mutations import mutated_bytes, mutated_json
 
@@ -66,8 +66,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A place with a data folder, in which two corpora are, and a file beside it."""
     root = tmp_path_factory.mktemp("kept")
     (root / "beside.txt").write_text("not ours\n")
-    import_corpus(root / "data", "wikitext", wikitext_folder(root / "a"), QUIET, replace=False)
-    import_corpus(root / "data", "mine", own_texts(root / "b"), QUIET, replace=False)
+    import_corpus(root / "data", "wikitext", wikitext_folder(root / "a"), replace=False)
+    import_corpus(root / "data", "mine", own_texts(root / "b"), replace=False)
     shutil.rmtree(root / "a")
     shutil.rmtree(root / "b")
     return root
@@ -77,9 +77,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tokenised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A place with a data folder, in which books are, in two kinds of tokens."""
     root = tmp_path_factory.mktemp("tokenised")
-    import_corpus(root / "data", "pg19", pg19_folder(root / "in"), QUIET, replace=False)
+    import_corpus(root / "data", "pg19", pg19_folder(root / "in"), replace=False)
     for config in CONFIGS.values():
-        open_tokens(root / "data", "pg19", config, PORTIONS, QUIET)
+        open_tokens(root / "data", "pg19", config, PORTIONS)
     shutil.rmtree(root / "in")
     return root
 
@@ -121,7 +121,7 @@ def import_into(
         source = make(root)
         before, done = tree(root), False
         with ours():
-            import_corpus(root / "data", name, source, QUIET, replace=replace)
+            import_corpus(root / "data", name, source, replace=replace)
             done = True
         after = tree(root)
         if not done:
@@ -221,7 +221,7 @@ def use(root: Path, kind: str) -> None:
                 size = sum(len("".join(corpus.text(document, split)).encode()) for document in documents)
                 assert size == corpus.splits[split]["bytes"] == sum(document.bytes for document in documents)
     with ours():
-        tokens = open_tokens(data, "pg19", CONFIGS[kind], PORTIONS, QUIET)
+        tokens = open_tokens(data, "pg19", CONFIGS[kind], PORTIONS)
         tokenizer, lengths = tokens.tokenizer, tokens.tokenizer.lengths()
         assert lengths is None or len(lengths) == tokenizer.vocab_size
         assert all(0 <= token < tokenizer.vocab_size for found in tokenizer.encode(["the ënd\n"]) for token in found)
@@ -319,6 +319,6 @@ def test_starting_weights(weights: Path, name: str, data: st.DataObject) -> None
         path.write_bytes(data.draw(made))
         before = tree(folder)
         with ours():
-            found = find_weights(str(folder), folder.parent / "data", QUIET, may_fetch=False)
+            found = find_weights(str(folder), folder.parent / "data", may_fetch=False)
             refuse_other_sizes(found.config, {"num_layers": 1, "hidden_size": 4, "vocab_size": 40}, str(folder))
         assert tree(folder) == before

@@ -19,7 +19,7 @@ from infty.corpora.layouts import Source, find_pg19, find_wikitext
 from infty.corpora.registry import KNOWN
 from infty.corpora.store import open_corpus, write_corpus
 from tests.conftest import Infty, clean_environment
-from tests.corpora.conftest import ARTICLES, BOOKS, QUIET, Import, pg19_folder, wikitext_folder
+from tests.corpora.conftest import ARTICLES, BOOKS, Import, pg19_folder, wikitext_folder
 
 
 def test_wikitext_is_counted_with_a_line_end_a_line(tmp_path: Path, make_corpus: Import) -> None:
@@ -55,38 +55,38 @@ def test_words_are_counted_across_pieces(data: Path) -> None:
         (False, " "),
         (False, "5"),
     ]
-    corpus = write_corpus(data, "x", {"train": Source(lambda: iter(cut), 1)}, "a test", QUIET, replace=False)
+    corpus = write_corpus(data, "x", {"train": Source(lambda: iter(cut), 1)}, "a test", replace=False)
     assert corpus.splits["train"]["words"] == 5
 
 
 def test_the_same_import_again_changes_nothing_and_another_is_refused(tmp_path: Path, data: Path) -> None:
     folder = wikitext_folder(tmp_path / "in")
-    import_corpus(data, "wikitext", folder, QUIET, replace=False)
+    import_corpus(data, "wikitext", folder, replace=False)
     before = (data / "wikitext" / "MANIFEST.json").stat().st_mtime_ns
-    import_corpus(data, "wikitext", folder, QUIET, replace=False)
+    import_corpus(data, "wikitext", folder, replace=False)
     assert (data / "wikitext" / "MANIFEST.json").stat().st_mtime_ns == before
     (folder / "wiki.test.tokens").write_text(" = Other = \n")
     with pytest.raises(UsageError, match="has another text as test; --replace"):
-        import_corpus(data, "wikitext", folder, QUIET, replace=False)
+        import_corpus(data, "wikitext", folder, replace=False)
     assert open_corpus(data, "wikitext").splits["test"]["words"] == len(ARTICLES["test"].split())
-    import_corpus(data, "wikitext", folder, QUIET, replace=True)
+    import_corpus(data, "wikitext", folder, replace=True)
     assert open_corpus(data, "wikitext").splits["test"]["words"] == 3
 
 
 @pytest.mark.parametrize("name", ["Upper", "../x", "", "a b", "generated"])
 def test_names_that_can_not_be(tmp_path: Path, data: Path, name: str) -> None:
     with pytest.raises(UsageError):
-        import_corpus(data, name, wikitext_folder(tmp_path / "in"), QUIET, replace=False)
+        import_corpus(data, name, wikitext_folder(tmp_path / "in"), replace=False)
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path, data: Path) -> None:
     folder = wikitext_folder(tmp_path / "in")
     (folder / "wiki.test.tokens").write_bytes(b"words \xff\xfe\n")
     with pytest.raises(MissingError, match=r"wiki\.test\.tokens is no UTF-8 text: byte 6"):
-        import_corpus(data, "wikitext", folder, QUIET, replace=False)
+        import_corpus(data, "wikitext", folder, replace=False)
     (folder / "wiki.test.tokens").write_text("")
     with pytest.raises(MissingError, match="the test split holds no text"):
-        import_corpus(data, "wikitext", folder, QUIET, replace=False)
+        import_corpus(data, "wikitext", folder, replace=False)
     assert left(data) == []
 
 
@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_nothing_and_the_old_one_good(
 ) -> None:
     """The real limit of the system on how large a file may grow, which fails as a full disk does."""
     folder = wikitext_folder(tmp_path / "in")
-    import_corpus(data, "wikitext", folder, QUIET, replace=False)
+    import_corpus(data, "wikitext", folder, replace=False)
     big = tmp_path / "big"
     big.mkdir()
     (big / "wiki.test.tokens").write_text("word " * 100_000)
@@ -104,7 +104,7 @@ def test_a_full_disk_leaves_nothing_and_the_old_one_good(
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
         with pytest.raises(InftyError, match=r"could not be made .*[Ff]ile too large.*nothing was left there"):
-            import_corpus(data, "wikitext", big, QUIET, replace=True)
+            import_corpus(data, "wikitext", big, replace=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
@@ -122,7 +122,6 @@ import os, signal, sys
 from pathlib import Path
 from infty.corpora import store
 from infty.corpora.imports import import_corpus
-from rich.console import Console
 kind, when = sys.argv[3], sys.argv[4]
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it without one
 sealed = store.seal
@@ -133,7 +132,7 @@ def write_json(*given):
     os.kill(os.getpid(), getattr(signal, kind))
 store.seal = seal
 if when == "manifest": store.write_json = write_json
-import_corpus(Path(sys.argv[1]), "wikitext", Path(sys.argv[2]), Console(quiet=True), replace=False)
+import_corpus(Path(sys.argv[1]), "wikitext", Path(sys.argv[2]), replace=False)
 """
 
 
@@ -149,7 +148,7 @@ def test_a_killed_import_leaves_nothing_that_looks_finished(tmp_path: Path, data
     with pytest.raises(MissingError, match="no corpus 'wikitext'"):
         open_corpus(data, "wikitext")
     assert [entry.state for entry in inventory(data) if entry.name == "wikitext"] == ["missing"]
-    import_corpus(data, "wikitext", folder, QUIET, replace=False)  # the same command again
+    import_corpus(data, "wikitext", folder, replace=False)  # the same command again
     assert left(data) == ["wikitext"]
 
 
@@ -179,12 +178,12 @@ def test_one_import_waits_for_another(tmp_path: Path, data: Path, monkeypatch: p
         pytest.warns(UserWarning, match="waiting for another process"),
         pytest.raises(InftyError, match="for too long"),
     ):
-        import_corpus(data, "wikitext", wikitext_folder(tmp_path / "in"), QUIET, replace=False)
+        import_corpus(data, "wikitext", wikitext_folder(tmp_path / "in"), replace=False)
 
 
 @pytest.mark.parametrize("damage", ["altered", "truncated", "missing"])
 def test_a_damaged_file_is_refused_and_verify_names_it(tmp_path: Path, data: Path, damage: str) -> None:
-    import_corpus(data, "wikitext", wikitext_folder(tmp_path / "in"), QUIET, replace=False)
+    import_corpus(data, "wikitext", wikitext_folder(tmp_path / "in"), replace=False)
     path = data / "wikitext" / "test.txt"
     text = path.read_bytes()
     path.unlink()
@@ -200,7 +199,7 @@ def test_a_damaged_file_is_refused_and_verify_names_it(tmp_path: Path, data: Pat
     "text", ["", "[]", "{", '{"schema": 1}', '{"schema": 99, "files": {}, "splits": {}, "source": ""}']
 )
 def test_a_damaged_manifest_is_refused(tmp_path: Path, data: Path, text: str) -> None:
-    import_corpus(data, "wikitext", wikitext_folder(tmp_path / "in"), QUIET, replace=False)
+    import_corpus(data, "wikitext", wikitext_folder(tmp_path / "in"), replace=False)
     (data / "wikitext" / "MANIFEST.json").write_text(text)
     with pytest.raises(MissingError, match="infty data import wikitext"):
         open_corpus(data, "wikitext")
@@ -210,7 +209,7 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, data: Path, text: str) ->
 def test_counts_that_do_not_fit_the_documents_are_found_and_mended(tmp_path: Path, data: Path) -> None:
     """All sums are right, also in a manifest that someone wrote anew."""
     folder = wikitext_folder(tmp_path / "in")
-    import_corpus(data, "wikitext", folder, QUIET, replace=False)
+    import_corpus(data, "wikitext", folder, replace=False)
     path = data / "wikitext" / "MANIFEST.json"
     manifest = json.loads(path.read_text())
     manifest["splits"]["test"]["words"] += 1
@@ -219,7 +218,7 @@ def test_counts_that_do_not_fit_the_documents_are_found_and_mended(tmp_path: Pat
         verify(data, []).refuse_faults()
     with pytest.raises(MissingError, match=r"test\.documents\.json is not what was imported; get it with"):
         open_corpus(data, "wikitext").documents("test")
-    import_corpus(data, "wikitext", folder, QUIET, replace=False)
+    import_corpus(data, "wikitext", folder, replace=False)
     found = verify(data, [])
     assert (len(found.whole), found.faults) == (4, [])
 
@@ -231,14 +230,14 @@ def test_a_folder_that_is_no_corpus_is_left_alone(tmp_path: Path, data: Path, na
     (data / name).mkdir(parents=True)
     (data / name / "my.txt").write_text("line\n" * 99)
     with pytest.raises(UsageError, match=rf"{name} is there already and is no corpus; move it away"):
-        import_corpus(data, name, data / name, QUIET, replace=replace)
+        import_corpus(data, name, data / name, replace=replace)
     assert [path.name for path in (data / name).iterdir()] == ["my.txt"]
 
 
 def test_a_corpus_that_made_way_comes_back(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the new one can't take its place, and where a process was killed between the two renames."""
     folder = wikitext_folder(tmp_path / "in")
-    import_corpus(data, "wikitext", folder, QUIET, replace=False)
+    import_corpus(data, "wikitext", folder, replace=False)
     (folder / "wiki.test.tokens").write_text(" = Other = \n")
     move = Path.replace
 
@@ -250,12 +249,12 @@ def test_a_corpus_that_made_way_comes_back(tmp_path: Path, data: Path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
         with pytest.raises(InftyError, match="No space left on device"):
-            import_corpus(data, "wikitext", folder, QUIET, replace=True)
+            import_corpus(data, "wikitext", folder, replace=True)
     assert open_corpus(data, "wikitext").splits["test"]["words"] == len(ARTICLES["test"].split())
     (data / "wikitext").rename(data / ".wikitext.old")
     assert {entry.name for entry in inventory(data)} == set(KNOWN)
     (folder / "wiki.valid.tokens").unlink()
-    import_corpus(data, "wikitext", folder, QUIET, replace=True)
+    import_corpus(data, "wikitext", folder, replace=True)
     assert {split: counts["words"] for split, counts in open_corpus(data, "wikitext").splits.items()} == {
         "validation": len(ARTICLES["valid"].split()),
         "test": 3,
@@ -273,7 +272,7 @@ def test_own_texts_have_another_name_whenever_they_change(tmp_path: Path, data: 
     assert own_name(folder) == name
     (folder / "b.txt").write_text("other")
     assert own_name(folder) != name
-    import_corpus(data, own_name(folder), folder, QUIET, replace=False)
+    import_corpus(data, own_name(folder), folder, replace=False)
     assert own_name(folder) in [entry.name for entry in inventory(data)]
 
 
@@ -289,9 +288,9 @@ def test_a_line_of_300_mb_is_imported_in_bounded_memory(tmp_path: Path) -> None:
         for _ in range(LONG_LINE // len(word)):
             file.write(word)
     script = (
-        "import re, sys\nfrom pathlib import Path\nfrom rich.console import Console\n"
+        "import re, sys\nfrom pathlib import Path\n"
         "from infty.corpora.imports import import_corpus\n"
-        "c = import_corpus(Path(sys.argv[1]), 'long', Path(sys.argv[2]), Console(quiet=True), replace=False)\n"
+        "c = import_corpus(Path(sys.argv[1]), 'long', Path(sys.argv[2]), replace=False)\n"
         "status = Path('/proc/self/status').read_text()\n"  # its own most: getrusage begins with the parent's
         "print(sum(s['words'] for s in c.splits.values()), re.search(r'VmHWM:\\s+(\\d+)', status)[1])"
     )

@@ -17,7 +17,7 @@ from infty.corpora.layouts import find_pg19, find_wikitext
 from infty.corpora.registry import KNOWN
 from infty.corpora.tokenizers import BpeConfig, Gpt2Config, TokenizerConfig, WordConfig
 from infty.corpora.tokens import Portion, TokenSet, open_tokens
-from tests.corpora.conftest import BOOKS, QUIET, Import, pg19_folder, wikitext_folder
+from tests.corpora.conftest import BOOKS, Import, pg19_folder, wikitext_folder
 from tests.corpora.test_tokenizers import gpt2_files
 
 PORTIONS = {split: Portion(split=split) for split in ("train", "validation", "test")}
@@ -29,7 +29,7 @@ def books(tmp_path: Path, make_corpus: Import) -> Path:
 
 
 def open_(data: Path, config: TokenizerConfig, portions: dict[str, Portion] = PORTIONS) -> TokenSet:
-    return open_tokens(data, "pg19", config, portions, QUIET)
+    return open_tokens(data, "pg19", config, portions)
 
 
 @pytest.mark.parametrize("config", [WordConfig(vocab_size=1000), BpeConfig(vocab_size=300)])
@@ -75,7 +75,7 @@ def test_they_are_made_once_and_again_for_another_tokeniser_or_text(
     assert open_(books, BpeConfig(vocab_size=299)).path != first.path
     assert open_(books, config, few).path != first.path  # learnt from less
     (tmp_path / "in" / "train" / "9.txt").write_text("changed\n")
-    import_corpus(books, "pg19", tmp_path / "in", QUIET, replace=True)
+    import_corpus(books, "pg19", tmp_path / "in", replace=True)
     assert open_(books, config).digest != first.digest
     assert len(made) == 4
 
@@ -127,13 +127,13 @@ def test_a_fault_while_tokenising_leaves_nothing(books: Path, monkeypatch: pytes
 def test_a_part_without_a_word_is_refused(tmp_path: Path, data: Path, config: TokenizerConfig) -> None:
     folder = pg19_folder(tmp_path / "in")
     (folder / "test" / "8.txt").write_text(" \n ")
-    import_corpus(data, "pg19", folder, QUIET, replace=False)
+    import_corpus(data, "pg19", folder, replace=False)
     with pytest.raises(MissingError, match="pg19 test holds no word"):
         open_(data, config).part(PORTIONS["test"])
 
 
 def test_missing_splits_are_remembered(tmp_path: Path, data: Path) -> None:
-    import_corpus(data, "pg19", pg19_folder(tmp_path / "some", ("train", "test")), QUIET, replace=False)
+    import_corpus(data, "pg19", pg19_folder(tmp_path / "some", ("train", "test")), replace=False)
     with pytest.raises(MissingError, match=r"pg19 is here without validation \(only train, test\); get it with"):
         open_(data, BpeConfig(vocab_size=300))
 
@@ -143,12 +143,12 @@ def test_gpt2s_tokeniser_is_a_corpus_of_its_own(tmp_path: Path, books: Path, mon
         open_(books, Gpt2Config())
     files = gpt2_files(tmp_path / "gpt2")
     with pytest.raises(MissingError, match=r"vocab\.json is in GPT-2's form, and is not GPT-2's"):
-        import_corpus(books, "gpt2", files, QUIET, replace=False)
+        import_corpus(books, "gpt2", files, replace=False)
     hub = KNOWN["gpt2"].hub
     assert hub is not None
     sums = {name: sha256(files / name) for name in hub.sums}
     monkeypatch.setitem(KNOWN, "gpt2", replace(KNOWN["gpt2"], hub=replace(hub, sums=sums)))
-    import_corpus(books, "gpt2", files, QUIET, replace=False)
+    import_corpus(books, "gpt2", files, replace=False)
     found = open_(books, Gpt2Config())
     part = found.part(PORTIONS["test"])
     assert found.tokenizer.vocab_size == 50_257
@@ -163,12 +163,12 @@ def test_a_tokeniser_may_be_learnt_from_another_text(
     """It is the very one that this text's own tokens have, whose files do not change by that."""
     first = Portion(split="validation", last=1)
     with pytest.raises(MissingError, match=r"no corpus 'wikitext' in .*infty data fetch wikitext"):
-        open_tokens(books, "pg19", config, PORTIONS, QUIET, learnt_from=("wikitext", first))
+        open_tokens(books, "pg19", config, PORTIONS, learnt_from=("wikitext", first))
     make_corpus("wikitext", find_wikitext(wikitext_folder(tmp_path / "articles")))
     with pytest.raises(MissingError, match="wikitext is here without train"):
-        open_tokens(books, "pg19", config, PORTIONS, QUIET, learnt_from=("wikitext", PORTIONS["train"]))
-    found = open_tokens(books, "pg19", config, PORTIONS, QUIET, learnt_from=("wikitext", first))
-    own = open_tokens(books, "wikitext", config, {"train": first, "test": PORTIONS["test"]}, QUIET)
+        open_tokens(books, "pg19", config, PORTIONS, learnt_from=("wikitext", PORTIONS["train"]))
+    found = open_tokens(books, "pg19", config, PORTIONS, learnt_from=("wikitext", first))
+    own = open_tokens(books, "wikitext", config, {"train": first, "test": PORTIONS["test"]})
     name = "tokenizer.json" if isinstance(config, BpeConfig) else "vocabulary.txt"
     assert (found.path / name).read_bytes() == (own.path / name).read_bytes()
     before = open_(books, config)
@@ -179,7 +179,7 @@ def test_a_tokeniser_may_be_learnt_from_another_text(
 
 def test_nothing_is_made_where_only_looking_was_asked(books: Path) -> None:
     with pytest.raises(MissingError, match="not tokenised yet"):
-        open_tokens(books, "pg19", BpeConfig(vocab_size=300), PORTIONS, QUIET, make=False)
+        open_tokens(books, "pg19", BpeConfig(vocab_size=300), PORTIONS, make=False)
     assert not (books / "pg19" / "tokens").exists()
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from huggingface_hub import constants, file_download
-from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from infty.base import files
@@ -23,7 +23,6 @@ from tests.conftest import Infty
 from tests.corpora.test_hub import UNPINNED, Hub, environment, hub
 
 __all__ = ["hub"]
-QUIET = Console(quiet=True)
 NAMES = ("config.json", "model.safetensors")
 INDEX = "model.safetensors.index.json"
 TINY = f"someone--tiny@{UNPINNED[:12]}"
@@ -55,7 +54,7 @@ def near(hub: Hub, saved: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 
 def found(given: str, data: Path, *, may_fetch: bool = False) -> Any:
-    return find_weights(given, data, QUIET, may_fetch=may_fetch)
+    return find_weights(given, data, may_fetch=may_fetch)
 
 
 def test_a_folder_is_named_by_its_last_part_and_its_config_is_read(folder: Path, tmp_path: Path) -> None:
@@ -164,7 +163,7 @@ def test_of_the_main_branch_what_is_here_is_taken_and_of_other_names_only_what_t
 
 
 def test_a_download_that_breaks_off_is_gone_on_with(
-    near: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    near: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Within a call from the byte where it broke, in the next call from the file. Once whole, nobody is asked."""
     stays_down = iter([True, False, True, False])  # each time that the library waits to try again
@@ -181,10 +180,11 @@ def test_a_download_that_breaks_off_is_gone_on_with(
             found("someone/tiny", tmp_path, may_fetch=True)
         assert not (tmp_path / "weights" / TINY).exists()
     near.cut = 1
-    first = find_weights("someone/tiny", tmp_path, Console(width=20), may_fetch=True)
+    caplog.set_level(logging.INFO, "infty")
+    first = find_weights("someone/tiny", tmp_path, may_fetch=True)
     size = sum(map(len, near.files["someone/tiny"].values())) / 1e6
-    said = f"fetching someone/tiny at {UNPINNED[:12]}: {size:.1f} MB in 2 files from the hub, into {first.path}\n"
-    assert capsys.readouterr().out == said
+    said = f"fetching someone/tiny at {UNPINNED[:12]}: {size:.1f} MB in 2 files from the hub, into {first.path}"
+    assert [record.message for record in caplog.records if record.name.startswith("infty.")] == [said]
     for name, data in near.files["someone/tiny"].items():
         asked = [part for path, part in near.asked if path.endswith(f"/resolve/{UNPINNED}/{name}")]
         assert asked[:2] == [None, None]
@@ -202,7 +202,7 @@ def test_a_download_that_breaks_off_is_gone_on_with(
 def test_a_download_waits_for_another_and_says_so(near: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LOCK_SECONDS", 0)
     (tmp_path / "weights").mkdir()
-    text = partial(fetch, tmp_path, "wikitext", {"test": None}, QUIET, replace=False)
+    text = partial(fetch, tmp_path, "wikitext", {"test": None}, replace=False)
     for lock, what, begin in (
         (f"weights/.{TINY}.lock", "someone/tiny", partial(found, "someone/tiny", tmp_path, may_fetch=True)),
         (".wikitext.download.lock", "wikitext", text),

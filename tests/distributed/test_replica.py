@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from infty.commands.train.ensure_corpora import ensure_corpora
 from infty.config.catalog import SHIPPED, open_experiment
@@ -19,7 +18,6 @@ from infty.training.optimizer import make_optimizer
 from infty.training.step import _draw, optimize
 
 ROWS = [("sort", "infty"), ("sort", "compressive"), ("wikitext", "infty"), ("wikitext", "compressive")]
-QUIET = Console(quiet=True)
 
 
 def cell(data: Path, experiment: str, model: str, micro_batch: int | None) -> tuple[Replica, Task, TrainingConfig]:

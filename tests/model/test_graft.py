@@ -14,7 +14,7 @@ from infty.base.errors import MissingError
 from infty.memory.compressive import CompressiveMemory
 from infty.memory.longterm import LongTermMemory
 from infty.model.config import Gpt2ModelConfig
-from infty.model.gpt2 import build_gpt2, from_pretrained, load_base, save_pretrained
+from infty.model.gpt2 import build_gpt2, from_pretrained, save_pretrained
 from infty.model.graft import Graft
 from infty.model.interface import State
 from infty.model.state_tensors import load_state, state_tensors
@@ -123,10 +123,10 @@ def test_weights_of_others_are_refused_in_one_line(tmp_path: Path) -> None:
     save_pretrained(model, tmp_path)
     for changes in ({"num_layers": 3}, {"hidden_size": 24}):
         with pytest.raises(MissingError, match="holds no weights of this GPT-2"):
-            load_base(make("infty", **changes).float(), tmp_path)
+            make("infty", **changes).float().load_decoder_file(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"\x80\x04]\x94.")
     with pytest.raises(MissingError, match="holds no weights of this GPT-2"):
-        load_base(model, tmp_path)
+        model.load_decoder_file(tmp_path)
 
 
 def heads(x: Tensor) -> Tensor:

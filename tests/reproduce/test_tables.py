@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from infty.base.errors import InftyError, MissingError, UsageError
+from infty.cli.output import show_progress
 from infty.commands.reproduce import Tables, clock, find_missing
 from infty.commands.reproduce.missing import Job, Untrained
 from infty.config.catalog import SHIPPED
@@ -26,7 +27,8 @@ def machine(tmp_path: Path) -> Settings:
 def missing(machine: Settings, *names: str, scale: str = "smoke", jobs: int = 1) -> tuple[Tables, str]:
     """What the tables lack, and what is told of them."""
     said = io.StringIO()
-    tables = find_missing(machine, names, scale, [], jobs, Console(file=said, markup=False))
+    with show_progress(Console(file=said, markup=False)):
+        tables = find_missing(machine, names, scale, [], jobs)
     return tables, said.getvalue()
 
 
@@ -95,7 +97,7 @@ def test_time_is_expected_as_the_like_took(tmp_path: Path) -> None:
     def cell(case: str, experiment: str = "sort", seed: int = 0) -> CellKey:
         return CellKey(experiment, "smoke", "infty", case, seed)
 
-    tables = Tables(tmp_path, Console(quiet=True), missing=[Job(cell("x4"), ()), Job(cell("x8"), ())])
+    tables = Tables(tmp_path, missing=[Job(cell("x4"), ()), Job(cell("x8"), ())])
     assert tables.expected(cell("x4")) is tables.remaining(1) is None
     tables.took = [5.0, 7.0]
     assert tables.expected(cell("x4")) == 6
@@ -115,7 +117,7 @@ def test_time_is_expected_as_the_like_took(tmp_path: Path) -> None:
 def test_the_error_is_that_of_all_failures_or_a_plain_one(
     tmp_path: Path, codes: tuple[int, ...], kind: type[InftyError]
 ) -> None:
-    tables = Tables(tmp_path, Console(quiet=True))
+    tables = Tables(tmp_path)
     tables.refuse_failures()
     job = Job(CellKey("sort", "smoke", "infty", "x4"), ("train", "a b"))
     tables.failed = [Untrained(job, "no", code) for code in codes]

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from infty.commands.reproduce.missing import Job, Tables
 from infty.commands.reproduce.workers import _Work, train_missing
@@ -272,7 +271,7 @@ def test_cells_side_by_side_have_places_of_their_own(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("infty.commands.reproduce.workers.subprocess.Popen", Noted)
     jobs = [SimpleNamespace(words=()) for _ in range(4)]
-    tables: Any = SimpleNamespace(missing=jobs, is_open=lambda _: True, console=Console(quiet=True))
+    tables: Any = SimpleNamespace(missing=jobs, is_open=lambda _: True)
     work = _Work(tables, jobs=3)
     work._begin(StopSignals())
     first = list(work.children)

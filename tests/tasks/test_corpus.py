@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,7 +27,7 @@ from infty.tasks.protocols import TEXT_PROTOCOLS
 from infty.tasks.word_distances import NEW, NO_WORD, distances
 from tests.model.test_decoder import MEMORIES, make
 
-QUIET, LENGTH = Console(quiet=True), 5
+LENGTH = 5
 DOCUMENTS = ["a b a\nc a b\n", "b b c\n", "c\na a a b c a b a c b a\n"]
 
 
@@ -39,7 +38,7 @@ def text(documents: list[str]) -> Source:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     sources = {"train": text(DOCUMENTS), "validation": text(DOCUMENTS[:1]), "test": text(DOCUMENTS)}
-    write_corpus(tmp_path, "tiny", sources, "a test", QUIET, replace=False)
+    write_corpus(tmp_path, "tiny", sources, "a test", replace=False)
     return tmp_path
 
 
@@ -54,7 +53,7 @@ def task(folder: Path, length: int = LENGTH, **changes: Any) -> CorpusTask:
         **changes,
     }
     config = CorpusConfig.model_validate(given)
-    return CorpusTask(config, open_tokens(folder, "tiny", config.tokenizer, config.portions, QUIET), length)
+    return CorpusTask(config, open_tokens(folder, "tiny", config.tokenizer, config.portions), length)
 
 
 def words_of(source: CorpusTask, tokens: Tensor) -> list[str]:

@@ -4,7 +4,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -57,17 +57,13 @@ class Measure:
 
 @dataclass(frozen=True)
 class Bench:
-    """What is timed: the yardstick's file if there is one, the size of a step, how often, on how many threads.
-
-    say: hears what is being done.
-    """
+    """What is timed: the yardstick's file if there is one, the size of a step, how often, on how many threads."""
 
     against: Path | None
     length: int
     batch: int
     rounds: int
     threads: int
-    say: Callable[[str], None]
 
     def environment(self) -> dict[str, Any]:
         """What it is measured with."""
@@ -152,7 +148,7 @@ class Bench:
         against = str(self.against.resolve()) if self.against else None
         specs = {name: replace(spec, threads=self.threads, against=against) for name, spec in specs.items()}
         commands = {name: contestant(spec.json()) for name, spec in specs.items()}
-        return rotate(commands, rounds or self.rounds, self.say)
+        return rotate(commands, rounds or self.rounds)
 
 
 MEASURES = ("step", "read", "update", "stream", "data", "start")

@@ -1,15 +1,17 @@
 """Contestants in turn, A B C C B A A B C …: a machine that is slower for a while is so for all of them."""
 
 import json
+import logging
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from infty.base.errors import InftyError
+
+logger = logging.getLogger(__name__)
 
 Laps = list[dict[str, Any]]
 
@@ -34,7 +36,7 @@ class Rotation:
         return statistics.median(lap["seconds"] / against["seconds"] for lap, against in pairs)
 
 
-def rotate(commands: dict[str, list[str]], rounds: int, progress: Callable[[str], None]) -> Rotation:
+def rotate(commands: dict[str, list[str]], rounds: int) -> Rotation:
     """Start the contestants one by one, and let them take turns `rounds` times. InftyError where one dies.
 
     commands: of each contestant, one that says a line when it is ready, runs for every line on its stdin and answers
@@ -47,11 +49,11 @@ def rotate(commands: dict[str, list[str]], rounds: int, progress: Callable[[str]
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             processes[name] = subprocess.Popen(command, **pipes, start_new_session=True)  # Ctrl-C is for us alone
             stack.callback(_end, processes[name])
-            progress(f"starting {name}")
+            logger.info(f"starting {name}")
             _hear(name, processes[name])
         for number in range(rounds):
             for name in list(processes)[:: -1 if number % 2 else 1]:
-                progress(f"round {number + 1} of {rounds}: {name}")
+                logger.info(f"round {number + 1} of {rounds}: {name}")
                 laps[name].append(_lap(name, processes[name]))
     return Rotation(laps)
 

@@ -1,15 +1,13 @@
 """What tables lack, how long it will take, and what came of it."""
 
+import logging
 import os
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-from rich.console import Console
 
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.base.messages import one_line
@@ -21,6 +19,8 @@ from infty.config.settings import Settings
 from infty.corpora.manifest import MANIFEST
 from infty.corpora.registry import KNOWN
 from infty.runs.folder import RunFolder, contradictions
+
+logger = logging.getLogger(__name__)
 
 TAKEN = "another process trains it"
 Values = dict[str, Any]
@@ -71,7 +71,6 @@ class Tables:
     """
 
     runs: Path
-    console: Console
     missing: list[Job] = field(default_factory=list)
     done: list[Job] = field(default_factory=list)
     trained: list[Job] = field(default_factory=list)
@@ -98,7 +97,7 @@ class Tables:
                 self.failed.append(Untrained(again, why, MissingError.exit_code))
             case "running":
                 self.leave_out([job], TAKEN)
-                self.console.print(f"{job} is left out: {TAKEN}", soft_wrap=True)
+                logger.info(f"{job} is left out: {TAKEN}")
             case _:
                 return True
         return False
@@ -150,23 +149,21 @@ class Tables:
         }
 
 
-def find_missing(
-    settings: Settings, names: Sequence[str], scale: str, options: Sequence[str], jobs: int, console: Console
-) -> Tables:
+def find_missing(settings: Settings, names: Sequence[str], scale: str, options: Sequence[str], jobs: int) -> Tables:
     """What the tables of experiments lack, by seed, experiment, column and row: so a column can soon be compared.
 
     names: of experiments, or paths of their files; none: all that have the scale and read no text of the user's.
     options: of `infty train`. Where several are trained at once they share the processors, if nobody said otherwise.
     UsageError for an experiment that isn't there, has faults or no such scale, or reads a text that only the user has.
     """
-    definitions = {name: _opened(settings, name, scale) for name in names} or _all_with(settings, scale, console)
+    definitions = {name: _opened(settings, name, scale) for name in names} or _all_with(settings, scale)
     threads = ["--threads", str(max(1, (os.cpu_count() or 1) // jobs))] if jobs > 1 and not settings.threads else []
     found: dict[CellKey, Job] = {}
     for name, definition in definitions.items():
         for cell in definition.cells(scale):
             words = (*shlex.split(cell.command(name))[1:], *options, *threads)
             found.setdefault(cell, Job(cell, words, overlay(definition.layers(cell))[0]))
-    tables = Tables(settings.runs, console)
+    tables = Tables(settings.runs)
     tables.missing = [job for job in sorted(found.values(), key=lambda job: job.cell.seed) if tables.is_open(job)]
     return tables
 
@@ -190,15 +187,14 @@ def _refuse_own_texts(definition: Definition, settings: Settings, name: str, sca
             raise UsageError(f"at {scale} scale {name} reads texts of your own; {helps}")
 
 
-def _all_with(settings: Settings, scale: str, console: Console) -> dict[str, Definition]:
+def _all_with(settings: Settings, scale: str) -> dict[str, Definition]:
     """Every experiment that has the scale and can be trained as it is; one line on each that can't."""
-    say = partial(console.print, soft_wrap=True)
-    found = experiments_with(scale, settings.experiments, say)
+    found = experiments_with(scale, settings.experiments, logger.info)
     for name, definition in list(found.items()):
         try:
             _refuse_own_texts(definition, settings, name, scale)
         except UsageError as fault:
-            say(f"{name} is left out: {fault}")
+            logger.info(f"{name} is left out: {fault}")
             del found[name]
     return found
 

@@ -1,6 +1,7 @@
 """Cells in processes of their own: a crash, or the system's answer to too little memory, ends one of them only."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -17,10 +18,13 @@ from rich.text import Text
 
 from infty.base.errors import MissingError, Stopped, UsageError
 from infty.base.messages import one_line
+from infty.base.screen import screen
 from infty.commands.reproduce.missing import Job, Tables, Untrained, clock, counted
 from infty.machine.launch import SLOT
 from infty.runs.folder import RunFolder
 from infty.training.signals import StopSignals
+
+logger = logging.getLogger(__name__)
 
 PAUSE = 0.1  # seconds between looks at the processes
 LAST_LINES = 50  # of what a process said that are kept
@@ -35,7 +39,7 @@ def train_missing(tables: Tables, jobs: int) -> None:
     """
     began, missing, done = time.monotonic(), len(tables.missing), counted(len(tables.done))
     left = f"{missing} to train, about {clock(tables.remaining(jobs))}" if missing else "nothing is missing"
-    tables.console.print(f"{done} finished before; {left}", soft_wrap=True)
+    logger.info(f"{done} finished before; {left}")
     _Work(tables, jobs).run()
     tables.spent = time.monotonic() - began
 
@@ -99,17 +103,17 @@ class _Work:
     """The processes, as many as may run at once, and the screen."""
 
     def __init__(self, tables: Tables, jobs: int) -> None:
-        self.tables, self.jobs, self.console = tables, jobs, tables.console
+        self.tables, self.jobs = tables, jobs
         self.children: list[_Child] = []
         self.total = len(tables.missing)
         columns = (TextColumn("{task.completed}/{task.total} cells"), BarColumn(bar_width=None))
-        self.bar = Progress(*columns, TextColumn("about {task.fields[left]} left"), console=self.console)
+        self.bar = Progress(*columns, TextColumn("about {task.fields[left]} left"), console=screen())
         self.task = self.bar.add_task("", total=self.total, left="?")
 
     def run(self) -> None:
         """Run cells until nothing is missing or running; after a signal, until nothing is running: then Stopped."""
-        live = Live(get_renderable=self._draw, console=self.console, transient=True)
-        with live if self.console.is_terminal else contextlib.nullcontext(), _Forwarding(self.children) as stop:
+        live = Live(get_renderable=self._draw, console=screen(), transient=True)
+        with live if screen().is_terminal else contextlib.nullcontext(), _Forwarding(self.children) as stop:
             try:
                 while self.children or (self.tables.missing and stop.received is None):
                     self._begin(stop)
@@ -131,8 +135,8 @@ class _Work:
             job = self.tables.missing.pop(0)
             if not self.tables.is_open(job):  # another process was here meanwhile
                 continue
-            if not self.console.is_terminal:
-                self.console.print(f"{job}: training", soft_wrap=True)
+            if not screen().is_terminal:
+                logger.info(f"{job}: training")
             taken = {child.slot for child in self.children}
             self.children.append(child := _Child(job, min(set(range(self.jobs)) - taken)))
             if stop.received is not None:  # it came before the process stood there
@@ -145,7 +149,7 @@ class _Work:
             said, ended = self._outcome(child, stopping), f"[{self._ended()} of {self.total}] {child.job}"
             if child.process.returncode == MissingError.exit_code:
                 said += self._leave_out_like(child.job)
-            self.console.print(f"{ended}: {said}; about {self._left()} left", soft_wrap=True)
+            logger.info(f"{ended}: {said}; about {self._left()} left")
 
     def _outcome(self, child: _Child, stopping: bool) -> str:
         """Note how one ended, and say it."""

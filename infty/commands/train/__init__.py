@@ -32,7 +32,8 @@ from infty.model.interface import count_parameters
 from infty.runs.folder import SCHEMA, RunFolder
 from infty.runs.metrics import Sinks
 from infty.training.checkpoint import has_checkpoint
-from infty.training.cost import explained, flops_a_step
+from infty.training.cost.flops import flops_a_step
+from infty.training.cost.precheck import explained
 from infty.training.data_parallel import refuse_uneven
 from infty.training.distributed import Group, process_group
 from infty.training.loop import train
@@ -46,8 +47,8 @@ def train_cell(cell: Cell, settings: Settings, *, fresh: bool, own: Path | None 
     """Train one cell, or go on where it stopped; then test its best checkpoint. Returns `result.json`.
 
     A row with a memory is tested with it emptied as well: what it owes to it belongs beside its figure. A finished run
-    is returned as it is. What a run left is removed, if `fresh` asks for that, only once everything that a new one needs
-    is there. Of several processes, only the one that leads returns the result.
+    is returned as it is. What a run left is removed, if `fresh` asks for that, only once everything that a new one
+    needs is there. Of several processes, only the one that leads returns the result.
 
     Args:
         own: texts of the user's, which the cell's corpus is named after.

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from infty.base.errors import MissingError, UsageError
 from infty.base.messages import suggest
 from infty.config.settings import Settings
@@ -16,8 +14,8 @@ from infty.corpora.tokens import Portion
 from infty.experiment import Experiment
 
 
-def provide(experiment: Experiment, settings: Settings, console: Console, own: Path | None = None) -> None:
-    """Make, import or fetch what an experiment reads and this machine has not. Does nothing where everything is here.
+def ensure_corpora(experiment: Experiment, settings: Settings, own: Path | None = None) -> None:
+    """Make, import or fetch what an experiment reads and this machine has not. Does nothing if everything is here.
 
     own: the user's texts that the experiment's corpus is named after.
 
@@ -31,14 +29,15 @@ def provide(experiment: Experiment, settings: Settings, console: Console, own: P
     texts = dict(task.texts())
     if first := experiment.pretraining and experiment.pretraining.text:
         texts.setdefault(first.corpus, []).extend([first.train, first.validation])
-    for name in task.texts() if own else ():
-        if not (settings.data / name / MANIFEST).is_file():
-            import_corpus(settings.data, name, own, replace=False)
-        del texts[name]
+    if own is not None:
+        for name in task.texts():
+            if not (settings.data / name / MANIFEST).is_file():
+                import_corpus(settings.data, name, own, replace=False)
+            del texts[name]
     for name, portions in texts.items():
         here = open_corpus(settings.data, name).splits if (settings.data / name / MANIFEST).is_file() else {}
         if lacking := {split: limit for split, limit in _wanted(portions).items() if split not in here}:
-            _bring(name, lacking, settings, console)
+            _bring(name, lacking, settings)
 
 
 def _wanted(portions: list[Portion]) -> dict[str, int | None]:
@@ -57,22 +56,22 @@ def _whole(name: str) -> dict[str, int | None]:
     return dict.fromkeys(hub.files if hub else ())
 
 
-def _bring(name: str, parts: dict[str, int | None], settings: Settings, console: Console) -> None:
+def _bring(name: str, parts: dict[str, int | None], settings: Settings) -> None:
     if name == "generated":
-        write_corpus(settings.data, name, generated_sources(), "made by infty", console, replace=False)
+        write_corpus(settings.data, name, generated_sources(), "made by infty", replace=False)
         return
     if name not in KNOWN:
         raise MissingError(f"no corpus {name!r} in {settings.data}; {remedy(name)}")
     if not settings.auto_fetch or is_offline():
         why = "auto_fetch is off" if not settings.auto_fetch else "HF_HUB_OFFLINE is set"
         raise MissingError(f"{settings.data} has no {name} ({', '.join(parts)}), and {why}; {remedy(name)}")
-    fetch(settings.data, name, parts, console, replace=False)
+    fetch(settings.data, name, parts, replace=False)
 
 
-def fetch_by_name(name: str, splits: list[str] | None, data: Path, console: Console, *, replace: bool) -> Corpus:
+def fetch_by_name(name: str, splits: list[str] | None, data: Path, *, replace: bool) -> Corpus:
     """What `infty data fetch` does. UsageError for a name that is on no hub, else as `fetch`."""
     if name not in KNOWN:
         raise UsageError(f"no corpus {name!r} on the hub; {suggest(name, KNOWN)}")
     if name == "generated":
-        return write_corpus(data, name, generated_sources(), "made by infty", console, replace=replace)
-    return fetch(data, name, dict.fromkeys(splits) if splits else _whole(name), console, replace=replace)
+        return write_corpus(data, name, generated_sources(), "made by infty", replace=replace)
+    return fetch(data, name, dict.fromkeys(splits) if splits else _whole(name), replace=replace)
