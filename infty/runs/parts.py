@@ -87,7 +87,7 @@ class TextData(Record):
 
 
 class Answers(Record):
-    """Of each sequence's answer, how many of its `symbols` were right."""
+    """How many of the `symbols` of each sequence's answer were right."""
 
     right: list[Count]
     symbols: Positive
@@ -151,7 +151,7 @@ class Bins(_Columns):
 
 
 class Distances(Bins):
-    """By how many tokens before a word last came; new_word: it never did. no_word: tokens that are of none."""
+    """Nats and tokens by how far back a word last came. new_word: it never did. no_word: tokens that are of none."""
 
     new_word: Sum
     no_word: Sum
