@@ -12,7 +12,7 @@ from infty.corpora.tokens import open_tokens
 from infty.evaluation.memory_trace import inspect_memory
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
-from infty.runs.schemas import Memory, checked
+from infty.runs.schemas import MemoryTrace
 from infty.tasks.corpus import CorpusConfig, CorpusTask
 from tests.conftest import Infty
 from tests.model.test_decoder import BASE, MEMORIES, SEGMENT
@@ -49,7 +49,7 @@ def test_phrases_are_the_text_s_own_and_share_the_room(tmp_path: Path, memory: s
     task = texts(tmp_path, [words(0, 49), words(100, 57), words(200, 60)])
     found = inspect_memory(model(memory, task), task, "test")
     assert found is not None
-    checked(Memory, {**found, "protocol": "p", "step": 1}, "x")
+    MemoryTrace.check({**found, "protocol": "p", "step": 1}, "x")
     assert found["stream"] == {"kind": "document", "index": 1, "segments": 11, "tokens": 55}
     whole, room = words(100, 57).split(), found["room"]
     assert {phrase["token"] for phrase in room} == {0, 8, 16, 24, 32, 40}  # 9 updates: 45 vectors, one the separator's
@@ -77,7 +77,7 @@ def test_an_evaluation_keeps_it_beside_and_its_error_as_a_metric(infty: Infty, t
     done = infty("train", "sort", "--scale", "smoke", "--case", "x8", "--json")
     folder = tmp_path / "runs/sort/smoke/infty@x8/seed-0/eval"
     file = folder / "sort-accuracy-v1-test-memory.json"
-    kept = checked(Memory, json.loads(file.read_text()), file)
+    kept = MemoryTrace.check(json.loads(file.read_text()), file)
     result = json.loads(done.stdout)
     assert (kept.protocol, kept.step) == ("sort-accuracy-v1", result["best_step"])
     assert result["metrics"]["test/regression_error"] == kept.regression_error_mean

@@ -15,7 +15,7 @@ from infty.evaluation.memory_trace import BINS, Trace, attention_between, carrie
 from infty.memory.attention import AttentionDensity
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
 from infty.model.interface import SegmentModel, State
-from infty.runs.schemas import Memory, checked
+from infty.runs.schemas import MemoryTrace
 from infty.tasks.sort import SortConfig, SortTask
 from tests.model import test_graft
 from tests.model.test_decoder import SEGMENT, make
@@ -203,7 +203,7 @@ def test_the_document_says_where_the_last_segment_s_queries_look(float64: None) 
     model.blocks[0].attention.query.register_forward_hook(lambda _m, _i, out: queries.append(out))
     (*_, last) = read(model, task)[1]
     assert found is not None
-    checked(Memory, {**found, "protocol": "p", "step": 1}, "x")
+    MemoryTrace.check({**found, "protocol": "p", "step": 1}, "x")
     assert found["stream"] == {"kind": "sequence", "index": 0, "segments": 6, "tokens": 6 * SEGMENT}
     assert [kept["updates"] for kept in found["reconstruction"]] == [1, 2, 4]
     assert found["room"] is None
@@ -238,7 +238,7 @@ def test_the_document_says_where_the_last_segment_s_queries_look(float64: None) 
 def test_a_grafted_gpt2_is_seen_like_a_decoder_of_ours(row: str) -> None:
     found = inspect_memory(test_graft.make(row), sorting(6, test_graft.LENGTH), "test")
     assert found is not None
-    checked(Memory, {**found, "protocol": "p", "step": 1}, "x")
+    MemoryTrace.check({**found, "protocol": "p", "step": 1}, "x")
     assert [kept["updates"] for kept in found["reconstruction"]] == [1, 2, 4]  # there are five
 
 

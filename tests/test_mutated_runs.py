@@ -41,6 +41,7 @@ HIT = {"sort": "infty@x8/seed-1", "wikitext": "infty-sticky@main/seed-0"}
 FILES = ("config.yaml", "status.json", "result.json", "environment.json", "eval", "memory", "metrics.jsonl")
 SHARES = [0.25, 0.75]
 MEMORY = {
+    "schema": 1,
     "step": 9,
     "stream": {"kind": "document", "index": 0, "segments": 3, "tokens": 48},
     "density": [[SHARES, SHARES]],
@@ -49,6 +50,7 @@ MEMORY = {
     "regression_error": [0.1],
     "regression_error_mean": 0.1,
     "reach": {"share": [0.2], "gate": [0.0], "where": [1e-5], "what": [0.3], "rest": 0.4},
+    "gaze": [{"center": 0.5, "apart": 0.1, "width": 0.3, "there": 1.2}],
     "room": [{"text": "a $b$", "token": 8, "room": 0.1, "attention": 0.2}],
 }
 METRICS = [{"step": step, "train/loss": 2.0, "validation/loss": 1.5, "validation/accuracy": 0.5} for step in (10, 20)]

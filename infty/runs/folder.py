@@ -16,7 +16,7 @@ from infty.base.files import read_json, write_json, write_text
 from infty.base.messages import one_line
 from infty.config.definition import CellKey
 from infty.config.strict_yaml import parse_yaml
-from infty.runs.schemas import Place, SortResult, Task, TextResult, checked, checked_result
+from infty.runs.schemas import Place, Result, Task
 
 SCHEMA = 1  # of the JSON files in a run folder
 RECORDS = ("config.yaml", "environment.json", "status.json", "result.json")  # of a run, beside metrics and evaluations
@@ -31,7 +31,7 @@ class Finished:
 
     cell: CellKey
     config: Values
-    result: SortResult | TextResult
+    result: Result
     length: int | None
 
 
@@ -59,16 +59,15 @@ class RunFolder:
     def result(self) -> Values:
         """`result.json`; MissingError where the run isn't finished, or the file lacks what anything reads of it."""
         result = read_json(self.path / "result.json")
-        checked_result(result, self.path / "result.json")
+        Result.check(result, self.path / "result.json")
         return result
 
     def read(self) -> Finished:
         """A finished run, checked; MissingError where it isn't, or something is damaged."""
         file = self.path / "result.json"
-        record, config = checked_result(read_json(file), file), self.config()
-        task = checked(Task, config.get("task"), self.path / "config.yaml")
-        is_text = isinstance(record, TextResult)
-        if is_text != (task.kind == "corpus") or is_text == bool(task.length):
+        record, config = Result.read(file), self.config()
+        task = Task.check(config.get("task"), self.path / "config.yaml")
+        if record.is_text != (task.kind == "corpus") or record.is_text == bool(task.length):
             raise MissingError(f"{file} and config.yaml are of different tasks; train again with --fresh")
         return Finished(self.cell(config), config, record, task.length)
 
@@ -89,7 +88,7 @@ class RunFolder:
         config: what that returned, if it was asked for already.
         """
         file = self.path / "config.yaml"
-        place = checked(Place, (config or self.config())["cell"], file)
+        place = Place.check((config or self.config())["cell"], file)
         name, folder = f"{place.model}@{place.case}", Path(os.path.realpath(self.path))
         agrees = folder.parent.name.startswith(name) and folder.name == f"seed-{place.seed}"
         if not agrees and re.fullmatch(r".+@.+/seed-\d+", "/".join(folder.parts[-2:])):  # else somebody renamed it

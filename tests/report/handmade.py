@@ -1,6 +1,7 @@
-"""Finished runs of the sorting task, written by hand, and the report on them."""
+"""Finished runs of the sorting task and of texts, written by hand, and the report on them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,35 +9,121 @@ import yaml
 
 from infty.config.catalog import SHIPPED
 from infty.report import write_report
+from infty.runs.record import Record
+from infty.runs.schemas import Evaluation, Result
 
 LENGTHS = {"x4": 236, "x8": 492, "x16": 1004}
+SORT: dict[str, Any] = {
+    "metrics": {"test/accuracy": 0.5, "test/loss": 1.5},
+    "totals": {"nats": 1.5, "scored": 1, "correct": 1, "aside": 0, "aside_nats": 0.0},
+    "calibration": {"chance": 0.18, "oracle": 0.36, "oracle_window": 172},
+    "protocol": {
+        "name": "sort-accuracy-v1", "unit": "symbol", "memory_reset": "sequence", "scored": "all", "segment_length": 32,
+        "memory_slots": 128,
+    },
+    "data": {"name": "sort", "sha256": "a"},
+    "training_data": {"name": "sort", "sequences": "seeds 0 to 9"},
+}  # fmt: skip
+DATA: dict[str, Any] = {
+    "name": "w", "title": "W", "split": "test", "documents": 1, "sha256": "a", "tokens_sha256": "b",
+    "tokenizer": {"kind": "bpe", "vocab_size": 7},
+}  # fmt: skip
+TEXT: dict[str, Any] = {
+    "metrics": dict.fromkeys(
+        (f"test/{name}" for name in ("loss", "token_perplexity", "word_perplexity", "bits_per_byte")), 1.0
+    ),
+    "totals": {"nats": 1.0, "scored": 40, "correct": 0, "aside": 0, "aside_nats": 0.0, "words": 20, "bytes": 90},
+    "calibration": {},
+    "protocol": {
+        "name": "p", "unit": "word", "memory_reset": "document", "scored": "all", "words": "all", "segment_length": 32,
+        "memory_slots": 128,
+    },
+    "data": DATA,
+    "training_data": {**DATA, "split": "train"},
+}  # fmt: skip
+COST = {
+    "best_step": 600,
+    "best_validation_loss": 1.5,
+    "parameters": 164288,
+    "memory_slots": 128,
+    "tokens_seen": 1000,
+    "wall_seconds": 61.4,
+    "tokens_per_second": 16,
+    "training_flops": None,
+    "peak_memory_bytes": 10**8,
+    "commit": "0123456789abcdef",
+    "dirty": False,
+    "command": "infty train",
+}
+BINS: dict[str, Any] = {"from": [], "nats": [], "tokens": []}
+NOTHING: dict[str, Any] = {"nats": 0.0, "tokens": 0}
+
+
+def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`values` with these changes, also within what both have as mappings."""
+    inner = {key: merge(values[key], new) for key, new in changes.items() if isinstance(values.get(key), dict) and new}
+    return {**values, **changes, **inner}
+
+
+def sort_result(cell: dict[str, Any], **changes: Any) -> Result:
+    """What a run of the sorting task found; changes: what it found otherwise."""
+    return Result.check(merge({**cell, **SORT, **COST}, changes), "handmade")
+
+
+def text_result(cell: dict[str, Any], **changes: Any) -> Result:
+    """What a run on a text found; changes: what it found otherwise."""
+    return Result.check(merge({**cell, **TEXT, **COST}, changes), "handmade")
+
+
+def evaluation(result: Result, details: dict[str, Any], **changes: Any) -> Evaluation:
+    """The test that a result is of, with its details: answers, or of a text some of them."""
+    values = {key: value for key, value in result.dump().items() if key in Evaluation.model_fields}
+    if result.is_text:
+        nothing = {"new_word": NOTHING, "no_word": NOTHING}
+        rest = {"by_position": BINS, "by_distance": {**BINS, **nothing}, "far": {"more_than": 9, **NOTHING}}
+        details = {**rest, **{key: {"nats": [], "tokens": []} for key in ("chunks", "documents")}, **details}
+    about = {"split": "test", "knock_out": None, "step": result.best_step}
+    return Evaluation.check(merge({**values, **about, "details": details}, changes), "handmade")
+
+
+def write(record: Record, file: Path) -> None:
+    """In one line, of which a test may change some signs."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(record.dump()))
+
+
+def evaluate(folder: Path, details: dict[str, Any], *, without: str = "", **changes: Any) -> Path:
+    """Put a test beside a run's result; returns the file. without: the knock-out."""
+    result = Result.read(folder / "result.json")
+    name = f"{result.protocol.name}-test" + (f"-without-{without}" if without else "")
+    write(evaluation(result, details, knock_out=without or None, **changes), folder / "eval" / f"{name}.json")
+    return folder / "eval" / f"{name}.json"
 
 
 def put(
     root: Path, model: str, case: str, accuracy: float, *, seed: int = 0, variant: str = "", **changes: Any
 ) -> Path:
-    """A finished run, written by hand."""
+    """A finished run of the sorting task."""
     folder = root / f"sort/laptop/{model}@{case}{variant}/seed-{seed}"
     folder.mkdir(parents=True)
     cell = {"experiment": "sort", "scale": "laptop", "model": model, "case": case, "seed": seed}
     (folder / "config.yaml").write_text(yaml.safe_dump({"cell": cell, "task": {"length": LENGTHS[case]}}))
-    result = {
-        **cell,
-        "metrics": {"test/accuracy": accuracy, "test/loss": 1.5},
-        "calibration": {"chance": 0.18, "oracle": 0.36, "oracle_window": 172},
-        "protocol": {"name": "sort-accuracy-v1"},
-        "data": {"name": "sort", "sha256": f"{case:f<64}"},
-        "best_step": 600,
-        "parameters": 164288,
-        "memory_slots": 128,
-        "tokens_seen": 1000,
-        "wall_seconds": 61.4,
-        "commit": "0123456789abcdef",
-        "dirty": False,
-        "command": f"infty train sort --model {model} --case {case}",
-        **changes,
-    }
-    (folder / "result.json").write_text(json.dumps(result))
+    metrics = {"metrics": {"test/accuracy": accuracy}, "data": {"sha256": f"{case:f<64}"}}
+    command = {"command": f"infty train sort --model {model} --case {case}"}
+    write(sort_result(cell, **merge({**metrics, **command}, changes)), folder / "result.json")
+    return folder
+
+
+def put_text(
+    root: Path, scale: str, model: str, nats: Sequence[float], tokens: Sequence[int], *, seed: int = 0,
+    case: str = "main", **changes: Any,
+) -> Path:  # fmt: skip
+    """A finished run on WikiText, with the test's chunks."""
+    folder = root / f"wikitext/{scale}/{model}@{case}/seed-{seed}"
+    cell = {"experiment": "wikitext", "scale": scale, "model": model, "case": case, "seed": seed}
+    write(text_result(cell, **changes), folder / "result.json")
+    (folder / "config.yaml").write_text(yaml.safe_dump({"cell": cell, "task": {"kind": "corpus"}}))
+    evaluate(folder, {"chunks": {"nats": list(nats), "tokens": list(tokens)}})
     return folder
 
 

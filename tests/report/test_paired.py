@@ -6,16 +6,15 @@ import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from infty.config.catalog import SHIPPED
 from infty.config.definition import CellKey
 from infty.report import write_report
 from infty.report.load.results import Run
 from infty.report.paired_bootstrap import paired_difference, paired_over_seeds
+from tests.report.handmade import evaluate, put_text
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -133,28 +132,11 @@ def test_seeds_are_paired_with_their_own_and_averaged_before_chunks_are_drawn() 
     assert paired_over_seeds([*row[:1], *again], [*baseline[2:], *again]) is None
 
 
-def put(root: Path, model: str, nats: Sequence[float], *, seed: int = 0, sha256: str = "a", case: str = "main") -> None:
+def put(root: Path, model: str, nats: Sequence[float], *, seed: int = 0, sha256: str = "a", case: str = "main") -> Path:
     """A finished run on a text, written by hand."""
-    folder = root / f"wikitext/laptop/{model}@{case}/seed-{seed}"
-    (folder / "eval").mkdir(parents=True)
-    cell = {"experiment": "wikitext", "scale": "laptop", "model": model, "case": case, "seed": seed}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"cell": cell, "task": {"kind": "corpus"}}))
-    tokenizer = {"kind": "bpe", "vocab_size": 7}
-    data: dict[str, Any] = {**DATA, "sha256": sha256, "name": "w", "title": "W", "split": "test", "documents": 1}
-    names = ("word_perplexity", "token_perplexity", "bits_per_byte", "loss")
-    result = {
-        **cell,
-        "metrics": {f"test/{name}": sum(nats) for name in names},
-        "totals": {"nats": sum(nats), "scored": 40, "words": 20, "bytes": 90},
-        "calibration": {},
-        "protocol": {"name": "p", "scored": "all", "memory_reset": "document", "words": "all"},
-        "data": {**data, "tokenizer": tokenizer},
-        **dict.fromkeys(("best_step", "parameters", "memory_slots", "tokens_seen", "wall_seconds"), 1),
-        **dict.fromkeys(("commit", "dirty", "command")),
-    }
-    (folder / "result.json").write_text(json.dumps(result))
-    details = {"by_distance": {"from": [], "nats": [], "tokens": []}, "chunks": {"nats": nats, "tokens": [10, 30]}}
-    (folder / "eval/p-test.json").write_text(json.dumps({"details": details}))
+    metrics = {f"test/{name}": sum(nats) for name in ("word_perplexity", "token_perplexity", "bits_per_byte", "loss")}
+    values = {"metrics": metrics, "totals": {"nats": sum(nats)}, "data": {"sha256": sha256}}
+    return put_text(root, "laptop", model, nats, [10, 30], seed=seed, case=case, **values)
 
 
 def test_the_table_and_the_list_of_runs_have_the_difference(tmp_path: Path) -> None:
@@ -184,9 +166,9 @@ def test_the_table_and_the_list_of_runs_have_the_difference(tmp_path: Path) -> N
     ("old", "new"),
     [
         ("", "{"),
-        ('"nats": [40, 190]', '"nats": [40]'),
-        ('"nats": [40, 190]', '"nats": [40, null]'),
-        ('"nats": [40, 190]', '"nats": [40, NaN]'),
+        ('"nats": [40.0, 190.0]', '"nats": [40.0]'),
+        ('"nats": [40.0, 190.0]', '"nats": [40.0, null]'),
+        ('"nats": [40.0, 190.0]', '"nats": [40.0, NaN]'),
         ('"tokens": [10, 30]', '"tokens": [10, 1180591620717411303424]'),
         ('"tokens": [10, 30]', '"tokens": [0, 0]'),
         ('"from": []', '"from": 3'),
@@ -215,7 +197,7 @@ def test_where_an_evaluation_is_damaged_its_run_stands_without_a_difference(tmp_
         ('"scored": 40', '"scored": [40]'),
         ('"tokens_sha256": "b"', '"tokens_sha256": {}'),
         ('"calibration": {}', '"calibration": {"chance": 0.1}'),
-        ('"test/loss": 230', '"test/loss": "230"'),
+        ('"test/loss": 230.0', '"test/loss": "230"'),
         ('"title": "W"', '"title": "W\\nW"'),
     ],
 )
@@ -274,8 +256,8 @@ def test_what_a_row_loses_without_its_memory(tmp_path: Path) -> None:
     (file,) = (tmp_path / "runs").rglob("infty@main/seed-0/eval/*.json")
     tokens = json.loads(file.read_text())["details"]["chunks"]["tokens"]
     more = [50 + 0.2 * tokens[0], 160 + 0.2 * tokens[1]]
-    knocked = {"metrics": {"test/loss": 9.0}, "details": {"chunks": {"nats": more, "tokens": tokens}}}
-    file.with_name(f"{file.stem}-without-zero.json").write_text(json.dumps(knocked))
+    changes = {"metrics": {"test/loss": 9.0}}
+    evaluate(file.parents[1], {"chunks": {"nats": more, "tokens": tokens}}, without="zero", **changes)
     write_report([tmp_path / "runs"], tmp_path / "out", ["md"], SHIPPED)
     text = (tmp_path / "out/wikitext-laptop.md").read_text()
     table = text.split("memory knocked out\n\n")[1].split("\n\n")[0].splitlines()

@@ -13,7 +13,7 @@ from matplotlib import colormaps, image
 
 from infty.base.errors import MissingError
 from infty.report.figures.memory import draw_memory
-from infty.runs.schemas import Memory, checked
+from infty.runs.schemas import MemoryTrace
 
 TEXTS = ["$x^2$ and $ \\alpha", "漢字の文章", "naïve café 😀", "مرحبا بالعالم", "a" * 100, "", "<unk> & <b>"]
 
@@ -25,7 +25,7 @@ def memory(
     draw = np.random.default_rng(0)
     density, histogram = draw.random((layers, heads, 64)), draw.random((layers, 128))
     return {
-        "schema": 2,
+        "schema": 1,
         "protocol": "text-documents-v1",
         "step": 60,
         "stream": {"kind": "document" if texts else "sequence", "index": 3, "segments": 24, "tokens": 3072},
@@ -99,9 +99,9 @@ def test_pictures_need_no_torch(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text(json.dumps(memory(texts=TEXTS)))
     code = (
         "import sys, json; sys.modules['torch'] = None\n"
-        "from pathlib import Path; from infty.runs.schemas import Memory, checked\n"
+        "from pathlib import Path; from infty.runs.schemas import MemoryTrace\n"
         "from infty.report.figures.memory import draw_memory; here = Path(sys.argv[1])\n"
-        "values = checked(Memory, json.loads((here / 'm.json').read_text()), 'm').model_dump()\n"
+        "values = MemoryTrace.check(json.loads((here / 'm.json').read_text()), 'm').dump()\n"
         "draw_memory(values, 'x', here / 'x')"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path)], check=True)
@@ -123,7 +123,7 @@ def changed(path: tuple[Any, ...], value: Any) -> Any:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        *(((key,), None) for key in memory() if key not in ("schema", "reach", "gaze")),
+        *(((key,), None) for key in memory() if key != "schema"),
         (("density", 0, 1, 5), float("nan")),
         (("density", 0, 1, 5), float("inf")),
         (("density", 0, 1, 5), "0.1"),
@@ -175,13 +175,18 @@ def changed(path: tuple[Any, ...], value: Any) -> Any:
 )
 def test_what_is_no_memory_is_refused_in_one_line(path: tuple[Any, ...], value: Any) -> None:
     with pytest.raises(MissingError) as caught:
-        checked(Memory, changed(path, value), "memory.json")
+        MemoryTrace.check(changed(path, value), "memory.json")
     line = str(caught.value)
     assert line.startswith("memory.json: ")
     assert line.isprintable()
     assert len(line) < 400
 
 
-def test_what_is_written_is_read_as_it_is() -> None:
+def test_floats_are_kept_with_six_digits_and_no_other_is_lost() -> None:
     for values in (memory(), memory(texts=TEXTS), memory(1, 1, (1,))):
-        assert checked(Memory, values, "x").model_dump() == {k: v for k, v in values.items() if k != "schema"}
+        kept = MemoryTrace.check(values, "x").dump()
+        assert list(kept) == ["schema", "step", *(key for key in values if key not in ("schema", "step"))]
+        assert kept["reconstruction"][0]["layers"] == [
+            [float(f"{value:.6g}") for value in layer] for layer in values["reconstruction"][0]["layers"]
+        ]
+        assert MemoryTrace.check(kept, "x").dump() == kept

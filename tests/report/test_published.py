@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from infty.base.table import Table
 from infty.config.catalog import SHIPPED
 from infty.report import write_report
 from infty.report.load.published import published
+from tests.report.handmade import merge, put_text
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -20,36 +20,21 @@ WORDS, VALUES = 245_569, {"transformer-xl": [24.52], "compressive": [24.60], "in
 
 def put(root: Path, model: str, perplexity: float, nats: list[float], *, seed: int = 0, **changes: Any) -> None:
     """A finished run of WikiText-103 at paper scale, written by hand; `nats` of its chunks of 100 tokens."""
-    scale, protocol = changes.pop("scale", "paper"), changes.pop("protocol", "wikitext103-word-v1")
-    folder = root / f"wikitext/{scale}/{model}@main/seed-{seed}"
-    (folder / "eval").mkdir(parents=True)
-    cell = {"experiment": "wikitext", "scale": scale, "model": model, "case": "main", "seed": seed}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"cell": cell, "task": {"kind": "corpus"}}))
     metrics = {"loss": sum(nats) / 100 / len(nats), "word_perplexity": perplexity, "token_perplexity": 3.0,
                "bits_per_byte": 1.0}  # fmt: skip
-    data = {"name": "wikitext", "title": "WikiText-103", "split": "test", "documents": 60, "sha256": "a" * 64,
+    data = {"name": "wikitext", "title": "WikiText-103", "documents": 60, "sha256": "a" * 64,
             "tokens_sha256": "b" * 64, "tokenizer": {"kind": "word", "vocab_size": 267_735}}  # fmt: skip
-    result = {
-        **cell,
+    values = {
         "metrics": {f"test/{name}": value for name, value in metrics.items()},
-        "calibration": {},
         "totals": {"nats": sum(nats), "scored": 100 * len(nats), "words": WORDS, "bytes": 9},
-        "protocol": {"name": protocol, "scored": "all", "words": "published", "memory_reset": "never"},
+        "protocol": {"name": "wikitext103-word-v1", "words": "published", "memory_reset": "never"},
         "data": data,
         "training_data": {"title": "WikiText-103"},
-        "best_step": 1,
-        "parameters": 1,
-        "memory_slots": 300,
-        "tokens_seen": 1,
-        "wall_seconds": 1.0,
         "commit": None,
         "dirty": None,
-        "command": None,
-        **changes,
     }
-    (folder / "result.json").write_text(json.dumps(result))
-    details = {"details": {"chunks": {"nats": nats, "tokens": [100] * len(nats)}}}
-    (folder / "eval" / f"{protocol}-test.json").write_text(json.dumps(details))
+    scale = changes.pop("scale", "paper")
+    put_text(root, scale, model, nats, [100] * len(nats), seed=seed, **merge(values, changes))
 
 
 def tables(root: Path, out: Path) -> dict[str, Table]:
@@ -107,7 +92,7 @@ def test_deviations_count_with_three_seeds_and_within_limits(
 @pytest.mark.parametrize(
     ("changes", "verdict"),
     [
-        ({"starting_weights": {"sha256": "b" * 64}}, "not comparable: other starting weights"),
+        ({"starting_weights": {"origin": "base", "sha256": "b" * 64}}, "not comparable: other starting weights"),
         ({"data": {"sha256": "b" * 64}}, "not comparable: other test data"),
     ],
 )
@@ -150,7 +135,7 @@ def test_where_a_protocol_leaves_tokens_unscored_bold_stands_where_all_are_count
     ("changes", "why"),
     [
         ({"scale": "laptop"}, "laptop scale"),
-        ({"protocol": "text-documents-v1"}, "protocol text-documents-v1"),
+        ({"protocol": {"name": "text-documents-v1"}}, "protocol text-documents-v1"),
         ({"training_data": {"title": "WikiText-103, subset"}}, "a subset of the corpus"),
         ({"totals": {"nats": 1.0, "scored": 9, "words": 245_568, "bytes": 9}}, "another test text"),
     ],

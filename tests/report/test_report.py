@@ -1,7 +1,6 @@
 """The report from hand-written results, text for text."""
 
 import csv
-import json
 import shutil
 import warnings
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from infty.base.errors import MissingError
 from infty.config.catalog import SHIPPED
 from infty.report import write_report
-from tests.report.handmade import put, report
+from tests.report.handmade import evaluate, put, report
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -142,9 +141,7 @@ def test_the_difference_between_rows_by_sequence(runs: Path, tmp_path: Path) -> 
     ):  # fmt: skip
         folder = runs / f"sort/laptop/{model}@{case}/seed-0"
         folder = folder if folder.exists() else put(runs, model, case, 0.3)
-        (folder / "eval").mkdir()
-        details = {"details": {"answers": {"symbols": 20, "right": right}}}
-        (folder / "eval/sort-accuracy-v1-test.json").write_text(json.dumps(details))
+        evaluate(folder, {"answers": {"symbols": 20, "right": right}})
     assert """\
 ## sort, laptop scale: difference to transformer-xl
 

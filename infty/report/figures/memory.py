@@ -22,7 +22,7 @@ LOWEST = -0.5  # share explained: what is worse is drawn there
 def draw_memory(memory: dict[str, Any], title: str, stem: Path) -> list[Path]:
     """Where each head looks, what that is over all heads, what is left of each segment, and which phrases stay.
 
-    memory: as `records.Memory` has it. Of a sequence there are no phrases.
+    memory: as `runs.schemas.MemoryTrace` has it. Of a sequence there are no phrases.
     """
     phrases, stream = memory["room"] or [], memory["stream"]
     heights = [6.0, 1.0 + 0.3 * len(phrases)][: 2 if phrases else 1]

@@ -7,20 +7,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from infty.base.errors import MissingError, UsageError
-from infty.base.files import read_json
 from infty.base.messages import one_line
 from infty.config.catalog import experiment_files, open_experiment
 from infty.config.definition import CellKey
 from infty.report.load.results import ResultSet, Run
 from infty.report.load.tuning import find_tunings
 from infty.runs.folder import Finished, RunFolder, differences, finished_runs
-from infty.runs.schemas import Environment, Evaluation, Memory, Record, SortResult, TextResult, checked
+from infty.runs.record import Record
+from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Result
 from infty.tasks.protocols import KNOCK_OUTS
 
 STANDS = "the run stands without it"
+Part = TypeVar("Part", bound=Record)
 
 
 def collect(folders: Sequence[Path], experiments: Path) -> list[ResultSet]:
@@ -80,46 +81,39 @@ def read_run(folder: RunFolder, found: Finished) -> Run:
         one = _part(Evaluation, file, f"no knock-out: {again}")
         if one and _is_of(one, result, file):
             knocked[kind] = one
-    memory = _part(Memory, folder.path / "eval" / f"{test}-memory.json", f"no pictures of its memory: {again}")
+    memory = _part(MemoryTrace, folder.path / "eval" / f"{test}-memory.json", f"no pictures of its memory: {again}")
     if evaluation and not _is_of(evaluation, result, folder.path / "eval" / f"{test}.json"):
         evaluation = None
     environment = _part(Environment, folder.path / "environment.json", "nothing is told of its environment")
     run = Run(
         found.cell,
-        found.result.model_dump(by_alias=True),
+        found.result.dump(),
         found.length,
-        details=_details(evaluation) if evaluation else None,
+        details=evaluation.details.dump() if evaluation else None,
         num_basis=_num_basis(found.config),
         curve=list(_curve(folder.metrics)),
-        memory=memory.model_dump() if memory else None,
-        environment=environment.model_dump() if environment else {},
+        memory=memory.dump() if memory else None,
+        environment=environment.dump() if environment else {},
     )
     knock_outs = {
-        kind: replace(run, result={**run.result, "metrics": one.metrics}, details=_details(one))
+        kind: replace(run, result={**run.result, "metrics": one.metrics}, details=one.details.dump())
         for kind, one in knocked.items()
     }
     return replace(run, knock_outs=knock_outs)
 
 
-def _details(evaluation: Evaluation) -> dict[str, Any] | None:
-    return evaluation.details.model_dump(by_alias=True) if evaluation.details else None
-
-
-def _is_of(evaluation: Evaluation, result: SortResult | TextResult, file: Path) -> bool:
+def _is_of(evaluation: Evaluation, result: Result, file: Path) -> bool:
     """Whether an evaluation is of the result's checkpoint and data; with a warning where it is not."""
-    steps, sums = {evaluation.step, result.best_step} - {None}, {result.data.sha256}
-    if evaluation.data:
-        sums.add(evaluation.data.sha256)
-    if len(steps) > 1 or len(sums) > 1:
+    if (evaluation.step, evaluation.data.sha256) != (result.best_step, result.data.sha256):
         warnings.warn(f"{file} is of another checkpoint or other data than the result: evaluate it again", stacklevel=4)
         return False
     return True
 
 
-def _part(kind: type[Record], path: Path, otherwise: str) -> Record | None:
+def _part(kind: type[Part], path: Path, otherwise: str) -> Part | None:
     """What a file beside the result says; None where it is not there, or damaged: the run stands without it."""
     try:
-        return checked(kind, read_json(path, STANDS), path, STANDS) if path.is_file() else None
+        return kind.read(path, STANDS) if path.is_file() else None
     except MissingError as fault:
         warnings.warn(f"{otherwise} ({fault})", stacklevel=5)
         return None

@@ -12,7 +12,7 @@ from infty.config.definition import CellKey
 class Run:
     """A finished run: its cell and its `result.json`; and where it has them, what else pictures and pages need.
 
-    length: of its sequences; texts have none. details: of its test (see `records.Details`). curve: validations, as
+    length: of its sequences; texts have none. details: of its test (see `runs.parts`). curve: validations, as
     steps and figures without their `validation/`. memory: what a look into its memory saw. knock_outs: the
     same with its memory emptied (zero), shuffled or another document's (other). environment: of its run.
     """

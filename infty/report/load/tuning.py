@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from infty.base.errors import MissingError
-from infty.base.files import read_json
-from infty.runs.schemas import Tuning, checked
+from infty.runs.schemas import Tuning
 
 AGAIN = "tune again with infty tune"
 
@@ -17,10 +16,10 @@ def find_tunings(folders: Iterable[Path]) -> dict[tuple[str, str], dict[str, tup
     found: dict[tuple[str, str], dict[str, tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(file for folder in folders for file in folder.rglob("tuning-*.json")):
         try:
-            tuning = checked(Tuning, read_json(path, AGAIN), path, AGAIN)
+            tuning = Tuning.read(path, AGAIN)
         except MissingError as fault:
             warnings.warn(f"{path} is left out: {fault}", stacklevel=2)
             continue
         columns = found.setdefault((tuning.experiment, tuning.scale), {})
-        columns.setdefault(tuning.case, (path, tuning.model_dump()))
+        columns.setdefault(tuning.case, (path, tuning.dump()))
     return found

@@ -1,0 +1,191 @@
+"""What results and evaluations consist of: totals, calibration, protocol, data and details, of sorting or of a text."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, WrapSerializer, model_validator
+
+from infty.runs.record import SORTING, TEXT, Count, Name, Nats, Positive, Record, Share, Text
+
+TEXT_KEYS = frozenset({"title", "documents", "tokenizer", "by_position", "by_distance", "chunks"})
+
+
+def is_none(value: Any) -> bool:
+    """Whether a key has no value and is left out of the file."""
+    return value is None
+
+
+class SplitTotals(Record):
+    """Sums over a split (see `base.batch.Totals`). words, bytes: those of a text; the sorting task has none."""
+
+    nats: Nats
+    scored: Count
+    correct: Count
+    aside: Count
+    aside_nats: Nats
+    words: Count | None = Field(default=None, exclude_if=is_none)
+    bytes: Count | None = Field(default=None, exclude_if=is_none)
+
+
+class Calibration(Record):
+    """What accuracy means: that of guessing, and of knowing the last `oracle_window` symbols."""
+
+    chance: Share
+    oracle_window: Count
+    oracle: Share
+
+
+class Reset(Record):
+    """A memory that is emptied every so many tokens; documents: at their ends as well."""
+
+    tokens: Count
+    documents: bool
+
+
+class Protocol(Record):
+    """What was scored, and where the memory was emptied. words: whose count a text's perplexity is over."""
+
+    name: Name
+    unit: Text
+    memory_reset: Text | Reset
+    scored: Text
+    words: Text | None = Field(default=None, exclude_if=is_none)
+    segment_length: Positive
+    memory_slots: Count
+
+
+class SortData(Record):
+    """The sequences of a split of the sorting task."""
+
+    name: Text
+    sha256: Text
+
+
+class SortSeeds(Record):
+    """The sequences that the sorting task is trained on."""
+
+    name: Text
+    sequences: Text
+
+
+class TokenizerKind(Record):
+    """What a text was cut into."""
+
+    kind: Text
+    vocab_size: Count
+
+
+class TextData(Record):
+    """A split of a text. sha256: of the text; tokens_sha256: of the tokens of this part of it."""
+
+    name: Text
+    title: Text
+    split: Text
+    documents: Count
+    sha256: Text
+    tokens_sha256: Text
+    tokenizer: TokenizerKind
+
+
+class Answers(Record):
+    """How many of the `symbols` of each sequence's answer were right."""
+
+    right: list[Count]
+    symbols: Positive
+
+    @model_validator(mode="after")
+    def _not_more(self) -> Self:
+        if max(self.right, default=0) > self.symbols:
+            raise ValueError("wanted at most as many right choices as there are symbols")
+        return self
+
+
+class AnswerDetails(Record):
+    """What a mean over the sorting task hides."""
+
+    answers: Answers
+
+
+class Sum(Record):
+    """Nats of some tokens."""
+
+    nats: Nats
+    tokens: Count
+
+
+class Far(Record):
+    """Nats of the tokens whose word last came `more_than` tokens before."""
+
+    more_than: Count
+    nats: Nats
+    tokens: Count
+
+
+class _Columns(Record):
+    @model_validator(mode="after")
+    def _as_many(self) -> Self:
+        if len({len(values) for values in vars(self).values() if isinstance(values, list)}) > 1:
+            raise ValueError("wanted lists of one length")
+        return self
+
+
+class Sums(_Columns):
+    """Nats and tokens of documents, in order."""
+
+    nats: list[Nats]
+    tokens: list[Count]
+
+
+class Chunks(_Columns):
+    """Nats and tokens of consecutive pieces of about the same size."""
+
+    nats: list[Nats]
+    tokens: list[Positive]
+
+
+class Bins(_Columns):
+    """Nats and tokens by what lies from `lower` to twice that."""
+
+    lower: list[Positive] = Field(validation_alias="from", serialization_alias="from")
+    nats: list[Nats]
+    tokens: list[Count]
+
+
+class Distances(Bins):
+    """Nats and tokens by how far back a word last came. new_word: it never did. no_word: tokens that are of none."""
+
+    new_word: Sum
+    no_word: Sum
+
+
+class TextDetails(Record):
+    """What a mean over a text hides: by position in the document, distance to a word's last place, and piece."""
+
+    by_position: Bins
+    by_distance: Distances
+    far: Far
+    chunks: Chunks
+    documents: Sums
+
+
+def tag_of(values: Any) -> str:
+    """Tell of which task a part of a record is."""
+    keys = values if isinstance(values, dict) else getattr(type(values), "model_fields", ())
+    return TEXT if TEXT_KEYS.intersection(keys) else SORTING
+
+
+def _dump_calibration(found: Calibration | None, dump: Any) -> Any:
+    return {} if found is None else dump(found)
+
+
+_Text = Annotated[TextData, Tag(TEXT)]
+Data = Annotated[Annotated[SortData, Tag(SORTING)] | _Text, Discriminator(tag_of)]
+TrainingData = Annotated[Annotated[SortSeeds, Tag(SORTING)] | _Text, Discriminator(tag_of)]
+Details = Annotated[
+    Annotated[AnswerDetails, Tag(SORTING)] | Annotated[TextDetails, Tag(TEXT)],
+    Discriminator(tag_of),
+]
+Calibrated = Annotated[  # a text has none, which is an empty object in files
+    Calibration | None,
+    BeforeValidator(lambda values: None if values == {} else values),
+    WrapSerializer(_dump_calibration),
+]
