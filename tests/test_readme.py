@@ -24,7 +24,7 @@ def test_the_python_example_runs_and_prints_what_it_says(capsys: pytest.CaptureF
     assert capsys.readouterr().out.strip() == promised
 
 
-@pytest.mark.parametrize("name", ["README.md", "experiments/RESULTS.md"])
+@pytest.mark.parametrize("name", ["README.md", "experiments/RESULTS.md", "experiments/device/README.md"])
 def test_every_link_leads_to_a_file_and_a_heading_that_is_there(name: str) -> None:
     page = ROOT / name
     links = re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]+)?\)", page.read_text(encoding="utf-8"))

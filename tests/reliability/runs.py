@@ -59,9 +59,10 @@ def logged(program: list[str]) -> dict[str, str]:
     return {"WANDB_MODE": "" if SORT.experiment in program else "disabled"}
 
 
-def interrupted(folder: Path, words: tuple[str, ...], number: int, at: str) -> tuple[int, str]:
+def interrupted(folder: Path, words: tuple[str, ...], number: int, at: str, **environment: str) -> tuple[int, str]:
     """`infty …` in `folder`, sent a signal when it says what begins with `at`: its exit code, and all that it said."""
-    with forks.heard([(words, clean_environment(folder, **logged([*words])))], folder) as (running, stderr):
+    given = clean_environment(folder, **{**logged([*words]), **environment})
+    with forks.heard([(words, given)], folder) as (running, stderr):
         told = []
         for line in stderr:
             told.append(line)
