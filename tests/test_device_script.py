@@ -13,10 +13,10 @@ from typing import get_args
 
 import pytest
 
-from infty.catalog import SHIPPED, open_experiment
-from infty.definition import Cell
-from infty.machine import Precision
-from infty.runs import RunFolder
+from infty.config.catalog import SHIPPED, open_experiment
+from infty.config.definition import CellKey
+from infty.machine.placement import Precision
+from infty.runs.folder import RunFolder
 from tests.forks import ROOT, clean_environment
 from tests.reliability.runs import interrupted, metrics
 
@@ -163,7 +163,7 @@ def test_readme_calls_the_script_for_a_cell_and_a_precision_that_there_are() -> 
         assert precision in get_args(Precision)
     calls = re.findall(r"call[^\n]*: (\d+) seconds\n.*?ten-minutes.sh (\d+)", README, re.DOTALL)
     assert [(int(whole), int(whole) - int(script)) for whole, script in calls] == [(600, 30), (150, 10)]
-    assert str(Cell("sort", "paper", "infty", "x4", 0).folder.parent) in README
+    assert str(CellKey("sort", "paper", "infty", "x4", 0).folder.parent) in README
 
 
 def test_readme_takes_the_versions_that_infty_was_tested_with() -> None:

@@ -1,4 +1,4 @@
-"""The worked examples that README names: patches that still apply, and what they add trains, tests and reports."""
+"""The worked examples of docs/extending.md: patches that still apply; what they add trains, tests and reports."""
 
 import json
 import re
@@ -55,6 +55,8 @@ def test_a_memory_and_a_task_of_ones_own(tmp_path: Path, name: str, experiment: 
     assert f"| {row} |" in run(tmp_path, "report").stdout
 
 
-def test_the_examples_are_all_and_readme_names_each() -> None:
-    named = re.findall(r"git apply (experiments/examples/\S+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+def test_the_page_names_each_example() -> None:
+    named = re.findall(
+        r"git apply (experiments/examples/\S+)", (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    )
     assert sorted(ROOT / name for name in named) == sorted(EXAMPLES.glob("*.patch"))

@@ -31,7 +31,8 @@ from infty.model.interface import SegmentModel
 from infty.model.state_tensors import state_tensors
 from infty.model.unroll import unroll
 from infty.runs.folder import RunFolder
-from infty.tasks.corpus import CorpusTask, windows
+from infty.tasks.corpus import CorpusTask
+from infty.tasks.segmentation import cut_windows
 from tests.conftest import Infty, clean_environment
 from tests.model.test_decoder import MEMORIES, SEGMENT, VOCAB, make
 from tests.reliability.runs import finish
@@ -189,7 +190,7 @@ def test_the_windows_of_a_text_are_its_stream(trained: Path) -> None:
     text = "the river was wide and the road was long .\n" * 9
     tokens = [task.tokens.tokenizer.separator, *np.concatenate(list(task.tokens.tokenizer.encode([text]))).tolist()]
     for size in (1, 7, (len(tokens) - 1) // 2, len(tokens) - 1, len(tokens), 10**6):
-        cuts = list(windows(task.tokens.tokenizer, [text[:100], text[100:]], size))
+        cuts = list(cut_windows(task.tokens.tokenizer, [text[:100], text[100:]], size))
         assert all(len(cut) == size + 1 for cut in cuts[:-1])
         assert 1 <= len(cuts[-1]) <= size
         assert [*np.concatenate([cut[:size] for cut in cuts])] == tokens

@@ -248,7 +248,7 @@ def base_of(row: str, case: str, seed: int, *sets: str) -> Cell:
 
 def test_what_is_trained_first_depends_on_nothing_but_its_own_settings_and_text() -> None:
     def base(row: str, case: str, seed: int, *sets: str) -> str:
-        return str(base_of(row, case, seed, *sets).cell.folder)
+        return str(base_of(row, case, seed, *sets).key.folder)
 
     one = base("infty", "wikitext", 0)
     assert one == base("as-released", "wikitext", 3, "training.learning_rate=1")

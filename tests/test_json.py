@@ -1,4 +1,4 @@
-"""`--json` is what README says of it: the same keys, one document, for every command that is listed."""
+"""`--json` is what docs/cli.md says of it: the same keys, one document, for every command that is listed."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from tests.reproduce.own import write_experiment
 
 pytestmark = pytest.mark.slow
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs/cli.md").read_text(encoding="utf-8")
 CELL = ("sort", "--scale", "smoke")
 RUNS = ("sort/smoke/infty@x4/seed-0", "sort/smoke/infty@x4/seed-1")
 WORDS = {  # what each line of the table is asked with, in this order
@@ -38,13 +38,13 @@ ELSEWHERE = {"starting_weights"}  # of a GPT-2's result; what the cell of `train
 
 
 def documented() -> dict[str, set[str]]:
-    """Keys by command, as README lists them; what stands in brackets after a key is of a level below, but for cells."""
-    (block,) = re.findall(r"<!-- json -->\n(.*?)<!-- /json -->", README, re.DOTALL)
+    """Keys by command, as the page has them; what stands in brackets after a key is of a level below, but for cells."""
+    (block,) = re.findall(r"<!-- json -->\n(.*?)<!-- /json -->", PAGE, re.DOTALL)
     rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", block, re.MULTILINE)
     return {command: set(re.findall(r"`([a-z_]+)`", re.sub(r"\(each .*?\)", "", text))) for command, text in rows}
 
 
-def test_every_document_has_the_keys_that_readme_lists(infty: Infty, tmp_path: Path) -> None:
+def test_every_document_has_the_keys_that_the_page_lists(infty: Infty, tmp_path: Path) -> None:
     write_experiment(tmp_path, "mine", {"a": {}})
     (tmp_path / "stream.txt").write_text("0 1 2 3 4 3 3 1 " * 9)
     for more in (("train", *CELL, "--seed", "1"), ("train", "wikitext", "--scale", "smoke")):

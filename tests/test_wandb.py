@@ -174,7 +174,7 @@ def private(folder: Path, data: bytes) -> list[str]:
 
 
 def check_sent(server: Server, folder: Path) -> dict[str, Any]:
-    """Nothing was sent but what README says. Returns what a run was begun with."""
+    """Nothing was sent but what docs/runs.md says. Returns what a run was begun with."""
     assert {kind for kind, _, _ in server.asked} == {
         *("RunResumeStatus", "UpsertBucket", "CreateRunFiles", "file_stream"),
         *("config.yaml", "requirements.txt", "wandb-summary.json"),

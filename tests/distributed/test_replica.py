@@ -24,7 +24,7 @@ def cell(data: Path, experiment: str, model: str, micro_batch: int | None) -> tu
     definition = open_experiment(experiment, SHIPPED)
     changes = ("model.dropout=0.0", "training.batch_size=8", "training.steps=20")
     resolved = resolve(definition, CellKey(experiment, "smoke", model, definition.names("cases")[0]), changes)
-    ensure_corpora(resolved.experiment, load_settings(data=data), QUIET)
+    ensure_corpora(resolved.experiment, load_settings(data=data))
     task = build_task(resolved.experiment, data)
     replica = Replica(build_model(resolved.experiment, task.vocab_size, 0), micro_batch=micro_batch)
     return replica, task, resolved.experiment.training

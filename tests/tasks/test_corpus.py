@@ -1,6 +1,7 @@
 """Language modelling on a small text: who is asked what, what a score is of, and what hand and loop say of it."""
 
 import math
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +24,6 @@ from infty.model.interface import Output
 from infty.model.softmax import Softmax
 from infty.tasks.corpus import CorpusConfig, CorpusTask, TokenReset
 from infty.tasks.loss_breakdown import details
-from infty.tasks.protocols import TEXT_PROTOCOLS
 from infty.tasks.word_distances import NEW, NO_WORD, distances
 from tests.model.test_decoder import MEMORIES, make
 
@@ -182,7 +182,7 @@ def test_a_block_s_first_token_is_told_but_not_scored(folder: Path, reset: Any) 
 
     Blocks `$abc defg`: b, c and e, f, g are scored as in the paper; d, the first of its block, counts for words only.
     """
-    source = task(folder, memory_reset=reset).under(TEXT_PROTOCOLS["gpt2-blocks-v1"])
+    source = task(folder, memory_reset=reset).under("gpt2-blocks-v1")
     table = torch.randn(source.vocab_size, source.vocab_size)
     part, separator, length = source.parts["test"], source.tokens.tokenizer.separator, source.segment_length
     starts, end, scored, aside = part.starts.tolist(), int(part.starts[-1]), [], []
@@ -297,11 +297,9 @@ def test_details_add_up_to_the_totals(folder: Path) -> None:
 
 def test_a_protocol_for_a_whole_corpus_is_not_lent_to_a_part(folder: Path) -> None:
     for name in ("wikitext103-word-v1", "pg19-word-v1"):
-        with pytest.raises(
-            UsageError, match=f"{name} is for the whole test split of .*use --protocol text-documents-v1"
-        ):
-            task(folder).under(TEXT_PROTOCOLS[name]).refuse_misnamed("test")
-    task(folder).refuse_misnamed("test")
+        why = task(folder).under(name).explain_unfit_split("test") or ""
+        assert re.match(f"{name} is for the whole test split of .*use --protocol text-documents-v1", why)
+    assert task(folder).explain_unfit_split("test") is None
 
 
 def test_a_portion_is_named_a_subset_only_where_the_whole_is_known(folder: Path) -> None:
