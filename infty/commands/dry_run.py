@@ -54,7 +54,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     budget = Budget(model, found, own, evaluation, together, room)
     tokens = task.tokens_seen(steps, training.batch_size)
     return {
-        "command": cell.command(),
+        "command": cell.command,
         "folder": str(settings.runs / cell.key.folder),
         "parameters": count_parameters(model),
         "base_parameters": count_parameters(model) - memories,

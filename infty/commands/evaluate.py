@@ -93,9 +93,9 @@ def trained_run(cell: Cell, settings: Settings) -> RunFolder:
     run = RunFolder(settings.runs / cell.key.folder)
     if not (run.checkpoints / "best.json").is_file():
         if run.finished:
-            raise MissingError(f"the checkpoints of {run.path} are gone; train it with: {cell.command()} --fresh")
-        raise MissingError(f"nothing trained yet in {run.path}; train it with: {cell.command()}")
-    run.refuse_another(cell.config(), "evaluate it with the --set options that it was trained with")
+            raise MissingError(f"the checkpoints of {run.path} are gone; train it with: {cell.command} --fresh")
+        raise MissingError(f"nothing trained yet in {run.path}; train it with: {cell.command}")
+    run.refuse_another(cell.config, "evaluate it with the --set options that it was trained with")
     return run
 
 

@@ -103,5 +103,6 @@ def prepare_machine(settings: Settings) -> Machine:
     device, precision = choose_device(settings.device, launch), settings.precision
     if precision == "tf32" and not is_gpu(device):
         raise UsageError(f"precision tf32 is a GPU's, and this is {device.type}: float32 or bf16")
-    round_products("tf32" if precision == "tf32" else "ieee")
+    if is_gpu(device):  # elsewhere nothing global is touched
+        round_products("tf32" if precision == "tf32" else "ieee")
     return Machine(device, precision, settings.compile, settings.recompute, settings.micro_batch, launch)
