@@ -30,8 +30,7 @@ from infty.runs.metrics import Sinks
 from infty.runs.wandb import new_wandb_id
 from infty.tasks.corpus import CorpusTask
 from infty.training.checkpoint import Checkpoint, TrainingState, load_last
-from infty.training.cost.flops import flops_a_step
-from infty.training.cost.precheck import explained, refuse_full_disk, refuse_too_little_memory
+from infty.training.cost import explained, flops_a_step, refuse_full_disk, refuse_too_little_memory
 from infty.training.data_parallel import refuse_uneven
 from infty.training.distributed import Group, joined
 from infty.training.loop import train
