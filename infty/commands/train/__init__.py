@@ -31,8 +31,7 @@ from infty.machine.ram import peak_memory_bytes
 from infty.model.interface import count_parameters
 from infty.runs.folder import SCHEMA, RunFolder
 from infty.runs.metrics import Sinks
-from infty.training.cost.flops import flops_a_step
-from infty.training.cost.precheck import explained
+from infty.training.cost import explained, flops_a_step
 from infty.training.data_parallel import refuse_uneven
 from infty.training.distributed import Group, process_group
 from infty.training.loop import train

@@ -36,9 +36,9 @@ def write_run_header(session: Session) -> Values:
     command = " ".join([s.cell.command, *s.settings.options()])
     environment = {**describe_environment(s.machine), "command": command}
     file = s.run.path / "environment.json"
-    if before := _read_environment(file):
-        if changed := differences({**before, "command": command}, environment):
-            warnings.warn(f"this run began in another environment: {'; '.join(changed)}", stacklevel=2)
+    before = _read_environment(file)
+    if before and (changed := differences({**before, "command": command}, environment)):
+        warnings.warn(f"this run began in another environment: {'; '.join(changed)}", stacklevel=2)
 
     # The settings, and the tokeniser that weights mean nothing without.
     s.run.write_config(s.cell.config)
