@@ -17,7 +17,7 @@ from infty.commands.load import TrainedRun, load_with_task
 from infty.config.settings import Settings
 from infty.corpora.text_pieces import CountedText
 from infty.evaluation.evaluate import evaluate
-from infty.evaluation.knockout import KnockOut, knocked_out
+from infty.evaluation.knockout import KnockOut, knock_out_memories
 from infty.evaluation.memory_trace import inspect_memory
 from infty.evaluation.stream import read_stream
 from infty.experiment import Experiment, ResolvedCell, Task
@@ -150,7 +150,7 @@ def assess(
     split, model = asked.split, trained.experiment.model
     losses = np.zeros(len(task.parts[split].tokens), dtype=np.float32) if isinstance(task, CorpusTask) else None
     right = np.zeros(task.sizes[split] * task.sequence_length, dtype=bool) if isinstance(task, SortTask) else None
-    with knocked_out(trained.model, asked.knock_out) if asked.knock_out else nullcontext():
+    with knock_out_memories(trained.model, asked.knock_out) if asked.knock_out else nullcontext():
         batches = _batches(trained.experiment, task, asked, console, group.share)
         heard = stop.until_received(batches) if stop else batches
         totals = evaluate(trained.model, heard, choices=task.has_answers, losses=losses, right=right)
