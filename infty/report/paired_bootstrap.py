@@ -17,8 +17,8 @@ class Paired:
     """A row less another: of texts in nats a token (below 0 is better), of sorting in points of accuracy (above 0 is).
 
     `low` to `high` is the 95 % percentile interval of a bootstrap over `samples`: a text's chunks of consecutive
-    tokens, or test sequences. They are drawn as if independent; where neighbours are alike, as chunks are, the
-    interval is somewhat narrow. each: the difference with each seed that both have and that could be paired.
+    tokens, or test sequences. They are drawn as if independent; chunks of a document are alike, so that the
+    interval is too narrow. each: the difference with each seed that both have and that could be paired.
     """
 
     difference: float

@@ -117,7 +117,7 @@ def test_n_is_the_seeds_that_the_difference_is_made_of(tmp_path: Path) -> None:
     put(root, "infty", 24, [100.0, 120.0], seed=3)
     (root / "wikitext/paper/infty@main/seed-2/eval/wikitext103-word-v1-test.json").unlink()
     found = order(root, tmp_path / "out")["infty ahead of transformer-xl"]
-    assert found == ("−0.1000 [−0.1000, −0.1000]", "2", "agrees with 2 of 2 seeds")
+    assert found == ("−0.1000 [−0.1000, −0.1000]", "2", "too few seeds")
 
 
 def test_where_a_protocol_leaves_tokens_unscored_bold_stands_where_all_are_counted(tmp_path: Path) -> None:
@@ -154,21 +154,23 @@ def order(root: Path, out: Path) -> dict[str, tuple[str, ...]]:
 def test_the_order_in_print_is_agreed_with_contradicted_or_not_seen(tmp_path: Path) -> None:
     """Where every chunk says the same the interval is narrow; where they are at odds it holds 0."""
     root = tmp_path / "runs"
-    put(root, "transformer-xl", 24, [310.0, 330.0])
-    put(root, "infty", 24, [300.0, 320.0])
-    put(root, "compressive", 24, [311.0, 329.0])
+    for seed in (0, 1, 2):
+        put(root, "transformer-xl", 24, [310.0, 330.0], seed=seed)
+        put(root, "infty", 24, [300.0, 320.0], seed=seed)
+        put(root, "compressive", 24, [311.0, 329.0], seed=seed)
     found = order(root, tmp_path / "out")
-    assert found["infty ahead of transformer-xl"] == ("−0.1000 [−0.1000, −0.1000]", "1", "agrees, with one seed")
-    assert found["transformer-xl ahead of infty"] == ("+0.1000 [+0.1000, +0.1000]", "1", "contradicts, with one seed")
+    ours, theirs = "−0.1000 [−0.1000, −0.1000]", "+0.1000 [+0.1000, +0.1000]"
+    assert found["infty ahead of transformer-xl"] == (ours, "3", "agrees with 3 of 3 seeds")
+    assert found["transformer-xl ahead of infty"] == (theirs, "3", "contradicts with 3 of 3 seeds")
     assert found["compressive ahead of transformer-xl"] == (
         "+0.0000 [−0.0100, +0.0100]",
-        "1",
+        "3",
         "no difference seen",
     )
     assert found["infty-sticky ahead of infty"] == ("–", "0", "missing")
 
 
-def test_two_seeds_agree_and_a_smoke_test_says_nothing(tmp_path: Path) -> None:
+def test_two_seeds_are_too_few_and_a_smoke_test_says_nothing(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     for scale in ("laptop", "smoke"):
         for seed in (0, 1):
@@ -176,7 +178,7 @@ def test_two_seeds_agree_and_a_smoke_test_says_nothing(tmp_path: Path) -> None:
             put(root, "infty", 24, [300.0, 320.0], seed=seed, scale=scale)
     written = write_report([root], tmp_path / "out", ["md"], SHIPPED)
     found = {table.title: table for table in written.tables if "the order" in table.title}
-    for scale, verdict in (("laptop", "agrees with 2 of 2 seeds"), ("smoke", "none: nothing was learnt")):
+    for scale, verdict in (("laptop", "too few seeds"), ("smoke", "none: nothing was learnt")):
         rows = found[f"wikitext, {scale} scale: the order of rows"].rows
         assert ["infty ahead of transformer-xl", verdict] in [[row[1], row[-1]] for row in rows]
 

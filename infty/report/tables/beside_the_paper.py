@@ -14,6 +14,7 @@ ORDER = (
     "Agrees, contradicts: the 95 % interval of the difference between our rows lies on that side of 0; "
     "no difference seen: it holds 0. It is over the test data (seeds averaged) and says nothing of other seeds; "
     "'with k of n seeds': k of our n seeds, each alone, show a difference of the same sign. "
+    f"Too few seeds: fewer than {ENOUGH}; without a true difference two agree half of the time. "
     "No interval: the runs' figures by sequence or chunk are not there."
 )
 
@@ -101,6 +102,8 @@ def _order_verdict(results: ResultSet, both: list[Run], pair: Paired | None) -> 
         return "no interval"
     if not pair.seen:
         return "no difference seen"
+    if len(pair.each) < ENOUGH:
+        return "too few seeds"
     said = "agrees" if (pair.low > 0) == results.higher_is_better else "contradicts"
     return f"{said}{pair.agreement}"
 

@@ -23,7 +23,7 @@ def knock_out_tables(results: ResultSet) -> list[Table]:
     notes = [
         f"Difference to the same run with its memory, in {results.unit}, with the 95 % interval over the test data. "
         f"What is {worse} 0 is worse without it: so much does the row owe to its memory. Emptied: made by "
-        "infty train; all: by infty eval --knock-out zero, shuffle or other."
+        "infty train; all: by infty eval --knock-out zero, shuffle or other. Mean over seeds, which can differ much."
     ]
     headings = ["row", *KINDS.values()]
     return [Table(f"{results.title}: memory knocked out", headings, rows, notes)] if rows else []

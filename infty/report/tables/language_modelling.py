@@ -76,8 +76,8 @@ def _how_paired(baseline: str, pairs: dict[str, Paired]) -> list[str]:
         f"Difference to {baseline} over every token of the same test text, and over the seeds that both rows have; "
         f"below 0 is better. In brackets the 95 % interval: bootstrap (percentiles) over {chunks} chunks of about "
         "5,000 tokens of the text. One that holds 0 means no difference seen; it says nothing of what another seed "
-        "would give. Chunks are drawn as if independent, but neighbours are alike: it is somewhat narrow, and one that "
-        "ends near 0 shows little."
+        "would give. Chunks are drawn as if independent, but those of a document are alike: it is too narrow, the more "
+        "so the fewer documents there are, and with a few documents no interval can be given."
     ]
 
 

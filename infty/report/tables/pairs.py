@@ -19,9 +19,10 @@ def pair_tables(results: ResultSet) -> list[Table]:
     notes = [
         f"Difference in {results.unit} on the same test data, mean over the seeds that both rows have, with its 95 % "
         f"interval over the test data: bootstrap over sequences or chunks, of texts over every token. {better} 0 the "
-        "row is the better one. No difference seen: the interval holds 0. It says nothing of what other seeds would "
-        "give; the seeds' own differences, in the order of their numbers, say a little. With twenty pairs and no true "
-        "difference, expect about one to show one by chance."
+        "row is the better one. No difference seen: the interval holds 0. It is for another sample of test data, not "
+        "for other seeds, which often move a difference several times as far: an interval that leaves out 0 does not "
+        "settle an order. The seeds' own differences stand in the order of their numbers; without a true difference "
+        "two seeds agree in every second pair, three in every fourth."
     ]
     headings = ["column", "row", "against", "difference", "each seed", "so the row is"]
     return [Table(f"{results.title}: pairs", headings, rows, notes, figures=False)] if rows else []

@@ -66,7 +66,7 @@ def disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) 
     weights = sum(tensor.nbytes for tensor in weight_tensors(model).values())
     moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
     sizes = model.config
-    vectors = len(model.seats) * (sizes.memory_slots + sizes.segment_length) if task.continues else 0
+    vectors = len(model.memory_layers) * (sizes.memory_slots + sizes.segment_length) if task.continues else 0
     memory = 4 * config.batch_size * vectors * sizes.hidden_size
     return COPIES * (weights + moments + memory) + OTHER_FILES
 
