@@ -41,6 +41,7 @@ from infty.tasks.segmentation import (
     packed_rows,
     parts_of,
 )
+from infty.tasks.stand_in import RandomTokens, estimate_tokens
 from infty.tasks.task import PerTarget, Sample, Score, Task, TaskConfig
 from infty.tasks.word_distances import distances
 
@@ -90,16 +91,16 @@ class CorpusConfig(TaskConfig):
         return {self.corpus: list(self.portions.values())}
 
     def open(
-        self,
-        data: Path,
-        segment_length: int,
-        learnt_from: tuple[str, Portion] | None = None,
-        *,
-        make: bool = True,
+        self, data: Path, segment_length: int, learnt_from: tuple[str, Portion] | None = None, *, make: bool = True
     ) -> "CorpusTask":
         """Open the text in tokens, which are made if they are not here and `make` allows it."""
         tokens = open_tokens(data, self.corpus, self.tokenizer, self.portions, learnt_from=learnt_from, make=make)
         return CorpusTask(self, tokens, segment_length)
+
+    def stand_in(self, segment_length: int, why: str) -> RandomTokens:
+        """Make random tokens, about as many as the text should have."""
+        tokens = estimate_tokens(self.corpus, self.train, self.tokenizer)
+        return RandomTokens(self.vocab_size, segment_length, why, tokens)
 
     def load_vocabulary(self, folder: Path) -> tuple[Tokenizer, int]:
         """Load the tokeniser that a run keeps. MissingError if it is missing or damaged."""
@@ -108,8 +109,7 @@ class CorpusConfig(TaskConfig):
 
     def find_faults(self, segment_length: int) -> list[tuple[str, str]]:
         """Find a protocol that there is none of, or that is for other blocks."""
-        protocol = TEXT_PROTOCOLS.get(self.protocol)
-        if protocol is None:
+        if (protocol := TEXT_PROTOCOLS.get(self.protocol)) is None:
             return [("task.protocol", f"no {self.protocol!r}; {suggest(self.protocol, TEXT_PROTOCOLS)}")]
         if protocol.has_blocks_of(segment_length, self.tokenizer.kind):
             return []
@@ -139,8 +139,7 @@ class CorpusTask(Task):
         if protocol not in TEXT_PROTOCOLS:
             raise UsageError(f"--protocol {protocol}: there is {', '.join(TEXT_PROTOCOLS)}")
         other = copy(self)
-        other.config = self.config.model_copy(update={"protocol": protocol})
-        other.protocol = TEXT_PROTOCOLS[protocol]
+        other.config, other.protocol = self.config.model_copy(update={"protocol": protocol}), TEXT_PROTOCOLS[protocol]
         return other
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
@@ -186,8 +185,7 @@ class CorpusTask(Task):
     def pairs(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Each document, and in a second row, unscored, the one after it: for reading another's memory.
 
-        Two rows at a time, whatever the batch size. Of the other whole segments are read, again from its beginning
-        where it is shorter.
+        Two rows at a time, whatever the batch size; the other is read in whole segments, and again if it is shorter.
         """
         rows = [cut(edge[None], self.segment_length) for edge in self._memories(split, "document")]
         for place in share.places(len(rows)):
@@ -258,14 +256,13 @@ class CorpusTask(Task):
         """Which text a result is of."""
         corpus, portion = self.tokens.corpus, self.config.portions[split]
         part, known = self.parts[split], corpus.known
-        documents = len(part.documents)
-        whole = known is not None and portion.split == split and known.is_whole(split, documents, part.words)
+        whole = known and portion.split == split and known.is_whole(split, len(part.documents), part.words)
         kind = known.title if known else corpus.name
         return {
             "name": corpus.name,
             "title": kind if whole or not (known and known.words) else f"{kind}, subset",
             "split": portion.split,
-            "documents": documents,
+            "documents": len(part.documents),
             "sha256": corpus.splits[portion.split]["sha256"],
             "tokens_sha256": part.sha256,
             "tokenizer": {**self.config.tokenizer.model_dump(), "vocab_size": self.vocab_size},
@@ -316,8 +313,7 @@ class CorpusTask(Task):
         return (
             f"{self.protocol.name} is for the whole {split} split of {KNOWN[whole].title}"
             f"{f' in {wanted} tokens' if wanted else ''}; this is {len(self.parts[split].documents)} documents of "
-            f"{self.config.corpus} {portion.split} in {kind} tokens: use --protocol text-documents-v1 "
-            "or text-stream-v1"
+            f"{self.config.corpus} {portion.split} in {kind} tokens: use --protocol text-documents-v1 or text-stream-v1"
         )
 
     def distances(self, split: str) -> Int64[ndarray, " tokens"]:

@@ -53,12 +53,7 @@ class SortConfig(TaskConfig):
         return self.vocabulary + 1
 
     def open(
-        self,
-        data: Path,
-        segment_length: int,
-        learnt_from: tuple[str, Portion] | None = None,
-        *,
-        make: bool = True,
+        self, data: Path, segment_length: int, learnt_from: tuple[str, Portion] | None = None, *, make: bool = True
     ) -> "SortTask":
         """Make the sequences up: no corpus is read."""
         return SortTask(self)
