@@ -11,7 +11,7 @@ from infty.base.batch import Totals
 from infty.base.errors import InftyError, MissingError
 from infty.base.files import read_json
 from infty.base.table import Table
-from infty.commands.evaluate import Asked, assess
+from infty.commands.evaluate import EvaluationRequest, assess
 from infty.commands.load import load_with_task
 from infty.config.settings import Settings
 from infty.machine.placement import Machine, prepare_machine
@@ -71,7 +71,7 @@ def _check(run: RunFolder, machine: Machine, settings: Settings) -> Checked:
     logger.info(f"evaluating again: {name}")
     machine.place(trained.model)
     try:
-        outcome, _ = assess(trained, task, Asked())
+        outcome, _ = assess(trained, task, EvaluationRequest())
     except InftyError as fault:
         return Checked(name, "stored totals only: it can't be evaluated", [*faults, str(fault)])
     again = [f"evaluated again, {fault}" for fault in _differing(result, outcome, AGAIN)]

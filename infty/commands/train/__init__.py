@@ -12,7 +12,7 @@ import torch
 
 from infty.base.errors import BusyError, MissingError
 from infty.base.files import write_json
-from infty.commands.evaluate import Asked, evaluate_run
+from infty.commands.evaluate import EvaluationRequest, evaluate_run
 from infty.commands.load import load_beside
 from infty.commands.train.agreement import is_held
 from infty.commands.train.initial_weights import (
@@ -194,10 +194,10 @@ def _test(session: Session, stop: StopSignals) -> Values:
     with s.group.in_turn():  # the one that leads has written it
         trained = load_beside(s.run, s.task)
     s.machine.place(trained.model)
-    outcome = evaluate_run(s.run, trained, s.task, Asked(), stop, s.group)
+    outcome = evaluate_run(s.run, trained, s.task, EvaluationRequest(), stop, s.group)
     if s.cell.experiment.model.long_range:
         logger.info("tested again with the memory emptied: what the row owes to it")
-        evaluate_run(s.run, trained, s.task, Asked(knock_out="zero"), stop, s.group)
+        evaluate_run(s.run, trained, s.task, EvaluationRequest(knock_out="zero"), stop, s.group)
     peak = s.group.largest(peak_memory_bytes(s.machine.device))
     return {**outcome, "peak_memory_bytes": peak} if s.group.leads else {}
 
