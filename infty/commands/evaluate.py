@@ -46,7 +46,7 @@ def evaluate_cell(cell: Cell, settings: Settings, asked: EvaluationRequest) -> V
     Raises MissingError, with the command that trains it, where there is none, and UsageError where the
     run has other settings than the cell.
     """
-    machine, run = prepare_machine(settings), trained_run(cell, settings)
+    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
     with process_group(machine.launch, machine.device) as group:
         with group.in_turn():  # the one that leads may have to tokenise the text
             trained, task = load_with_task(run, settings.data)
@@ -62,7 +62,7 @@ def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | No
     """
     if batch_size not in (None, 1):
         raise UsageError(f"--stream reads one text as one stream: --batch {batch_size} has no meaning with it")
-    machine, run = prepare_machine(settings), trained_run(cell, settings)
+    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
     trained, task = load_with_task(run, settings.data)
     machine.place(trained.model)
     length = trained.experiment.model.segment_length
@@ -88,7 +88,7 @@ def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | No
     }
 
 
-def trained_run(cell: Cell, settings: Settings) -> RunFolder:
+def find_trained_run(cell: Cell, settings: Settings) -> RunFolder:
     """The cell's run. MissingError where it has no checkpoint, UsageError where it has other settings."""
     run = RunFolder(settings.runs / cell.key.folder)
     if not (run.checkpoints / "best.json").is_file():
@@ -181,7 +181,7 @@ def check_cell(cell: Cell, settings: Settings, asked: EvaluationRequest) -> Valu
 
     same: whether the totals differ by 1e-6 of them at most. MissingError and UsageError as `evaluate_cell`.
     """
-    machine, run = prepare_machine(settings), trained_run(cell, settings)
+    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
     trained, task = load_with_task(run, settings.data)
     machine.place(trained.model)
     task = _prepare_task(task, asked)
