@@ -20,7 +20,7 @@ from scipy.stats import chisquare
 
 from infty.base.batch import Batch
 from infty.base.errors import InftyError, MissingError, UsageError
-from infty.commands.generate import BROKEN, Sampling, continuation, draw, generate_cell, read, spelled, to_the_end
+from infty.commands.generate import BROKEN, Sampling, continuation, decode_stream, draw, generate_cell, read, to_the_end
 from infty.commands.load import load_run, load_with_task
 from infty.config.catalog import open_experiment
 from infty.config.definition import CellKey
@@ -139,24 +139,24 @@ def test_the_seed_of_the_draws_decides() -> None:
 def test_pieces_are_the_text_of_all(text: str, random: list[int]) -> None:
     """Of a text, in which characters span tokens, and of any tokens, which may be no text at all."""
     whole = [int(token) for part in BPE.encode([text]) for token in part]
-    pieces = list(spelled(whole, BPE, BPE.separator))
+    pieces = list(decode_stream(whole, BPE, BPE.separator))
     assert "".join(pieces) == text
     assert BROKEN in text or not any(BROKEN in piece for piece in pieces)
-    assert "".join(spelled(random, BPE, BPE.separator)) == BPE.decode(random)
+    assert "".join(decode_stream(random, BPE, BPE.separator)) == BPE.decode(random)
 
 
 def test_a_piece_comes_as_soon_as_it_is_whole() -> None:
     asked: list[int] = []
     (tokens,) = BPE.encode(["a😎b"])  # a, four bytes, b
-    pieces = spelled((asked.append(token) or token for token in tokens.tolist()), BPE, BPE.separator)
+    pieces = decode_stream((asked.append(token) or token for token in tokens.tolist()), BPE, BPE.separator)
     assert [(piece, len(asked)) for piece in pieces] == [("a", 1), ("😎", 5), ("b", 6)]
 
 
 @given(st.integers(0, 4), st.lists(st.integers(0, 4), max_size=9))
 def test_words_have_spaces_between(before: int, tokens: list[int]) -> None:
-    text = WORDS.decode([before]) + "".join(spelled(tokens, WORDS, before))
+    text = WORDS.decode([before]) + "".join(decode_stream(tokens, WORDS, before))
     assert text == WORDS.decode([before, *tokens])
-    assert len(list(spelled(tokens, WORDS, before))) == len(tokens)
+    assert len(list(decode_stream(tokens, WORDS, before))) == len(tokens)
 
 
 @pytest.mark.parametrize(("tokenizer", "kept"), [(BPE, 2), (WORDS, 4)])

@@ -91,7 +91,7 @@ def generate_cell(
     made: list[int] = []
     text: list[str] = []
     tokens = islice(to_the_end(continuation(model, reading, sampling), tokenizer), count)
-    for piece in spelled(_noted(tokens, made), tokenizer, reading.segment[-1]):
+    for piece in decode_stream(_noted(tokens, made), tokenizer, reading.segment[-1]):
         write(piece)
         text.append(piece)
     return {
@@ -150,7 +150,7 @@ def to_the_end(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[int]:
     return takewhile(lambda token: token != tokenizer.separator, tokens)
 
 
-def spelled(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> Iterator[str]:
+def decode_stream(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> Iterator[str]:
     """The text of tokens as they come, a character whose bytes span several of them once it is whole.
 
     before: the token that they follow; between words it takes a space. The pieces together are the text of all.
