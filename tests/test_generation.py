@@ -20,7 +20,16 @@ from scipy.stats import chisquare
 
 from infty.base.batch import Batch
 from infty.base.errors import InftyError, MissingError, UsageError
-from infty.commands.generate import BROKEN, Sampling, continuation, decode_stream, draw, generate_cell, read, to_the_end
+from infty.commands.generate import (
+    BROKEN,
+    Sampling,
+    decode_stream,
+    draw,
+    generate_cell,
+    generate_tokens,
+    read,
+    to_the_end,
+)
 from infty.commands.load import load_run, load_with_task
 from infty.config.catalog import open_experiment
 from infty.config.definition import CellKey
@@ -74,7 +83,7 @@ def from_scratch(model: SegmentModel, tokens: list[int], count: int, sampling: S
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_what_is_kept_changes_nothing(float64: None, memory: str, length: int, sampling: Sampling) -> None:
     model, tokens, count = make(memory, dropout=0.4), torch.randint(VOCAB, (length,)).tolist(), 3 * SEGMENT + 1
-    made = list(islice(continuation(model, read(model, as_windows(tokens)), sampling), count))
+    made = list(islice(generate_tokens(model, read(model, as_windows(tokens)), sampling), count))
     assert model.training  # as it was; dropout was off all the same
     assert made == from_scratch(model.eval(), tokens, count, sampling)
 
@@ -130,7 +139,7 @@ def test_the_seed_of_the_draws_decides() -> None:
 
     def made(seed: int) -> list[int]:
         torch.rand(seed + 1)  # the global generator has no say
-        return list(islice(continuation(model, reading, Sampling(draw=seed)), 30))
+        return list(islice(generate_tokens(model, reading, Sampling(draw=seed)), 30))
 
     assert made(0) == made(0) != made(1)
 
@@ -222,7 +231,9 @@ def test_a_document_begins_where_there_is_no_prompt(trained: Path) -> None:
     run = load_run(trained / "runs" / RUN)
     tokenizer = run.tokenizer
     assert tokenizer is not None
-    tokens = islice(continuation(run.model, read(run.model, [np.array([tokenizer.separator])]), Sampling(draw=5)), 20)
+    tokens = islice(
+        generate_tokens(run.model, read(run.model, [np.array([tokenizer.separator])]), Sampling(draw=5)), 20
+    )
     outcome = generated(trained, "", draw=5)
     assert outcome["text"] == tokenizer.decode(to_the_end(tokens, tokenizer))
     assert outcome["prompt_tokens"] == 0

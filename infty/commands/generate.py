@@ -90,7 +90,7 @@ def generate_cell(
         reading = read(model, cut_windows(tokenizer, pieces, model.config.segment_length))
     made: list[int] = []
     text: list[str] = []
-    tokens = islice(to_the_end(continuation(model, reading, sampling), tokenizer), count)
+    tokens = islice(to_the_end(generate_tokens(model, reading, sampling), tokenizer), count)
     for piece in decode_stream(_noted(tokens, made), tokenizer, reading.segment[-1]):
         write(piece)
         text.append(piece)
@@ -119,7 +119,7 @@ def read(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> Readin
     return Reading(state, segment, tokens + len(segment) - 1)
 
 
-def continuation(model: SegmentModel, reading: Reading, sampling: Sampling) -> Iterator[int]:
+def generate_tokens(model: SegmentModel, reading: Reading, sampling: Sampling) -> Iterator[int]:
     """The tokens that a model writes after a text, without end: the same for the same weights, text and sampling."""
     state, segment, generator = reading.state, reading.segment, torch.Generator().manual_seed(sampling.draw)
     with evaluating(model):
