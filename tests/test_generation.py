@@ -28,7 +28,7 @@ from infty.commands.generate import (
     generate_cell,
     generate_tokens,
     read,
-    to_the_end,
+    take_until_end,
 )
 from infty.commands.load import load_run, load_with_task
 from infty.config.catalog import open_experiment
@@ -171,7 +171,7 @@ def test_words_have_spaces_between(before: int, tokens: list[int]) -> None:
 @pytest.mark.parametrize(("tokenizer", "kept"), [(BPE, 2), (WORDS, 4)])
 def test_an_end_of_text_ends_and_a_line_end_does_not(tokenizer: Tokenizer, kept: int) -> None:
     tokens = [3, 1, tokenizer.separator, 1]
-    assert list(to_the_end(tokens, tokenizer)) == tokens[:kept]
+    assert list(take_until_end(tokens, tokenizer)) == tokens[:kept]
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +235,7 @@ def test_a_document_begins_where_there_is_no_prompt(trained: Path) -> None:
         generate_tokens(run.model, read(run.model, [np.array([tokenizer.separator])]), Sampling(draw=5)), 20
     )
     outcome = generated(trained, "", draw=5)
-    assert outcome["text"] == tokenizer.decode(to_the_end(tokens, tokenizer))
+    assert outcome["text"] == tokenizer.decode(take_until_end(tokens, tokenizer))
     assert outcome["prompt_tokens"] == 0
 
 

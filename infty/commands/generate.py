@@ -90,7 +90,7 @@ def generate_cell(
         reading = read(model, cut_windows(tokenizer, pieces, model.config.segment_length))
     made: list[int] = []
     text: list[str] = []
-    tokens = islice(to_the_end(generate_tokens(model, reading, sampling), tokenizer), count)
+    tokens = islice(take_until_end(generate_tokens(model, reading, sampling), tokenizer), count)
     for piece in decode_stream(_noted(tokens, made), tokenizer, reading.segment[-1]):
         write(piece)
         text.append(piece)
@@ -143,7 +143,7 @@ def draw(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.G
     return int(tokens[torch.multinomial(chances, 1, generator=generator)])
 
 
-def to_the_end(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[int]:
+def take_until_end(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[int]:
     """The tokens before the first end of text. Words have none: what separates documents there ends every line."""
     if isinstance(tokenizer, WordTokenizer):
         return iter(tokens)
