@@ -68,7 +68,7 @@ def _bring(name: str, parts: dict[str, int | None], settings: Settings) -> None:
     fetch(settings.data, name, parts, replace=False)
 
 
-def fetch_by_name(name: str, splits: list[str] | None, data: Path, *, replace: bool) -> Corpus:
+def fetch_known_corpus(name: str, splits: list[str] | None, data: Path, *, replace: bool) -> Corpus:
     """What `infty data fetch` does. UsageError for a name that is on no hub, else as `fetch`."""
     if name not in KNOWN:
         raise UsageError(f"no corpus {name!r} on the hub; {suggest(name, KNOWN)}")
