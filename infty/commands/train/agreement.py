@@ -19,7 +19,7 @@ LATE = 15  # seconds that a network's file system may take to show one machine w
 
 
 @contextlib.contextmanager
-def sole_writer(run: RunFolder, group: Group) -> Iterator[None]:
+def hold_lock(run: RunFolder, group: Group) -> Iterator[None]:
     """Within the block nobody else writes to the run folder. BusyError in all processes where somebody does.
 
     Where nothing was written, as after a refusal, no folder stays that was made for it.

@@ -10,7 +10,7 @@ from typing import Any
 
 from infty.base.errors import InftyError, UsageError
 from infty.commands.load import refuse_other_text
-from infty.commands.train.agreement import refuse_other_folders, refuse_split_data, sole_writer
+from infty.commands.train.agreement import hold_lock, refuse_other_folders, refuse_split_data
 from infty.commands.train.ensure_corpora import ensure_corpora
 from infty.commands.train.initial_weights import InitialWeights
 from infty.config.settings import Settings
@@ -91,7 +91,7 @@ def open_session(
         InftyError: if disk or memory do not suffice.
     """
     # Take the lock: nobody else writes to this run.
-    with sole_writer(run, group):
+    with hold_lock(run, group):
         # Agree between processes that all see this folder, and that it holds no other run.
         refuse_other_folders(group, run)
         if not fresh:
