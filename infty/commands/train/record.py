@@ -10,7 +10,7 @@ from typing import Any
 
 from infty.base.errors import MissingError, Stopped
 from infty.base.files import read_json, write_json
-from infty.commands.load import tokenizer_folder
+from infty.commands.load import locate_tokenizer
 from infty.commands.train.session import Session
 from infty.corpora.tokenizers import Tokenizer
 from infty.machine.environment import describe_environment
@@ -44,7 +44,7 @@ def write_run_header(session: Session) -> Values:
     s.run.write_config(s.cell.config)
     write_json(file, environment)
     if s.task.tokenizer:
-        _keep_tokenizer(s.task.tokenizer, tokenizer_folder(s.run))
+        _keep_tokenizer(s.task.tokenizer, locate_tokenizer(s.run))
     key, step = s.cell.key, s.state.step
     begin = f"continuing at step {step} of" if s.begin.tensors else "training for"
     logger.info(
