@@ -131,11 +131,11 @@ def _ensure_initial_weights(
     for base in plan(cell)[:-1]:
         with group.in_turn():  # what the row itself lacks is said before anything is trained for it
             bring_data(cell, settings, own)
-        found = _ensure_trained(base, settings, machine, group)
+        found = _ensure_base(base, settings, machine, group)
     return found
 
 
-def _ensure_trained(base: Cell, settings: Settings, machine: Machine, group: Group) -> InitialWeights:
+def _ensure_base(base: Cell, settings: Settings, machine: Machine, group: Group) -> InitialWeights:
     """Train the weights that all rows start from, if they are not here, or are of another text than is here now.
 
     Another process that is at it is awaited.
