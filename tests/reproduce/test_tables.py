@@ -11,7 +11,7 @@ from rich.console import Console
 
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.cli.output import show_progress
-from infty.commands.reproduce import Tables, clock, find_missing
+from infty.commands.reproduce import Tables, find_missing, format_time
 from infty.commands.reproduce.missing import Job, Untrained
 from infty.config.catalog import SHIPPED
 from infty.config.definition import CellKey
@@ -107,7 +107,7 @@ def test_time_is_expected_as_the_like_took(tmp_path: Path) -> None:
     assert tables.expected(cell("main", "third")) == 6
     assert tables.remaining(1) == 45
     assert tables.remaining(2, [(cell("x16"), 55.0), (cell("x16"), 99.0)]) == 25
-    assert [clock(seconds) for seconds in (None, 0.4, 61, 3661)] == ["?", "0:00", "1:01", "1:01:01"]
+    assert [format_time(seconds) for seconds in (None, 0.4, 61, 3661)] == ["?", "0:00", "1:01", "1:01:01"]
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ class Tables:
         codes = {failure.exit_code for failure in self.failed}
         kind = next((kind for kind in (UsageError, MissingError) if codes == {kind.exit_code}), InftyError)
         told = [f"{failure.job}: {failure.why}\n  again with: {failure.job.command}" for failure in self.failed]
-        raise kind("\n".join([f"{counted(len(told))} could not be trained", *told]))
+        raise kind("\n".join([f"{format_cells(len(told))} could not be trained", *told]))
 
     def _others(self) -> Values:
         return {
@@ -199,7 +199,7 @@ def _all_with(settings: Settings, scale: str) -> dict[str, Definition]:
     return found
 
 
-def clock(seconds: float | None) -> str:
+def format_time(seconds: float | None) -> str:
     """`1:01`, or `1:00:01`; `?` where nobody knows."""
     if seconds is None:
         return "?"
@@ -208,6 +208,6 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def counted(cells: int) -> str:
+def format_cells(cells: int) -> str:
     """`1 cell`, `2 cells`."""
     return f"{cells} cell{'s' * (cells != 1)}"

@@ -19,7 +19,7 @@ from rich.text import Text
 from infty.base.errors import MissingError, Stopped, UsageError
 from infty.base.messages import one_line
 from infty.base.screen import screen
-from infty.commands.reproduce.missing import Job, Tables, Untrained, clock, counted
+from infty.commands.reproduce.missing import Job, Tables, Untrained, format_cells, format_time
 from infty.machine.launch import SLOT
 from infty.runs.folder import RunFolder
 from infty.training.signals import StopSignals
@@ -37,8 +37,8 @@ def train_missing(tables: Tables, jobs: int) -> None:
 
     A signal is handed on to the processes that run, and no more begin: Stopped, once these have saved and ended.
     """
-    began, missing, done = time.monotonic(), len(tables.missing), counted(len(tables.done))
-    left = f"{missing} to train, about {clock(tables.remaining(jobs))}" if missing else "nothing is missing"
+    began, missing, done = time.monotonic(), len(tables.missing), format_cells(len(tables.done))
+    left = f"{missing} to train, about {format_time(tables.remaining(jobs))}" if missing else "nothing is missing"
     logger.info(f"{done} finished before; {left}")
     _Work(tables, jobs).run()
     tables.spent = time.monotonic() - began
@@ -126,7 +126,7 @@ class _Work:
                     child.process.wait()
         if stop.received is not None:
             trained = len(self.tables.trained)
-            counts = f"{counted(trained)} trained, {self.total - trained} not; the same command continues"
+            counts = f"{format_cells(trained)} trained, {self.total - trained} not; the same command continues"
             raise Stopped(f"stopped by {signal.Signals(stop.received).name}: {counts}", stop.received)
 
     def _begin(self, stop: StopSignals) -> None:
@@ -175,7 +175,7 @@ class _Work:
         tables.took.append(child.elapsed)
         tables.beside.append(max(0.0, child.elapsed - result["wall_seconds"]))
         name = next(name for name in SHOWN if name in result["metrics"])
-        return f"done in {clock(child.elapsed)}, {name} {result['metrics'][name]:.4f}"
+        return f"done in {format_time(child.elapsed)}, {name} {result['metrics'][name]:.4f}"
 
     def _failed(self, failure: Untrained) -> str:
         self.tables.failed.append(failure)
@@ -189,13 +189,15 @@ class _Work:
         alike = [other for other in self.tables.missing if (other.cell.experiment, other.cell.case) == column]
         self.tables.missing = [other for other in self.tables.missing if other not in alike]
         self.tables.leave_out(alike, f"would fail like {job}")
-        return f"; {counted(len(alike))} left out that would fail alike" if alike else ""
+        return f"; {format_cells(len(alike))} left out that would fail alike" if alike else ""
 
     def _ended(self) -> int:
         return self.total - len(self.tables.missing) - len(self.children)
 
     def _left(self) -> str:
-        return clock(self.tables.remaining(self.jobs, [(child.job.cell, child.elapsed) for child in self.children]))
+        return format_time(
+            self.tables.remaining(self.jobs, [(child.job.cell, child.elapsed) for child in self.children])
+        )
 
     def _draw(self) -> Group:
         """The bar, and what each process said last."""
