@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from infty.commands.bench.yardstick import disagreement, its_model, its_tokens, load_yardstick
+from infty.commands.bench.yardstick import build_its_model, compare_steps, draw_tokens, load_yardstick
 from infty.config.catalog import open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import Experiment, build_model, build_task, resolve
@@ -96,7 +96,7 @@ def make(spec: Spec) -> Run:
             return lambda: task.training_batch(0, spec.batch, 0)
         case "agree", _:
             module = load_yardstick(Path(spec.against or ""))
-            return lambda: disagreement(module, paper_decoder(), YARDSTICK_VOCABULARY, spec.length, spec.batch)
+            return lambda: compare_steps(module, paper_decoder(), YARDSTICK_VOCABULARY, spec.length, spec.batch)
         case _:
             raise ValueError(f"no contestant {spec.kind} of {spec.who}")
 
@@ -112,9 +112,9 @@ def _step(spec: Spec) -> Run:
 
 def _yardstick_step(spec: Spec) -> Run:
     module, sizes = load_yardstick(Path(spec.against or "")), paper_decoder()
-    model = its_model(module, sizes, YARDSTICK_VOCABULARY, sizes.dropout)
+    model = build_its_model(module, sizes, YARDSTICK_VOCABULARY, sizes.dropout)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
-    tokens = its_tokens(YARDSTICK_VOCABULARY, spec.length, spec.batch)
+    tokens = draw_tokens(YARDSTICK_VOCABULARY, spec.length, spec.batch)
     return lambda: module.step(model, optimizer, tokens, spec.length)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from infty.base.errors import UsageError
 from infty.commands.bench.contestants import SYMBOLS, Spec, paper_decoder, paper_experiment
-from infty.commands.bench.products import step_products
+from infty.commands.bench.products import count_step_products
 from infty.commands.bench.rotation import Rotation, contestant, rotate
 from infty.commands.bench.yardstick import load_yardstick
 from infty.machine.environment import describe_environment
@@ -134,7 +134,7 @@ class Bench:
 
     def _shares(self, laps: Rotation) -> Iterator[Measure]:
         """Needed products in a second to those that square matrices reach here."""
-        full, done = step_products(paper_decoder(), SYMBOLS + 1, self.length + SYMBOLS, SYMBOLS, self.batch)
+        full, done = count_step_products(paper_decoder(), SYMBOLS + 1, self.length + SYMBOLS, SYMBOLS, self.batch)
         product = laps.laps["matmul"][0]["operations"]
         peak = product / laps.seconds("matmul")
         for name, operations, mark in (("all layers whole", full, 0.45), ("last layer where it is read", done, None)):

@@ -10,7 +10,9 @@ Sizes as everywhere: E hidden, F feed-forward, L segment, N basis functions, V v
 from infty.model.config import DecoderConfig
 
 
-def step_products(config: DecoderConfig, vocab_size: int, length: int, scored: int, batch: int) -> tuple[int, int]:
+def count_step_products(
+    config: DecoderConfig, vocab_size: int, length: int, scored: int, batch: int
+) -> tuple[int, int]:
     """Floating-point operations of one step on sequences of `length` tokens, of which the last `scored` are scored.
 
     First as measured against: every layer does everything for every token. Then without what the last layer leaves
