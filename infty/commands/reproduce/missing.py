@@ -130,11 +130,8 @@ class Tables:
 
     def document(self) -> Values:
         """Describe for JSON what was done."""
-        return {
-            "trained": [job.document() for job in self.trained],
-            **self._describe_others(),
-            "seconds": round(self.spent, 1),
-        }
+        trained = [job.document() for job in self.trained]
+        return {"trained": trained, **self._describe_others(), "seconds": round(self.spent, 1)}
 
     def refuse_failures(self) -> None:
         """Raise, if cells failed, the error that all of them ended with, else InftyError; with a reason for each."""

@@ -1,4 +1,4 @@
-"""What a run writes of itself: settings, environment, tokeniser, metrics, status."""
+"""Records that a run keeps of itself: settings, environment, tokeniser, metrics, status."""
 
 import contextlib
 import logging
@@ -90,7 +90,7 @@ def open_sinks(session: Session) -> list[Sink]:
 
 @contextlib.contextmanager
 def track_status(run: RunFolder) -> Iterator[None]:
-    """Keep `status.json` true while a run goes on and however it ends."""
+    """Keep `status.json` true while a run goes on and when it ends, whatever ends it."""
     run.write_status("running")
     try:
         yield

@@ -54,7 +54,7 @@ class Session:
 
     @property
     def state(self) -> TrainingState:
-        """Where the run stands; moved on by training."""
+        """The state that training moves on."""
         return self.begin.state
 
     def costs(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def open_session(
             initial.load(model)
         machine.place(model)
         training = cell.experiment.training.counted(task.steps_an_epoch)
-        begin = found or Checkpoint(_begin_state(task, initial), {})
+        begin = found or Checkpoint(_make_state(task, initial), {})
         session = Session(cell, run, settings, machine, group, task, training, model, begin)
 
         # Check that disk and memory suffice, for all processes.
@@ -165,7 +165,7 @@ def clear(run: RunFolder) -> None:
             path.unlink()
 
 
-def _begin_state(task: Task, initial: InitialWeights | None) -> TrainingState:
+def _make_state(task: Task, initial: InitialWeights | None) -> TrainingState:
     """Make the state of a run that begins."""
     weights = initial.document() if initial else None
     return TrainingState(tokens=task.digest, starting_weights=weights)
