@@ -148,7 +148,7 @@ def assess(
     if number := group.largest(stop.received or 0 if stop else 0):
         raise Stopped("stopped while testing; the same command tests what was trained", number)
     totals = group.totals(totals)
-    losses, right = (None if noted is None else group.summed(noted) for noted in (record.losses, record.right))
+    losses, right = (None if noted is None else group.sum_arrays(noted) for noted in (record.losses, record.right))
     if not group.leads:
         return {}, None
 

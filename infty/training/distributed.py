@@ -66,14 +66,14 @@ class Group:
         """Wait until all processes are here."""
         self.largest(0)
 
-    def summed(self, values: Shaped[ndarray, "*shape"]) -> Shaped[ndarray, "*shape"]:
+    def sum_arrays(self, values: Shaped[ndarray, "*shape"]) -> Shaped[ndarray, "*shape"]:
         """Sum over all processes, element by element; of booleans whether any is true."""
         as_bytes = values.astype(np.uint8) if values.dtype == bool else values
         return self._reduced(torch.from_numpy(as_bytes.copy())).numpy().astype(values.dtype)
 
     def totals(self, own: Totals) -> Totals:
         """The totals of all processes together."""
-        values = self.summed(np.array(astuple(own), dtype=np.float64)).tolist()
+        values = self.sum_arrays(np.array(astuple(own), dtype=np.float64)).tolist()
         return Totals(*(kind(value) for kind, value in zip(map(type, astuple(own)), values, strict=True)))
 
     def gathered(self, data: bytes) -> list[bytes]:
@@ -82,7 +82,7 @@ class Group:
             return [data]
         sizes = np.zeros(self.size, dtype=np.int64)
         sizes[self.rank] = len(data)
-        sizes = self.summed(sizes)
+        sizes = self.sum_arrays(sizes)
         if not self.leads:
             distributed.send(torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8), 0, self._hosts)
             return []

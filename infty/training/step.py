@@ -35,7 +35,7 @@ def optimize(
     model.train()
     rows = replica.pieces(config.batch_size)
     pieces = [task.training_batch(step, config.batch_size, seed, some) for some in rows]
-    scored = int(group.summed(np.array(sum(int((piece.targets != UNSCORED).sum()) for piece in pieces))))
+    scored = int(group.sum_arrays(np.array(sum(int((piece.targets != UNSCORED).sum()) for piece in pieces))))
     names = ("loss", *model.config.auxiliary_weights)
     sums, after = np.zeros(len(names)), []
     for place, piece in enumerate(pieces):
@@ -44,7 +44,7 @@ def optimize(
         losses, state = replica.backward(piece, before, scored, config.batch_size, last=place == len(pieces) - 1)
         sums += [losses[name].item() for name in names]
         after.append(state)
-    figures = dict(zip(names, group.summed(sums).tolist(), strict=True))
+    figures = dict(zip(names, group.sum_arrays(sums).tolist(), strict=True))
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm).item()
     total = sum(figures[name] * weight for name, weight in {"loss": 1.0, **model.config.auxiliary_weights}.items())
     if not np.isfinite([total, norm]).all():
