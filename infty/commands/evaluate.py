@@ -147,7 +147,7 @@ def assess(
         totals = evaluate(trained.model, heard, choices=task.has_answers, losses=record.losses, right=record.right)
     if number := group.largest(stop.received or 0 if stop else 0):
         raise Stopped("stopped while testing; the same command tests what was trained", number)
-    totals = group.totals(totals)
+    totals = group.sum_totals(totals)
     losses, right = (None if noted is None else group.sum_arrays(noted) for noted in (record.losses, record.right))
     if not group.leads:
         return {}, None

@@ -71,7 +71,7 @@ class Group:
         as_bytes = values.astype(np.uint8) if values.dtype == bool else values
         return self._reduced(torch.from_numpy(as_bytes.copy())).numpy().astype(values.dtype)
 
-    def totals(self, own: Totals) -> Totals:
+    def sum_totals(self, own: Totals) -> Totals:
         """The totals of all processes together."""
         values = self.sum_arrays(np.array(astuple(own), dtype=np.float64)).tolist()
         return Totals(*(kind(value) for kind, value in zip(map(type, astuple(own)), values, strict=True)))
