@@ -61,7 +61,7 @@ class Replica:
         }
         if not own or self.group.size == 1:
             return own or None
-        sent = self.group.gathered(save(own))
+        sent = self.group.gather(save(own))
         return {name: tensor for data in sent for name, tensor in load(data).items()} or None
 
     def load_memory(self, tensors: Named, batch_size: int) -> Memory:

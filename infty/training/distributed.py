@@ -76,7 +76,7 @@ class Group:
         values = self.sum_arrays(np.array(astuple(own), dtype=np.float64)).tolist()
         return Totals(*(kind(value) for kind, value in zip(map(type, astuple(own)), values, strict=True)))
 
-    def gathered(self, data: bytes) -> list[bytes]:
+    def gather(self, data: bytes) -> list[bytes]:
         """What each process has, for the one that leads; the others get nothing."""
         if self.size == 1:
             return [data]
