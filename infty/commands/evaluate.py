@@ -48,7 +48,7 @@ def evaluate_cell(cell: Cell, settings: Settings, asked: Asked) -> Values:
     """
     machine, run = prepare_machine(settings), trained_run(cell, settings)
     with process_group(machine.launch, machine.device) as group:
-        with group.in_turn():  # the one that leads may have to tokenise the text
+        with group.take_turns():  # the one that leads may have to tokenise the text
             trained, task = load_with_task(run, settings.data)
         machine.place(trained.model)
         return evaluate_run(run, trained, task, asked, group=group)

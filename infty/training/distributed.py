@@ -94,7 +94,7 @@ class Group:
         return found
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
+    def take_turns(self) -> Iterator[None]:
         """The block is for the one that leads first, which makes what the others then find."""
         if not self.leads:
             self.wait()

@@ -122,14 +122,14 @@ def _ensure_initial_weights(
 ) -> InitialWeights | None:
     """Find the weights that a run starts from, or train them; None if it needs none, or has begun already."""
     if not fresh:
-        with group.in_turn():
+        with group.take_turns():
             run.refuse_another(cell.config, OTHER_SETTINGS)
         if group.any(group.leads and (run.finished or run.begun)):
             return None
-    with group.in_turn():
+    with group.take_turns():
         found = find_initial_weights(cell.experiment, settings, may_fetch=settings.auto_fetch)
     for base in plan(cell)[:-1]:
-        with group.in_turn():  # what the row itself lacks is said before anything is trained for it
+        with group.take_turns():  # what the row itself lacks is said before anything is trained for it
             bring_data(cell, settings, own)
         found = _ensure_trained(base, settings, machine, group)
     return found
@@ -191,7 +191,7 @@ def _train(session: Session, log: Sinks, stop: StopSignals) -> None:
 def _test(session: Session, stop: StopSignals) -> Values:
     """Test the best checkpoint, and a memory's row with it emptied; of a process that does not lead, nothing."""
     s = session
-    with s.group.in_turn():  # the one that leads has written it
+    with s.group.take_turns():  # the one that leads has written it
         trained = load_beside(s.run, s.task)
     s.machine.place(trained.model)
     outcome = evaluate_run(s.run, trained, s.task, Asked(), stop, s.group)

@@ -95,13 +95,13 @@ def open_session(
         # Agree between processes that all see this folder, and that it holds no other run.
         refuse_other_folders(group, run)
         if not fresh:
-            with group.in_turn():
+            with group.take_turns():
                 run.refuse_another(cell.config, OTHER_SETTINGS)
             if group.any(group.leads and run.finished):
                 yield None
                 return
 
-        with group.in_turn():
+        with group.take_turns():
             # Find the checkpoint to go on from.
             found = None if fresh else load_last(run.checkpoints)
 
