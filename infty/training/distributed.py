@@ -103,7 +103,7 @@ class Group:
             self.wait()
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def explain_lost_process(self) -> Iterator[None]:
         """Where another process is lost within the block: an InftyError that says so."""
         try:
             yield
@@ -166,7 +166,7 @@ def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
         raise InftyError(f"process {launch.rank} of {launch.size} met no others at {where}: {reason(fault)}") from None
     _MET.append(group)
     try:
-        with group.explained():
+        with group.explain_lost_process():
             yield group
     except Stopped:
         distributed.destroy_process_group()

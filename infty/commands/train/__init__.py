@@ -170,7 +170,12 @@ def _running(session: Session) -> Iterator[StopSignals]:
     """Hear signals, keep `status.json` true, and put into words what a device says when it is full."""
     group = session.group
     noted = track_status(session.run) if group.leads else nullcontext()
-    with StopSignals(insist=group.size == 1) as stop, noted, group.explained(), explained(session.machine.device):
+    with (
+        StopSignals(insist=group.size == 1) as stop,
+        noted,
+        group.explain_lost_process(),
+        explained(session.machine.device),
+    ):
         yield stop
 
 
