@@ -18,7 +18,7 @@ from infty.model.decoder import Decoder
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import Checkpoint, TrainingState
 from infty.training.config import TrainingConfig
-from infty.training.cost import explained, flops_a_step, measure_run, measure_update, refuse_full_disk
+from infty.training.cost import explain_out_of_memory, flops_a_step, measure_run, measure_update, refuse_full_disk
 from infty.training.data_parallel import Replica
 from infty.training.loop import train
 from infty.training.optimizer import make_optimizer
@@ -147,9 +147,12 @@ def test_limits_of_a_control_group_and_of_those_around_it_count(tmp_path: Path) 
 
 
 def test_memory_that_runs_out_is_explained_and_other_faults_pass() -> None:
-    with pytest.raises(InftyError, match=r"out of memory on cpu .* --micro-batch, --recompute"), explained(CPU):
+    with (
+        pytest.raises(InftyError, match=r"out of memory on cpu .* --micro-batch, --recompute"),
+        explain_out_of_memory(CPU),
+    ):
         torch.empty(2**60, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="other"), explained(CPU):
+    with pytest.raises(RuntimeError, match="other"), explain_out_of_memory(CPU):
         raise RuntimeError("other")
 
 

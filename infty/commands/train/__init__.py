@@ -31,7 +31,7 @@ from infty.machine.ram import peak_memory_bytes
 from infty.model.interface import count_parameters
 from infty.runs.folder import SCHEMA, RunFolder
 from infty.runs.metrics import Sinks
-from infty.training.cost import explained, flops_a_step
+from infty.training.cost import explain_out_of_memory, flops_a_step
 from infty.training.data_parallel import refuse_uneven
 from infty.training.distributed import Group, process_group
 from infty.training.loop import train
@@ -174,7 +174,7 @@ def _running(session: Session) -> Iterator[StopSignals]:
         StopSignals(insist=group.size == 1) as stop,
         noted,
         group.explain_lost_process(),
-        explained(session.machine.device),
+        explain_out_of_memory(session.machine.device),
     ):
         yield stop
 

@@ -2,7 +2,7 @@
 
 from infty.training.cost.fit import LinearCost as LinearCost
 from infty.training.cost.limits import disk_bytes as disk_bytes
-from infty.training.cost.limits import explained as explained
+from infty.training.cost.limits import explain_out_of_memory as explained
 from infty.training.cost.limits import free_bytes as free_bytes
 from infty.training.cost.limits import refuse_full_disk as refuse_full_disk
 from infty.training.cost.limits import refuse_too_little_memory as refuse_too_little_memory

@@ -33,7 +33,7 @@ def refuse_too_little_memory(
     """
     if config.total_steps < LONG_RUN or free_bytes(machine) is None:
         return
-    with explained(machine.device):
+    with explain_out_of_memory(machine.device):
         cost = measure_run(model, task, config, seed, machine)
     free = free_bytes(machine) or 0  # after the trial: what it left (loaded code, say) stays
     for line, wanted, where, option, other in (
@@ -85,7 +85,7 @@ def free_bytes(machine: Machine) -> int | None:
 
 
 @contextlib.contextmanager
-def explained(device: torch.device) -> Iterator[None]:
+def explain_out_of_memory(device: torch.device) -> Iterator[None]:
     """Raise InftyError, with what helps, if memory runs out within the block."""
     try:
         yield
