@@ -145,7 +145,7 @@ def assess(
         batches = _batches(trained.experiment, task, asked, group.share)
         heard = stop.until_received(batches) if stop else batches
         totals = evaluate(trained.model, heard, choices=task.has_answers, losses=record.losses, right=record.right)
-    if number := group.largest(stop.received or 0 if stop else 0):
+    if number := group.find_largest(stop.received or 0 if stop else 0):
         raise Stopped("stopped while testing; the same command tests what was trained", number)
     totals = group.sum_totals(totals)
     losses, right = (None if noted is None else group.sum_arrays(noted) for noted in (record.losses, record.right))

@@ -50,21 +50,21 @@ class Group:
         """What of an evaluation is this process's."""
         return Share(self.rank, self.size)
 
-    def largest(self, value: int) -> int:
+    def find_largest(self, value: int) -> int:
         """The largest number that any process holds."""
         return int(self._reduced(torch.tensor(value), distributed.ReduceOp.MAX))
 
     def any(self, value: bool) -> bool:
         """Whether one of them says so."""
-        return bool(self.largest(value))
+        return bool(self.find_largest(value))
 
     def same(self, value: int) -> bool:
         """Whether all say the same."""
-        return self.largest(value) == -self.largest(-value)
+        return self.find_largest(value) == -self.find_largest(-value)
 
     def wait(self) -> None:
         """Wait until all processes are here."""
-        self.largest(0)
+        self.find_largest(0)
 
     def sum_arrays(self, values: Shaped[ndarray, "*shape"]) -> Shaped[ndarray, "*shape"]:
         """Sum over all processes, element by element; of booleans whether any is true."""

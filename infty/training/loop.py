@@ -59,7 +59,7 @@ def train(
             save_checkpoint(folder, Checkpoint(state, tensors))
 
     while True:
-        if number := group.largest(stop.received or 0):
+        if number := group.find_largest(stop.received or 0):
             if state.step != saved_step:
                 save()
                 group.wait()  # nobody ends before it is written: a launcher would hurry the others

@@ -203,7 +203,7 @@ def _test(session: Session, stop: StopSignals) -> Values:
     if s.cell.experiment.model.long_range:
         logger.info("tested again with the memory emptied: what the row owes to it")
         evaluate_run(s.run, trained, s.task, Asked(knock_out="zero"), stop, s.group)
-    peak = s.group.largest(peak_memory_bytes(s.machine.device))
+    peak = s.group.find_largest(peak_memory_bytes(s.machine.device))
     return {**outcome, "peak_memory_bytes": peak} if s.group.leads else {}
 
 

@@ -52,7 +52,7 @@ def refuse_other_folders(group: Group, run: RunFolder) -> None:
     """MissingError where a process does not see what the one that leads writes to the run folder."""
     if group.size == 1:
         return
-    file, mark = run.path / ".together", group.largest(secrets.randbelow(2**62) if group.leads else 0)
+    file, mark = run.path / ".together", group.find_largest(secrets.randbelow(2**62) if group.leads else 0)
     if group.leads:
         write_text(file, str(mark))
     group.wait()
