@@ -54,7 +54,7 @@ class Group:
         """The largest number that any process holds."""
         return int(self._reduced(torch.tensor(value), distributed.ReduceOp.MAX))
 
-    def any(self, value: bool) -> bool:
+    def is_true_anywhere(self, value: bool) -> bool:
         """Whether one of them says so."""
         return bool(self.find_largest(value))
 

@@ -124,7 +124,7 @@ def _ensure_initial_weights(
     if not fresh:
         with group.take_turns():
             run.refuse_another(cell.config, OTHER_SETTINGS)
-        if group.any(group.leads and (run.finished or run.begun)):
+        if group.is_true_anywhere(group.leads and (run.finished or run.begun)):
             return None
     with group.take_turns():
         found = find_initial_weights(cell.experiment, settings, may_fetch=settings.auto_fetch)
@@ -144,13 +144,13 @@ def _ensure_trained(base: Cell, settings: Settings, machine: Machine, group: Gro
     while True:
         found, why = None, ""
         try:
-            if fresh or not group.any(group.leads and run.finished):
+            if fresh or not group.is_true_anywhere(group.leads and run.finished):
                 logger.info("all rows start from one GPT-2 without a memory, which is trained first")
                 _train_run(base, run, settings, machine, group, fresh=fresh)
             found = load_trained_weights(base, settings)
         except BusyError:
             logger.info(f"waiting for another process, which trains {run.path}")
-            while not group.any(group.leads and not is_held(run)):
+            while not group.is_true_anywhere(group.leads and not is_held(run)):
                 pass
             fresh = False  # it did that too
             continue
@@ -158,7 +158,7 @@ def _ensure_trained(base: Cell, settings: Settings, machine: Machine, group: Gro
             if fresh:
                 raise
             why = str(fault)
-        if not group.any(found is None):
+        if not group.is_true_anywhere(found is None):
             assert found is not None
             return found
         logger.info(f"the GPT-2 that all rows start from is trained again: {why}")

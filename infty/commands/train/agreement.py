@@ -34,7 +34,7 @@ def sole_writer(run: RunFolder, group: Group) -> Iterator[None]:
                 stack.callback(_remove_unused, run.path, made)
             except Timeout:
                 busy = True
-        if group.any(busy):
+        if group.is_true_anywhere(busy):
             raise BusyError(f"another process is training in {run.path}; wait, or use --name for a second run")
         yield
 
@@ -57,7 +57,7 @@ def refuse_other_folders(group: Group, run: RunFolder) -> None:
         write_text(file, str(mark))
     group.wait()
     seen = any(_reads(file, mark) or time.sleep(1) for _ in range(LATE))  # a network's file system may take a moment
-    missing = group.any(not seen)
+    missing = group.is_true_anywhere(not seen)
     if group.leads:
         file.unlink()
     if missing:

@@ -97,7 +97,7 @@ def open_session(
         if not fresh:
             with group.take_turns():
                 run.refuse_another(cell.config, OTHER_SETTINGS)
-            if group.any(group.leads and run.finished):
+            if group.is_true_anywhere(group.leads and run.finished):
                 yield None
                 return
 
@@ -178,7 +178,7 @@ def _refuse_together(session: Session) -> None:
         _refuse_what_cannot_end(session)
     except InftyError as found:
         fault = found
-    if session.group.any(fault is not None):
+    if session.group.is_true_anywhere(fault is not None):
         raise fault or InftyError("another process refuses this: see what it says")
 
 
