@@ -58,7 +58,7 @@ class Group:
         """Whether one of them says so."""
         return bool(self.find_largest(value))
 
-    def same(self, value: int) -> bool:
+    def is_same_everywhere(self, value: int) -> bool:
         """Whether all say the same."""
         return self.find_largest(value) == -self.find_largest(-value)
 

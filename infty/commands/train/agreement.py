@@ -76,7 +76,7 @@ def refuse_split_data(group: Group, resume: Checkpoint | None, task: Task) -> No
     if group.size == 1:
         return
     text = int(task.digest[:15], 16) if task.digest else 0
-    same = [group.same(resume.state.step if resume else 0), group.same(text)]
+    same = [group.is_same_everywhere(resume.state.step if resume else 0), group.is_same_everywhere(text)]
     if not all(same):
         raise MissingError(
             "the processes do not see the same checkpoints and texts: all machines must share --runs and data"
