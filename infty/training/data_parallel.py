@@ -31,7 +31,7 @@ class Replica:
     def __init__(self, model: SegmentModel, group: Group = ALONE, micro_batch: int | None = None) -> None:
         self.model, self.group, self.micro_batch = model, group, micro_batch
         unused = any(layer.long_range is not None for layer in model.memory_layers)  # until there is something to read
-        self._losses = group.parallel(BatchLosses(model), may_leave_unused=unused)
+        self._losses = group.parallelize(BatchLosses(model), may_leave_unused=unused)
 
     def pieces(self, batch_size: int) -> list[range]:
         """Which rows of a batch this process takes, and which of them at once."""

@@ -115,7 +115,7 @@ class Group:
                 f"({reason(fault)}). Once that is seen to, the same command continues from the last checkpoint"
             ) from None
 
-    def parallel(self, module: nn.Module, *, may_leave_unused: bool) -> nn.Module:
+    def parallelize(self, module: nn.Module, *, may_leave_unused: bool) -> nn.Module:
         """The module, so that gradients of all processes are averaged. may_leave_unused: a parameter, in some steps."""
         if self.size == 1:
             return module
