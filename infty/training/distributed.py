@@ -52,7 +52,7 @@ class Group:
 
     def find_largest(self, value: int) -> int:
         """The largest number that any process holds."""
-        return int(self._reduced(torch.tensor(value), distributed.ReduceOp.MAX))
+        return int(self._reduce(torch.tensor(value), distributed.ReduceOp.MAX))
 
     def is_true_anywhere(self, value: bool) -> bool:
         """Whether one of them says so."""
@@ -69,7 +69,7 @@ class Group:
     def sum_arrays(self, values: Shaped[ndarray, "*shape"]) -> Shaped[ndarray, "*shape"]:
         """Sum over all processes, element by element; of booleans whether any is true."""
         as_bytes = values.astype(np.uint8) if values.dtype == bool else values
-        return self._reduced(torch.from_numpy(as_bytes.copy())).numpy().astype(values.dtype)
+        return self._reduce(torch.from_numpy(as_bytes.copy())).numpy().astype(values.dtype)
 
     def sum_totals(self, own: Totals) -> Totals:
         """The totals of all processes together."""
@@ -133,7 +133,7 @@ class Group:
         _KEPT.append(parallel)
         return parallel
 
-    def _reduced(self, value: Tensor, how: "distributed.ReduceOp.RedOpType" = distributed.ReduceOp.SUM) -> Tensor:
+    def _reduce(self, value: Tensor, how: "distributed.ReduceOp.RedOpType" = distributed.ReduceOp.SUM) -> Tensor:
         if self.size > 1:
             distributed.all_reduce(value, how, self._hosts)
         return value
