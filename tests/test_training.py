@@ -257,7 +257,7 @@ def test_epochs_are_counted_by_the_task() -> None:
     config = TrainingConfig(epochs=3, batch_size=4, learning_rate=1.0, evaluate_every=1)
     with pytest.raises(ValueError, match="not counted"):
         _ = config.total_steps
-    assert config.counted(lambda size: 10 * size).total_steps == 120
+    assert config.count_steps(lambda size: 10 * size).total_steps == 120
     faults: list[dict[str, Any]] = [{}, {"steps": 1, "epochs": 1}]
     for wrong in faults:
         with pytest.raises(ValueError, match="wanted either steps or epochs"):

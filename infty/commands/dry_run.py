@@ -50,7 +50,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     program = held_memory_bytes(machine.device) if free is not None else 0
     model = machine.place(build_model(experiment, task.vocab_size, seed))
     memories = sum(parameter.numel() for parameter in model.memory_parameters())
-    training = experiment.training.counted(task.steps_an_epoch)
+    training = experiment.training.count_steps(task.steps_an_epoch)
     refuse_uneven("training.batch_size", training.batch_size, machine.launch)
     steps, tokens = training.total_steps, task.tokens_seen(training.total_steps, training.batch_size)
 

@@ -41,12 +41,12 @@ class TrainingConfig(BaseModel):
 
     @property
     def total_steps(self) -> int:
-        """The number of optimiser steps. ValueError where they are still to be counted (see `counted`)."""
+        """The number of optimiser steps. ValueError where they are still to be counted (see `count_steps`)."""
         if self.steps is None:
             raise ValueError(f"{self.epochs} epochs are not counted in steps yet")
         return self.steps
 
-    def counted(self, steps_an_epoch: Callable[[int], int]) -> "TrainingConfig":
+    def count_steps(self, steps_an_epoch: Callable[[int], int]) -> "TrainingConfig":
         """This configuration with epochs as steps. steps_an_epoch: of a task, for a batch size."""
         if self.epochs is None:
             return self
