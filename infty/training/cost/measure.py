@@ -84,7 +84,7 @@ def measure_run(
 
     # One sequence tells how many more can be tried. FLOPs come last: nothing compiles while they are counted. The first
     # validation makes much that stays, so it is not measured.
-    with unchanged(model):
+    with preserve_model(model):
         quickest, least, _ = try_out(1)
         tried = min(at_once, max(FEW, int(seconds / 5 / quickest)))
         slowest, most, steps = try_out(tried)
@@ -112,7 +112,7 @@ def measure_run(
 def measure_update(model: SegmentModel, seconds: float) -> float:
     """Measure the seconds of Adam's update of clipped gradients; at a rate of 0, which leaves weights as they are."""
     optimizer, parameters = make_optimizer(model, learning_rate=0.0), list(model.parameters())
-    with unchanged(model):
+    with preserve_model(model):
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         clip = partial(nn.utils.clip_grad_norm_, parameters, max_norm=1.0)
@@ -127,7 +127,7 @@ def flops_a_step(
     If memory is carried, it is full. micro_batch: most sequences at once; the others' work is the same.
     """
     sequences, counter = min(batch_size, micro_batch or batch_size), FlopCounterMode(display=False)
-    with unchanged(model):
+    with preserve_model(model):
         fill_memories(take_steps(model, task, batch_size, seed, sequences), within=counter)
     return counter.get_total_flops() * batch_size // sequences
 
@@ -176,7 +176,7 @@ def repeat(act: Callable[[], object], device: torch.device, seconds: float = 0.0
 
 
 @contextmanager
-def unchanged(model: SegmentModel) -> Iterator[None]:
+def preserve_model(model: SegmentModel) -> Iterator[None]:
     """Train within the block without gradients from before; then restore them, the mode and torch's random numbers."""
     training, gradients = model.training, [parameter.grad for parameter in model.parameters()]
     with torch.random.fork_rng([model.device] if is_gpu(model.device) else []):
