@@ -25,7 +25,7 @@ from infty.memory.longterm import LongTermMemory
 from infty.memory.precision import HOST, full_precision, round_products
 from infty.model.interface import SegmentModel
 from infty.model.state_tensors import state_tensors
-from infty.training.data_parallel import batch_losses, weighted
+from infty.training.data_parallel import batch_losses, weigh_losses
 from tests.conftest import Infty
 
 ROOT = Path(infty.__file__).parent
@@ -107,7 +107,7 @@ def gradients(model: SegmentModel, batch: Batch) -> tuple[dict[str, Tensor], int
     torch.manual_seed(4)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         losses, _ = batch_losses(model, batch)
-    weighted(losses, model).backward()
+    weigh_losses(losses, model).backward()
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sum(sizes.values())
 
 

@@ -9,7 +9,7 @@ from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import build_model, resolve
 from infty.training.cost import flops_a_step
-from infty.training.data_parallel import batch_losses, weighted
+from infty.training.data_parallel import batch_losses, weigh_losses
 
 EVEN = ["model.adaptive={cutoffs: []}"]  # with clusters a step costs what its tokens do
 
@@ -47,7 +47,7 @@ def test_counted_once_the_memory_is_full(row: str) -> None:
     for step in range(2 * steps):
         with FlopCounterMode(display=False) as counter:
             losses, state = batch_losses(model, task.training_batch(step, 2, 0), state)
-            weighted(losses, model).backward()
+            weigh_losses(losses, model).backward()
         counts.append(counter.get_total_flops())
     assert counts[0] < full
     assert set(counts[steps - 1 :]) == {full}

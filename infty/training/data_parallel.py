@@ -49,7 +49,7 @@ class Replica:
         synchronises = last or self.group.size == 1
         with nullcontext() if synchronises else self._losses.no_sync():  # pyright: ignore[reportCallIssue]
             losses, after = self._losses(batch, state, scored, batch_rows)
-            (weighted(losses, self.model) * self.group.size).backward()  # for it is averaged over processes
+            (weigh_losses(losses, self.model) * self.group.size).backward()  # for it is averaged over processes
         return losses, after
 
     def memory_tensors(self, memory: Memory) -> Named | None:
@@ -131,7 +131,7 @@ def batch_losses(
     return losses, state
 
 
-def weighted(losses: Losses, model: SegmentModel) -> Float[Tensor, ""]:
+def weigh_losses(losses: Losses, model: SegmentModel) -> Float[Tensor, ""]:
     """What is minimised: the loss and the auxiliary losses with the model's weights."""
     weights = {"loss": 1.0, **model.config.auxiliary_weights}
     return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
