@@ -43,11 +43,11 @@ class Launch:
 
 @cache
 def this_launch() -> Launch:
-    """How this very process was started. UsageError as `launched`."""
-    return launched(os.environ)
+    """How this very process was started. UsageError as `read_launch`."""
+    return read_launch(os.environ)
 
 
-def launched(environment: Mapping[str, str]) -> Launch:
+def read_launch(environment: Mapping[str, str]) -> Launch:
     """What the launcher's variables say. UsageError where they contradict each other or something lacks."""
     alone = Launch(slot=_number(environment, SLOT, 0))
     by_torchrun = {"RANK", "WORLD_SIZE"} <= environment.keys()
