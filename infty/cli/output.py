@@ -11,7 +11,7 @@ from typing import Any
 
 from infty.base.errors import UsageError
 from infty.base.messages import one_line
-from infty.machine.launch import this_launch
+from infty.machine.launch import detect_launch
 
 
 @dataclass
@@ -63,7 +63,7 @@ def open_console(stderr: bool = False) -> Any:
         def on_broken_pipe(self) -> None:
             self.quiet = True
 
-    silent = not this_launch().leads or (stderr and CALL.quiet)
+    silent = not detect_launch().leads or (stderr and CALL.quiet)
     return Lasting(stderr=stderr, markup=False, highlight=False, quiet=silent)
 
 

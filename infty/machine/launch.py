@@ -42,7 +42,7 @@ class Launch:
 
 
 @cache
-def this_launch() -> Launch:
+def detect_launch() -> Launch:
     """How this very process was started. UsageError as `read_launch`."""
     return read_launch(os.environ)
 

@@ -13,7 +13,7 @@ from infty.base.errors import UsageError
 from infty.base.messages import reason
 from infty.config.settings import Settings
 from infty.machine.devices import choose_device, is_gpu
-from infty.machine.launch import Launch, this_launch
+from infty.machine.launch import Launch, detect_launch
 from infty.memory.precision import round_products
 from infty.model.interface import SegmentModel
 
@@ -96,7 +96,7 @@ def prepare_machine(settings: Settings) -> Machine:
     """Set what the settings say of this machine. UsageError for a device that is not there, or can't do it."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    launch = this_launch()
+    launch = detect_launch()
     device, precision = choose_device(settings.device, launch), settings.precision
     if precision == "tf32" and not is_gpu(device):
         raise UsageError(f"precision tf32 is a GPU's, and this is {device.type}: float32 or bf16")

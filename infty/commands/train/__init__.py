@@ -25,7 +25,7 @@ from infty.commands.train.record import open_sinks, track_status, write_run_head
 from infty.commands.train.session import OTHER_SETTINGS, Session, bring_data, open_session
 from infty.config.settings import Settings
 from infty.experiment import Cell, build_model
-from infty.machine.launch import this_launch
+from infty.machine.launch import detect_launch
 from infty.machine.placement import Machine, prepare_machine
 from infty.machine.ram import peak_memory_bytes
 from infty.model.interface import count_parameters
@@ -106,7 +106,7 @@ def _train_run(
     with open_session(cell, run, settings, machine, group, initial, fresh=fresh, own=own) as session:
         if session is None:
             logger.info(f"already finished: {run.path} (train again with --fresh)")
-            return run.result() if this_launch().leads else {}
+            return run.result() if detect_launch().leads else {}
         with _running(session) as stop:
             environment = write_run_header(session)
             with Sinks(open_sinks(session)) as log:
