@@ -143,7 +143,7 @@ def assess(
     # Read this process's share of the split, and sum over all processes.
     with knock_out_memories(trained.model, asked.knock_out) if asked.knock_out else nullcontext():
         batches = _batches(trained.experiment, task, asked, group.share)
-        heard = stop.until_received(batches) if stop else batches
+        heard = stop.yield_until_signal(batches) if stop else batches
         totals = evaluate(trained.model, heard, choices=task.has_answers, losses=record.losses, right=record.right)
     if number := group.find_largest(stop.received or 0 if stop else 0):
         raise Stopped("stopped while testing; the same command tests what was trained", number)

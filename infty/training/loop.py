@@ -67,7 +67,7 @@ def train(
 
         if _validation_is_due(state, config):
             batches = task.evaluation_batches("validation", config.evaluation_batch_size, group.share)
-            totals = group.sum_totals(evaluate(model, stop.until_received(batches), choices=task.has_answers))
+            totals = group.sum_totals(evaluate(model, stop.yield_until_signal(batches), choices=task.has_answers))
             if group.is_true_anywhere(stop.received is not None):
                 continue
             validation = task.metrics("validation", totals)
