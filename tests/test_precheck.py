@@ -12,7 +12,7 @@ import torch
 from infty.base.batch import Batch
 from infty.base.errors import InftyError
 from infty.machine.placement import Machine
-from infty.machine.ram import _free_in_groups, forget_peak, free_memory_bytes, held_memory_bytes, peak_memory_bytes
+from infty.machine.ram import _free_in_groups, count_held_bytes, forget_peak, free_memory_bytes, peak_memory_bytes
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.tasks.sort import SortConfig, SortTask
@@ -78,7 +78,7 @@ def predicted_and_needed() -> tuple[float, int]:
     predicted = measure_run(model, task, config, 0, Machine(CPU)).training.predict(48)
     optimizer = make_optimizer(model, 1e-3)
     forget_peak(CPU)
-    held = held_memory_bytes(CPU)
+    held = count_held_bytes(CPU)
     for step in (1, 2):
         optimize(Replica(model), optimizer, task, config, step, 0)
     return predicted, peak_memory_bytes(CPU) - held

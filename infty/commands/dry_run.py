@@ -17,7 +17,7 @@ from infty.corpora.gpt2_weights import is_on_the_hub
 from infty.corpora.registry import KNOWN
 from infty.experiment import Cell, build_model, build_task
 from infty.machine.placement import prepare_machine
-from infty.machine.ram import forget_peak, held_memory_bytes
+from infty.machine.ram import count_held_bytes, forget_peak
 from infty.model.interface import SegmentModel, count_parameters
 from infty.runs.folder import RunFolder
 from infty.tasks.corpus import CorpusConfig
@@ -47,7 +47,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     start = _start(cell, task.vocab_size, settings)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
     free = free_bytes(machine)
-    program = held_memory_bytes(machine.device) if free is not None else 0
+    program = count_held_bytes(machine.device) if free is not None else 0
     model = machine.place(build_model(experiment, task.vocab_size, seed))
     memories = sum(parameter.numel() for parameter in model.memory_parameters())
     training = experiment.training.count_steps(task.steps_an_epoch)
@@ -61,7 +61,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     made, _ = repeat(make, model.device, SECONDS)
     evaluated = training.evaluation_batch_size
     forget_peak(model.device)  # gives back what was freed
-    held = 0 if free is None else held_memory_bytes(model.device)
+    held = 0 if free is None else count_held_bytes(model.device)
     memory = {} if free is None else describe_memory(model, cost, evaluated, program, held, free)
     return {
         "command": cell.command,

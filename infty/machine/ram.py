@@ -38,7 +38,7 @@ def forget_peak(device: torch.device) -> bool:
     return True
 
 
-def held_memory_bytes(device: torch.device) -> int:
+def count_held_bytes(device: torch.device) -> int:
     """Bytes held now, as `peak_memory_bytes` counts. OSError on a CPU that is not Linux's."""
     if is_gpu(device):
         return torch.cuda.memory_allocated(device)

@@ -18,7 +18,7 @@ from infty.base.batch import Batch
 from infty.evaluation.evaluate import evaluate
 from infty.machine.devices import is_gpu
 from infty.machine.placement import Machine
-from infty.machine.ram import forget_peak, held_memory_bytes, peak_memory_bytes
+from infty.machine.ram import count_held_bytes, forget_peak, peak_memory_bytes
 from infty.model.interface import SegmentModel, State
 from infty.model.state_tensors import state_tensors
 from infty.tasks.task import TrainingData
@@ -165,7 +165,7 @@ def repeat(act: Callable[[], object], device: torch.device, seconds: float = 0.0
     Beside it, the most bytes that were held beyond those from before; 0 if the system doesn't tell.
     """
     known = forget_peak(device)
-    held, times = held_memory_bytes(device) if known else 0, []
+    held, times = count_held_bytes(device) if known else 0, []
     while not times or (len(times) < TIMED and sum(times) < seconds):
         start = time.perf_counter()
         act()
