@@ -12,7 +12,7 @@ import torch
 from infty.base.batch import Batch
 from infty.base.errors import InftyError
 from infty.machine.placement import Machine
-from infty.machine.ram import _free_in_groups, count_held_bytes, forget_peak, free_memory_bytes, peak_memory_bytes
+from infty.machine.ram import _free_in_groups, count_free_bytes, count_held_bytes, forget_peak, peak_memory_bytes
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.tasks.sort import SortConfig, SortTask
@@ -143,7 +143,7 @@ def test_limits_of_a_control_group_and_of_those_around_it_count(tmp_path: Path) 
         (tmp_path / "cgroup" / folder / "memory.stat").write_text("anon 100\ninactive_file 50\nactive_file 20\n")
     (tmp_path / "own").write_text("1:cpu:/elsewhere\n0::/job/step\n")
     assert _free_in_groups(tmp_path / "cgroup", tmp_path / "own") == [750]
-    assert free_memory_bytes(CPU) > 0
+    assert count_free_bytes(CPU) > 0
 
 
 def test_memory_that_runs_out_is_explained_and_other_faults_pass() -> None:

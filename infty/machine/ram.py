@@ -46,7 +46,7 @@ def count_held_bytes(device: torch.device) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def free_memory_bytes(device: torch.device) -> int:
+def count_free_bytes(device: torch.device) -> int:
     """Bytes that this process may still take: on a CPU within its control group too. OSError where Linux is silent."""
     if is_gpu(device):
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

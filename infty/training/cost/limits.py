@@ -11,7 +11,7 @@ from infty.base.errors import InftyError
 from infty.base.messages import reason
 from infty.machine.devices import is_gpu
 from infty.machine.placement import Machine
-from infty.machine.ram import forget_peak, free_memory_bytes
+from infty.machine.ram import count_free_bytes, forget_peak
 from infty.model.interface import SegmentModel
 from infty.model.weight_tensors import weight_tensors
 from infty.tasks.task import Task, TrainingData
@@ -79,7 +79,7 @@ def free_bytes(machine: Machine) -> int | None:
     try:
         known = forget_peak(machine.device)  # which gives back what was freed
         share = 1 if is_gpu(machine.device) else machine.launch.local_size
-        return free_memory_bytes(machine.device) // share if known else None
+        return count_free_bytes(machine.device) // share if known else None
     except OSError:
         return None
 
