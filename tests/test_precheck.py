@@ -12,7 +12,7 @@ import torch
 from infty.base.batch import Batch
 from infty.base.errors import InftyError
 from infty.machine.placement import Machine
-from infty.machine.ram import _free_in_groups, count_free_bytes, count_held_bytes, forget_peak, peak_memory_bytes
+from infty.machine.ram import _free_in_groups, count_free_bytes, count_held_bytes, count_peak_bytes, forget_peak
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.tasks.sort import SortConfig, SortTask
@@ -81,7 +81,7 @@ def predicted_and_needed() -> tuple[float, int]:
     held = count_held_bytes(CPU)
     for step in (1, 2):
         optimize(Replica(model), optimizer, task, config, step, 0)
-    return predicted, peak_memory_bytes(CPU) - held
+    return predicted, count_peak_bytes(CPU) - held
 
 
 def test_what_is_measured_is_as_it_was_and_a_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:

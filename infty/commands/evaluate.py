@@ -19,7 +19,7 @@ from infty.evaluation.memory_trace import inspect_memory
 from infty.evaluation.stream import read_stream
 from infty.experiment import Cell, Experiment
 from infty.machine.placement import prepare_machine
-from infty.machine.ram import peak_memory_bytes
+from infty.machine.ram import count_peak_bytes
 from infty.runs.folder import SCHEMA, RunFolder
 from infty.tasks.task import PerTarget, Task
 from infty.training.distributed import ALONE, Group, process_group
@@ -72,7 +72,7 @@ def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | No
         totals, answers, pace = read_stream(
             trained.model,
             segments,
-            lambda: peak_memory_bytes(machine.device),
+            lambda: count_peak_bytes(machine.device),
             choices=task.has_answers,
         )
     return {

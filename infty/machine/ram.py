@@ -11,7 +11,7 @@ import torch
 from infty.machine.devices import is_gpu
 
 
-def peak_memory_bytes(device: torch.device) -> int:
+def count_peak_bytes(device: torch.device) -> int:
     """Most bytes of memory held at once: on a GPU by torch, else resident in this process."""
     if is_gpu(device):
         return torch.cuda.max_memory_allocated(device)
@@ -23,7 +23,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def forget_peak(device: torch.device) -> bool:
-    """Let `peak_memory_bytes` count from now on. False where there is no way to: on a CPU only glibc's Linux has one.
+    """Let `count_peak_bytes` count from now on. False where there is no way to: on a CPU only glibc's Linux has one.
 
     What the C library holds back of freed memory goes to the system first, or it would hide what is taken next.
     """
@@ -39,7 +39,7 @@ def forget_peak(device: torch.device) -> bool:
 
 
 def count_held_bytes(device: torch.device) -> int:
-    """Bytes held now, as `peak_memory_bytes` counts. OSError on a CPU that is not Linux's."""
+    """Bytes held now, as `count_peak_bytes` counts. OSError on a CPU that is not Linux's."""
     if is_gpu(device):
         return torch.cuda.memory_allocated(device)
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]

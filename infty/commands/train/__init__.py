@@ -27,7 +27,7 @@ from infty.config.settings import Settings
 from infty.experiment import Cell, build_model
 from infty.machine.launch import detect_launch
 from infty.machine.placement import Machine, prepare_machine
-from infty.machine.ram import peak_memory_bytes
+from infty.machine.ram import count_peak_bytes
 from infty.model.interface import count_parameters
 from infty.runs.folder import SCHEMA, RunFolder
 from infty.runs.metrics import Sinks
@@ -203,7 +203,7 @@ def _test(session: Session, stop: StopSignals) -> Values:
     if s.cell.experiment.model.long_range:
         logger.info("tested again with the memory emptied: what the row owes to it")
         evaluate_run(s.run, trained, s.task, Asked(knock_out="zero"), stop, s.group)
-    peak = s.group.find_largest(peak_memory_bytes(s.machine.device))
+    peak = s.group.find_largest(count_peak_bytes(s.machine.device))
     return {**outcome, "peak_memory_bytes": peak} if s.group.leads else {}
 
 

@@ -18,7 +18,7 @@ from infty.base.batch import Batch
 from infty.evaluation.evaluate import evaluate
 from infty.machine.devices import is_gpu
 from infty.machine.placement import Machine
-from infty.machine.ram import count_held_bytes, forget_peak, peak_memory_bytes
+from infty.machine.ram import count_held_bytes, count_peak_bytes, forget_peak
 from infty.model.interface import SegmentModel, State
 from infty.model.state_tensors import state_tensors
 from infty.tasks.task import TrainingData
@@ -172,7 +172,7 @@ def repeat(act: Callable[[], object], device: torch.device, seconds: float = 0.0
         if is_gpu(device):
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
-    return median(times), max(0, peak_memory_bytes(device) - held) if known else 0
+    return median(times), max(0, count_peak_bytes(device) - held) if known else 0
 
 
 @contextmanager
