@@ -22,7 +22,7 @@ from infty.model.interface import SegmentModel, count_parameters
 from infty.runs.folder import RunFolder
 from infty.tasks.corpus import CorpusConfig
 from infty.training.config import TrainingConfig
-from infty.training.cost import RunCost, disk_bytes, free_bytes, measure_run, measure_update, repeat
+from infty.training.cost import RunCost, count_usable_bytes, disk_bytes, measure_run, measure_update, repeat
 from infty.training.data_parallel import refuse_uneven
 
 SECONDS = 5.0  # that filling memories may take, and the steps that are timed
@@ -46,7 +46,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
         task = RandomTokens(experiment.task, experiment.model.segment_length, str(fault))
     start = _start(cell, task.vocab_size, settings)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
-    free = free_bytes(machine)
+    free = count_usable_bytes(machine)
     program = count_held_bytes(machine.device) if free is not None else 0
     model = machine.place(build_model(experiment, task.vocab_size, seed))
     memories = sum(parameter.numel() for parameter in model.memory_parameters())

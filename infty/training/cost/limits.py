@@ -31,11 +31,11 @@ def refuse_too_little_memory(
 
     Changes neither the model nor what follows. Says nothing on systems that don't tell how much memory is held.
     """
-    if config.total_steps < LONG_RUN or free_bytes(machine) is None:
+    if config.total_steps < LONG_RUN or count_usable_bytes(machine) is None:
         return
     with explain_out_of_memory(machine.device):
         cost = measure_run(model, task, config, seed, machine)
-    free = free_bytes(machine) or 0  # after the trial: what it left (loaded code, say) stays
+    free = count_usable_bytes(machine) or 0  # after the trial: what it left (loaded code, say) stays
     for line, wanted, where, option, other in (
         (cost.training, cost.at_once, "", "--micro-batch", ", less is kept with --recompute"),
         (cost.evaluation, config.evaluation_batch_size, " in evaluation", "--set training.evaluation_batch_size", ""),
@@ -71,7 +71,7 @@ def disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) 
     return COPIES * (weights + moments + memory) + OTHER_FILES
 
 
-def free_bytes(machine: Machine) -> int | None:
+def count_usable_bytes(machine: Machine) -> int | None:
     """Count the free bytes for this process; on a CPU a machine's processes share them.
 
     None if the system doesn't tell, or has no peak that can be measured anew.
