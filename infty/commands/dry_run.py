@@ -22,7 +22,7 @@ from infty.model.interface import SegmentModel, count_parameters
 from infty.runs.folder import RunFolder
 from infty.tasks.corpus import CorpusConfig
 from infty.training.config import TrainingConfig
-from infty.training.cost import RunCost, count_usable_bytes, disk_bytes, measure_run, measure_update, repeat
+from infty.training.cost import RunCost, count_disk_bytes, count_usable_bytes, measure_run, measure_update, repeat
 from infty.training.data_parallel import refuse_uneven
 
 SECONDS = 5.0  # that filling memories may take, and the steps that are timed
@@ -77,7 +77,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
         "passes": round(tokens / size, 2) if (size := _size(task)) else None,
         "flops_a_token": cost.flops_a_token,
         "training_flops": cost.flops_a_token * tokens,
-        "disk_megabytes": round(disk_bytes(model, task, training) / 1e6),
+        "disk_megabytes": round(count_disk_bytes(model, task, training) / 1e6),
         "device": str(machine.device),
         "processes": machine.launch.size,
         "sequences_a_device": cost.own,

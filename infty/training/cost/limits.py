@@ -52,7 +52,7 @@ def refuse_too_little_memory(
 def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, folder: Path) -> None:
     """Raise InftyError if the disk has no room for the checkpoints in `folder` that a run keeps at once."""
     here = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    needed = disk_bytes(model, task, config) - here
+    needed = count_disk_bytes(model, task, config) - here
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise InftyError(
@@ -61,7 +61,7 @@ def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, fo
         )
 
 
-def disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) -> int:
+def count_disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) -> int:
     """Count the most bytes that a run's folder takes: as many checkpoints as there are at once, and small files."""
     weights = sum(tensor.nbytes for tensor in weight_tensors(model).values())
     moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
