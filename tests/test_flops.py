@@ -8,7 +8,7 @@ from infty.base.batch import Batch
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import build_model, resolve
-from infty.training.cost import flops_a_step
+from infty.training.cost import count_step_flops
 from infty.training.data_parallel import batch_losses, weigh_losses
 
 EVEN = ["model.adaptive={cutoffs: []}"]  # with clusters a step costs what its tokens do
@@ -41,8 +41,8 @@ def test_counted_once_the_memory_is_full(row: str) -> None:
     resolved = resolve(open_experiment("wikitext", SHIPPED), CellKey("wikitext", "smoke", row, "main"), EVEN)
     model = build_model(resolved.experiment, 400, seed=0)
     task = Endless(400, resolved.experiment.model.segment_length)
-    full, steps = flops_a_step(model, task, 2, seed=0), task.asked
-    assert flops_a_step(model, task, 6, seed=0, micro_batch=2) == 3 * full
+    full, steps = count_step_flops(model, task, 2, seed=0), task.asked
+    assert count_step_flops(model, task, 6, seed=0, micro_batch=2) == 3 * full
     counts, state = [], None
     for step in range(2 * steps):
         with FlopCounterMode(display=False) as counter:

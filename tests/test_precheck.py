@@ -18,7 +18,7 @@ from infty.model.decoder import Decoder
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import Checkpoint, TrainingState
 from infty.training.config import TrainingConfig
-from infty.training.cost import explain_out_of_memory, flops_a_step, measure_run, measure_update, refuse_full_disk
+from infty.training.cost import count_step_flops, explain_out_of_memory, measure_run, measure_update, refuse_full_disk
 from infty.training.data_parallel import Replica
 from infty.training.loop import train
 from infty.training.optimizer import make_optimizer
@@ -102,7 +102,7 @@ def test_what_is_measured_is_as_it_was_and_a_run_goes_on_as_if_it_had_not_been(t
         if measured:
             measure_run(model, task, config, 0, Machine(CPU), seconds=0.1)
             measure_update(model, seconds=0.1)
-            flops_a_step(model, task, 2, 0)
+            count_step_flops(model, task, 2, 0)
         for old, new in zip(before, kept_of(model), strict=True):
             assert torch.equal(old, new) if isinstance(old, torch.Tensor) else old == new
         model.zero_grad()

@@ -31,7 +31,7 @@ from infty.machine.ram import count_peak_bytes
 from infty.model.interface import count_parameters
 from infty.runs.folder import SCHEMA, RunFolder
 from infty.runs.metrics import Sinks
-from infty.training.cost import explain_out_of_memory, flops_a_step
+from infty.training.cost import count_step_flops, explain_out_of_memory
 from infty.training.data_parallel import refuse_uneven
 from infty.training.distributed import Group, process_group
 from infty.training.loop import train
@@ -239,7 +239,7 @@ def _count_flops(session: Session) -> int | None:
         model = build_model(s.cell.experiment, s.task.vocab_size, s.cell.key.seed).to(s.machine.device)
     size, seed = s.training.batch_size, s.cell.key.seed
     try:
-        return s.state.step * flops_a_step(model, s.task, size, seed, len(s.replica.pieces(size)[0]))
+        return s.state.step * count_step_flops(model, s.task, size, seed, len(s.replica.pieces(size)[0]))
     except torch.OutOfMemoryError:  # a run that recomputes may need to
         warnings.warn("FLOPs were not counted: without --recompute a step has no room here", stacklevel=2)
         return None

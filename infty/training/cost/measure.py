@@ -119,7 +119,7 @@ def measure_update(model: SegmentModel, seconds: float) -> float:
         return repeat(lambda: (clip(), optimizer.step()), model.device, seconds)[0]
 
 
-def flops_a_step(
+def count_step_flops(
     model: SegmentModel, task: TrainingData, batch_size: int, seed: int, micro_batch: int | None = None
 ) -> int:
     """Count the FLOPs of one optimiser step, forward and backward: products of matrices only, as usual.
