@@ -72,7 +72,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _write(folder, folder / f".{name}.tmp", checkpoint)
-            point(folder, checkpoint.state)
+            write_pointers(folder, checkpoint.state)
             break
         except (OSError, SafetensorError) as fault:
             shutil.rmtree(folder / f".{name}.tmp", ignore_errors=True)
@@ -84,7 +84,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     _drop_old(folder, checkpoint.state)
 
 
-def point(folder: Path, state: TrainingState) -> None:
+def write_pointers(folder: Path, state: TrainingState) -> None:
     """Name the checkpoint of a state as the last, and the best step that it knows of as the best.
 
     Done again when a run continues: an interruption may have come between a checkpoint and its pointers.

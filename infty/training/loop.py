@@ -11,7 +11,7 @@ from infty.base.errors import InftyError, MissingError, Stopped
 from infty.evaluation.evaluate import evaluate
 from infty.model.weight_tensors import load_weights, weight_tensors
 from infty.tasks.task import Task
-from infty.training.checkpoint import Checkpoint, TrainingState, point, save_checkpoint
+from infty.training.checkpoint import Checkpoint, TrainingState, save_checkpoint, write_pointers
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
 from infty.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
@@ -105,7 +105,7 @@ def _restore(
     """Weights and optimiser from a checkpoint; its memory, if it carries one. MissingError where they don't fit."""
     model = replica.model
     if replica.group.leads:
-        point(folder, begin.state)
+        write_pointers(folder, begin.state)
     try:
         load_weights(model, begin.tensors["model"])
         load_optimizer_tensors(optimizer, model, begin.tensors["optimizer"])
