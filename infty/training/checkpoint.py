@@ -123,15 +123,15 @@ def load_last(folder: Path) -> Checkpoint | None:
 
 def load_best(folder: Path) -> Checkpoint:
     """The checkpoint that `best.json` names. MissingError where there is none or it is damaged."""
-    return _load(best_path(folder), FRESH)
+    return _load(find_best_checkpoint(folder), FRESH)
 
 
 def verify_best(folder: Path) -> None:
     """MissingError where there is no best checkpoint, or its files are not what was saved, by their sums."""
-    _sums(best_path(folder), FRESH)
+    _sums(find_best_checkpoint(folder), FRESH)
 
 
-def best_path(folder: Path) -> Path:
+def find_best_checkpoint(folder: Path) -> Path:
     """Where the checkpoint is that `best.json` names. MissingError where it names none."""
     name = _read(folder / "best.json", FRESH).get("checkpoint")
     if not isinstance(name, str) or Path(name).name != name:
