@@ -10,7 +10,7 @@ import torch
 from scipy import integrate, stats
 from torch import Tensor, nn
 
-from infty.evaluation.evaluate import evaluating
+from infty.evaluation.evaluate import use_evaluation_mode
 from infty.evaluation.memory_trace import BINS, Trace, carry_places, inspect_memory, measure_shares, watch_signals
 from infty.memory.attention import AttentionDensity
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
@@ -35,7 +35,7 @@ def read(model: SegmentModel, task: SortTask) -> tuple[list[Tensor], list[State]
     """The first test sequence by a plain loop: logits of each segment, and the states before and after each."""
     batch = task.batch("test", np.array([0]))
     states, logits = [model.initial_state(batch.streams)], []
-    with evaluating(model):
+    with use_evaluation_mode(model):
         for segment in batch.segments(model.config.segment_length):
             output = model(segment.tokens, states[-1])
             states.append(output.state)
@@ -45,7 +45,7 @@ def read(model: SegmentModel, task: SortTask) -> tuple[list[Tensor], list[State]
 
 def traced(model: SegmentModel, task: SortTask) -> list[Trace]:
     batch = task.batch("test", np.array([0]))
-    with evaluating(model), watch_signals(model) as traces:
+    with use_evaluation_mode(model), watch_signals(model) as traces:
         state = model.initial_state(batch.streams)
         for segment in batch.segments(model.config.segment_length):
             state = model(segment.tokens, state).state

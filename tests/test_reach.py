@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from infty.evaluation.evaluate import evaluating
+from infty.evaluation.evaluate import use_evaluation_mode
 from infty.evaluation.memory_influence import measure_reach
 from infty.memory.longterm import LongTermMemory
 from infty.model.interface import SegmentModel
@@ -33,7 +33,7 @@ def test_gradients_are_those_of_central_differences(float64: None) -> None:
     before = read(model, task)[1][-2]
 
     def loss() -> float:
-        with evaluating(model), torch.enable_grad():  # where keys of the short-term memory are projected anew
+        with use_evaluation_mode(model), torch.enable_grad():  # where keys of the short-term memory are projected anew
             output = model(last.tokens, before)
         scored = last.targets != -100
         return nn.functional.cross_entropy(output.logits[scored], last.targets[scored]).item()

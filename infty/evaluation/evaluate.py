@@ -28,7 +28,7 @@ def evaluate(
     """
     total = Totals()
     segments = (segment for batch in batches for segment in batch.segments(model.config.segment_length))
-    with evaluating(model):
+    with use_evaluation_mode(model):
         for output, segment in unroll(model, segments):
             nats = output.nats(segment.targets)
             total += count(nats, output, segment, choices)
@@ -59,7 +59,7 @@ def _note(noted: Shaped[ndarray, " targets"], found: Shaped[Tensor, "batch wante
 
 
 @contextmanager
-def evaluating(model: SegmentModel) -> Iterator[None]:
+def use_evaluation_mode(model: SegmentModel) -> Iterator[None]:
     """Evaluation mode without gradient, and the mode from before afterwards."""
     training = model.training
     model.eval()

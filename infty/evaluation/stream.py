@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from infty.base.batch import UNSCORED, Batch, Totals
-from infty.evaluation.evaluate import count, evaluating
+from infty.evaluation.evaluate import count, use_evaluation_mode
 from infty.model.interface import SegmentModel
 from infty.model.unroll import unroll
 
@@ -49,7 +49,7 @@ def read_stream(
     `peak_bytes` tells the most memory held so far. Nothing is kept of a segment but the memory's own state.
     """
     total, answers, meter = Totals(), [], _Meter(segments, peak_bytes)
-    with evaluating(model):
+    with use_evaluation_mode(model):
         for output, segment in unroll(model, meter):
             total += count(output.nats(segment.targets), output, segment, choices)
             if choices:
