@@ -31,7 +31,7 @@ def evaluate(
     with use_evaluation_mode(model):
         for output, segment in unroll(model, segments):
             nats = output.nats(segment.targets)
-            total += count(nats, output, segment, choices)
+            total += sum_segment(nats, output, segment, choices)
             if right is not None:
                 _note(right, output.logits.argmax(-1) == segment.targets, segment)
             if losses is not None:
@@ -39,7 +39,7 @@ def evaluate(
     return total
 
 
-def count(nats: Float[Tensor, "batch wanted"], output: Output, segment: Batch, choices: bool) -> Totals:
+def sum_segment(nats: Float[Tensor, "batch wanted"], output: Output, segment: Batch, choices: bool) -> Totals:
     """The totals of one segment."""
     scored = segment.targets != UNSCORED
     correct = int(((output.logits.argmax(-1) == segment.targets) & scored).sum()) if choices else 0

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from infty.base.batch import UNSCORED, Batch, Totals
-from infty.evaluation.evaluate import count, use_evaluation_mode
+from infty.evaluation.evaluate import sum_segment, use_evaluation_mode
 from infty.model.interface import SegmentModel
 from infty.model.unroll import unroll
 
@@ -51,7 +51,7 @@ def read_stream(
     total, answers, meter = Totals(), [], _Meter(segments, peak_bytes)
     with use_evaluation_mode(model):
         for output, segment in unroll(model, meter):
-            total += count(output.nats(segment.targets), output, segment, choices)
+            total += sum_segment(output.nats(segment.targets), output, segment, choices)
             if choices:
                 pairs = zip(segment.targets[0].tolist(), output.logits[0].argmax(-1).tolist(), strict=True)
                 answers += [[wanted, chosen] for wanted, chosen in pairs if wanted != UNSCORED]
