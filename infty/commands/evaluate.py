@@ -84,7 +84,7 @@ def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | No
         "totals": vars(totals),
         "answer": [wanted for wanted, _ in answers],
         "model_answer": [chosen for _, chosen in answers],
-        "pace": pace.figures(),
+        "pace": pace.describe(),
     }
 
 

@@ -32,7 +32,7 @@ class Pace:
     early_peak_bytes: int | None
     late_peak_bytes: int | None
 
-    def figures(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Everything, with speed, ratio and growth."""
         speed: dict[str, Any] = {"tokens_per_second": round(self.tokens / self.seconds)}
         if self.early_segment_seconds and self.late_segment_seconds and self.early_peak_bytes and self.late_peak_bytes:
