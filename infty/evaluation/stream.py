@@ -55,7 +55,7 @@ def read_stream(
             if choices:
                 pairs = zip(segment.targets[0].tolist(), output.logits[0].argmax(-1).tolist(), strict=True)
                 answers += [[wanted, chosen] for wanted, chosen in pairs if wanted != UNSCORED]
-    return total, answers, meter.pace()
+    return total, answers, meter.measure_pace()
 
 
 class _Meter:
@@ -84,7 +84,7 @@ class _Meter:
         if self.count == EARLY[1]:
             self.early_peak = self.peak_bytes()
 
-    def pace(self) -> Pace:
+    def measure_pace(self) -> Pace:
         enough = self.count >= EARLY[1] + LATE
         return Pace(
             self.tokens,
