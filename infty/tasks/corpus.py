@@ -27,7 +27,7 @@ from infty.corpora.registry import KNOWN
 from infty.corpora.text_pieces import PIECE, CountedText, Text
 from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, WordTokenizer, load_tokenizer
 from infty.corpora.tokens import Portion, TokenSet, open_tokens
-from infty.tasks.loss_breakdown import details, text_figures
+from infty.tasks.loss_breakdown import break_down_losses, text_figures
 from infty.tasks.protocols import TEXT_PROTOCOLS, KnockOut
 from infty.tasks.segmentation import (
     Spans,
@@ -210,7 +210,7 @@ class CorpusTask(Task):
     def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Score:
         """Make the score: figures of all tokens, and of words that only a long memory can know."""
         assert record.losses is not None
-        found = details(record.losses, self.parts[split].starts, self.distances(split), self.config.far)
+        found = break_down_losses(record.losses, self.parts[split].starts, self.distances(split), self.config.far)
         metrics = self.metrics(split, totals)
         if found["far"]["tokens"]:
             metrics[f"{split}/far_loss"] = found["far"]["nats"] / found["far"]["tokens"]

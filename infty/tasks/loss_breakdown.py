@@ -18,7 +18,7 @@ Losses = Float32[ndarray, " tokens"]
 Counts = Int64[ndarray, " tokens"]
 
 
-def details(losses: Losses, starts: Int64[ndarray, " edges"], distances: Counts, far: int) -> dict[str, Any]:
+def break_down_losses(losses: Losses, starts: Int64[ndarray, " edges"], distances: Counts, far: int) -> dict[str, Any]:
     """Nats and tokens by position in the document, by how long ago the word last came, by chunk and by document."""
     sizes = np.diff(starts)
     position = np.arange(len(losses)) - np.repeat(starts[:-1], sizes)

@@ -23,7 +23,7 @@ from infty.model.decoder import Decoder
 from infty.model.interface import Output
 from infty.model.softmax import Softmax
 from infty.tasks.corpus import CorpusConfig, CorpusTask, TokenReset
-from infty.tasks.loss_breakdown import details
+from infty.tasks.loss_breakdown import break_down_losses
 from infty.tasks.word_distances import NEW, NO_WORD, distances
 from tests.model.test_decoder import MEMORIES, make
 
@@ -280,7 +280,7 @@ def test_details_add_up_to_the_totals(folder: Path) -> None:
     source = task(folder)
     losses = np.random.default_rng(0).random(len(source.parts["test"].tokens), dtype=np.float32)
     starts, away = source.parts["test"].starts, source.distances("test")
-    found = details(losses, starts, away, far=4)
+    found = break_down_losses(losses, starts, away, far=4)
     whole = losses.astype(np.float64).sum()
     for pieces in ("chunks", "documents", "by_position"):
         assert sum(found[pieces]["nats"]) == pytest.approx(whole, abs=1e-3)
