@@ -27,7 +27,7 @@ from infty.corpora.registry import KNOWN
 from infty.corpora.text_pieces import PIECE, CountedText, Text
 from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, WordTokenizer, load_tokenizer
 from infty.corpora.tokens import Portion, TokenSet, open_tokens
-from infty.tasks.loss_breakdown import break_down_losses, text_figures
+from infty.tasks.loss_breakdown import break_down_losses, compute_text_metrics
 from infty.tasks.protocols import TEXT_PROTOCOLS, KnockOut
 from infty.tasks.segmentation import (
     Spans,
@@ -201,7 +201,7 @@ class CorpusTask(Task):
 
     def metrics(self, split: str, totals: Totals) -> dict[str, float]:
         """Loss in nats a token; perplexity a token and a word; bits a byte: three views of one total."""
-        return text_figures(split, totals, self.sizes(split))
+        return compute_text_metrics(split, totals, self.sizes(split))
 
     def new_record(self, split: str) -> PerTarget:
         """Make room for the nats of each token."""
@@ -246,7 +246,7 @@ class CorpusTask(Task):
         if not text.words:
             raise MissingError("the stream holds no word: wanted a text")
         ends = text.lines if self.tokens.corpus.counts_line_ends else 0
-        return text_figures("stream", totals, {"words": text.words + ends, "bytes": text.bytes})
+        return compute_text_metrics("stream", totals, {"words": text.words + ends, "bytes": text.bytes})
 
     def sizes(self, split: str) -> dict[str, int]:
         """How many words and bytes the figures of a split are a share of."""

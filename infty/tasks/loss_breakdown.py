@@ -60,7 +60,7 @@ def _rounded(nats: Iterable[float]) -> list[float]:
     return [round(float(value), 4) for value in nats]
 
 
-def text_figures(split: str, totals: Totals, sizes: dict[str, int]) -> dict[str, float]:
+def compute_text_metrics(split: str, totals: Totals, sizes: dict[str, int]) -> dict[str, float]:
     """ln(word perplexity) · words = bits a byte · ln 2 · bytes = nats of every token.
 
     ln(token perplexity) · tokens = nats of the tokens that the protocol scores: the same, unless it leaves some aside.
