@@ -32,7 +32,7 @@ from infty.tasks.protocols import TEXT_PROTOCOLS, KnockOut
 from infty.tasks.segmentation import (
     Spans,
     TokenReset,
-    cut,
+    cut_segments,
     cut_windows,
     even_rows,
     find_resets,
@@ -189,7 +189,7 @@ class CorpusTask(Task):
         Two rows at a time, whatever the batch size. Of the other whole segments are read, again from its beginning
         where it is shorter.
         """
-        rows = [cut(edge[None], self.segment_length) for edge in self._memories(split, "document")]
+        rows = [cut_segments(edge[None], self.segment_length) for edge in self._memories(split, "document")]
         for place in share.places(len(rows)):
             own, other = rows[place], rows[(place + 1) % len(rows)]
             whole = max(1, int((other.stop - other.start == self.segment_length).sum()))

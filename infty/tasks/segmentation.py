@@ -51,7 +51,7 @@ class Spans:
         return len(self.start)
 
 
-def cut(parts: Int64[ndarray, "parts 2"], length: int) -> Spans:
+def cut_segments(parts: Int64[ndarray, "parts 2"], length: int) -> Spans:
     """Each part, [start, stop) with a memory of its own, in pieces of `length`, the last one shorter."""
     sizes = parts[:, 1] - parts[:, 0]
     counts = -(-sizes // length)
@@ -73,7 +73,7 @@ def even_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]
     """
     edges = np.arange(rows + 1) * total // rows
     return [
-        cut(low + parts_of(high - low, resets - low), length)
+        cut_segments(low + parts_of(high - low, resets - low), length)
         for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
     ]
 
@@ -88,7 +88,7 @@ def packed_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> lis
         load, row = heapq.heappop(heap)
         given[row].append(part)
         heapq.heappush(heap, (load + int(segments[part]), row))
-    return [cut(parts[sorted(indices)], length) for indices in given]
+    return [cut_segments(parts[sorted(indices)], length) for indices in given]
 
 
 def cut_windows(tokenizer: Tokenizer, pieces: Iterable[str], segment_length: int) -> Iterator[Int64[ndarray, " n"]]:
