@@ -32,6 +32,7 @@ from infty.tasks.protocols import TEXT_PROTOCOLS, KnockOut
 from infty.tasks.segmentation import (
     Spans,
     TokenReset,
+    cut_at_resets,
     cut_segments,
     cut_windows,
     even_rows,
@@ -39,7 +40,6 @@ from infty.tasks.segmentation import (
     make_batch,
     mark_block_starts,
     packed_rows,
-    parts_of,
 )
 from infty.tasks.task import PerTarget, Sample, Score, Task, TaskConfig
 from infty.tasks.word_distances import distances
@@ -345,7 +345,7 @@ class CorpusTask(Task):
 
     def _memories(self, split: str, reset: str | None) -> Int64[ndarray, "parts 2"]:
         part = self.parts[split]
-        return parts_of(len(part.tokens), find_resets(part, reset or self.config.memory_reset))
+        return cut_at_resets(len(part.tokens), find_resets(part, reset or self.config.memory_reset))
 
     def _batch(self, split: str, places: list[tuple[Spans, int]], names: Int64[ndarray, " batch"]) -> Batch:
         """Make a batch of the spans at these indices; a row that has no more spans scores nothing."""

@@ -60,7 +60,7 @@ def cut_segments(parts: Int64[ndarray, "parts 2"], length: int) -> Spans:
     return Spans(start, np.minimum(start + length, np.repeat(parts[:, 1], counts)), within == 0)
 
 
-def parts_of(total: int, resets: Places) -> Int64[ndarray, "parts 2"]:
+def cut_at_resets(total: int, resets: Places) -> Int64[ndarray, "parts 2"]:
     """[start, stop) of the pieces of 0 … total between resets; none of them empty."""
     edges = np.unique(np.concatenate([[0], resets[(resets > 0) & (resets < total)], [total]]))
     return np.stack([edges[:-1], edges[1:]], 1)
@@ -73,7 +73,7 @@ def even_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]
     """
     edges = np.arange(rows + 1) * total // rows
     return [
-        cut_segments(low + parts_of(high - low, resets - low), length)
+        cut_segments(low + cut_at_resets(high - low, resets - low), length)
         for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
     ]
 

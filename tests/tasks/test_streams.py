@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infty.tasks.segmentation import Spans, cut_segments, even_rows, packed_rows, parts_of
+from infty.tasks.segmentation import Spans, cut_at_resets, cut_segments, even_rows, packed_rows
 
 resets = st.lists(st.integers(0, 200), max_size=9).map(lambda x: np.array(sorted(set(x)), dtype=np.int64))
 
@@ -16,7 +16,7 @@ def tokens_of(spans: Spans) -> list[int]:
 
 
 def test_the_example_of_the_docstring() -> None:
-    spans = cut_segments(parts_of(11, np.array([0, 6])), 4)
+    spans = cut_segments(cut_at_resets(11, np.array([0, 6])), 4)
     assert list(zip(spans.start.tolist(), spans.stop.tolist(), strict=True)) == [(0, 4), (4, 6), (6, 10), (10, 11)]
     assert spans.fresh.tolist() == [True, False, True, False]
 
@@ -30,7 +30,7 @@ def test_cut_equals_a_loop(total: int, at: np.ndarray, length: int) -> None:
         wanted.append((place, stop, place == 0 or place in at or False))
         place = stop
     # a segment is fresh where a part begins; a loop cannot tell those from reset places, so compare all three
-    spans = cut_segments(parts_of(total, at), length)
+    spans = cut_segments(cut_at_resets(total, at), length)
     found = list(zip(spans.start.tolist(), spans.stop.tolist(), spans.fresh.tolist(), strict=True))
     assert found == wanted
 
@@ -51,7 +51,7 @@ def test_rows_for_training_hold_every_token_once_and_are_equally_long(
 
 @given(st.integers(1, 200), st.integers(1, 9), resets, st.integers(1, 13))
 def test_rows_for_evaluation_hold_every_part_whole_and_once(total: int, rows: int, at: np.ndarray, length: int) -> None:
-    parts = parts_of(total, at)
+    parts = cut_at_resets(total, at)
     made = packed_rows(parts, rows, length)
     assert sorted(chain.from_iterable(map(tokens_of, made))) == list(range(total))
     assert len(made) == min(rows, len(parts))
