@@ -33,9 +33,9 @@ from infty.tasks.segmentation import (
     Spans,
     TokenReset,
     cut_at_resets,
+    cut_even_rows,
     cut_segments,
     cut_windows,
-    even_rows,
     find_resets,
     make_batch,
     mark_block_starts,
@@ -335,7 +335,9 @@ class CorpusTask(Task):
         part = self.parts["train"]
         if len(part.tokens) < batch_size:
             raise UsageError(f"{len(part.tokens)} tokens to train on are too few for {batch_size} streams")
-        return even_rows(len(part.tokens), batch_size, find_resets(part, self.config.memory_reset), self.segment_length)
+        return cut_even_rows(
+            len(part.tokens), batch_size, find_resets(part, self.config.memory_reset), self.segment_length
+        )
 
     def _evaluation_rows(self, split: str, batch_size: int, share: Share) -> list[Spans]:
         """One process's rows, of as many as all processes read side by side."""

@@ -66,7 +66,7 @@ def cut_at_resets(total: int, resets: Places) -> Int64[ndarray, "parts 2"]:
     return np.stack([edges[:-1], edges[1:]], 1)
 
 
-def even_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]:
+def cut_even_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]:
     """Rows of training: `rows` contiguous streams of equal size that together hold every token once.
 
     A row whose memory should go on from text that another row reads begins with an empty one.
