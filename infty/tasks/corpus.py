@@ -39,7 +39,7 @@ from infty.tasks.segmentation import (
     find_resets,
     make_batch,
     mark_block_starts,
-    packed_rows,
+    pack_rows,
 )
 from infty.tasks.task import PerTarget, Sample, Score, Task, TaskConfig
 from infty.tasks.word_distances import distances
@@ -342,7 +342,7 @@ class CorpusTask(Task):
     def _evaluation_rows(self, split: str, batch_size: int, share: Share) -> list[Spans]:
         """One process's rows, of as many as all processes read side by side."""
         parts = self._memories(split, self.protocol.memory_reset)
-        rows = packed_rows(parts, batch_size * share.of, self.segment_length)
+        rows = pack_rows(parts, batch_size * share.of, self.segment_length)
         return [rows[place] for place in share.places(len(rows))]
 
     def _memories(self, split: str, reset: str | None) -> Int64[ndarray, "parts 2"]:

@@ -78,7 +78,7 @@ def cut_even_rows(total: int, rows: int, resets: Places, length: int) -> list[Sp
     ]
 
 
-def packed_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> list[Spans]:
+def pack_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> list[Spans]:
     """Rows of evaluation: whole parts dealt out, the longest first, each to the row that has the least to read."""
     rows = min(rows, len(parts))
     given: list[list[int]] = [[] for _ in range(rows)]

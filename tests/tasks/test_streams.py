@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infty.tasks.segmentation import Spans, cut_at_resets, cut_even_rows, cut_segments, packed_rows
+from infty.tasks.segmentation import Spans, cut_at_resets, cut_even_rows, cut_segments, pack_rows
 
 resets = st.lists(st.integers(0, 200), max_size=9).map(lambda x: np.array(sorted(set(x)), dtype=np.int64))
 
@@ -52,7 +52,7 @@ def test_rows_for_training_hold_every_token_once_and_are_equally_long(
 @given(st.integers(1, 200), st.integers(1, 9), resets, st.integers(1, 13))
 def test_rows_for_evaluation_hold_every_part_whole_and_once(total: int, rows: int, at: np.ndarray, length: int) -> None:
     parts = cut_at_resets(total, at)
-    made = packed_rows(parts, rows, length)
+    made = pack_rows(parts, rows, length)
     assert sorted(chain.from_iterable(map(tokens_of, made))) == list(range(total))
     assert len(made) == min(rows, len(parts))
     where = {token: row for row, spans in enumerate(made) for token in tokens_of(spans)}
