@@ -42,7 +42,7 @@ from infty.tasks.segmentation import (
     pack_rows,
 )
 from infty.tasks.task import PerTarget, Sample, Score, Task, TaskConfig
-from infty.tasks.word_distances import distances
+from infty.tasks.word_distances import measure_distances
 
 NAMES = "^[a-z0-9][a-z0-9_.-]*$"  # of corpora
 GPT2 = "gpt2"  # tokeniser, and name of the corpus that holds its files
@@ -210,7 +210,9 @@ class CorpusTask(Task):
     def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Score:
         """Make the score: figures of all tokens, and of words that only a long memory can know."""
         assert record.losses is not None
-        found = break_down_losses(record.losses, self.parts[split].starts, self.distances(split), self.config.far)
+        found = break_down_losses(
+            record.losses, self.parts[split].starts, self.measure_distances(split), self.config.far
+        )
         metrics = self.metrics(split, totals)
         if found["far"]["tokens"]:
             metrics[f"{split}/far_loss"] = found["far"]["nats"] / found["far"]["tokens"]
@@ -320,7 +322,7 @@ class CorpusTask(Task):
             "or text-stream-v1"
         )
 
-    def distances(self, split: str) -> Int64[ndarray, " tokens"]:
+    def measure_distances(self, split: str) -> Int64[ndarray, " tokens"]:
         """How long ago each token's word last came in its document (see recurrence)."""
         part, tokenizer = self.parts[split], self.tokens.tokenizer
         ignored = (tokenizer.separator, tokenizer.unknown) if isinstance(tokenizer, WordTokenizer) else ()
@@ -328,7 +330,7 @@ class CorpusTask(Task):
         for i, document in enumerate(part.documents):
             text = "".join(self.tokens.corpus.text(document, self.config.portions[split].split)).encode()
             tokens = part.tokens[part.starts[i] : part.starts[i + 1]].astype(np.int64)
-            found.append(distances(tokens, text, lengths, ignored))
+            found.append(measure_distances(tokens, text, lengths, ignored))
         return np.concatenate(found)
 
     def _make_rows(self, batch_size: int) -> list[Spans]:

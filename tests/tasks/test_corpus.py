@@ -254,7 +254,7 @@ def test_distances_equal_a_double_loop() -> None:
                 tokens.append(pieces.setdefault(piece, len(pieces)))
     lengths = np.array([len(piece) for piece in pieces])
     assert "".join(list(pieces)[t] for t in tokens) == text_of
-    found = distances(np.array(tokens), text_of.encode(), lengths)
+    found = measure_distances(np.array(tokens), text_of.encode(), lengths)
     words = text_of.split()
     first_token, place = [], 0
     for word in words:
@@ -271,15 +271,15 @@ def test_the_example_of_recurrence_and_tokens_without_a_word() -> None:
     words = ["the", "cat", "sat", ".", "the", "dog", "saw", "the", "cat"]
     numbers = {word: i for i, word in enumerate(dict.fromkeys(words))}
     tokens = np.array([numbers[word] for word in words])
-    assert distances(tokens, b"", None, [numbers["."]]).tolist() == [0, 0, 0, NO_WORD, 4, 0, 0, 3, 7]
-    blank = distances(np.array([0, 1, 0]), b"a \n a", np.array([1, 3]))
+    assert measure_distances(tokens, b"", None, [numbers["."]]).tolist() == [0, 0, 0, NO_WORD, 4, 0, 0, 3, 7]
+    blank = measure_distances(np.array([0, 1, 0]), b"a \n a", np.array([1, 3]))
     assert blank.tolist() == [NEW, NO_WORD, 2]
 
 
 def test_details_add_up_to_the_totals(folder: Path) -> None:
     source = task(folder)
     losses = np.random.default_rng(0).random(len(source.parts["test"].tokens), dtype=np.float32)
-    starts, away = source.parts["test"].starts, source.distances("test")
+    starts, away = source.parts["test"].starts, source.measure_distances("test")
     found = break_down_losses(losses, starts, away, far=4)
     whole = losses.astype(np.float64).sum()
     for pieces in ("chunks", "documents", "by_position"):
