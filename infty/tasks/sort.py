@@ -69,7 +69,7 @@ class SortConfig(TaskConfig):
 
     def find_faults(self, segment_length: int) -> list[tuple[str, str]]:
         """Find a length whose targets would straddle two segments, and say which lengths work."""
-        fitting = nearest_lengths(self.length, self.vocabulary, segment_length)
+        fitting = find_nearest_lengths(self.length, self.vocabulary, segment_length)
         if fitting == [self.length]:
             return []
         if not fitting:
@@ -83,7 +83,7 @@ class SortConfig(TaskConfig):
         ]
 
 
-def nearest_lengths(length: int, vocabulary: int, segment_length: int) -> list[int]:
+def find_nearest_lengths(length: int, vocabulary: int, segment_length: int) -> list[int]:
     """The lengths at and around `length` whose V targets fall into one segment: `[length]` itself if it does.
 
     Otherwise the next below (if there is one) and above; none where a segment is too short for the targets.

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from infty.base.batch import UNSCORED
-from infty.tasks.sort import FIRST_SEED, SortConfig, SortTask, make_sequences, nearest_lengths, rank_by_frequency, tally
+from infty.tasks.sort import (
+    FIRST_SEED,
+    SortConfig,
+    SortTask,
+    find_nearest_lengths,
+    make_sequences,
+    rank_by_frequency,
+    tally,
+)
 
 
 def task(vocabulary: int = 7, length: int = 41, train: int = 13) -> SortTask:
@@ -153,14 +161,14 @@ def test_evaluation_covers_the_split_in_order_whatever_the_batch() -> None:
     [(236, [236]), (492, [492]), (4000, [4000]), (237, [236, 256]), (255, [236, 256]), (256, [256]), (50, [44, 64])],
 )
 def test_lengths_whose_targets_straddle_segments_name_the_nearest_that_work(length: int, expected: list[int]) -> None:
-    assert nearest_lengths(length, vocabulary=20, segment_length=64) == expected
+    assert find_nearest_lengths(length, vocabulary=20, segment_length=64) == expected
 
 
 def test_allowed_lengths_by_trying_every_position() -> None:
     for length in range(1, 60):
         segments = {(length + i) // 13 for i in range(5)}
-        assert (nearest_lengths(length, 5, 13) == [length]) == (len(segments) == 1)
-    assert nearest_lengths(30, vocabulary=14, segment_length=13) == []
+        assert (find_nearest_lengths(length, 5, 13) == [length]) == (len(segments) == 1)
+    assert find_nearest_lengths(30, vocabulary=14, segment_length=13) == []
 
 
 def test_chance_equals_a_simulation() -> None:
