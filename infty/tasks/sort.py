@@ -149,7 +149,7 @@ class SortTask(Task):
             "test": config.test_sequences,
         }
 
-    def order(
+    def order_symbols(
         self, counts: Int64[ndarray, "batch vocabulary"], first: Int64[ndarray, "batch vocabulary"]
     ) -> Int64[ndarray, "batch vocabulary"]:
         """The answer: all symbols in the order asked for, from how often each comes, and where first."""
@@ -209,7 +209,7 @@ class SortTask(Task):
         c = self.config
         seeds = FIRST_SEED[split] + indices
         symbols = make_sequences(seeds, c.vocabulary, c.length)
-        answer = self.order(*tally(symbols, c.vocabulary))
+        answer = self.order_symbols(*tally(symbols, c.vocabulary))
         separator = np.full((len(seeds), 1), c.vocabulary)
         tokens = np.concatenate([symbols, separator, answer[:, :-1]], 1)
         targets = np.concatenate([np.full_like(symbols, UNSCORED), answer], 1)
@@ -237,7 +237,7 @@ class SortTask(Task):
             buffer = buffer[whole:]
         if not read:
             raise MissingError(f"the stream is empty: wanted symbols 0 to {vocabulary - 1}, with white space between")
-        answer = self.order(counts[None], first[None])[0]
+        answer = self.order_symbols(counts[None], first[None])[0]
         tokens = np.concatenate([buffer, [vocabulary], answer[:-1]])
         targets = np.concatenate([np.full(len(buffer), UNSCORED), answer])
         yield from _segments(tokens, targets, segment_length)
@@ -293,7 +293,7 @@ class SortTask(Task):
         for batch in self.evaluation_batches(split, 100):
             symbols, answer = batch.tokens[:, : self.config.length].numpy(), batch.targets[:, self.config.length :]
             seen = symbols[:, max(self.config.length - window, 0) :]
-            ranks = self.order(*tally(seen, self.config.vocabulary)).argsort(-1)
+            ranks = self.order_symbols(*tally(seen, self.config.vocabulary)).argsort(-1)
             wanted = np.take_along_axis(ranks, answer.numpy(), -1)
             best_left = np.minimum.accumulate(wanted[:, ::-1], -1)[:, ::-1]
             right += int((wanted == best_left).sum())
