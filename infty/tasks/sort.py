@@ -278,9 +278,9 @@ class SortTask(Task):
         That window: as many symbols as a layer has slots, and those in the same segment as the answer.
         """
         window = memory_slots + self.config.length % segment_length
-        return {"chance": self.chance(), "oracle_window": window, "oracle": self.window_oracle(split, window)}
+        return {"chance": self.compute_chance(), "oracle_window": window, "oracle": self.window_oracle(split, window)}
 
-    def chance(self) -> float:
+    def compute_chance(self) -> float:
         """Accuracy of guessing among the symbols not yet named: H_V / V."""
         return float(np.mean(1 / np.arange(1, self.config.vocabulary + 1)))
 
