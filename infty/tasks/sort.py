@@ -278,13 +278,17 @@ class SortTask(Task):
         That window: as many symbols as a layer has slots, and those in the same segment as the answer.
         """
         window = memory_slots + self.config.length % segment_length
-        return {"chance": self.compute_chance(), "oracle_window": window, "oracle": self.window_oracle(split, window)}
+        return {
+            "chance": self.compute_chance(),
+            "oracle_window": window,
+            "oracle": self.compute_window_oracle(split, window),
+        }
 
     def compute_chance(self) -> float:
         """Accuracy of guessing among the symbols not yet named: H_V / V."""
         return float(np.mean(1 / np.arange(1, self.config.vocabulary + 1)))
 
-    def window_oracle(self, split: str, window: int) -> float:
+    def compute_window_oracle(self, split: str, window: int) -> float:
         """Accuracy of knowing the counts of the last `window` symbols exactly, and nothing before them.
 
         Teacher-forced like a model: it names the most frequent of the symbols that the answer has not named yet.
