@@ -195,7 +195,7 @@ class SortTask(Task):
         assert record.right is not None
         by_sequence = record.right.reshape(-1, self.sequence_length).sum(1).tolist()
         details = {"answers": {"right": by_sequence, "symbols": self.config.vocabulary}}
-        calibration = self.calibration(split, memory_slots, segment_length)
+        calibration = self.calibrate(split, memory_slots, segment_length)
         return Score(self.metrics(split, totals), dict(vars(totals)), details, calibration)
 
     def sample(self, split: str, segment_length: int) -> Sample:
@@ -272,7 +272,7 @@ class SortTask(Task):
         """What `metrics` gives, for a sequence that was read as a stream."""
         return self.metrics("stream", totals)
 
-    def calibration(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:
+    def calibrate(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:
         """What accuracy means here: chance, and the oracle over the window of one layer's attention.
 
         That window: as many symbols as a layer has slots, and those in the same segment as the answer.
