@@ -51,7 +51,7 @@ def decoder() -> Decoder:
 def test_a_stream_is_the_sequence_with_separator_and_answer(length: int) -> None:
     """60,001 symbols are more than one read of the file; 10 segments less 3 let the answer straddle two."""
     sort = task(length)
-    batch = sort.batch("test", np.array([1]))
+    batch = sort.make_batch("test", np.array([1]))
     segments = list(sort.stream(io.StringIO(text_of(batch, length)), SEGMENT))
     assert all(segment.tokens.shape[1] == SEGMENT for segment in segments[:-1])
     assert torch.equal(torch.cat([segment.tokens for segment in segments], 1), batch.tokens)
@@ -65,7 +65,7 @@ def test_symbols_that_never_came_are_last() -> None:
 
 def test_reading_a_stream_scores_as_evaluating_the_sequence() -> None:
     model, sort = decoder(), task(200)
-    batch = sort.batch("test", np.array([2]))
+    batch = sort.make_batch("test", np.array([2]))
     segments = sort.stream(io.StringIO(text_of(batch, 200)), SEGMENT)
     totals, answers, pace = read_stream(model, segments, lambda: 0, choices=True)
     assert totals == evaluate(model, [batch], choices=True)

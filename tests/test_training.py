@@ -281,7 +281,7 @@ def test_the_loss_is_the_mean_over_scored_targets() -> None:
 def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
     """A sequence within reach of attention: far above chance after a few hundred steps."""
     model, task = small()
-    before = batch_losses(model, task.batch("test", torch.arange(4).numpy()))[0]["loss"].item()
+    before = batch_losses(model, task.make_batch("test", torch.arange(4).numpy()))[0]["loss"].item()
 
     class Quiet:
         def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -291,7 +291,7 @@ def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
     begin = Checkpoint(TrainingState(wandb_id="a1"), {})
     end = train(Replica(model), task, config, seed=0, folder=tmp_path, begin=begin, log=Quiet(), stop=StopSignals())
     assert (end.step, end.validated_step, end.best_step) == (150, 150, 150)
-    assert batch_losses(model, task.batch("test", torch.arange(4).numpy()))[0]["loss"].item() < 0.7 * before
+    assert batch_losses(model, task.make_batch("test", torch.arange(4).numpy()))[0]["loss"].item() < 0.7 * before
 
 
 def test_the_best_step_is_the_one_with_the_lowest_validation_loss_across_a_stop(tmp_path: Path) -> None:

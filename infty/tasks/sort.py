@@ -165,7 +165,7 @@ class SortTask(Task):
         size = self.sizes["train"]
         places = step * batch_size + np.array(range(batch_size) if rows is None else rows)
         orders = {epoch: _shuffled(size, seed, epoch) for epoch in np.unique(places // size).tolist()}
-        batch = self.batch("train", np.array([orders[p // size][p % size] for p in places.tolist()]))
+        batch = self.make_batch("train", np.array([orders[p // size][p % size] for p in places.tolist()]))
         return replace(batch, streams=torch.from_numpy(seed * 2**31 + places))  # each reading samples anew
 
     def steps_an_epoch(self, batch_size: int) -> int:
@@ -180,7 +180,7 @@ class SortTask(Task):
         """The sequences of a split in order."""
         own = share.places(self.sizes[split])
         for start in range(0, len(own), batch_size):
-            yield self.batch(split, np.array(own[start : start + batch_size]))
+            yield self.make_batch(split, np.array(own[start : start + batch_size]))
 
     def metrics(self, split: str, totals: Totals) -> dict[str, float]:
         """`<split>/loss` in nats a symbol of the answer, and `<split>/accuracy` from 0 to 1."""
@@ -200,11 +200,11 @@ class SortTask(Task):
 
     def sample(self, split: str, segment_length: int) -> Sample:
         """Choose the first sequence."""
-        batch = self.batch(split, np.array([0]))
+        batch = self.make_batch(split, np.array([0]))
         segments = -(-self.sequence_length // segment_length)
         return Sample({"kind": "sequence", "index": 0, "segments": segments, "tokens": self.sequence_length}, batch)
 
-    def batch(self, split: str, indices: Int64[ndarray, " batch"]) -> Batch:
+    def make_batch(self, split: str, indices: Int64[ndarray, " batch"]) -> Batch:
         """Sequences `indices` of a split as model input: sequence, separator, the answer but its last symbol."""
         c = self.config
         seeds = FIRST_SEED[split] + indices
@@ -251,7 +251,7 @@ class SortTask(Task):
         places = share.places(self.sizes[split])
         for start in range(0, len(places), batch_size):
             own = np.array(places[start : start + batch_size])
-            batch = self.batch(split, np.concatenate([own, (own + 1) % self.sizes[split]]))
+            batch = self.make_batch(split, np.concatenate([own, (own + 1) % self.sizes[split]]))
             batch.targets[len(own) :] = UNSCORED
             yield batch
 

@@ -106,7 +106,7 @@ def test_weights_are_uniform_on_1_to_9() -> None:
 
 
 def test_a_batch_is_sequence_separator_answer() -> None:
-    batch = task().batch("test", np.array([1, 3]))
+    batch = task().make_batch("test", np.array([1, 3]))
     assert batch.tokens.shape == batch.targets.shape == (2, 41 + 7)
     assert batch.tokens[:, 41].tolist() == [7, 7]
     assert (batch.targets[:, :41] == UNSCORED).all()
@@ -124,7 +124,7 @@ def test_splits_have_no_seed_in_common() -> None:
 def sequences_of(source: SortTask, steps: range, batch_size: int, seed: int) -> list[int]:
     """Which training sequences the batches hold, found by their tokens."""
     size = source.sizes["train"]
-    known = {tuple(row): i for i, row in enumerate(source.batch("train", np.arange(size)).tokens.tolist())}
+    known = {tuple(row): i for i, row in enumerate(source.make_batch("train", np.arange(size)).tokens.tolist())}
     assert len(known) == size
     batches = [source.training_batch(step, batch_size, seed).tokens for step in steps]
     return [known[tuple(row)] for row in torch.cat(batches).tolist()]
@@ -203,6 +203,6 @@ def test_the_oracle_equals_naming_the_most_frequent_symbol_left() -> None:
 
 @pytest.mark.parametrize("vocabulary", [2, 3, 50, 300])
 def test_any_vocabulary(vocabulary: int) -> None:
-    batch = task(vocabulary=vocabulary, length=500).batch("train", np.array([0, 1]))
+    batch = task(vocabulary=vocabulary, length=500).make_batch("train", np.array([0, 1]))
     assert batch.tokens[:, :500].max() < vocabulary
     assert sorted(batch.targets[1, 500:].tolist()) == list(range(vocabulary))
