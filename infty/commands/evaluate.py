@@ -203,7 +203,7 @@ def check_cell(cell: Cell, settings: Settings, asked: Asked) -> Values:
 
 def _prepare_task(task: Task, asked: Asked) -> Task:
     """Return the task under the protocol asked for. UsageError if the two, or what else is asked, do not fit."""
-    task = task.under(asked.protocol)
+    task = task.use_protocol(asked.protocol)
     if why := task.explain_unfit_request(asked.split, asked.batch_size, asked.knock_out):
         raise UsageError(why)
     return task

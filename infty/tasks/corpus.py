@@ -132,7 +132,7 @@ class CorpusTask(Task):
         tokens.corpus.check(f"{config.test.split}.txt")  # read again for `distances`: now or never
         self._rows = lru_cache(maxsize=2)(self._make_rows)
 
-    def under(self, protocol: str | None) -> "CorpusTask":
+    def use_protocol(self, protocol: str | None) -> "CorpusTask":
         """Return this task, evaluated under another protocol; None: its own. UsageError if there is no such."""
         if protocol is None:
             return self

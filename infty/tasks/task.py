@@ -151,7 +151,7 @@ class Task(ABC):
     def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
         """Divide the totals over a text that was read as a stream, named `stream/<name>`."""
 
-    def under(self, protocol: str | None) -> "Task":
+    def use_protocol(self, protocol: str | None) -> "Task":
         """Return this task under another protocol; None: its own. UsageError if it has no such protocol."""
         if protocol not in (None, self.protocol.name):
             raise UsageError(f"--protocol {protocol}: this task has {self.protocol.name} only")

@@ -182,7 +182,7 @@ def test_a_block_s_first_token_is_told_but_not_scored(folder: Path, reset: Any) 
 
     Blocks `$abc defg`: b, c and e, f, g are scored as in the paper; d, the first of its block, counts for words only.
     """
-    source = task(folder, memory_reset=reset).under("gpt2-blocks-v1")
+    source = task(folder, memory_reset=reset).use_protocol("gpt2-blocks-v1")
     table = torch.randn(source.vocab_size, source.vocab_size)
     part, separator, length = source.parts["test"], source.tokens.tokenizer.separator, source.segment_length
     starts, end, scored, aside = part.starts.tolist(), int(part.starts[-1]), [], []
@@ -297,7 +297,7 @@ def test_details_add_up_to_the_totals(folder: Path) -> None:
 
 def test_a_protocol_for_a_whole_corpus_is_not_lent_to_a_part(folder: Path) -> None:
     for name in ("wikitext103-word-v1", "pg19-word-v1"):
-        why = task(folder).under(name).explain_unfit_split("test") or ""
+        why = task(folder).use_protocol(name).explain_unfit_split("test") or ""
         assert re.match(f"{name} is for the whole test split of .*use --protocol text-documents-v1", why)
     assert task(folder).explain_unfit_split("test") is None
 
