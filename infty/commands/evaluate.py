@@ -212,6 +212,6 @@ def _prepare_task(task: Task, asked: Asked) -> Task:
 def _batches(experiment: Experiment, task: Task, asked: Asked, share: Share = ALL) -> Iterator[Batch]:
     size = asked.batch_size or experiment.training.evaluation_batch_size
     if asked.knock_out == "other":
-        return task.pairs(asked.split, size, share)
+        return task.pair_samples(asked.split, size, share)
     steps = task.evaluation_steps(asked.split, size, share)
     return track(task.evaluation_batches(asked.split, size, share), steps, f"evaluating {asked.split}")

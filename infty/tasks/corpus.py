@@ -183,7 +183,7 @@ class CorpusTask(Task):
         """How many batches `evaluation_batches` gives."""
         return max(map(len, self._evaluation_rows(split, batch_size, share)), default=0)
 
-    def pairs(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
+    def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Each document, and in a second row, unscored, the one after it: for reading another's memory.
 
         Two rows at a time, whatever the batch size. Of the other whole segments are read, again from its beginning

@@ -246,7 +246,7 @@ class SortTask(Task):
         """How many batches `evaluation_batches` gives."""
         return -(-len(share.places(self.sizes[split])) // batch_size)
 
-    def pairs(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
+    def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Sequences, and in the second half of the rows, unscored, the one after each: for reading another's memory."""
         places = share.places(self.sizes[split])
         for start in range(0, len(places), batch_size):

@@ -120,7 +120,7 @@ class Task(ABC):
         """Count the batches of `evaluation_batches`."""
 
     @abstractmethod
-    def pairs(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
+    def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Hand out all of `split` with, in the second half of the rows, another stream that nothing of is scored."""
 
     @abstractmethod
