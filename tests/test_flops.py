@@ -31,7 +31,7 @@ class Endless:
     def steps_an_epoch(self, batch_size: int) -> int:
         return 1
 
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         return steps * batch_size * self.length
 
 

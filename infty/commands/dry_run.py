@@ -52,7 +52,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     memories = sum(parameter.numel() for parameter in model.memory_parameters())
     training = experiment.training.count_steps(task.steps_an_epoch)
     refuse_uneven("training.batch_size", training.batch_size, machine.launch)
-    steps, tokens = training.total_steps, task.tokens_seen(training.total_steps, training.batch_size)
+    steps, tokens = training.total_steps, task.count_tokens_seen(training.total_steps, training.batch_size)
 
     # What it costs: a step is the gradients of its pieces, one piece after the other, and an update.
     cost, update = measure_run(model, task, training, seed, machine, SECONDS), measure_update(model, SECONDS)
@@ -181,6 +181,6 @@ class RandomTokens:
         tokens = words * share * (1.0 if self.config.tokenizer.kind == "word" else TOKENS_A_WORD)
         return -int(-tokens // (batch_size * self.segment_length))
 
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Tokens of the first `steps` batches, in which every segment is full."""
         return steps * batch_size * self.segment_length

@@ -154,7 +154,7 @@ class CorpusTask(Task):
         """Steps until the longest of the streams has been read through; shorter ones begin again meanwhile."""
         return max(map(len, self._rows(batch_size)))
 
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Targets of the first `steps` training batches."""
         seen = 0
         for row in self._rows(batch_size):

@@ -255,7 +255,7 @@ class SortTask(Task):
             batch.targets[len(own) :] = UNSCORED
             yield batch
 
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Tokens of the first `steps` training batches."""
         return steps * batch_size * self.sequence_length
 

@@ -74,7 +74,7 @@ class TrainingData(Protocol):
         """Count the steps in which everything has been trained on at least once."""
         ...
 
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Count the tokens of the first `steps` training batches."""
         ...
 
@@ -104,7 +104,7 @@ class Task(ABC):
         """Count the steps in which everything has been trained on at least once."""
 
     @abstractmethod
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Count the tokens of the first `steps` training batches."""
 
     @abstractmethod

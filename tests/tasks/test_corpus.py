@@ -105,7 +105,7 @@ def test_training_reads_every_token_once_a_pass_in_contiguous_streams(folder: Pa
                     assert last[row] == place
                 last[row] = place + count
             steps += 1
-            assert source.tokens_seen(steps, batch) == seen.sum()
+            assert source.count_tokens_seen(steps, batch) == seen.sum()
         assert seen.max() <= 2  # a shorter row has begun again
 
 

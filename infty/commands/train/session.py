@@ -59,7 +59,7 @@ class Session:
 
     def costs(self) -> dict[str, Any]:
         """Return tokens and seconds of the optimiser steps so far."""
-        tokens = self.task.tokens_seen(self.state.step, self.training.batch_size)
+        tokens = self.task.count_tokens_seen(self.state.step, self.training.batch_size)
         speed = round(tokens / self.state.seconds)
         return {"tokens_seen": tokens, "wall_seconds": round(self.state.seconds, 2), "tokens_per_second": speed}
 
