@@ -28,7 +28,7 @@ class Endless:
         tokens = torch.randint(self.vocab_size, (len(names), self.length + 1))
         return Batch(tokens[:, :-1], tokens[:, 1:], names, torch.full(names.shape, step == 0))
 
-    def steps_an_epoch(self, batch_size: int) -> int:
+    def count_steps_per_epoch(self, batch_size: int) -> int:
         return 1
 
     def count_tokens_seen(self, steps: int, batch_size: int) -> int:

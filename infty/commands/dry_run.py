@@ -50,7 +50,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     program = count_held_bytes(machine.device) if free is not None else 0
     model = machine.place(build_model(experiment, task.vocab_size, seed))
     memories = sum(parameter.numel() for parameter in model.memory_parameters())
-    training = experiment.training.count_steps(task.steps_an_epoch)
+    training = experiment.training.count_steps(task.count_steps_per_epoch)
     refuse_uneven("training.batch_size", training.batch_size, machine.launch)
     steps, tokens = training.total_steps, task.count_tokens_seen(training.total_steps, training.batch_size)
 
@@ -171,7 +171,7 @@ class RandomTokens:
         """None: a text that is not here is not validated."""
         return iter(())
 
-    def steps_an_epoch(self, batch_size: int) -> int:
+    def count_steps_per_epoch(self, batch_size: int) -> int:
         """Roughly how many steps, from the corpus's known words and documents. MissingError where none are known."""
         known, part = KNOWN.get(self.config.corpus), self.config.train
         words = known.words.get(part.split) if known else None

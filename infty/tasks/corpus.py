@@ -150,7 +150,7 @@ class CorpusTask(Task):
         names = seed * 2**31 + step * batch_size + np.array(own)
         return self._batch("train", [(stream, step % len(stream)) for stream in streams], names)
 
-    def steps_an_epoch(self, batch_size: int) -> int:
+    def count_steps_per_epoch(self, batch_size: int) -> int:
         """Steps until the longest of the streams has been read through; shorter ones begin again meanwhile."""
         return max(map(len, self._rows(batch_size)))
 

@@ -168,7 +168,7 @@ class SortTask(Task):
         batch = self.make_batch("train", np.array([orders[p // size][p % size] for p in places.tolist()]))
         return replace(batch, streams=torch.from_numpy(seed * 2**31 + places))  # each reading samples anew
 
-    def steps_an_epoch(self, batch_size: int) -> int:
+    def count_steps_per_epoch(self, batch_size: int) -> int:
         """Steps until each training sequence has come once."""
         return -(-self.sizes["train"] // batch_size)
 

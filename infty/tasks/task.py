@@ -70,7 +70,7 @@ class TrainingData(Protocol):
         """Make the batch of optimiser step `step` (from 0) in a run with this seed. rows: which of it; None: all."""
         ...
 
-    def steps_an_epoch(self, batch_size: int) -> int:
+    def count_steps_per_epoch(self, batch_size: int) -> int:
         """Count the steps in which everything has been trained on at least once."""
         ...
 
@@ -100,7 +100,7 @@ class Task(ABC):
         """Make the batch of optimiser step `step` (from 0) in a run with this seed. rows: which of it; None: all."""
 
     @abstractmethod
-    def steps_an_epoch(self, batch_size: int) -> int:
+    def count_steps_per_epoch(self, batch_size: int) -> int:
         """Count the steps in which everything has been trained on at least once."""
 
     @abstractmethod

@@ -210,7 +210,7 @@ def test_a_block_s_first_token_is_told_but_not_scored(folder: Path, reset: Any) 
 def test_an_epoch_reads_everything_once(folder: Path) -> None:
     source = task(folder)
     for batch in (1, 2, 3):
-        steps = source.steps_an_epoch(batch)
+        steps = source.count_steps_per_epoch(batch)
         seen = np.zeros(len(source.parts["train"].tokens), dtype=int)
         for step in range(steps):
             b = source.training_batch(step, batch, 0)

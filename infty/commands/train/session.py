@@ -120,7 +120,7 @@ def open_session(
         if initial and found is None:
             initial.load(model)
         machine.place(model)
-        training = cell.experiment.training.count_steps(task.steps_an_epoch)
+        training = cell.experiment.training.count_steps(task.count_steps_per_epoch)
         begin = found or Checkpoint(_begin_state(task, initial), {})
         session = Session(cell, run, settings, machine, group, task, training, model, begin)
 
