@@ -213,5 +213,5 @@ def _batches(experiment: Experiment, task: Task, asked: Asked, share: Share = AL
     size = asked.batch_size or experiment.training.evaluation_batch_size
     if asked.knock_out == "other":
         return task.pair_samples(asked.split, size, share)
-    steps = task.evaluation_steps(asked.split, size, share)
+    steps = task.count_evaluation_steps(asked.split, size, share)
     return track(task.evaluation_batches(asked.split, size, share), steps, f"evaluating {asked.split}")

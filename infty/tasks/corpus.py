@@ -179,7 +179,7 @@ class CorpusTask(Task):
         """Whether a split is evaluated as one stream from beginning to end."""
         return (self.protocol.memory_reset or self.config.memory_reset) == "never"
 
-    def evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
+    def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
         """How many batches `evaluation_batches` gives."""
         return max(map(len, self._evaluation_rows(split, batch_size, share)), default=0)
 

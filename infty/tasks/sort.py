@@ -242,7 +242,7 @@ class SortTask(Task):
         targets = np.concatenate([np.full(len(buffer), UNSCORED), answer])
         yield from _segments(tokens, targets, segment_length)
 
-    def evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
+    def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
         """How many batches `evaluation_batches` gives."""
         return -(-len(share.places(self.sizes[split])) // batch_size)
 

@@ -116,7 +116,7 @@ class Task(ABC):
         """Hand out all of `split` ("validation" or "test") in a fixed order, or one process's share of it."""
 
     @abstractmethod
-    def evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
+    def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
         """Count the batches of `evaluation_batches`."""
 
     @abstractmethod

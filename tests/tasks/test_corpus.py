@@ -79,7 +79,7 @@ def test_evaluation_asks_for_every_token_once_at_its_place(folder: Path, batch: 
     whole = source.parts["test"].tokens
     seen = np.zeros(len(whole), dtype=int)
     batches = list(source.evaluation_batches("test", batch))
-    assert len(batches) == source.evaluation_steps("test", batch)
+    assert len(batches) == source.count_evaluation_steps("test", batch)
     for b in batches:
         assert b.places is not None
         for row, place in enumerate(b.places.tolist()):
