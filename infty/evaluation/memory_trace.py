@@ -144,7 +144,7 @@ def inspect_memory(model: SegmentModel, task: Task, split: str) -> dict[str, Any
     """
     if not find_signals(model):
         return None
-    sample = task.sample(split, model.config.segment_length)
+    sample = task.choose_sample(split, model.config.segment_length)
     batch = sample.batch
     with use_evaluation_mode(model), watch_signals(model) as traces:
         state, positions = model.initial_state(batch.streams), model.positions()

@@ -218,7 +218,7 @@ class CorpusTask(Task):
             metrics[f"{split}/far_loss"] = found["far"]["nats"] / found["far"]["tokens"]
         return Score(metrics, {**vars(totals), **self.sizes(split)}, found, {})
 
-    def sample(self, split: str, segment_length: int) -> Sample:
+    def choose_sample(self, split: str, segment_length: int) -> Sample:
         """Choose the first long document: whole segments from its start, no more than a memory lives there.
 
         Its first input is the separator; targets are its own tokens.

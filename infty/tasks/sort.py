@@ -198,7 +198,7 @@ class SortTask(Task):
         calibration = self.calibrate(split, memory_slots, segment_length)
         return Score(self.metrics(split, totals), dict(vars(totals)), details, calibration)
 
-    def sample(self, split: str, segment_length: int) -> Sample:
+    def choose_sample(self, split: str, segment_length: int) -> Sample:
         """Choose the first sequence."""
         batch = self.make_batch(split, np.array([0]))
         segments = -(-self.sequence_length // segment_length)

@@ -136,7 +136,7 @@ class Task(ABC):
         """Make the score of an evaluation. memory_slots: vectors that one layer keeps of the past."""
 
     @abstractmethod
-    def sample(self, split: str, segment_length: int) -> Sample:
+    def choose_sample(self, split: str, segment_length: int) -> Sample:
         """Choose the stream of a split whose memories are looked into."""
 
     @abstractmethod
