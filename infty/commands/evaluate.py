@@ -167,7 +167,7 @@ def assess(
         "metrics": score.metrics,
         "totals": score.totals,
         "calibration": score.calibration,
-        "data": task.data(split),
+        "data": task.describe_data(split),
         "details": score.details,
     }
     memory = inspect_memory(trained.model, task, split) if split == "test" and not asked.knock_out else None

@@ -256,7 +256,7 @@ class CorpusTask(Task):
         words = KNOWN[self.protocol.whole].words[split] if self.protocol.whole else part.words
         return {"words": words, "bytes": part.bytes}
 
-    def data(self, split: str) -> dict[str, Any]:
+    def describe_data(self, split: str) -> dict[str, Any]:
         """Which text a result is of."""
         corpus, portion = self.tokens.corpus, self.config.portions[split]
         part, known = self.parts[split], corpus.known

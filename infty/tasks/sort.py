@@ -259,7 +259,7 @@ class SortTask(Task):
         """Tokens of the first `steps` training batches."""
         return steps * batch_size * self.sequence_length
 
-    def data(self, split: str) -> dict[str, str]:
+    def describe_data(self, split: str) -> dict[str, str]:
         """What a split is: of training its sequences by their seeds, else the digest of all tokens and targets."""
         if split == "train":
             return {"name": self.config.kind, "sequences": f"seeds 0 to {self.sizes['train'] - 1:,}"}

@@ -140,7 +140,7 @@ class Task(ABC):
         """Choose the stream of a split whose memories are looked into."""
 
     @abstractmethod
-    def data(self, split: str) -> dict[str, Any]:
+    def describe_data(self, split: str) -> dict[str, Any]:
         """Describe a split, with its sum, as results hold it."""
 
     @abstractmethod

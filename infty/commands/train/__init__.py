@@ -214,7 +214,7 @@ def _finish(session: Session, outcome: Values, environment: Values) -> Values:
         "schema": SCHEMA,
         **s.cell.config["cell"],
         **{key: outcome[key] for key in ("metrics", "totals", "calibration", "protocol", "data")},
-        "training_data": s.task.data("train"),
+        "training_data": s.task.describe_data("train"),
         **({"starting_weights": state.starting_weights} if state.starting_weights else {}),
         "best_step": outcome["step"],
         "best_validation_loss": state.best_loss,
