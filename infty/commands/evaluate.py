@@ -68,7 +68,7 @@ def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | No
     length = trained.experiment.model.segment_length
     with open_text(file) as opened:
         text = CountedText(opened)
-        segments = task.stream(text, length)
+        segments = task.cut_stream(text, length)
         totals, answers, pace = read_stream(
             trained.model,
             segments,

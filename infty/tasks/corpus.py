@@ -235,7 +235,7 @@ class CorpusTask(Task):
         segments = -(-len(targets) // segment_length)
         return Sample({"kind": "document", "index": index, "segments": segments, "tokens": len(targets)}, batch)
 
-    def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
+    def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """One text of any length as one stream, in segments, every token scored. MissingError where it is empty."""
         one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
         for window in cut_windows(self.tokens.tokenizer, iter(lambda: file.read(PIECE), ""), segment_length):

@@ -217,7 +217,7 @@ class SortTask(Task):
         names = torch.from_numpy(seeds)
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), names, places=torch.from_numpy(places))
 
-    def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
+    def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """One sequence of any length from text, in segments; then separator and answer, as in training.
 
         The text holds symbols 0 … V − 1 with white space between them. MissingError where it holds anything else,

@@ -144,7 +144,7 @@ class Task(ABC):
         """Describe a split, with its sum, as results hold it."""
 
     @abstractmethod
-    def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
+    def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """Cut one text of any length into segments. MissingError if it is empty or can't be read."""
 
     @abstractmethod
