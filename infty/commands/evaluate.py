@@ -80,7 +80,7 @@ def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | No
         "file": file.name,
         "step": trained.step,
         "segment_length": length,
-        "metrics": task.stream_metrics(text, totals),
+        "metrics": task.compute_stream_metrics(text, totals),
         "totals": vars(totals),
         "answer": [wanted for wanted, _ in answers],
         "model_answer": [chosen for _, chosen in answers],

@@ -243,7 +243,7 @@ class CorpusTask(Task):
                 tokens = torch.from_numpy(window)[None]
                 yield Batch(tokens[:, :-1], tokens[:, 1:], one, goes_on)
 
-    def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
+    def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
         """What `metrics` gives, for a text that was read as a stream. MissingError where it held no word."""
         if not text.words:
             raise MissingError("the stream holds no word: wanted a text")

@@ -268,7 +268,7 @@ class SortTask(Task):
             digest.update(torch.cat([batch.tokens, batch.targets], 1).numpy().astype("<i8").tobytes())
         return {"name": self.config.kind, "sha256": digest.hexdigest()}
 
-    def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
+    def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
         """What `metrics` gives, for a sequence that was read as a stream."""
         return self.metrics("stream", totals)
 

@@ -148,7 +148,7 @@ class Task(ABC):
         """Cut one text of any length into segments. MissingError if it is empty or can't be read."""
 
     @abstractmethod
-    def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
+    def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
         """Divide the totals over a text that was read as a stream, named `stream/<name>`."""
 
     def use_protocol(self, protocol: str | None) -> "Task":
