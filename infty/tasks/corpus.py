@@ -199,7 +199,7 @@ class CorpusTask(Task):
                 batch.targets[1] = UNSCORED
                 yield replace(batch, fresh=torch.full((2,), step == 0))
 
-    def metrics(self, split: str, totals: Totals) -> dict[str, float]:
+    def compute_metrics(self, split: str, totals: Totals) -> dict[str, float]:
         """Loss in nats a token; perplexity a token and a word; bits a byte: three views of one total."""
         return compute_text_metrics(split, totals, self.sizes(split))
 
@@ -213,7 +213,7 @@ class CorpusTask(Task):
         found = break_down_losses(
             record.losses, self.parts[split].starts, self.measure_distances(split), self.config.far
         )
-        metrics = self.metrics(split, totals)
+        metrics = self.compute_metrics(split, totals)
         if found["far"]["tokens"]:
             metrics[f"{split}/far_loss"] = found["far"]["nats"] / found["far"]["tokens"]
         return Score(metrics, {**vars(totals), **self.sizes(split)}, found, {})

@@ -182,7 +182,7 @@ class SortTask(Task):
         for start in range(0, len(own), batch_size):
             yield self.make_batch(split, np.array(own[start : start + batch_size]))
 
-    def metrics(self, split: str, totals: Totals) -> dict[str, float]:
+    def compute_metrics(self, split: str, totals: Totals) -> dict[str, float]:
         """`<split>/loss` in nats a symbol of the answer, and `<split>/accuracy` from 0 to 1."""
         return {f"{split}/loss": totals.nats / totals.scored, f"{split}/accuracy": totals.correct / totals.scored}
 
@@ -196,7 +196,7 @@ class SortTask(Task):
         by_sequence = record.right.reshape(-1, self.sequence_length).sum(1).tolist()
         details = {"answers": {"right": by_sequence, "symbols": self.config.vocabulary}}
         calibration = self.calibrate(split, memory_slots, segment_length)
-        return Score(self.metrics(split, totals), dict(vars(totals)), details, calibration)
+        return Score(self.compute_metrics(split, totals), dict(vars(totals)), details, calibration)
 
     def choose_sample(self, split: str, segment_length: int) -> Sample:
         """Choose the first sequence."""
@@ -270,7 +270,7 @@ class SortTask(Task):
 
     def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
         """What `metrics` gives, for a sequence that was read as a stream."""
-        return self.metrics("stream", totals)
+        return self.compute_metrics("stream", totals)
 
     def calibrate(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:
         """What accuracy means here: chance, and the oracle over the window of one layer's attention.

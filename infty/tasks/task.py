@@ -124,7 +124,7 @@ class Task(ABC):
         """Hand out all of `split` with, in the second half of the rows, another stream that nothing of is scored."""
 
     @abstractmethod
-    def metrics(self, split: str, totals: Totals) -> dict[str, float]:
+    def compute_metrics(self, split: str, totals: Totals) -> dict[str, float]:
         """Divide the totals over a split, named `<split>/<name>`; `<split>/loss` is nats per target."""
 
     @abstractmethod

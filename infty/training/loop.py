@@ -70,7 +70,7 @@ def train(
             totals = group.sum_totals(evaluate(model, stop.yield_until_signal(batches), choices=task.has_answers))
             if group.is_true_anywhere(stop.received is not None):
                 continue
-            validation = task.metrics("validation", totals)
+            validation = task.compute_metrics("validation", totals)
             loss = validation["validation/loss"]
             if not math.isfinite(loss):
                 raise InftyError(f"validation loss {loss} at step {state.step}; try a lower training.learning_rate")

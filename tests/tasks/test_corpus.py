@@ -152,7 +152,7 @@ def totals(source: CorpusTask, table: Tensor, split: str = "test", batch: int = 
 
 def test_a_uniform_model_has_the_vocabulary_size_as_perplexity(folder: Path) -> None:
     source = task(folder)
-    found = source.metrics("test", totals(source, torch.zeros(source.vocab_size, source.vocab_size)))
+    found = source.compute_metrics("test", totals(source, torch.zeros(source.vocab_size, source.vocab_size)))
     assert found["test/token_perplexity"] == pytest.approx(source.vocab_size, rel=1e-6)
 
 
@@ -170,7 +170,7 @@ def test_a_bigram_counted_by_hand_has_the_perplexity_computed_by_hand(folder: Pa
     table = torch.full((source.vocab_size, source.vocab_size), -1e9)
     for (a, b), count in pairs.items():
         table[numbers[a], numbers[b]] = math.log(count / firsts[a])
-    found = source.metrics("validation", totals(source, table, "validation"))
+    found = source.compute_metrics("validation", totals(source, table, "validation"))
     assert found["validation/token_perplexity"] == pytest.approx(math.exp(nats / 8), rel=1e-6)
     assert found["validation/word_perplexity"] == pytest.approx(math.exp(nats / 6), rel=1e-6)  # six words
     assert found["validation/bits_per_byte"] == pytest.approx(nats / math.log(2) / len(DOCUMENTS[0]), rel=1e-6)
@@ -201,7 +201,7 @@ def test_a_block_s_first_token_is_told_but_not_scored(folder: Path, reset: Any) 
         assert (found.scored, found.aside) == (len(scored), len(aside))
         assert found.nats == pytest.approx(sum(scored), rel=1e-5)
         assert found.aside_nats == pytest.approx(sum(aside), rel=1e-5)
-    m, sizes, whole = source.metrics("test", found), source.sizes("test"), sum(scored) + sum(aside)
+    m, sizes, whole = source.compute_metrics("test", found), source.sizes("test"), sum(scored) + sum(aside)
     assert m["test/token_perplexity"] == pytest.approx(math.exp(sum(scored) / len(scored)), rel=1e-5)
     assert m["test/word_perplexity"] == pytest.approx(math.exp(whole / sizes["words"]), rel=1e-5)
     assert m["test/bits_per_byte"] == pytest.approx(whole / math.log(2) / sizes["bytes"], rel=1e-5)
@@ -223,7 +223,7 @@ def test_an_epoch_reads_everything_once(folder: Path) -> None:
 def test_one_total_has_three_views(folder: Path) -> None:
     source = task(folder, tokenizer={"kind": "bpe", "vocab_size": 300})
     found = totals(source, torch.randn(source.vocab_size, source.vocab_size))
-    m, sizes = source.metrics("test", found), source.sizes("test")
+    m, sizes = source.compute_metrics("test", found), source.sizes("test")
     assert sizes == {"words": sum(len(d.split()) for d in DOCUMENTS), "bytes": sum(map(len, DOCUMENTS))}
     assert math.log(m["test/word_perplexity"]) * sizes["words"] == pytest.approx(found.nats)
     assert math.log(m["test/token_perplexity"]) * found.scored == pytest.approx(found.nats)
