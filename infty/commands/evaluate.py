@@ -138,7 +138,7 @@ def assess(
     """
     # Ask the task for its protocol, and what it notes of each target.
     task = _prepare_task(task, asked)
-    split, model, record = asked.split, trained.experiment.model, task.new_record(asked.split)
+    split, model, record = asked.split, trained.experiment.model, task.make_record(asked.split)
 
     # Read this process's share of the split, and sum over all processes.
     with knock_out_memories(trained.model, asked.knock_out) if asked.knock_out else nullcontext():

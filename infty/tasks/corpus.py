@@ -203,7 +203,7 @@ class CorpusTask(Task):
         """Loss in nats a token; perplexity a token and a word; bits a byte: three views of one total."""
         return compute_text_metrics(split, totals, self.sizes(split))
 
-    def new_record(self, split: str) -> PerTarget:
+    def make_record(self, split: str) -> PerTarget:
         """Make room for the nats of each token."""
         return PerTarget(losses=np.zeros(len(self.parts[split].tokens), dtype=np.float32))
 

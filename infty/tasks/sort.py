@@ -186,7 +186,7 @@ class SortTask(Task):
         """`<split>/loss` in nats a symbol of the answer, and `<split>/accuracy` from 0 to 1."""
         return {f"{split}/loss": totals.nats / totals.scored, f"{split}/accuracy": totals.correct / totals.scored}
 
-    def new_record(self, split: str) -> PerTarget:
+    def make_record(self, split: str) -> PerTarget:
         """Make room for whether each symbol of each answer is right."""
         return PerTarget(right=np.zeros(self.sizes[split] * self.sequence_length, dtype=bool))
 

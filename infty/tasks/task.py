@@ -128,7 +128,7 @@ class Task(ABC):
         """Divide the totals over a split, named `<split>/<name>`; `<split>/loss` is nats per target."""
 
     @abstractmethod
-    def new_record(self, split: str) -> PerTarget:
+    def make_record(self, split: str) -> PerTarget:
         """Make room for what an evaluation of `split` notes of each target."""
 
     @abstractmethod
