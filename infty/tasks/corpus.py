@@ -201,7 +201,7 @@ class CorpusTask(Task):
 
     def compute_metrics(self, split: str, totals: Totals) -> dict[str, float]:
         """Loss in nats a token; perplexity a token and a word; bits a byte: three views of one total."""
-        return compute_text_metrics(split, totals, self.sizes(split))
+        return compute_text_metrics(split, totals, self.count_words_and_bytes(split))
 
     def make_record(self, split: str) -> PerTarget:
         """Make room for the nats of each token."""
@@ -216,7 +216,7 @@ class CorpusTask(Task):
         metrics = self.compute_metrics(split, totals)
         if found["far"]["tokens"]:
             metrics[f"{split}/far_loss"] = found["far"]["nats"] / found["far"]["tokens"]
-        return Score(metrics, {**vars(totals), **self.sizes(split)}, found, {})
+        return Score(metrics, {**vars(totals), **self.count_words_and_bytes(split)}, found, {})
 
     def choose_sample(self, split: str, segment_length: int) -> Sample:
         """Choose the first long document: whole segments from its start, no more than a memory lives there.
@@ -250,7 +250,7 @@ class CorpusTask(Task):
         ends = text.lines if self.tokens.corpus.counts_line_ends else 0
         return compute_text_metrics("stream", totals, {"words": text.words + ends, "bytes": text.bytes})
 
-    def sizes(self, split: str) -> dict[str, int]:
+    def count_words_and_bytes(self, split: str) -> dict[str, int]:
         """How many words and bytes the figures of a split are a share of."""
         part = self.parts[split]
         words = KNOWN[self.protocol.whole].words[split] if self.protocol.whole else part.words

@@ -201,7 +201,11 @@ def test_a_block_s_first_token_is_told_but_not_scored(folder: Path, reset: Any) 
         assert (found.scored, found.aside) == (len(scored), len(aside))
         assert found.nats == pytest.approx(sum(scored), rel=1e-5)
         assert found.aside_nats == pytest.approx(sum(aside), rel=1e-5)
-    m, sizes, whole = source.compute_metrics("test", found), source.sizes("test"), sum(scored) + sum(aside)
+    m, sizes, whole = (
+        source.compute_metrics("test", found),
+        source.count_words_and_bytes("test"),
+        sum(scored) + sum(aside),
+    )
     assert m["test/token_perplexity"] == pytest.approx(math.exp(sum(scored) / len(scored)), rel=1e-5)
     assert m["test/word_perplexity"] == pytest.approx(math.exp(whole / sizes["words"]), rel=1e-5)
     assert m["test/bits_per_byte"] == pytest.approx(whole / math.log(2) / sizes["bytes"], rel=1e-5)
@@ -223,7 +227,7 @@ def test_an_epoch_reads_everything_once(folder: Path) -> None:
 def test_one_total_has_three_views(folder: Path) -> None:
     source = task(folder, tokenizer={"kind": "bpe", "vocab_size": 300})
     found = totals(source, torch.randn(source.vocab_size, source.vocab_size))
-    m, sizes = source.compute_metrics("test", found), source.sizes("test")
+    m, sizes = source.compute_metrics("test", found), source.count_words_and_bytes("test")
     assert sizes == {"words": sum(len(d.split()) for d in DOCUMENTS), "bytes": sum(map(len, DOCUMENTS))}
     assert math.log(m["test/word_perplexity"]) * sizes["words"] == pytest.approx(found.nats)
     assert math.log(m["test/token_perplexity"]) * found.scored == pytest.approx(found.nats)
