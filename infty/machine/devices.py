@@ -14,7 +14,7 @@ def is_gpu(device: torch.device) -> bool:
     return device.type == GPU
 
 
-def device_name(device: torch.device) -> str:
+def name_device(device: torch.device) -> str:
     """What its maker calls a GPU; else the kind of device."""
     return torch.cuda.get_device_name(device) if is_gpu(device) else device.type
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from infty.config.catalog import PACKAGE
-from infty.machine.devices import device_name
+from infty.machine.devices import name_device
 from infty.machine.placement import Machine
 
 PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "tokenizers", "wandb")
@@ -22,7 +22,7 @@ def describe_environment(machine: Machine) -> dict[str, Any]:
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "system": f"{platform.system()} {platform.machine()}",
-        "device": device_name(device),
+        "device": name_device(device),
         "processes": machine.launch.size,
         "precision": machine.precision,
         "micro_batch": machine.micro_batch,
