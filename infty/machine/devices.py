@@ -19,7 +19,7 @@ def name_device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if is_gpu(device) else device.type
 
 
-def backend(device: torch.device) -> str:
+def choose_backend(device: torch.device) -> str:
     """How processes talk: of gradients over NCCL between GPUs, of all else over gloo."""
     return f"{HOST.type}:gloo,{GPU}:nccl" if is_gpu(device) else f"{HOST.type}:gloo"
 

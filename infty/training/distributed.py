@@ -21,7 +21,7 @@ from torch import Tensor, distributed, nn
 from infty.base.batch import Share, Totals
 from infty.base.errors import InftyError, Stopped
 from infty.base.messages import reason
-from infty.machine.devices import backend, is_gpu
+from infty.machine.devices import choose_backend, is_gpu
 from infty.machine.launch import Launch
 from infty.memory.precision import HOST
 
@@ -159,7 +159,7 @@ def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
         torch.cuda.set_device(device)
     os.environ.update(MASTER_ADDR=launch.address, MASTER_PORT=str(launch.port))
     try:
-        distributed.init_process_group(backend(device), rank=launch.rank, world_size=launch.size, timeout=PROMPT)
+        distributed.init_process_group(choose_backend(device), rank=launch.rank, world_size=launch.size, timeout=PROMPT)
         group = Group(launch.rank, launch.size)
     except (RuntimeError, ValueError) as fault:
         where = f"{launch.address} port {launch.port}"
