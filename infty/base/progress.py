@@ -23,7 +23,7 @@ def track(items: Iterable[Item], count: int, title: str) -> Iterator[Item]:
 
 
 @contextlib.contextmanager
-def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def show_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar of bytes on a terminal, and what moves it on."""
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=screen(), disable=not screen().is_terminal, transient=True) as progress:
