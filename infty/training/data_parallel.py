@@ -33,7 +33,7 @@ class Replica:
         unused = any(layer.long_range is not None for layer in model.memory_layers)  # until there is something to read
         self._losses = group.parallelize(BatchLosses(model), may_leave_unused=unused)
 
-    def pieces(self, batch_size: int) -> list[range]:
+    def assign_rows(self, batch_size: int) -> list[range]:
         """Which rows of a batch this process takes, and which of them at once."""
         own = batch_size // self.group.size
         start, size = self.group.rank * own, min(own, self.micro_batch or own)
@@ -83,7 +83,7 @@ class Replica:
             raise KeyError(f"its memory is of {sum(sizes)} rows, and a batch has {batch_size}")
         edges = [sum(sizes[:piece]) for piece in range(len(sizes) + 1)]
         saved = {range(low, high): state for low, high, state in zip(edges[:-1], edges[1:], states, strict=True)}
-        own = self.pieces(batch_size)
+        own = self.assign_rows(batch_size)
         if all(rows in saved for rows in own):
             found = [saved[rows] for rows in own]
         else:

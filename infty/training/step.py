@@ -33,7 +33,7 @@ def optimize(
     start = time.perf_counter()
     group, model = replica.group, replica.model
     model.train()
-    rows = replica.pieces(config.batch_size)
+    rows = replica.assign_rows(config.batch_size)
     pieces = [task.training_batch(step, config.batch_size, seed, some) for some in rows]
     scored = int(group.sum_arrays(np.array(sum(int((piece.targets != UNSCORED).sum()) for piece in pieces))))
     names = ("loss", *model.config.auxiliary_weights)

@@ -239,7 +239,7 @@ def _count_flops(session: Session) -> int | None:
         model = build_model(s.cell.experiment, s.task.vocab_size, s.cell.key.seed).to(s.machine.device)
     size, seed = s.training.batch_size, s.cell.key.seed
     try:
-        return s.state.step * count_step_flops(model, s.task, size, seed, len(s.replica.pieces(size)[0]))
+        return s.state.step * count_step_flops(model, s.task, size, seed, len(s.replica.assign_rows(size)[0]))
     except torch.OutOfMemoryError:  # a run that recomputes may need to
         warnings.warn("FLOPs were not counted: without --recompute a step has no room here", stacklevel=2)
         return None
