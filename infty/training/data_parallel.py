@@ -52,7 +52,7 @@ class Replica:
             (weigh_losses(losses, self.model) * self.group.size).backward()  # for it is averaged over processes
         return losses, after
 
-    def memory_tensors(self, memory: Memory) -> Named | None:
+    def gather_memory_tensors(self, memory: Memory) -> Named | None:
         """`<piece>.…` of the memories of all processes' pieces, for a checkpoint; None but for the one that leads."""
         own = {
             f"{self.group.rank * len(memory) + place}.{name}": tensor.contiguous()

@@ -53,7 +53,7 @@ def train(
 
     def save() -> None:
         tensors = {"model": weight_tensors(model), "optimizer": optimizer_tensors(optimizer, model)}
-        if memory is not None and (kept := replica.memory_tensors(memory)):
+        if memory is not None and (kept := replica.gather_memory_tensors(memory)):
             tensors["state"] = kept
         if group.leads:
             save_checkpoint(folder, Checkpoint(state, tensors))

@@ -85,7 +85,7 @@ def test_what_is_kept_of_pieces_comes_back_as_it_was(tmp_path: Path) -> None:
     for step in range(3):
         _, memory = optimize(replica, optimizer, task, config, step, 0, memory)
     assert memory is not None
-    tensors = replica.memory_tensors(memory)
+    tensors = replica.gather_memory_tensors(memory)
     assert tensors is not None
     assert {name.partition(".")[0] for name in tensors} == {"0", "1", "2"}
     for one, other in zip(memory, replica.load_memory(tensors, 8), strict=True):
