@@ -28,7 +28,7 @@ from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Replica, batch_losses
 from infty.training.loop import train
-from infty.training.optimizer import make_optimizer, optimizer_tensors
+from infty.training.optimizer import collect_optimizer_tensors, make_optimizer
 from infty.training.signals import StopSignals
 from tests.mutations import mutated_bytes, mutated_json
 
@@ -68,7 +68,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert memory is not None
     tensors = {
         "model": dict(model.state_dict()),
-        "optimizer": optimizer_tensors(optimizer, model),
+        "optimizer": collect_optimizer_tensors(optimizer, model),
         "state": state_tensors(memory),
     }
     for step in (1, 2):

@@ -14,7 +14,7 @@ from infty.tasks.task import Task
 from infty.training.checkpoint import Checkpoint, TrainingState, save_checkpoint, write_pointers
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
-from infty.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
+from infty.training.optimizer import collect_optimizer_tensors, load_optimizer_tensors, make_optimizer
 from infty.training.signals import StopSignals
 from infty.training.step import optimize
 
@@ -52,7 +52,7 @@ def train(
     saved_step = state.step if begin.tensors else None
 
     def save() -> None:
-        tensors = {"model": weight_tensors(model), "optimizer": optimizer_tensors(optimizer, model)}
+        tensors = {"model": weight_tensors(model), "optimizer": collect_optimizer_tensors(optimizer, model)}
         if memory is not None and (kept := replica.gather_memory_tensors(memory)):
             tensors["state"] = kept
         if group.leads:
