@@ -25,7 +25,7 @@ from infty.memory.longterm import LongTermMemory
 from infty.memory.precision import HOST, full_precision, round_products
 from infty.model.interface import SegmentModel
 from infty.model.state_tensors import state_tensors
-from infty.training.data_parallel import batch_losses, weigh_losses
+from infty.training.data_parallel import compute_losses, weigh_losses
 from tests.conftest import Infty
 
 ROOT = Path(infty.__file__).parent
@@ -53,7 +53,7 @@ def pieces(model: SegmentModel, name: str, count: int = 4) -> Batch:
 
 def carried(model: SegmentModel, batch: Batch) -> dict[str, Tensor]:
     with torch.no_grad():
-        return state_tensors(batch_losses(model, batch)[1])
+        return state_tensors(compute_losses(model, batch)[1])
 
 
 @pytest.mark.parametrize(("name", "case", "row"), ROWS)
@@ -106,7 +106,7 @@ def gradients(model: SegmentModel, batch: Batch) -> tuple[dict[str, Tensor], int
     model.train()
     torch.manual_seed(4)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses, _ = batch_losses(model, batch)
+        losses, _ = compute_losses(model, batch)
     weigh_losses(losses, model).backward()
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sum(sizes.values())
 

@@ -9,7 +9,7 @@ from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import build_model, resolve
 from infty.training.cost import count_step_flops
-from infty.training.data_parallel import batch_losses, weigh_losses
+from infty.training.data_parallel import compute_losses, weigh_losses
 
 EVEN = ["model.adaptive={cutoffs: []}"]  # with clusters a step costs what its tokens do
 
@@ -46,7 +46,7 @@ def test_counted_once_the_memory_is_full(row: str) -> None:
     counts, state = [], None
     for step in range(2 * steps):
         with FlopCounterMode(display=False) as counter:
-            losses, state = batch_losses(model, task.training_batch(step, 2, 0), state)
+            losses, state = compute_losses(model, task.training_batch(step, 2, 0), state)
             weigh_losses(losses, model).backward()
         counts.append(counter.get_total_flops())
     assert counts[0] < full

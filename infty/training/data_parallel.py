@@ -100,11 +100,11 @@ class BatchLosses(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch, state: State | None, scored: int, batch_rows: int) -> tuple[Losses, State]:
-        """The losses and the state that `batch_losses` gives."""
-        return batch_losses(self.model, batch, state, scored, batch_rows)
+        """The losses and the state that `compute_losses` gives."""
+        return compute_losses(self.model, batch, state, scored, batch_rows)
 
 
-def batch_losses(
+def compute_losses(
     model: SegmentModel,
     batch: Batch,
     state: State | None = None,

@@ -24,7 +24,7 @@ from infty.model.state_tensors import state_tensors
 from infty.tasks.task import TrainingData
 from infty.training.config import TrainingConfig
 from infty.training.cost.fit import LinearCost
-from infty.training.data_parallel import batch_losses, weigh_losses
+from infty.training.data_parallel import compute_losses, weigh_losses
 from infty.training.optimizer import make_optimizer
 
 FEW = 4  # sequences that are tried beside one, which alone says little of more
@@ -137,7 +137,7 @@ def take_steps(model: SegmentModel, task: TrainingData, batch_size: int, seed: i
     state: State | None = None
     for step in count():
         batch = task.training_batch(step, batch_size, seed, range(sequences))
-        losses, after = batch_losses(model, batch, state)
+        losses, after = compute_losses(model, batch, state)
         weigh_losses(losses, model).backward()
         model.zero_grad()
         state = after if task.continues else None
