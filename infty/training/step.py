@@ -39,7 +39,7 @@ def optimize(
     names = ("loss", *model.config.auxiliary_weights)
     sums, after = np.zeros(len(names)), []
     for place, piece in enumerate(pieces):
-        torch.manual_seed(_draw(seed, step, rows[place].start))
+        torch.manual_seed(_derive_seed(seed, step, rows[place].start))
         before = memory[place] if memory else None
         losses, state = replica.backward(piece, before, scored, config.batch_size, last=place == len(pieces) - 1)
         sums += [losses[name].item() for name in names]
@@ -64,7 +64,7 @@ def optimize(
     return metrics, tuple(after) if task.continues else None
 
 
-def _draw(seed: int, step: int, row: int) -> int:
+def _derive_seed(seed: int, step: int, row: int) -> int:
     """What decides the dropout of a step's rows from `row` on. Mixed well: a CPU's generator takes 32 bits of it."""
     return int(np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint64)[0])
 
