@@ -48,7 +48,7 @@ def optimize(
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm).item()
     total = sum(figures[name] * weight for name, weight in {"loss": 1.0, **model.config.auxiliary_weights}.items())
     if not np.isfinite([total, norm]).all():
-        _refuse(total, norm, figures, task, config, step, seed, run if group.leads else None)
+        _refuse_update(total, norm, figures, task, config, step, seed, run if group.leads else None)
     share = schedule(step, config.total_steps, config.warmup_steps, config.schedule)
     for parameters in optimizer.param_groups:
         parameters["lr"] = share * parameters["peak"]
@@ -69,7 +69,7 @@ def _derive_seed(seed: int, step: int, row: int) -> int:
     return int(np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint64)[0])
 
 
-def _refuse(
+def _refuse_update(
     total: float,
     norm: float,
     figures: dict[str, float],
