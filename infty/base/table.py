@@ -33,7 +33,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     figures: bool = True
 
-    def markdown(self) -> str:
+    def to_markdown(self) -> str:
         """A pipe table."""
         rule = ["---", *["---:" if self.figures else "---"] * (len(self.headings) - 1)]
         lines = [self.headings, rule, *self.rows]

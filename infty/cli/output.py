@@ -126,7 +126,7 @@ def _print_table(table: Any) -> None:
             screen.print(note, soft_wrap=": infty " in note)  # a command stays one line, which can be pasted
         screen.print()
     else:
-        print("\n".join([table.title, "", table.markdown(), *table.notes, ""]))
+        print("\n".join([table.title, "", table.to_markdown(), *table.notes, ""]))
 
 
 def print_json(document: Any) -> None:
