@@ -39,7 +39,7 @@ class Table:
         lines = [self.headings, rule, *self.rows]
         return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) + "\n"
 
-    def rich(self, width: int) -> RenderableType:
+    def to_rich(self, width: int) -> RenderableType:
         """The table for a terminal of that many cells, without its notes; a line a cell where words would be broken."""
         if (widths := self._widths(width)) is None:
             return Group(Text(self.title, style="italic"), *(self._stacked(row) for row in self.rows))

@@ -121,7 +121,7 @@ def _print_table(table: Any) -> None:
     """Draw a table on a terminal; elsewhere print whole lines, which other programs can read."""
     screen = open_console()
     if screen.is_terminal:
-        screen.print(table.rich(screen.width))
+        screen.print(table.to_rich(screen.width))
         for note in table.notes:
             screen.print(note, soft_wrap=": infty " in note)  # a command stays one line, which can be pasted
         screen.print()
