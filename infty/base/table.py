@@ -42,7 +42,7 @@ class Table:
     def to_rich(self, width: int) -> RenderableType:
         """The table for a terminal of that many cells, without its notes; a line a cell where words would be broken."""
         if (widths := self._widths(width)) is None:
-            return Group(Text(self.title, style="italic"), *(self._stacked(row) for row in self.rows))
+            return Group(Text(self.title, style="italic"), *(self._stack(row) for row in self.rows))
         table = rich_table.Table(title=Text(self.title))  # as it is: brackets are no marks
         for i, (heading, own) in enumerate(zip(self.headings, widths, strict=True)):
             table.add_column(Text(heading), justify="right" if i and self.figures else "left", width=own)
@@ -61,7 +61,7 @@ class Table:
                 widths[min(wanting, key=lambda i: (i > 0, widths[i]))] += 1
         return widths if left >= 0 else None
 
-    def _stacked(self, row: list[str]) -> RenderableType:
+    def _stack(self, row: list[str]) -> RenderableType:
         """The first cell, and the others below it with their headings."""
         pairs = [(heading, cell) for heading, cell in zip(self.headings[1:], row[1:], strict=True) if cell]
         lines = [Padding(Text.assemble(f"{heading}: ", _styled(cell)), (0, 0, 0, 2)) for heading, cell in pairs]
