@@ -47,7 +47,7 @@ class Table:
         for i, (heading, own) in enumerate(zip(self.headings, widths, strict=True)):
             table.add_column(Text(heading), justify="right" if i and self.figures else "left", width=own)
         for row in self.rows:
-            table.add_row(*map(_styled, row))
+            table.add_row(*map(_style, row))
         return table
 
     def _widths(self, width: int) -> list[int] | None:
@@ -64,7 +64,7 @@ class Table:
     def _stack(self, row: list[str]) -> RenderableType:
         """The first cell, and the others below it with their headings."""
         pairs = [(heading, cell) for heading, cell in zip(self.headings[1:], row[1:], strict=True) if cell]
-        lines = [Padding(Text.assemble(f"{heading}: ", _styled(cell)), (0, 0, 0, 2)) for heading, cell in pairs]
+        lines = [Padding(Text.assemble(f"{heading}: ", _style(cell)), (0, 0, 0, 2)) for heading, cell in pairs]
         return Group(Text(row[0]), *lines)
 
     def document(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def is_best(cell: str) -> bool:
     return isinstance(cell, Entry) and cell.best
 
 
-def _styled(cell: str) -> Text:
+def _style(cell: str) -> Text:
     return Text(cell, style="bold" if is_best(cell) else "")
 
 
