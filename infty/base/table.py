@@ -37,7 +37,7 @@ class Table:
         """A pipe table."""
         rule = ["---", *["---:" if self.figures else "---"] * (len(self.headings) - 1)]
         lines = [self.headings, rule, *self.rows]
-        return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) + "\n"
+        return "\n".join("| " + " | ".join(map(_escape, line)) + " |" for line in lines) + "\n"
 
     def to_rich(self, width: int) -> RenderableType:
         """The table for a terminal of that many cells, without its notes; a line a cell where words would be broken."""
@@ -81,7 +81,7 @@ def _style(cell: str) -> Text:
     return Text(cell, style="bold" if is_best(cell) else "")
 
 
-def _cell(text: str) -> str:
+def _escape(text: str) -> str:
     """A `|` would end the cell."""
     shown = text.replace("|", "\\|")
     return f"**{shown}**" if is_best(text) else shown
