@@ -43,20 +43,20 @@ def _by_power_of_two(losses: Losses, values: Counts) -> dict[str, Any]:
     count = int(bins.max(initial=-1)) + 1
     nats = np.bincount(bins, weights=losses[kept].astype(np.float64), minlength=count)
     tokens = np.bincount(bins, minlength=count)
-    return {"from": [2**i for i in range(count)], "nats": _rounded(nats), "tokens": tokens.tolist()}
+    return {"from": [2**i for i in range(count)], "nats": _round(nats), "tokens": tokens.tolist()}
 
 
 def _in_order(losses: Losses, edges: Int64[ndarray, " edges"]) -> dict[str, Any]:
     """Nats and tokens of consecutive pieces."""
     sums = np.concatenate([[0.0], losses.astype(np.float64).cumsum()])
-    return {"nats": _rounded(sums[edges[1:]] - sums[edges[:-1]]), "tokens": np.diff(edges).tolist()}
+    return {"nats": _round(sums[edges[1:]] - sums[edges[:-1]]), "tokens": np.diff(edges).tolist()}
 
 
 def _sum(losses: Losses, kept: np.ndarray) -> dict[str, Any]:
     return {"nats": round(float(losses[kept].astype(np.float64).sum()), 4), "tokens": int(kept.sum())}
 
 
-def _rounded(nats: Iterable[float]) -> list[float]:
+def _round(nats: Iterable[float]) -> list[float]:
     return [round(float(value), 4) for value in nats]
 
 
