@@ -105,11 +105,11 @@ def make_sequences(seeds: Int64[ndarray, " batch"], vocabulary: int, length: int
     batch = len(seeds)
     random = np.stack([np.random.Philox(key=int(seed)).random_raw(2 * vocabulary + length) for seed in seeds])
     high, low = random >> np.uint64(32), random & LOW
-    weights = _scaled(high[:, : 2 * vocabulary], 9).reshape(batch, 2, vocabulary) + 1
+    weights = _scale(high[:, : 2 * vocabulary], 9).reshape(batch, 2, vocabulary) + 1
     upper = weights.cumsum(-1)  # batch 2 vocabulary
     late = high[:, 2 * vocabulary :] * np.uint64(length) < np.arange(length, dtype=np.uint64) << np.uint64(32)
     table = 2 * np.arange(batch)[:, None] + late  # which of the batch's distributions each token comes from
-    place = _scaled(low[:, 2 * vocabulary :], upper[..., -1].reshape(-1)[table])
+    place = _scale(low[:, 2 * vocabulary :], upper[..., -1].reshape(-1)[table])
     stacked = upper + 9 * vocabulary * np.arange(2 * batch).reshape(batch, 2, 1)  # one ascending list of all
     return np.searchsorted(stacked.reshape(-1), place + 9 * vocabulary * table, side="right") - vocabulary * table
 
@@ -336,7 +336,7 @@ def _segments(tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"], segme
         yield from whole.segments(segment_length)
 
 
-def _scaled(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) -> Int64[ndarray, "..."]:
+def _scale(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) -> Int64[ndarray, "..."]:
     """Map 32 random bits to 0 … below − 1."""
     return (random * np.asarray(below, dtype=np.uint64) >> np.uint64(32)).astype(np.int64)
 
