@@ -164,7 +164,7 @@ class SortTask(Task):
         """Passes over the training sequences one after the other, each in an order of its own that `seed` decides."""
         size = self.sizes["train"]
         places = step * batch_size + np.array(range(batch_size) if rows is None else rows)
-        orders = {epoch: _shuffled(size, seed, epoch) for epoch in np.unique(places // size).tolist()}
+        orders = {epoch: _permute(size, seed, epoch) for epoch in np.unique(places // size).tolist()}
         batch = self.make_batch("train", np.array([orders[p // size][p % size] for p in places.tolist()]))
         return replace(batch, streams=torch.from_numpy(seed * 2**31 + places))  # each reading samples anew
 
@@ -341,7 +341,7 @@ def _scale(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) -
     return (random * np.asarray(below, dtype=np.uint64) >> np.uint64(32)).astype(np.int64)
 
 
-def _shuffled(size: int, seed: int, epoch: int) -> Int64[ndarray, " size"]:
+def _permute(size: int, seed: int, epoch: int) -> Int64[ndarray, " size"]:
     """A permutation decided by seed and epoch."""
     key = np.array([2**63 + seed, epoch], dtype=np.uint64)
     return np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable")
