@@ -226,7 +226,7 @@ class SortTask(Task):
         vocabulary = self.config.vocabulary
         counts, first, read = np.zeros(vocabulary, dtype=np.int64), np.full(vocabulary, 2**62, dtype=np.int64), 0
         buffer = np.empty(0, dtype=np.int64)
-        for symbols in _symbols(file, vocabulary):
+        for symbols in _read_symbols(file, vocabulary):
             new, places = np.unique(symbols, return_index=True)
             first[new] = np.where(counts[new] == 0, read + places, first[new])
             counts += np.bincount(symbols, minlength=vocabulary)
@@ -304,7 +304,7 @@ class SortTask(Task):
         return right / (self.sizes[split] * self.config.vocabulary)
 
 
-def _symbols(file: Text, vocabulary: int) -> Iterator[Int64[ndarray, " n"]]:
+def _read_symbols(file: Text, vocabulary: int) -> Iterator[Int64[ndarray, " n"]]:
     """The numbers in a text, some at a time. MissingError, with the place, at a word that is none of the symbols."""
     rest, read = "", 0
     while chunk := file.read(2**16):
