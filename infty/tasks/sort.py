@@ -311,15 +311,15 @@ def _read_symbols(file: Text, vocabulary: int) -> Iterator[Int64[ndarray, " n"]]
         *words, rest = _WHITE_SPACE.split(rest + chunk)
         words = [word for word in words if word]
         if words:
-            yield _numbers(words, vocabulary, read)
+            yield _parse_symbols(words, vocabulary, read)
         read += len(words)
         if len(rest) > LONGEST_WORD:
             break
     if rest:
-        yield _numbers([rest], vocabulary, read)
+        yield _parse_symbols([rest], vocabulary, read)
 
 
-def _numbers(words: list[str], vocabulary: int, read: int) -> Int64[ndarray, " n"]:
+def _parse_symbols(words: list[str], vocabulary: int, read: int) -> Int64[ndarray, " n"]:
     """Words as symbols; `read` words came before them."""
     for place, word in enumerate(words, read + 1):
         if not (word.isascii() and word.isdigit() and len(word) <= LONGEST_WORD and int(word) < vocabulary):
