@@ -233,14 +233,14 @@ class SortTask(Task):
             read += len(symbols)
             buffer = np.concatenate([buffer, symbols])
             whole = len(buffer) // segment_length * segment_length
-            yield from _segments(buffer[:whole], np.full(whole, UNSCORED), segment_length)
+            yield from _cut_stream(buffer[:whole], np.full(whole, UNSCORED), segment_length)
             buffer = buffer[whole:]
         if not read:
             raise MissingError(f"the stream is empty: wanted symbols 0 to {vocabulary - 1}, with white space between")
         answer = self.order_symbols(counts[None], first[None])[0]
         tokens = np.concatenate([buffer, [vocabulary], answer[:-1]])
         targets = np.concatenate([np.full(len(buffer), UNSCORED), answer])
-        yield from _segments(tokens, targets, segment_length)
+        yield from _cut_stream(tokens, targets, segment_length)
 
     def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
         """How many batches `evaluation_batches` gives."""
@@ -328,7 +328,7 @@ def _parse_symbols(words: list[str], vocabulary: int, read: int) -> Int64[ndarra
     return np.array([int(word) for word in words], dtype=np.int64)
 
 
-def _segments(tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"], segment_length: int) -> Iterator[Batch]:
+def _cut_stream(tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"], segment_length: int) -> Iterator[Batch]:
     """One stream's tokens as segments."""
     if len(tokens):
         one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
