@@ -68,7 +68,7 @@ class Machine:
         model.to(self.device)
         if self.recompute:
             for layer in model.layers:
-                layer.forward = partial(_recomputed, layer.forward)
+                layer.forward = partial(_recompute, layer.forward)
         if self.compiled:
             _compile(model, self._compiler)
         if self.precision == "bf16":
@@ -77,7 +77,7 @@ class Machine:
         return model
 
 
-def _recomputed(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def _recompute(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """What `forward` returns; for a gradient it is called once more, instead of keeping what it computed within."""
     if not torch.is_grad_enabled():
         return forward(*args, **options)
