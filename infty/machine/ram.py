@@ -16,7 +16,7 @@ def count_peak_bytes(device: torch.device) -> int:
     if is_gpu(device):
         return torch.cuda.max_memory_allocated(device)
     try:  # getrusage counts what the process had been before it became this one
-        return _kilobytes(Path("/proc/self/status"), "VmHWM:")
+        return _read_kilobytes(Path("/proc/self/status"), "VmHWM:")
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
@@ -51,10 +51,10 @@ def count_free_bytes(device: torch.device) -> int:
     if is_gpu(device):
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    return min([_kilobytes(Path("/proc/meminfo"), "MemAvailable:"), *_free_in_groups()])
+    return min([_read_kilobytes(Path("/proc/meminfo"), "MemAvailable:"), *_free_in_groups()])
 
 
-def _kilobytes(file: Path, key: str) -> int:
+def _read_kilobytes(file: Path, key: str) -> int:
     """A figure of /proc in bytes. OSError where there is none."""
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith(key):
