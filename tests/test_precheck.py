@@ -12,7 +12,7 @@ import torch
 from infty.base.batch import Batch
 from infty.base.errors import InftyError
 from infty.machine.placement import Machine
-from infty.machine.ram import _free_in_groups, count_free_bytes, count_held_bytes, count_peak_bytes, forget_peak
+from infty.machine.ram import _find_free_in_groups, count_free_bytes, count_held_bytes, count_peak_bytes, forget_peak
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.tasks.sort import SortConfig, SortTask
@@ -142,7 +142,7 @@ def test_limits_of_a_control_group_and_of_those_around_it_count(tmp_path: Path) 
         (tmp_path / "cgroup" / folder / "memory.current").write_text(f"{current}\n")
         (tmp_path / "cgroup" / folder / "memory.stat").write_text("anon 100\ninactive_file 50\nactive_file 20\n")
     (tmp_path / "own").write_text("1:cpu:/elsewhere\n0::/job/step\n")
-    assert _free_in_groups(tmp_path / "cgroup", tmp_path / "own") == [750]
+    assert _find_free_in_groups(tmp_path / "cgroup", tmp_path / "own") == [750]
     assert count_free_bytes(CPU) > 0
 
 

@@ -51,7 +51,7 @@ def count_free_bytes(device: torch.device) -> int:
     if is_gpu(device):
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    return min([_read_kilobytes(Path("/proc/meminfo"), "MemAvailable:"), *_free_in_groups()])
+    return min([_read_kilobytes(Path("/proc/meminfo"), "MemAvailable:"), *_find_free_in_groups()])
 
 
 def _read_kilobytes(file: Path, key: str) -> int:
@@ -62,7 +62,7 @@ def _read_kilobytes(file: Path, key: str) -> int:
     raise OSError(f"{file} has no {key}")
 
 
-def _free_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+def _find_free_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
     """What is left of each limit (cgroup v2) on this process's group and on those around it.
 
     Pages of files that nobody has used of late are given back when they are asked for, so they are free.
