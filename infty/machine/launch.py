@@ -49,27 +49,27 @@ def detect_launch() -> Launch:
 
 def read_launch(environment: Mapping[str, str]) -> Launch:
     """What the launcher's variables say. UsageError where they contradict each other or something lacks."""
-    alone = Launch(slot=_number(environment, SLOT, 0))
+    alone = Launch(slot=_read_number(environment, SLOT, 0))
     by_torchrun = {"RANK", "WORLD_SIZE"} <= environment.keys()
     by_slurm = not by_torchrun and "SLURM_STEP_NUM_TASKS" in environment
     if not by_torchrun and not by_slurm:
         return alone
-    rank, size, local_rank = (_number(environment, name) for name in (SLURM if by_slurm else TORCHRUN[:3]))
+    rank, size, local_rank = (_read_number(environment, name) for name in (SLURM if by_slurm else TORCHRUN[:3]))
     if size == 1:
         return alone
-    local_size = _tasks_here(environment, size) if by_slurm else _number(environment, TORCHRUN[3], size)
+    local_size = _tasks_here(environment, size) if by_slurm else _read_number(environment, TORCHRUN[3], size)
     if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
         what = f"process {rank} of {size}, {local_rank} of {local_size} on this machine: no such thing"
         raise UsageError(f"{what}; unset {', '.join(SLURM if by_slurm else TORCHRUN)}, or start with torchrun or srun")
     address = environment.get("MASTER_ADDR") or (_first_node(environment) if by_slurm else "")
     if not address:
         raise UsageError(f"process {rank} of {size}: MASTER_ADDR must name the machine of process 0")
-    job, step = (_number(environment, name, 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
-    port = _number(environment, "MASTER_PORT", FIRST_PORT + (101 * job + step) % PORTS)
+    job, step = (_read_number(environment, name, 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    port = _read_number(environment, "MASTER_PORT", FIRST_PORT + (101 * job + step) % PORTS)
     return Launch(rank, size, local_rank, local_size, address, port, by_slurm)
 
 
-def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+def _read_number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
     text = environment.get(name, "" if default is None else str(default))
     if not re.fullmatch(r"\d{1,9}", text):
         raise UsageError(f"{name}={text!r}: wanted a number, as torchrun or srun set it")
@@ -84,7 +84,7 @@ def _tasks_here(environment: Mapping[str, str], size: int) -> int:
         if found is None:
             raise UsageError(f"SLURM_STEP_TASKS_PER_NODE={part!r}: wanted a number of processes, as srun sets it")
         counts += [int(found[1])] * int(found[2] or 1)
-    node = _number(environment, "SLURM_NODEID", 0)
+    node = _read_number(environment, "SLURM_NODEID", 0)
     return counts[node] if node < len(counts) else size
 
 
