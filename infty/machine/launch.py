@@ -57,7 +57,7 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
     rank, size, local_rank = (_read_number(environment, name) for name in (SLURM if by_slurm else TORCHRUN[:3]))
     if size == 1:
         return alone
-    local_size = _tasks_here(environment, size) if by_slurm else _read_number(environment, TORCHRUN[3], size)
+    local_size = _count_local_tasks(environment, size) if by_slurm else _read_number(environment, TORCHRUN[3], size)
     if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
         what = f"process {rank} of {size}, {local_rank} of {local_size} on this machine: no such thing"
         raise UsageError(f"{what}; unset {', '.join(SLURM if by_slurm else TORCHRUN)}, or start with torchrun or srun")
@@ -76,7 +76,7 @@ def _read_number(environment: Mapping[str, str], name: str, default: int | None 
     return int(text)
 
 
-def _tasks_here(environment: Mapping[str, str], size: int) -> int:
+def _count_local_tasks(environment: Mapping[str, str], size: int) -> int:
     """Processes on this machine, from a list like `4(x2),3` of those on each of the step's machines, in order."""
     counts: list[int] = []
     for part in environment.get("SLURM_STEP_TASKS_PER_NODE", str(size)).split(","):
