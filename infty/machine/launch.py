@@ -61,7 +61,7 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
     if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
         what = f"process {rank} of {size}, {local_rank} of {local_size} on this machine: no such thing"
         raise UsageError(f"{what}; unset {', '.join(SLURM if by_slurm else TORCHRUN)}, or start with torchrun or srun")
-    address = environment.get("MASTER_ADDR") or (_first_node(environment) if by_slurm else "")
+    address = environment.get("MASTER_ADDR") or (_find_first_node(environment) if by_slurm else "")
     if not address:
         raise UsageError(f"process {rank} of {size}: MASTER_ADDR must name the machine of process 0")
     job, step = (_read_number(environment, name, 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
@@ -88,7 +88,7 @@ def _count_local_tasks(environment: Mapping[str, str], size: int) -> int:
     return counts[node] if node < len(counts) else size
 
 
-def _first_node(environment: Mapping[str, str]) -> str:
+def _find_first_node(environment: Mapping[str, str]) -> str:
     """A Slurm step's first machine: this one if it is the only one, else what Slurm says; "" where it says none."""
     if environment.get("SLURM_STEP_NUM_NODES") == "1":
         return "127.0.0.1"
