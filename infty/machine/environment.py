@@ -16,10 +16,10 @@ PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "tokeni
 
 def describe_environment(machine: Machine) -> dict[str, Any]:
     """What environment.json records and `infty env` prints."""
-    commit, device = _git("rev-parse", "HEAD"), machine.device
+    commit, device = _run_git("rev-parse", "HEAD"), machine.device
     return {
         "commit": commit,
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
+        "dirty": bool(_run_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "system": f"{platform.system()} {platform.machine()}",
         "device": name_device(device),
@@ -32,7 +32,7 @@ def describe_environment(machine: Machine) -> dict[str, Any]:
     }
 
 
-def _git(*words: str) -> str | None:
+def _run_git(*words: str) -> str | None:
     """What git says of the checkout this package runs from; None where it runs from none."""
     if not (PACKAGE.parent / ".git").exists():
         return None
