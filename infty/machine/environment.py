@@ -20,7 +20,7 @@ def describe_environment(machine: Machine) -> dict[str, Any]:
     return {
         "commit": commit,
         "dirty": bool(_run_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: _find_version(name) for name in PACKAGES}},
         "system": f"{platform.system()} {platform.machine()}",
         "device": name_device(device),
         "processes": machine.launch.size,
@@ -43,7 +43,7 @@ def _run_git(*words: str) -> str | None:
         return None
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
