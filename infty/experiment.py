@@ -97,7 +97,7 @@ def resolve(definition: Definition, key: CellKey, overrides: typing.Sequence[str
     except ValidationError as error:
         faults += value_faults(error, Experiment, origins, definition.path.name)
     else:
-        faults += _task_faults(experiment, origins) + _start_faults(experiment, origins)
+        faults += _task_faults(experiment, origins) + _find_start_faults(experiment, origins)
     refuse(faults)
     assert experiment is not None
     return Cell(key, experiment, origins, definition.source, tuple(overrides))
@@ -119,7 +119,7 @@ def build_model(experiment: Experiment, vocab_size: int, seed: int) -> SegmentMo
     return experiment.model.build(vocab_size)
 
 
-def _start_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
+def _find_start_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
     """What of the starting weights does not go together."""
     model = experiment.model
     if experiment.pretraining is None:
