@@ -97,7 +97,7 @@ def resolve(definition: Definition, key: CellKey, overrides: typing.Sequence[str
     except ValidationError as error:
         faults += value_faults(error, Experiment, origins, definition.path.name)
     else:
-        faults += _task_faults(experiment, origins) + _find_start_faults(experiment, origins)
+        faults += _find_task_faults(experiment, origins) + _find_start_faults(experiment, origins)
     refuse(faults)
     assert experiment is not None
     return Cell(key, experiment, origins, definition.source, tuple(overrides))
@@ -134,7 +134,7 @@ def _find_start_faults(experiment: Experiment, origins: dict[tuple[str, ...], st
     return []
 
 
-def _task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
+def _find_task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
     """Find what of the task does not go together with the rest."""
     task, model = experiment.task, experiment.model
     found = [*task.find_faults(model.segment_length), *model.find_faults(task.vocab_size)]
