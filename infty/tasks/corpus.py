@@ -148,7 +148,7 @@ class CorpusTask(Task):
         own = range(batch_size) if rows is None else rows
         streams = [self._rows(batch_size)[row] for row in own]
         names = seed * 2**31 + step * batch_size + np.array(own)
-        return self._batch("train", [(stream, step % len(stream)) for stream in streams], names)
+        return self._make_batch("train", [(stream, step % len(stream)) for stream in streams], names)
 
     def count_steps_per_epoch(self, batch_size: int) -> int:
         """Steps until the longest of the streams has been read through; shorter ones begin again meanwhile."""
@@ -171,7 +171,7 @@ class CorpusTask(Task):
         rows = self._evaluation_rows(split, batch_size, share)
         for step in range(max(map(len, rows), default=0)):
             names = np.array([row.start[min(step, len(row) - 1)] for row in rows])
-            batch = self._batch(split, [(row, step) for row in rows], names)
+            batch = self._make_batch(split, [(row, step) for row in rows], names)
             yield replace(batch, aside=mark_block_starts(batch)) if self.protocol.by_blocks else batch
 
     @property
@@ -195,7 +195,7 @@ class CorpusTask(Task):
             whole = max(1, int((other.stop - other.start == self.segment_length).sum()))
             for step in range(len(own)):
                 names = np.array([own.start[0], other.start[0]])
-                batch = self._batch(split, [(own, step), (other, step % whole)], names)
+                batch = self._make_batch(split, [(own, step), (other, step % whole)], names)
                 batch.targets[1] = UNSCORED
                 yield replace(batch, fresh=torch.full((2,), step == 0))
 
@@ -351,7 +351,7 @@ class CorpusTask(Task):
         part = self.parts[split]
         return cut_at_resets(len(part.tokens), find_resets(part, reset or self.config.memory_reset))
 
-    def _batch(self, split: str, places: list[tuple[Spans, int]], names: Int64[ndarray, " batch"]) -> Batch:
+    def _make_batch(self, split: str, places: list[tuple[Spans, int]], names: Int64[ndarray, " batch"]) -> Batch:
         """Make a batch of the spans at these indices; a row that has no more spans scores nothing."""
         separator = self.tokens.tokenizer.separator
         return make_batch(self.parts[split], separator, self.segment_length, places, names, streams=split == "train")
