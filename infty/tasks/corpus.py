@@ -189,7 +189,7 @@ class CorpusTask(Task):
         Two rows at a time, whatever the batch size. Of the other whole segments are read, again from its beginning
         where it is shorter.
         """
-        rows = [cut_segments(edge[None], self.segment_length) for edge in self._memories(split, "document")]
+        rows = [cut_segments(edge[None], self.segment_length) for edge in self._cut_memories(split, "document")]
         for place in share.places(len(rows)):
             own, other = rows[place], rows[(place + 1) % len(rows)]
             whole = max(1, int((other.stop - other.start == self.segment_length).sum()))
@@ -343,11 +343,11 @@ class CorpusTask(Task):
 
     def _evaluation_rows(self, split: str, batch_size: int, share: Share) -> list[Spans]:
         """One process's rows, of as many as all processes read side by side."""
-        parts = self._memories(split, self.protocol.memory_reset)
+        parts = self._cut_memories(split, self.protocol.memory_reset)
         rows = pack_rows(parts, batch_size * share.of, self.segment_length)
         return [rows[place] for place in share.places(len(rows))]
 
-    def _memories(self, split: str, reset: str | None) -> Int64[ndarray, "parts 2"]:
+    def _cut_memories(self, split: str, reset: str | None) -> Int64[ndarray, "parts 2"]:
         part = self.parts[split]
         return cut_at_resets(len(part.tokens), find_resets(part, reset or self.config.memory_reset))
 
