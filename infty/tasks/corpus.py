@@ -168,7 +168,7 @@ class CorpusTask(Task):
 
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Every token of a split once; what shares no memory is read side by side, so results do not depend on how."""
-        rows = self._evaluation_rows(split, batch_size, share)
+        rows = self._pack_evaluation_rows(split, batch_size, share)
         for step in range(max(map(len, rows), default=0)):
             names = np.array([row.start[min(step, len(row) - 1)] for row in rows])
             batch = self._make_batch(split, [(row, step) for row in rows], names)
@@ -181,7 +181,7 @@ class CorpusTask(Task):
 
     def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
         """How many batches `evaluation_batches` gives."""
-        return max(map(len, self._evaluation_rows(split, batch_size, share)), default=0)
+        return max(map(len, self._pack_evaluation_rows(split, batch_size, share)), default=0)
 
     def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Each document, and in a second row, unscored, the one after it: for reading another's memory.
@@ -341,7 +341,7 @@ class CorpusTask(Task):
             len(part.tokens), batch_size, find_resets(part, self.config.memory_reset), self.segment_length
         )
 
-    def _evaluation_rows(self, split: str, batch_size: int, share: Share) -> list[Spans]:
+    def _pack_evaluation_rows(self, split: str, batch_size: int, share: Share) -> list[Spans]:
         """One process's rows, of as many as all processes read side by side."""
         parts = self._cut_memories(split, self.protocol.memory_reset)
         rows = pack_rows(parts, batch_size * share.of, self.segment_length)
