@@ -128,7 +128,7 @@ def load_best(folder: Path) -> Checkpoint:
 
 def verify_best(folder: Path) -> None:
     """MissingError where there is no best checkpoint, or its files are not what was saved, by their sums."""
-    _sums(find_best_checkpoint(folder), FRESH)
+    _verify_sums(find_best_checkpoint(folder), FRESH)
 
 
 def find_best_checkpoint(folder: Path) -> Path:
@@ -164,7 +164,7 @@ def _load(path: Path, then: str) -> Checkpoint:
 
     MissingError, with what follows `then`, where it is damaged; OSError where a disk may fail.
     """
-    manifest = _sums(path, then)
+    manifest = _verify_sums(path, then)
     try:
         state = TrainingState.model_validate(_read(path / "state.json", then))
         tensors = {Path(n).stem: load_file(path / n) for n in manifest if n.endswith(".safetensors")}
@@ -175,7 +175,7 @@ def _load(path: Path, then: str) -> Checkpoint:
     return Checkpoint(state, tensors)
 
 
-def _sums(path: Path, then: str) -> dict[str, FileSum]:
+def _verify_sums(path: Path, then: str) -> dict[str, FileSum]:
     """What the manifest says of each file. MissingError, as `_load`, where one is not what was saved or none is."""
     try:
         manifest = _MANIFEST.validate_python(_read(path / MANIFEST, then))
@@ -199,7 +199,7 @@ def _read(path: Path, then: str) -> dict[str, Any]:
 
 def _is_whole(path: Path) -> bool:
     try:
-        _sums(path, FRESH)
+        _verify_sums(path, FRESH)
     except MissingError:
         return False
     return True
