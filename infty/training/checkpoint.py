@@ -78,7 +78,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             shutil.rmtree(folder / f".{name}.tmp", ignore_errors=True)
             if attempt == ATTEMPTS:
                 raise InftyError(
-                    f"the checkpoint of step {checkpoint.state.step} could not be saved ({_reason(fault)}); earlier "
+                    f"the checkpoint of step {checkpoint.state.step} could not be saved ({_explain_fault(fault)}); earlier "
                     f"ones stay. Once {folder} can be written to, the same command continues from the last one"
                 ) from None
     _drop_old(folder, checkpoint.state)
@@ -169,7 +169,7 @@ def _load(path: Path, then: str) -> Checkpoint:
         state = TrainingState.model_validate(_read(path / "state.json", then))
         tensors = {Path(n).stem: load_file(path / n) for n in manifest if n.endswith(".safetensors")}
     except (*NOT_THERE, SafetensorError, ValidationError) as fault:
-        raise MissingError(f"{path} is damaged ({_reason(fault)}); {then}") from None
+        raise MissingError(f"{path} is damaged ({_explain_fault(fault)}); {then}") from None
     if path.name != _name(state.step):
         raise MissingError(f"{path} is damaged (it holds step {state.step}); {then}")
     return Checkpoint(state, tensors)
@@ -183,7 +183,7 @@ def _verify_sums(path: Path, then: str) -> dict[str, FileSum]:
             if (path / name).stat().st_size != entry.bytes or sha256(path / name) != entry.sha256:
                 raise MissingError(f"{path}: {name} is not what was saved; {then}")
     except (*NOT_THERE, ValueError) as fault:
-        raise MissingError(f"{path} is damaged ({_reason(fault)}); {then}") from None
+        raise MissingError(f"{path} is damaged ({_explain_fault(fault)}); {then}") from None
     if absent := NEEDED - set(manifest):
         raise MissingError(f"{path} lacks {', '.join(sorted(absent))}; {then}")
     return manifest
@@ -218,7 +218,7 @@ def _drop_old(folder: Path, state: TrainingState) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _reason(fault: Exception) -> str:
+def _explain_fault(fault: Exception) -> str:
     """Why it failed, in one line; a disk's own words without their number and the path, which stands beside it."""
     return (fault.strerror if isinstance(fault, OSError) else None) or reason(fault)
 
