@@ -68,7 +68,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     follow. An interruption at any moment leaves the previous checkpoint good. InftyError where it fails twice: on a
     full disk, say.
     """
-    name = _name(checkpoint.state.step)
+    name = _name_folder(checkpoint.state.step)
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _write(folder, folder / f".{name}.tmp", checkpoint)
@@ -89,9 +89,9 @@ def write_pointers(folder: Path, state: TrainingState) -> None:
 
     Done again when a run continues: an interruption may have come between a checkpoint and its pointers.
     """
-    write_json(folder / "last.json", {"checkpoint": _name(state.step)})
+    write_json(folder / "last.json", {"checkpoint": _name_folder(state.step)})
     if state.best_step is not None:
-        write_json(folder / "best.json", {"checkpoint": _name(state.best_step)})
+        write_json(folder / "best.json", {"checkpoint": _name_folder(state.best_step)})
 
 
 def load_last(folder: Path) -> Checkpoint | None:
@@ -111,8 +111,8 @@ def load_last(folder: Path) -> Checkpoint | None:
             warnings.warn(str(fault), stacklevel=2)
             continue
         best = found.state.best_step
-        if best is not None and best != found.state.step and not _is_whole(folder / _name(best)):
-            text = f"the best checkpoint so far, {folder / _name(best)}, is damaged: {path.name} takes its place"
+        if best is not None and best != found.state.step and not _is_whole(folder / _name_folder(best)):
+            text = f"the best checkpoint so far, {folder / _name_folder(best)}, is damaged: {path.name} takes its place"
             warnings.warn(text, stacklevel=2)
             found.state.best_step, found.state.best_loss = found.state.step, None
         return found
@@ -150,7 +150,7 @@ def _write(folder: Path, temporary: Path, checkpoint: Checkpoint) -> None:
     for path in files:
         flush(path)
     write_json(temporary / MANIFEST, {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files})
-    final = folder / _name(checkpoint.state.step)
+    final = folder / _name_folder(checkpoint.state.step)
     if final.exists():  # damaged, or saved before its validation
         old = temporary.with_name(f".{final.name}{REPLACED}")
         _clear(old)
@@ -170,7 +170,7 @@ def _load(path: Path, then: str) -> Checkpoint:
         tensors = {Path(n).stem: load_file(path / n) for n in manifest if n.endswith(".safetensors")}
     except (*NOT_THERE, SafetensorError, ValidationError) as fault:
         raise MissingError(f"{path} is damaged ({_explain_fault(fault)}); {then}") from None
-    if path.name != _name(state.step):
+    if path.name != _name_folder(state.step):
         raise MissingError(f"{path} is damaged (it holds step {state.step}); {then}")
     return Checkpoint(state, tensors)
 
@@ -212,8 +212,8 @@ def _clear(path: Path) -> None:
 
 def _drop_old(folder: Path, state: TrainingState) -> None:
     """Keep the last ones up to this step and the best. The others go: older, skipped as damaged, or half written."""
-    saved = [path for path in sorted(folder.glob("step-*")) if path.name <= _name(state.step)]
-    kept = {*saved[-KEPT:], *([folder / _name(state.best_step)] if state.best_step is not None else [])}
+    saved = [path for path in sorted(folder.glob("step-*")) if path.name <= _name_folder(state.step)]
+    kept = {*saved[-KEPT:], *([folder / _name_folder(state.best_step)] if state.best_step is not None else [])}
     for path in {*folder.glob("step-*"), *folder.glob(".step-*.tmp")} - kept:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -223,5 +223,5 @@ def _explain_fault(fault: Exception) -> str:
     return (fault.strerror if isinstance(fault, OSError) else None) or reason(fault)
 
 
-def _name(step: int) -> str:
+def _name_folder(step: int) -> str:
     return f"step-{step:08d}"
