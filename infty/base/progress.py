@@ -39,7 +39,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
     """
     name = "stdin" if path == Path("-") else path
     try:
-        with _stdin() if name == "stdin" else _with_bar(path) as file:
+        with _open_stdin() if name == "stdin" else _with_bar(path) as file:
             yield file
     except UnicodeDecodeError as fault:
         raise MissingError(f"{name} is no UTF-8 text: {fault}") from None
@@ -53,7 +53,7 @@ def _with_bar(path: Path) -> contextlib.AbstractContextManager[TextIO]:
 
 
 @contextlib.contextmanager
-def _stdin() -> Iterator[TextIO]:
+def _open_stdin() -> Iterator[TextIO]:
     """What stdin gives as UTF-8 with its line ends as they are, whatever a terminal has; it stays open."""
     if sys.stdin is None:
         raise MissingError("stdin can't be read: it is closed")
