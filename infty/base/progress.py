@@ -39,7 +39,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
     """
     name = "stdin" if path == Path("-") else path
     try:
-        with _open_stdin() if name == "stdin" else _with_bar(path) as file:
+        with _open_stdin() if name == "stdin" else _open_with_bar(path) as file:
             yield file
     except UnicodeDecodeError as fault:
         raise MissingError(f"{name} is no UTF-8 text: {fault}") from None
@@ -47,7 +47,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
         raise MissingError(f"{name} can't be read: {fault.strerror or fault}") from None
 
 
-def _with_bar(path: Path) -> contextlib.AbstractContextManager[TextIO]:
+def _open_with_bar(path: Path) -> contextlib.AbstractContextManager[TextIO]:
     hidden = not screen().is_terminal
     return progress.open(path, "r", encoding="utf-8", newline="", console=screen(), disable=hidden, transient=True)
 
