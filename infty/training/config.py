@@ -34,7 +34,7 @@ class TrainingConfig(BaseModel):
     evaluation_batch_size: int = Field(default=32, gt=0, description="sequences evaluated at once; changes no result")
 
     @model_validator(mode="after")
-    def _one_length(self) -> "TrainingConfig":
+    def _check_length(self) -> "TrainingConfig":
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("wanted either steps or epochs; the other is null")
         return self
