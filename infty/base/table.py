@@ -41,7 +41,7 @@ class Table:
 
     def to_rich(self, width: int) -> RenderableType:
         """The table for a terminal of that many cells, without its notes; a line a cell where words would be broken."""
-        if (widths := self._widths(width)) is None:
+        if (widths := self._fit_widths(width)) is None:
             return Group(Text(self.title, style="italic"), *(self._stack(row) for row in self.rows))
         table = rich_table.Table(title=Text(self.title))  # as it is: brackets are no marks
         for i, (heading, own) in enumerate(zip(self.headings, widths, strict=True)):
@@ -50,7 +50,7 @@ class Table:
             table.add_row(*map(_style, row))
         return table
 
-    def _widths(self, width: int) -> list[int] | None:
+    def _fit_widths(self, width: int) -> list[int] | None:
         """Widths of the columns: the first whole, then the narrow ones. None where not even the longest words fit."""
         columns = list(zip(self.headings, *self.rows, strict=True))
         widths = [max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in columns]
