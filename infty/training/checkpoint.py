@@ -78,8 +78,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             shutil.rmtree(folder / f".{name}.tmp", ignore_errors=True)
             if attempt == ATTEMPTS:
                 raise InftyError(
-                    f"the checkpoint of step {checkpoint.state.step} could not be saved ({_explain_fault(fault)}); earlier "
-                    f"ones stay. Once {folder} can be written to, the same command continues from the last one"
+                    f"the checkpoint of step {checkpoint.state.step} could not be saved ({_explain_fault(fault)}); "
+                    f"earlier ones stay. Once {folder} can be written to, the same command continues from the last one"
                 ) from None
     _drop_old(folder, checkpoint.state)
 

@@ -24,7 +24,7 @@ from infty.model.interface import Output
 from infty.model.softmax import Softmax
 from infty.tasks.corpus import CorpusConfig, CorpusTask, TokenReset
 from infty.tasks.loss_breakdown import break_down_losses
-from infty.tasks.word_distances import NEW, NO_WORD, distances
+from infty.tasks.word_distances import NEW, NO_WORD, measure_distances
 from tests.model.test_decoder import MEMORIES, make
 
 LENGTH = 5
