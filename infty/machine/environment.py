@@ -1,4 +1,4 @@
-"""What a result was made with: commit, versions, device, threads. No host name, no path."""
+"""Describe the environment of a result: commit, versions, device, threads. No host name, no path."""
 
 import platform
 import subprocess
@@ -15,7 +15,7 @@ PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "tokeni
 
 
 def describe_environment(machine: Machine) -> dict[str, Any]:
-    """What environment.json records and `infty env` prints."""
+    """Describe the environment as environment.json records and `infty env` prints it."""
     commit, device = _run_git("rev-parse", "HEAD"), machine.device
     return {
         "commit": commit,
@@ -33,7 +33,7 @@ def describe_environment(machine: Machine) -> dict[str, Any]:
 
 
 def _run_git(*words: str) -> str | None:
-    """What git says of the checkout this package runs from; None where it runs from none."""
+    """Run git on the checkout of this package and return its output; None if there is no checkout or git fails."""
     if not (PACKAGE.parent / ".git").exists():
         return None
     try:

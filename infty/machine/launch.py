@@ -1,4 +1,4 @@
-"""How this process was started: alone, or as one of several that work together, by torchrun or Slurm's srun.
+"""Find out if this process was started alone, or with others by torchrun or Slurm's srun.
 
 Imports no torch.
 """
@@ -13,17 +13,20 @@ from functools import cache
 from infty.base.errors import UsageError
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")  # of a step; a batch script has no number of tasks
+SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")  # set in a step; a batch script has no tasks
 SLOT = "INFTY_SLOT"
 FIRST_PORT, PORTS = 10_000, 20_000  # one of these for each step of Slurm's; above them Linux hands out its own
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How this process was started, and its place among the others.
+    """The processes that were started together, and the place of this one among them.
 
-    rank: which of the `size` processes this is; local: among those on this machine. address, port: of the first.
-    slot: which of `reproduce --jobs`' places this single-process run occupies; picks its GPU.
+    Args:
+        rank: index of this process among all `size`.
+        local_rank: index among the `local_size` processes on this machine.
+        address: machine of the process of rank 0, with `port`.
+        slot: index of this run among those that `reproduce --jobs` trains side by side; it decides the GPU.
     """
 
     rank: int = 0
@@ -37,18 +40,18 @@ class Launch:
 
     @property
     def leads(self) -> bool:
-        """Whether it is the one that writes and speaks."""
+        """Tell if this process is the one that writes files and prints."""
         return self.rank == 0
 
 
 @cache
 def detect_launch() -> Launch:
-    """How this very process was started. UsageError as `read_launch`."""
+    """Detect how this process was started. UsageError as in `read_launch`."""
     return read_launch(os.environ)
 
 
 def read_launch(environment: Mapping[str, str]) -> Launch:
-    """What the launcher's variables say. UsageError where they contradict each other or something lacks."""
+    """Read the launcher's environment variables. UsageError if they contradict each other or one is missing."""
     alone = Launch(slot=_read_number(environment, SLOT, 0))
     by_torchrun = {"RANK", "WORLD_SIZE"} <= environment.keys()
     by_slurm = not by_torchrun and "SLURM_STEP_NUM_TASKS" in environment
@@ -77,7 +80,7 @@ def _read_number(environment: Mapping[str, str], name: str, default: int | None 
 
 
 def _count_local_tasks(environment: Mapping[str, str], size: int) -> int:
-    """Processes on this machine, from a list like `4(x2),3` of those on each of the step's machines, in order."""
+    """Count the processes on this machine, from a list like `4(x2),3` of those on each machine in order."""
     counts: list[int] = []
     for part in environment.get("SLURM_STEP_TASKS_PER_NODE", str(size)).split(","):
         found = re.fullmatch(r"(\d{1,9})(?:\(x(\d{1,6})\))?", part)
@@ -89,7 +92,7 @@ def _count_local_tasks(environment: Mapping[str, str], size: int) -> int:
 
 
 def _find_first_node(environment: Mapping[str, str]) -> str:
-    """A Slurm step's first machine: this one if it is the only one, else what Slurm says; "" where it says none."""
+    """Find a Slurm step's first machine: this one if it is the only one, else by scontrol; "" if that fails."""
     if environment.get("SLURM_STEP_NUM_NODES") == "1":
         return "127.0.0.1"
     command = ["scontrol", "show", "hostnames", environment.get("SLURM_STEP_NODELIST", "")]
