@@ -1,4 +1,4 @@
-"""One text of any length through a trained model: constant memory, and the same time for every segment."""
+"""Read one text of any length with a trained model, in constant memory and constant time per segment."""
 
 import statistics
 import time
@@ -13,15 +13,16 @@ from infty.evaluation.evaluate import sum_segment, use_evaluation_mode
 from infty.model.interface import SegmentModel
 from infty.model.unroll import unroll
 
-EARLY = (10, 20)  # segments whose time and memory the last ones are held against: the memory is full by then
-LATE = 100  # segments counted as the last ones
+EARLY = (10, 20)  # segments that the last ones are compared with: the memory is full by then
+LATE = 100  # number of last segments
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a stream was read. Seconds are of one segment (median), bytes the most that was ever held.
+    """The speed at which a stream was read, and the memory it took.
 
-    early: at the 10th to 20th segment, late: at the last 100; None where a stream is too short to tell.
+    Segment seconds are medians, peak bytes the most held until then: early at the 10th to 20th segment, late at the
+    last 100. They are None if the stream is too short to compare the two.
     """
 
     tokens: int
@@ -33,7 +34,7 @@ class Pace:
     late_peak_bytes: int | None
 
     def describe(self) -> dict[str, Any]:
-        """Everything, with speed, ratio and growth."""
+        """Describe the pace as JSON holds it, with tokens per second, the ratio of late to early, and growth."""
         speed: dict[str, Any] = {"tokens_per_second": round(self.tokens / self.seconds)}
         if self.early_segment_seconds and self.late_segment_seconds and self.early_peak_bytes and self.late_peak_bytes:
             speed["late_to_early"] = self.late_segment_seconds / self.early_segment_seconds
@@ -44,9 +45,9 @@ class Pace:
 def read_stream(
     model: SegmentModel, segments: Iterable[Batch], peak_bytes: Callable[[], int], *, choices: bool
 ) -> tuple[Totals, list[list[int]], Pace]:
-    """Totals of what is scored, with `choices` pairs of target and the model's choice, and the pace.
+    """Read a stream. Returns totals, with `choices` the pairs of target and most likely token, and the pace.
 
-    `peak_bytes` tells the most memory held so far. Nothing is kept of a segment but the memory's own state.
+    Only the model's state is kept from segment to segment. peak_bytes: returns the most memory held so far.
     """
     total, answers, meter = Totals(), [], _Meter(segments, peak_bytes)
     with use_evaluation_mode(model):
@@ -59,7 +60,7 @@ def read_stream(
 
 
 class _Meter:
-    """Hands segments on and notes when each is asked for: by then the one before is done."""
+    """An iterator over segments that measures time and memory when each is requested: the previous one is then done."""
 
     def __init__(self, segments: Iterable[Batch], peak_bytes: Callable[[], int]) -> None:
         self.segments, self.peak_bytes = segments, peak_bytes
