@@ -13,10 +13,10 @@ from infty.config.settings import Settings
 from infty.corpora.gpt2_weights import is_on_the_hub
 from infty.experiment import Cell, build_model, build_task
 from infty.machine.placement import prepare_machine
-from infty.machine.ram import forget_peak, held_memory_bytes
+from infty.machine.ram import count_held_bytes, forget_peak
 from infty.model.interface import SegmentModel, count_parameters
 from infty.runs.folder import RunFolder
-from infty.training.cost import RunCost, disk_bytes, free_bytes, measure_run, measure_update, repeat
+from infty.training.cost import RunCost, count_disk_bytes, count_usable_bytes, measure_run, measure_update, repeat
 from infty.training.data_parallel import refuse_uneven
 
 SECONDS = 5.0  # that filling memories may take, and the steps that are timed
@@ -41,13 +41,13 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
             raise
     start = _start(cell, task.vocab_size, settings)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
-    free = free_bytes(machine)
-    program = held_memory_bytes(machine.device) if free is not None else 0
+    free = count_usable_bytes(machine)
+    program = count_held_bytes(machine.device) if free is not None else 0
     model = machine.place(build_model(experiment, task.vocab_size, seed))
     memories = sum(parameter.numel() for parameter in model.memory_parameters())
-    training = experiment.training.counted(task.steps_an_epoch)
+    training = experiment.training.count_steps(task.count_steps_per_epoch)
     refuse_uneven("training.batch_size", training.batch_size, machine.launch)
-    steps, tokens = training.total_steps, task.tokens_seen(training.total_steps, training.batch_size)
+    steps, tokens = training.total_steps, task.count_tokens_seen(training.total_steps, training.batch_size)
 
     # What it costs: a step is the gradients of its pieces, one piece after the other, and an update.
     cost, update = measure_run(model, task, training, seed, machine, SECONDS), measure_update(model, SECONDS)
@@ -56,7 +56,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     made, _ = repeat(make, model.device, SECONDS)
     evaluated = training.evaluation_batch_size
     forget_peak(model.device)  # gives back what was freed
-    held = 0 if free is None else held_memory_bytes(model.device)
+    held = 0 if free is None else count_held_bytes(model.device)
     memory = {} if free is None else describe_memory(model, cost, evaluated, program, held, free)
     return {
         "command": cell.command,
@@ -72,7 +72,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
         "passes": round(tokens / size, 2) if (size := task.tokens_an_epoch()) else None,
         "flops_a_token": cost.flops_a_token,
         "training_flops": cost.flops_a_token * tokens,
-        "disk_megabytes": round(disk_bytes(model, task, training) / 1e6),
+        "disk_megabytes": round(count_disk_bytes(model, task, training) / 1e6),
         "device": str(machine.device),
         "processes": machine.launch.size,
         "sequences_a_device": cost.own,

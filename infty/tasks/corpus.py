@@ -27,23 +27,23 @@ from infty.corpora.registry import KNOWN
 from infty.corpora.text_pieces import PIECE, CountedText, Text
 from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, WordTokenizer, load_tokenizer
 from infty.corpora.tokens import Portion, TokenSet, open_tokens
-from infty.tasks.loss_breakdown import details, text_figures
+from infty.tasks.loss_breakdown import break_down_losses, compute_text_metrics
 from infty.tasks.protocols import TEXT_PROTOCOLS, KnockOut
 from infty.tasks.segmentation import (
     Spans,
     TokenReset,
-    cut,
+    cut_at_resets,
+    cut_even_rows,
+    cut_segments,
     cut_windows,
-    even_rows,
     find_resets,
     make_batch,
     mark_block_starts,
-    packed_rows,
-    parts_of,
+    pack_rows,
 )
 from infty.tasks.stand_in import RandomTokens, estimate_tokens
 from infty.tasks.task import PerTarget, Sample, Score, Task, TaskConfig
-from infty.tasks.word_distances import distances
+from infty.tasks.word_distances import measure_distances
 
 NAMES = "^[a-z0-9][a-z0-9_.-]*$"  # of corpora
 GPT2 = "gpt2"  # tokeniser, and name of the corpus that holds its files
@@ -132,7 +132,7 @@ class CorpusTask(Task):
         tokens.corpus.check(f"{config.test.split}.txt")  # read again for `distances`: now or never
         self._rows = lru_cache(maxsize=2)(self._make_rows)
 
-    def under(self, protocol: str | None) -> "CorpusTask":
+    def use_protocol(self, protocol: str | None) -> "CorpusTask":
         """Return this task, evaluated under another protocol; None: its own. UsageError if there is no such."""
         if protocol is None:
             return self
@@ -147,13 +147,13 @@ class CorpusTask(Task):
         own = range(batch_size) if rows is None else rows
         streams = [self._rows(batch_size)[row] for row in own]
         names = seed * 2**31 + step * batch_size + np.array(own)
-        return self._batch("train", [(stream, step % len(stream)) for stream in streams], names)
+        return self._make_batch("train", [(stream, step % len(stream)) for stream in streams], names)
 
-    def steps_an_epoch(self, batch_size: int) -> int:
+    def count_steps_per_epoch(self, batch_size: int) -> int:
         """Steps until the longest of the streams has been read through; shorter ones begin again meanwhile."""
         return max(map(len, self._rows(batch_size)))
 
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Targets of the first `steps` training batches."""
         seen = 0
         for row in self._rows(batch_size):
@@ -167,10 +167,10 @@ class CorpusTask(Task):
 
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Every token of a split once; what shares no memory is read side by side, so results do not depend on how."""
-        rows = self._evaluation_rows(split, batch_size, share)
+        rows = self._pack_evaluation_rows(split, batch_size, share)
         for step in range(max(map(len, rows), default=0)):
             names = np.array([row.start[min(step, len(row) - 1)] for row in rows])
-            batch = self._batch(split, [(row, step) for row in rows], names)
+            batch = self._make_batch(split, [(row, step) for row in rows], names)
             yield replace(batch, aside=mark_block_starts(batch)) if self.protocol.by_blocks else batch
 
     @property
@@ -178,43 +178,45 @@ class CorpusTask(Task):
         """Whether a split is evaluated as one stream from beginning to end."""
         return (self.protocol.memory_reset or self.config.memory_reset) == "never"
 
-    def evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
+    def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
         """How many batches `evaluation_batches` gives."""
-        return max(map(len, self._evaluation_rows(split, batch_size, share)), default=0)
+        return max(map(len, self._pack_evaluation_rows(split, batch_size, share)), default=0)
 
-    def pairs(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
+    def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Each document, and in a second row, unscored, the one after it: for reading another's memory.
 
         Two rows at a time, whatever the batch size; the other is read in whole segments, and again if it is shorter.
         """
-        rows = [cut(edge[None], self.segment_length) for edge in self._memories(split, "document")]
+        rows = [cut_segments(edge[None], self.segment_length) for edge in self._cut_memories(split, "document")]
         for place in share.places(len(rows)):
             own, other = rows[place], rows[(place + 1) % len(rows)]
             whole = max(1, int((other.stop - other.start == self.segment_length).sum()))
             for step in range(len(own)):
                 names = np.array([own.start[0], other.start[0]])
-                batch = self._batch(split, [(own, step), (other, step % whole)], names)
+                batch = self._make_batch(split, [(own, step), (other, step % whole)], names)
                 batch.targets[1] = UNSCORED
                 yield replace(batch, fresh=torch.full((2,), step == 0))
 
-    def metrics(self, split: str, totals: Totals) -> dict[str, float]:
+    def compute_metrics(self, split: str, totals: Totals) -> dict[str, float]:
         """Loss in nats a token; perplexity a token and a word; bits a byte: three views of one total."""
-        return text_figures(split, totals, self.sizes(split))
+        return compute_text_metrics(split, totals, self.count_words_and_bytes(split))
 
-    def new_record(self, split: str) -> PerTarget:
+    def make_record(self, split: str) -> PerTarget:
         """Make room for the nats of each token."""
         return PerTarget(losses=np.zeros(len(self.parts[split].tokens), dtype=np.float32))
 
     def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Score:
         """Make the score: figures of all tokens, and of words that only a long memory can know."""
         assert record.losses is not None
-        found = details(record.losses, self.parts[split].starts, self.distances(split), self.config.far)
-        metrics = self.metrics(split, totals)
+        found = break_down_losses(
+            record.losses, self.parts[split].starts, self.measure_distances(split), self.config.far
+        )
+        metrics = self.compute_metrics(split, totals)
         if found["far"]["tokens"]:
             metrics[f"{split}/far_loss"] = found["far"]["nats"] / found["far"]["tokens"]
-        return Score(metrics, {**vars(totals), **self.sizes(split)}, found, {})
+        return Score(metrics, {**vars(totals), **self.count_words_and_bytes(split)}, found, {})
 
-    def sample(self, split: str, segment_length: int) -> Sample:
+    def choose_sample(self, split: str, segment_length: int) -> Sample:
         """Choose the first long document: whole segments from its start, no more than a memory lives there.
 
         Its first input is the separator; targets are its own tokens.
@@ -231,7 +233,7 @@ class CorpusTask(Task):
         segments = -(-len(targets) // segment_length)
         return Sample({"kind": "document", "index": index, "segments": segments, "tokens": len(targets)}, batch)
 
-    def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
+    def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """One text of any length as one stream, in segments, every token scored. MissingError where it is empty."""
         one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
         for window in cut_windows(self.tokens.tokenizer, iter(lambda: file.read(PIECE), ""), segment_length):
@@ -239,20 +241,20 @@ class CorpusTask(Task):
                 tokens = torch.from_numpy(window)[None]
                 yield Batch(tokens[:, :-1], tokens[:, 1:], one, goes_on)
 
-    def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
+    def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
         """What `metrics` gives, for a text that was read as a stream. MissingError where it held no word."""
         if not text.words:
             raise MissingError("the stream holds no word: wanted a text")
         ends = text.lines if self.tokens.corpus.counts_line_ends else 0
-        return text_figures("stream", totals, {"words": text.words + ends, "bytes": text.bytes})
+        return compute_text_metrics("stream", totals, {"words": text.words + ends, "bytes": text.bytes})
 
-    def sizes(self, split: str) -> dict[str, int]:
+    def count_words_and_bytes(self, split: str) -> dict[str, int]:
         """How many words and bytes the figures of a split are a share of."""
         part = self.parts[split]
         words = KNOWN[self.protocol.whole].words[split] if self.protocol.whole else part.words
         return {"words": words, "bytes": part.bytes}
 
-    def data(self, split: str) -> dict[str, Any]:
+    def describe_data(self, split: str) -> dict[str, Any]:
         """Which text a result is of."""
         corpus, portion = self.tokens.corpus, self.config.portions[split]
         part, known = self.parts[split], corpus.known
@@ -316,7 +318,7 @@ class CorpusTask(Task):
             f"{self.config.corpus} {portion.split} in {kind} tokens: use --protocol text-documents-v1 or text-stream-v1"
         )
 
-    def distances(self, split: str) -> Int64[ndarray, " tokens"]:
+    def measure_distances(self, split: str) -> Int64[ndarray, " tokens"]:
         """How long ago each token's word last came in its document (see recurrence)."""
         part, tokenizer = self.parts[split], self.tokens.tokenizer
         ignored = (tokenizer.separator, tokenizer.unknown) if isinstance(tokenizer, WordTokenizer) else ()
@@ -324,26 +326,28 @@ class CorpusTask(Task):
         for i, document in enumerate(part.documents):
             text = "".join(self.tokens.corpus.text(document, self.config.portions[split].split)).encode()
             tokens = part.tokens[part.starts[i] : part.starts[i + 1]].astype(np.int64)
-            found.append(distances(tokens, text, lengths, ignored))
+            found.append(measure_distances(tokens, text, lengths, ignored))
         return np.concatenate(found)
 
     def _make_rows(self, batch_size: int) -> list[Spans]:
         part = self.parts["train"]
         if len(part.tokens) < batch_size:
             raise UsageError(f"{len(part.tokens)} tokens to train on are too few for {batch_size} streams")
-        return even_rows(len(part.tokens), batch_size, find_resets(part, self.config.memory_reset), self.segment_length)
+        return cut_even_rows(
+            len(part.tokens), batch_size, find_resets(part, self.config.memory_reset), self.segment_length
+        )
 
-    def _evaluation_rows(self, split: str, batch_size: int, share: Share) -> list[Spans]:
+    def _pack_evaluation_rows(self, split: str, batch_size: int, share: Share) -> list[Spans]:
         """One process's rows, of as many as all processes read side by side."""
-        parts = self._memories(split, self.protocol.memory_reset)
-        rows = packed_rows(parts, batch_size * share.of, self.segment_length)
+        parts = self._cut_memories(split, self.protocol.memory_reset)
+        rows = pack_rows(parts, batch_size * share.of, self.segment_length)
         return [rows[place] for place in share.places(len(rows))]
 
-    def _memories(self, split: str, reset: str | None) -> Int64[ndarray, "parts 2"]:
+    def _cut_memories(self, split: str, reset: str | None) -> Int64[ndarray, "parts 2"]:
         part = self.parts[split]
-        return parts_of(len(part.tokens), find_resets(part, reset or self.config.memory_reset))
+        return cut_at_resets(len(part.tokens), find_resets(part, reset or self.config.memory_reset))
 
-    def _batch(self, split: str, places: list[tuple[Spans, int]], names: Int64[ndarray, " batch"]) -> Batch:
+    def _make_batch(self, split: str, places: list[tuple[Spans, int]], names: Int64[ndarray, " batch"]) -> Batch:
         """Make a batch of the spans at these indices; a row that has no more spans scores nothing."""
         separator = self.tokens.tokenizer.separator
         return make_batch(self.parts[split], separator, self.segment_length, places, names, streams=split == "train")

@@ -18,7 +18,7 @@ Losses = Float32[ndarray, " tokens"]
 Counts = Int64[ndarray, " tokens"]
 
 
-def details(losses: Losses, starts: Int64[ndarray, " edges"], distances: Counts, far: int) -> dict[str, Any]:
+def break_down_losses(losses: Losses, starts: Int64[ndarray, " edges"], distances: Counts, far: int) -> dict[str, Any]:
     """Nats and tokens by position in the document, by how long ago the word last came, by chunk and by document."""
     sizes = np.diff(starts)
     position = np.arange(len(losses)) - np.repeat(starts[:-1], sizes)
@@ -43,24 +43,24 @@ def _by_power_of_two(losses: Losses, values: Counts) -> dict[str, Any]:
     count = int(bins.max(initial=-1)) + 1
     nats = np.bincount(bins, weights=losses[kept].astype(np.float64), minlength=count)
     tokens = np.bincount(bins, minlength=count)
-    return {"from": [2**i for i in range(count)], "nats": _rounded(nats), "tokens": tokens.tolist()}
+    return {"from": [2**i for i in range(count)], "nats": _round(nats), "tokens": tokens.tolist()}
 
 
 def _in_order(losses: Losses, edges: Int64[ndarray, " edges"]) -> dict[str, Any]:
     """Nats and tokens of consecutive pieces."""
     sums = np.concatenate([[0.0], losses.astype(np.float64).cumsum()])
-    return {"nats": _rounded(sums[edges[1:]] - sums[edges[:-1]]), "tokens": np.diff(edges).tolist()}
+    return {"nats": _round(sums[edges[1:]] - sums[edges[:-1]]), "tokens": np.diff(edges).tolist()}
 
 
 def _sum(losses: Losses, kept: np.ndarray) -> dict[str, Any]:
     return {"nats": round(float(losses[kept].astype(np.float64).sum()), 4), "tokens": int(kept.sum())}
 
 
-def _rounded(nats: Iterable[float]) -> list[float]:
+def _round(nats: Iterable[float]) -> list[float]:
     return [round(float(value), 4) for value in nats]
 
 
-def text_figures(split: str, totals: Totals, sizes: dict[str, int]) -> dict[str, float]:
+def compute_text_metrics(split: str, totals: Totals, sizes: dict[str, int]) -> dict[str, float]:
     """ln(word perplexity) · words = bits a byte · ln 2 · bytes = nats of every token.
 
     ln(token perplexity) · tokens = nats of the tokens that the protocol scores: the same, unless it leaves some aside.

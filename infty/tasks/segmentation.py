@@ -51,7 +51,7 @@ class Spans:
         return len(self.start)
 
 
-def cut(parts: Int64[ndarray, "parts 2"], length: int) -> Spans:
+def cut_segments(parts: Int64[ndarray, "parts 2"], length: int) -> Spans:
     """Each part, [start, stop) with a memory of its own, in pieces of `length`, the last one shorter."""
     sizes = parts[:, 1] - parts[:, 0]
     counts = -(-sizes // length)
@@ -60,25 +60,25 @@ def cut(parts: Int64[ndarray, "parts 2"], length: int) -> Spans:
     return Spans(start, np.minimum(start + length, np.repeat(parts[:, 1], counts)), within == 0)
 
 
-def parts_of(total: int, resets: Places) -> Int64[ndarray, "parts 2"]:
+def cut_at_resets(total: int, resets: Places) -> Int64[ndarray, "parts 2"]:
     """[start, stop) of the pieces of 0 … total between resets; none of them empty."""
     edges = np.unique(np.concatenate([[0], resets[(resets > 0) & (resets < total)], [total]]))
     return np.stack([edges[:-1], edges[1:]], 1)
 
 
-def even_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]:
+def cut_even_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]:
     """Rows of training: `rows` contiguous streams of equal size that together hold every token once.
 
     A row whose memory should go on from text that another row reads begins with an empty one.
     """
     edges = np.arange(rows + 1) * total // rows
     return [
-        cut(low + parts_of(high - low, resets - low), length)
+        cut_segments(low + cut_at_resets(high - low, resets - low), length)
         for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
     ]
 
 
-def packed_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> list[Spans]:
+def pack_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> list[Spans]:
     """Rows of evaluation: whole parts dealt out, the longest first, each to the row that has the least to read."""
     rows = min(rows, len(parts))
     given: list[list[int]] = [[] for _ in range(rows)]
@@ -88,7 +88,7 @@ def packed_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> lis
         load, row = heapq.heappop(heap)
         given[row].append(part)
         heapq.heappush(heap, (load + int(segments[part]), row))
-    return [cut(parts[sorted(indices)], length) for indices in given]
+    return [cut_segments(parts[sorted(indices)], length) for indices in given]
 
 
 def cut_windows(tokenizer: Tokenizer, pieces: Iterable[str], segment_length: int) -> Iterator[Int64[ndarray, " n"]]:

@@ -64,7 +64,7 @@ class SortConfig(TaskConfig):
 
     def find_faults(self, segment_length: int) -> list[tuple[str, str]]:
         """Find a length whose targets would straddle two segments, and say which lengths work."""
-        fitting = nearest_lengths(self.length, self.vocabulary, segment_length)
+        fitting = find_nearest_lengths(self.length, self.vocabulary, segment_length)
         if fitting == [self.length]:
             return []
         if not fitting:
@@ -78,7 +78,7 @@ class SortConfig(TaskConfig):
         ]
 
 
-def nearest_lengths(length: int, vocabulary: int, segment_length: int) -> list[int]:
+def find_nearest_lengths(length: int, vocabulary: int, segment_length: int) -> list[int]:
     """The lengths at and around `length` whose V targets fall into one segment: `[length]` itself if it does.
 
     Otherwise the next below (if there is one) and above; none where a segment is too short for the targets.
@@ -100,11 +100,11 @@ def make_sequences(seeds: Int64[ndarray, " batch"], vocabulary: int, length: int
     batch = len(seeds)
     random = np.stack([np.random.Philox(key=int(seed)).random_raw(2 * vocabulary + length) for seed in seeds])
     high, low = random >> np.uint64(32), random & LOW
-    weights = _scaled(high[:, : 2 * vocabulary], 9).reshape(batch, 2, vocabulary) + 1
+    weights = _scale(high[:, : 2 * vocabulary], 9).reshape(batch, 2, vocabulary) + 1
     upper = weights.cumsum(-1)  # batch 2 vocabulary
     late = high[:, 2 * vocabulary :] * np.uint64(length) < np.arange(length, dtype=np.uint64) << np.uint64(32)
     table = 2 * np.arange(batch)[:, None] + late  # which of the batch's distributions each token comes from
-    place = _scaled(low[:, 2 * vocabulary :], upper[..., -1].reshape(-1)[table])
+    place = _scale(low[:, 2 * vocabulary :], upper[..., -1].reshape(-1)[table])
     stacked = upper + 9 * vocabulary * np.arange(2 * batch).reshape(batch, 2, 1)  # one ascending list of all
     return np.searchsorted(stacked.reshape(-1), place + 9 * vocabulary * table, side="right") - vocabulary * table
 
@@ -144,7 +144,7 @@ class SortTask(Task):
             "test": config.test_sequences,
         }
 
-    def order(
+    def order_symbols(
         self, counts: Int64[ndarray, "batch vocabulary"], first: Int64[ndarray, "batch vocabulary"]
     ) -> Int64[ndarray, "batch vocabulary"]:
         """The answer: all symbols in the order asked for, from how often each comes, and where first."""
@@ -159,11 +159,11 @@ class SortTask(Task):
         """Passes over the training sequences one after the other, each in an order of its own that `seed` decides."""
         size = self.sizes["train"]
         places = step * batch_size + np.array(range(batch_size) if rows is None else rows)
-        orders = {epoch: _shuffled(size, seed, epoch) for epoch in np.unique(places // size).tolist()}
-        batch = self.batch("train", np.array([orders[p // size][p % size] for p in places.tolist()]))
+        orders = {epoch: _permute(size, seed, epoch) for epoch in np.unique(places // size).tolist()}
+        batch = self.make_batch("train", np.array([orders[p // size][p % size] for p in places.tolist()]))
         return replace(batch, streams=torch.from_numpy(seed * 2**31 + places))  # each reading samples anew
 
-    def steps_an_epoch(self, batch_size: int) -> int:
+    def count_steps_per_epoch(self, batch_size: int) -> int:
         """Steps until each training sequence has come once."""
         return -(-self.sizes["train"] // batch_size)
 
@@ -175,13 +175,13 @@ class SortTask(Task):
         """The sequences of a split in order."""
         own = share.places(self.sizes[split])
         for start in range(0, len(own), batch_size):
-            yield self.batch(split, np.array(own[start : start + batch_size]))
+            yield self.make_batch(split, np.array(own[start : start + batch_size]))
 
-    def metrics(self, split: str, totals: Totals) -> dict[str, float]:
+    def compute_metrics(self, split: str, totals: Totals) -> dict[str, float]:
         """`<split>/loss` in nats a symbol of the answer, and `<split>/accuracy` from 0 to 1."""
         return {f"{split}/loss": totals.nats / totals.scored, f"{split}/accuracy": totals.correct / totals.scored}
 
-    def new_record(self, split: str) -> PerTarget:
+    def make_record(self, split: str) -> PerTarget:
         """Make room for whether each symbol of each answer is right."""
         return PerTarget(right=np.zeros(self.sizes[split] * self.sequence_length, dtype=bool))
 
@@ -190,21 +190,21 @@ class SortTask(Task):
         assert record.right is not None
         by_sequence = record.right.reshape(-1, self.sequence_length).sum(1).tolist()
         details = {"answers": {"right": by_sequence, "symbols": self.config.vocabulary}}
-        calibration = self.calibration(split, memory_slots, segment_length)
-        return Score(self.metrics(split, totals), dict(vars(totals)), details, calibration)
+        calibration = self.calibrate(split, memory_slots, segment_length)
+        return Score(self.compute_metrics(split, totals), dict(vars(totals)), details, calibration)
 
-    def sample(self, split: str, segment_length: int) -> Sample:
+    def choose_sample(self, split: str, segment_length: int) -> Sample:
         """Choose the first sequence."""
-        batch = self.batch(split, np.array([0]))
+        batch = self.make_batch(split, np.array([0]))
         segments = -(-self.sequence_length // segment_length)
         return Sample({"kind": "sequence", "index": 0, "segments": segments, "tokens": self.sequence_length}, batch)
 
-    def batch(self, split: str, indices: Int64[ndarray, " batch"]) -> Batch:
+    def make_batch(self, split: str, indices: Int64[ndarray, " batch"]) -> Batch:
         """Sequences `indices` of a split as model input: sequence, separator, the answer but its last symbol."""
         c = self.config
         seeds = FIRST_SEED[split] + indices
         symbols = make_sequences(seeds, c.vocabulary, c.length)
-        answer = self.order(*tally(symbols, c.vocabulary))
+        answer = self.order_symbols(*tally(symbols, c.vocabulary))
         separator = np.full((len(seeds), 1), c.vocabulary)
         tokens = np.concatenate([symbols, separator, answer[:, :-1]], 1)
         targets = np.concatenate([np.full_like(symbols, UNSCORED), answer], 1)
@@ -212,7 +212,7 @@ class SortTask(Task):
         names = torch.from_numpy(seeds)
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), names, places=torch.from_numpy(places))
 
-    def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
+    def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """One sequence of any length from text, in segments; then separator and answer, as in training.
 
         The text holds symbols 0 … V − 1 with white space between them. MissingError where it holds anything else,
@@ -221,40 +221,40 @@ class SortTask(Task):
         vocabulary = self.config.vocabulary
         counts, first, read = np.zeros(vocabulary, dtype=np.int64), np.full(vocabulary, 2**62, dtype=np.int64), 0
         buffer = np.empty(0, dtype=np.int64)
-        for symbols in _symbols(file, vocabulary):
+        for symbols in _read_symbols(file, vocabulary):
             new, places = np.unique(symbols, return_index=True)
             first[new] = np.where(counts[new] == 0, read + places, first[new])
             counts += np.bincount(symbols, minlength=vocabulary)
             read += len(symbols)
             buffer = np.concatenate([buffer, symbols])
             whole = len(buffer) // segment_length * segment_length
-            yield from _segments(buffer[:whole], np.full(whole, UNSCORED), segment_length)
+            yield from _cut_stream(buffer[:whole], np.full(whole, UNSCORED), segment_length)
             buffer = buffer[whole:]
         if not read:
             raise MissingError(f"the stream is empty: wanted symbols 0 to {vocabulary - 1}, with white space between")
-        answer = self.order(counts[None], first[None])[0]
+        answer = self.order_symbols(counts[None], first[None])[0]
         tokens = np.concatenate([buffer, [vocabulary], answer[:-1]])
         targets = np.concatenate([np.full(len(buffer), UNSCORED), answer])
-        yield from _segments(tokens, targets, segment_length)
+        yield from _cut_stream(tokens, targets, segment_length)
 
-    def evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
+    def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
         """How many batches `evaluation_batches` gives."""
         return -(-len(share.places(self.sizes[split])) // batch_size)
 
-    def pairs(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
+    def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Sequences, and in the second half of the rows, unscored, the one after each: for reading another's memory."""
         places = share.places(self.sizes[split])
         for start in range(0, len(places), batch_size):
             own = np.array(places[start : start + batch_size])
-            batch = self.batch(split, np.concatenate([own, (own + 1) % self.sizes[split]]))
+            batch = self.make_batch(split, np.concatenate([own, (own + 1) % self.sizes[split]]))
             batch.targets[len(own) :] = UNSCORED
             yield batch
 
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Tokens of the first `steps` training batches."""
         return steps * batch_size * self.sequence_length
 
-    def data(self, split: str) -> dict[str, str]:
+    def describe_data(self, split: str) -> dict[str, str]:
         """What a split is: of training its sequences by their seeds, else the digest of all tokens and targets."""
         if split == "train":
             return {"name": self.config.kind, "sequences": f"seeds 0 to {self.sizes['train'] - 1:,}"}
@@ -263,23 +263,27 @@ class SortTask(Task):
             digest.update(torch.cat([batch.tokens, batch.targets], 1).numpy().astype("<i8").tobytes())
         return {"name": self.config.kind, "sha256": digest.hexdigest()}
 
-    def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
+    def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
         """What `metrics` gives, for a sequence that was read as a stream."""
-        return self.metrics("stream", totals)
+        return self.compute_metrics("stream", totals)
 
-    def calibration(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:
+    def calibrate(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:
         """What accuracy means here: chance, and the oracle over the window of one layer's attention.
 
         That window: as many symbols as a layer has slots, and those in the same segment as the answer.
         """
         window = memory_slots + self.config.length % segment_length
-        return {"chance": self.chance(), "oracle_window": window, "oracle": self.window_oracle(split, window)}
+        return {
+            "chance": self.compute_chance(),
+            "oracle_window": window,
+            "oracle": self.compute_window_oracle(split, window),
+        }
 
-    def chance(self) -> float:
+    def compute_chance(self) -> float:
         """Accuracy of guessing among the symbols not yet named: H_V / V."""
         return float(np.mean(1 / np.arange(1, self.config.vocabulary + 1)))
 
-    def window_oracle(self, split: str, window: int) -> float:
+    def compute_window_oracle(self, split: str, window: int) -> float:
         """Accuracy of knowing the counts of the last `window` symbols exactly, and nothing before them.
 
         Teacher-forced like a model: it names the most frequent of the symbols that the answer has not named yet.
@@ -288,29 +292,29 @@ class SortTask(Task):
         for batch in self.evaluation_batches(split, 100):
             symbols, answer = batch.tokens[:, : self.config.length].numpy(), batch.targets[:, self.config.length :]
             seen = symbols[:, max(self.config.length - window, 0) :]
-            ranks = self.order(*tally(seen, self.config.vocabulary)).argsort(-1)
+            ranks = self.order_symbols(*tally(seen, self.config.vocabulary)).argsort(-1)
             wanted = np.take_along_axis(ranks, answer.numpy(), -1)
             best_left = np.minimum.accumulate(wanted[:, ::-1], -1)[:, ::-1]
             right += int((wanted == best_left).sum())
         return right / (self.sizes[split] * self.config.vocabulary)
 
 
-def _symbols(file: Text, vocabulary: int) -> Iterator[Int64[ndarray, " n"]]:
+def _read_symbols(file: Text, vocabulary: int) -> Iterator[Int64[ndarray, " n"]]:
     """The numbers in a text, some at a time. MissingError, with the place, at a word that is none of the symbols."""
     rest, read = "", 0
     while chunk := file.read(2**16):
         *words, rest = _WHITE_SPACE.split(rest + chunk)
         words = [word for word in words if word]
         if words:
-            yield _numbers(words, vocabulary, read)
+            yield _parse_symbols(words, vocabulary, read)
         read += len(words)
         if len(rest) > LONGEST_WORD:
             break
     if rest:
-        yield _numbers([rest], vocabulary, read)
+        yield _parse_symbols([rest], vocabulary, read)
 
 
-def _numbers(words: list[str], vocabulary: int, read: int) -> Int64[ndarray, " n"]:
+def _parse_symbols(words: list[str], vocabulary: int, read: int) -> Int64[ndarray, " n"]:
     """Words as symbols; `read` words came before them."""
     for place, word in enumerate(words, read + 1):
         if not (word.isascii() and word.isdigit() and len(word) <= LONGEST_WORD and int(word) < vocabulary):
@@ -319,7 +323,7 @@ def _numbers(words: list[str], vocabulary: int, read: int) -> Int64[ndarray, " n
     return np.array([int(word) for word in words], dtype=np.int64)
 
 
-def _segments(tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"], segment_length: int) -> Iterator[Batch]:
+def _cut_stream(tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"], segment_length: int) -> Iterator[Batch]:
     """One stream's tokens as segments."""
     if len(tokens):
         one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
@@ -327,12 +331,12 @@ def _segments(tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"], segme
         yield from whole.segments(segment_length)
 
 
-def _scaled(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) -> Int64[ndarray, "..."]:
+def _scale(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) -> Int64[ndarray, "..."]:
     """Map 32 random bits to 0 … below − 1."""
     return (random * np.asarray(below, dtype=np.uint64) >> np.uint64(32)).astype(np.int64)
 
 
-def _shuffled(size: int, seed: int, epoch: int) -> Int64[ndarray, " size"]:
+def _permute(size: int, seed: int, epoch: int) -> Int64[ndarray, " size"]:
     """A permutation decided by seed and epoch."""
     key = np.array([2**63 + seed, epoch], dtype=np.uint64)
     return np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable")

@@ -33,13 +33,13 @@ class RandomTokens:
         """Hand out nothing: a text that is not here is not validated."""
         return iter(())
 
-    def steps_an_epoch(self, batch_size: int) -> int:
+    def count_steps_per_epoch(self, batch_size: int) -> int:
         """Estimate the steps in which the text is read through. MissingError if nobody knows its length."""
         if self.tokens is None:
             raise MissingError(f"how long an epoch takes is known once the text is here: {self.why}")
         return -int(-self.tokens // (batch_size * self.segment_length))
 
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Count the tokens of the first `steps` batches, in which every segment is full."""
         return steps * batch_size * self.segment_length
 

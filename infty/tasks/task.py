@@ -71,11 +71,11 @@ class TrainingData(Protocol):
         """Make the batch of optimiser step `step` (from 0) in a run with this seed. rows: which of it; None: all."""
         ...
 
-    def steps_an_epoch(self, batch_size: int) -> int:
+    def count_steps_per_epoch(self, batch_size: int) -> int:
         """Count the steps in which everything has been trained on at least once."""
         ...
 
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Count the tokens of the first `steps` training batches."""
         ...
 
@@ -101,11 +101,11 @@ class Task(ABC):
         """Make the batch of optimiser step `step` (from 0) in a run with this seed. rows: which of it; None: all."""
 
     @abstractmethod
-    def steps_an_epoch(self, batch_size: int) -> int:
+    def count_steps_per_epoch(self, batch_size: int) -> int:
         """Count the steps in which everything has been trained on at least once."""
 
     @abstractmethod
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Count the tokens of the first `steps` training batches."""
 
     @abstractmethod
@@ -117,19 +117,19 @@ class Task(ABC):
         """Hand out all of `split` ("validation" or "test") in a fixed order, or one process's share of it."""
 
     @abstractmethod
-    def evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
+    def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
         """Count the batches of `evaluation_batches`."""
 
     @abstractmethod
-    def pairs(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
+    def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Hand out all of `split` with, in the second half of the rows, another stream that nothing of is scored."""
 
     @abstractmethod
-    def metrics(self, split: str, totals: Totals) -> dict[str, float]:
+    def compute_metrics(self, split: str, totals: Totals) -> dict[str, float]:
         """Divide the totals over a split, named `<split>/<name>`; `<split>/loss` is nats per target."""
 
     @abstractmethod
-    def new_record(self, split: str) -> PerTarget:
+    def make_record(self, split: str) -> PerTarget:
         """Make room for what an evaluation of `split` notes of each target."""
 
     @abstractmethod
@@ -137,22 +137,22 @@ class Task(ABC):
         """Make the score of an evaluation. memory_slots: vectors that one layer keeps of the past."""
 
     @abstractmethod
-    def sample(self, split: str, segment_length: int) -> Sample:
+    def choose_sample(self, split: str, segment_length: int) -> Sample:
         """Choose the stream of a split whose memories are looked into."""
 
     @abstractmethod
-    def data(self, split: str) -> dict[str, Any]:
+    def describe_data(self, split: str) -> dict[str, Any]:
         """Describe a split, with its sum, as results hold it."""
 
     @abstractmethod
-    def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
+    def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """Cut one text of any length into segments. MissingError if it is empty or can't be read."""
 
     @abstractmethod
-    def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
+    def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
         """Divide the totals over a text that was read as a stream, named `stream/<name>`."""
 
-    def under(self, protocol: str | None) -> "Task":
+    def use_protocol(self, protocol: str | None) -> "Task":
         """Return this task under another protocol; None: its own. UsageError if it has no such protocol."""
         if protocol not in (None, self.protocol.name):
             raise UsageError(f"--protocol {protocol}: this task has {self.protocol.name} only")

@@ -18,7 +18,7 @@ NEW, NO_WORD = 0, -1
 _WORD = re.compile(rb"[^\s]+")
 
 
-def distances(
+def measure_distances(
     tokens: Int64[ndarray, " n"], text: bytes, lengths: Int64[ndarray, " vocab"] | None, no_words: Iterable[int] = ()
 ) -> Int64[ndarray, " n"]:
     """How many tokens before each token of a document its word last began; NEW, or NO_WORD for white space.

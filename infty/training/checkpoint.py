@@ -68,30 +68,30 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     follow. An interruption at any moment leaves the previous checkpoint good. InftyError where it fails twice: on a
     full disk, say.
     """
-    name = _name(checkpoint.state.step)
+    name = _name_folder(checkpoint.state.step)
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _write(folder, folder / f".{name}.tmp", checkpoint)
-            point(folder, checkpoint.state)
+            write_pointers(folder, checkpoint.state)
             break
         except (OSError, SafetensorError) as fault:
             shutil.rmtree(folder / f".{name}.tmp", ignore_errors=True)
             if attempt == ATTEMPTS:
                 raise InftyError(
-                    f"the checkpoint of step {checkpoint.state.step} could not be saved ({_reason(fault)}); earlier "
-                    f"ones stay. Once {folder} can be written to, the same command continues from the last one"
+                    f"the checkpoint of step {checkpoint.state.step} could not be saved ({_explain_fault(fault)}); "
+                    f"earlier ones stay. Once {folder} can be written to, the same command continues from the last one"
                 ) from None
     _drop_old(folder, checkpoint.state)
 
 
-def point(folder: Path, state: TrainingState) -> None:
+def write_pointers(folder: Path, state: TrainingState) -> None:
     """Name the checkpoint of a state as the last, and the best step that it knows of as the best.
 
     Done again when a run continues: an interruption may have come between a checkpoint and its pointers.
     """
-    write_json(folder / "last.json", {"checkpoint": _name(state.step)})
+    write_json(folder / "last.json", {"checkpoint": _name_folder(state.step)})
     if state.best_step is not None:
-        write_json(folder / "best.json", {"checkpoint": _name(state.best_step)})
+        write_json(folder / "best.json", {"checkpoint": _name_folder(state.best_step)})
 
 
 def load_last(folder: Path) -> Checkpoint | None:
@@ -111,8 +111,8 @@ def load_last(folder: Path) -> Checkpoint | None:
             warnings.warn(str(fault), stacklevel=2)
             continue
         best = found.state.best_step
-        if best is not None and best != found.state.step and not _is_whole(folder / _name(best)):
-            text = f"the best checkpoint so far, {folder / _name(best)}, is damaged: {path.name} takes its place"
+        if best is not None and best != found.state.step and not _is_whole(folder / _name_folder(best)):
+            text = f"the best checkpoint so far, {folder / _name_folder(best)}, is damaged: {path.name} takes its place"
             warnings.warn(text, stacklevel=2)
             found.state.best_step, found.state.best_loss = found.state.step, None
         return found
@@ -123,15 +123,15 @@ def load_last(folder: Path) -> Checkpoint | None:
 
 def load_best(folder: Path) -> Checkpoint:
     """The checkpoint that `best.json` names. MissingError where there is none or it is damaged."""
-    return _load(best_path(folder), FRESH)
+    return _load(find_best_checkpoint(folder), FRESH)
 
 
 def verify_best(folder: Path) -> None:
     """MissingError where there is no best checkpoint, or its files are not what was saved, by their sums."""
-    _sums(best_path(folder), FRESH)
+    _verify_sums(find_best_checkpoint(folder), FRESH)
 
 
-def best_path(folder: Path) -> Path:
+def find_best_checkpoint(folder: Path) -> Path:
     """Where the checkpoint is that `best.json` names. MissingError where it names none."""
     name = _read(folder / "best.json", FRESH).get("checkpoint")
     if not isinstance(name, str) or Path(name).name != name:
@@ -150,7 +150,7 @@ def _write(folder: Path, temporary: Path, checkpoint: Checkpoint) -> None:
     for path in files:
         flush(path)
     write_json(temporary / MANIFEST, {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files})
-    final = folder / _name(checkpoint.state.step)
+    final = folder / _name_folder(checkpoint.state.step)
     if final.exists():  # damaged, or saved before its validation
         old = temporary.with_name(f".{final.name}{REPLACED}")
         _clear(old)
@@ -164,18 +164,18 @@ def _load(path: Path, then: str) -> Checkpoint:
 
     MissingError, with what follows `then`, where it is damaged; OSError where a disk may fail.
     """
-    manifest = _sums(path, then)
+    manifest = _verify_sums(path, then)
     try:
         state = TrainingState.model_validate(_read(path / "state.json", then))
         tensors = {Path(n).stem: load_file(path / n) for n in manifest if n.endswith(".safetensors")}
     except (*NOT_THERE, SafetensorError, ValidationError) as fault:
-        raise MissingError(f"{path} is damaged ({_reason(fault)}); {then}") from None
-    if path.name != _name(state.step):
+        raise MissingError(f"{path} is damaged ({_explain_fault(fault)}); {then}") from None
+    if path.name != _name_folder(state.step):
         raise MissingError(f"{path} is damaged (it holds step {state.step}); {then}")
     return Checkpoint(state, tensors)
 
 
-def _sums(path: Path, then: str) -> dict[str, FileSum]:
+def _verify_sums(path: Path, then: str) -> dict[str, FileSum]:
     """What the manifest says of each file. MissingError, as `_load`, where one is not what was saved or none is."""
     try:
         manifest = _MANIFEST.validate_python(_read(path / MANIFEST, then))
@@ -183,7 +183,7 @@ def _sums(path: Path, then: str) -> dict[str, FileSum]:
             if (path / name).stat().st_size != entry.bytes or sha256(path / name) != entry.sha256:
                 raise MissingError(f"{path}: {name} is not what was saved; {then}")
     except (*NOT_THERE, ValueError) as fault:
-        raise MissingError(f"{path} is damaged ({_reason(fault)}); {then}") from None
+        raise MissingError(f"{path} is damaged ({_explain_fault(fault)}); {then}") from None
     if absent := NEEDED - set(manifest):
         raise MissingError(f"{path} lacks {', '.join(sorted(absent))}; {then}")
     return manifest
@@ -199,7 +199,7 @@ def _read(path: Path, then: str) -> dict[str, Any]:
 
 def _is_whole(path: Path) -> bool:
     try:
-        _sums(path, FRESH)
+        _verify_sums(path, FRESH)
     except MissingError:
         return False
     return True
@@ -212,16 +212,16 @@ def _clear(path: Path) -> None:
 
 def _drop_old(folder: Path, state: TrainingState) -> None:
     """Keep the last ones up to this step and the best. The others go: older, skipped as damaged, or half written."""
-    saved = [path for path in sorted(folder.glob("step-*")) if path.name <= _name(state.step)]
-    kept = {*saved[-KEPT:], *([folder / _name(state.best_step)] if state.best_step is not None else [])}
+    saved = [path for path in sorted(folder.glob("step-*")) if path.name <= _name_folder(state.step)]
+    kept = {*saved[-KEPT:], *([folder / _name_folder(state.best_step)] if state.best_step is not None else [])}
     for path in {*folder.glob("step-*"), *folder.glob(".step-*.tmp")} - kept:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _reason(fault: Exception) -> str:
+def _explain_fault(fault: Exception) -> str:
     """Why it failed, in one line; a disk's own words without their number and the path, which stands beside it."""
     return (fault.strerror if isinstance(fault, OSError) else None) or reason(fault)
 
 
-def _name(step: int) -> str:
+def _name_folder(step: int) -> str:
     return f"step-{step:08d}"

@@ -34,19 +34,19 @@ class TrainingConfig(BaseModel):
     evaluation_batch_size: int = Field(default=32, gt=0, description="sequences evaluated at once; changes no result")
 
     @model_validator(mode="after")
-    def _one_length(self) -> "TrainingConfig":
+    def _check_length(self) -> "TrainingConfig":
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("wanted either steps or epochs; the other is null")
         return self
 
     @property
     def total_steps(self) -> int:
-        """The number of optimiser steps. ValueError where they are still to be counted (see `counted`)."""
+        """The number of optimiser steps. ValueError where they are still to be counted (see `count_steps`)."""
         if self.steps is None:
             raise ValueError(f"{self.epochs} epochs are not counted in steps yet")
         return self.steps
 
-    def counted(self, steps_an_epoch: Callable[[int], int]) -> "TrainingConfig":
+    def count_steps(self, steps_an_epoch: Callable[[int], int]) -> "TrainingConfig":
         """This configuration with epochs as steps. steps_an_epoch: of a task, for a batch size."""
         if self.epochs is None:
             return self

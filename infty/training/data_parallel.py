@@ -31,9 +31,9 @@ class Replica:
     def __init__(self, model: SegmentModel, group: Group = ALONE, micro_batch: int | None = None) -> None:
         self.model, self.group, self.micro_batch = model, group, micro_batch
         unused = any(layer.long_range is not None for layer in model.memory_layers)  # until there is something to read
-        self._losses = group.parallel(BatchLosses(model), may_leave_unused=unused)
+        self._losses = group.parallelize(BatchLosses(model), may_leave_unused=unused)
 
-    def pieces(self, batch_size: int) -> list[range]:
+    def assign_rows(self, batch_size: int) -> list[range]:
         """Which rows of a batch this process takes, and which of them at once."""
         own = batch_size // self.group.size
         start, size = self.group.rank * own, min(own, self.micro_batch or own)
@@ -49,10 +49,10 @@ class Replica:
         synchronises = last or self.group.size == 1
         with nullcontext() if synchronises else self._losses.no_sync():  # pyright: ignore[reportCallIssue]
             losses, after = self._losses(batch, state, scored, batch_rows)
-            (weighted(losses, self.model) * self.group.size).backward()  # for it is averaged over processes
+            (weigh_losses(losses, self.model) * self.group.size).backward()  # for it is averaged over processes
         return losses, after
 
-    def memory_tensors(self, memory: Memory) -> Named | None:
+    def gather_memory_tensors(self, memory: Memory) -> Named | None:
         """`<piece>.…` of the memories of all processes' pieces, for a checkpoint; None but for the one that leads."""
         own = {
             f"{self.group.rank * len(memory) + place}.{name}": tensor.contiguous()
@@ -61,7 +61,7 @@ class Replica:
         }
         if not own or self.group.size == 1:
             return own or None
-        sent = self.group.gathered(save(own))
+        sent = self.group.gather(save(own))
         return {name: tensor for data in sent for name, tensor in load(data).items()} or None
 
     def load_memory(self, tensors: Named, batch_size: int) -> Memory:
@@ -83,7 +83,7 @@ class Replica:
             raise KeyError(f"its memory is of {sum(sizes)} rows, and a batch has {batch_size}")
         edges = [sum(sizes[:piece]) for piece in range(len(sizes) + 1)]
         saved = {range(low, high): state for low, high, state in zip(edges[:-1], edges[1:], states, strict=True)}
-        own = self.pieces(batch_size)
+        own = self.assign_rows(batch_size)
         if all(rows in saved for rows in own):
             found = [saved[rows] for rows in own]
         else:
@@ -100,11 +100,11 @@ class BatchLosses(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch, state: State | None, scored: int, batch_rows: int) -> tuple[Losses, State]:
-        """The losses and the state that `batch_losses` gives."""
-        return batch_losses(self.model, batch, state, scored, batch_rows)
+        """The losses and the state that `compute_losses` gives."""
+        return compute_losses(self.model, batch, state, scored, batch_rows)
 
 
-def batch_losses(
+def compute_losses(
     model: SegmentModel,
     batch: Batch,
     state: State | None = None,
@@ -131,7 +131,7 @@ def batch_losses(
     return losses, state
 
 
-def weighted(losses: Losses, model: SegmentModel) -> Float[Tensor, ""]:
+def weigh_losses(losses: Losses, model: SegmentModel) -> Float[Tensor, ""]:
     """What is minimised: the loss and the auxiliary losses with the model's weights."""
     weights = {"loss": 1.0, **model.config.auxiliary_weights}
     return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()

@@ -21,7 +21,7 @@ from torch import Tensor, distributed, nn
 from infty.base.batch import Share, Totals
 from infty.base.errors import InftyError, Stopped
 from infty.base.messages import reason
-from infty.machine.devices import backend, is_gpu
+from infty.machine.devices import choose_backend, is_gpu
 from infty.machine.launch import Launch
 from infty.memory.precision import HOST
 
@@ -50,39 +50,39 @@ class Group:
         """What of an evaluation is this process's."""
         return Share(self.rank, self.size)
 
-    def largest(self, value: int) -> int:
+    def find_largest(self, value: int) -> int:
         """The largest number that any process holds."""
-        return int(self._reduced(torch.tensor(value), distributed.ReduceOp.MAX))
+        return int(self._reduce(torch.tensor(value), distributed.ReduceOp.MAX))
 
-    def any(self, value: bool) -> bool:
+    def is_true_anywhere(self, value: bool) -> bool:
         """Whether one of them says so."""
-        return bool(self.largest(value))
+        return bool(self.find_largest(value))
 
-    def same(self, value: int) -> bool:
+    def is_same_everywhere(self, value: int) -> bool:
         """Whether all say the same."""
-        return self.largest(value) == -self.largest(-value)
+        return self.find_largest(value) == -self.find_largest(-value)
 
     def wait(self) -> None:
         """Wait until all processes are here."""
-        self.largest(0)
+        self.find_largest(0)
 
-    def summed(self, values: Shaped[ndarray, "*shape"]) -> Shaped[ndarray, "*shape"]:
+    def sum_arrays(self, values: Shaped[ndarray, "*shape"]) -> Shaped[ndarray, "*shape"]:
         """Sum over all processes, element by element; of booleans whether any is true."""
         as_bytes = values.astype(np.uint8) if values.dtype == bool else values
-        return self._reduced(torch.from_numpy(as_bytes.copy())).numpy().astype(values.dtype)
+        return self._reduce(torch.from_numpy(as_bytes.copy())).numpy().astype(values.dtype)
 
-    def totals(self, own: Totals) -> Totals:
+    def sum_totals(self, own: Totals) -> Totals:
         """The totals of all processes together."""
-        values = self.summed(np.array(astuple(own), dtype=np.float64)).tolist()
+        values = self.sum_arrays(np.array(astuple(own), dtype=np.float64)).tolist()
         return Totals(*(kind(value) for kind, value in zip(map(type, astuple(own)), values, strict=True)))
 
-    def gathered(self, data: bytes) -> list[bytes]:
+    def gather(self, data: bytes) -> list[bytes]:
         """What each process has, for the one that leads; the others get nothing."""
         if self.size == 1:
             return [data]
         sizes = np.zeros(self.size, dtype=np.int64)
         sizes[self.rank] = len(data)
-        sizes = self.summed(sizes)
+        sizes = self.sum_arrays(sizes)
         if not self.leads:
             distributed.send(torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8), 0, self._hosts)
             return []
@@ -94,7 +94,7 @@ class Group:
         return found
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
+    def take_turns(self) -> Iterator[None]:
         """The block is for the one that leads first, which makes what the others then find."""
         if not self.leads:
             self.wait()
@@ -103,7 +103,7 @@ class Group:
             self.wait()
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def explain_lost_process(self) -> Iterator[None]:
         """Where another process is lost within the block: an InftyError that says so."""
         try:
             yield
@@ -115,7 +115,7 @@ class Group:
                 f"({reason(fault)}). Once that is seen to, the same command continues from the last checkpoint"
             ) from None
 
-    def parallel(self, module: nn.Module, *, may_leave_unused: bool) -> nn.Module:
+    def parallelize(self, module: nn.Module, *, may_leave_unused: bool) -> nn.Module:
         """The module, so that gradients of all processes are averaged. may_leave_unused: a parameter, in some steps."""
         if self.size == 1:
             return module
@@ -133,7 +133,7 @@ class Group:
         _KEPT.append(parallel)
         return parallel
 
-    def _reduced(self, value: Tensor, how: "distributed.ReduceOp.RedOpType" = distributed.ReduceOp.SUM) -> Tensor:
+    def _reduce(self, value: Tensor, how: "distributed.ReduceOp.RedOpType" = distributed.ReduceOp.SUM) -> Tensor:
         if self.size > 1:
             distributed.all_reduce(value, how, self._hosts)
         return value
@@ -159,14 +159,14 @@ def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
         torch.cuda.set_device(device)
     os.environ.update(MASTER_ADDR=launch.address, MASTER_PORT=str(launch.port))
     try:
-        distributed.init_process_group(backend(device), rank=launch.rank, world_size=launch.size, timeout=PROMPT)
+        distributed.init_process_group(choose_backend(device), rank=launch.rank, world_size=launch.size, timeout=PROMPT)
         group = Group(launch.rank, launch.size)
     except (RuntimeError, ValueError) as fault:
         where = f"{launch.address} port {launch.port}"
         raise InftyError(f"process {launch.rank} of {launch.size} met no others at {where}: {reason(fault)}") from None
     _MET.append(group)
     try:
-        with group.explained():
+        with group.explain_lost_process():
             yield group
     except Stopped:
         distributed.destroy_process_group()

@@ -11,10 +11,10 @@ from infty.base.errors import InftyError, MissingError, Stopped
 from infty.evaluation.evaluate import evaluate
 from infty.model.weight_tensors import load_weights, weight_tensors
 from infty.tasks.task import Task
-from infty.training.checkpoint import Checkpoint, TrainingState, point, save_checkpoint
+from infty.training.checkpoint import Checkpoint, TrainingState, save_checkpoint, write_pointers
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
-from infty.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
+from infty.training.optimizer import collect_optimizer_tensors, load_optimizer_tensors, make_optimizer
 from infty.training.signals import StopSignals
 from infty.training.step import optimize
 
@@ -52,14 +52,14 @@ def train(
     saved_step = state.step if begin.tensors else None
 
     def save() -> None:
-        tensors = {"model": weight_tensors(model), "optimizer": optimizer_tensors(optimizer, model)}
-        if memory is not None and (kept := replica.memory_tensors(memory)):
+        tensors = {"model": weight_tensors(model), "optimizer": collect_optimizer_tensors(optimizer, model)}
+        if memory is not None and (kept := replica.gather_memory_tensors(memory)):
             tensors["state"] = kept
         if group.leads:
             save_checkpoint(folder, Checkpoint(state, tensors))
 
     while True:
-        if number := group.largest(stop.received or 0):
+        if number := group.find_largest(stop.received or 0):
             if state.step != saved_step:
                 save()
                 group.wait()  # nobody ends before it is written: a launcher would hurry the others
@@ -67,10 +67,10 @@ def train(
 
         if _validation_is_due(state, config):
             batches = task.evaluation_batches("validation", config.evaluation_batch_size, group.share)
-            totals = group.totals(evaluate(model, stop.until_received(batches), choices=task.has_answers))
-            if group.any(stop.received is not None):
+            totals = group.sum_totals(evaluate(model, stop.yield_until_signal(batches), choices=task.has_answers))
+            if group.is_true_anywhere(stop.received is not None):
                 continue
-            validation = task.metrics("validation", totals)
+            validation = task.compute_metrics("validation", totals)
             loss = validation["validation/loss"]
             if not math.isfinite(loss):
                 raise InftyError(f"validation loss {loss} at step {state.step}; try a lower training.learning_rate")
@@ -105,7 +105,7 @@ def _restore(
     """Weights and optimiser from a checkpoint; its memory, if it carries one. MissingError where they don't fit."""
     model = replica.model
     if replica.group.leads:
-        point(folder, begin.state)
+        write_pointers(folder, begin.state)
     try:
         load_weights(model, begin.tensors["model"])
         load_optimizer_tensors(optimizer, model, begin.tensors["optimizer"])

@@ -39,7 +39,7 @@ def schedule(step: int, steps: int, warmup_steps: int, kind: Literal["cosine", "
             assert_never(kind)
 
 
-def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> Named:
+def collect_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> Named:
     """The optimiser's state as named tensors: `<parameter>.<quantity>`."""
     return {
         f"{name}.{quantity}": value
@@ -49,7 +49,7 @@ def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> Named:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module, tensors: Named) -> None:
-    """The inverse of `optimizer_tensors`: everything goes to its parameter's device.
+    """The inverse of `collect_optimizer_tensors`: everything goes to its parameter's device.
 
     KeyError or RuntimeError where tensors of another model are given.
     """

@@ -33,7 +33,7 @@ class StopSignals:
     ) -> None:
         self._restore()
 
-    def until_received(self, items: Iterable[Item]) -> Iterator[Item]:
+    def yield_until_signal(self, items: Iterable[Item]) -> Iterator[Item]:
         """Hand items on until a signal comes; who asks for them looks at `received` afterwards."""
         for item in items:
             yield item

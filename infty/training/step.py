@@ -33,22 +33,22 @@ def optimize(
     start = time.perf_counter()
     group, model = replica.group, replica.model
     model.train()
-    rows = replica.pieces(config.batch_size)
+    rows = replica.assign_rows(config.batch_size)
     pieces = [task.training_batch(step, config.batch_size, seed, some) for some in rows]
-    scored = int(group.summed(np.array(sum(int((piece.targets != UNSCORED).sum()) for piece in pieces))))
+    scored = int(group.sum_arrays(np.array(sum(int((piece.targets != UNSCORED).sum()) for piece in pieces))))
     names = ("loss", *model.config.auxiliary_weights)
     sums, after = np.zeros(len(names)), []
     for place, piece in enumerate(pieces):
-        torch.manual_seed(_draw(seed, step, rows[place].start))
+        torch.manual_seed(_derive_seed(seed, step, rows[place].start))
         before = memory[place] if memory else None
         losses, state = replica.backward(piece, before, scored, config.batch_size, last=place == len(pieces) - 1)
         sums += [losses[name].item() for name in names]
         after.append(state)
-    figures = dict(zip(names, group.summed(sums).tolist(), strict=True))
+    figures = dict(zip(names, group.sum_arrays(sums).tolist(), strict=True))
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm).item()
     total = sum(figures[name] * weight for name, weight in {"loss": 1.0, **model.config.auxiliary_weights}.items())
     if not np.isfinite([total, norm]).all():
-        _refuse(total, norm, figures, task, config, step, seed, run if group.leads else None)
+        _refuse_update(total, norm, figures, task, config, step, seed, run if group.leads else None)
     share = schedule(step, config.total_steps, config.warmup_steps, config.schedule)
     for parameters in optimizer.param_groups:
         parameters["lr"] = share * parameters["peak"]
@@ -64,12 +64,12 @@ def optimize(
     return metrics, tuple(after) if task.continues else None
 
 
-def _draw(seed: int, step: int, row: int) -> int:
+def _derive_seed(seed: int, step: int, row: int) -> int:
     """What decides the dropout of a step's rows from `row` on. Mixed well: a CPU's generator takes 32 bits of it."""
     return int(np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint64)[0])
 
 
-def _refuse(
+def _refuse_update(
     total: float,
     norm: float,
     figures: dict[str, float],

@@ -18,13 +18,13 @@ from infty.base.batch import Batch
 from infty.evaluation.evaluate import evaluate
 from infty.machine.devices import is_gpu
 from infty.machine.placement import Machine
-from infty.machine.ram import forget_peak, held_memory_bytes, peak_memory_bytes
+from infty.machine.ram import count_held_bytes, count_peak_bytes, forget_peak
 from infty.model.interface import SegmentModel, State
 from infty.model.state_tensors import state_tensors
 from infty.tasks.task import TrainingData
 from infty.training.config import TrainingConfig
 from infty.training.cost.fit import LinearCost
-from infty.training.data_parallel import batch_losses, weighted
+from infty.training.data_parallel import compute_losses, weigh_losses
 from infty.training.optimizer import make_optimizer
 
 FEW = 4  # sequences that are tried beside one, which alone says little of more
@@ -84,7 +84,7 @@ def measure_run(
 
     # One sequence tells how many more can be tried. FLOPs come last: nothing compiles while they are counted. The first
     # validation makes much that stays, so it is not measured.
-    with unchanged(model):
+    with preserve_model(model):
         quickest, least, _ = try_out(1)
         tried = min(at_once, max(FEW, int(seconds / 5 / quickest)))
         slowest, most, steps = try_out(tried)
@@ -112,14 +112,14 @@ def measure_run(
 def measure_update(model: SegmentModel, seconds: float) -> float:
     """Measure the seconds of Adam's update of clipped gradients; at a rate of 0, which leaves weights as they are."""
     optimizer, parameters = make_optimizer(model, learning_rate=0.0), list(model.parameters())
-    with unchanged(model):
+    with preserve_model(model):
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         clip = partial(nn.utils.clip_grad_norm_, parameters, max_norm=1.0)
         return repeat(lambda: (clip(), optimizer.step()), model.device, seconds)[0]
 
 
-def flops_a_step(
+def count_step_flops(
     model: SegmentModel, task: TrainingData, batch_size: int, seed: int, micro_batch: int | None = None
 ) -> int:
     """Count the FLOPs of one optimiser step, forward and backward: products of matrices only, as usual.
@@ -127,7 +127,7 @@ def flops_a_step(
     If memory is carried, it is full. micro_batch: most sequences at once; the others' work is the same.
     """
     sequences, counter = min(batch_size, micro_batch or batch_size), FlopCounterMode(display=False)
-    with unchanged(model):
+    with preserve_model(model):
         fill_memories(take_steps(model, task, batch_size, seed, sequences), within=counter)
     return counter.get_total_flops() * batch_size // sequences
 
@@ -137,8 +137,8 @@ def take_steps(model: SegmentModel, task: TrainingData, batch_size: int, seed: i
     state: State | None = None
     for step in count():
         batch = task.training_batch(step, batch_size, seed, range(sequences))
-        losses, after = batch_losses(model, batch, state)
-        weighted(losses, model).backward()
+        losses, after = compute_losses(model, batch, state)
+        weigh_losses(losses, model).backward()
         model.zero_grad()
         state = after if task.continues else None
         yield batch.tokens.numel(), [tensor.nbytes for tensor in state_tensors(state or ()).values()]
@@ -165,18 +165,18 @@ def repeat(act: Callable[[], object], device: torch.device, seconds: float = 0.0
     Beside it, the most bytes that were held beyond those from before; 0 if the system doesn't tell.
     """
     known = forget_peak(device)
-    held, times = held_memory_bytes(device) if known else 0, []
+    held, times = count_held_bytes(device) if known else 0, []
     while not times or (len(times) < TIMED and sum(times) < seconds):
         start = time.perf_counter()
         act()
         if is_gpu(device):
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
-    return median(times), max(0, peak_memory_bytes(device) - held) if known else 0
+    return median(times), max(0, count_peak_bytes(device) - held) if known else 0
 
 
 @contextmanager
-def unchanged(model: SegmentModel) -> Iterator[None]:
+def preserve_model(model: SegmentModel) -> Iterator[None]:
     """Train within the block without gradients from before; then restore them, the mode and torch's random numbers."""
     training, gradients = model.training, [parameter.grad for parameter in model.parameters()]
     with torch.random.fork_rng([model.device] if is_gpu(model.device) else []):
