@@ -71,14 +71,16 @@ class Cell:
     overrides: tuple[str, ...] = ()
     made_by: str | None = None
 
+    @property
     def config(self) -> Values:
         """What `config.yaml` of the run folder holds: everything that the result depends on."""
         k = self.key
         place = {"experiment": k.experiment, "scale": k.scale, "model": k.model, "case": k.case, "seed": k.seed}
         return {"cell": place, **self.experiment.model_dump(mode="json")}
 
+    @property
     def command(self) -> str:
-        """What trains this very cell."""
+        """The command that trains this very cell."""
         return self.made_by or self.key.command(self.source, self.overrides)
 
 
@@ -119,9 +121,10 @@ def build_model(experiment: Experiment, vocab_size: int, seed: int) -> SegmentMo
 
 def _start_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
     """What of the starting weights does not go together."""
-    model, origin = experiment.model, origin_of(origins, ("pretraining",), "")
+    model = experiment.model
     if experiment.pretraining is None:
         return []
+    origin = origin_of(origins, ("pretraining",), "")
     if not model.fine_tunes:
         return [Fault(origin, "pretraining", "is for model.kind gpt2 only")]
     if model.starting_weights is not None:

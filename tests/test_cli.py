@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, one clear message, nothing written where nothing was done."""
 
+import inspect
 import json
 import logging
 import re
@@ -7,10 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from rich.console import Console
 
+from infty.cli.options import MachineOptions, expand
 from infty.cli.output import show_progress
 from infty.config.catalog import SHIPPED
 from tests import forks
@@ -171,6 +174,19 @@ def test_the_command_line_is_frozen(infty: Infty) -> None:
     assert options["data list"] == options["data verify"] == common | {"--folder"}
     assert options["data import"] == common | {"--folder", "--replace"}
     assert options["data fetch"] == common | {"--folder", "--replace", "--split"}
+
+
+def test_a_command_gets_the_options_that_it_offers_as_one_set() -> None:
+    """Shared options stand last, in the same order for every command, and those not offered keep their defaults."""
+    got = []
+
+    @expand
+    def command(machine_options: Annotated[MachineOptions, "threads", "device"], own: int = 1) -> None:
+        got.append((machine_options, own))
+
+    assert list(inspect.signature(command).parameters) == ["own", "device", "threads"]
+    command(own=2, device="cpu", threads=None)
+    assert got == [(MachineOptions(device="cpu"), 2)]
 
 
 def test_dry_run_says_sizes_and_time_and_writes_nothing(infty: Infty, tmp_path: Path) -> None:

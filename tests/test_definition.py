@@ -296,11 +296,11 @@ def test_a_table_with_faults_has_no_cells(make: Any) -> None:
 def test_commands_can_be_pasted_and_lead_to_the_same_run(make: Any) -> None:
     sets = ("model.long_range.sticky={num_bins: 3}", "training.steps=5")
     variant = variant_of(sets, None)
-    words = shlex.split(resolve(make(), CellKey("mine", "small", "long", "a", 3, variant), sets).command())
+    words = shlex.split(resolve(make(), CellKey("mine", "small", "long", "a", 3, variant), sets).command)
     assert words[:3] == ["infty", "train", "mine.yaml"]
     assert [words[i + 1] for i, word in enumerate(words) if word == "--set"] == list(sets)
     assert "--name" not in words
-    named = resolve(make(), CellKey("mine", "small", "long", "a", 3, "+other"), sets).command()
+    named = resolve(make(), CellKey("mine", "small", "long", "a", 3, "+other"), sets).command
     assert shlex.split(named)[-2:] == ["--name", "other"]
 
 

@@ -136,7 +136,7 @@ def test_a_run_that_recomputes_is_the_same_run(infty: Infty, tmp_path: Path) -> 
 def test_a_memory_computes_in_full_float32_where_products_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every product of an update and a read is made while TF32 is off, and it is as before afterwards."""
     model = model_of("sort", "x4", "infty-sticky")
-    memory = model.seats[0].long_range
+    memory = model.memory_layers[0].long_range
     assert isinstance(memory, LongTermMemory)
     seen: list[str] = []
     matmul = torch.backends.cuda.matmul

@@ -121,7 +121,7 @@ def test_no_memory_that_ships_grows_without_bound(name: str, scale: str) -> None
 def test_each_row_of_an_ablation_changes_one_thing(name: str, scale: str) -> None:
     definition = open_experiment(name, SHIPPED)
     case = definition.names("cases")[0]
-    configs = {m: resolve(definition, CellKey(name, scale, m, case)).config() for m in definition.names("models")}
+    configs = {m: resolve(definition, CellKey(name, scale, m, case)).config for m in definition.names("models")}
     for row, config in configs.items():
         of = "infty-sticky" if row.startswith("infty-sticky-") else "infty"
         changed = differences({**configs[of], "cell": None}, {**config, "cell": None})

@@ -8,7 +8,7 @@ from infty.base.batch import Batch
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import build_model, resolve
-from infty.training.cost.flops import flops_a_step
+from infty.training.cost import flops_a_step
 from infty.training.data_parallel import batch_losses, weighted
 
 EVEN = ["model.adaptive={cutoffs: []}"]  # with clusters a step costs what its tokens do

@@ -1,22 +1,29 @@
 """What `--dry-run` foretells: sums that can be counted, lines between what was measured, and what helps."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-import infty.training.cost.probe
+from infty.base.batch import Batch
+from infty.commands.dry_run import describe_memory
+from infty.machine.launch import Launch
+from infty.machine.placement import Machine
+from infty.memory.precision import HOST
 from infty.model.interface import count_parameters
-from infty.tasks.sort import SortConfig, SortTask
 from infty.training.config import TrainingConfig
-from infty.training.cost.budget import Budget, Room
-from infty.training.cost.probe import Line, Probe, probe
+from infty.training.cost import LinearCost, RunCost, measure_run
 from tests.conftest import Infty
-from tests.model.test_decoder import make
+from tests.model.test_decoder import SEGMENT, VOCAB, make
+from tests.test_flops import Endless
 
 SMOKE = ("sort", "--scale", "smoke")
+LINE = LinearCost(5e6, 2e6)
 
 
 def foretold(infty: Infty, *words: str, **environment: str) -> dict[str, Any]:
@@ -26,52 +33,63 @@ def foretold(infty: Infty, *words: str, **environment: str) -> dict[str, Any]:
 
 
 def test_a_line_goes_through_both_points_and_does_not_fall() -> None:
-    line = Line((1, 5), (10.0, 18.0))
-    assert [line.at(rows) for rows in (1, 5, 11)] == [10, 18, 30]
-    assert Line((1, 1), (7.0, 7.0)).at(9) == 7  # one point says nothing of more
-    assert Line((1, 3), (9.0, 8.0)).at(5) == 8
+    assert [LinearCost.fit({1: 10.0, 5: 18.0}).predict(rows) for rows in (1, 5, 11)] == [10, 18, 30]
+    assert LinearCost.fit({1: 7.0}).predict(9) == 7  # one point says nothing of more
+    assert LinearCost.fit({3: 8.0, 1: 9.0}).predict(5) == 8
 
 
-def test_a_step_in_pieces_takes_what_a_piece_more_was_measured_to_take() -> None:
-    found = Probe(Line((1, 4), (1.0, 2.5)), None, piece=2.0, state=0, flops_a_token=1, made_to_trained=1)
-    assert found.step_seconds(own=4, at_once=4) == 2.5
-    assert found.step_seconds(own=12, at_once=4) == 2.5 + 2 * 2.0
-    assert found.step_seconds(own=8, at_once=8) == 4.5
+@given(fixed=st.integers(-50, 50), each=st.integers(0, 9), room=st.integers(-60, 200), most=st.integers(1, 20))
+def test_how_many_fit_is_the_most_whose_cost_fits(fixed: int, each: int, room: int, most: int) -> None:
+    cost = LinearCost(fixed, each)
+    fitting = [rows for rows in range(1, most + 1) if cost.predict(rows) <= room]
+    assert cost.count_fitting(room, most) == (max(fitting) if fitting else 0)
 
 
-def budget(own: int, together: bool, free: int = 10**12) -> Budget:
-    found = Probe(
-        Line((1, 4), (1.0, 1.0)), Line((1, 4), (5e6, 11e6)), 0.0, state=1000, flops_a_token=1, made_to_trained=1
-    )
-    return Budget(make("infty"), found, own, evaluation=0, together=together, room=Room(10**6, free))
+class Validated(Endless):
+    has_answers = False
+
+    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        yield self.training_batch(0, batch_size, 0)
+
+
+def measure(batch_size: int, processes: int = 1) -> RunCost:
+    """What streams take to train on, as measured, but for the most bytes in steps: 5 MB and 2 MB a sequence."""
+    config = TrainingConfig(steps=9, batch_size=batch_size, learning_rate=1e-3, evaluate_every=9)
+    machine = Machine(HOST, launch=Launch(size=processes))
+    return replace(measure_run(make("infty"), Validated(VOCAB, SEGMENT), config, 0, machine), training=LINE)
 
 
 def test_what_can_be_counted_is_counted() -> None:
-    parameters = count_parameters(make("infty"))
-    parts = budget(own=8, together=False).parts
-    assert parts["gradients"] == 4 * parameters
-    assert parts["optimizer"] == 8 * parameters
-    assert parts["memory"] == 8000
-    assert parts["weights"] == 4 * (parameters + sum(buffer.numel() for buffer in make("infty").buffers()))
-    plan = budget(own=8, together=True)  # whose gradients have buffers that stay in a validation
-    for larger, kept in ((budget(own=8, together=False), 0), (plan, 4 * parameters)):
-        larger = replace(larger, evaluation=10**9)
-        assert larger.total(1) == 10**9 + 10**6 + parts["weights"] + 8 * parameters + 8000 + kept
-    document = budget(own=8, together=False).document(4)
-    assert document["total"] == pytest.approx((11e6 + 4 * 1000) / 2**20, abs=0.1)
-    names = (*parts, "activations")
+    parameters, cost = count_parameters(make("infty")), measure(8)
+    assert cost.parts["gradients"] == 4 * parameters
+    assert cost.parts["optimizer"] == 8 * parameters
+    # Of 2 layers: 10 vectors of short-term and 14 of long-term memory, 22 numbers of 4 bytes; its updates and its seed.
+    assert cost.parts["memory"] == 8 * 2 * ((10 + 14) * 22 * 4 + 8 + 8)
+    assert cost.evaluation.fixed >= cost.parts["optimizer"] + cost.parts["memory"]
+    two = measure(16, processes=2)  # whose gradients have buffers that stay in a validation
+    assert (two.own, two.parts) == (8, cost.parts)
+    assert two.evaluation.predict(1) >= sum(cost.parts.values())
+
+
+def test_what_is_held_is_told_in_parts_with_what_would_fit() -> None:
+    model, cost = make("infty"), replace(measure(50), evaluation=LinearCost(0, 1e6))
+    document = describe_memory(model, cost, evaluated=4, program=10**6, held=3 * 10**6, free=10**12)
+    assert document["total"] == pytest.approx((3e6 + 5e6 + 50 * 2e6) / 2**20, abs=0.1)
+    names = ("program", "weights", "gradients", "optimizer", "memory", "activations")
     assert sum(document[name] for name in names) == pytest.approx(document["total"], abs=0.5)
-
-
-def test_how_many_fit_is_the_most_whose_total_fits() -> None:
-    plan = budget(own=50, together=False)
-    for room in (1e6, 5.1e6, 33e6, 34e6, 1e12):
-        fitting = [rows for rows in range(1, 51) if plan.total(rows) <= room]
-        assert plan.largest(room) == (max(fitting) if fitting else None)
-    assert "does_not_fit" not in plan.document(50)
-    crowded = budget(own=50, together=False, free=30_000_000).document(50)["does_not_fit"]
-    assert crowded == "--micro-batch 13 does; --recompute and more devices make it less"
-    assert budget(own=50, together=False, free=1).document(50)["does_not_fit"].startswith("a larger device does")
+    assert document["largest_micro_batch"] == {"16 GB": 50, "24 GB": 50, "40 GB": 50, "80 GB": 50}
+    assert "does_not_fit" not in document
+    for free, change in (
+        (34_000_000, "--micro-batch 13"),
+        (9_000_000, "--micro-batch 1"),
+        (8_900_000, "a larger device"),
+    ):
+        document = describe_memory(model, cost, evaluated=4, program=10**6, held=3 * 10**6, free=int(free))
+        assert document["does_not_fit"] == f"{change} does; --recompute and more devices make it less"
+    document = describe_memory(model, cost, evaluated=10**6, program=0, held=0, free=10**11)
+    assert document["total"] == pytest.approx(1e12 / 2**20, abs=0.1)  # of validations, which fewer at once make no less
+    assert document["does_not_fit"].startswith("a larger device does")
+    assert set(document["largest_micro_batch"].values()) == {None}
 
 
 def test_pieces_and_processes_share_a_batch(infty: Infty, tmp_path: Path) -> None:
@@ -93,14 +111,3 @@ def test_what_does_not_fit_is_told_with_what_would(infty: Infty) -> None:
     found = foretold(infty, *SMOKE, "--set", "training.batch_size=20000000")["predicted_megabytes"]
     assert found["total"] > found["free"]
     assert found["does_not_fit"].startswith("--micro-batch ")
-
-
-def test_more_than_one_sequence_is_tried_however_slow_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line through one point would promise that a batch takes no longer than a sequence."""
-    monkeypatch.setattr(infty.training.cost.probe, "SECONDS", 1e-9)
-    config = SortConfig(vocabulary=3, length=13, train_sequences=9, validation_sequences=4, test_sequences=4)
-    training = TrainingConfig(steps=9, batch_size=7, learning_rate=1e-3, evaluate_every=9)
-    task, rows = SortTask(config), []
-    for at_once in (1, 2, 7):
-        rows.append(probe(make("infty"), task, training, 0, own=7, at_once=at_once).seconds.rows)
-    assert rows == [(1, 1), (1, 2), (1, 4)]

@@ -52,7 +52,7 @@ def test_imports_point_down_only() -> None:
 
 def test_the_memory_needs_torch_jaxtyping_and_pydantic_only() -> None:
     allowed = {"torch", "jaxtyping", "pydantic", "infty.memory"}
-    standard = {"collections", "contextlib", "dataclasses", "functools", "math", "typing", "warnings"}
+    standard = {"abc", "collections", "contextlib", "dataclasses", "functools", "math", "typing", "warnings"}
     for path in (ROOT / "memory").glob("*.py"):
         assert imported(path) <= allowed | standard, path.name
 

@@ -11,7 +11,7 @@ from scipy import integrate, stats
 from torch import Tensor, nn
 
 from infty.evaluation.evaluate import evaluating
-from infty.evaluation.memory_trace import BINS, Trace, attention_between, carried, inspect_memory, watched
+from infty.evaluation.memory_trace import BINS, Trace, carry_places, inspect_memory, measure_shares, watch_signals
 from infty.memory.attention import AttentionDensity
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
 from infty.model.interface import SegmentModel, State
@@ -45,7 +45,7 @@ def read(model: SegmentModel, task: SortTask) -> tuple[list[Tensor], list[State]
 
 def traced(model: SegmentModel, task: SortTask) -> list[Trace]:
     batch = task.batch("test", np.array([0]))
-    with evaluating(model), watched(model) as traces:
+    with evaluating(model), watch_signals(model) as traces:
         state = model.initial_state(batch.streams)
         for segment in batch.segments(model.config.segment_length):
             state = model(segment.tokens, state).state
@@ -57,7 +57,7 @@ def traced(model: SegmentModel, task: SortTask) -> list[Trace]:
 def test_shares_are_those_of_quadrature_of_the_normal_density() -> None:
     density = AttentionDensity(torch.rand(1, 2, 3).double(), 0.001 + 0.1 * torch.rand(1, 2, 3).double())
     edges = np.array([0, 0.1, 0.35, 0.8, 1])
-    for head, found in enumerate(attention_between(density, edges)):
+    for head, found in enumerate(measure_shares(density, edges)):
         queries = list(zip(density.mean[0, head].tolist(), density.variance[0, head].sqrt().tolist(), strict=True))
         mass = [
             sum(integrate.quad(stats.norm.pdf, low, high, args, points=[args[0]])[0] for args in queries)
@@ -117,9 +117,9 @@ def test_with_drawn_samples_each_vector_is_where_a_loop_finds_it(memory: dict[st
 
 def test_samples_that_all_coincide_give_all_room_to_what_is_there() -> None:
     ends = np.array([0.25, 0.5, 1.0])
-    np.testing.assert_allclose(carried(ends, np.full(7, 0.3), 0.6), [0.6 * (0.25 / 0.3) / 7, 0.6, 0.6], rtol=1e-12)
-    assert carried(np.array([0.3]), np.full(7, 0.3), 0.7)[0] == pytest.approx(0.7 * 4 / 7)
-    assert carried(np.array([1.0]), np.zeros(7), 0.7)[0] == 0.7
+    np.testing.assert_allclose(carry_places(ends, np.full(7, 0.3), 0.6), [0.6 * (0.25 / 0.3) / 7, 0.6, 0.6], rtol=1e-12)
+    assert carry_places(np.array([0.3]), np.full(7, 0.3), 0.7)[0] == pytest.approx(0.7 * 4 / 7)
+    assert carry_places(np.array([1.0]), np.zeros(7), 0.7)[0] == 0.7
 
 
 def psi(places: np.ndarray) -> np.ndarray:
@@ -189,9 +189,9 @@ def test_watching_changes_nothing_and_leaves_nothing_behind(memory: dict[str, An
     assert model.training
     assert torch.equal(torch.get_rng_state(), random)
     assert [set(vars(module)) for module in model.modules()] == inside
-    with watched(model):
+    with watch_signals(model):
         assert all(map(torch.equal, read(model, task)[0], before))
-    with pytest.raises(KeyError), watched(model):
+    with pytest.raises(KeyError), watch_signals(model):
         raise KeyError
     assert [set(vars(module)) for module in model.modules()] == inside
 

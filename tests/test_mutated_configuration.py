@@ -60,9 +60,9 @@ def refused() -> Iterator[None]:
 def keeps(resolved: Cell, folder: Path) -> None:
     """A run folder holds its configuration whole, as `load_run` reads it."""
     run = RunFolder(folder)
-    run.write_config(resolved.config())
+    run.write_config(resolved.config)
     values = run.config()
-    assert values == resolved.config()
+    assert values == resolved.config
     values.pop("cell")
     assert Experiment.model_validate(values) == resolved.experiment
 
@@ -126,7 +126,7 @@ def test_options_of_any_text(name: str, folder: Path, sets: list[str]) -> None:
     with refused():
         cell = CellKey(name, "laptop", "infty", definition.names("cases")[0], 0, variant_of(sets, None))
         resolved = resolve(definition, cell, sets)
-        words = shlex.split(resolved.command())
+        words = shlex.split(resolved.command)
         assert [words[i + 1] for i, word in enumerate(words) if word == "--set"] == sets
         keeps(resolved, folder)
 

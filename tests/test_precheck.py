@@ -4,19 +4,21 @@ import re
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from infty.base.batch import Batch
 from infty.base.errors import InftyError
+from infty.machine.placement import Machine
 from infty.machine.ram import _free_in_groups, forget_peak, free_memory_bytes, held_memory_bytes, peak_memory_bytes
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import Checkpoint, TrainingState
 from infty.training.config import TrainingConfig
-from infty.training.cost.precheck import Need, evaluation_need, explained, refuse_full_disk, training_need
+from infty.training.cost import explained, flops_a_step, measure_run, measure_update, refuse_full_disk
 from infty.training.data_parallel import Replica
 from infty.training.loop import train
 from infty.training.optimizer import make_optimizer
@@ -67,45 +69,70 @@ def test_what_is_predicted_is_about_what_is_needed() -> None:
     assert predicted == pytest.approx(needed, rel=0.35)
 
 
-def predicted_and_needed() -> tuple[int, int]:
+def predicted_and_needed() -> tuple[float, int]:
     """Bytes."""
     model, task = make(width=64)
-    config = TrainingConfig(steps=3, batch_size=1, learning_rate=1e-3, evaluate_every=3)
-    optimize(Replica(model), make_optimizer(model, 1e-3), task, config, 0, 0)  # torch loads what its optimisers need
-    predicted, optimizer = training_need(model, task, 0, 48, 48), make_optimizer(model, 1e-3)
+    config = TrainingConfig(steps=3, batch_size=48, learning_rate=1e-3, evaluate_every=3)
+    few = config.model_copy(update={"batch_size": 1})
+    optimize(Replica(model), make_optimizer(model, 1e-3), task, few, 0, 0)  # torch loads what its optimisers need
+    predicted = measure_run(model, task, config, 0, Machine(CPU)).training.predict(48)
+    optimizer = make_optimizer(model, 1e-3)
     forget_peak(CPU)
     held = held_memory_bytes(CPU)
     for step in (1, 2):
-        optimize(Replica(model), optimizer, task, config.model_copy(update={"batch_size": 48}), step, 0)
-    return predicted.of(48), peak_memory_bytes(CPU) - held
+        optimize(Replica(model), optimizer, task, config, step, 0)
+    return predicted, peak_memory_bytes(CPU) - held
 
 
-@MEASURED
-def test_a_probe_changes_nothing_that_follows(tmp_path: Path) -> None:
+def test_what_is_measured_is_as_it_was_and_a_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """Weights to the byte, gradients, hooks, mode and random numbers."""
+
     class Quiet:
         def log(self, step: int, metrics: dict[str, float]) -> None:
             pass
 
-    weights = []
-    for probed in (False, True):
+    weights, config = [], TrainingConfig(steps=3, batch_size=2, learning_rate=1e-2, evaluate_every=2)
+    for measured in (False, True):
         torch.manual_seed(3)
         model, task = make()
-        folder = tmp_path / f"{probed}"
+        model.eval()
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        before = kept_of(model)
+        if measured:
+            measure_run(model, task, config, 0, Machine(CPU), seconds=0.1)
+            measure_update(model, seconds=0.1)
+            flops_a_step(model, task, 2, 0)
+        for old, new in zip(before, kept_of(model), strict=True):
+            assert torch.equal(old, new) if isinstance(old, torch.Tensor) else old == new
+        model.zero_grad()
+        folder = tmp_path / f"{measured}"
         folder.mkdir()
-        if probed:
-            training_need(model, task, 0, 8, 8)
-            evaluation_need(model, task, 8)
-        config = TrainingConfig(steps=3, batch_size=2, learning_rate=1e-2, evaluate_every=2)
         train(Replica(model), task, config, seed=0, folder=folder, begin=Checkpoint(TrainingState(wandb_id="a1"), {}),
               log=Quiet(), stop=StopSignals())  # fmt: skip
         weights.append((folder / "step-00000003/model.safetensors").read_bytes())
     assert weights[0] == weights[1]
 
 
-def test_how_many_sequences_fit() -> None:
-    need = Need("training.batch_size", fixed=100, each=7)
-    assert need.of(10) == 170
-    assert [need.largest(free) for free in (170, 176, 177, 107, 106, 5)] == [10, 10, 11, 1, 0, 0]
+def kept_of(model: Decoder) -> list[Any]:
+    """Copies of all that a trial could leave in a model, and where torch's random numbers stand."""
+    tensors = [*model.state_dict().values(), *(p.grad for p in model.parameters() if p.grad is not None)]
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    hooks = [len(getattr(module, kind)) for module in model.modules() for kind in kinds]
+    hooks += [len(p._backward_hooks or ()) + len(p._post_accumulate_grad_hooks or ()) for p in model.parameters()]
+    modes = [module.training for module in model.modules()]
+    return [torch.get_rng_state(), *(tensor.clone() for tensor in tensors), hooks, modes]
+
+
+def test_gradients_that_are_not_finite_are_left_to_training_to_refuse() -> None:
+    """Which keeps the batch: a trial has no folder for it, and must not hide it. Weights stay as they are."""
+    model, task = make()
+    with torch.no_grad():
+        next(model.parameters())[0, 0] = torch.inf
+    before = kept_of(model)[1:]
+    config = TrainingConfig(steps=3, batch_size=2, learning_rate=1e-2, evaluate_every=2)
+    assert measure_run(model, task, config, 0, Machine(CPU)).flops_a_token > 0
+    assert all(torch.equal(a, b) for a, b in zip(before, kept_of(model)[1:], strict=True) if torch.is_tensor(a))
 
 
 def test_limits_of_a_control_group_and_of_those_around_it_count(tmp_path: Path) -> None:
@@ -137,20 +164,22 @@ def test_room_for_checkpoints_is_asked_for_beyond_what_they_take_already(tmp_pat
         refuse_full_disk(large, task, config, tmp_path / "checkpoints")
 
 
-@MEASURED
-def test_no_more_sequences_are_tried_than_are_wanted() -> None:
+def test_no_more_sequences_are_tried_than_are_wanted_and_more_than_one_however_slow_one_is() -> None:
+    """A line through one point would promise that a batch takes no longer than a sequence."""
     asked: list[int] = []
 
     class Noted(SortTask):
         def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
-            asked.append(batch_size)
+            assert rows is not None
+            asked.append(len(rows))
             return super().training_batch(step, batch_size, seed, rows)
 
     model, task = make()
-    for wanted, most in ((1, 1), (2, 2), (9, 4)):
+    for batch_size, micro_batch, tried in ((1, None, (1,)), (2, None, (1, 2)), (9, None, (1, 4)), (9, 3, (1, 3))):
         asked.clear()
-        training_need(model, Noted(task.config), 0, 9, wanted)
-        assert max(asked) == most
+        config = TrainingConfig(steps=9, batch_size=batch_size, learning_rate=1e-3, evaluate_every=9)
+        found = measure_run(model, Noted(task.config), config, 0, Machine(CPU, micro_batch=micro_batch), seconds=1e-9)
+        assert found.tried == tuple(sorted(set(asked))) == tried
 
 
 @MEASURED

@@ -19,7 +19,7 @@ STEP = 1e-6
 
 
 def memory_of(model: SegmentModel, layer: int) -> LongTermMemory:
-    memory = model.seats[layer].long_range
+    memory = model.memory_layers[layer].long_range
     assert isinstance(memory, LongTermMemory)
     return memory
 
@@ -53,7 +53,7 @@ def test_gradients_are_those_of_central_differences(float64: None) -> None:
         return float(np.mean(squares) ** 0.5)
 
     found = measure_reach(model, batch)
-    for layer in range(len(model.seats)):
+    for layer in range(len(model.memory_layers)):
         memory = memory_of(model, layer)
         assert memory.gate is not None
         groups = {
@@ -86,14 +86,14 @@ def test_the_share_is_of_what_hooks_see(long_range: dict[str, Any]) -> None:
 def test_a_memory_without_an_output_gets_no_gradient_but_there(float64: None) -> None:
     """Nothing is read through a zero projection, and the loss reaches nothing behind it; no gate is no gradient."""
     model, task = make("infty", long_range={**LONG_TERM, "gate": False}), sorting(5)
-    for seat in model.seats:
-        assert isinstance(seat.long_range, LongTermMemory)
-        nn.init.zeros_(seat.long_range.output.weight)
-        nn.init.zeros_(seat.long_range.value.weight)
+    for layer in model.memory_layers:
+        assert isinstance(layer.long_range, LongTermMemory)
+        nn.init.zeros_(layer.long_range.output.weight)
+        nn.init.zeros_(layer.long_range.value.weight)
     found = measure_reach(model, task.batch("test", np.array([0])))
-    zeros = [0.0] * len(model.seats)
+    zeros = [0.0] * len(model.memory_layers)
     assert found["share"] == found["where"] == found["what"] == zeros
-    assert found["gate"] == [None] * len(model.seats)
+    assert found["gate"] == [None] * len(model.memory_layers)
     assert found["rest"] > 0
 
 

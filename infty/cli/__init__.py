@@ -10,12 +10,12 @@ from types import FrameType
 
 from infty.base.errors import InftyError, Stopped, UsageError
 from infty.base.messages import one_line
-from infty.cli.output import CALL, explained
+from infty.cli.output import CALL, explain_fault
 from infty.machine.launch import this_launch
 
 
 def main() -> None:
-    """The entry point: our own errors become one message and their exit code, and no traceback reaches a user."""
+    """Run `infty`: our own errors become one message and their exit code, and no traceback reaches a user."""
     together = os.environ.keys() & {"RANK", "SLURM_STEP_NUM_TASKS"}
     if together:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DistributedDataParallel warns of what is meant
@@ -40,14 +40,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _imports(frame: FrameType | None) -> bool:
-    """Whether a module is being imported in a frame or around it."""
+    """Tell whether a module is being imported in a frame or around it."""
     while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
         frame = frame.f_back
     return frame is not None
 
 
 def _run() -> int:
-    """The command's exit code."""
+    """Run the command that was typed, and return its exit code."""
     warnings.showwarning = lambda message, *_: _say(f"warning: {message}") if _leads() else None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -59,30 +59,27 @@ def _run() -> int:
         mend_shells()
         app()
     except (InftyError, Stopped) as fault:
-        common = isinstance(fault, UsageError | Stopped)  # all processes say the same
-        return fault.exit_code if common and not _leads() else _told(str(fault), fault.exit_code)
+        if _leads() or not isinstance(fault, UsageError | Stopped):  # which all processes meet alike
+            _say(str(fault))
+        return fault.exit_code
     except Exception as fault:
         if os.environ.get("INFTY_DEBUG") or CALL.verbose:
             traceback.print_exc()
-            return 1
-        if isinstance(fault, OSError):
-            return _told(explained(fault), 1)
-        why = one_line(" ".join(str(fault).split()), 500)
-        return _told(f"{type(fault).__name__}: {why} (infty -v … shows where)", 1)
+        elif isinstance(fault, OSError):
+            _say(explain_fault(fault))
+        else:
+            why = one_line(" ".join(str(fault).split()), 500)
+            _say(f"{type(fault).__name__}: {why} (infty -v … shows where)")
+        return 1
     return 0
 
 
 def _leads() -> bool:
-    """Whether this process speaks for all that were started together; it does where the launcher is not understood."""
+    """Tell whether this process speaks for all that were started together; it does if the launcher isn't understood."""
     try:
         return this_launch().leads
     except UsageError:
         return True
-
-
-def _told(message: str, code: int) -> int:
-    _say(message)
-    return code
 
 
 def _say(message: str) -> None:

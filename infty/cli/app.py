@@ -6,42 +6,30 @@ from typing import Annotated, Literal
 
 import typer
 
+from infty.base.errors import DifferenceError, UsageError
 from infty.cli.completion import complete_protocol
 from infty.cli.data import data_app
 from infty.cli.generate import generate
 from infty.cli.options import (
-    Case,
-    Compile,
-    Data,
-    Device,
+    CellOptions,
+    Experiment,
+    InferenceOptions,
     Json,
-    MicroBatch,
-    Model,
-    Name,
-    Overrides,
-    Precision,
-    Recompute,
-    RunName,
+    MachineOptions,
     Runs,
     Scale,
-    Seed,
+    TableOptions,
     Threads,
+    expand,
 )
-from infty.cli.output import (
-    CALL,
-    console,
-    given_of,
-    print_json,
-    print_table,
-    resolve_cell,
-    settings,
-    show_progress,
-    show_values,
-)
+from infty.cli.output import CALL, open_console, read_settings, refuse_given, show_progress, show_tables, show_values
 from infty.cli.report import report
 from infty.cli.reproduce import reproduce
 from infty.cli.runs import clean, compare, export
+from infty.machine.launch import this_launch
 from infty.tasks.protocols import KnockOut
+
+TOGETHER = ("train", "eval")  # what several processes can do
 
 app = typer.Typer(
     help="Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301).",
@@ -61,11 +49,8 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-TOGETHER = ("train", "eval")  # what several processes can do
-
-
 @app.callback()
-def options(
+def begin(
     ctx: typer.Context,
     version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
@@ -81,73 +66,45 @@ def options(
     ] = False,
 ) -> None:
     """Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301)."""
-    from infty.base.errors import UsageError
-    from infty.machine.launch import this_launch
-
     CALL.quiet, CALL.verbose = quiet, verbose
-    ctx.with_resource(show_progress(console(stderr=True)))
+    ctx.with_resource(show_progress(open_console(stderr=True)))
     if this_launch().size > 1 and ctx.invoked_subcommand not in TOGETHER:
         raise UsageError(f"{ctx.invoked_subcommand} is one process's work; {' and '.join(TOGETHER)} are for several")
 
 
 @app.command(epilog="Example: infty train sort --model infty --case x8 --seed 0")
+@expand
 def train(
-    experiment: Name,
-    model: Model = "infty",
-    case: Case = None,
-    scale: Scale = "laptop",
-    seed: Seed = 0,
-    overrides: Overrides = None,
-    name: RunName = None,
+    cell_options: CellOptions,
+    machine_options: MachineOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Sizes and predicted time; writes nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Remove what this run left, and start over.")] = False,
-    data: Data = None,
     as_json: Json = False,
-    runs: Runs = None,
-    device: Device = None,
-    precision: Precision = None,
-    compile: Compile = None,
-    micro_batch: MicroBatch = None,
-    recompute: Recompute = None,
-    threads: Threads = None,
 ) -> None:
     """Train one cell of an experiment, or go on where it stopped, and test it.
 
     On several GPUs or machines: torchrun … -m infty train …
     """
-    from infty.cli.summaries import headline
+    from infty.cli.summaries import summarize
     from infty.commands import train as workflow
     from infty.commands.dry_run import forecast
-    from infty.machine.launch import this_launch
 
-    machine = settings(
-        runs=runs,
-        device=device,
-        precision=precision,
-        compile=compile,
-        micro_batch=micro_batch,
-        recompute=recompute,
-        threads=threads,
-    )
-    cell = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
+    machine = machine_options.read_settings()
+    cell = cell_options.resolve_cell(machine)
     if dry_run:
         if this_launch().leads:
             show_values(forecast(cell, machine), as_json)
         return
-    result = workflow.train_cell(cell, machine, fresh=fresh, own=data)
+    result = workflow.train_cell(cell, machine, fresh=fresh, own=cell_options.data)
     if this_launch().leads:
-        show_values(headline(result), as_json, document=result)
+        show_values(summarize(result), as_json, document=result)
 
 
 @app.command("eval", epilog="Example: infty eval sort --model infty --case x8  ·  infty eval sort --stream symbols.txt")
+@expand
 def evaluate(
-    experiment: Name,
-    model: Model = "infty",
-    case: Case = None,
-    scale: Scale = "laptop",
-    seed: Seed = 0,
-    overrides: Overrides = None,
-    name: RunName = None,
+    cell_options: CellOptions,
+    machine_options: InferenceOptions,
     split: Annotated[
         Literal["test", "validation"] | None, typer.Option(help="Which part of the data; by default test.")
     ] = None,
@@ -163,39 +120,32 @@ def evaluate(
         typer.Option(help="Evaluate with the memory emptied, its past shuffled, or another document's."),
     ] = None,
     stream: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Read one text of any length, at constant memory; - is stdin."),
+        Path | None, typer.Option(metavar="FILE", help="Read one text of any length, at constant memory; - is stdin.")
     ] = None,
-    data: Data = None,
     as_json: Json = False,
-    runs: Runs = None,
-    device: Device = None,
-    precision: Precision = None,
-    compile: Compile = None,
-    threads: Threads = None,
 ) -> None:
     """Evaluate the best checkpoint of a cell."""
-    from infty.base.errors import DifferenceError, UsageError
-    from infty.cli.summaries import headline, stream_headline
+    from infty.cli.summaries import summarize, summarize_stream
     from infty.commands import evaluate as assessment
-    from infty.commands.evaluate import Asked
-    from infty.machine.launch import this_launch
 
-    machine = settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
-    cell = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
+    machine = machine_options.read_settings()
+    cell = cell_options.resolve_cell(machine)
+
+    # What can't be asked for together is refused before a model is loaded.
     if this_launch().size > 1 and (check_batch or stream):
         raise UsageError("--check-batch and --stream are one process's work")
-    others = (("--knock-out", knock_out), ("--protocol", protocol), ("--split", split))
-    if stream and (given := given_of(others)):
-        raise UsageError(f"{given[0]} has no meaning with --stream, which reads one text as it comes")
+    if stream:
+        others = {"--knock-out": knock_out, "--protocol": protocol, "--split": split}
+        refuse_given(others, "--stream, which reads one text as it comes")
     if check_batch and (batch or stream or knock_out):
         raise UsageError("--check-batch evaluates with 1, 2 and 7 and nothing else changed: leave the others out")
-    if stream is not None:
+
+    # One of three: a stream, a comparison of batch sizes, or the evaluation itself.
+    asked = assessment.Asked(split or "test", batch, protocol, knock_out)
+    if stream:
         outcome = assessment.stream_cell(cell, machine, stream, batch)
-        show_values(stream_headline(outcome), as_json, document=outcome)
-        return
-    asked = Asked(split or "test", batch, protocol, knock_out)
-    if check_batch:
+        show_values(summarize_stream(outcome), as_json, document=outcome)
+    elif check_batch:
         found = assessment.check_cell(cell, machine, asked)
         show_values(found, as_json)
         if not found["same"]:
@@ -203,10 +153,10 @@ def evaluate(
                 f"{found['protocol']}: nats by batch size differ by {found['relative_difference']:.2g} of the total, "
                 "which is a fault of infty: please report it, with what `infty env` says"
             )
-        return
-    outcome = assessment.evaluate_cell(cell, machine, asked)
-    if this_launch().leads:
-        show_values(headline(outcome), as_json, document=outcome)
+    else:
+        outcome = assessment.evaluate_cell(cell, machine, asked)
+        if this_launch().leads:
+            show_values(summarize(outcome), as_json, document=outcome)
 
 
 app.command(epilog="Example: infty generate wikitext --prompt 'The city' --tokens 50")(generate)
@@ -215,21 +165,19 @@ app.command(epilog="Example: infty report data/runs --format md,html")(report)
 
 
 @app.command(epilog="Example: infty tune sort --scale laptop")
+@expand
 def tune(
-    experiment: Name,
+    experiment: Experiment,
+    machine_options: TableOptions,
     case: Annotated[str | None, typer.Option(help="Column; by default each that has a grid.")] = None,
     scale: Scale = "laptop",
     as_json: Json = False,
-    runs: Runs = None,
-    device: Device = None,
-    precision: Precision = None,
-    threads: Threads = None,
 ) -> None:
     """Try the experiment's stated grid for every row, on validation only; stopped, the same command goes on."""
     from infty.commands.tune import tune
     from infty.config.catalog import open_experiment
 
-    machine = settings(runs=runs, device=device, precision=precision, threads=threads)
+    machine = machine_options.read_settings()
     records = tune(open_experiment(experiment, machine.experiments), scale, case, machine)
     show_values({case: record["chosen"] for case, record in records.items()}, as_json, document=records)
 
@@ -240,39 +188,24 @@ app.command(epilog="Example: infty clean  ·  infty clean sort/laptop/infty@x8/s
 
 
 @app.command("list", epilog="Example: infty list --scale laptop")
-def list_experiments(
-    scale: Scale = "laptop",
-    as_json: Json = False,
-    runs: Runs = None,
-) -> None:
+def list_experiments(scale: Scale = "laptop", as_json: Json = False, runs: Runs = None) -> None:
     """List the experiments, and the state of each of their cells."""
     from infty.commands.listing import list_cells, overview_tables
 
-    rows = list_cells(settings(runs=runs), scale)
-    if as_json:
-        print_json(rows)
-        return
-    for table in overview_tables(rows, scale):
-        print_table(table)
+    rows = list_cells(read_settings(runs=runs), scale)
+    show_tables(lambda: overview_tables(rows, scale), rows, as_json)
 
 
 @app.command(epilog="Example: infty show sort --model compressive --case x16 --scale paper")
+@expand
 def show(
-    experiment: Name,
-    model: Model = "infty",
-    case: Case = None,
-    scale: Scale = "laptop",
-    overrides: Overrides = None,
-    as_json: Json = False,
+    cell_options: Annotated[CellOptions, "experiment", "model", "case", "scale", "overrides"], as_json: Json = False
 ) -> None:
     """Show a cell's resolved configuration: each value, where it comes from, and what it is in the paper."""
     from infty.commands.listing import explain, explanation_table
 
-    cell = resolve_cell(settings(), experiment, model, case, scale, 0, overrides, None)
-    if as_json:
-        print_json([vars(value) for value in explain(cell)])
-        return
-    print_table(explanation_table(cell))
+    cell = cell_options.resolve_cell(read_settings())
+    show_tables(lambda: [explanation_table(cell)], [vars(value) for value in explain(cell)], as_json)
 
 
 @app.command(epilog="Example: infty bench step read --against literal.py --json")
@@ -299,13 +232,14 @@ def bench(
 
 
 @app.command(epilog="Example: infty env --json")
-def env(as_json: Json = False, runs: Runs = None, device: Device = None, threads: Threads = None) -> None:
+@expand
+def env(machine_options: Annotated[MachineOptions, "runs", "device", "threads"], as_json: Json = False) -> None:
     """Show versions, device, threads and paths, to paste into a bug report."""
     from infty.config.settings import find_toml
     from infty.machine.environment import describe_environment
     from infty.machine.placement import prepare_machine
 
-    machine = settings(runs=runs, device=device, threads=threads)
+    machine = machine_options.read_settings()
     chosen = prepare_machine(machine)
     paths = {"infty.toml": str(find_toml()), **{key: str(value) for key, value in machine.model_dump().items()}}
     show_values({**describe_environment(chosen), "settings": paths}, as_json)

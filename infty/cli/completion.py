@@ -4,12 +4,13 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import typer
 
 from infty.base.errors import InftyError
-from infty.cli.output import settings
+from infty.cli.output import read_settings
+from infty.corpora.registry import KNOWN
+from infty.tasks.protocols import TEXT_PROTOCOLS
 
 # bash breaks words at each @, and replaces the last one and what follows.
 BASH = """
@@ -28,55 +29,49 @@ if [ "$funcstack[1]" = "_%(prog_name)s" ]; then %(complete_func)s; fi
 """
 
 
-def complete_experiment(incomplete: str) -> list[str]:
-    """Names of the experiments."""
+def complete(names: Callable[[typer.Context], Iterable[str]]) -> Callable[..., list[str]]:
+    """Make a completion of names: it offers those that begin with what was typed."""
+
+    def offer(ctx: typer.Context, incomplete: str) -> list[str]:
+        try:
+            return [name for name in names(ctx) if name.startswith(incomplete)]
+        except (InftyError, OSError):
+            return []
+
+    return offer
+
+
+@complete
+def complete_experiment(_: typer.Context) -> Iterable[str]:
+    """List the names of the experiments."""
     from infty.config.catalog import experiment_files
 
-    return _beginning(incomplete, lambda: experiment_files(settings().experiments))
+    return experiment_files(read_settings().experiments)
 
 
-def complete_from(key: str) -> Any:
-    """Completes with the rows ("models"), columns ("cases") or "scales" of the experiment that the line names."""
+def complete_from(key: str) -> Callable[..., list[str]]:
+    """Complete with the rows ("models"), columns ("cases") or "scales" of the experiment that the line names."""
 
-    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+    @complete
+    def names(ctx: typer.Context) -> Iterable[str]:
         from infty.config.catalog import open_experiment
 
         # An option that still lacks its value leaves the words before it unparsed, in ctx.args.
         name = ctx.params.get("experiment") or next(iter(ctx.args), "sort")
-        return _beginning(incomplete, lambda: open_experiment(name, settings().experiments).names(key))
+        return open_experiment(name, read_settings().experiments).names(key)
 
-    return complete
-
-
-def complete_protocol(incomplete: str) -> list[str]:
-    """Names of the protocols of texts."""
-    from infty.tasks.protocols import TEXT_PROTOCOLS
-
-    return _beginning(incomplete, lambda: TEXT_PROTOCOLS)
+    return names
 
 
-def complete_corpus(incomplete: str) -> list[str]:
-    """Names of the corpora that can be fetched."""
-    from infty.corpora.registry import KNOWN
-
-    return _beginning(incomplete, lambda: KNOWN)
-
-
-def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Places of the runs below the folder of runs."""
-
-    def names() -> list[str]:
-        runs = settings(runs=ctx.params.get("runs")).runs
-        return sorted(path.parent.relative_to(runs).as_posix() for path in runs.glob("*/*/*@*/seed-*/config.yaml"))
-
-    return _beginning(incomplete, names)
+@complete
+def complete_run(ctx: typer.Context) -> Iterable[str]:
+    """List the places of the runs below the folder of runs."""
+    runs = read_settings(runs=ctx.params.get("runs")).runs
+    return sorted(path.parent.relative_to(runs).as_posix() for path in runs.glob("*/*/*@*/seed-*/config.yaml"))
 
 
-def _beginning(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
-    try:
-        return [name for name in names() if name.startswith(incomplete)]
-    except (InftyError, OSError):
-        return []
+complete_protocol = complete(lambda _: TEXT_PROTOCOLS)
+complete_corpus = complete(lambda _: KNOWN)
 
 
 def mend_shells() -> None:

@@ -7,7 +7,7 @@ import typer
 
 from infty.cli.completion import complete_corpus
 from infty.cli.options import Json
-from infty.cli.output import print_json, print_table, settings
+from infty.cli.output import print_json, read_settings, show_tables
 
 data_app = typer.Typer(name="data", help="Corpora: what is here, download, import, check.", no_args_is_help=True)
 
@@ -21,11 +21,8 @@ def list_corpora(as_json: Json = False, folder: DataFolder = None) -> None:
     """List the corpora: what is here, sizes, sums, licence."""
     from infty.corpora.inventory import inventory, inventory_table
 
-    entries = inventory(settings(data=folder).data)
-    if as_json:
-        print_json([entry.document() for entry in entries])
-        return
-    print_table(inventory_table(entries))
+    entries = inventory(read_settings(data=folder).data)
+    show_tables(lambda: [inventory_table(entries)], [entry.document() for entry in entries], as_json)
 
 
 @data_app.command("fetch", epilog="Example: infty data fetch wikitext --split validation --split test")
@@ -39,8 +36,7 @@ def fetch_corpus(
     """Download a corpus from the public hub, at a pinned commit, and import it. A broken download goes on."""
     from infty.commands.train.ensure_corpora import fetch_by_name
 
-    corpus = fetch_by_name(name, splits, settings(data=folder).data, replace=replace)
-    _report(corpus, as_json)
+    _show_corpus(fetch_by_name(name, splits, read_settings(data=folder).data, replace=replace), as_json)
 
 
 @data_app.command("import", epilog="Example: infty data import wikitext ~/wikitext-103")
@@ -54,8 +50,7 @@ def import_folder(
     """Import a corpus from a folder or an archive of your own."""
     from infty.corpora.imports import import_corpus
 
-    corpus = import_corpus(settings(data=folder).data, name, source, replace=replace)
-    _report(corpus, as_json)
+    _show_corpus(import_corpus(read_settings(data=folder).data, name, source, replace=replace), as_json)
 
 
 @data_app.command("verify", epilog="Example: infty data verify wikitext")
@@ -70,7 +65,7 @@ def verify_corpora(
     """Check the sums of every file of corpora and their token files."""
     from infty.corpora.inventory import verify
 
-    found = verify(settings(data=folder).data, names or [])
+    found = verify(read_settings(data=folder).data, names or [])
     if as_json:
         print_json(vars(found))
     elif not found.faults:
@@ -78,11 +73,8 @@ def verify_corpora(
     found.refuse_faults()
 
 
-def _report(corpus: Any, as_json: bool) -> None:
+def _show_corpus(corpus: Any, as_json: bool) -> None:
     from infty.corpora.inventory import described, inventory_table
 
     entry = described(corpus)
-    if as_json:
-        print_json(entry.document())
-        return
-    print_table(inventory_table([entry]))
+    show_tables(lambda: [inventory_table([entry])], entry.document(), as_json)

@@ -7,33 +7,15 @@ from typing import Annotated
 
 import typer
 
-from infty.cli.options import (
-    Case,
-    Compile,
-    Data,
-    Device,
-    Json,
-    Model,
-    Name,
-    Overrides,
-    Precision,
-    RunName,
-    Runs,
-    Scale,
-    Seed,
-    Threads,
-)
-from infty.cli.output import console, print_json, resolve_cell, settings
+from infty.base.errors import UsageError
+from infty.cli.options import CellOptions, InferenceOptions, Json, expand
+from infty.cli.output import open_console, print_json
 
 
+@expand
 def generate(
-    experiment: Name,
-    model: Model = "infty",
-    case: Case = None,
-    scale: Scale = "laptop",
-    seed: Seed = 0,
-    overrides: Overrides = None,
-    name: RunName = None,
+    cell_options: CellOptions,
+    machine_options: InferenceOptions,
     prompt: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What it goes on from; by default a document begins.")
     ] = None,
@@ -46,38 +28,29 @@ def generate(
     ] = 0.8,
     top_k: Annotated[int, typer.Option(min=1, help="Draw from so many of the most likely tokens.")] = 40,
     draw: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the draws.")] = 0,
-    data: Data = None,
     as_json: Json = False,
-    runs: Runs = None,
-    device: Device = None,
-    precision: Precision = None,
-    compile: Compile = None,
-    threads: Threads = None,
 ) -> None:
     """Continue a text with the best checkpoint of a cell, its memory carried from the first token on."""
-    from infty.base.errors import UsageError
-
     if prompt is not None and file is not None:
         raise UsageError("--prompt and --file are two texts to go on from: give one of them")
 
     from infty.commands.generate import Sampling, generate_cell
 
-    machine = settings(runs=runs, device=device, precision=precision, compile=compile, threads=threads)
-    cell = resolve_cell(machine, experiment, model, case, scale, seed, overrides, name, data)
+    machine = machine_options.read_settings()
+    cell = cell_options.resolve_cell(machine)
     text = (prompt or "") if file is None else file
     write = (lambda _: None) if as_json else _write
-    sampling = Sampling(temperature, top_k, draw)
-    outcome = generate_cell(cell, machine, text, tokens, sampling, write)
+    outcome = generate_cell(cell, machine, text, tokens, Sampling(temperature, top_k, draw), write)
     if as_json:
         print_json(outcome)
         return
     _write("\n")
     if (made := outcome["generated_tokens"]) < tokens:
-        console(stderr=True).print(f"the text ended after {made} tokens")
+        open_console(stderr=True).print(f"the text ended after {made} tokens")
 
 
 def _write(piece: str) -> None:
-    """Write a piece at once. Where the reader went away, as `| head` does, it has enough, and that is the end."""
+    """Write a piece at once. A reader that went away, as `| head` does, has enough, and that is the end."""
     try:
         print(piece, end="", flush=True)
     except BrokenPipeError:

@@ -1,38 +1,120 @@
-"""Options and names that several commands share."""
+"""Options that several commands share, and the typed sets of them that commands take."""
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from infty.cli.completion import complete_experiment, complete_from
+from infty.cli.output import read_settings
 
-Name = Annotated[
+Experiment = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="Name or YAML file.", autocompletion=complete_experiment)
 ]
-Model = Annotated[str, typer.Option(help="Row of the table.", autocompletion=complete_from("models"))]
-Case = Annotated[str | None, typer.Option(help="Column; by default the first.", autocompletion=complete_from("cases"))]
 Scale = Annotated[str, typer.Option(help="laptop, paper or smoke.", autocompletion=complete_from("scales"))]
-Seed = Annotated[
-    int, typer.Option(min=0, max=2**31 - 1, help="Decides initial weights, order of the data and dropout.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a setting; repeatable.")
-]
-RunName = Annotated[str | None, typer.Option("--name", help="Name of a run with other settings.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
 Runs = Annotated[Path | None, typer.Option(help="Folder of the run folders.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[
-    Literal["float32", "tf32", "bf16"] | None,
-    typer.Option(help="Of products; tf32 is a GPU's. The memory's are in float32."),
-]
-MicroBatch = Annotated[
-    int | None, typer.Option(min=1, help="Most training sequences at once on a device; changes dropout's draws only.")
-]
-Recompute = Annotated[
-    bool | None, typer.Option("--recompute", help="Keep no activations within layers: less memory, more time.")
-]
-Compile = Annotated[bool | None, typer.Option("--compile", help="Let torch.compile fuse what it can.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
-Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Your own text files, split by documents.")]
+
+
+@dataclass(frozen=True)
+class CellOptions:
+    """Options that name one cell of an experiment; with `data` its corpus is the user's own files."""
+
+    experiment: Experiment
+    model: Annotated[str, typer.Option(help="Row of the table.", autocompletion=complete_from("models"))] = "infty"
+    case: Annotated[
+        str | None, typer.Option(help="Column; by default the first.", autocompletion=complete_from("cases"))
+    ] = None
+    scale: Scale = "laptop"
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Decides initial weights, order of the data and dropout.")
+    ] = 0
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a setting; repeatable.")
+    ] = None
+    name: Annotated[str | None, typer.Option("--name", help="Name of a run with other settings.")] = None
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FOLDER", help="Your own text files, split by documents.")
+    ] = None
+
+    def resolve_cell(self, machine: Any) -> Any:
+        """Check the cell that the options name, and return it. UsageError with every fault."""
+        from infty.config.catalog import open_experiment
+        from infty.config.definition import CellKey, variant_of
+        from infty.experiment import resolve
+
+        name, overrides = self.name, self.overrides or []
+        if self.data is not None:
+            from infty.corpora.imports import own_name
+
+            corpus = own_name(self.data)
+            name = name or (None if overrides else corpus)  # a table of its own (see report/results.py)
+            overrides = [*overrides, f"task.corpus={corpus}"]
+        definition = open_experiment(self.experiment, machine.experiments)
+        case = self.case or definition.names("cases")[0]
+        key = CellKey(definition.name, self.scale, self.model, case, self.seed, variant_of(overrides, name))
+        return resolve(definition, key, overrides)
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """Options that change this machine's settings for one command. `None` leaves a setting as it is."""
+
+    runs: Runs = None
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None
+    precision: Annotated[
+        Literal["float32", "tf32", "bf16"] | None,
+        typer.Option(help="Of products; tf32 is a GPU's. The memory's are in float32."),
+    ] = None
+    compile: Annotated[bool | None, typer.Option("--compile", help="Let torch.compile fuse what it can.")] = None
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most training sequences at once on a device; changes dropout's draws only."),
+    ] = None
+    recompute: Annotated[
+        bool | None, typer.Option("--recompute", help="Keep no activations within layers: less memory, more time.")
+    ] = None
+    threads: Threads = None
+
+    def read_settings(self) -> Any:
+        """Read this machine's settings, with what the options change. UsageError with every fault."""
+        return read_settings(**vars(self))
+
+
+InferenceOptions = Annotated[MachineOptions, "runs", "device", "precision", "compile", "threads"]
+TableOptions = Annotated[MachineOptions, "runs", "device", "precision", "threads"]
+
+# What stands at the end of every --help, after the options that a command has for itself.
+LAST = ("data", "as_json", *inspect.signature(MachineOptions).parameters)
+
+
+def expand(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each dataclass among a command's parameters by its fields, from which typer makes options.
+
+    `Annotated[MachineOptions, "runs", "threads"]` offers these fields alone; the others keep their defaults.
+    """
+    sets: dict[str, tuple[Callable[..., Any], list[str]]] = {}
+    offered: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        kind, *names = get_args(parameter.annotation) or [parameter.annotation]
+        if is_dataclass(kind) and isinstance(kind, type):
+            known = inspect.signature(kind).parameters
+            sets[parameter.name] = kind, names or list(known)
+            offered += [known[name] for name in names or known]
+        else:
+            offered.append(parameter)
+
+    @functools.wraps(command)
+    def call(**values: Any) -> None:
+        for parameter, (kind, names) in sets.items():
+            values[parameter] = kind(**{name: values.pop(name) for name in names})
+        command(**values)
+
+    offered.sort(key=lambda parameter: LAST.index(parameter.name) if parameter.name in LAST else -1)
+    call.__dict__["__signature__"] = inspect.Signature(offered)
+    return call

@@ -1,15 +1,17 @@
-"""What commands share: the settings, the cell that options name, and how results are shown."""
+"""What commands share: the settings, and how progress and results are shown."""
 
 import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infty.base.errors import UsageError
 from infty.base.messages import one_line
+from infty.machine.launch import this_launch
 
 
 @dataclass
@@ -28,20 +30,20 @@ class Call:
 CALL = Call()
 
 
-def settings(**options: Any) -> Any:
-    """This machine's settings, with what options say."""
+def read_settings(**options: Any) -> Any:
+    """Read this machine's settings, with what options say. UsageError with every fault."""
     from infty.config.settings import load_settings, origins
 
     loaded = load_settings(**options)
     CALL.folders = {"--runs, INFTY_RUNS": loaded.runs.absolute(), "INFTY_DATA": loaded.data.absolute()}
     if CALL.verbose:
         found = [f"{name} from {origin}" for name, origin in origins(**options).items()]
-        console(stderr=True).print(f"settings: {', '.join([*found, 'the others are defaults'])}", soft_wrap=True)
+        open_console(stderr=True).print(f"settings: {', '.join([*found, 'the others are defaults'])}", soft_wrap=True)
     return loaded
 
 
-def explained(fault: OSError) -> str:
-    """Which file, why, and what chooses another folder where it is one of the settings' own."""
+def explain_fault(fault: OSError) -> str:
+    """Say which file, why, and what chooses another folder if it is one of the settings' own."""
     why = fault.strerror or one_line(str(fault), 500)
     if not isinstance(fault.filename, str):
         return why
@@ -51,53 +53,22 @@ def explained(fault: OSError) -> str:
     return f"{one_line(name, 500)}: {why}{hint}"
 
 
-def resolve_cell(
-    machine: Any,
-    experiment: str,
-    model: str,
-    case: str | None,
-    scale: str,
-    seed: int,
-    overrides: list[str] | None,
-    name: str | None,
-    data: Path | None = None,
-) -> Any:
-    """The checked cell that the options name; with `data` its corpus is the user's own files."""
-    from infty.config.catalog import open_experiment
-    from infty.config.definition import CellKey, variant_of
-    from infty.experiment import resolve
-
-    if data is not None:
-        from infty.corpora.imports import own_name
-
-        corpus = own_name(data)
-        name = name or (None if overrides else corpus)  # a table of its own (see report/results.py)
-        overrides = [*(overrides or []), f"task.corpus={corpus}"]
-    definition = open_experiment(experiment, machine.experiments)
-    cell = CellKey(
-        definition.name, scale, model, case or definition.names("cases")[0], seed, variant_of(overrides or [], name)
-    )
-    return resolve(definition, cell, overrides or [])
-
-
-def console(stderr: bool = False) -> Any:
-    """Where texts and bars go; results go to stdout, and are never silenced."""
+def open_console(stderr: bool = False) -> Any:
+    """Open a console for texts and bars. `--quiet` silences stderr; results go to stdout, and are never silenced."""
     from rich.console import Console
 
     class Lasting(Console):
-        """Goes on in silence where its reader went away: `| head` must not end a training."""
+        """A console that goes on in silence when its reader goes away: `| head` must not end a training."""
 
         def on_broken_pipe(self) -> None:
             self.quiet = True
-
-    from infty.machine.launch import this_launch
 
     silent = not this_launch().leads or (stderr and CALL.quiet)
     return Lasting(stderr=stderr, markup=False, highlight=False, quiet=silent)
 
 
 class ScreenHandler(logging.Handler):
-    """Prints each message as it is, above the bars that are drawn; the terminal breaks long lines."""
+    """A handler that prints each message as it is, above the bars that are drawn; the terminal breaks long lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
@@ -126,22 +97,29 @@ def show_progress(screen: Any) -> Iterator[None]:
 
 
 def show_values(values: dict[str, Any], as_json: bool, document: Any = None) -> None:
-    """A line each, or the whole document as JSON."""
+    """Print a line for each value, or the whole document as JSON."""
     if as_json:
         print_json(values if document is None else document)
         return
     for key, value in values.items():
         if isinstance(value, dict):
-            print(f"{key}:")
-            for inner, detail in value.items():
-                print(f"  {inner}: {detail}")
+            print(f"{key}:", *(f"  {inner}: {detail}" for inner, detail in value.items()), sep="\n")
         else:
             print(f"{key}: {value}")
 
 
-def print_table(table: Any) -> None:
-    """Drawn on a terminal; elsewhere whole lines, which other programs can read."""
-    screen = console()
+def show_tables(make_tables: Callable[[], Iterable[Any]], document: Any, as_json: bool) -> None:
+    """Print the document as JSON, or the tables that are made of it."""
+    if as_json:
+        print_json(document)
+        return
+    for table in make_tables():
+        _print_table(table)
+
+
+def _print_table(table: Any) -> None:
+    """Draw a table on a terminal; elsewhere print whole lines, which other programs can read."""
+    screen = open_console()
     if screen.is_terminal:
         screen.print(table.rich(screen.width))
         for note in table.notes:
@@ -152,10 +130,11 @@ def print_table(table: Any) -> None:
 
 
 def print_json(document: Any) -> None:
-    """One document on stdout."""
+    """Print one document to stdout."""
     print(json.dumps(document, indent=2, allow_nan=False))
 
 
-def given_of(options: Iterable[tuple[str, Any]]) -> list[str]:
-    """Names of the options that were given a value."""
-    return [name for name, value in options if value is not None]
+def refuse_given(options: Mapping[str, Any], beside: str) -> None:
+    """Raise UsageError if one of the options has a value: it has no meaning beside another one."""
+    if given := next((name for name, value in options.items() if value is not None), None):
+        raise UsageError(f"{given} has no meaning with {beside}")

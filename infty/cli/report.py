@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from infty.base.errors import DifferenceError
 from infty.cli.options import Json
-from infty.cli.output import console, given_of, print_json, print_table, settings
+from infty.cli.output import open_console, read_settings, refuse_given, show_tables
 
 
 def report(
@@ -24,40 +25,39 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the tables and figures of all runs."""
-    from infty.base.errors import UsageError
-
-    machine = settings()
+    machine = read_settings()
     folders = folders or [machine.runs]
     if check:
-        if given := given_of((("--out", out), ("--format", formats), ("--keep", keep))):
-            raise UsageError(f"{given[0]} has no meaning with --check, which writes nothing")
+        refuse_given({"--out": out, "--format": formats, "--keep": keep}, "--check, which writes nothing")
         _check(folders, machine, as_json)
         return
-    from infty.report import FORMATS, write_report
-    from infty.report.keep import keep_runs
-
     if keep:
-        console(stderr=True).print(f"kept in {keep}: {len(keep_runs(folders, keep))} runs", soft_wrap=True)
-    out = out or folders[0].absolute().parent / "report"
+        from infty.report.keep import keep_runs
+
+        open_console(stderr=True).print(f"kept in {keep}: {len(keep_runs(folders, keep))} runs", soft_wrap=True)
+    written = write_beside_runs(folders, machine, out, formats)
+    files = [str(file) for file in written.files]
+    document = {"tables": [table.document() for table in written.tables], "files": files}
+    show_tables(lambda: written.tables, document, as_json)
+    if not as_json:
+        print(*files, sep="\n")
+
+
+def write_beside_runs(folders: list[Path], machine: Any, out: Path | None, formats: str | None = None) -> Any:
+    """Write a report on folders of runs, by default in `report` beside the first. Raises as `write_report`.
+
+    formats: names with commas between them; `None` for all.
+    """
+    from infty.report import FORMATS, write_report
+
     wanted = FORMATS if formats is None else [name.strip() for name in formats.split(",")]
-    written = write_report(folders, out, wanted, machine.experiments)
-    if as_json:
-        print_json({"tables": [table.document() for table in written.tables], "files": [str(f) for f in written.files]})
-        return
-    for table in written.tables:
-        print_table(table)
-    for file in written.files:
-        print(file)
+    return write_report(folders, out or folders[0].absolute().parent / "report", wanted, machine.experiments)
 
 
 def _check(folders: list[Path], machine: Any, as_json: bool) -> None:
-    from infty.base.errors import DifferenceError
     from infty.commands.check import check_runs, checks_table
 
     checked = check_runs(folders, machine)
-    if as_json:
-        print_json([vars(one) for one in checked])
-    else:
-        print_table(checks_table(checked))
+    show_tables(lambda: [checks_table(checked)], [vars(one) for one in checked], as_json)
     if faults := [f"{one.run}: {fault}" for one in checked for fault in one.faults]:
         raise DifferenceError("\n".join(faults))

@@ -7,7 +7,7 @@ import typer
 
 from infty.cli.completion import complete_run
 from infty.cli.options import Json, Runs
-from infty.cli.output import print_json, print_table, settings, show_values
+from infty.cli.output import read_settings, show_tables, show_values
 
 
 def compare(
@@ -23,18 +23,13 @@ def compare(
     """Show what differs between runs: settings, versions and figures."""
     from infty.commands.compare import compare_runs
 
-    compared = compare_runs(names, settings(runs=runs).runs)
-    if as_json:
-        print_json(compared.document())
-        return
-    for table in compared.tables():
-        print_table(table)
+    compared = compare_runs(names, read_settings(runs=runs).runs)
+    show_tables(compared.tables, compared.document(), as_json)
 
 
 def export(
     name: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="Run folder, or its place below --runs.", autocompletion=complete_run),
+        str, typer.Argument(metavar="RUN", help="Run folder, or its place below --runs.", autocompletion=complete_run)
     ],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="By default named after the run, here.")] = None,
     as_json: Json = False,
@@ -44,7 +39,7 @@ def export(
     from infty.commands.export import export_run
     from infty.runs.folder import find_run
 
-    file = export_run(find_run(name, settings(runs=runs).runs), out)
+    file = export_run(find_run(name, read_settings(runs=runs).runs), out)
     show_values({"file": str(file), "megabytes": round(file.stat().st_size / 1e6, 1)}, as_json)
 
 
@@ -62,11 +57,7 @@ def clean(
     """List what finished runs keep that no report needs (checkpoints, W&B's files), and remove it."""
     from infty.commands.clean import find_dispensable, remove
 
-    machine = settings(runs=runs)
-    found = find_dispensable(machine.runs, names or [])
+    found = find_dispensable(read_settings(runs=runs).runs, names or [])
     if yes:
         remove(found)
-    if as_json:
-        print_json({**found.document(), "removed": yes})
-    else:
-        print_table(found.table(removed=yes))
+    show_tables(lambda: [found.table(removed=yes)], {**found.document(), "removed": yes}, as_json)

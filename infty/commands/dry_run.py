@@ -1,6 +1,9 @@
-"""`--dry-run`: what a cell is and what it will cost, from its sizes and a short measured probe. Writes nothing."""
+"""`--dry-run`: what a cell is and what it will cost, from its sizes and a short measured trial. Writes nothing."""
 
+import math
+from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,26 +16,28 @@ from infty.config.settings import Settings
 from infty.corpora.gpt2_weights import is_on_the_hub
 from infty.corpora.registry import KNOWN
 from infty.experiment import Cell, build_model, build_task
-from infty.machine.placement import Machine, prepare_machine
-from infty.machine.ram import held_memory_bytes
+from infty.machine.placement import prepare_machine
+from infty.machine.ram import forget_peak, held_memory_bytes
 from infty.model.interface import SegmentModel, count_parameters
 from infty.runs.folder import RunFolder
 from infty.tasks.corpus import CorpusConfig
 from infty.training.config import TrainingConfig
-from infty.training.cost.budget import Budget, Room
-from infty.training.cost.precheck import disk_bytes, evaluation_need, free_bytes
-from infty.training.cost.probe import probe
+from infty.training.cost import RunCost, disk_bytes, free_bytes, measure_run, measure_update, repeat
 from infty.training.data_parallel import refuse_uneven
 
+SECONDS = 5.0  # that filling memories may take, and the steps that are timed
+CARDS = (16, 24, 40, 80)  # GB of memory that GPUs are sold with
+FILLED = 0.9  # share of it that a model can have: the rest is the driver's, and gaps
 TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's has 1.15 on WikiText, 1.5 on books with their line ends
 
 
 def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
-    """Sizes, FLOPs a token, and the training time that a few real steps predict.
+    """Predict sizes, FLOPs per token, memory, and the training time, from a few sequences' gradients.
 
     A text that is not here yet is stood in for by random tokens; then the number of tokens in it is not known.
     """
-    experiment, machine = cell.experiment, prepare_machine(settings)
+    # What is trained, and what the program takes before there is a model.
+    experiment, machine, seed = cell.experiment, prepare_machine(settings), cell.key.seed
     try:
         task = build_task(experiment, settings.data, make=False)
     except MissingError as fault:
@@ -40,65 +45,79 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
             raise
         task = RandomTokens(experiment.task, experiment.model.segment_length, str(fault))
     start = _start(cell, task.vocab_size, settings)
-    room = _room(machine)
-    model = machine.place(build_model(experiment, task.vocab_size, cell.key.seed))
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
+    free = free_bytes(machine)
+    program = held_memory_bytes(machine.device) if free is not None else 0
+    model = machine.place(build_model(experiment, task.vocab_size, seed))
     memories = sum(parameter.numel() for parameter in model.memory_parameters())
     training = experiment.training.counted(task.steps_an_epoch)
     refuse_uneven("training.batch_size", training.batch_size, machine.launch)
-    steps, own = training.total_steps, training.batch_size // machine.launch.size
-    at_once = min(own, machine.micro_batch or own)
-    found = probe(model, task, training, cell.key.seed, own, at_once)
-    seconds = found.step_seconds(own, at_once)
-    together = machine.launch.size > 1
-    evaluation = _evaluation(model, task, training) if found.peak else 0
-    budget = Budget(model, found, own, evaluation, together, room)
-    tokens = task.tokens_seen(steps, training.batch_size)
+    steps, tokens = training.total_steps, task.tokens_seen(training.total_steps, training.batch_size)
+
+    # What it costs: a step is the gradients of its pieces, one piece after the other, and an update.
+    cost, update = measure_run(model, task, training, seed, machine, SECONDS), measure_update(model, SECONDS)
+    seconds = math.ceil(cost.own / cost.at_once) * cost.seconds.fixed + cost.own * cost.seconds.each + update
+    make = partial(task.training_batch, 0, training.batch_size, seed, range(cost.tried[-1]))
+    made, _ = repeat(make, model.device, SECONDS)
+    evaluated = training.evaluation_batch_size
+    forget_peak(model.device)  # gives back what was freed
+    held = 0 if free is None else held_memory_bytes(model.device)
+    memory = {} if free is None else describe_memory(model, cost, evaluated, program, held, free)
     return {
-        "command": cell.command(),
+        "command": cell.command,
         "folder": str(settings.runs / cell.key.folder),
         "parameters": count_parameters(model),
         "base_parameters": count_parameters(model) - memories,
         "memory_parameters": memories,
         "memory_slots": experiment.model.memory_slots,
-        "memory_bytes_a_stream": found.state or None,
+        "memory_bytes_a_stream": cost.parts["memory"] // cost.own or None,
         "segment_length": experiment.model.segment_length,
         "steps": steps,
         "tokens": tokens,
         "passes": round(tokens / size, 2) if (size := _size(task)) else None,
-        "flops_a_token": found.flops_a_token,
-        "training_flops": found.flops_a_token * tokens,
+        "flops_a_token": cost.flops_a_token,
+        "training_flops": cost.flops_a_token * tokens,
         "disk_megabytes": round(disk_bytes(model, task, training) / 1e6),
         "device": str(machine.device),
         "processes": machine.launch.size,
-        "sequences_a_device": own,
-        "sequences_at_once": at_once,
-        "predicted_megabytes": budget.document(at_once),
+        "sequences_a_device": cost.own,
+        "sequences_at_once": cost.at_once,
+        "predicted_megabytes": memory,
         "seconds_a_step": round(seconds, 4),
         "predicted_training_seconds": round(seconds * steps, 2),
         "predicted_training_time": str(timedelta(seconds=round(seconds * steps))),
-        "data_made_to_trained": round(found.made_to_trained, 1),
-        "predicted_from": f"steps of {' and '.join(map(str, sorted(set(found.seconds.rows))))} of the {own} sequences"
-        + (", without what processes say to each other" if together else ""),
+        "data_made_to_trained": round((cost.seconds.predict(cost.tried[-1]) + update) / made, 1),
+        "predicted_from": f"steps of {' and '.join(map(str, cost.tried))} of the {cost.own} sequences"
+        + (", without what processes say to each other" if machine.launch.size > 1 else ""),
         **({"text": _text(task, experiment.training)} if isinstance(task, RandomTokens) else {}),
         **({"starting_weights": start} if start else {}),
     }
 
 
-def _room(machine: Machine) -> Room:
-    """Bytes of the device that are held and free now."""
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
-    try:
-        return Room(held_memory_bytes(machine.device), free_bytes(machine))
-    except OSError:
-        return Room(0, None)
+def describe_memory(
+    model: SegmentModel, cost: RunCost, evaluated: int, program: int, held: int, free: int
+) -> dict[str, Any]:
+    """Describe what one device will hold, in MiB, of what; whether that fits into it, and how much into others.
 
+    activations: what steps take beyond all that can be counted, work space of products too. evaluated: sequences at
+    once. program, free: bytes before there was a model; held: with it.
+    """
+    here, validating = program + free, held + cost.evaluation.predict(evaluated)
 
-def _evaluation(model: SegmentModel, task: Any, training: TrainingConfig) -> int:
-    """Bytes that a validation takes beyond what is held; 0 of a text that is not here."""
-    if isinstance(task, RandomTokens):
-        return 0
-    wanted = training.evaluation_batch_size
-    return evaluation_need(model, task, wanted).of(wanted)
+    def count_fitting(room: float) -> int | None:
+        return cost.training.add(held).count_fitting(room, cost.own) or None if validating <= room else None
+
+    total = max(held + cost.training.predict(cost.at_once), validating)
+    weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    parts = {"program": program, "weights": weights, **cost.parts}
+    sizes = {**parts, "activations": max(0.0, total - sum(parts.values())), "total": total, "free": here}
+    cards = {f"{card} GB": count_fitting(FILLED * card * 1e9 + program) for card in CARDS}
+    found = {**{name: round(size / 2**20, 1) for name, size in sizes.items()}, "largest_micro_batch": cards}
+    if total <= here:
+        return found
+    fits = count_fitting(here)
+    change = f"--micro-batch {fits}" if fits and fits < cost.at_once else "a larger device"
+    return {**found, "does_not_fit": f"{change} does; --recompute and more devices make it less"}
 
 
 def _text(task: "RandomTokens", training: TrainingConfig) -> str:
@@ -115,7 +134,7 @@ def _start(cell: Cell, vocab_size: int, settings: Settings) -> str | None:
     try:
         start = find_initial_weights(cell.experiment, settings, may_fetch=False)
     except MissingError as fault:
-        if not is_on_the_hub(str(getattr(cell.experiment.model, "weights", ""))):
+        if not is_on_the_hub(str(cell.experiment.model.starting_weights or "")):
             raise
         return f"not here yet, so random ones stand in: {fault}"
     if start is None:
@@ -143,12 +162,14 @@ class RandomTokens:
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
         """Tokens in the proportions of a text: the n-th most frequent 1/n times as often (Zipf)."""
-        random = np.random.Generator(np.random.Philox(key=step))
-        size = (batch_size, self.segment_length + 1)
-        tokens = np.exp(random.random(size) * np.log(self.vocab_size)).astype(np.int64) - 1
-        own = torch.from_numpy(tokens)[range(batch_size) if rows is None else rows]
-        names = torch.arange(batch_size) if rows is None else torch.tensor(rows)
-        return Batch(own[:, :-1], own[:, 1:], names, torch.full((len(own),), step == 0))
+        own = range(batch_size) if rows is None else rows
+        random = [np.random.Generator(np.random.Philox(key=[step, row])).random(self.segment_length + 1) for row in own]
+        tokens = torch.from_numpy(np.exp(np.stack(random) * np.log(self.vocab_size)).astype(np.int64) - 1)
+        return Batch(tokens[:, :-1], tokens[:, 1:], torch.tensor(own), torch.full((len(own),), step == 0))
+
+    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """None: a text that is not here is not validated."""
+        return iter(())
 
     def steps_an_epoch(self, batch_size: int) -> int:
         """Roughly how many steps, from the corpus's known words and documents. MissingError where none are known."""

@@ -14,7 +14,7 @@ from infty.commands.load import TrainedModel, load_with_task
 from infty.config.settings import Settings
 from infty.corpora.text_pieces import CountedText
 from infty.evaluation.evaluate import evaluate
-from infty.evaluation.knockout import KnockOut, knocked_out
+from infty.evaluation.knockout import KnockOut, knock_out_memories
 from infty.evaluation.memory_trace import inspect_memory
 from infty.evaluation.stream import read_stream
 from infty.experiment import Cell, Experiment
@@ -93,9 +93,9 @@ def trained_run(cell: Cell, settings: Settings) -> RunFolder:
     run = RunFolder(settings.runs / cell.key.folder)
     if not (run.checkpoints / "best.json").is_file():
         if run.finished:
-            raise MissingError(f"the checkpoints of {run.path} are gone; train it with: {cell.command()} --fresh")
-        raise MissingError(f"nothing trained yet in {run.path}; train it with: {cell.command()}")
-    run.refuse_another(cell.config(), "evaluate it with the --set options that it was trained with")
+            raise MissingError(f"the checkpoints of {run.path} are gone; train it with: {cell.command} --fresh")
+        raise MissingError(f"nothing trained yet in {run.path}; train it with: {cell.command}")
+    run.refuse_another(cell.config, "evaluate it with the --set options that it was trained with")
     return run
 
 
@@ -141,7 +141,7 @@ def assess(
     split, model, record = asked.split, trained.experiment.model, task.new_record(asked.split)
 
     # Read this process's share of the split, and sum over all processes.
-    with knocked_out(trained.model, asked.knock_out) if asked.knock_out else nullcontext():
+    with knock_out_memories(trained.model, asked.knock_out) if asked.knock_out else nullcontext():
         batches = _batches(trained.experiment, task, asked, group.share)
         heard = stop.until_received(batches) if stop else batches
         totals = evaluate(trained.model, heard, choices=task.has_answers, losses=record.losses, right=record.right)

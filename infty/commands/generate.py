@@ -96,7 +96,7 @@ def generate_cell(
     return {
         "schema": SCHEMA,
         "run": cell.key.folder.as_posix(),
-        "cell": cell.config()["cell"],
+        "cell": cell.config["cell"],
         "step": trained.step,
         "settings": {"tokens": count, **vars(sampling)},
         "prompt_tokens": reading.tokens,

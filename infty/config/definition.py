@@ -168,17 +168,16 @@ def is_portable(name: str) -> bool:
 
 def read_yaml(path: Path) -> tuple[Values, list[Fault]]:
     """A mapping from a YAML file, and each key that stands twice in it. UsageError where it can't be parsed."""
-    name = one_line(path.name)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as fault:
-        raise UsageError(f"{name}: can't be read: {one_line(str(fault))}") from None
+        raise UsageError(f"{one_line(path.name)}: can't be read: {one_line(str(fault))}") from None
     try:
         values, doubles = parse_strictly(text)
     except ValueError as fault:
-        raise UsageError(f"{name}: {one_line(str(fault))}") from None
+        raise UsageError(f"{one_line(path.name)}: {one_line(str(fault))}") from None
     if not isinstance(values, dict):
-        raise UsageError(f"{name}: wanted a mapping of {', '.join(TOP_KEYS)}")
+        raise UsageError(f"{one_line(path.name)}: wanted a mapping of {', '.join(TOP_KEYS)}")
     return values, [Fault(path.name, key, f"stands twice (line {line})") for key, line in doubles]
 
 

@@ -53,7 +53,7 @@ class Trace:
     def update(
         self, state: LongTermState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None = None
     ) -> LongTermState:
-        """The memory's own, noted."""
+        """Update as the memory itself does, and note it."""
         after = LongTermMemory.update(self.memory, state, evicted, rows)
         self._written = state, evicted, after
         return after
@@ -61,12 +61,12 @@ class Trace:
     def look(
         self, queries: Hidden, state: LongTermState, projection: Float[Tensor, "hidden hidden"] | None = None
     ) -> AttentionDensity:
-        """The memory's own `density`, noted."""
+        """Look where the memory itself does, and note it."""
         self.density, self.state = LongTermMemory.density(self.memory, queries, state, projection), state
         return self.density
 
     def follow(self) -> None:
-        """Where the segment's update put everything, and what it lost of it. Nothing where there was none."""
+        """Find where the segment's update put everything, and what it lost of it. Nothing if there was none."""
         if self._written is None:
             return
         (before, evicted, after), self._written = self._written, None
@@ -77,17 +77,18 @@ class Trace:
         else:
             grid, samples = refit_grid(c.num_samples, c.segment_length, c.contraction), self._samples(before)
             targets, added = torch.cat([self._read(before, samples), new]), grid.inside[c.num_samples :].numpy()
-            self.places = np.concatenate([carried(self.places, samples, c.contraction), added])
-            self.ends = np.concatenate([carried(self.ends, samples, c.contraction), added])
-        self.errors.append(lost(targets, self._read(after, grid.inside.numpy())))
+            self.places = np.concatenate([carry_places(self.places, samples, c.contraction), added])
+            self.ends = np.concatenate([carry_places(self.ends, samples, c.contraction), added])
+        self.errors.append(measure_loss(targets, self._read(after, grid.inside.numpy())))
         if len(self.errors) <= max(UPDATES):
             self._smoothed.append(new)
         if len(self.errors) in UPDATES:
             now = self._read(after, self.places).split(c.segment_length)
-            self.explained[len(self.errors)] = [1 - lost(x, y) for x, y in zip(self._smoothed, now, strict=True)]
+            left = [1 - measure_loss(x, y) for x, y in zip(self._smoothed, now, strict=True)]
+            self.explained[len(self.errors)] = left
 
     def gaze(self) -> dict[str, float]:
-        """Where the last segment looked: whether densities differ and point, and whether there is something to see.
+        """Describe where the last segment looked: whether densities differ and point, and whether something is there.
 
         center: mean of μ. apart: standard deviation of a head's μ over the queries, mean over heads. width: median σ.
         there: mean of ‖X̄(μ)‖, divided by the mean of ‖X̄(t)‖ over [0, 1].
@@ -116,10 +117,16 @@ class Trace:
         return evaluate_signal(state.coefficients[0], self.memory.basis.evaluate(points))
 
 
+def find_signals(model: SegmentModel) -> list[LongTermMemory]:
+    """List the memories of a model's layers that are signals: those that there is something to see of."""
+    memories = [layer.long_range for layer in model.memory_layers]
+    return [memory for memory in memories if isinstance(memory, LongTermMemory)]
+
+
 @contextmanager
-def watched(model: SegmentModel) -> Iterator[list[Trace]]:
-    """Within the block each long-term memory tells its trace of updates and looks. It computes what it always does."""
-    traces = [Trace(seat.long_range) for seat in model.seats if isinstance(seat.long_range, LongTermMemory)]
+def watch_signals(model: SegmentModel) -> Iterator[list[Trace]]:
+    """Let each long-term memory tell its trace of updates and looks; it computes what it always does."""
+    traces = [Trace(memory) for memory in find_signals(model)]
     for trace in traces:
         trace.memory.update, trace.memory.density = trace.update, trace.look
     try:
@@ -130,16 +137,16 @@ def watched(model: SegmentModel) -> Iterator[list[Trace]]:
 
 
 def inspect_memory(model: SegmentModel, task: Task, split: str) -> dict[str, Any] | None:
-    """The pictures' numbers, of a split's first sequence or first long document (see `records.Memory`).
+    """Make the pictures' numbers, of a split's first sequence or first long document (see `records.Memory`).
 
-    None where no layer has a long-term memory, or the stream ends before anything enters it. Floats have six
+    None if no layer has a long-term memory, or the stream ends before anything enters it. Floats have six
     significant digits, so that the file stays small.
     """
-    if not any(isinstance(seat.long_range, LongTermMemory) for seat in model.seats):
+    if not find_signals(model):
         return None
     sample = task.sample(split, model.config.segment_length)
     batch = sample.batch
-    with evaluating(model), watched(model) as traces:
+    with evaluating(model), watch_signals(model) as traces:
         state, positions = model.initial_state(batch.streams), model.positions()
         for segment in batch.segments(model.config.segment_length):
             state = model(segment.tokens.to(model.device), state, positions).state
@@ -153,7 +160,7 @@ def inspect_memory(model: SegmentModel, task: Task, split: str) -> dict[str, Any
     even = np.linspace(0, 1, BINS + 1)
     document = {
         "stream": sample.about,
-        "density": [attention_between(density, even).tolist() for _, density in seen],
+        "density": [measure_shares(density, even).tolist() for _, density in seen],
         "histogram": [_histogram(trace.memory, density) for trace, density in seen],
         "reconstruction": [{"updates": k, "layers": [trace.explained[k] for trace in traces]} for k in counts],
         "regression_error": errors,
@@ -165,10 +172,10 @@ def inspect_memory(model: SegmentModel, task: Task, split: str) -> dict[str, Any
     return _short(document)
 
 
-def carried(places: Places, samples: Places, contraction: float) -> Places:
-    """Where a refit puts what was at `places`: the piecewise-linear map through (s_i, τ·i/M), from (0, 0) to (1, τ).
+def carry_places(places: Places, samples: Places, contraction: float) -> Places:
+    """Map `places` to where a refit puts what was there: piecewise-linearly through (s_i, τ·i/M), (0, 0) and (1, τ).
 
-    samples: s, ascending. Where some coincide, what is there goes to the middle of where they go.
+    samples: s, ascending. If some coincide, what is there goes to the middle of where they go.
     """
     marks = np.concatenate([[0.0], samples, [1.0]])
     ranks = np.arange(len(marks)).clip(max=len(samples))
@@ -179,14 +186,14 @@ def carried(places: Places, samples: Places, contraction: float) -> Places:
     return contraction * (ranks[below] + share * (ranks[above] - ranks[below])) / len(samples)
 
 
-def lost(targets: Float[Tensor, "n hidden"], found: Float[Tensor, "n hidden"]) -> float:
-    """Share of the targets that is lost, ‖targets − found‖² / ‖targets‖²."""
+def measure_loss(targets: Float[Tensor, "n hidden"], found: Float[Tensor, "n hidden"]) -> float:
+    """Measure the share of the targets that is lost, ‖targets − found‖² / ‖targets‖²."""
     targets, found = targets.double(), found.double()
     return ((targets - found).square().sum() / targets.square().sum().clamp(min=LEAST)).item()
 
 
-def attention_between(density: AttentionDensity, edges: Places) -> Float64[ndarray, "heads pieces"]:
-    """Share of each head's attention between neighbouring edges, mean over queries; a head's shares sum to 1."""
+def measure_shares(density: AttentionDensity, edges: Places) -> Float64[ndarray, "heads pieces"]:
+    """Measure shares of each head's attention between neighbouring edges, mean over queries; a head's sum to 1."""
     distance = torch.from_numpy(edges).to(density.mean) - density.mean[..., None]  # 1 heads queries edges
     below = torch.special.ndtr(distance * density.variance.rsqrt()[..., None])
     mass = below.mean(dim=(0, 2)).diff().clamp(min=0)
@@ -195,7 +202,7 @@ def attention_between(density: AttentionDensity, edges: Places) -> Float64[ndarr
 
 def _histogram(memory: LongTermMemory, density: AttentionDensity) -> list[float]:
     """The histogram that a sticky update draws from, or would."""
-    bins = memory.config.sticky.num_bins if memory.config.sticky else HISTOGRAM_BINS
+    bins = memory.config.num_bins or HISTOGRAM_BINS
     return attention_histogram(density, bins)[0].clamp(min=0).tolist()
 
 
@@ -208,7 +215,7 @@ def _phrases(
     """
     edges = [np.concatenate([[0], trace.ends[:-1:PHRASE], [1]]) for trace, _ in seen]
     room = np.mean([np.diff(places)[1:] for places in edges], axis=0)
-    found = [attention_between(density, places).mean(0)[1:] for (_, density), places in zip(seen, edges, strict=True)]
+    found = [measure_shares(density, places).mean(0)[1:] for (_, density), places in zip(seen, edges, strict=True)]
     attention, known = np.mean(found, axis=0), tokens[: len(seen[0][0].ends) - 1].tolist()
     return [
         {

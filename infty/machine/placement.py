@@ -14,10 +14,8 @@ from infty.base.messages import reason
 from infty.config.settings import Settings
 from infty.machine.devices import choose_device, is_gpu
 from infty.machine.launch import Launch, this_launch
-from infty.memory.longterm import LongTermMemory
 from infty.memory.precision import round_products
 from infty.model.interface import SegmentModel
-from infty.model.layer import Block
 
 Precision = Literal["float32", "tf32", "bf16"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -88,11 +86,10 @@ def _recomputed(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 def _compile(model: SegmentModel, compiler: _Compiler) -> None:
     """Compile what is more than loops over products, and has the same shapes in every segment."""
-    for block in model.seats:
-        if isinstance(block, Block):
-            block.position_wise = compiler(block.position_wise)
-        if isinstance(block.long_range, LongTermMemory):
-            block.long_range.smooth = compiler(block.long_range.smooth)
+    for layer in model.memory_layers:
+        for module in (layer, layer.long_range):
+            for name in module.to_compile if module else ():
+                setattr(module, name, compiler(getattr(module, name)))
 
 
 def prepare_machine(settings: Settings) -> Machine:
@@ -103,5 +100,6 @@ def prepare_machine(settings: Settings) -> Machine:
     device, precision = choose_device(settings.device, launch), settings.precision
     if precision == "tf32" and not is_gpu(device):
         raise UsageError(f"precision tf32 is a GPU's, and this is {device.type}: float32 or bf16")
-    round_products("tf32" if precision == "tf32" else "ieee")
+    if is_gpu(device):  # elsewhere nothing global is touched
+        round_products("tf32" if precision == "tf32" else "ieee")
     return Machine(device, precision, settings.compile, settings.recompute, settings.micro_batch, launch)

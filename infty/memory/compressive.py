@@ -2,25 +2,35 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infty.memory.contract import (
+    FLOAT32_BYTES,
+    Attend,
+    ExtraKeys,
+    Hidden,
+    KnockOut,
+    Losses,
+    Memory,
+    MemoryConfig,
+    MemoryState,
+    draw_fixed_numbers,
+    exchange_halves,
+)
 from infty.memory.precision import full_precision
-from infty.memory.ragged import joined, visible
+from infty.memory.ragged import concatenate_ragged, visible
 
-Hidden = Float[Tensor, "batch length hidden"]
 Slots = Float[Tensor, "batch slots hidden"]
 
 
-class CompressiveMemoryConfig(BaseModel):
+class CompressiveMemoryConfig(MemoryConfig):
     """Sizes of one compressive memory (Rae et al. 2019)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     kind: Literal["compressive"] = Field(
         default="compressive", description="the Compressive Transformer's memory (Rae et al. 2019)"
@@ -30,19 +40,33 @@ class CompressiveMemoryConfig(BaseModel):
     compression_rate: int = Field(gt=0, description="c, vectors that become one slot")
     reconstruction_weight: float = Field(default=1.0, ge=0, description="weight of the attention-reconstruction loss")
 
+    def build(self) -> "CompressiveMemory":
+        """Build the memory of these sizes."""
+        return CompressiveMemory(self)
+
     @property
     def slots(self) -> int:
-        """Vectors kept of the past, to compare memories of other kinds by."""
+        """Count the vectors kept of the past: the slots."""
+        return self.num_slots
+
+    @property
+    def state_bytes(self) -> int:
+        """Count the bytes of all slots of one stream in float32."""
+        return FLOAT32_BYTES * self.num_slots * self.hidden_size
+
+    @property
+    def most_extra_keys(self) -> int:
+        """Count the vectors that attention reads at most beside its own: the slots."""
         return self.num_slots
 
     @property
     def auxiliary_weights(self) -> dict[str, float]:
-        """Named losses of this memory and their weights."""
+        """Name the reconstruction loss, with its weight."""
         return {"reconstruction": self.reconstruction_weight}
 
 
 @dataclass(frozen=True)
-class CompressedState:
+class CompressedState(MemoryState):
     """Compressed vectors (Rae et al. 2019), oldest first; as many as there are so far, at most `num_slots`.
 
     slots: those vectors, in the precision and on the device of the weights.
@@ -53,33 +77,23 @@ class CompressedState:
     filled: Int[Tensor, " batch"] | None = None
 
     @classmethod
-    def joined(cls, parts: Sequence["CompressedState"]) -> "CompressedState":
-        """States of several batches as that of one."""
-        return cls(*joined([part.slots for part in parts], [part.filled for part in parts]))
-
-    def detach(self) -> "CompressedState":
-        """The state to keep: no gradient flows into earlier segments."""
-        return replace(self, slots=self.slots.detach())
+    def concatenate(cls, parts: Sequence["CompressedState"]) -> "CompressedState":
+        """Make one state of those of several batches; their rows follow each other."""
+        return cls(*concatenate_ragged([part.slots for part in parts], [part.filled for part in parts]))
 
     def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"] | None = None) -> "CompressedState":
         """Forget everything in the marked rows: a new document begins there. `seeds` are unused."""
         return replace(self, filled=visible(self.slots, self.filled).masked_fill(rows, 0))
 
-    def emptied(self) -> "CompressedState":
-        """The memory of streams that nothing has left yet."""
-        return self.reset(torch.ones(len(self.slots), dtype=torch.bool, device=self.slots.device))
 
-    def exchanged(self) -> "CompressedState":
-        """Streams of the first half of the rows with what those of the second half remember, and vice versa."""
-        half = len(self.slots) // 2
-        return CompressedState(self.slots.roll(half, 0), None if self.filled is None else self.filled.roll(half, 0))
-
-
-class CompressiveMemory(nn.Module):
+class CompressiveMemory(Memory[CompressedState]):
     """Compression by a 1-D convolution with kernel = stride = c, one of the functions of Rae et al. 2019.
 
-    State goes in and comes out; the module holds parameters only. What is read from the slots is up to attention.
+    Its slots are read by the layer's own attention, as extra keys.
     """
+
+    state_type = CompressedState
+    reads = False
 
     def __init__(self, config: CompressiveMemoryConfig) -> None:
         super().__init__()
@@ -88,19 +102,70 @@ class CompressiveMemory(nn.Module):
         self.compress = nn.Conv1d(config.hidden_size, config.hidden_size, kernel_size=c, stride=c)
 
     def initial_state(self, batch: int, seeds: Int[Tensor, " batch"] | None = None) -> CompressedState:
-        """An empty memory (Rae et al. 2019) for `batch` streams: no slot yet. `seeds` are unused."""
+        """Make an empty memory (Rae et al. 2019) for `batch` streams: no slot yet. `seeds` are unused."""
         return CompressedState(self.compress.weight.new_zeros(batch, 0, self.config.hidden_size))
 
-    def compressed(self, evicted: Hidden) -> Slots:
+    def advance(
+        self, state: CompressedState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None, attend: Attend
+    ) -> tuple[CompressedState, Losses]:
+        """Compress what left the short-term memory and append it; the loss is that of reconstruction.
+
+        The loss is a mean over streams; 0 of one that lost nothing of its own.
+        """
+        fresh = self.compress_evicted(evicted)
+        after = self.append(state, fresh, rows)
+        if not torch.is_grad_enabled() or (rows is not None and not rows.any()):
+            return after, {}
+        own = slice(None) if rows is None else rows  # those that lost something of their own
+        loss = reconstruction_loss(lambda vectors: attend(own, vectors), evicted[own], fresh[own])
+        return after, {"reconstruction": loss * (len(fresh[own]) / len(fresh))}  # the others have none to lose
+
+    def extra_keys(self, state: CompressedState) -> ExtraKeys | None:
+        """Give the slots that there are so far."""
+        return ExtraKeys(state.slots, state.filled) if state.slots.shape[1] else None
+
+    def knock_out(self, state: CompressedState, kind: KnockOut) -> CompressedState:
+        """Make the slots that are read in the place of the true ones: none, in another order, or another row's.
+
+        Slots that are not a row's own stay before its own in any order.
+        """
+        match kind:
+            case "zero":
+                return state.reset(torch.ones(len(state.slots), dtype=torch.bool, device=state.slots.device))
+            case "shuffle":
+                count, device = state.slots.shape[1], state.slots.device
+                places = torch.arange(count, device=device)
+                own = places >= count - visible(state.slots, state.filled)[:, None]
+                order = torch.where(own, draw_fixed_numbers(count).to(device), places - count).argsort(1)
+                return replace(state, slots=state.slots.gather(1, order[..., None].expand_as(state.slots)))
+            case "other":
+                filled = None if state.filled is None else exchange_halves(state.filled)
+                return CompressedState(exchange_halves(state.slots), filled)
+            case _:
+                assert_never(kind)
+
+    def initialise_beside_trained(self, std: float, num_layers: int) -> None:
+        """Make each slot the mean of the vectors that it joins.
+
+        Departure: attention that was trained without a compressor can read that, and not what N(0, std²) makes.
+        """
+        super().initialise_beside_trained(std, num_layers)
+        rate, identity = self.config.compression_rate, torch.eye(self.config.hidden_size)
+        assert self.compress.bias is not None
+        with torch.no_grad():
+            self.compress.weight.copy_(identity[..., None].expand(-1, -1, rate) / rate)
+            nn.init.zeros_(self.compress.bias)
+
+    def compress_evicted(self, evicted: Hidden) -> Slots:
         """Compress what left the short-term memory c : 1 (Rae et al. 2019), into ⌈length / c⌉ slots.
 
-        Where c does not divide the length, the oldest window begins with zeros.
+        If c does not divide the length, the oldest window begins with zeros.
         """
         missing = -evicted.shape[1] % self.config.compression_rate
         with full_precision(evicted.device):
             return self.compress(F.pad(evicted, (0, 0, missing, 0)).mT).mT
 
-    def update(
+    def append(
         self, state: CompressedState, slots: Slots, rows: Bool[Tensor, " batch"] | None = None
     ) -> CompressedState:
         """Append new slots and drop the oldest beyond `num_slots`, first in, first out (Rae et al. 2019).
@@ -115,9 +180,9 @@ class CompressiveMemory(nn.Module):
 
 
 def reconstruction_loss(attend: Callable[[Hidden], Hidden], evicted: Hidden, slots: Slots) -> Float[Tensor, ""]:
-    """Attention-reconstruction loss (Rae et al. 2019): how far a read of the slots is from one of the evicted vectors.
+    """Measure how far a read of the slots is from one of the evicted vectors: their mean squared difference.
 
-    It is the mean squared difference between what is read from the one and from the other.
+    That is the attention-reconstruction loss of Rae et al. 2019.
 
     `attend` maps the vectors to look at to what a segment reads from them; its own parameters and
     queries must be constants, so that this loss trains the compressor only.

@@ -1,33 +1,41 @@
 """The ∞-former's long-term memory: an unbounded past in N coefficients (sections 3.1 to 3.4)."""
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, assert_never
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from infty.memory.attention import AttentionDensity
 from infty.memory.basis import GaussianBasis
+from infty.memory.contract import (
+    FLOAT32_BYTES,
+    Attend,
+    Hidden,
+    KnockOut,
+    Losses,
+    Memory,
+    MemoryConfig,
+    MemoryState,
+    exchange_halves,
+)
+from infty.memory.fast import reading
 from infty.memory.fast.low_rank import LinearMap
-from infty.memory.fast.reading import read_signal
 from infty.memory.fast.reduced_basis import ReducedBasis
+from infty.memory.fast.scores import score_queries, split_heads
 from infty.memory.fast.winograd import convolve3
 from infty.memory.precision import full_precision
-from infty.memory.signal import evaluate_signal, make_operators
+from infty.memory.signal import evaluate_signal, make_operators, shuffle_pieces
 from infty.memory.sticky import StickyConfig, StickySampling
 
-Hidden = Float[Tensor, "batch length hidden"]
 Queries = Float[Tensor, "batch query hidden"]
 
 
-class LongTermMemoryConfig(BaseModel):
+class LongTermMemoryConfig(MemoryConfig):
     """Sizes and constants of one long-term memory (section 3). Positions and widths are shares of [0, 1]."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     kind: Literal["long_term"] = Field(default="long_term", description="the ∞-former's memory (section 3)")
     hidden_size: int = Field(gt=0, description="E")
@@ -65,31 +73,39 @@ class LongTermMemoryConfig(BaseModel):
             raise ValueError("widths must be above 0")
         return self
 
+    def build(self) -> "LongTermMemory":
+        """Build the memory of these sizes."""
+        return LongTermMemory(self)
+
     @property
     def slots(self) -> int:
-        """Vectors kept of the past, to compare memories of other kinds by."""
+        """Count the vectors kept of the past: the coefficients."""
         return self.num_basis
+
+    @property
+    def state_bytes(self) -> int:
+        """Count the bytes of a state of one stream in float32: its coefficients and, if it is sticky, its histogram."""
+        return FLOAT32_BYTES * (self.num_basis * self.hidden_size + self.num_bins)
+
+    @property
+    def num_bins(self) -> int:
+        """Count the numbers of the histogram that a state keeps for sticky sampling (section 3.3), 0 without."""
+        return self.sticky.num_bins if self.sticky else 0
 
     @property
     def geometry(self) -> tuple[int, tuple[float, ...], int, int, float, float]:
         """N, σ̃, L, M, τ and λ: all that the fits depend on (see `make_operators`)."""
-        return (
-            self.num_basis,
-            self.widths,
-            self.segment_length,
-            self.num_samples,
-            self.contraction,
-            self.ridge_penalty,
-        )
+        sizes = self.num_basis, self.widths, self.segment_length, self.num_samples
+        return *sizes, self.contraction, self.ridge_penalty
 
     @property
     def auxiliary_weights(self) -> dict[str, float]:
-        """Named losses of this memory and their weights."""
+        """Name the KL regulariser, with its weight (section 3.4)."""
         return {"kl": self.kl_weight}
 
 
 @dataclass(frozen=True)
-class LongTermState:
+class LongTermState(MemoryState):
     """What one memory knows of a batch of streams (sections 3.2 and 3.3). An empty memory is the zero signal.
 
     coefficients: B of the signal X̄(t) = Bᵀψ(t), in the precision and on the device of the weights.
@@ -109,15 +125,6 @@ class LongTermState:
         """Whether no stream has written to its memory yet."""
         return not self.updates.any()
 
-    @classmethod
-    def joined(cls, parts: Sequence["LongTermState"]) -> "LongTermState":
-        """States of several batches as that of one."""
-        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
-
-    def detach(self) -> "LongTermState":
-        """The state to keep: no gradient flows into earlier segments."""
-        return replace(self, coefficients=self.coefficients.detach(), histogram=self.histogram.detach())
-
     def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"] | None = None) -> "LongTermState":
         """Forget everything in the marked rows: a new document begins there, which `seeds` names anew."""
         return LongTermState(
@@ -127,21 +134,17 @@ class LongTermState:
             seeds=self.seeds if seeds is None else torch.where(rows, seeds, self.seeds),
         )
 
-    def emptied(self) -> "LongTermState":
-        """Streams of these names with the zero signal in the place of what they remember."""
-        return replace(self, coefficients=torch.zeros_like(self.coefficients))
 
-    def exchanged(self) -> "LongTermState":
-        """Streams of the first half of the rows with the signals of those of the second half, and vice versa."""
-        return replace(self, coefficients=self.coefficients.roll(len(self.coefficients) // 2, 0))
-
-
-class LongTermMemory(nn.Module):
+class LongTermMemory(Memory[LongTermState]):
     """A layer's memory of everything that has left its short-term memory, in O(N) space (section 3).
 
-    Each segment: `update` with the hidden states that left, `attend` with the layer's own queries, and
-    `observe` where they looked. State goes in and comes out; the module holds parameters only.
+    Each segment: `update` with the hidden states that left, `attend` with the layer's own queries, and `observe` where
+    they looked; `advance` and `read` are these steps as a layer asks for them. State goes in and comes out; the module
+    holds parameters only.
     """
+
+    state_type = LongTermState
+    to_compile = ("smooth",)
 
     def __init__(self, config: LongTermMemoryConfig) -> None:
         super().__init__()
@@ -165,18 +168,78 @@ class LongTermMemory(nn.Module):
         self.variance = nn.Linear(c.num_basis, 1, bias=False)
 
     def initial_state(self, batch: int, seeds: Int[Tensor, " batch"] | None = None) -> LongTermState:
-        """An empty memory for `batch` streams: zero coefficients, in the precision and on the device of the weights.
+        """Make an empty memory for `batch` streams: zero coefficients, in the weights' precision and on their device.
 
         `seeds`, int64 (default 0, 1, …), name the streams for sticky sampling (section 3.3).
         """
-        like = self.key.weight
-        bins = self.config.sticky.num_bins if self.config.sticky else 0
+        like, bins = self.key.weight, self.config.num_bins
         return LongTermState(
             coefficients=like.new_zeros(batch, self.config.num_basis, self.config.hidden_size),
             updates=torch.zeros(batch, dtype=torch.int64, device=like.device),
             histogram=like.new_full((batch, bins), 1 / max(bins, 1)),
             seeds=(torch.arange(batch) if seeds is None else seeds).to(like.device),
         )
+
+    def advance(
+        self, state: LongTermState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None, attend: Attend
+    ) -> tuple[LongTermState, Losses]:
+        """Update with what left the short-term memory (section 3.2). `attend` is unused, and there is no loss."""
+        return self.update(state, evicted, rows), {}
+
+    def read(
+        self,
+        queries: Float[Tensor, "batch wanted hidden"],
+        x: Hidden,
+        state: LongTermState,
+        projection: Float[Tensor, "hidden hidden"] | None = None,
+    ) -> tuple[Float[Tensor, "batch wanted hidden"] | None, LongTermState, Losses]:
+        """Read the signal with the layer's queries (section 3.1), and keep where all of x looked, if anything wants it.
+
+        The loss is the KL regulariser. Nothing is read as long as no stream has had an update.
+        """
+        if state.is_empty:
+            return None, state, {}
+        wanted = queries.shape[1]
+        # The KL and the histogram are of all queries; without them those that are wanted are enough.
+        if projection is not None and wanted < x.shape[1] and (torch.is_grad_enabled() or self.sticky):
+            density = self.density(x, state, projection)
+        else:
+            density = self.density(queries, state)
+        context = self.read_signal(density.last(wanted), state) if wanted else None
+        losses = {"kl": self.kl(density, state)} if torch.is_grad_enabled() else {}
+        return context, self.observe(state, density), losses
+
+    def knock_out(self, state: LongTermState, kind: KnockOut) -> LongTermState:
+        """Make the state that is read in the place of the true one: zero, in another order, or another row's signal.
+
+        Only coefficients change. In another order stand pieces of the signal, as many as there are centres of the
+        basis; see `shuffle_pieces` for what that alone costs.
+        """
+        match kind:
+            case "zero":
+                coefficients = torch.zeros_like(state.coefficients)
+            case "shuffle":
+                order = shuffle_pieces(self.config.num_basis, self.config.widths).to(state.coefficients)
+                coefficients = order @ state.coefficients
+            case "other":
+                coefficients = exchange_halves(state.coefficients)
+            case _:
+                assert_never(kind)
+        return replace(state, coefficients=coefficients)
+
+    def initialise_beside_trained(self, std: float, num_layers: int) -> None:
+        """Set matrices to N(0, std²), what adds to the residual smaller by √(2·layers) (Radford et al. 2019)."""
+        super().initialise_beside_trained(std, num_layers)
+        with torch.no_grad():
+            self.output.weight /= (2 * num_layers) ** 0.5
+
+    def parameter_groups(self) -> dict[str, list[Float[Tensor, "..."]]]:
+        """Name the parameters of the gate, of where to look (W_K, w_μ, w_σ), and of what is read (W_V, W_O)."""
+        return {
+            "gate": list(self.gate.parameters()) if self.gate else [],
+            "where": [self.key.weight, self.mean.weight, self.variance.weight],
+            "what": [self.value.weight, self.output.weight],
+        }
 
     def smooth(self, x: Hidden) -> Hidden:
         """x̃ = sigmoid(Conv1d(x)) ⊙ x (section 3.4): a gate over a vector and its two neighbours. Without a gate: x."""
@@ -206,15 +269,15 @@ class LongTermMemory(nn.Module):
             if fresh.all():
                 coefficients = self.first @ smoothed
             else:
-                coefficients = self.contracted(state) + self.append @ smoothed
+                coefficients = self.contract_past(state) + self.append @ smoothed
                 if fresh.any():
                     coefficients = torch.where(fresh[:, None, None], self.first @ smoothed, coefficients)
         if rows is not None:
             coefficients = torch.where(rows[:, None, None], coefficients, state.coefficients)
         return replace(state, coefficients=coefficients, updates=state.updates + (1 if rows is None else rows))
 
-    def contracted(self, state: LongTermState) -> Float[Tensor, "batch basis hidden"]:
-        """The past's part of the new coefficients (section 3.2): A B, or with sticky sampling G_old Ψ(s)ᵀ B."""
+    def contract_past(self, state: LongTermState) -> Float[Tensor, "batch basis hidden"]:
+        """Compute the past's part of the new coefficients (section 3.2): A B, or with sticky sampling G_old Ψ(s)ᵀ B."""
         if self.sticky is None:
             return self.carry @ state.coefficients
         positions = self.sticky.positions(state.histogram, state.seeds, state.updates)
@@ -228,7 +291,7 @@ class LongTermMemory(nn.Module):
         another hidden size. A stream that was never updated reads the zero signal: a zero context.
         """
         density = self.density(queries, state)
-        return self.read(density, state), density
+        return self.read_signal(density, state), density
 
     def density(
         self, queries: Queries, state: LongTermState, projection: Float[Tensor, "hidden hidden"] | None = None
@@ -238,8 +301,7 @@ class LongTermMemory(nn.Module):
         μ is a share of [0, 1], 0 the oldest end, and σ² a square of such shares, at least `variance_floor`; both are in
         the precision of the weights. ValueError as `attend`.
 
-        w·(K q) = ((w B) W_K)·q, so two vectors a head replace the N scores of a query. `projection`: W_Q, where
-        `queries` are the x that it is to make queries of; ((w B) W_K W_Qᵀ)·x does without them.
+        projection: W_Q, if `queries` are the x that it is to make queries of.
         """
         wanted = len(state.updates), self.config.hidden_size
         if queries.ndim != 3 or (queries.shape[0], queries.shape[2]) != wanted:
@@ -247,21 +309,16 @@ class LongTermMemory(nn.Module):
                 f"reading this state takes queries (batch, query, hidden) of batch and hidden {wanted}, not "
                 f"{tuple(queries.shape)}"
             )
-        both = torch.cat([self.mean.weight, self.variance.weight]).expand(len(state.coefficients), -1, -1)  # b 2 n
+        weights = torch.cat([self.mean.weight, self.variance.weight])
         with full_precision(self.key.weight.device):
-            summaries = self._split_heads(self.key(torch.bmm(both, state.coefficients)))  # b h 2 d
-            summaries = summaries / summaries.shape[-1] ** 0.5
-            q = queries.to(summaries.dtype)
-            if projection is None:
-                scores = self._split_heads(q) @ summaries.mT  # b h q 2
-            else:
-                summaries = summaries @ projection.unflatten(0, (self.config.num_heads, -1))  # b h 2 hidden
-                scores = (q @ summaries.flatten(1, 2).mT).unflatten(-1, (-1, 2)).transpose(1, 2)  # b h q 2
+            scores = score_queries(
+                queries, state.coefficients, self.key.weight, weights, self.config.num_heads, projection
+            )  # b h q 2
         mean, variance = scores.movedim(-1, 0).contiguous()  # what follows is quicker so
         return AttentionDensity.from_scores(mean, variance, self.config.variance_floor)
 
-    def read(self, density: AttentionDensity, state: LongTermState) -> Queries:
-        """What is there (section 3.1): context z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O.
+    def read_signal(self, density: AttentionDensity, state: LongTermState) -> Queries:
+        """Read what is there (section 3.1): z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O.
 
         In the precision and on the device of the weights. ValueError where the density is not of the state's streams
         and the memory's heads.
@@ -273,8 +330,8 @@ class LongTermMemory(nn.Module):
                 f"{tuple(density.mean.shape)} and {tuple(density.variance.shape)}"
             )
         with full_precision(self.key.weight.device):
-            values = self._split_heads(self.value(self.reduced.coefficients(state.coefficients)))  # b h k d
-            context = read_signal(values, density, self.reduced)  # b h q d
+            values = self.value(self.reduced.coefficients(state.coefficients))  # b k hidden
+            context = reading.read_signal(split_heads(values, self.config.num_heads), density, self.reduced)  # b h q d
             return self.output(context.transpose(1, 2).flatten(-2))
 
     def observe(self, state: LongTermState, density: AttentionDensity) -> LongTermState:
@@ -291,6 +348,3 @@ class LongTermMemory(nn.Module):
         """
         divergence = density.kl_to_prior(self.config.prior_std, self.config.prior_mean)  # b h q
         return divergence.mean((1, 2)).masked_fill(state.updates == 0, 0).mean()
-
-    def _split_heads(self, x: Float[Tensor, "batch n hidden"]) -> Float[Tensor, "batch heads n d"]:
-        return x.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)

@@ -14,14 +14,14 @@ Vectors = Float[Tensor, "batch n hidden"]
 
 
 def visible(vectors: Vectors, filled: Int[Tensor, " batch"] | None) -> Int[Tensor, " batch"]:
-    """How many of the vectors, the newest, are each row's own; `filled` None: all."""
+    """Count the vectors, the newest, that are each row's own; `filled` None: all."""
     return torch.full(vectors.shape[:1], vectors.shape[1], device=vectors.device) if filled is None else filled
 
 
-def joined(
+def concatenate_ragged(
     vectors: Sequence[Float[Tensor, "_ _ hidden"]], filled: Sequence[Int[Tensor, " _"] | None]
 ) -> tuple[Vectors, Int[Tensor, " batch"] | None]:
-    """Rows of several batches as one's. Where some have fewer vectors, zeros that are nobody's stand first."""
+    """Make one batch of the rows of several. If some have fewer vectors, zeros that are nobody's stand first."""
     longest = max(part.shape[1] for part in vectors)
     own = torch.cat([visible(part, some) for part, some in zip(vectors, filled, strict=True)])
     rows = torch.cat([F.pad(part, (0, 0, longest - part.shape[1], 0)) for part in vectors])

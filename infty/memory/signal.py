@@ -12,9 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infty.memory.basis import GaussianBasis
+from infty.memory.contract import draw_fixed_numbers
 from infty.memory.fast.low_rank import Factors, factorise, spectral_radius
 from infty.memory.precision import HOST
 
+PIECE_POINTS, PIECE_PENALTY = 8, 1e-2  # where a signal is read in each piece, and λ of the fit, when it is shuffled
 Points = Float[Tensor, " n"]  # in [0, 1], or beyond it in a margin
 
 
@@ -105,3 +107,16 @@ def make_operators(
         carry = contract @ basis.evaluate(sample_grid(num_samples))
     first, contract, append, carry = map(factorise, (first, contract, append, carry))
     return Operators(first, contract, append, carry, spectral_radius(carry))
+
+
+@lru_cache(maxsize=4)
+def shuffle_pieces(num_basis: int, widths: tuple[float, ...]) -> Float[Tensor, "basis basis"]:
+    """Map coefficients of a signal to those of its pieces in another order, as many as there are centres (section 3.1).
+
+    The signal is read at PIECE_POINTS places per piece and fitted again; that alone, without another order, changes it
+    by 1 to 4 % (of its norm, at N from 64 to 512).
+    """
+    pieces = num_basis // len(widths)
+    basis, grid = GaussianBasis(num_basis, widths).double(), first_grid(PIECE_POINTS * pieces)
+    order = draw_fixed_numbers(pieces).argsort()[:, None] * PIECE_POINTS + torch.arange(PIECE_POINTS)
+    return ridge_operator(basis, grid, PIECE_PENALTY) @ basis.evaluate(grid.inside)[order.flatten()]

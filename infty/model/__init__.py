@@ -1,1 +1,1 @@
-"""Decoders with one seat for a memory (section 3)."""
+"""Decoders whose layers have a memory each (section 3)."""

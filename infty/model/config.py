@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from infty.base.errors import UsageError
-from infty.memory.compressive import CompressiveMemoryConfig
 from infty.model.memory_kinds import KINDS, LongRangeConfig
 from infty.model.softmax import AdaptiveConfig
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
 
 
-class _SeatedConfig(BaseModel):
+class _SharedConfig(BaseModel):
     """What all models share. A memory takes its hidden size, heads and segment length from here."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -37,7 +36,7 @@ class _SeatedConfig(BaseModel):
         return {**values, "long_range": {**shared, **values["long_range"]}}
 
     @model_validator(mode="after")
-    def _memory_fits(self) -> "_SeatedConfig":
+    def _memory_fits(self) -> "_SharedConfig":
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
         for name in SHARED_SIZES:
@@ -71,7 +70,7 @@ class _SeatedConfig(BaseModel):
         return self.long_range.auxiliary_weights if self.long_range else {}
 
 
-class DecoderConfig(_SeatedConfig):
+class DecoderConfig(_SharedConfig):
     """Sizes of a decoder of ours."""
 
     kind: Literal["decoder"] = Field(
@@ -120,12 +119,12 @@ class DecoderConfig(_SeatedConfig):
 
     @property
     def attended_length(self) -> int:
-        """Keys that attention sees at most: compressed slots, short-term memory and the segment itself."""
-        compressed = self.long_range.slots if isinstance(self.long_range, CompressiveMemoryConfig) else 0
-        return compressed + self.short_term_length + self.segment_length
+        """Count the keys that attention sees at most: those of the memory, of the short-term one, of the segment."""
+        extra = self.long_range.most_extra_keys if self.long_range else 0
+        return extra + self.short_term_length + self.segment_length
 
 
-class Gpt2ModelConfig(_SeatedConfig):
+class Gpt2ModelConfig(_SharedConfig):
     """Sizes of a GPT-2 (Radford et al. 2019), the memory grafted on it, and where its weights come from."""
 
     kind: Literal["gpt2"] = Field(default="gpt2", description="a GPT-2 (Radford et al. 2019)")

@@ -1,6 +1,6 @@
 """The decoder: Transformer-XL (Dai et al. 2019), Compressive Transformer (Rae et al. 2019) and ∞-former (section 3).
 
-They are one stack with another memory in the seat.
+They are one stack of layers, each with another memory.
 """
 
 import math
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from infty.memory.precision import HOST
 from infty.model.config import DecoderConfig
 from infty.model.fast.dropout import Dropout
-from infty.model.interface import Output, SegmentModel, State, summed
-from infty.model.layer import Block
+from infty.model.interface import Output, SegmentModel, State, sum_losses
+from infty.model.layer import Layer
 from infty.model.relative_attention import Positions, sinusoidal_encoding
 from infty.model.softmax import AdaptiveSoftmax, Softmax, TiedOutput
 
@@ -22,15 +22,15 @@ from infty.model.softmax import AdaptiveSoftmax, Softmax, TiedOutput
 class Decoder(SegmentModel):
     """A causal decoder over segments: `forward` takes a segment and the state that the last one returned."""
 
-    blocks: list[Block]  # torch's container has no element type
+    blocks: list[Layer]  # torch's container has no element type
     encoding: Float[Tensor, "k hidden"]
 
     def __init__(self, config: DecoderConfig, vocab_size: int) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(vocab_size, config.hidden_size)
-        blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.blocks = cast("list[Block]", blocks)
+        blocks = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+        self.blocks = cast("list[Layer]", blocks)
         self.output = _build_output(config, vocab_size)
         head_size = config.hidden_size // config.num_heads
         self.content_bias = nn.Parameter(torch.empty(config.num_heads, head_size))
@@ -52,7 +52,7 @@ class Decoder(SegmentModel):
                 return Softmax(self.output.weight)
 
     def positions(self) -> tuple[Positions, ...]:
-        """What the segments of a step share, for each layer; with dropout in training, so they are drawn once."""
+        """Make what the segments of a step share, for each layer; with dropout in training, so it is drawn once."""
         encoding = self.dropout(self.encoding)
         return tuple(
             block.attention.positions(encoding, self.content_bias, self.position_bias) for block in self.blocks
@@ -65,7 +65,7 @@ class Decoder(SegmentModel):
         positions: tuple[Positions, ...] | None = None,
         wanted: int | None = None,
     ) -> Output:
-        """What is said of the token after each of `tokens`, of which there are at most `segment_length` a stream.
+        """Say what comes after each of `tokens`, of which there are at most `segment_length` per stream.
 
         positions: of the step, by default made anew. wanted: of how many of the last tokens; by default of all.
         The last layer computes nothing for the others but what its memory and its losses need.
@@ -80,7 +80,7 @@ class Decoder(SegmentModel):
             x, layer_state, auxiliary = block(x, layer_state, layer_positions, rows)
             states.append(layer_state)
             losses.append(auxiliary)
-        return Output(x, self.softmax, tuple(states), summed(losses))
+        return Output(x, self.softmax, tuple(states), sum_losses(losses))
 
 
 def _build_output(config: DecoderConfig, vocab_size: int) -> nn.Linear | TiedOutput:

@@ -18,13 +18,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from infty.memory.compressive import CompressedState, CompressiveMemory
-from infty.memory.longterm import LongTermMemory, LongTermState
+from infty.memory.contract import ExtraKeys, Hidden, Losses
 from infty.memory.ragged import visible
 from infty.model.config import Gpt2ModelConfig
-from infty.model.interface import Output, SegmentModel, State, summed
-from infty.model.memory_kinds import LongRange, build_memory
-from infty.model.memory_layer import Auxiliary, Hidden, LayerState, Seat
+from infty.model.interface import Output, SegmentModel, State, sum_losses
+from infty.model.memory_layer import LayerState, MemoryLayer
 from infty.model.softmax import Softmax
 
 Heads = Float[Tensor, "b h n d"]  # of keys and values there may be fewer heads than of queries
@@ -64,17 +62,17 @@ class Passage:
 
     before: State
     after: list[LayerState]
-    losses: list[Auxiliary]
+    losses: list[Losses]
 
 
-class GraftedLayer(Seat):
-    """The seat beside one attention of another's decoder. What enters the memory is what that attention read before:
+class GraftedLayer(MemoryLayer):
+    """The memory beside one attention of another's decoder. What enters the memory is what that attention read before:
     its input hidden states, after the layer's own norm, in the previous segment.
     """
 
     def __init__(self, config: Gpt2ModelConfig, family: Family, attention: nn.Module, index: int) -> None:
         super().__init__()
-        self.long_range = build_memory(config.long_range)
+        self.long_range = config.long_range.build() if config.long_range else None
         self.index = index
         self.original = attention.forward  # as it was; its parameters stay the decoder's
         self.queries = partial(family.queries, attention)
@@ -85,43 +83,41 @@ class GraftedLayer(Seat):
     def forward(
         self, hidden_states: Hidden, *args: Any, passage: Passage | None = None, **options: Any
     ) -> tuple[Hidden, Any]:
-        """What the attention reads, and with it what the memory knows; weights as the attention returns them.
+        """Compute what the attention reads, and with it what the memory knows; weights as the attention returns them.
 
-        Stands in the attention's place. TypeError where the state is another kind of memory's.
+        Stands in the attention's place. TypeError if the state is another kind of memory's.
         """
         if passage is None:
             return self.original(hidden_states, *args, **options)
-        before = passage.before[self.index]
+        memory, before = self.long_range, passage.before[self.index]
+        if memory is None and before.long_range is None:
+            return self.original(hidden_states, *args, **options)
         evicted, recent = before.short_term.split(0)
-        read, slots, after, losses = None, None, before.long_range, {}
-        match self.long_range, before.long_range:
-            case (LongTermMemory() as memory, LongTermState() as state):
-                look = partial(memory.density, self.queries(hidden_states))
-                read, after, losses = self.recall(memory, state, evicted, look, hidden_states.shape[1])
-            case (CompressiveMemory() as memory, CompressedState() as state):
-                attend = partial(self._read_by_content, hidden_states)
-                slots, after, losses = self.compress(memory, state, evicted, attend)
-            case (None, None):
-                return self.original(hidden_states, *args, **options)
-            case _:
-                raise TypeError(f"no place in this decoder for a memory of {type(self.long_range).__name__}")
-        if slots is not None and slots.slots.shape[1]:
-            options = {**options, **self._before_the_tokens(slots, hidden_states, options)}
-        context, weights = self.original(hidden_states, *args, **options)
-        short_term = recent.append(hidden_states.detach(), None)
-        passage.after[self.index] = LayerState(short_term, after.detach() if after else None)
-        passage.losses[self.index] = losses
-        return self.join(context, read), weights
 
-    def _before_the_tokens(self, slots: CompressedState, x: Hidden, options: dict[str, Any]) -> dict[str, Any]:
-        """Compressed slots as keys and values that stand before the segment's, each row's own ones visible to all."""
-        count, length = slots.slots.shape[1], x.shape[1]
-        own = torch.arange(count, device=x.device) >= count - visible(slots.slots, slots.filled)[:, None]
+        # The memory first takes in what left, and is read; its extra keys stand before those of attention.
+        queries = self.queries(hidden_states) if memory is not None and memory.reads else hidden_states
+        attend = partial(self._read_by_content, hidden_states)
+        recalled = self.recall(queries, hidden_states, before.long_range, evicted, attend)
+        if recalled.extra is not None:
+            options = {**options, **self._put_before_tokens(recalled.extra, hidden_states, options)}
+        near, weights = self.original(hidden_states, *args, **options)
+
+        # Without a short-term memory it is this segment that leaves at the next one.
+        short_term = recent.append(hidden_states.detach(), None)
+        long_range = None if recalled.state is None else recalled.state.detach()
+        passage.after[self.index] = LayerState(short_term, long_range)
+        passage.losses[self.index] = recalled.losses
+        return self.mix(near, recalled.far), weights
+
+    def _put_before_tokens(self, extra: ExtraKeys, x: Hidden, options: dict[str, Any]) -> dict[str, Any]:
+        """Options with which extra keys stand before the segment's, a row's own ones visible to all of its tokens."""
+        count, length = extra.vectors.shape[1], x.shape[1]
+        own = torch.arange(count, device=x.device) >= count - visible(extra.vectors, extra.filled)[:, None]
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         seen = torch.cat([own[:, None].expand(-1, length, -1), causal.expand(len(x), -1, -1)], 2)
         mask = x.new_zeros(seen.shape).masked_fill(~seen, -torch.inf)[:, None]
         name = "cache" if "cache" in options else "past_key_values"  # its name in older versions
-        return {"attention_mask": mask, name: _Before(*self.key_values(slots.slots))}
+        return {"attention_mask": mask, name: _Before(*self.key_values(extra.vectors))}
 
     def _read_by_content(
         self, x: Hidden, rows: Bool[Tensor, " batch"] | slice, vectors: Float[Tensor, "some n hidden"]
@@ -162,9 +158,7 @@ class _Before:
 class Graft(SegmentModel):
     """Another's decoder whose layers have a memory each. `base` is that decoder, itself.
 
-    New parameters start like the decoder's own: N(0, initial_std), what adds to the residual smaller by √(2·layers)
-    (Radford et al. 2019). Departure: a compressor starts as the mean of the vectors that it joins, which attention that
-    was trained without it can read.
+    How new parameters start is the memory's to say: `Memory.initialise_beside_trained`.
     """
 
     def __init__(self, config: Gpt2ModelConfig, base: nn.Module, family: Family) -> None:
@@ -173,12 +167,13 @@ class Graft(SegmentModel):
         self._layers = list(family.layers(base))  # the decoder's own
         grafted = [GraftedLayer(config, family, family.attention(layer), i) for i, layer in enumerate(self._layers)]
         self.blocks = nn.ModuleList(grafted)
-        for seat in grafted:
-            self._initialise(seat.long_range)
+        for layer in grafted:
+            if layer.long_range is not None:
+                layer.long_range.initialise_beside_trained(config.initial_std, len(grafted))
 
     @property
     def layers(self) -> list[nn.Module]:
-        """The layers of the decoder."""
+        """List the layers of the decoder."""
         return self._layers
 
     def load_decoder(self, other: SegmentModel) -> None:
@@ -192,7 +187,7 @@ class Graft(SegmentModel):
     def forward(
         self, tokens: Int[Tensor, "batch length"], state: State, positions: None = None, wanted: int | None = None
     ) -> Output:
-        """What is said of the token after each of `tokens`, of which there are at most `segment_length` a stream.
+        """Say what comes after each of `tokens`, of which there are at most `segment_length` per stream.
 
         wanted: of how many of the last tokens; by default of all.
         """
@@ -201,16 +196,4 @@ class Graft(SegmentModel):
         hidden = self.base.base_model(tokens, use_cache=False, passage=passage).last_hidden_state
         hidden = hidden[:, length - (length if wanted is None else wanted) :]
         softmax = Softmax(self.base.get_output_embeddings().weight)
-        return Output(hidden, softmax, tuple(passage.after), summed(passage.losses))
-
-    def _initialise(self, memory: LongRange | None) -> None:
-        for parameter in memory.parameters() if memory else ():
-            if parameter.dim() > 1:
-                nn.init.normal_(parameter, std=self.config.initial_std)
-        with torch.no_grad():
-            if isinstance(memory, LongTermMemory):
-                memory.output.weight /= (2 * len(self.blocks)) ** 0.5
-            if isinstance(memory, CompressiveMemory):
-                rate, identity = memory.config.compression_rate, torch.eye(self.config.hidden_size)
-                memory.compress.weight.copy_(identity[..., None].expand(-1, -1, rate) / rate)
-                nn.init.zeros_(cast("Tensor", memory.compress.bias))
+        return Output(hidden, softmax, tuple(passage.after), sum_losses(passage.losses))

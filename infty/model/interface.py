@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from infty.memory.contract import Losses
 from infty.memory.precision import ExactBuffers
 from infty.model.config import ModelConfig
-from infty.model.memory_layer import Auxiliary, LayerState, Seat
+from infty.model.memory_layer import LayerState, MemoryLayer
 from infty.model.softmax import AdaptiveSoftmax, Softmax
 
 State = tuple[LayerState, ...]
@@ -29,7 +30,7 @@ class Output:
     hidden: Float[Tensor, "batch wanted hidden"]
     softmax: Softmax | AdaptiveSoftmax
     state: State
-    auxiliary: Auxiliary
+    auxiliary: Losses
 
     @property
     def logits(self) -> Float[Tensor, "batch wanted vocab"]:
@@ -42,7 +43,7 @@ class Output:
 
 
 class SegmentModel(ExactBuffers):
-    """A causal model of layers with a seat for a memory each: our own decoder, or another's, grafted."""
+    """A causal model of layers that may have a memory each: our own decoder, or another's, grafted."""
 
     config: ModelConfig
 
@@ -66,14 +67,14 @@ class SegmentModel(ExactBuffers):
         raise TypeError(f"a {type(self).__name__} is trained from scratch, and not from {folder}")
 
     @property
-    def seats(self) -> list[Seat]:
-        """The seats of the model's layers, first to last."""
-        return [cast("Seat", block) for block in cast("nn.ModuleList", self.blocks)]
+    def memory_layers(self) -> list[MemoryLayer]:
+        """What of the model's layers is ours, first to last: all of it, or what is beside another's attention."""
+        return [cast("MemoryLayer", block) for block in cast("nn.ModuleList", self.blocks)]
 
     @property
     def layers(self) -> list[nn.Module]:
         """The layers themselves, first to last: what activations are kept of."""
-        return list(self.seats)
+        return list(self.memory_layers)
 
     @property
     def device(self) -> torch.device:
@@ -81,30 +82,30 @@ class SegmentModel(ExactBuffers):
         return next(self.parameters()).device
 
     def initial_state(self, seeds: Int[Tensor, " batch"]) -> State:
-        """Empty state of one stream for each seed. Seeds decide what a sticky memory samples."""
-        layers, like = len(self.seats), next(self.parameters()).new_empty(self.config.hidden_size)
-        return tuple(block.initial_state(seeds * layers + i, like) for i, block in enumerate(self.seats))
+        """Make an empty state of one stream for each seed. Seeds decide what a sticky memory samples."""
+        layers, like = len(self.memory_layers), next(self.parameters()).new_empty(self.config.hidden_size)
+        return tuple(layer.initial_state(seeds * layers + i, like) for i, layer in enumerate(self.memory_layers))
 
     def reset(self, state: State, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"]) -> State:
-        """New streams begin in the marked rows, with an empty memory: short-term, compressed and long-term alike."""
-        layers, rows, seeds = len(self.seats), rows.to(self.device), seeds.to(self.device)
+        """Begin new streams in the marked rows, with an empty memory: short-term, compressed and long-term alike."""
+        layers, rows, seeds = len(self.memory_layers), rows.to(self.device), seeds.to(self.device)
         return tuple(layer.reset(rows, seeds * layers + i) for i, layer in enumerate(state))
 
     def positions(self) -> Any:
-        """What the segments of a step share, made once and given to each; None where there is nothing."""
+        """Make what the segments of a step share, once, to be given to each; None if there is nothing."""
         return None
 
     def memory_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the long-range memories, which may learn at a rate of their own."""
-        memories = [block.long_range for block in self.seats if block.long_range is not None]
+        """List the parameters of the long-range memories, which may learn at a rate of their own."""
+        memories = [layer.long_range for layer in self.memory_layers if layer.long_range is not None]
         return [parameter for memory in memories for parameter in memory.parameters()]
 
 
-def summed(losses: Sequence[Auxiliary]) -> Auxiliary:
-    """Each named loss over all layers."""
+def sum_losses(losses: Sequence[Losses]) -> Losses:
+    """Add up each named loss over all layers."""
     return {name: torch.stack([layer[name] for layer in losses]).sum() for name in losses[0]}
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Numbers that are learnt; what is shared counts once."""
+    """Count the numbers that are learnt; what is shared counts once."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -1,23 +1,14 @@
-"""A layer's seat for a memory (section 3.1): what enters it, when it is read, what a layer carries between segments."""
+"""What every layer with a memory has (section 3.1): what enters the memory, when it is read, and what is carried on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from infty.memory.attention import AttentionDensity
-from infty.memory.compressive import CompressedState, CompressiveMemory, reconstruction_loss
-from infty.memory.longterm import LongTermMemory, LongTermState
-from infty.model.memory_kinds import LongRange, LongRangeState
+from infty.memory.contract import Attend, ExtraKeys, Hidden, KnockOut, Losses, Memory, MemoryState
 from infty.model.short_term import Evicted, ShortTermState
-
-Hidden = Float[Tensor, "batch length hidden"]
-Auxiliary = dict[str, Float[Tensor, ""]]
-AnyState = TypeVar("AnyState", bound=LongRangeState)
-Lesion = Callable[[LongRangeState], LongRangeState]
 
 
 @dataclass(frozen=True)
@@ -25,16 +16,16 @@ class LayerState:
     """What one layer carries from segment to segment."""
 
     short_term: ShortTermState
-    long_range: LongRangeState | None
+    long_range: MemoryState | None
 
     @classmethod
-    def joined(cls, parts: Sequence["LayerState"]) -> "LayerState":
-        """States of several batches as that of one. TypeError where their memories are of different kinds."""
+    def concatenate(cls, parts: Sequence["LayerState"]) -> "LayerState":
+        """Make one state of those of several batches. TypeError if their memories are of different kinds."""
         far: list[Any] = [part.long_range for part in parts]
         if len({type(state) for state in far}) > 1:
             raise TypeError("memories of different kinds are no one batch's")
-        short_term = ShortTermState.joined([part.short_term for part in parts])
-        return cls(short_term, None if far[0] is None else type(far[0]).joined(far))
+        short_term = ShortTermState.concatenate([part.short_term for part in parts])
+        return cls(short_term, None if far[0] is None else type(far[0]).concatenate(far))
 
     def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"]) -> "LayerState":
         """Forget everything in the marked rows; `seeds` name the streams that begin there."""
@@ -42,72 +33,70 @@ class LayerState:
         return LayerState(self.short_term.reset(rows), far)
 
 
-class Seat(nn.Module):
-    """What every layer with a seat has, whether the rest of it is ours (`Block`) or another's (`GraftedLayer`).
+@dataclass(frozen=True)
+class Recalled:
+    """What a layer gets of its memory in one segment.
 
-    What leaves the short-term memory enters the long-range one *before* it is read, in the same graph: so the task's
-    loss reaches the gate or the compressor. lesion: what a knock-out does to the memory before it is read; never kept.
+    extra: vectors for attention to read beside its own; far: what was read; None: nothing. state: to be kept.
     """
 
-    long_range: LongRange | None
-    lesion: Lesion | None = None
+    extra: ExtraKeys | None
+    far: Float[Tensor, "batch wanted hidden"] | None
+    state: MemoryState | None
+    losses: Losses
+
+
+class MemoryLayer(nn.Module):
+    """A layer that has a memory or none, whether the rest of it is ours (`Layer`) or another's (`GraftedLayer`).
+
+    knocked_out: what is read in the memory's place; it is never kept. to_compile: as that of a memory.
+    """
+
+    to_compile: ClassVar[tuple[str, ...]] = ()
+    long_range: Memory[Any] | None
+    knocked_out: KnockOut | None = None
 
     def initial_state(self, seeds: Int[Tensor, " batch"], like: Float[Tensor, " hidden"]) -> LayerState:
-        """Nothing seen yet. like: gives hidden size, precision and device."""
+        """Begin with nothing seen. like: gives hidden size, precision and device."""
         short_term = ShortTermState(like.new_zeros(len(seeds), 0, len(like)))
         far = None if self.long_range is None else self.long_range.initial_state(len(seeds), seeds)
         return LayerState(short_term, far)
 
     def recall(
         self,
-        memory: LongTermMemory,
-        state: LongTermState,
+        queries: Float[Tensor, "batch wanted hidden"],
+        x: Hidden,
+        state: MemoryState | None,
         evicted: Evicted,
-        look: Callable[[LongTermState], AttentionDensity],
-        wanted: int,
-    ) -> tuple[Float[Tensor, "batch wanted hidden"] | None, LongTermState, Auxiliary]:
-        """Update with what left, then what the last `wanted` positions read, None where there is nothing to read yet.
+        attend: Attend,
+        projection: Float[Tensor, "hidden hidden"] | None = None,
+    ) -> Recalled:
+        """Let what left the short-term memory enter the long-range one, and read that: in this order, in one graph.
 
-        look: where the layer's queries look in a signal.
+        So the loss of the task reaches the gate or the compressor. Arguments are those of `Memory.advance` and
+        `Memory.read`. TypeError if the state is another kind of memory's.
         """
+        memory = self.long_range
+        if not isinstance(state, type(None) if memory is None else memory.state_type):
+            raise TypeError(f"a state of {type(state).__name__} for a memory of {type(memory).__name__}")
+        if memory is None:
+            return Recalled(None, None, None, {})
+
+        # What left enters; there may be nothing yet.
+        losses: Losses = {}
         if evicted.hidden.shape[1]:
-            state = memory.update(state, evicted.hidden, evicted.rows)
-        if state.is_empty:
-            return None, state, {}
-        known = self._lesioned(state)
-        density = look(known)
-        read = memory.read(density.last(wanted), known) if wanted else None
-        auxiliary = {"kl": memory.kl(density, state)} if torch.is_grad_enabled() else {}
-        if self.lesion and memory.sticky:  # what is kept stays true
-            density = look(state)
-        return read, memory.observe(state, density), auxiliary
+            state, losses = memory.advance(state, evicted.hidden, evicted.rows, attend)
 
-    def compress(
-        self,
-        memory: CompressiveMemory,
-        state: CompressedState,
-        evicted: Evicted,
-        attend: Callable[[Bool[Tensor, " batch"] | slice, Hidden], Hidden],
-    ) -> tuple[CompressedState, CompressedState, Auxiliary]:
-        """Compress what left: the slots as they are to be read, those to keep, and the reconstruction loss.
+        # It is read as it is, or knocked out; then it is read again for what reading does to a state: what is kept
+        # stays true.
+        known = memory.knock_out(state, self.knocked_out) if self.knocked_out else state
+        far, after, more = memory.read(queries, x, known, projection)
+        if self.knocked_out:
+            _, after, _ = memory.read(queries, x, state, projection)
+        return Recalled(memory.extra_keys(known), far, after, {**losses, **more})
 
-        That is a mean over streams; 0 of one that lost nothing of its own.
-        attend: what the layer's queries in some rows read from vectors by content alone, held constant.
-        """
-        auxiliary = {}
-        if evicted.hidden.shape[1]:
-            fresh = memory.compressed(evicted.hidden)
-            state = memory.update(state, fresh, evicted.rows)
-            if torch.is_grad_enabled() and (evicted.rows is None or evicted.rows.any()):
-                rows = slice(None) if evicted.rows is None else evicted.rows  # those that lost something of their own
-                loss = reconstruction_loss(lambda vectors: attend(rows, vectors), evicted.hidden[rows], fresh[rows])
-                auxiliary["reconstruction"] = loss * (len(fresh[rows]) / len(fresh))  # the others have none to lose
-        return self._lesioned(state), state, auxiliary
-
-    def join(self, near: Hidden, far: Hidden | None) -> Hidden:
-        """Z = Z_STM + Z_LTM (section 3.1): what attention reads and what the long-term memory does, if there is any."""
-        return near if far is None else near + far
-
-    def _lesioned(self, state: AnyState) -> AnyState:
-        """The memory as it is read: as it is, or knocked out."""
-        return cast("AnyState", self.lesion(state)) if self.lesion else state
+    def mix(
+        self, near: Float[Tensor, "batch wanted hidden"], far: Float[Tensor, "batch wanted hidden"] | None
+    ) -> Float[Tensor, "batch wanted hidden"]:
+        """Join what attention read and what was read from the memory, if there was anything."""
+        return near if far is None or self.long_range is None else self.long_range.mix(near, far)

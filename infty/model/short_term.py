@@ -1,4 +1,4 @@
-"""The short-term memory of Transformer-XL: hidden states, keys and values of the tokens before."""
+"""The short-term memory of Transformer-XL (Dai et al. 2019): hidden states, keys and values of the tokens before."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from infty.memory.ragged import joined, visible
+from infty.memory.ragged import concatenate_ragged, visible
 
 Hidden = Float[Tensor, "batch length hidden"]
 
@@ -20,12 +20,12 @@ class KeyValue:
     value: Float[Tensor, "b h n d"]
 
     @classmethod
-    def join(cls, *parts: "KeyValue") -> "KeyValue":
-        """One after the other."""
+    def concatenate(cls, *parts: "KeyValue") -> "KeyValue":
+        """Put the keys and values of several groups of tokens one after the other."""
         return cls(torch.cat([part.key for part in parts], 3), torch.cat([part.value for part in parts], 2))
 
     def split(self, left: int) -> tuple["KeyValue", "KeyValue"]:
-        """The oldest `left` tokens, and the others."""
+        """Separate the oldest `left` tokens from the others."""
         return KeyValue(self.key[..., :left], self.value[:, :, :left]), KeyValue(
             self.key[..., left:], self.value[:, :, left:]
         )
@@ -35,7 +35,7 @@ class KeyValue:
 class ShortTermState:
     """Input hidden states of one layer for the tokens before this segment, oldest first, without gradient.
 
-    key_value: theirs under the present weights, kept while no gradient flows; None where they are to be made anew.
+    key_value: theirs under the present weights, kept while no gradient flows; None if they are to be made anew.
     filled: how many of them, the newest, belong to the stream of each row; None: all.
     """
 
@@ -44,13 +44,13 @@ class ShortTermState:
     filled: Int[Tensor, " batch"] | None = None
 
     @classmethod
-    def joined(cls, parts: Sequence["ShortTermState"]) -> "ShortTermState":
-        """States of several batches as that of one; keys and values are to be made anew."""
-        hidden, filled = joined([part.hidden for part in parts], [part.filled for part in parts])
+    def concatenate(cls, parts: Sequence["ShortTermState"]) -> "ShortTermState":
+        """Make one state of those of several batches; keys and values are to be made anew."""
+        hidden, filled = concatenate_ragged([part.hidden for part in parts], [part.filled for part in parts])
         return cls(hidden, filled=filled)
 
     def split(self, length: int) -> tuple["Evicted", "ShortTermState"]:
-        """What leaves a short-term memory of `length` tokens, and what stays in it."""
+        """Separate what leaves a short-term memory of `length` tokens from what stays in it."""
         left = max(self.hidden.shape[1] - length, 0)
         kept = self.key_value.split(left)[1] if self.key_value else None
         rows = None if self.filled is None else self.filled >= self.hidden.shape[1]
@@ -58,7 +58,7 @@ class ShortTermState:
         return Evicted(self.hidden[:, :left], rows), ShortTermState(self.hidden[:, left:], kept, filled)
 
     def append(self, x: Hidden, key_value: KeyValue | None) -> "ShortTermState":
-        """A segment more; `key_value`: of everything there is then."""
+        """Take in a segment more; `key_value`: of everything there is then."""
         filled = None if self.filled is None else self.filled + x.shape[1]
         hidden = torch.cat([self.hidden, x], 1)
         whole = filled is None or bool((filled >= hidden.shape[1]).all())
@@ -71,7 +71,7 @@ class ShortTermState:
 
 @dataclass(frozen=True)
 class Evicted:
-    """What left the short-term memory. rows: those whose own it is, where some began anew too lately; None: all."""
+    """What left the short-term memory. rows: those whose own it is, if some began anew too lately; None: all."""
 
     hidden: Float[Tensor, "batch left hidden"]
     rows: Bool[Tensor, " batch"] | None = None

@@ -52,6 +52,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def begun(self) -> bool:
+        """Whether there are checkpoints to go on from, whole or not."""
+        return any(self.checkpoints.glob("step-*")) or any(self.checkpoints.glob(".step-*.old.tmp"))
+
+    @property
     def finished(self) -> bool:
         """Whether the run has its result."""
         return (self.path / "result.json").is_file()

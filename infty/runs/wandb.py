@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import secrets
 import sys
 import tempfile
 import threading
@@ -133,11 +132,6 @@ def _can_hold_logs(folder: str) -> bool:
     with contextlib.suppress(OSError):
         logs.mkdir(parents=True, exist_ok=True)
     return os.access(logs, os.W_OK)
-
-
-def new_wandb_id() -> str:
-    """A fresh run id."""
-    return secrets.token_hex(4)
 
 
 @contextlib.contextmanager

@@ -84,8 +84,9 @@ class CorpusConfig(TaskConfig):
         """Name the corpus that holds GPT-2's tokeniser, if it is that one."""
         return GPT2 if self.tokenizer.kind == GPT2 else None
 
+    @property
     def texts(self) -> dict[str, list[Portion]]:
-        """Name the corpus, and its three portions."""
+        """The corpus, by name, and its three portions."""
         return {self.corpus: list(self.portions.values())}
 
     def open(

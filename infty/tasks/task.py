@@ -209,8 +209,9 @@ class TaskConfig(BaseModel, ABC):
         del segment_length
         return ()
 
+    @property
     def texts(self) -> Mapping[str, list[Portion]]:
-        """Name the corpora that are read, and the portions of each."""
+        """The corpora that are read, by name, and the portions of each."""
         return {}
 
     @property

@@ -1,5 +1,6 @@
 """Checkpoints: safetensors and JSON only, whole or not there, checked before they are believed."""
 
+import secrets
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -52,7 +53,11 @@ class TrainingState(BaseModel):
     best_step: int | None = Field(default=None, ge=0, lt=10**8)
     best_loss: float | None = None
     seconds: float = Field(default=0.0, ge=0, description="of optimiser steps")
-    wandb_id: str = Field(pattern=r"^[0-9a-f]{1,32}$", description="so that a run continued is one run of W&B")
+    wandb_id: str = Field(
+        default_factory=lambda: secrets.token_hex(4),
+        pattern=r"^[0-9a-f]{1,32}$",
+        description="so that a run continued is one run of W&B",
+    )
     tokens: str | None = Field(default=None, description="digest of the text's tokens")
     starting_weights: dict[str, str] | None = Field(default=None, description="what a GPT-2 was fine-tuned from")
 
@@ -98,11 +103,6 @@ def point(folder: Path, state: TrainingState) -> None:
     write_json(folder / "last.json", {"checkpoint": _name(state.step)})
     if state.best_step is not None:
         write_json(folder / "best.json", {"checkpoint": _name(state.best_step)})
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Tell whether there are checkpoints, whole or not: whether a run has begun."""
-    return any(folder.glob("step-*")) or any(folder.glob(f".step-*{OLD}"))
 
 
 def load_last(folder: Path) -> Checkpoint | None:

@@ -12,7 +12,7 @@ from infty.base.errors import UsageError
 from infty.machine.launch import Launch
 from infty.memory.precision import HOST
 from infty.model.interface import SegmentModel, State
-from infty.model.state_tensors import joined, load_state, moved, rows_of, state_tensors
+from infty.model.state_tensors import concatenate_states, load_state, move_state, select_rows, state_tensors
 from infty.model.unroll import unroll
 from infty.model.weight_tensors import Named
 from infty.training.distributed import ALONE, Group
@@ -30,7 +30,7 @@ class Replica:
 
     def __init__(self, model: SegmentModel, group: Group = ALONE, micro_batch: int | None = None) -> None:
         self.model, self.group, self.micro_batch = model, group, micro_batch
-        unused = any(block.long_range is not None for block in model.seats)  # until there is something to read
+        unused = any(layer.long_range is not None for layer in model.memory_layers)  # until there is something to read
         self._losses = group.parallel(BatchLosses(model), may_leave_unused=unused)
 
     def pieces(self, batch_size: int) -> list[range]:
@@ -87,9 +87,9 @@ class Replica:
         if all(rows in saved for rows in own):
             found = [saved[rows] for rows in own]
         else:
-            whole = joined(states)
-            found = [rows_of(whole, slice(rows.start, rows.stop)) for rows in own]
-        return tuple(moved(state, self.model.device) for state in found)
+            whole = concatenate_states(states)
+            found = [select_rows(whole, slice(rows.start, rows.stop)) for rows in own]
+        return tuple(move_state(state, self.model.device) for state in found)
 
 
 class BatchLosses(nn.Module):

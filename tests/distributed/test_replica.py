@@ -10,7 +10,7 @@ from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
 from infty.config.settings import load_settings
 from infty.experiment import build_model, build_task, resolve
-from infty.model.state_tensors import joined, rows_of, state_tensors
+from infty.model.state_tensors import concatenate_states, select_rows, state_tensors
 from infty.tasks.task import Task
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
@@ -73,9 +73,9 @@ def test_memories_of_pieces_are_those_of_the_batch(tmp_path: Path, model: str) -
         assert whole is not None
         wanted = model_(tokens, whole).logits
         for pieces in (kept[2], kept[3]):
-            again = joined([piece for piece in pieces if piece is not None])
+            again = concatenate_states([piece for piece in pieces if piece is not None])
             torch.testing.assert_close(model_(tokens, again).logits, wanted, rtol=1e-4, atol=1e-4)
-            some = rows_of(again, slice(3, 6))
+            some = select_rows(again, slice(3, 6))
             torch.testing.assert_close(model_(tokens[3:6], some).logits, wanted[3:6], rtol=1e-4, atol=1e-4)
 
 

@@ -13,7 +13,7 @@ def make(rate: int) -> CompressiveMemory:
 
 def test_a_slot_is_a_weighted_sum_of_its_window() -> None:
     memory, evicted = make(rate=3), torch.randn(BATCH, 11, HIDDEN)
-    slots = memory.compressed(evicted)
+    slots = memory.compress_evicted(evicted)
     assert slots.shape == (BATCH, 4, HIDDEN)
     weight, bias = memory.compress.weight, memory.compress.bias
     assert bias is not None
@@ -31,7 +31,7 @@ def test_the_oldest_slots_are_dropped_first() -> None:
     state = memory.initial_state(BATCH)
     parts = [torch.full((BATCH, 3, HIDDEN), float(i)) for i in range(4)]
     for part in parts:
-        state = memory.update(state, part)
+        state = memory.append(state, part)
     assert torch.equal(state.slots, torch.cat(parts, 1)[:, -SLOTS:])
 
 

@@ -261,7 +261,7 @@ def test_queries_of_other_streams_or_of_another_size_are_refused(shape: tuple[in
 def test_a_density_of_other_streams_or_heads_is_not_read(shape: tuple[int, ...]) -> None:
     memory, density = make(), AttentionDensity(torch.full(shape, 0.5), torch.full(shape, 0.1))
     with pytest.raises(ValueError, match=r"batch and heads \(5, 3\), not \(" + ", ".join(map(str, shape))):
-        memory.read(density, filled(memory))
+        memory.read_signal(density, filled(memory))
 
 
 def test_queries_that_are_yet_to_be_projected_look_at_the_same_places(float64: None) -> None:

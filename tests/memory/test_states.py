@@ -9,7 +9,7 @@ from infty.memory.attention import AttentionDensity
 from infty.memory.compressive import CompressedState, CompressiveMemory, CompressiveMemoryConfig
 from infty.memory.fast.tiling import CPU_BLOCK, GPU_BLOCK, items_at_once, pieces
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
-from infty.memory.ragged import joined, visible
+from infty.memory.ragged import concatenate_ragged, visible
 from infty.memory.sticky import StickyConfig
 
 HIDDEN, SEGMENT, BINS = 6, 5, 4
@@ -33,7 +33,7 @@ def signals(batch: int) -> tuple[LongTermMemory, LongTermState]:
 def slots(batch: int, count: int) -> tuple[CompressiveMemory, CompressedState]:
     """A compressive memory that has taken in so many slots, of its seven."""
     memory = CompressiveMemory(CompressiveMemoryConfig(hidden_size=HIDDEN, num_slots=7, compression_rate=2))
-    return memory, memory.update(memory.initial_state(batch), torch.randn(batch, count, HIDDEN))
+    return memory, memory.append(memory.initial_state(batch), torch.randn(batch, count, HIDDEN))
 
 
 def parts(state: LongTermState, row: int) -> list[torch.Tensor]:
@@ -98,28 +98,29 @@ def test_a_detached_signal_is_the_same_without_its_gradient() -> None:
 @pytest.mark.parametrize("make", [lambda n: signals(n)[1], lambda n: slots(n, 3)[1]], ids=["signals", "slots"])
 def test_batches_are_joined_row_by_row(make: Any) -> None:
     one, other = make(2), make(1)
-    both = type(one).joined([one, other])
+    both = type(one).concatenate([one, other])
     for name in vars(one):
         if (value := getattr(one, name)) is not None:
             assert torch.equal(getattr(both, name), torch.cat([value, getattr(other, name)]))
 
 
 def test_an_emptied_signal_is_zero_for_streams_that_go_on() -> None:
-    state = signals(3)[1]
-    after = state.emptied()
+    memory, state = signals(3)
+    after = memory.knock_out(state, "zero")
     assert after.coefficients.count_nonzero() == 0
     assert all(map(torch.equal, parts(after, 1)[1:], parts(state, 1)[1:]))
 
 
 def test_rows_exchange_what_they_remember_and_nothing_else() -> None:
-    state, slotted = signals(4)[1], slots(4, 3)[1].reset(torch.tensor([True, False, False, False]))
-    after, swapped = state.exchanged(), slotted.exchanged()
+    (memory, state), (compressor, whole) = signals(4), slots(4, 3)
+    slotted = whole.reset(torch.tensor([True, False, False, False]))
+    after, swapped = memory.knock_out(state, "other"), compressor.knock_out(slotted, "other")
     assert torch.equal(after.coefficients, state.coefficients[[2, 3, 0, 1]])
     assert after.seeds.tolist() == state.seeds.tolist()
     assert torch.equal(swapped.slots, slotted.slots[[2, 3, 0, 1]])
     assert swapped.filled is not None
     assert swapped.filled.tolist() == [3, 3, 0, 3]
-    assert slots(4, 3)[1].exchanged().filled is None
+    assert compressor.knock_out(whole, "other").filled is None
 
 
 def test_slots_that_a_row_forgot_or_did_not_take_in_are_not_its_own() -> None:
@@ -128,29 +129,29 @@ def test_slots_that_a_row_forgot_or_did_not_take_in_are_not_its_own() -> None:
     after = state.reset(LAST)
     assert visible(after.slots, after.filled).tolist() == [3, 3, 0]
     assert torch.equal(after.slots, state.slots)
-    more = memory.update(after, torch.randn(3, 2, HIDDEN), torch.tensor([True, False, True]))
+    more = memory.append(after, torch.randn(3, 2, HIDDEN), torch.tensor([True, False, True]))
     assert visible(more.slots, more.filled).tolist() == [5, 3, 2]
-    full = memory.update(more, torch.randn(3, 4, HIDDEN))
+    full = memory.append(more, torch.randn(3, 4, HIDDEN))
     assert full.slots.shape[1] == 7
     assert visible(full.slots, full.filled).tolist() == [7, 7, 6]
-    assert visible(after.slots, after.emptied().filled).tolist() == [0, 0, 0]
+    assert visible(after.slots, memory.knock_out(after, "zero").filled).tolist() == [0, 0, 0]
     assert not full.detach().slots.requires_grad
-    assert full.detach().filled is full.filled
+    assert torch.equal(visible(full.slots, full.detach().filled), visible(full.slots, full.filled))
     assert memory.double().initial_state(2).slots.dtype == torch.float64
 
 
 def test_states_of_unlike_length_are_joined_with_zeros_that_are_nobodys() -> None:
     one, two = torch.randn(2, 3, HIDDEN), torch.randn(1, 5, HIDDEN)
-    rows, own = joined([one, two], [None, None])
+    rows, own = concatenate_ragged([one, two], [None, None])
     assert own is not None
     assert own.tolist() == [3, 3, 5]
     assert torch.equal(rows[:2, 2:], one)
     assert rows[:2, :2].count_nonzero() == 0
     assert torch.equal(rows[2:], two)
-    alike, everybody = joined([one, one], [None, torch.tensor([3, 3])])
+    alike, everybody = concatenate_ragged([one, one], [None, torch.tensor([3, 3])])
     assert torch.equal(alike, torch.cat([one, one]))
     assert everybody is None
-    assert joined([one, one], [None, torch.tensor([3, 1])])[1].tolist() == [3, 3, 3, 1]  # pyright: ignore[reportOptionalMemberAccess]
+    assert concatenate_ragged([one, one], [None, torch.tensor([3, 1])])[1].tolist() == [3, 3, 3, 1]  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def test_the_last_queries_of_a_density_are_its_last() -> None:

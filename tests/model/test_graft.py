@@ -65,12 +65,12 @@ def test_with_a_zeroed_output_projection_it_is_hugging_face_s_gpt2(row: str) -> 
     plain = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, n_positions=11, n_embd=HIDDEN, n_layer=LAYERS, n_head=HEADS))
     plain.load_state_dict(model.base.state_dict())
     plain.eval()
-    for seat in model.seats:
-        assert isinstance(seat.long_range, LongTermMemory)
+    for block in model.memory_layers:
+        assert isinstance(block.long_range, LongTermMemory)
     with_memory, _ = read(model, segments(5))
-    for seat in model.seats:
-        assert isinstance(seat.long_range, LongTermMemory)
-        nn.init.zeros_(seat.long_range.output.weight)
+    for block in model.memory_layers:
+        assert isinstance(block.long_range, LongTermMemory)
+        nn.init.zeros_(block.long_range.output.weight)
     zeroed, _ = read(model, segments(5))
     for i, tokens in enumerate(segments(5)):
         torch.testing.assert_close(zeroed[i], plain(tokens).logits, atol=1e-5, rtol=0)
@@ -145,14 +145,14 @@ def longhand(model: Graft, parts: list[Tensor]) -> list[Tensor]:
     core, outputs = model.base.transformer, []
     past: list[Any] = [None] * LAYERS
     slots_of = [torch.zeros(BATCH, 0, HIDDEN)] * LAYERS
-    known: list[Any] = [seat.initial_state(torch.arange(BATCH) * LAYERS + i, core.wpe.weight[0]).long_range
-                        for i, seat in enumerate(model.seats)]  # fmt: skip
+    known: list[Any] = [block.initial_state(torch.arange(BATCH) * LAYERS + i, core.wpe.weight[0]).long_range
+                        for i, block in enumerate(model.memory_layers)]  # fmt: skip
     for tokens in parts:
         x = core.wte(tokens) + core.wpe(torch.arange(tokens.shape[1]))
-        for i, (layer, seat) in enumerate(zip(core.h, model.seats, strict=True)):
+        for i, (layer, block) in enumerate(zip(core.h, model.memory_layers, strict=True)):
             normed, projected = attention_input(model, i, x)
             query, key, value = projected.chunk(3, -1)
-            memory, read = seat.long_range, 0
+            memory, read = block.long_range, 0
             keys, values, count = heads(key), heads(value), 0
             if isinstance(memory, LongTermMemory) and past[i] is not None:
                 known[i] = memory.update(known[i], past[i])
@@ -178,8 +178,8 @@ def longhand(model: Graft, parts: list[Tensor]) -> list[Tensor]:
 @pytest.mark.parametrize("row", MEMORIES)
 def test_it_computes_what_the_equations_say(row: str) -> None:
     model = make(row)
-    for seat in model.seats:
-        for parameter in seat.parameters():
+    for block in model.memory_layers:
+        for parameter in block.parameters():
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=0.3)
     with torch.no_grad():

@@ -35,7 +35,7 @@ def test_attention_equals_its_definition_in_loops(float64: None) -> None:
     u, v = torch.randn(HEADS, SIZE // HEADS), torch.randn(HEADS, SIZE // HEADS)
     encoding = sinusoidal_encoding(torch.arange(20, -1, -1.0), SIZE)  # longer than needed: the last rows count
     everything, d = torch.cat([cached, x], 1), SIZE // HEADS
-    seen = KeyValue.join(attention.key_values(cached), attention.key_values(x))
+    seen = KeyValue.concatenate(attention.key_values(cached), attention.key_values(x))
     queries = attention.query(x)
     context = attention(queries, seen, attention.positions(encoding, u, v))
 

@@ -31,9 +31,7 @@ from infty.machine.ram import peak_memory_bytes
 from infty.model.interface import count_parameters
 from infty.runs.folder import SCHEMA, RunFolder
 from infty.runs.metrics import Sinks
-from infty.training.checkpoint import has_checkpoint
-from infty.training.cost.flops import flops_a_step
-from infty.training.cost.precheck import explained
+from infty.training.cost import explained, flops_a_step
 from infty.training.data_parallel import refuse_uneven
 from infty.training.distributed import Group, process_group
 from infty.training.loop import train
@@ -125,8 +123,8 @@ def _ensure_initial_weights(
     """Find the weights that a run starts from, or train them; None if it needs none, or has begun already."""
     if not fresh:
         with group.in_turn():
-            run.refuse_another(cell.config(), OTHER_SETTINGS)
-        if group.any(group.leads and (run.finished or has_checkpoint(run.checkpoints))):
+            run.refuse_another(cell.config, OTHER_SETTINGS)
+        if group.any(group.leads and (run.finished or run.begun)):
             return None
     with group.in_turn():
         found = find_initial_weights(cell.experiment, settings, may_fetch=settings.auto_fetch)
@@ -209,7 +207,7 @@ def _finish(session: Session, outcome: Values, environment: Values) -> Values:
     s, state = session, session.state
     result = {
         "schema": SCHEMA,
-        **s.cell.config()["cell"],
+        **s.cell.config["cell"],
         **{key: outcome[key] for key in ("metrics", "totals", "calibration", "protocol", "data")},
         "training_data": s.task.data("train"),
         **({"starting_weights": state.starting_weights} if state.starting_weights else {}),

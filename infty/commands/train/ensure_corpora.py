@@ -26,11 +26,11 @@ def ensure_corpora(experiment: Experiment, settings: Settings, own: Path | None 
     name = task.vocabulary_files
     if name and not (settings.data / name / MANIFEST).is_file():
         _bring(name, _whole(name), settings)
-    texts = dict(task.texts())
+    texts = dict(task.texts)
     if first := experiment.pretraining and experiment.pretraining.text:
         texts.setdefault(first.corpus, []).extend([first.train, first.validation])
     if own is not None:
-        for name in task.texts():
+        for name in task.texts:
             if not (settings.data / name / MANIFEST).is_file():
                 import_corpus(settings.data, name, own, replace=False)
             del texts[name]

@@ -31,14 +31,15 @@ def write_run_header(session: Session) -> Values:
         return {}
 
     # The environment, with the command that gives the same numbers again.
-    command = " ".join([s.cell.command(), *s.settings.options()])
+    command = " ".join([s.cell.command, *s.settings.options()])
     environment = {**describe_environment(s.machine), "command": command}
     file = s.run.path / "environment.json"
-    if changed := differences({**_environment_before(file, environment), "command": command}, environment):
+    before = _read_environment(file)
+    if before and (changed := differences({**before, "command": command}, environment)):
         warnings.warn(f"this run began in another environment: {'; '.join(changed)}", stacklevel=2)
 
     # The settings, and the tokeniser that weights mean nothing without.
-    s.run.write_config(s.cell.config())
+    s.run.write_config(s.cell.config)
     write_json(file, environment)
     if s.task.tokenizer:
         with replace_folder(tokenizer_folder(s.run)) as temporary:
@@ -52,13 +53,13 @@ def write_run_header(session: Session) -> Values:
     return environment
 
 
-def _environment_before(file: Path, now: Values) -> Values:
-    """What a run began with; the same as now where it begins, or nobody can tell any more."""
+def _read_environment(file: Path) -> Values | None:
+    """Read what a run began with; None if it begins, or nobody can tell any more."""
     try:
-        return read_json(file, "it is written anew") if file.exists() else now
+        return read_json(file, "it is written anew") if file.exists() else None
     except MissingError as fault:
         warnings.warn(str(fault), stacklevel=3)
-        return now
+        return None
 
 
 def open_sinks(session: Session) -> list[Sink]:
@@ -71,7 +72,7 @@ def open_sinks(session: Session) -> list[Sink]:
         ScreenProgress(f"{key.experiment} {key.model}@{key.case}", s.training.total_steps, state.step),
     ]
     if s.settings.wandb != "disabled":
-        name, config = "/".join(key.folder.parts), s.cell.config()
+        name, config = "/".join(key.folder.parts), s.cell.config
         sinks.append(WandbRun(s.run.path, state.wandb_id, name, s.settings.wandb_project, s.settings.wandb, config))
     return sinks
 

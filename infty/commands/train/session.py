@@ -18,11 +18,10 @@ from infty.experiment import Cell, build_model, build_task
 from infty.machine.placement import Machine
 from infty.model.interface import SegmentModel
 from infty.runs.folder import RunFolder
-from infty.runs.wandb import new_wandb_id
 from infty.tasks.task import Task
 from infty.training.checkpoint import Checkpoint, TrainingState, load_last
 from infty.training.config import TrainingConfig
-from infty.training.cost.precheck import refuse_full_disk, refuse_too_little_memory
+from infty.training.cost import refuse_full_disk, refuse_too_little_memory
 from infty.training.data_parallel import Replica
 from infty.training.distributed import Group
 
@@ -97,7 +96,7 @@ def open_session(
         refuse_other_folders(group, run)
         if not fresh:
             with group.in_turn():
-                run.refuse_another(cell.config(), OTHER_SETTINGS)
+                run.refuse_another(cell.config, OTHER_SETTINGS)
             if group.any(group.leads and run.finished):
                 yield None
                 return
@@ -169,7 +168,7 @@ def clear(run: RunFolder) -> None:
 def _begin_state(task: Task, initial: InitialWeights | None) -> TrainingState:
     """Make the state of a run that begins."""
     weights = initial.document() if initial else None
-    return TrainingState(wandb_id=new_wandb_id(), tokens=task.digest, starting_weights=weights)
+    return TrainingState(tokens=task.digest, starting_weights=weights)
 
 
 def _refuse_together(session: Session) -> None:

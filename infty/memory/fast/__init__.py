@@ -1,1 +1,1 @@
-"""The memory's equations made quick, each equal to its plain form."""
+"""The memory's equations (section 3) made quick, each equal to its plain form."""

@@ -1,1 +1,1 @@
-"""Attention and dropout made quick, each equal to its plain form."""
+"""Attention (Dai et al. 2019) and dropout (Srivastava et al. 2014) made quick, each equal to its plain form."""

@@ -1,0 +1,190 @@
+"""The one way to measure what training takes: gradients of a few sequences, again and again, on the real model."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import count, islice
+from math import inf
+from statistics import median
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from infty.base.batch import Batch
+from infty.evaluation.evaluate import evaluate
+from infty.machine.devices import is_gpu
+from infty.machine.placement import Machine
+from infty.machine.ram import forget_peak, held_memory_bytes, peak_memory_bytes
+from infty.model.interface import SegmentModel, State
+from infty.model.state_tensors import state_tensors
+from infty.tasks.task import TrainingData
+from infty.training.config import TrainingConfig
+from infty.training.cost.fit import LinearCost
+from infty.training.data_parallel import batch_losses, weighted
+from infty.training.optimizer import make_optimizer
+
+FEW = 4  # sequences that are tried beside one, which alone says little of more
+WRITTEN = 2  # steps that write a carried memory, for the next one to read
+FULL, MOST = 5, 100  # steps until it was contracted as well, and if documents end before it is full
+TIMED = 15  # steps, at most
+Steps = Iterator[tuple[int, list[int]]]  # of each its tokens, and the bytes of each part of the memory carried on
+
+
+class Validated(TrainingData, Protocol):
+    """What is trained on and validated."""
+
+    has_answers: bool
+
+    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """As a task's."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What a process takes to train, as measured with so many sequences (`tried`, the most last).
+
+    own, at_once: its sequences of a batch, and the most of them at once. seconds: of gradients, by sequences at once.
+    parts: the bytes beyond program and weights that can be counted; memory is what is carried from step to step.
+    training, evaluation: all of those bytes, the most in steps and in validations, by sequences at once.
+    """
+
+    own: int
+    at_once: int
+    tried: tuple[int, ...]
+    seconds: LinearCost
+    flops_a_token: int
+    parts: dict[str, int]
+    training: LinearCost
+    evaluation: LinearCost
+
+
+def measure_run(
+    model: SegmentModel, task: Validated, config: TrainingConfig, seed: int, machine: Machine, seconds: float = 0.0
+) -> RunCost:
+    """Measure gradients of the first sequence of each batch, and of a few or as many as time allows; then validations.
+
+    seconds: that filling memories may take, and the steps that are timed; 0: as few as tell how many bytes they take.
+    """
+    own, together = config.batch_size // machine.launch.size, machine.launch.size > 1
+    at_once = min(own, machine.micro_batch or own)
+
+    def try_out(sequences: int) -> tuple[float, int, Steps]:
+        steps = take_steps(model, task, config.batch_size, seed, sequences)
+        fill_memories(steps, seconds=seconds)
+        return *repeat(partial(next, steps), machine.device, seconds), steps
+
+    def validate(sequences: int) -> None:
+        batches = task.evaluation_batches("validation", sequences)
+        evaluate(model, islice(batches, WRITTEN + 1 if task.continues else 1), choices=task.has_answers)
+
+    # One sequence tells how many more can be tried. FLOPs come last: nothing compiles while they are counted. The first
+    # validation makes much that stays, so it is not measured.
+    with unchanged(model):
+        quickest, least, _ = try_out(1)
+        tried = min(at_once, max(FEW, int(seconds / 5 / quickest)))
+        slowest, most, steps = try_out(tried)
+        with FlopCounterMode(display=False) as counter:
+            tokens, sizes = next(steps)
+        validate(1)
+        evaluated = (1, min(FEW, config.evaluation_batch_size))
+        validations = {some: repeat(partial(validate, some), machine.device)[1] for some in evaluated}
+
+    # What stays between steps; of gradients the room, if processes exchange them.
+    gradients = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    kept = {"optimizer": 2 * gradients, "memory": own * (sum(sizes) // tried)}
+    return RunCost(
+        own=own,
+        at_once=at_once,
+        tried=tuple(sorted({1, tried})),
+        seconds=LinearCost.fit({1: quickest, tried: slowest}),
+        flops_a_token=round(counter.get_total_flops() / tokens),
+        parts={"gradients": gradients, **kept},
+        training=LinearCost.fit({1: least, tried: most}).add(sum(kept.values())),
+        evaluation=LinearCost.fit(validations).add(sum(kept.values()) + gradients * together),
+    )
+
+
+def measure_update(model: SegmentModel, seconds: float) -> float:
+    """Measure the seconds of Adam's update of clipped gradients; at a rate of 0, which leaves weights as they are."""
+    optimizer, parameters = make_optimizer(model, learning_rate=0.0), list(model.parameters())
+    with unchanged(model):
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        clip = partial(nn.utils.clip_grad_norm_, parameters, max_norm=1.0)
+        return repeat(lambda: (clip(), optimizer.step()), model.device, seconds)[0]
+
+
+def flops_a_step(
+    model: SegmentModel, task: TrainingData, batch_size: int, seed: int, micro_batch: int | None = None
+) -> int:
+    """Count the FLOPs of one optimiser step, forward and backward: products of matrices only, as usual.
+
+    If memory is carried, it is full. micro_batch: most sequences at once; the others' work is the same.
+    """
+    sequences, counter = min(batch_size, micro_batch or batch_size), FlopCounterMode(display=False)
+    with unchanged(model):
+        fill_memories(take_steps(model, task, batch_size, seed, sequences), within=counter)
+    return counter.get_total_flops() * batch_size // sequences
+
+
+def take_steps(model: SegmentModel, task: TrainingData, batch_size: int, seed: int, sequences: int) -> Steps:
+    """Make the gradients of the first `sequences` of each batch, one batch after the other, and drop them."""
+    state: State | None = None
+    for step in count():
+        batch = task.training_batch(step, batch_size, seed, range(sequences))
+        losses, after = batch_losses(model, batch, state)
+        weighted(losses, model).backward()
+        model.zero_grad()
+        state = after if task.continues else None
+        yield batch.tokens.numel(), [tensor.nbytes for tensor in state_tensors(state or ()).values()]
+
+
+def fill_memories(steps: Steps, within: AbstractContextManager[object] | None = None, seconds: float = inf) -> None:
+    """Take steps until a carried memory no longer grows, or time is up; a single one if none is carried.
+
+    within: entered anew for each step.
+    """
+    start, before = time.perf_counter(), None
+    for taken in count(1):
+        with within or nullcontext():
+            _, sizes = next(steps)
+        late = taken >= WRITTEN and time.perf_counter() - start >= seconds
+        if not sizes or late or (taken >= FULL and (sizes == before or taken >= MOST)):
+            return
+        before = sizes
+
+
+def repeat(act: Callable[[], object], device: torch.device, seconds: float = 0.0) -> tuple[float, int]:
+    """Repeat an act for so many seconds, at least once. Returns the median of the seconds that it took.
+
+    Beside it, the most bytes that were held beyond those from before; 0 if the system doesn't tell.
+    """
+    known = forget_peak(device)
+    held, times = held_memory_bytes(device) if known else 0, []
+    while not times or (len(times) < TIMED and sum(times) < seconds):
+        start = time.perf_counter()
+        act()
+        if is_gpu(device):
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return median(times), max(0, peak_memory_bytes(device) - held) if known else 0
+
+
+@contextmanager
+def unchanged(model: SegmentModel) -> Iterator[None]:
+    """Train within the block without gradients from before; then restore them, the mode and torch's random numbers."""
+    training, gradients = model.training, [parameter.grad for parameter in model.parameters()]
+    with torch.random.fork_rng([model.device] if is_gpu(model.device) else []):
+        try:
+            model.zero_grad()
+            model.train()
+            yield
+        finally:
+            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                parameter.grad = gradient
+            model.train(training)
