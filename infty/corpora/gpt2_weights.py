@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from infty.base.errors import MissingError, UsageError
-from infty.base.files import exclusive, read_json, sha256
+from infty.base.files import exclusive, move_folder, read_json, sha256
 from infty.base.messages import flattened, reason
 from infty.corpora.hub import HubFile, download, list_files
 from infty.corpora.registry import KNOWN, Hub
@@ -183,6 +183,5 @@ def _fetch(hub: Hub, files: list[HubFile], folder: Path) -> Path:
             for file in files:
                 download(hub, file, temporary, HELP)
             shutil.rmtree(temporary / ".cache", ignore_errors=True)  # what the hub's library notes of downloads
-            shutil.rmtree(folder, ignore_errors=True)  # one that lost a file
-            temporary.replace(folder)
+            move_folder(temporary, folder)
     return folder

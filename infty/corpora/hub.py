@@ -15,7 +15,15 @@ from infty.base.messages import reason
 from infty.base.screen import screen
 from infty.corpora.layouts import find_pg19, find_wikitext
 from infty.corpora.registry import KNOWN, Hub
-from infty.corpora.store import Corpus, building, open_corpus, refuse_no_corpus, remedy, seal, write_corpus
+from infty.corpora.store import (
+    Corpus,
+    open_corpus,
+    refuse_no_corpus,
+    remedy,
+    replace_data,
+    write_corpus,
+    write_manifest,
+)
 from infty.corpora.tokenizers import BpeTokenizer
 
 logger = logging.getLogger(__name__)
@@ -137,10 +145,10 @@ def import_tokenizer(data: Path, name: str, folder: Path, origin: str, *, replac
         raise MissingError(f"{folder / wrong[0]} is in GPT-2's form, and is not GPT-2's; {remedy(name)}")
     if path.exists() and not replace:
         raise UsageError(f"{path} is here already; --replace puts the new one in its place")
-    with building(data, name) as temporary:
+    with replace_data(path) as temporary:
         for file in ("vocab.json", "merges.txt"):
             shutil.copyfile(folder / file, temporary / file)
-        seal(temporary, path, {"splits": {}, "origin": origin})
+        write_manifest(temporary, {"splits": {}, "origin": origin})
     return open_corpus(data, name)
 
 

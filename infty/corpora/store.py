@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infty.base.errors import InftyError, MissingError, UsageError
-from infty.base.files import FileSum, exclusive, flush, sha256, write_json, write_text
+from infty.base.files import FileSum, exclusive, replace_folder, sum_files, write_json, write_text
 from infty.base.progress import show_bar
 from infty.corpora.layouts import Source
 from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, read_manifest, split_files
@@ -146,7 +146,7 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
     """
     path = folder / name
     refuse_no_corpus(path)
-    with building(folder, name) as temporary:
+    with replace_data(path) as temporary:
         splits: dict[str, dict[str, Any]] = {}
         with show_bar(f"importing {name}", sum(source.bytes for source in sources.values())) as advance:
             for split, source in sources.items():
@@ -157,12 +157,13 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
             raise UsageError(f"{path} has another text as {' and '.join(others)}; --replace puts this in its place")
         if not others and splits.keys() <= here.keys():
             logger.info(f"{name} is here already, the same: {path}")
+            shutil.rmtree(temporary)
             return open_corpus(folder, name)
         kept = {split: counts for split, counts in here.items() if split not in splits}
         for file in (file for split in kept for file in split_files(split)):
             shutil.copyfile(path / file, temporary / file)
         both = {**kept, **splits}
-        seal(temporary, path, {"splits": {split: both[split] for split in SPLITS if split in both}})
+        write_manifest(temporary, {"splits": {split: both[split] for split in SPLITS if split in both}})
     return open_corpus(folder, name)
 
 
@@ -192,55 +193,24 @@ def _whole_splits(path: Path) -> dict[str, dict[str, Any]]:
     return {split: counts for split, counts in corpus.splits.items() if corpus.is_whole(split)}
 
 
-def seal(temporary: Path, path: Path, contents: dict[str, Any]) -> None:
-    """Write sums and manifest of a finished folder, wait until all is on disk, and give it its name.
-
-    What had the name before makes way in one rename; token files that lie in it stay.
-    """
-    files = {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(temporary.iterdir())}
-    for name in files:
-        flush(temporary / name)
-    write_json(temporary / MANIFEST, {"schema": SCHEMA, **contents, "files": files})
-    flush(temporary)
-    old = _old(path)
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.replace(old)
-    try:
-        temporary.replace(path)
-    except OSError:
-        if old.exists():
-            old.replace(path)
-        raise
-    if (old / "tokens").is_dir():
-        (old / "tokens").replace(path / "tokens")
-    shutil.rmtree(old, ignore_errors=True)
-    flush(path.parent)
-
-
-def _old(path: Path) -> Path:
-    """Where a folder is while another takes its place."""
-    return path.with_name(f".{path.name}.old")
+def write_manifest(folder: Path, contents: dict[str, Any]) -> None:
+    """Write the manifest of a folder that is otherwise finished: its contents, and the sums of its files."""
+    write_json(folder / MANIFEST, {"schema": SCHEMA, **contents, "files": sum_files(folder)})
 
 
 @contextlib.contextmanager
-def building(folder: Path, name: str) -> Iterator[Path]:
-    """A temporary folder beside `folder/name`, which is gone afterwards whatever happens. One process at a time.
+def replace_data(path: Path) -> Iterator[Path]:
+    """Replace a folder of data, but for the token files in it, one process at a time (see `replace_folder`).
 
-    InftyError where the disk is full, the folder can't be written to, or another process takes too long.
+    InftyError if the disk is full, the folder can't be written to, or another process takes too long.
     """
-    path, temporary = folder / name, folder / f".{name}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(path.with_name(f".{path.name}.lock"), f"makes {path}"):
-            try:
-                shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
-                if _old(path).is_dir() and not path.exists():  # one that was killed between two renames
-                    _old(path).replace(path)
-                temporary.mkdir()
-                yield temporary
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        with (
+            exclusive(path.with_name(f".{path.name}.lock"), f"makes {path}"),
+            replace_folder(path, keep=["tokens"]) as temporary,
+        ):
+            yield temporary
     except OSError as fault:
         why = f"{fault.filename}: {fault.strerror}" if fault.filename else str(fault.strerror or fault)
         hint = "another folder of corpora: INFTY_DATA or infty.toml"

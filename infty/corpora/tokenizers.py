@@ -69,6 +69,16 @@ class Tokenizer(Protocol):
         """The token that stands before a document's first one, as context only."""
         ...
 
+    @property
+    def end_of_text(self) -> int | None:
+        """The token that ends a text, and nothing else; None if there is none."""
+        ...
+
+    @property
+    def no_words(self) -> tuple[int, ...]:
+        """The tokens that stand for no word of the text."""
+        ...
+
     def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
         """The tokens of one document."""
         ...
@@ -92,7 +102,8 @@ class WordTokenizer:
     def __init__(self, types: list[str]) -> None:
         self.types, self.numbers = types, {word: i for i, word in enumerate(types)}
         self.vocab_size, self.separator = len(types), self.numbers[END_OF_LINE]
-        self.unknown = self.numbers[UNKNOWN]
+        self.unknown, self.end_of_text = self.numbers[UNKNOWN], None  # what separates documents ends every line
+        self.no_words = self.separator, self.unknown
 
     @classmethod
     def learn(cls, texts: Iterable[Iterable[str]], size: int) -> "WordTokenizer":
@@ -159,7 +170,9 @@ class BpeTokenizer:
         bpe.encode_special_tokens = True  # what looks like a mark in a text is text
         separator = bpe.token_to_id(END_OF_TEXT)
         assert separator is not None
-        self.bpe, self.vocab_size, self.separator = bpe, bpe.get_vocab_size(), separator
+        self.bpe, self.vocab_size = bpe, bpe.get_vocab_size()
+        self.separator = self.end_of_text = separator
+        self.no_words = ()
 
     @classmethod
     def learn(cls, texts: Iterable[Iterable[str]], size: int) -> "BpeTokenizer":

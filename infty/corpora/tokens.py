@@ -25,7 +25,7 @@ from infty.base.files import FileSum
 from infty.base.progress import show_bar
 from infty.corpora.manifest import MANIFEST, TokensManifest, is_whole, read_manifest
 from infty.corpora.registry import SPLITS
-from infty.corpora.store import Corpus, Document, building, open_corpus, remedy, seal
+from infty.corpora.store import Corpus, Document, open_corpus, remedy, replace_data, write_manifest
 from infty.corpora.tokenizers import (
     BpeConfig,
     BpeTokenizer,
@@ -180,8 +180,9 @@ def _make(corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: lis
     for split in splits:
         corpus.check(f"{split}.txt")
     teacher.corpus.check(f"{teacher.portion.split}.txt")
-    with building(path.parent, path.name) as temporary:
+    with replace_data(path) as temporary:
         if (path / MANIFEST).is_file():  # another process made them while this one waited
+            temporary.rmdir()
             return
         tokenizer = _tokenizer(teacher, config)
         tokenizer.save(temporary)
@@ -190,7 +191,7 @@ def _make(corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: lis
             for split in splits:
                 counts[split] = _encode(corpus, split, tokenizer, temporary, advance)
         recipe = _recipe(corpus, config, teacher, splits)
-        seal(temporary, path, {"recipe": recipe, "tokenizer": config.model_dump(), "tokens": counts})
+        write_manifest(temporary, {"recipe": recipe, "tokenizer": config.model_dump(), "tokens": counts})
 
 
 def _tokenizer(teacher: Teacher, config: TokenizerConfig) -> Tokenizer:

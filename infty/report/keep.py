@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infty.base.errors import MissingError, UsageError
-from infty.base.files import write_text
+from infty.base.files import replace_folder, write_text
 from infty.base.messages import one_line
 from infty.report.load.tuning import find_tunings
 from infty.runs.folder import RECORDS, RunFolder, finished_runs
@@ -38,19 +38,14 @@ def keep_runs(folders: Sequence[Path], target: Path) -> list[Path]:
 
 
 def _keep(run: RunFolder, place: Path) -> None:
-    """Aside first, so that what was kept before stays until all of the new is there."""
-    aside = place.with_name(f".{place.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    (aside / "eval").mkdir(parents=True)
-    for file in RECORDS:
-        if (run.path / file).is_file():
-            shutil.copyfile(run.path / file, aside / file)
-    for file in sorted((run.path / "eval").glob("*.json")):
-        shutil.copyfile(file, aside / "eval" / file.name)
-    if run.metrics.is_file():
-        write_text(aside / "metrics.jsonl", _thinned(run.metrics.read_text(encoding="utf-8", errors="replace")))
-    shutil.rmtree(place, ignore_errors=True)
-    aside.replace(place)
+    """Copy one run's files; what was kept before stays until all of the new is there."""
+    with replace_folder(place) as aside:
+        (aside / "eval").mkdir()
+        for file in (*RECORDS, *(f"eval/{path.name}" for path in sorted((run.path / "eval").glob("*.json")))):
+            if (run.path / file).is_file():
+                shutil.copyfile(run.path / file, aside / file)
+        if run.metrics.is_file():
+            write_text(aside / "metrics.jsonl", _thinned(run.metrics.read_text(encoding="utf-8", errors="replace")))
 
 
 def _thinned(text: str) -> str:

@@ -12,7 +12,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from infty.base.errors import InftyError, MissingError
-from infty.base.files import FileName, FileSum, flush, parse_json, sha256, write_json
+from infty.base.files import (
+    OLD,
+    FileName,
+    FileSum,
+    parse_json,
+    replace_folder,
+    restore_folder,
+    sha256,
+    sum_files,
+    write_json,
+)
 from infty.base.messages import reason
 from infty.model.weight_tensors import Named, write_tensors
 
@@ -20,7 +30,6 @@ Tensors = dict[str, Named]  # file stem -> named tensors
 MANIFEST = "MANIFEST.json"
 NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # other OSErrors may be transient
 KEPT = 2  # of the last checkpoints; the best one stays as well
-REPLACED = ".old.tmp"  # ends the name of a checkpoint that makes way for another of its step
 ATTEMPTS = 2  # to save one: a network's file system may fail for a moment
 NEEDED = {"model.safetensors", "optimizer.safetensors", "state.json"}
 FRESH = "train again with --fresh"
@@ -68,14 +77,16 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     follow. An interruption at any moment leaves the previous checkpoint good. InftyError where it fails twice: on a
     full disk, say.
     """
-    name = _name_folder(checkpoint.state.step)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _write(folder, folder / f".{name}.tmp", checkpoint)
+            with replace_folder(folder / _name_folder(checkpoint.state.step)) as temporary:
+                for stem, tensors in checkpoint.tensors.items():
+                    write_tensors(temporary / f"{stem}.safetensors", tensors)
+                write_json(temporary / "state.json", checkpoint.state.model_dump(exclude_none=True))
+                write_json(temporary / MANIFEST, sum_files(temporary))
             write_pointers(folder, checkpoint.state)
             break
         except (OSError, SafetensorError) as fault:
-            shutil.rmtree(folder / f".{name}.tmp", ignore_errors=True)
             if attempt == ATTEMPTS:
                 raise InftyError(
                     f"the checkpoint of step {checkpoint.state.step} could not be saved ({_explain_fault(fault)}); "
@@ -100,9 +111,8 @@ def load_last(folder: Path) -> Checkpoint | None:
     Where the best checkpoint is damaged the one that is found stands in for it, until the next validation.
     MissingError where there are some and none is whole: beginning again would remove them.
     """
-    for old in folder.glob(f".step-*{REPLACED}"):  # death came as it made way for a newer one of its step
-        if not (final := folder / old.name[1 : -len(REPLACED)]).exists():
-            old.replace(final)
+    for old in folder.glob(f".step-*{OLD}"):
+        restore_folder(folder / old.name[1 : -len(OLD)])
     paths = sorted(folder.glob("step-*"), reverse=True)
     for path in paths:
         try:
@@ -137,26 +147,6 @@ def find_best_checkpoint(folder: Path) -> Path:
     if not isinstance(name, str) or Path(name).name != name:
         raise MissingError(f"{folder / 'best.json'} names no checkpoint; {FRESH}")
     return folder / name
-
-
-def _write(folder: Path, temporary: Path, checkpoint: Checkpoint) -> None:
-    """Everything into `temporary`, its sums last; then its name. OSError or SafetensorError where that fails."""
-    _clear(temporary)
-    temporary.mkdir(parents=True)
-    for stem, tensors in checkpoint.tensors.items():
-        write_tensors(temporary / f"{stem}.safetensors", tensors)
-    write_json(temporary / "state.json", checkpoint.state.model_dump(exclude_none=True))
-    files = sorted(temporary.iterdir())
-    for path in files:
-        flush(path)
-    write_json(temporary / MANIFEST, {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files})
-    final = folder / _name_folder(checkpoint.state.step)
-    if final.exists():  # damaged, or saved before its validation
-        old = temporary.with_name(f".{final.name}{REPLACED}")
-        _clear(old)
-        final.replace(old)
-    temporary.replace(final)
-    flush(folder)
 
 
 def _load(path: Path, then: str) -> Checkpoint:
@@ -203,11 +193,6 @@ def _is_whole(path: Path) -> bool:
     except MissingError:
         return False
     return True
-
-
-def _clear(path: Path) -> None:
-    if path.exists():
-        shutil.rmtree(path)
 
 
 def _drop_old(folder: Path, state: TrainingState) -> None:

@@ -31,6 +31,12 @@ def test_words_and_line_ends_by_falling_frequency() -> None:
     assert WordTokenizer.learn([["b a b\n c b \n"]], 4).types == ["b", "<eos>", "a", "<unk>"]  # a before c
 
 
+def test_only_subwords_have_a_token_that_ends_a_text() -> None:
+    words = WordTokenizer(["a", "<eos>", "<unk>"])
+    assert (words.separator, words.end_of_text, words.no_words) == (1, None, (1, 2))
+    assert (BPE.end_of_text, BPE.no_words) == (BPE.separator, ())
+
+
 def test_a_vocabulary_of_the_whole_text_has_as_many_types_as_the_text() -> None:
     words = set(TEXT.split())
     assert WordTokenizer.learn([[TEXT]], 10**6).vocab_size == len(words) + 2
