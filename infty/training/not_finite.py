@@ -1,4 +1,4 @@
-"""What is kept of a step that failed."""
+"""Keep the batch of a step whose loss or gradient was not finite."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -12,9 +12,9 @@ from infty.model.weight_tensors import write_tensors
 
 
 def keep_batch(run: Path, step: int, batch: Batch, figures: dict[str, float]) -> str:
-    """Write the batch of optimiser step `step` (from 0) below a run's folder, with what was measured of it.
+    """Write the batch of optimiser step `step` (from 0) below a run's folder, with the figures measured on it.
 
-    Returns where it is, or why it is nowhere. Figures stand as text: JSON has none that are not finite.
+    Returns its folder, or why it could not be written. Figures are written as text: JSON has no NaN or infinity.
     """
     folder = run / "not-finite" / f"step-{step:08d}"
     parts = {field.name: getattr(batch, field.name) for field in fields(batch)}

@@ -1,4 +1,4 @@
-"""One optimiser step: losses and gradient of a batch, wherever its rows are, then Adam."""
+"""Take one optimiser step: losses and gradient of a batch over all processes, then Adam."""
 
 import time
 from pathlib import Path
@@ -26,16 +26,19 @@ def optimize(
     memory: Memory | None = None,
     run: Path | None = None,
 ) -> tuple[dict[str, float], Memory | None]:
-    """One optimiser step from `memory`: its metrics, and the memory after it if the task continues.
+    """Take one optimiser step from `memory`. Returns its metrics, and the memory after it if the task continues.
 
-    InftyError before the update where loss or gradient are not finite; the batch is kept in the folder `run`, if given.
+    InftyError before the update if loss or gradient is not finite; the batch is then kept in the folder `run`, if any.
     """
+    # Each process makes its own rows only; the mean loss divides by the scored targets of all.
     start = time.perf_counter()
     group, model = replica.group, replica.model
     model.train()
     rows = replica.assign_rows(config.batch_size)
     pieces = [task.training_batch(step, config.batch_size, seed, some) for some in rows]
     scored = int(group.sum_arrays(np.array(sum(int((piece.targets != UNSCORED).sum()) for piece in pieces))))
+
+    # Add the gradients piece by piece. Each draws its dropout from a seed of its first row, whichever process has it.
     names = ("loss", *model.config.auxiliary_weights)
     sums, after = np.zeros(len(names)), []
     for place, piece in enumerate(pieces):
@@ -44,16 +47,21 @@ def optimize(
         losses, state = replica.backward(piece, before, scored, config.batch_size, last=place == len(pieces) - 1)
         sums += [losses[name].item() for name in names]
         after.append(state)
+
+    # Clip the gradient, and refuse to update from what is not finite.
     figures = dict(zip(names, group.sum_arrays(sums).tolist(), strict=True))
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm).item()
     total = sum(figures[name] * weight for name, weight in {"loss": 1.0, **model.config.auxiliary_weights}.items())
     if not np.isfinite([total, norm]).all():
         _refuse_update(total, norm, figures, task, config, step, seed, run if group.leads else None)
+
+    # Update at this step's learning rate, and free the gradients before a validation.
     share = schedule(step, config.total_steps, config.warmup_steps, config.schedule)
     for parameters in optimizer.param_groups:
         parameters["lr"] = share * parameters["peak"]
     optimizer.step()
-    optimizer.zero_grad()  # so that a validation has their room
+    optimizer.zero_grad()
+
     tokens = group.size * sum(piece.tokens.numel() for piece in pieces)
     metrics = {
         **{f"train/{name}": value for name, value in figures.items()},
@@ -65,7 +73,7 @@ def optimize(
 
 
 def _derive_seed(seed: int, step: int, row: int) -> int:
-    """What decides the dropout of a step's rows from `row` on. Mixed well: a CPU's generator takes 32 bits of it."""
+    """Derive the dropout seed of a step's rows from `row` on, well mixed: a CPU's generator uses 32 bits of it."""
     return int(np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint64)[0])
 
 
@@ -79,7 +87,7 @@ def _refuse_update(
     seed: int,
     run: Path | None,
 ) -> None:
-    """InftyError; the whole batch is kept in the folder `run`, if given."""
+    """Raise InftyError; keep the whole batch in the folder `run`, if given."""
     found = {"loss": total, **{f"loss/{name}": value for name, value in figures.items()}, "gradient_norm": norm}
     kept = keep_batch(run, step, task.training_batch(step, config.batch_size, seed), found) if run else None
     raise InftyError(
