@@ -35,8 +35,7 @@ class Group:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
-        made: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
-        self._hosts = made
+        self._hosts: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
 
     @property
     def leads(self) -> bool:
