@@ -52,6 +52,7 @@ LONG_SAMPLE, LONGEST_SAMPLE = 10, 24  # segments that an inspected document shou
 class CorpusConfig(TaskConfig):
     """The settings of language modelling: text, tokeniser, resets of the memory, protocol."""
 
+    has_text = True
     kind: Literal["corpus"] = Field(default="corpus", description="language modelling (section 4.2)")
     corpus: str = Field(pattern=NAMES, description="name of a corpus that `infty data list` shows")
     tokenizer: TokenizerConfig = Field(description="what makes tokens of the text")
@@ -75,11 +76,6 @@ class CorpusConfig(TaskConfig):
         return self.tokenizer.vocab_size
 
     @property
-    def has_text(self) -> bool:
-        """True: tokens are those of a text."""
-        return True
-
-    @property
     def vocabulary_files(self) -> str | None:
         """The name of the corpus that holds GPT-2's tokeniser; None if another one is used."""
         return GPT2 if self.tokenizer.kind == GPT2 else None
@@ -90,12 +86,7 @@ class CorpusConfig(TaskConfig):
         return {self.corpus: list(self.portions.values())}
 
     def open(
-        self,
-        data: Path,
-        segment_length: int,
-        learnt_from: tuple[str, Portion] | None = None,
-        *,
-        make: bool = True,
+        self, data: Path, segment_length: int, learnt_from: tuple[str, Portion] | None = None, *, make: bool = True
     ) -> "CorpusTask":
         """Open the tokenised text. make: tokenise it if that is not done yet."""
         tokens = open_tokens(data, self.corpus, self.tokenizer, self.portions, learnt_from=learnt_from, make=make)

@@ -53,12 +53,7 @@ class SortConfig(TaskConfig):
         return self.vocabulary + 1
 
     def open(
-        self,
-        data: Path,
-        segment_length: int,
-        learnt_from: tuple[str, Portion] | None = None,
-        *,
-        make: bool = True,
+        self, data: Path, segment_length: int, learnt_from: tuple[str, Portion] | None = None, *, make: bool = True
     ) -> "SortTask":
         """Open the task; sequences are generated, so no corpus is read."""
         return SortTask(self)
@@ -126,13 +121,6 @@ def tally(
     return counts, first.reshape(batch, vocabulary)
 
 
-def rank_by_frequency(
-    counts: Int64[ndarray, "batch vocabulary"], first: Int64[ndarray, "batch vocabulary"]
-) -> Int64[ndarray, "batch vocabulary"]:
-    """Rank all V symbols by falling frequency; ties by first occurrence; those that never occur last, ascending."""
-    return np.lexsort((first, -counts))  # stable: symbols equal in both ascend
-
-
 class SortTask(Task):
     """The sequences of a `SortConfig` as batches of tokens and targets."""
 
@@ -152,8 +140,8 @@ class SortTask(Task):
     def order_symbols(
         self, counts: Int64[ndarray, "batch vocabulary"], first: Int64[ndarray, "batch vocabulary"]
     ) -> Int64[ndarray, "batch vocabulary"]:
-        """Order all symbols as the answer does, given how often and where first each one occurs."""
-        return rank_by_frequency(counts, first)
+        """Order all symbols by falling frequency; ties by first occurrence; those that never occur last, ascending."""
+        return np.lexsort((first, -counts))  # stable: symbols equal in both ascend
 
     @property
     def sequence_length(self) -> int:

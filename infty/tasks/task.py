@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from jaxtyping import Bool, Float32
 from numpy import ndarray
@@ -163,9 +163,10 @@ class Task(TrainingData, ABC):
 class TaskConfig(BaseModel, ABC):
     """The settings of a task, and what can be known before any data is opened.
 
-    Every configuration has a `kind`, by which an experiment chooses it.
+    Every configuration has a `kind`, by which an experiment chooses it. has_text: a model can continue a text of it.
     """
 
+    has_text: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @property
@@ -175,12 +176,7 @@ class TaskConfig(BaseModel, ABC):
 
     @abstractmethod
     def open(
-        self,
-        data: Path,
-        segment_length: int,
-        learnt_from: tuple[str, Portion] | None = None,
-        *,
-        make: bool = True,
+        self, data: Path, segment_length: int, learnt_from: tuple[str, Portion] | None = None, *, make: bool = True
     ) -> Task:
         """Open the task for a model that reads `segment_length` tokens at a time. data: the folder of corpora.
 
@@ -208,8 +204,3 @@ class TaskConfig(BaseModel, ABC):
 
         MissingError if it is missing or damaged.
         """
-
-    @property
-    def has_text(self) -> bool:
-        """True if tokens are those of a text, which a model can continue."""
-        return False

@@ -105,7 +105,8 @@ class Group:
         try:
             yield
         except RuntimeError as fault:
-            if self.size == 1 or not _is_lost(fault):
+            lost = isinstance(fault, distributed.DistError) or any(name in str(fault) for name in ("gloo", "NCCL"))
+            if self.size == 1 or not lost:
                 raise
             raise InftyError(
                 f"process {self.rank} of {self.size} lost the others: one of them has ended, or can't be reached "
@@ -122,10 +123,7 @@ class Group:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its new name is not in torch 2.12
             parallel = nn.parallel.DistributedDataParallel(
-                module,
-                broadcast_buffers=False,
-                find_unused_parameters=may_leave_unused,
-                gradient_as_bucket_view=True,
+                module, broadcast_buffers=False, find_unused_parameters=may_leave_unused, gradient_as_bucket_view=True
             )
         _KEPT.append(parallel)
         return parallel
@@ -169,8 +167,3 @@ def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
         distributed.destroy_process_group()
         raise
     distributed.destroy_process_group()  # not after a failure: the others may still wait for this process
-
-
-def _is_lost(fault: RuntimeError) -> bool:
-    """Tell if an error comes from a communication library."""
-    return isinstance(fault, distributed.DistError) or any(name in str(fault) for name in ("gloo", "NCCL"))

@@ -53,7 +53,15 @@ def optimize(
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm).item()
     total = sum(figures[name] * weight for name, weight in {"loss": 1.0, **model.config.auxiliary_weights}.items())
     if not np.isfinite([total, norm]).all():
-        _refuse_update(total, norm, figures, task, config, step, seed, run if group.leads else None)
+        found = {"loss": total, **{f"loss/{name}": value for name, value in figures.items()}, "gradient_norm": norm}
+        kept = ""
+        if run and group.leads:
+            whole = task.training_batch(step, config.batch_size, seed)
+            kept = f" (the batch: {keep_batch(run, step, whole, found)})"
+        raise InftyError(
+            f"loss {total:.4g}, gradient norm {norm:.4g} at step {step}: not finite, nothing was updated{kept}; "
+            "try a lower training.learning_rate"
+        )
 
     # Update at this step's learning rate, and free the gradients before a validation.
     share = schedule(step, config.total_steps, config.warmup_steps, config.schedule)
@@ -75,22 +83,3 @@ def optimize(
 def _derive_seed(seed: int, step: int, row: int) -> int:
     """Derive the dropout seed of a step's rows from `row` on, well mixed: a CPU's generator uses 32 bits of it."""
     return int(np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint64)[0])
-
-
-def _refuse_update(
-    total: float,
-    norm: float,
-    figures: dict[str, float],
-    task: TrainingData,
-    config: TrainingConfig,
-    step: int,
-    seed: int,
-    run: Path | None,
-) -> None:
-    """Raise InftyError; keep the whole batch in the folder `run`, if given."""
-    found = {"loss": total, **{f"loss/{name}": value for name, value in figures.items()}, "gradient_norm": norm}
-    kept = keep_batch(run, step, task.training_batch(step, config.batch_size, seed), found) if run else None
-    raise InftyError(
-        f"loss {total:.4g}, gradient norm {norm:.4g} at step {step}: not finite, nothing was updated"
-        f"{f' (the batch: {kept})' if kept else ''}; try a lower training.learning_rate"
-    )
