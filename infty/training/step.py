@@ -1,18 +1,21 @@
 """Take one optimiser step: losses and gradient of a batch over all processes, then Adam."""
 
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
-from infty.base.batch import UNSCORED
+from infty.base.batch import UNSCORED, Batch
 from infty.base.errors import InftyError
+from infty.base.files import write_json
+from infty.model.weight_tensors import write_tensors
 from infty.tasks.task import TrainingData
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
-from infty.training.not_finite import keep_batch
 from infty.training.optimizer import schedule
 
 
@@ -57,7 +60,7 @@ def optimize(
         kept = ""
         if run and group.leads:
             whole = task.training_batch(step, config.batch_size, seed)
-            kept = f" (the batch: {keep_batch(run, step, whole, found)})"
+            kept = f" (the batch: {_keep_batch(run, step, whole, found)})"
         raise InftyError(
             f"loss {total:.4g}, gradient norm {norm:.4g} at step {step}: not finite, nothing was updated{kept}; "
             "try a lower training.learning_rate"
@@ -83,3 +86,20 @@ def optimize(
 def _derive_seed(seed: int, step: int, row: int) -> int:
     """Derive the dropout seed of a step's rows from `row` on, well mixed: a CPU's generator uses 32 bits of it."""
     return int(np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint64)[0])
+
+
+def _keep_batch(run: Path, step: int, batch: Batch, figures: dict[str, float]) -> str:
+    """Write the batch of optimiser step `step` (from 0) below a run's folder, with the figures measured on it.
+
+    Returns its folder, or why it could not be written. Figures are written as text: JSON has no NaN or infinity.
+    """
+    folder = run / "not-finite" / f"step-{step:08d}"
+    parts = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(folder / "batch.safetensors", tensors)
+        write_json(folder / "figures.json", {"step": step, **{name: str(value) for name, value in figures.items()}})
+    except (OSError, SafetensorError) as fault:
+        return f"could not be kept: {fault}"
+    return str(folder)
