@@ -130,9 +130,8 @@ def _find_start_faults(experiment: Experiment, origins: dict[tuple[str, ...], st
     if not model.fine_tunes:
         return [Fault(origin, "pretraining", "is for model.kind gpt2 only")]
     if model.starting_weights is not None:
-        return [
-            Fault(origin, "pretraining", f"model.weights is {model.starting_weights!r}: one of the two must be null")
-        ]
+        message = f"model.weights is {model.starting_weights!r}: one of the two must be null"
+        return [Fault(origin, "pretraining", message)]
     return []
 
 

@@ -1,7 +1,6 @@
 """A table as Markdown, on the terminal, and as JSON."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich import table as rich_table
 from rich.cells import cell_len
@@ -66,10 +65,6 @@ class Table:
         pairs = [(heading, cell) for heading, cell in zip(self.headings[1:], row[1:], strict=True) if cell]
         lines = [Padding(Text.assemble(f"{heading}: ", _style(cell)), (0, 0, 0, 2)) for heading, cell in pairs]
         return Group(Text(row[0]), *lines)
-
-    def document(self) -> dict[str, Any]:
-        """Return the table as a JSON object."""
-        return vars(self)
 
 
 def is_best(cell: str) -> bool:

@@ -15,7 +15,7 @@ from infty.base.errors import UsageError
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")  # set in a step; a batch script has no tasks
 SLOT = "INFTY_SLOT"
-FIRST_PORT, PORTS = 10_000, 20_000  # one of these for each step of Slurm's; above them Linux hands out its own
+FIRST_PORT, PORTS = 10_000, 20_000  # a port per Slurm step; Linux assigns the ports above these itself
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class RandomTokens:
         """Count the tokens of the first `steps` batches, in which every segment is full."""
         return steps * batch_size * self.segment_length
 
-    def tokens_an_epoch(self) -> int | None:
+    def count_tokens_per_epoch(self) -> int | None:
         """Return None: the tokens of one pass are counted once the text is here."""
         return None
 

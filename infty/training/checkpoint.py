@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors and JSON only, whole or not there, checked before they are believed."""
+"""Save and load checkpoints: safetensors and JSON only, written whole or not at all, verified before use."""
 
 import secrets
 import shutil
@@ -29,21 +29,19 @@ from infty.model.weight_tensors import Named, write_tensors
 Tensors = dict[str, Named]  # file stem -> named tensors
 MANIFEST = "MANIFEST.json"
 NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # other OSErrors may be transient
-KEPT = 2  # of the last checkpoints; the best one stays as well
+KEPT = 2  # number of last checkpoints that are kept, beside the best one
 ATTEMPTS = 2  # to save one: a network's file system may fail for a moment
 NEEDED = {"model.safetensors", "optimizer.safetensors", "state.json"}
 FRESH = "train again with --fresh"
-
-
 _MANIFEST = TypeAdapter(dict[FileName, FileSum])
 
 
 class TrainingState(BaseModel):
-    """Where a run stands, beside its tensors: `state.json`.
+    """The progress of a run, beside its tensors: `state.json`.
 
-    Batches, dropout and learning rate of a step are functions of (seed, step), so `step` is the position in the data
-    and the state of every generator too. The best step is the one with the lowest validation loss; none before the
-    first validation, and no loss where that checkpoint is lost.
+    Batches, dropout and learning rate of a step are functions of (seed, step), so `step` is also the position in the
+    data and the state of every random generator. The best step has the lowest validation loss; it is None before the
+    first validation, and its loss is None if that checkpoint was lost.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -64,18 +62,17 @@ class TrainingState(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on; without tensors, to begin."""
+    """The state and the tensors from which a run continues; a run that begins has no tensors."""
 
     state: TrainingState
     tensors: Tensors
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write `folder/step-…`, point `last.json` and `best.json`, and drop all but the last two and the best.
+    """Write `folder/step-…`, update `last.json` and `best.json`, and remove all but the last two and the best.
 
-    Everything goes to a temporary folder, is flushed, and gets its name in one rename; the pointers
-    follow. An interruption at any moment leaves the previous checkpoint good. InftyError where it fails twice: on a
-    full disk, say.
+    The files are written and flushed in a temporary folder, which one rename names; the pointers follow. So an
+    interruption at any moment leaves the previous checkpoint valid. InftyError if it fails twice, as on a full disk.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -96,9 +93,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def write_pointers(folder: Path, state: TrainingState) -> None:
-    """Name the checkpoint of a state as the last, and the best step that it knows of as the best.
+    """Write `last.json` and `best.json`, which name the checkpoints of a state's own step and of its best step.
 
-    Done again when a run continues: an interruption may have come between a checkpoint and its pointers.
+    A run that continues writes them again: it may have been interrupted between a checkpoint and its pointers.
     """
     write_json(folder / "last.json", {"checkpoint": _name_folder(state.step)})
     if state.best_step is not None:
@@ -106,13 +103,16 @@ def write_pointers(folder: Path, state: TrainingState) -> None:
 
 
 def load_last(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; a warning for each newer one that isn't.
+    """Load the newest checkpoint that is whole, with a warning for each newer one that isn't; None if there is none.
 
-    Where the best checkpoint is damaged the one that is found stands in for it, until the next validation.
-    MissingError where there are some and none is whole: beginning again would remove them.
+    If the best checkpoint is damaged, the loaded one replaces it until the next validation. MissingError if there are
+    checkpoints and none is whole: starting over would remove them.
     """
+    # A run that was killed while it replaced a checkpoint may have left it under its temporary name.
     for old in folder.glob(f".step-*{OLD}"):
         restore_folder(folder / old.name[1 : -len(OLD)])
+
+    # The first one that loads is returned; older ones are not read.
     paths = sorted(folder.glob("step-*"), reverse=True)
     for path in paths:
         try:
@@ -132,17 +132,17 @@ def load_last(folder: Path) -> Checkpoint | None:
 
 
 def load_best(folder: Path) -> Checkpoint:
-    """The checkpoint that `best.json` names. MissingError where there is none or it is damaged."""
+    """Load the checkpoint that `best.json` names. MissingError if there is none or it is damaged."""
     return _load(find_best_checkpoint(folder), FRESH)
 
 
 def verify_best(folder: Path) -> None:
-    """MissingError where there is no best checkpoint, or its files are not what was saved, by their sums."""
+    """Verify the sums of the best checkpoint. MissingError if there is none or a file is not what was saved."""
     _verify_sums(find_best_checkpoint(folder), FRESH)
 
 
 def find_best_checkpoint(folder: Path) -> Path:
-    """Where the checkpoint is that `best.json` names. MissingError where it names none."""
+    """Find the folder of the checkpoint that `best.json` names. MissingError if it names none."""
     name = _read(folder / "best.json", FRESH).get("checkpoint")
     if not isinstance(name, str) or Path(name).name != name:
         raise MissingError(f"{folder / 'best.json'} names no checkpoint; {FRESH}")
@@ -152,7 +152,7 @@ def find_best_checkpoint(folder: Path) -> Path:
 def _load(path: Path, then: str) -> Checkpoint:
     """Load a checkpoint from its folder.
 
-    MissingError, with what follows `then`, where it is damaged; OSError where a disk may fail.
+    MissingError, which ends in `then`, if it is damaged; OSError if a disk fails.
     """
     manifest = _verify_sums(path, then)
     try:
@@ -166,7 +166,7 @@ def _load(path: Path, then: str) -> Checkpoint:
 
 
 def _verify_sums(path: Path, then: str) -> dict[str, FileSum]:
-    """What the manifest says of each file. MissingError, as `_load`, where one is not what was saved or none is."""
+    """Verify and return the sums of the manifest. MissingError if a file is missing or not what was saved."""
     try:
         manifest = _MANIFEST.validate_python(_read(path / MANIFEST, then))
         for name, entry in manifest.items():
@@ -180,7 +180,7 @@ def _verify_sums(path: Path, then: str) -> dict[str, FileSum]:
 
 
 def _read(path: Path, then: str) -> dict[str, Any]:
-    """A JSON file. MissingError where it is damaged; OSError where a disk fails, which may be for a moment."""
+    """Read a JSON file. MissingError if it is missing or damaged; OSError if a disk fails, perhaps for a moment."""
     try:
         return parse_json(path.read_bytes(), path, then)
     except NOT_THERE as fault:
@@ -196,7 +196,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _drop_old(folder: Path, state: TrainingState) -> None:
-    """Keep the last ones up to this step and the best. The others go: older, skipped as damaged, or half written."""
+    """Remove checkpoints that are older, damaged or half written; keep the last ones up to this step and the best."""
     saved = [path for path in sorted(folder.glob("step-*")) if path.name <= _name_folder(state.step)]
     kept = {*saved[-KEPT:], *([folder / _name_folder(state.best_step)] if state.best_step is not None else [])}
     for path in {*folder.glob("step-*"), *folder.glob(".step-*.tmp")} - kept:
@@ -204,7 +204,7 @@ def _drop_old(folder: Path, state: TrainingState) -> None:
 
 
 def _explain_fault(fault: Exception) -> str:
-    """Why it failed, in one line; a disk's own words without their number and the path, which stands beside it."""
+    """Explain a fault in one line; an OSError without its number and its path, which the message has already."""
     return (fault.strerror if isinstance(fault, OSError) else None) or reason(fault)
 
 

@@ -1,4 +1,4 @@
-"""How a model is trained."""
+"""The configuration of training."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -11,7 +11,7 @@ def _is_none(value: object) -> bool:
 
 
 class TrainingConfig(BaseModel):
-    """How a model is trained: Adam, linear warm-up, cosine or line to 0, clipped gradients."""
+    """The settings of training: Adam, linear warm-up, cosine or linear decay to 0, clipped gradients."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -41,14 +41,14 @@ class TrainingConfig(BaseModel):
 
     @property
     def total_steps(self) -> int:
-        """The number of optimiser steps. ValueError where they are still to be counted (see `count_steps`)."""
+        """The number of optimiser steps. ValueError if epochs are not converted to steps yet (see `count_steps`)."""
         if self.steps is None:
             raise ValueError(f"{self.epochs} epochs are not counted in steps yet")
         return self.steps
 
-    def count_steps(self, steps_an_epoch: Callable[[int], int]) -> "TrainingConfig":
-        """This configuration with epochs as steps. steps_an_epoch: of a task, for a batch size."""
+    def count_steps(self, steps_per_epoch: Callable[[int], int]) -> "TrainingConfig":
+        """Return this configuration with epochs converted to steps. steps_per_epoch: a task's, by batch size."""
         if self.epochs is None:
             return self
-        steps = self.epochs * steps_an_epoch(self.batch_size)
+        steps = self.epochs * steps_per_epoch(self.batch_size)
         return self.model_copy(update={"steps": steps, "epochs": None})

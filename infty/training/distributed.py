@@ -1,7 +1,7 @@
-"""Several processes that train or evaluate one model together, by torch's own means.
+"""Connect processes that train or evaluate one model together, with torch.distributed.
 
-Gradients go between GPUs over NCCL, everything else over gloo, between hosts. Nothing is pickled: what is said are
-numbers, and what is sent are bytes whose receiver checks them.
+Gradients go between GPUs over NCCL, everything else between hosts over gloo. Nothing is pickled: processes exchange
+numbers, and bytes that the receiver checks.
 """
 
 import os
@@ -25,59 +25,56 @@ from infty.machine.devices import choose_backend, is_gpu
 from infty.machine.launch import Launch
 from infty.memory.precision import HOST
 
-PATIENCE = timedelta(hours=4)  # of the others where one stream is evaluated, which only one process can do
-PROMPT = timedelta(minutes=10)  # to meet at all, and for gradients, which come from all at about the same time
-
-
-_KEPT: list[nn.Module] = []  # until the process ends: one that is freed may wait for ever for a thread of gloo's
+PATIENCE = timedelta(hours=4)  # the others wait while one process evaluates a stream
+PROMPT = timedelta(minutes=10)  # to connect, and for gradients, which all processes send at about the same time
+_KEPT: list[nn.Module] = []  # until the process ends: freeing one may wait for ever for a thread of gloo
 
 
 class Group:
-    """The processes that work together; of one alone everything is as it is. All must call what they call in order."""
+    """The processes that work together. All must make the same calls in the same order; one alone exchanges nothing."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
-        made: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
-        self._hosts = made
+        self._hosts: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Tell if this is the process that writes files and prints."""
         return self.rank == 0
 
     @property
     def share(self) -> Share:
-        """What of an evaluation is this process's."""
+        """The share of an evaluation that this process computes."""
         return Share(self.rank, self.size)
 
     def find_largest(self, value: int) -> int:
-        """The largest number that any process holds."""
+        """Find the largest number that any process holds."""
         return int(self._reduce(torch.tensor(value), distributed.ReduceOp.MAX))
 
     def is_true_anywhere(self, value: bool) -> bool:
-        """Whether one of them says so."""
+        """Tell if the value is true in any process."""
         return bool(self.find_largest(value))
 
     def is_same_everywhere(self, value: int) -> bool:
-        """Whether all say the same."""
+        """Tell if the value is the same in all processes."""
         return self.find_largest(value) == -self.find_largest(-value)
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this."""
         self.find_largest(0)
 
     def sum_arrays(self, values: Shaped[ndarray, "*shape"]) -> Shaped[ndarray, "*shape"]:
-        """Sum over all processes, element by element; of booleans whether any is true."""
+        """Sum an array over all processes, element by element; booleans are combined by "or"."""
         as_bytes = values.astype(np.uint8) if values.dtype == bool else values
         return self._reduce(torch.from_numpy(as_bytes.copy())).numpy().astype(values.dtype)
 
     def sum_totals(self, own: Totals) -> Totals:
-        """The totals of all processes together."""
+        """Sum totals over all processes."""
         values = self.sum_arrays(np.array(astuple(own), dtype=np.float64)).tolist()
         return Totals(*(kind(value) for kind, value in zip(map(type, astuple(own)), values, strict=True)))
 
     def gather(self, data: bytes) -> list[bytes]:
-        """What each process has, for the one that leads; the others get nothing."""
+        """Gather the bytes of each process, by rank, in the process of rank 0; the others get an empty list."""
         if self.size == 1:
             return [data]
         sizes = np.zeros(self.size, dtype=np.int64)
@@ -95,7 +92,7 @@ class Group:
 
     @contextmanager
     def take_turns(self) -> Iterator[None]:
-        """The block is for the one that leads first, which makes what the others then find."""
+        """Run the block in the process of rank 0 first, so that the others find what it has made."""
         if not self.leads:
             self.wait()
         yield
@@ -104,11 +101,12 @@ class Group:
 
     @contextmanager
     def explain_lost_process(self) -> Iterator[None]:
-        """Where another process is lost within the block: an InftyError that says so."""
+        """Raise InftyError, with what to do, if another process is lost within the block."""
         try:
             yield
         except RuntimeError as fault:
-            if self.size == 1 or not _is_lost(fault):
+            lost = isinstance(fault, distributed.DistError) or any(name in str(fault) for name in ("gloo", "NCCL"))
+            if self.size == 1 or not lost:
                 raise
             raise InftyError(
                 f"process {self.rank} of {self.size} lost the others: one of them has ended, or can't be reached "
@@ -116,7 +114,7 @@ class Group:
             ) from None
 
     def parallelize(self, module: nn.Module, *, may_leave_unused: bool) -> nn.Module:
-        """The module, so that gradients of all processes are averaged. may_leave_unused: a parameter, in some steps."""
+        """Wrap a module so that gradients are averaged. may_leave_unused: some steps may not use every parameter."""
         if self.size == 1:
             return module
         for done in _KEPT:
@@ -125,10 +123,7 @@ class Group:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its new name is not in torch 2.12
             parallel = nn.parallel.DistributedDataParallel(
-                module,
-                broadcast_buffers=False,
-                find_unused_parameters=may_leave_unused,
-                gradient_as_bucket_view=True,
+                module, broadcast_buffers=False, find_unused_parameters=may_leave_unused, gradient_as_bucket_view=True
             )
         _KEPT.append(parallel)
         return parallel
@@ -140,14 +135,14 @@ class Group:
 
 
 ALONE = Group()
-_MET: list[Group] = []  # the one that this process is in, once it has met the others
+_MET: list[Group] = []  # the group of this process, once it is connected
 
 
 @contextmanager
 def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
-    """Meet the processes that this one was started with, for the block; in a block within it they are together already.
+    """Connect the processes of a launch for the block; a block within it uses the same group.
 
-    InftyError where one of them is lost meanwhile.
+    InftyError if they can't be reached, or one of them is lost meanwhile.
     """
     if launch.size == 1:
         yield ALONE
@@ -171,9 +166,4 @@ def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
     except Stopped:
         distributed.destroy_process_group()
         raise
-    distributed.destroy_process_group()  # not where something failed: the others may be waiting for what does not come
-
-
-def _is_lost(fault: RuntimeError) -> bool:
-    """Whether a library of communication says it."""
-    return isinstance(fault, distributed.DistError) or any(name in str(fault) for name in ("gloo", "NCCL"))
+    distributed.destroy_process_group()  # not after a failure: the others may still wait for this process

@@ -10,15 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from infty.base.batch import UNSCORED
-from infty.tasks.sort import (
-    FIRST_SEED,
-    SortConfig,
-    SortTask,
-    find_nearest_lengths,
-    make_sequences,
-    rank_by_frequency,
-    tally,
-)
+from infty.tasks.sort import FIRST_SEED, SortConfig, SortTask, find_nearest_lengths, make_sequences, tally
 
 
 def task(vocabulary: int = 7, length: int = 41, train: int = 13) -> SortTask:
@@ -30,7 +22,7 @@ def task(vocabulary: int = 7, length: int = 41, train: int = 13) -> SortTask:
 
 
 def ranked(symbols: np.ndarray, vocabulary: int) -> np.ndarray:
-    return rank_by_frequency(*tally(symbols, vocabulary))
+    return task().order_symbols(*tally(symbols, vocabulary))
 
 
 def slow_sequence(seed: int, vocabulary: int, length: int) -> list[int]:

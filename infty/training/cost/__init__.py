@@ -1,4 +1,4 @@
-"""What training costs: one way to measure seconds, bytes and floating-point operations, and one straight line."""
+"""Measure and predict the cost of training: seconds, bytes and floating-point operations."""
 
 from infty.training.cost.fit import LinearCost as LinearCost
 from infty.training.cost.limits import count_disk_bytes as count_disk_bytes
