@@ -89,7 +89,7 @@ def generate_cell(
 
     # The prompt is read once, segment by segment, so that it may be of any length.
     with _open_prompt(prompt) as pieces:
-        reading = read(model, cut_windows(tokenizer, pieces, model.config.segment_length))
+        reading = read_text(model, cut_windows(tokenizer, pieces, model.config.segment_length))
 
     # Each token is drawn only once the text before it was written, so that nobody waits for the whole.
     tokens, again = tee(islice(take_until_end(generate_tokens(model, reading, sampling), tokenizer), count))
@@ -109,7 +109,7 @@ def generate_cell(
     }
 
 
-def read(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> Reading:
+def read_text(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> Reading:
     """Read a text with a model: full segments once, at constant memory, and keep the rest (see `cut_windows`)."""
     length, tokens, segment = model.config.segment_length, 0, ()
     with use_evaluation_mode(model):
@@ -117,7 +117,7 @@ def read(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> Readin
         for window in windows:
             segment = tuple(window.tolist())
             if len(segment) > length:
-                state = model(_row(segment[:length], model), state, positions, 0).state
+                state = model(_make_row(segment[:length], model), state, positions, 0).state
                 tokens += length
     return Reading(state, segment, tokens + len(segment) - 1)
 
@@ -129,15 +129,15 @@ def generate_tokens(model: SegmentModel, reading: Reading, sampling: Sampling) -
         positions = model.positions()
     while True:
         with use_evaluation_mode(model):  # here and not around all: whoever takes the tokens has a mode of their own
-            output = model(_row(segment, model), state, positions, 1)
-            token = draw(output.logits[0, -1], sampling, generator)
+            output = model(_make_row(segment, model), state, positions, 1)
+            token = draw_token(output.logits[0, -1], sampling, generator)
         if len(segment) == model.config.segment_length:
             state, segment = output.state, ()
         segment = (*segment, token)
         yield token
 
 
-def draw(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.Generator) -> int:
+def draw_token(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.Generator) -> int:
     """Draw one token. generator: on the CPU, where it is drawn whatever device the logits are on."""
     if sampling.temperature == 0:
         return int(logits.argmax())
@@ -167,7 +167,7 @@ def decode_stream(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> I
         yield tokenizer.decode(held)[len(known) :]
 
 
-def _row(tokens: tuple[int, ...], model: SegmentModel) -> Int64[Tensor, "1 length"]:
+def _make_row(tokens: tuple[int, ...], model: SegmentModel) -> Int64[Tensor, "1 length"]:
     return torch.tensor([tokens], device=next(model.parameters()).device)
 
 
