@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infty.config.definition import CellKey, Definition
@@ -13,7 +12,6 @@ from infty.config.faults import Fault, origin_of, refuse, value_faults
 from infty.config.overlay import Values, overlay, parse_override
 from infty.corpora.tokens import Portion
 from infty.model.config import AnyModelConfig
-from infty.model.interface import SegmentModel
 from infty.tasks.corpus import NAMES, CorpusConfig
 from infty.tasks.sort import SortConfig
 from infty.tasks.task import Task
@@ -111,12 +109,6 @@ def build_task(experiment: Experiment, data: Path, *, make: bool = True) -> Task
     first = experiment.pretraining and experiment.pretraining.text
     learnt_from = (first.corpus, first.train) if first else None
     return experiment.task.open(data, experiment.model.segment_length, learnt_from, make=make)
-
-
-def build_model(experiment: Experiment, vocab_size: int, seed: int) -> SegmentModel:
-    """Build the model with the initial weights that `seed` decides. UsageError if it does not fit the vocabulary."""
-    torch.manual_seed(seed)
-    return experiment.model.build(vocab_size)
 
 
 def _start_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from infty.base.batch import Batch
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
-from infty.experiment import build_model, resolve
+from infty.experiment import resolve
 from infty.training.cost import flops_a_step
 from infty.training.data_parallel import batch_losses, weighted
 
@@ -39,7 +39,7 @@ class Endless:
 def test_counted_once_the_memory_is_full(row: str) -> None:
     """As many steps again change nothing; the first step alone, with nothing remembered, has fewer."""
     resolved = resolve(open_experiment("wikitext", SHIPPED), CellKey("wikitext", "smoke", row, "main"), EVEN)
-    model = build_model(resolved.experiment, 400, seed=0)
+    model = resolved.experiment.model.build(400, seed=0)
     task = Endless(400, resolved.experiment.model.segment_length)
     full, steps = flops_a_step(model, task, 2, seed=0), task.asked
     assert flops_a_step(model, task, 6, seed=0, micro_batch=2) == 3 * full

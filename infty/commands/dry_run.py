@@ -15,7 +15,7 @@ from infty.commands.train.initial_weights import find_base, find_initial_weights
 from infty.config.settings import Settings
 from infty.corpora.gpt2_weights import is_on_the_hub
 from infty.corpora.registry import KNOWN
-from infty.experiment import Cell, build_model, build_task
+from infty.experiment import Cell, build_task
 from infty.machine.placement import prepare_machine
 from infty.machine.ram import forget_peak, held_memory_bytes
 from infty.model.interface import SegmentModel, count_parameters
@@ -48,7 +48,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
     free = free_bytes(machine)
     program = held_memory_bytes(machine.device) if free is not None else 0
-    model = machine.place(build_model(experiment, task.vocab_size, seed))
+    model = machine.place(experiment.model.build(task.vocab_size, seed))
     memories = sum(parameter.numel() for parameter in model.memory_parameters())
     training = experiment.training.counted(task.steps_an_epoch)
     refuse_uneven("training.batch_size", training.batch_size, machine.launch)

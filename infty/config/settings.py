@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     )
     wandb_project: str = Field(default="infty", description="W&B project")
 
+    @property
     def options(self) -> list[str]:
         """What a command needs besides to give the same numbers on the same machine: all that is not the default."""
         names = ("device", "precision", "micro_batch", "recompute", "compile", "threads")

@@ -19,7 +19,7 @@ from torch import Tensor
 from infty.commands.bench.yardstick import disagreement, its_model, its_tokens, load_yardstick
 from infty.config.catalog import open_experiment
 from infty.config.definition import CellKey
-from infty.experiment import Experiment, build_model, build_task, resolve
+from infty.experiment import Experiment, build_task, resolve
 from infty.machine.ram import peak_memory_bytes
 from infty.memory import reference
 from infty.memory.basis import GaussianBasis
@@ -111,7 +111,7 @@ def make(spec: Spec) -> Run:
 def _step(spec: Spec) -> Run:
     experiment = paper_experiment(spec.who, spec.length, spec.batch, spec.basis)
     task = build_task(experiment, Path())
-    model = build_model(experiment, task.vocab_size, seed=0)
+    model = experiment.model.build(task.vocab_size, seed=0)
     optimizer = make_optimizer(model, LEARNING_RATE)
     replica = Replica(model)
     return lambda: optimize(replica, optimizer, task, experiment.training, 0, 0)
@@ -172,7 +172,7 @@ def _stream() -> Run:
     """
     experiment = paper_experiment("infty", 4000, 1)
     symbols, length = sorting(experiment).vocabulary, experiment.model.segment_length
-    model, segments = build_model(experiment, symbols + 1, seed=0).eval(), -(-STREAM_TOKENS // length)
+    model, segments = experiment.model.build(symbols + 1, seed=0).eval(), -(-STREAM_TOKENS // length)
     positions = model.positions()
 
     def after(state: State, more: int) -> State:

@@ -24,7 +24,7 @@ from infty.commands.train.initial_weights import (
 from infty.commands.train.record import open_sinks, track_status, write_run_header
 from infty.commands.train.session import OTHER_SETTINGS, Session, bring_data, open_session
 from infty.config.settings import Settings
-from infty.experiment import Cell, build_model
+from infty.experiment import Cell
 from infty.machine.launch import this_launch
 from infty.machine.placement import Machine, prepare_machine
 from infty.machine.ram import peak_memory_bytes
@@ -121,6 +121,8 @@ def _ensure_initial_weights(
     cell: Cell, run: RunFolder, settings: Settings, machine: Machine, group: Group, own: Path | None, *, fresh: bool
 ) -> InitialWeights | None:
     """Find the weights that a run starts from, or train them; None if it needs none, or has begun already."""
+    if not cell.experiment.model.fine_tunes:
+        return None
     if not fresh:
         with group.in_turn():
             run.refuse_another(cell.config, OTHER_SETTINGS)
@@ -231,7 +233,7 @@ def _count_flops(session: Session) -> int | None:
     if s.machine.compiled:
         return None
     if s.machine.recompute:  # what is computed twice counts once
-        model = build_model(s.cell.experiment, s.task.vocab_size, s.cell.key.seed).to(s.machine.device)
+        model = s.cell.experiment.model.build(s.task.vocab_size, s.cell.key.seed).to(s.machine.device)
     size, seed = s.training.batch_size, s.cell.key.seed
     try:
         return s.state.step * flops_a_step(model, s.task, size, seed, len(s.replica.pieces(size)[0]))

@@ -33,7 +33,7 @@ def write_run_header(session: Session) -> Values:
         return {}
 
     # The environment, with the command that gives the same numbers again.
-    command = " ".join([s.cell.command, *s.settings.options()])
+    command = " ".join([s.cell.command, *s.settings.options])
     environment = {**describe_environment(s.machine), "command": command}
     file = s.run.path / "environment.json"
     before = _read_environment(file)

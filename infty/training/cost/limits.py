@@ -13,7 +13,6 @@ from infty.machine.devices import is_gpu
 from infty.machine.placement import Machine
 from infty.machine.ram import forget_peak, free_memory_bytes
 from infty.model.interface import SegmentModel
-from infty.model.weight_tensors import weight_tensors
 from infty.tasks.task import Task, TrainingData
 from infty.training.checkpoint import KEPT
 from infty.training.config import TrainingConfig
@@ -63,12 +62,11 @@ def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, fo
 
 def disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) -> int:
     """Count the most bytes that a run's folder takes: as many checkpoints as there are at once, and small files."""
-    weights = sum(tensor.nbytes for tensor in weight_tensors(model).values())
-    moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
+    weights = sum(parameter.nbytes for parameter in model.parameters())
     sizes = model.config
     vectors = len(model.memory_layers) * (sizes.memory_slots + sizes.segment_length) if task.continues else 0
     memory = 4 * config.batch_size * vectors * sizes.hidden_size
-    return COPIES * (weights + moments + memory) + OTHER_FILES
+    return COPIES * (3 * weights + memory) + OTHER_FILES
 
 
 def free_bytes(machine: Machine) -> int | None:
