@@ -22,7 +22,7 @@ from infty.model.interface import SegmentModel, count_parameters
 from infty.runs.folder import RunFolder
 from infty.tasks.corpus import CorpusConfig
 from infty.training.config import TrainingConfig
-from infty.training.cost import RunCost, disk_bytes, free_bytes, measure_run, measure_update, repeat
+from infty.training.cost import RunCost, count_disk_bytes, count_free_bytes, measure_run, measure_update, repeat
 from infty.training.data_parallel import refuse_uneven
 
 SECONDS = 5.0  # that filling memories may take, and the steps that are timed
@@ -44,9 +44,9 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
         if not isinstance(experiment.task, CorpusConfig):
             raise
         task = RandomTokens(experiment.task, experiment.model.segment_length, str(fault))
-    start = _start(cell, task.vocab_size, settings)
+    start = _describe_start(cell, task.vocab_size, settings)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
-    free = free_bytes(machine)
+    free = count_free_bytes(machine)
     program = held_memory_bytes(machine.device) if free is not None else 0
     model = machine.place(experiment.model.build(task.vocab_size, seed))
     memories = sum(parameter.numel() for parameter in model.memory_parameters())
@@ -59,10 +59,11 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     seconds = math.ceil(cost.own / cost.at_once) * cost.seconds.fixed + cost.own * cost.seconds.each + update
     make = partial(task.training_batch, 0, training.batch_size, seed, range(cost.tried[-1]))
     made, _ = repeat(make, model.device, SECONDS)
-    evaluated = training.evaluation_batch_size
-    forget_peak(model.device)  # gives back what was freed
-    held = 0 if free is None else held_memory_bytes(model.device)
-    memory = {} if free is None else describe_memory(model, cost, evaluated, program, held, free)
+    memory: dict[str, Any] = {}
+    if free is not None:
+        forget_peak(model.device)  # gives back what was freed
+        held, evaluated = held_memory_bytes(model.device), training.evaluation_batch_size
+        memory = describe_memory(model, cost, evaluated, program, held, free)
     return {
         "command": cell.command,
         "folder": str(settings.runs / cell.key.folder),
@@ -74,10 +75,10 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
         "segment_length": experiment.model.segment_length,
         "steps": steps,
         "tokens": tokens,
-        "passes": round(tokens / size, 2) if (size := _size(task)) else None,
+        "passes": round(tokens / size, 2) if (size := _count_tokens(task)) else None,
         "flops_a_token": cost.flops_a_token,
         "training_flops": cost.flops_a_token * tokens,
-        "disk_megabytes": round(disk_bytes(model, task, training) / 1e6),
+        "disk_megabytes": round(count_disk_bytes(model, task, training) / 1e6),
         "device": str(machine.device),
         "processes": machine.launch.size,
         "sequences_a_device": cost.own,
@@ -89,7 +90,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
         "data_made_to_trained": round((cost.seconds.predict(cost.tried[-1]) + update) / made, 1),
         "predicted_from": f"steps of {' and '.join(map(str, cost.tried))} of the {cost.own} sequences"
         + (", without what processes say to each other" if machine.launch.size > 1 else ""),
-        **({"text": _text(task, experiment.training)} if isinstance(task, RandomTokens) else {}),
+        **({"text": _explain_stand_in(task, experiment.training)} if isinstance(task, RandomTokens) else {}),
         **({"starting_weights": start} if start else {}),
     }
 
@@ -120,13 +121,13 @@ def describe_memory(
     return {**found, "does_not_fit": f"{change} does; --recompute and more devices make it less"}
 
 
-def _text(task: "RandomTokens", training: TrainingConfig) -> str:
-    """Why random tokens stand in, and what that makes a guess."""
+def _explain_stand_in(task: "RandomTokens", training: TrainingConfig) -> str:
+    """Say why random tokens stand in, and what that makes a guess."""
     return task.why + ("; until then steps are reckoned from its published words" if training.epochs else "")
 
 
-def _start(cell: Cell, vocab_size: int, settings: Settings) -> str | None:
-    """Where a GPT-2 would start from, and whether that is here. UsageError where it is, and does not fit."""
+def _describe_start(cell: Cell, vocab_size: int, settings: Settings) -> str | None:
+    """Say where a GPT-2 would start from, and whether that is here. UsageError if it is, and does not fit."""
     if base := find_base(cell):
         run, first = RunFolder(settings.runs / base.key.folder), base.experiment.training
         todo = f"trained first, {first.steps or first.epochs} {'steps' if first.steps else 'epochs'} more"
@@ -143,8 +144,8 @@ def _start(cell: Cell, vocab_size: int, settings: Settings) -> str | None:
     return f"{start.origin}, sha256 {start.sha256[:12]}"
 
 
-def _size(task: Any) -> int | None:
-    """Tokens of one pass over the training data; None where they are not known."""
+def _count_tokens(task: Any) -> int | None:
+    """Count the tokens of one pass over the training data; None if they are not known."""
     if isinstance(task, RandomTokens):
         return None
     parts = getattr(task, "parts", None)
@@ -161,18 +162,18 @@ class RandomTokens:
         self.vocab_size = config.tokenizer.vocab_size
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
-        """Tokens in the proportions of a text: the n-th most frequent 1/n times as often (Zipf)."""
+        """Draw tokens in the proportions of a text: the n-th most frequent 1/n times as often (Zipf)."""
         own = range(batch_size) if rows is None else rows
         random = [np.random.Generator(np.random.Philox(key=[step, row])).random(self.segment_length + 1) for row in own]
         tokens = torch.from_numpy(np.exp(np.stack(random) * np.log(self.vocab_size)).astype(np.int64) - 1)
         return Batch(tokens[:, :-1], tokens[:, 1:], torch.tensor(own), torch.full((len(own),), step == 0))
 
     def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """None: a text that is not here is not validated."""
+        """Give none: a text that is not here is not validated."""
         return iter(())
 
     def steps_an_epoch(self, batch_size: int) -> int:
-        """Roughly how many steps, from the corpus's known words and documents. MissingError where none are known."""
+        """Estimate the steps from the corpus's known words and documents. MissingError if none are known."""
         known, part = KNOWN.get(self.config.corpus), self.config.train
         words = known.words.get(part.split) if known else None
         if known is None or words is None or (part.last is not None and part.split not in known.documents):
@@ -182,5 +183,5 @@ class RandomTokens:
         return -int(-tokens // (batch_size * self.segment_length))
 
     def tokens_seen(self, steps: int, batch_size: int) -> int:
-        """Tokens of the first `steps` batches, in which every segment is full."""
+        """Count the tokens of the first `steps` batches, in which every segment is full."""
         return steps * batch_size * self.segment_length

@@ -41,13 +41,13 @@ class TrainingConfig(BaseModel):
 
     @property
     def total_steps(self) -> int:
-        """The number of optimiser steps. ValueError where they are still to be counted (see `counted`)."""
+        """The number of optimiser steps. ValueError if they are still to be counted (see `counted`)."""
         if self.steps is None:
             raise ValueError(f"{self.epochs} epochs are not counted in steps yet")
         return self.steps
 
     def counted(self, steps_an_epoch: Callable[[int], int]) -> "TrainingConfig":
-        """This configuration with epochs as steps. steps_an_epoch: of a task, for a batch size."""
+        """Turn epochs into steps. steps_an_epoch: of a task, for a batch size."""
         if self.epochs is None:
             return self
         steps = self.epochs * steps_an_epoch(self.batch_size)

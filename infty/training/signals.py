@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 class StopSignals:
     """Within the `with` block the first signal is only noted in `received`; a second one acts at once.
 
-    insist: whether it does. Not where a launcher hands on to its processes what a terminal has sent them already.
+    insist: whether it does. It must not if a launcher hands on to its processes what a terminal has sent them already.
     Signals can be handled in the main thread only; in another thread this notes nothing.
     """
 

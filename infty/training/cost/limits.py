@@ -30,11 +30,11 @@ def refuse_too_little_memory(
 
     Changes neither the model nor what follows. Says nothing on systems that don't tell how much memory is held.
     """
-    if config.total_steps < LONG_RUN or free_bytes(machine) is None:
+    if config.total_steps < LONG_RUN or count_free_bytes(machine) is None:
         return
     with explained(machine.device):
         cost = measure_run(model, task, config, seed, machine)
-    free = free_bytes(machine) or 0  # after the trial: what it left (loaded code, say) stays
+    free = count_free_bytes(machine) or 0  # after the trial: what it left (loaded code, say) stays
     for line, wanted, where, option, other in (
         (cost.training, cost.at_once, "", "--micro-batch", ", less is kept with --recompute"),
         (cost.evaluation, config.evaluation_batch_size, " in evaluation", "--set training.evaluation_batch_size", ""),
@@ -51,7 +51,7 @@ def refuse_too_little_memory(
 def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, folder: Path) -> None:
     """Raise InftyError if the disk has no room for the checkpoints in `folder` that a run keeps at once."""
     here = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    needed = disk_bytes(model, task, config) - here
+    needed = count_disk_bytes(model, task, config) - here
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise InftyError(
@@ -60,7 +60,7 @@ def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, fo
         )
 
 
-def disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) -> int:
+def count_disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) -> int:
     """Count the most bytes that a run's folder takes: as many checkpoints as there are at once, and small files."""
     weights = sum(parameter.nbytes for parameter in model.parameters())
     sizes = model.config
@@ -69,7 +69,7 @@ def disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) 
     return COPIES * (3 * weights + memory) + OTHER_FILES
 
 
-def free_bytes(machine: Machine) -> int | None:
+def count_free_bytes(machine: Machine) -> int | None:
     """Count the free bytes for this process; on a CPU a machine's processes share them.
 
     None if the system doesn't tell, or has no peak that can be measured anew.
