@@ -60,7 +60,7 @@ def _reach(experiment: Experiment, layers: int) -> float:
     model = experiment.model
     assert isinstance(experiment.task, SortConfig)
     task = SortTask(experiment.task)
-    return task.calibration("test", layers * model.memory_slots, model.segment_length)["oracle"]
+    return task.calibrate("test", layers * model.memory_slots, model.segment_length)["oracle"]
 
 
 def _counts_alone(experiment: Experiment) -> float:

@@ -49,7 +49,7 @@ def with_results(text: str, tables: Sequence[Table], found: Sequence[Table]) -> 
 
 
 def _shown(table: Table) -> str:
-    return f"**{table.title}**\n\n{table.markdown().strip()}"
+    return f"**{table.title}**\n\n{table.to_markdown().strip()}"
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ def test_the_windows_of_a_text_are_its_stream(trained: Path) -> None:
         assert all(len(cut) == size + 1 for cut in cuts[:-1])
         assert 1 <= len(cuts[-1]) <= size
         assert [*np.concatenate([cut[:size] for cut in cuts])] == tokens
-        segments = list(task.stream(io.StringIO(text), size))
+        segments = list(task.cut_stream(io.StringIO(text), size))
         assert torch.cat([segment.tokens for segment in segments], 1)[0].tolist() == tokens[:-1]
         assert torch.cat([segment.targets for segment in segments], 1)[0].tolist() == tokens[1:]
         assert max(segment.tokens.shape[1] for segment in segments) <= size

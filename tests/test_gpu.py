@@ -16,7 +16,7 @@ from infty.memory.precision import HOST
 from infty.model.interface import SegmentModel
 from infty.tasks.corpus import CorpusConfig
 from infty.training.config import TrainingConfig
-from infty.training.data_parallel import Replica, batch_losses, weighted
+from infty.training.data_parallel import Replica, compute_losses, weigh_losses
 from infty.training.optimizer import make_optimizer
 from infty.training.step import optimize
 from tests.test_devices import ROWS, model_of, pieces
@@ -28,8 +28,8 @@ TEXTS = [(name, case, row) for name, case, row in ROWS if name != "sort"]
 
 def losses_and_gradients(model: SegmentModel, name: str, device: torch.device) -> tuple[dict[str, float], Tensor]:
     Machine(device).place(model.eval())
-    losses, _ = batch_losses(model, pieces(model, name))
-    weighted(losses, model).backward()
+    losses, _ = compute_losses(model, pieces(model, name))
+    weigh_losses(losses, model).backward()
     gradients = [p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None]
     return {key: loss.item() for key, loss in losses.items()}, torch.cat(gradients)
 

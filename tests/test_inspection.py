@@ -10,7 +10,7 @@ import torch
 from scipy import integrate, stats
 from torch import Tensor, nn
 
-from infty.evaluation.evaluate import evaluating
+from infty.evaluation.evaluate import use_evaluation_mode
 from infty.evaluation.memory_trace import BINS, Trace, carry_places, inspect_memory, measure_shares, watch_signals
 from infty.memory.attention import AttentionDensity
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
@@ -33,9 +33,9 @@ def sorting(segments: int, length: int = SEGMENT) -> SortTask:
 
 def read(model: SegmentModel, task: SortTask) -> tuple[list[Tensor], list[State]]:
     """The first test sequence by a plain loop: logits of each segment, and the states before and after each."""
-    batch = task.batch("test", np.array([0]))
+    batch = task.make_batch("test", np.array([0]))
     states, logits = [model.initial_state(batch.streams)], []
-    with evaluating(model):
+    with use_evaluation_mode(model):
         for segment in batch.segments(model.config.segment_length):
             output = model(segment.tokens, states[-1])
             states.append(output.state)
@@ -44,8 +44,8 @@ def read(model: SegmentModel, task: SortTask) -> tuple[list[Tensor], list[State]
 
 
 def traced(model: SegmentModel, task: SortTask) -> list[Trace]:
-    batch = task.batch("test", np.array([0]))
-    with evaluating(model), watch_signals(model) as traces:
+    batch = task.make_batch("test", np.array([0]))
+    with use_evaluation_mode(model), watch_signals(model) as traces:
         state = model.initial_state(batch.streams)
         for segment in batch.segments(model.config.segment_length):
             state = model(segment.tokens, state).state
@@ -141,7 +141,7 @@ def relative(targets: np.ndarray, found: np.ndarray) -> float:
 def test_errors_and_what_is_explained_are_those_of_plain_least_squares(float64: None) -> None:
     """Of the first layer, whose input is the embedding, over two updates."""
     model, task = make("infty", long_range=LONG_TERM), sorting(4)
-    trace, tokens = traced(model, task)[0], task.batch("test", np.array([0])).tokens
+    trace, tokens = traced(model, task)[0], task.make_batch("test", np.array([0])).tokens
     x, gate = model.embedding(tokens)[0] * 22**0.5, trace.memory.gate
     assert gate is not None
     smoothed = [

@@ -172,8 +172,8 @@ def listed(place: Place) -> dict[str, Any]:
     for table in overview_tables(rows, "laptop"):
         for width in (20, 100):
             screen = Console(file=io.StringIO(), width=width)
-            screen.print(table.rich(width))
-        lines = table.markdown().splitlines() + [note.split(" with: ")[0] for note in table.notes]
+            screen.print(table.to_rich(width))
+        lines = table.to_markdown().splitlines() + [note.split(" with: ")[0] for note in table.notes]
         assert all(line.isprintable() and len(line) < 1000 for line in lines)
         assert all(map(str.isprintable, table.notes))
     (found,) = [

@@ -26,7 +26,7 @@ from infty.cli.output import CALL, open_console, read_settings, refuse_given, sh
 from infty.cli.report import report
 from infty.cli.reproduce import reproduce
 from infty.cli.runs import clean, compare, export
-from infty.machine.launch import this_launch
+from infty.machine.launch import detect_launch
 from infty.tasks.protocols import KnockOut
 
 TOGETHER = ("train", "eval")  # what several processes can do
@@ -68,7 +68,7 @@ def begin(
     """Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301)."""
     CALL.quiet, CALL.verbose = quiet, verbose
     ctx.with_resource(show_progress(open_console(stderr=True)))
-    if this_launch().size > 1 and ctx.invoked_subcommand not in TOGETHER:
+    if detect_launch().size > 1 and ctx.invoked_subcommand not in TOGETHER:
         raise UsageError(f"{ctx.invoked_subcommand} is one process's work; {' and '.join(TOGETHER)} are for several")
 
 
@@ -92,11 +92,11 @@ def train(
     machine = machine_options.read_settings()
     cell = cell_options.resolve_cell(machine)
     if dry_run:
-        if this_launch().leads:
+        if detect_launch().leads:
             show_values(forecast(cell, machine), as_json)
         return
     result = workflow.train_cell(cell, machine, fresh=fresh, own=cell_options.data)
-    if this_launch().leads:
+    if detect_launch().leads:
         show_values(summarize(result), as_json, document=result)
 
 
@@ -132,7 +132,7 @@ def evaluate(
     cell = cell_options.resolve_cell(machine)
 
     # What can't be asked for together is refused before a model is loaded.
-    if this_launch().size > 1 and (check_batch or stream):
+    if detect_launch().size > 1 and (check_batch or stream):
         raise UsageError("--check-batch and --stream are one process's work")
     if stream:
         others = {"--knock-out": knock_out, "--protocol": protocol, "--split": split}
@@ -155,7 +155,7 @@ def evaluate(
             )
     else:
         outcome = assessment.evaluate_cell(cell, machine, asked)
-        if this_launch().leads:
+        if detect_launch().leads:
             show_values(summarize(outcome), as_json, document=outcome)
 
 

@@ -16,7 +16,7 @@ from infty.commands.load import load_with_task
 from infty.config.settings import Settings
 from infty.machine.placement import Machine, prepare_machine
 from infty.runs.folder import RunFolder, finished_runs
-from infty.tasks.loss_breakdown import text_figures
+from infty.tasks.loss_breakdown import compute_text_metrics
 from infty.training.checkpoint import verify_best
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def _against_totals(result: dict[str, Any]) -> Iterator[str]:
     else:
         sizes = {key: totals[key] for key in ("words", "bytes")}
         whole = Totals(**{key: value for key, value in totals.items() if key not in sizes})
-        expected = text_figures("test", whole, sizes)
+        expected = compute_text_metrics("test", whole, sizes)
     for key, value in expected.items():
         if not math.isclose(result["metrics"][key], value, rel_tol=EXACT):
             yield f"{key} is {result['metrics'][key]}, and by its totals {value}"

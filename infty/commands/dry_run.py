@@ -17,12 +17,12 @@ from infty.corpora.gpt2_weights import is_on_the_hub
 from infty.corpora.registry import KNOWN
 from infty.experiment import Cell, build_task
 from infty.machine.placement import prepare_machine
-from infty.machine.ram import forget_peak, held_memory_bytes
+from infty.machine.ram import count_held_bytes, forget_peak
 from infty.model.interface import SegmentModel, count_parameters
 from infty.runs.folder import RunFolder
 from infty.tasks.corpus import CorpusConfig
 from infty.training.config import TrainingConfig
-from infty.training.cost import RunCost, count_disk_bytes, count_free_bytes, measure_run, measure_update, repeat
+from infty.training.cost import RunCost, count_disk_bytes, count_usable_bytes, measure_run, measure_update, repeat
 from infty.training.data_parallel import refuse_uneven
 
 SECONDS = 5.0  # that filling memories may take, and the steps that are timed
@@ -46,13 +46,13 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
         task = RandomTokens(experiment.task, experiment.model.segment_length, str(fault))
     start = _describe_start(cell, task.vocab_size, settings)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
-    free = count_free_bytes(machine)
-    program = held_memory_bytes(machine.device) if free is not None else 0
+    free = count_usable_bytes(machine)
+    program = count_held_bytes(machine.device) if free is not None else 0
     model = machine.place(experiment.model.build(task.vocab_size, seed))
     memories = sum(parameter.numel() for parameter in model.memory_parameters())
-    training = experiment.training.counted(task.steps_an_epoch)
+    training = experiment.training.count_steps(task.count_steps_per_epoch)
     refuse_uneven("training.batch_size", training.batch_size, machine.launch)
-    steps, tokens = training.total_steps, task.tokens_seen(training.total_steps, training.batch_size)
+    steps, tokens = training.total_steps, task.count_tokens_seen(training.total_steps, training.batch_size)
 
     # What it costs: a step is the gradients of its pieces, one piece after the other, and an update.
     cost, update = measure_run(model, task, training, seed, machine, SECONDS), measure_update(model, SECONDS)
@@ -62,7 +62,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     memory: dict[str, Any] = {}
     if free is not None:
         forget_peak(model.device)  # gives back what was freed
-        held, evaluated = held_memory_bytes(model.device), training.evaluation_batch_size
+        held, evaluated = count_held_bytes(model.device), training.evaluation_batch_size
         memory = describe_memory(model, cost, evaluated, program, held, free)
     return {
         "command": cell.command,
@@ -172,8 +172,8 @@ class RandomTokens:
         """Give none: a text that is not here is not validated."""
         return iter(())
 
-    def steps_an_epoch(self, batch_size: int) -> int:
-        """Estimate the steps from the corpus's known words and documents. MissingError if none are known."""
+    def count_steps_per_epoch(self, batch_size: int) -> int:
+        """Roughly how many steps, from the corpus's known words and documents. MissingError where none are known."""
         known, part = KNOWN.get(self.config.corpus), self.config.train
         words = known.words.get(part.split) if known else None
         if known is None or words is None or (part.last is not None and part.split not in known.documents):
@@ -182,6 +182,6 @@ class RandomTokens:
         tokens = words * share * (1.0 if self.config.tokenizer.kind == "word" else TOKENS_A_WORD)
         return -int(-tokens // (batch_size * self.segment_length))
 
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
-        """Count the tokens of the first `steps` batches, in which every segment is full."""
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
+        """Tokens of the first `steps` batches, in which every segment is full."""
         return steps * batch_size * self.segment_length

@@ -19,7 +19,7 @@ from infty.evaluation.memory_trace import inspect_memory
 from infty.evaluation.stream import read_stream
 from infty.experiment import Cell, Experiment
 from infty.machine.placement import prepare_machine
-from infty.machine.ram import peak_memory_bytes
+from infty.machine.ram import count_peak_bytes
 from infty.runs.folder import SCHEMA, RunFolder
 from infty.tasks.task import PerTarget, Task
 from infty.training.distributed import ALONE, Group, process_group
@@ -48,7 +48,7 @@ def evaluate_cell(cell: Cell, settings: Settings, asked: Asked) -> Values:
     """
     machine, run = prepare_machine(settings), trained_run(cell, settings)
     with process_group(machine.launch, machine.device) as group:
-        with group.in_turn():  # the one that leads may have to tokenise the text
+        with group.take_turns():  # the one that leads may have to tokenise the text
             trained, task = load_with_task(run, settings.data)
         machine.place(trained.model)
         return evaluate_run(run, trained, task, asked, group=group)
@@ -68,11 +68,11 @@ def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | No
     length = trained.experiment.model.segment_length
     with open_text(file) as opened:
         text = CountedText(opened)
-        segments = task.stream(text, length)
+        segments = task.cut_stream(text, length)
         totals, answers, pace = read_stream(
             trained.model,
             segments,
-            lambda: peak_memory_bytes(machine.device),
+            lambda: count_peak_bytes(machine.device),
             choices=task.has_answers,
         )
     return {
@@ -80,11 +80,11 @@ def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | No
         "file": file.name,
         "step": trained.step,
         "segment_length": length,
-        "metrics": task.stream_metrics(text, totals),
+        "metrics": task.compute_stream_metrics(text, totals),
         "totals": vars(totals),
         "answer": [wanted for wanted, _ in answers],
         "model_answer": [chosen for _, chosen in answers],
-        "pace": pace.figures(),
+        "pace": pace.describe(),
     }
 
 
@@ -138,17 +138,17 @@ def assess(
     """
     # Ask the task for its protocol, and what it notes of each target.
     task = _prepare_task(task, asked)
-    split, model, record = asked.split, trained.experiment.model, task.new_record(asked.split)
+    split, model, record = asked.split, trained.experiment.model, task.make_record(asked.split)
 
     # Read this process's share of the split, and sum over all processes.
     with knock_out_memories(trained.model, asked.knock_out) if asked.knock_out else nullcontext():
         batches = _batches(trained.experiment, task, asked, group.share)
-        heard = stop.until_received(batches) if stop else batches
+        heard = stop.yield_until_signal(batches) if stop else batches
         totals = evaluate(trained.model, heard, choices=task.has_answers, losses=record.losses, right=record.right)
-    if number := group.largest(stop.received or 0 if stop else 0):
+    if number := group.find_largest(stop.received or 0 if stop else 0):
         raise Stopped("stopped while testing; the same command tests what was trained", number)
-    totals = group.totals(totals)
-    losses, right = (None if noted is None else group.summed(noted) for noted in (record.losses, record.right))
+    totals = group.sum_totals(totals)
+    losses, right = (None if noted is None else group.sum_arrays(noted) for noted in (record.losses, record.right))
     if not group.leads:
         return {}, None
 
@@ -167,7 +167,7 @@ def assess(
         "metrics": score.metrics,
         "totals": score.totals,
         "calibration": score.calibration,
-        "data": task.data(split),
+        "data": task.describe_data(split),
         "details": score.details,
     }
     memory = inspect_memory(trained.model, task, split) if split == "test" and not asked.knock_out else None
@@ -203,7 +203,7 @@ def check_cell(cell: Cell, settings: Settings, asked: Asked) -> Values:
 
 def _prepare_task(task: Task, asked: Asked) -> Task:
     """Return the task under the protocol asked for. UsageError if the two, or what else is asked, do not fit."""
-    task = task.under(asked.protocol)
+    task = task.use_protocol(asked.protocol)
     if why := task.explain_unfit_request(asked.split, asked.batch_size, asked.knock_out):
         raise UsageError(why)
     return task
@@ -212,6 +212,6 @@ def _prepare_task(task: Task, asked: Asked) -> Task:
 def _batches(experiment: Experiment, task: Task, asked: Asked, share: Share = ALL) -> Iterator[Batch]:
     size = asked.batch_size or experiment.training.evaluation_batch_size
     if asked.knock_out == "other":
-        return task.pairs(asked.split, size, share)
-    steps = task.evaluation_steps(asked.split, size, share)
+        return task.pair_samples(asked.split, size, share)
+    steps = task.count_evaluation_steps(asked.split, size, share)
     return track(task.evaluation_batches(asked.split, size, share), steps, f"evaluating {asked.split}")

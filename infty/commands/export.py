@@ -7,7 +7,7 @@ from pathlib import Path
 
 from infty.base.errors import MissingError, UsageError
 from infty.runs.folder import RECORDS, RunFolder
-from infty.training.checkpoint import best_path, verify_best
+from infty.training.checkpoint import find_best_checkpoint, verify_best
 
 FILES = (*RECORDS, "metrics.jsonl", "checkpoints/best.json")
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # that an archive can name: the same run gives the same bytes
@@ -26,7 +26,7 @@ def export_run(run: RunFolder, target: Path | None = None) -> Path:
     target = target or Path("-".join(cell.folder.parts) + ".zip")
     _refuse_no_place(target)
     verify_best(run.checkpoints)
-    best = best_path(run.checkpoints)
+    best = find_best_checkpoint(run.checkpoints)
     paths = [run.path / name for name in FILES if (run.path / name).is_file()]
     for folder, names in ((run.path / "eval", "*.json"), (run.checkpoints / "tokenizer", "*"), (best, "*")):
         paths += sorted(folder.glob(names))

@@ -28,7 +28,7 @@ from infty.commands.load import load_run, load_with_task, tokenizer_folder
 from infty.config.settings import Settings
 from infty.corpora.text_pieces import PIECE, read_pieces
 from infty.corpora.tokenizers import Tokenizer, WordTokenizer
-from infty.evaluation.evaluate import evaluating
+from infty.evaluation.evaluate import use_evaluation_mode
 from infty.experiment import Cell
 from infty.machine.placement import prepare_machine
 from infty.model.interface import SegmentModel, State
@@ -109,7 +109,7 @@ def generate_cell(
 def read(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> Reading:
     """A text through a model: full segments once, at constant memory, and what is left (see `windows`)."""
     length, tokens, segment = model.config.segment_length, 0, ()
-    with evaluating(model):
+    with use_evaluation_mode(model):
         state, positions = model.initial_state(torch.zeros(1, dtype=torch.int64)), model.positions()
         for window in windows:
             segment = tuple(window.tolist())
@@ -122,10 +122,10 @@ def read(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> Readin
 def continuation(model: SegmentModel, reading: Reading, sampling: Sampling) -> Iterator[int]:
     """The tokens that a model writes after a text, without end: the same for the same weights, text and sampling."""
     state, segment, generator = reading.state, reading.segment, torch.Generator().manual_seed(sampling.draw)
-    with evaluating(model):
+    with use_evaluation_mode(model):
         positions = model.positions()
     while True:
-        with evaluating(model):  # here and not around all: whoever takes the tokens has a mode of their own
+        with use_evaluation_mode(model):  # here and not around all: whoever takes the tokens has a mode of their own
             output = model(_row(segment, model), state, positions, 1)
             token = draw(output.logits[0, -1], sampling, generator)
         if len(segment) == model.config.segment_length:

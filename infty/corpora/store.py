@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.base.files import FileSum, exclusive, flush, sha256, write_json, write_text
-from infty.base.progress import bar
+from infty.base.progress import show_bar
 from infty.corpora.layouts import Source
 from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, read_manifest, split_files
 from infty.corpora.registry import KNOWN, SPLITS, Known
@@ -148,7 +148,7 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
     refuse_no_corpus(path)
     with building(folder, name) as temporary:
         splits: dict[str, dict[str, Any]] = {}
-        with bar(f"importing {name}", sum(source.bytes for source in sources.values())) as advance:
+        with show_bar(f"importing {name}", sum(source.bytes for source in sources.values())) as advance:
             for split, source in sources.items():
                 splits[split] = {**_write_split(temporary, split, source, advance), "source": origin}
         here = _whole_splits(path)

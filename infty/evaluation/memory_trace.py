@@ -15,7 +15,7 @@ from torch import Tensor
 
 from infty.base.messages import one_line
 from infty.corpora.tokenizers import Tokenizer
-from infty.evaluation.evaluate import evaluating
+from infty.evaluation.evaluate import use_evaluation_mode
 from infty.evaluation.memory_influence import measure_reach
 from infty.memory.attention import AttentionDensity
 from infty.memory.longterm import Hidden, LongTermMemory, LongTermState
@@ -144,9 +144,9 @@ def inspect_memory(model: SegmentModel, task: Task, split: str) -> dict[str, Any
     """
     if not find_signals(model):
         return None
-    sample = task.sample(split, model.config.segment_length)
+    sample = task.choose_sample(split, model.config.segment_length)
     batch = sample.batch
-    with evaluating(model), watch_signals(model) as traces:
+    with use_evaluation_mode(model), watch_signals(model) as traces:
         state, positions = model.initial_state(batch.streams), model.positions()
         for segment in batch.segments(model.config.segment_length):
             state = model(segment.tokens.to(model.device), state, positions).state

@@ -1,4 +1,4 @@
-"""Adam, with learning rates that are pure functions of the step, and one of its own for memories."""
+"""Make Adam and its schedule: learning rates are pure functions of the step, memories may have their own."""
 
 import math
 from typing import Literal, assert_never
@@ -11,11 +11,9 @@ from infty.model.weight_tensors import Named
 
 
 def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float | None = None) -> torch.optim.Adam:
-    """Make Adam over all parameters, in one pass over each.
+    """Make a fused Adam over all parameters. memory_rate: peak rate of long-range memories; None: as the others.
 
-    memory_rate: of the parameters of long-range memories; None: as the others.
-
-    Each group keeps its `peak`, which a schedule scales.
+    Each parameter group has its `peak` learning rate, which the schedule scales.
     """
     if memory_rate is None:
         groups = [{"params": list(model.parameters()), "peak": learning_rate}]
@@ -28,10 +26,7 @@ def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float
 
 
 def schedule(step: int, steps: int, warmup_steps: int, kind: Literal["cosine", "linear"]) -> float:
-    """Compute the share of the peak rate.
-
-    It rises linearly from 0 over `warmup_steps`, then falls as half a cosine or a line, to 0 at `steps`.
-    """
+    """Return the share of the peak rate: a linear warm-up from 0, then half a cosine or a line down to 0 at `steps`."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     done = (step - warmup_steps) / (steps - warmup_steps)
@@ -44,8 +39,8 @@ def schedule(step: int, steps: int, warmup_steps: int, kind: Literal["cosine", "
             assert_never(kind)
 
 
-def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> Named:
-    """Name the tensors of the optimiser's state: `<parameter>.<quantity>`."""
+def collect_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> Named:
+    """Collect the optimiser's state as named tensors: `<parameter>.<quantity>`."""
     return {
         f"{name}.{quantity}": value
         for name, parameter in model.named_parameters()
@@ -54,11 +49,9 @@ def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> Named:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module, tensors: Named) -> None:
-    """Load what `optimizer_tensors` gave, each to its parameter's device.
+    """Load the tensors of `collect_optimizer_tensors`, each to its parameter's device.
 
-    Raises:
-        KeyError: the tensors are of other parameters.
-        RuntimeError: they are not of the parameters' shapes or types, or more than Adam keeps.
+    KeyError or RuntimeError if they are of another model.
     """
     parameters = dict(model.named_parameters())
     names = {key.rpartition(".")[0] for key in tensors}

@@ -15,7 +15,7 @@ from infty.tasks.task import Task
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
 from infty.training.optimizer import make_optimizer
-from infty.training.step import _draw, optimize
+from infty.training.step import _derive_seed, optimize
 
 ROWS = [("sort", "infty"), ("sort", "compressive"), ("wikitext", "infty"), ("wikitext", "compressive")]
 
@@ -85,7 +85,7 @@ def test_what_is_kept_of_pieces_comes_back_as_it_was(tmp_path: Path) -> None:
     for step in range(3):
         _, memory = optimize(replica, optimizer, task, config, step, 0, memory)
     assert memory is not None
-    tensors = replica.memory_tensors(memory)
+    tensors = replica.gather_memory_tensors(memory)
     assert tensors is not None
     assert {name.partition(".")[0] for name in tensors} == {"0", "1", "2"}
     for one, other in zip(memory, replica.load_memory(tensors, 8), strict=True):
@@ -103,4 +103,4 @@ def test_what_is_kept_of_pieces_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_each_seed_step_and_piece_draws_its_own_dropout() -> None:
     """A CPU's generator takes the lowest 32 bits of what it is seeded with."""
     places = [(seed, step, row) for seed in (0, 1, 2**31 - 1) for step in (0, 1, 99_999) for row in (0, 1, 39)]
-    assert len({_draw(*place) % 2**32 for place in places}) == len(places)
+    assert len({_derive_seed(*place) % 2**32 for place in places}) == len(places)

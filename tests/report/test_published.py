@@ -126,7 +126,7 @@ def test_where_a_protocol_leaves_tokens_unscored_bold_stands_where_all_are_count
         for model, nats in (("transformer-xl", [310.0, 330.0]), ("infty", [300.0, 320.0])):
             totals = {"nats": 1.0, "scored": 9, "words": WORDS, "bytes": 9, "aside": 3, "aside_nats": 1.0}
             put(root, model, 24, nats, seed=seed, totals=totals)
-    lines = tables(root, tmp_path / "out")["test figures"].markdown().splitlines()
+    lines = tables(root, tmp_path / "out")["test figures"].to_markdown().splitlines()
     (line,) = (line for line in lines if line.startswith("| infty |"))
     assert line.startswith("| infty | **24.0 ± 0.0** | 3.00 ± 0.00 | **1.0000 ± 0.0000** | 3.1000 ± 0.0000 |")
 
@@ -204,18 +204,18 @@ def test_the_best_is_bold_only_where_every_seed_and_the_interval_say_so(tmp_path
     root = tmp_path / "runs"
     put(root, "transformer-xl", 24, [310.0, 330.0])
     put(root, "infty", 24, [300.0, 320.0])
-    text = tables(root, tmp_path / "one")["test figures"].markdown()
+    text = tables(root, tmp_path / "one")["test figures"].to_markdown()
     assert "**" not in text
     put(root, "transformer-xl", 24, [310.0, 330.0], seed=1)
     put(root, "infty", 24, [301.0, 320.0], seed=1)
     line = next(
-        line for line in tables(root, tmp_path / "two")["test figures"].markdown().splitlines() if "infty |" in line
+        line for line in tables(root, tmp_path / "two")["test figures"].to_markdown().splitlines() if "infty |" in line
     )
     views = "| **24.0 ± 0.0** | **3.00 ± 0.00** | **1.0000 ± 0.0000** | **3.1025 ± 0.0035** |"  # of one total
     assert line.startswith(f"| infty {views}")
     put(root, "transformer-xl", 24, [300.0, 320.0], seed=2)
     put(root, "infty", 24, [300.0, 320.1], seed=2)
-    assert "**" not in tables(root, tmp_path / "three")["test figures"].markdown()
+    assert "**" not in tables(root, tmp_path / "three")["test figures"].to_markdown()
 
 
 def test_every_published_number_is_of_a_row_and_a_column_that_there_is() -> None:

@@ -20,7 +20,7 @@ from infty.commands.bench.yardstick import disagreement, its_model, its_tokens, 
 from infty.config.catalog import open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import Experiment, build_task, resolve
-from infty.machine.ram import peak_memory_bytes
+from infty.machine.ram import count_peak_bytes
 from infty.memory import reference
 from infty.memory.basis import GaussianBasis
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
@@ -185,9 +185,9 @@ def _stream() -> Run:
         early = late = after(model.initial_state(torch.zeros(1, dtype=torch.int64)), 10)
         early_peak = 0
         for number in range(10, segments):
-            early_peak = peak_memory_bytes(HOST) if number == 20 else early_peak
+            early_peak = count_peak_bytes(HOST) if number == 20 else early_peak
             late = after(late, 1)
-        growth = peak_memory_bytes(HOST) - early_peak
+        growth = count_peak_bytes(HOST) - early_peak
         turns = [[_seconds(lambda state=state: after(state, 10)) / 10 for state in (early, late)] for _ in range(TURNS)]
         return {
             "segments": segments,
@@ -246,7 +246,7 @@ def main() -> None:
             returned = run()
         seconds = (time.perf_counter() - start) / repeats
         facts = returned if isinstance(returned, dict) else {}
-        peak = peak_memory_bytes(HOST)
+        peak = count_peak_bytes(HOST)
         _say(json.dumps({"seconds": seconds, "peak_bytes": peak, **facts}))
 
 

@@ -17,7 +17,7 @@ from infty.base.errors import MissingError, UsageError
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.model.weight_tensors import Named
-from infty.training.data_parallel import batch_losses
+from infty.training.data_parallel import compute_losses
 
 NEEDED = ("LiteralModel", "LiteralMemory", "step")
 CLIP = 0.25  # of the gradient's norm, in the file's step
@@ -86,7 +86,7 @@ def disagreement(
     their_loss = module.step(theirs, torch.optim.SGD(theirs.parameters(), lr=0.0), tokens, length)
     targets = tokens[:, 1:].clone()
     targets[:, :length] = UNSCORED
-    losses, _ = batch_losses(ours, Batch(tokens[:, :-1], targets, torch.arange(batch)))
+    losses, _ = compute_losses(ours, Batch(tokens[:, :-1], targets, torch.arange(batch)))
     weights = {"loss": 1.0, **config.auxiliary_weights}
     torch.stack([weights[name] * loss for name, loss in losses.items()]).sum().backward()
     torch.nn.utils.clip_grad_norm_(ours.parameters(), CLIP)

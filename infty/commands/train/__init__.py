@@ -25,13 +25,13 @@ from infty.commands.train.record import open_sinks, track_status, write_run_head
 from infty.commands.train.session import OTHER_SETTINGS, Session, bring_data, open_session
 from infty.config.settings import Settings
 from infty.experiment import Cell
-from infty.machine.launch import this_launch
+from infty.machine.launch import detect_launch
 from infty.machine.placement import Machine, prepare_machine
-from infty.machine.ram import peak_memory_bytes
+from infty.machine.ram import count_peak_bytes
 from infty.model.interface import count_parameters
 from infty.runs.folder import SCHEMA, RunFolder
 from infty.runs.metrics import Sinks
-from infty.training.cost import explained, flops_a_step
+from infty.training.cost import count_step_flops, explain_out_of_memory
 from infty.training.data_parallel import refuse_uneven
 from infty.training.distributed import Group, process_group
 from infty.training.loop import train
@@ -106,7 +106,7 @@ def _train_run(
     with open_session(cell, run, settings, machine, group, initial, fresh=fresh, own=own) as session:
         if session is None:
             logger.info(f"already finished: {run.path} (train again with --fresh)")
-            return run.result() if this_launch().leads else {}
+            return run.result() if detect_launch().leads else {}
         with _running(session) as stop:
             environment = write_run_header(session)
             with Sinks(open_sinks(session)) as log:
@@ -124,14 +124,14 @@ def _ensure_initial_weights(
     if not cell.experiment.model.fine_tunes:
         return None
     if not fresh:
-        with group.in_turn():
+        with group.take_turns():
             run.refuse_another(cell.config, OTHER_SETTINGS)
-        if group.any(group.leads and (run.finished or run.begun)):
+        if group.is_true_anywhere(group.leads and (run.finished or run.begun)):
             return None
-    with group.in_turn():
+    with group.take_turns():
         found = find_initial_weights(cell.experiment, settings, may_fetch=settings.auto_fetch)
     for base in plan(cell)[:-1]:
-        with group.in_turn():  # what the row itself lacks is said before anything is trained for it
+        with group.take_turns():  # what the row itself lacks is said before anything is trained for it
             bring_data(cell, settings, own)
         found = _ensure_trained(base, settings, machine, group)
     return found
@@ -146,13 +146,13 @@ def _ensure_trained(base: Cell, settings: Settings, machine: Machine, group: Gro
     while True:
         found, why = None, ""
         try:
-            if fresh or not group.any(group.leads and run.finished):
+            if fresh or not group.is_true_anywhere(group.leads and run.finished):
                 logger.info("all rows start from one GPT-2 without a memory, which is trained first")
                 _train_run(base, run, settings, machine, group, fresh=fresh)
             found = load_trained_weights(base, settings)
         except BusyError:
             logger.info(f"waiting for another process, which trains {run.path}")
-            while not group.any(group.leads and not is_held(run)):
+            while not group.is_true_anywhere(group.leads and not is_held(run)):
                 pass
             fresh = False  # it did that too
             continue
@@ -160,7 +160,7 @@ def _ensure_trained(base: Cell, settings: Settings, machine: Machine, group: Gro
             if fresh:
                 raise
             why = str(fault)
-        if not group.any(found is None):
+        if not group.is_true_anywhere(found is None):
             assert found is not None
             return found
         logger.info(f"the GPT-2 that all rows start from is trained again: {why}")
@@ -172,7 +172,12 @@ def _running(session: Session) -> Iterator[StopSignals]:
     """Hear signals, keep `status.json` true, and put into words what a device says when it is full."""
     group = session.group
     noted = track_status(session.run) if group.leads else nullcontext()
-    with StopSignals(insist=group.size == 1) as stop, noted, group.explained(), explained(session.machine.device):
+    with (
+        StopSignals(insist=group.size == 1) as stop,
+        noted,
+        group.explain_lost_process(),
+        explain_out_of_memory(session.machine.device),
+    ):
         yield stop
 
 
@@ -193,14 +198,14 @@ def _train(session: Session, log: Sinks, stop: StopSignals) -> None:
 def _test(session: Session, stop: StopSignals) -> Values:
     """Test the best checkpoint, and a memory's row with it emptied; of a process that does not lead, nothing."""
     s = session
-    with s.group.in_turn():  # the one that leads has written it
+    with s.group.take_turns():  # the one that leads has written it
         trained = load_beside(s.run, s.task)
     s.machine.place(trained.model)
     outcome = evaluate_run(s.run, trained, s.task, Asked(), stop, s.group)
     if s.cell.experiment.model.long_range:
         logger.info("tested again with the memory emptied: what the row owes to it")
         evaluate_run(s.run, trained, s.task, Asked(knock_out="zero"), stop, s.group)
-    peak = s.group.largest(peak_memory_bytes(s.machine.device))
+    peak = s.group.find_largest(count_peak_bytes(s.machine.device))
     return {**outcome, "peak_memory_bytes": peak} if s.group.leads else {}
 
 
@@ -211,7 +216,7 @@ def _finish(session: Session, outcome: Values, environment: Values) -> Values:
         "schema": SCHEMA,
         **s.cell.config["cell"],
         **{key: outcome[key] for key in ("metrics", "totals", "calibration", "protocol", "data")},
-        "training_data": s.task.data("train"),
+        "training_data": s.task.describe_data("train"),
         **({"starting_weights": state.starting_weights} if state.starting_weights else {}),
         "best_step": outcome["step"],
         "best_validation_loss": state.best_loss,
@@ -236,7 +241,7 @@ def _count_flops(session: Session) -> int | None:
         model = s.cell.experiment.model.build(s.task.vocab_size, s.cell.key.seed).to(s.machine.device)
     size, seed = s.training.batch_size, s.cell.key.seed
     try:
-        return s.state.step * flops_a_step(model, s.task, size, seed, len(s.replica.pieces(size)[0]))
+        return s.state.step * count_step_flops(model, s.task, size, seed, len(s.replica.assign_rows(size)[0]))
     except torch.OutOfMemoryError:  # a run that recomputes may need to
         warnings.warn("FLOPs were not counted: without --recompute a step has no room here", stacklevel=2)
         return None

@@ -34,7 +34,7 @@ def sole_writer(run: RunFolder, group: Group) -> Iterator[None]:
                 stack.callback(_remove_unused, run.path, made)
             except Timeout:
                 busy = True
-        if group.any(busy):
+        if group.is_true_anywhere(busy):
             raise BusyError(f"another process is training in {run.path}; wait, or use --name for a second run")
         yield
 
@@ -52,12 +52,12 @@ def refuse_other_folders(group: Group, run: RunFolder) -> None:
     """MissingError where a process does not see what the one that leads writes to the run folder."""
     if group.size == 1:
         return
-    file, mark = run.path / ".together", group.largest(secrets.randbelow(2**62) if group.leads else 0)
+    file, mark = run.path / ".together", group.find_largest(secrets.randbelow(2**62) if group.leads else 0)
     if group.leads:
         write_text(file, str(mark))
     group.wait()
     seen = any(_reads(file, mark) or time.sleep(1) for _ in range(LATE))  # a network's file system may take a moment
-    missing = group.any(not seen)
+    missing = group.is_true_anywhere(not seen)
     if group.leads:
         file.unlink()
     if missing:
@@ -76,7 +76,7 @@ def refuse_split_data(group: Group, resume: Checkpoint | None, task: Task) -> No
     if group.size == 1:
         return
     text = int(task.digest[:15], 16) if task.digest else 0
-    same = [group.same(resume.state.step if resume else 0), group.same(text)]
+    same = [group.is_same_everywhere(resume.state.step if resume else 0), group.is_same_everywhere(text)]
     if not all(same):
         raise MissingError(
             "the processes do not see the same checkpoints and texts: all machines must share --runs and data"

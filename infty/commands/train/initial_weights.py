@@ -13,7 +13,7 @@ from infty.corpora.gpt2_weights import WeightsFolder, find_weights, refuse_other
 from infty.experiment import Cell, Experiment
 from infty.model.interface import SegmentModel
 from infty.runs.folder import BASE, RunFolder
-from infty.training.checkpoint import best_path
+from infty.training.checkpoint import find_best_checkpoint
 from infty.training.config import TrainingConfig
 
 
@@ -102,7 +102,7 @@ def load_trained_weights(base: Cell, settings: Settings) -> InitialWeights:
     run = RunFolder(settings.runs / base.key.folder)
     model = load_with_task(run, settings.data)[0].model
     name = f"{run.path.parent.name} seed {base.key.seed}"
-    return TrainedWeights(name, sha256(best_path(run.checkpoints) / "model.safetensors"), model)
+    return TrainedWeights(name, sha256(find_best_checkpoint(run.checkpoints) / "model.safetensors"), model)
 
 
 def find_initial_weights(experiment: Experiment, settings: Settings, *, may_fetch: bool) -> InitialWeights | None:

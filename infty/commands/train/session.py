@@ -59,7 +59,7 @@ class Session:
 
     def costs(self) -> dict[str, Any]:
         """Return tokens and seconds of the optimiser steps so far."""
-        tokens = self.task.tokens_seen(self.state.step, self.training.batch_size)
+        tokens = self.task.count_tokens_seen(self.state.step, self.training.batch_size)
         speed = round(tokens / self.state.seconds)
         return {"tokens_seen": tokens, "wall_seconds": round(self.state.seconds, 2), "tokens_per_second": speed}
 
@@ -95,13 +95,13 @@ def open_session(
         # Agree between processes that all see this folder, and that it holds no other run.
         refuse_other_folders(group, run)
         if not fresh:
-            with group.in_turn():
+            with group.take_turns():
                 run.refuse_another(cell.config, OTHER_SETTINGS)
-            if group.any(group.leads and run.finished):
+            if group.is_true_anywhere(group.leads and run.finished):
                 yield None
                 return
 
-        with group.in_turn():
+        with group.take_turns():
             # Find the checkpoint to go on from.
             found = None if fresh else load_last(run.checkpoints)
 
@@ -120,7 +120,7 @@ def open_session(
         if initial and found is None:
             initial.load(model)
         machine.place(model)
-        training = cell.experiment.training.counted(task.steps_an_epoch)
+        training = cell.experiment.training.count_steps(task.count_steps_per_epoch)
         begin = found or Checkpoint(_begin_state(task, initial), {})
         session = Session(cell, run, settings, machine, group, task, training, model, begin)
 
@@ -178,7 +178,7 @@ def _refuse_together(session: Session) -> None:
         _refuse_what_cannot_end(session)
     except InftyError as found:
         fault = found
-    if session.group.any(fault is not None):
+    if session.group.is_true_anywhere(fault is not None):
         raise fault or InftyError("another process refuses this: see what it says")
 
 

@@ -24,14 +24,14 @@ def to_markdown(results: ResultSet, tables: list[Table], pictures: list[Picture]
     parts = [f"# {_escaped(results.title)}\n"]
     for table in tables:
         parts.append(f"## {_escaped(table.title)}\n")
-        parts.append(table.markdown())
+        parts.append(table.to_markdown())
         parts.append("\n".join(f"- {note}" for note in table.notes) + "\n")
     parts += [f"![{_escaped(picture.title)}]({quote(picture.stem)}.svg)\n" for picture in pictures]
     if results.missing():
         parts.append("## Missing runs\n\nEach is made by its command:\n")
         parts.append("```\n" + "\n".join(cell.command() for cell in results.missing()) + "\n```\n")
     parts.append("## Runs\n")
-    parts.append(runs_table(results).markdown())
+    parts.append(runs_table(results).to_markdown())
     return "\n".join(parts)
 
 
