@@ -18,8 +18,8 @@ from infty.corpora.tokenizers import Tokenizer
 from infty.evaluation.evaluate import use_evaluation_mode
 from infty.evaluation.memory_influence import measure_reach
 from infty.memory.attention import AttentionDensity
+from infty.memory.equations import evaluate_signal, first_grid, refit_grid, sample_grid
 from infty.memory.longterm import Hidden, LongTermMemory, LongTermState
-from infty.memory.signal import evaluate_signal, first_grid, refit_grid, sample_grid
 from infty.memory.sticky import attention_histogram
 from infty.model.interface import SegmentModel
 from infty.tasks.task import Task
