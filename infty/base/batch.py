@@ -51,7 +51,7 @@ class Share:
     index: int = 0
     of: int = 1
 
-    def places(self, count: int) -> range:
+    def select_indices(self, count: int) -> range:
         """Return the indices, out of `count` items, that belong to this share; empty if processes outnumber items."""
         return range(self.index, count, self.of)
 

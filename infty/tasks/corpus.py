@@ -177,7 +177,7 @@ class CorpusTask(Task):
         is shorter.
         """
         rows = [cut_segments(edge[None], self.segment_length) for edge in self._cut_memories(split, "document")]
-        for place in share.places(len(rows)):
+        for place in share.select_indices(len(rows)):
             own, other = rows[place], rows[(place + 1) % len(rows)]
             whole = max(1, int((other.stop - other.start == self.segment_length).sum()))
             for step in range(len(own)):
@@ -332,7 +332,7 @@ class CorpusTask(Task):
         """Pack a split into rows for all processes, and return those of one."""
         parts = self._cut_memories(split, self.protocol.memory_reset)
         rows = pack_rows(parts, batch_size * share.of, self.segment_length)
-        return [rows[place] for place in share.places(len(rows))]
+        return [rows[place] for place in share.select_indices(len(rows))]
 
     def _cut_memories(self, split: str, reset: str | None) -> Int64[ndarray, "parts 2"]:
         part = self.parts[split]

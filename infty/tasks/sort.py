@@ -162,7 +162,7 @@ class SortTask(Task):
 
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Yield the sequences of a split in order."""
-        own = share.places(self.sizes[split])
+        own = share.select_indices(self.sizes[split])
         for start in range(0, len(own), batch_size):
             yield self.make_batch(split, np.array(own[start : start + batch_size]))
 
@@ -231,11 +231,11 @@ class SortTask(Task):
 
     def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
         """Count the batches of `evaluation_batches`, which are its steps."""
-        return -(-len(share.places(self.sizes[split])) // batch_size)
+        return -(-len(share.select_indices(self.sizes[split])) // batch_size)
 
     def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Yield sequences and, in the second half of the rows, unscored, the next ones, whose memories can be read."""
-        places = share.places(self.sizes[split])
+        places = share.select_indices(self.sizes[split])
         for start in range(0, len(places), batch_size):
             own = np.array(places[start : start + batch_size])
             batch = self.make_batch(split, np.concatenate([own, (own + 1) % self.sizes[split]]))

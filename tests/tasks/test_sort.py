@@ -22,7 +22,7 @@ def task(vocabulary: int = 7, length: int = 41, train: int = 13) -> SortTask:
 
 
 def ranked(symbols: np.ndarray, vocabulary: int) -> np.ndarray:
-    return task(vocabulary).order_symbols(*tally(symbols, vocabulary))
+    return task().order_symbols(*tally(symbols, vocabulary))
 
 
 def slow_sequence(seed: int, vocabulary: int, length: int) -> list[int]:
