@@ -16,7 +16,7 @@ import numpy as np
 
 from infty.base.table import Table
 from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import Cell
+from infty.config.definition import CellKey
 from infty.experiment import Experiment, resolve
 from infty.report.load.results import ResultSet, Run, mean_and_deviation, signed
 from infty.report.paired_bootstrap import pair_up
@@ -42,7 +42,7 @@ def finding_tables(results: ResultSet) -> list[Table]:
 
 def reach_table(results: ResultSet) -> Table:
     """Sorting: what exact counts would give, of what layers of Transformer-XL reach back to, and of all symbols."""
-    cells = [Cell("sort", "laptop", "transformer-xl", case) for case in results.cases]
+    cells = [CellKey("sort", "laptop", "transformer-xl", case) for case in results.cases]
     found = [resolve(open_experiment("sort", SHIPPED), cell).experiment for cell in cells]
     rows = [
         ["within reach of one layer of transformer-xl", *(f"{100 * _reach(one, 1):.1f}" for one in found)],
