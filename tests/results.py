@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from infty.base.table import Table
 from infty.config.catalog import SHIPPED
 from infty.report.load.collect import collect
-from infty.report.tables import all_tables
+from infty.report.tables import make_tables
 
 PAGES = (SHIPPED.parent / "README.md", SHIPPED / "RESULTS.md")
 BLOCK = re.compile(
@@ -42,6 +42,6 @@ def _shown(table: Table) -> str:
 
 if __name__ == "__main__":
     sets = collect([SHIPPED / "results" / "laptop"], SHIPPED)
-    made = [table for results in sets for table in all_tables(results)]
+    made = [table for results in sets for table in make_tables(results)]
     for page in PAGES:
         page.write_text(with_results(page.read_text(encoding="utf-8"), made), encoding="utf-8")
