@@ -23,7 +23,7 @@ from torch import Tensor
 
 from infty.base.errors import UsageError
 from infty.base.progress import open_text
-from infty.commands.evaluate import trained_run
+from infty.commands.evaluate import find_trained_run
 from infty.commands.load import load_run, load_with_task, tokenizer_folder
 from infty.config.settings import Settings
 from infty.corpora.text_pieces import PIECE, read_pieces
@@ -81,7 +81,7 @@ def generate_cell(
         raise UsageError(f"{cell.key.experiment} has no text to continue: use an experiment on texts, as wikitext")
     if not math.isfinite(sampling.temperature):
         raise UsageError(f"--temperature {sampling.temperature}: wanted a number")
-    machine, run = prepare_machine(settings), trained_run(cell, settings)
+    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
     kept = tokenizer_folder(run).is_dir()  # runs of 0.1.0 and later keep it
     trained = load_run(run.path) if kept else load_with_task(run, settings.data)[0]
     model, tokenizer = machine.place(trained.model), trained.tokenizer

@@ -92,7 +92,7 @@ class Tables:
                 self.failed.append(Untrained(again, other, UsageError.exit_code))
             case "done":
                 self.done.append(job)
-                self.seconds[job.cell] = run.result()["wall_seconds"]
+                self.seconds[job.cell] = run.result().wall_seconds
             case "damaged":
                 self.failed.append(Untrained(again, why, MissingError.exit_code))
             case "running":
