@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from infty.commands.dry_run import RandomTokens
 from infty.config.catalog import SHIPPED, experiment_files, open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import resolve
@@ -241,7 +240,7 @@ def test_the_papers_models_take_real_steps_on_a_cpu(name: str, row: str) -> None
     e = resolve(definition, CellKey(name, "paper", row, definition.names("cases")[0])).experiment
     assert isinstance(e.task, CorpusConfig)
     model = e.model.build(e.task.tokenizer.vocab_size, seed=0)
-    task = RandomTokens(e.task, e.model.segment_length, "not here")
+    task = e.task.stand_in(e.model.segment_length, "not here")
     config = e.training.model_copy(update={"batch_size": 1, "steps": 100, "epochs": None})
     optimizer = make_optimizer(model, config.learning_rate, config.memory_learning_rate)
     state, losses, metrics = None, [], {}

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from infty.commands.dry_run import RandomTokens
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import resolve
@@ -48,7 +47,7 @@ def test_training_in_bfloat16_stays_finite_and_learns(name: str, case: str, row:
     """60 steps that carry their memory, on tokens of uneven frequency."""
     experiment = resolve(open_experiment(name, SHIPPED), CellKey(name, "smoke", row, case)).experiment
     assert isinstance(experiment.task, CorpusConfig)
-    task = RandomTokens(experiment.task, experiment.model.segment_length, "")
+    task = experiment.task.stand_in(experiment.model.segment_length, "")
     model = Machine(device, "bf16").place(experiment.model.build(task.vocab_size, seed=0))
     config = TrainingConfig(steps=60, batch_size=4, learning_rate=1e-3, evaluate_every=60)
     replica, optimizer, memory, losses = Replica(model), make_optimizer(model, 1e-3), None, []

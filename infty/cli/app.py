@@ -141,7 +141,7 @@ def evaluate(
         raise UsageError("--check-batch evaluates with 1, 2 and 7 and nothing else changed: leave the others out")
 
     # One of three: a stream, a comparison of batch sizes, or the evaluation itself.
-    asked = assessment.Asked(split or "test", batch, protocol, knock_out)
+    asked = assessment.EvaluationRequest(split or "test", batch, protocol, knock_out)
     if stream:
         outcome = assessment.stream_cell(cell, machine, stream, batch)
         show_values(summarize_stream(outcome), as_json, document=outcome)

@@ -31,7 +31,7 @@ CHECKED_BATCHES, TOLERANCE = (1, 2, 7), 1e-6
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluationRequest:
     """An evaluation to be made. protocol, batch_size: None for the experiment's own. knock_out: None for none."""
 
     split: str = "test"
@@ -40,7 +40,7 @@ class Asked:
     knock_out: KnockOut | None = None
 
 
-def evaluate_cell(cell: Cell, settings: Settings, asked: Asked) -> Evaluation | None:
+def evaluate_cell(cell: Cell, settings: Settings, asked: EvaluationRequest) -> Evaluation | None:
     """Evaluate the best checkpoint of a cell's run.
 
     Several processes share the texts or sequences; only the one that leads returns the evaluation. MissingError, with
@@ -103,7 +103,7 @@ def evaluate_run(
     run: RunFolder,
     trained: TrainedModel,
     task: Task,
-    asked: Asked,
+    asked: EvaluationRequest,
     stop: StopSignals | None = None,
     group: Group = ALONE,
 ) -> Evaluation | None:
@@ -125,7 +125,7 @@ def evaluate_run(
 def assess(
     trained: TrainedModel,
     task: Task,
-    asked: Asked,
+    asked: EvaluationRequest,
     stop: StopSignals | None = None,
     group: Group = ALONE,
 ) -> tuple[Evaluation | None, MemoryTrace | None]:
@@ -170,7 +170,7 @@ def assess(
     return evaluation, trace
 
 
-def check_cell(cell: Cell, settings: Settings, asked: Asked) -> Values:
+def check_cell(cell: Cell, settings: Settings, asked: EvaluationRequest) -> Values:
     """Evaluate with 1, 2 and 7 rows at once, to show that the batch size changes nothing.
 
     same: whether the totals differ by 1e-6 of them at most. MissingError and UsageError as `evaluate_cell`.
@@ -195,7 +195,7 @@ def check_cell(cell: Cell, settings: Settings, asked: Asked) -> Values:
     }
 
 
-def _prepare_task(task: Task, asked: Asked) -> Task:
+def _prepare_task(task: Task, asked: EvaluationRequest) -> Task:
     """Return the task under the protocol asked for. UsageError if the two, or what else is asked, do not fit."""
     task = task.use_protocol(asked.protocol)
     if why := task.explain_unfit_request(asked.split, asked.batch_size, asked.knock_out):
@@ -203,7 +203,7 @@ def _prepare_task(task: Task, asked: Asked) -> Task:
     return task
 
 
-def _batches(experiment: Experiment, task: Task, asked: Asked, share: Share = ALL) -> Iterator[Batch]:
+def _batches(experiment: Experiment, task: Task, asked: EvaluationRequest, share: Share = ALL) -> Iterator[Batch]:
     size = asked.batch_size or experiment.training.evaluation_batch_size
     if asked.knock_out == "other":
         return task.pair_samples(asked.split, size, share)

@@ -24,7 +24,7 @@ from torch import Tensor
 from infty.base.errors import UsageError
 from infty.base.progress import open_text
 from infty.commands.evaluate import find_trained_run
-from infty.commands.load import load_run, load_with_task, tokenizer_folder
+from infty.commands.load import load_run, load_with_task, locate_tokenizer
 from infty.config.settings import Settings
 from infty.corpora.text_pieces import PIECE, read_pieces
 from infty.corpora.tokenizers import Tokenizer, WordTokenizer
@@ -82,7 +82,7 @@ def generate_cell(
     if not math.isfinite(sampling.temperature):
         raise UsageError(f"--temperature {sampling.temperature}: wanted a number")
     machine, run = prepare_machine(settings), find_trained_run(cell, settings)
-    kept = tokenizer_folder(run).is_dir()  # runs of 0.1.0 and later keep it
+    kept = locate_tokenizer(run).is_dir()  # runs of 0.1.0 and later keep it
     trained = load_run(run.path) if kept else load_with_task(run, settings.data)[0]
     model, tokenizer = machine.place(trained.model), trained.tokenizer
     assert tokenizer is not None
@@ -90,8 +90,8 @@ def generate_cell(
         reading = read(model, cut_windows(tokenizer, pieces, model.config.segment_length))
     made: list[int] = []
     text: list[str] = []
-    tokens = islice(to_the_end(continuation(model, reading, sampling), tokenizer), count)
-    for piece in spelled(_noted(tokens, made), tokenizer, reading.segment[-1]):
+    tokens = islice(take_until_end(generate_tokens(model, reading, sampling), tokenizer), count)
+    for piece in decode_stream(_noted(tokens, made), tokenizer, reading.segment[-1]):
         write(piece)
         text.append(piece)
     return {
@@ -119,7 +119,7 @@ def read(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> Readin
     return Reading(state, segment, tokens + len(segment) - 1)
 
 
-def continuation(model: SegmentModel, reading: Reading, sampling: Sampling) -> Iterator[int]:
+def generate_tokens(model: SegmentModel, reading: Reading, sampling: Sampling) -> Iterator[int]:
     """The tokens that a model writes after a text, without end: the same for the same weights, text and sampling."""
     state, segment, generator = reading.state, reading.segment, torch.Generator().manual_seed(sampling.draw)
     with use_evaluation_mode(model):
@@ -143,14 +143,14 @@ def draw(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.G
     return int(tokens[torch.multinomial(chances, 1, generator=generator)])
 
 
-def to_the_end(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[int]:
+def take_until_end(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[int]:
     """The tokens before the first end of text. Words have none: what separates documents there ends every line."""
     if isinstance(tokenizer, WordTokenizer):
         return iter(tokens)
     return takewhile(lambda token: token != tokenizer.separator, tokens)
 
 
-def spelled(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> Iterator[str]:
+def decode_stream(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> Iterator[str]:
     """The text of tokens as they come, a character whose bytes span several of them once it is whole.
 
     before: the token that they follow; between words it takes a space. The pieces together are the text of all.

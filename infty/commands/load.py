@@ -39,7 +39,7 @@ def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedMode
     """
     run = RunFolder(Path(path))
     experiment, checkpoint = load_experiment(run), load_best(run.checkpoints)
-    tokenizer, vocab_size = experiment.task.load_vocabulary(tokenizer_folder(run))
+    tokenizer, vocab_size = experiment.task.load_vocabulary(locate_tokenizer(run))
     return _build_trained(run, experiment, checkpoint, tokenizer, vocab_size, device)
 
 
@@ -72,7 +72,7 @@ def load_experiment(run: RunFolder) -> Experiment:
         raise MissingError(f"{run.path / 'config.yaml'} is no configuration of this version: {why}") from None
 
 
-def tokenizer_folder(run: RunFolder) -> Path:
+def locate_tokenizer(run: RunFolder) -> Path:
     """Where a run on a text keeps its tokeniser, beside the weights that mean nothing without it."""
     return run.checkpoints / "tokenizer"
 

@@ -114,7 +114,7 @@ def _trial(definition: Definition, key: CellKey, config: TuneConfig, point: Valu
         sets.append("training.epochs=null")
     key = replace(key, variant=variant_of(sets, None))
     cell = resolve(definition, key, sets)
-    trial = {"model": key.model, "settings": point, "command": cell.command(), "validation_loss": None}
+    trial = {"model": key.model, "settings": point, "command": cell.command, "validation_loss": None}
     folder = trials_folder(settings.runs) / key.folder
     try:
         found = train_trial(cell, settings, folder)

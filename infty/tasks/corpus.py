@@ -41,6 +41,7 @@ from infty.tasks.segmentation import (
     mark_block_starts,
     pack_rows,
 )
+from infty.tasks.stand_in import RandomTokens, estimate_tokens
 from infty.tasks.task import PerTarget, Sample, Score, Task, TaskConfig
 from infty.tasks.word_distances import measure_distances
 
@@ -92,6 +93,11 @@ class CorpusConfig(TaskConfig):
         tokens = open_tokens(data, self.corpus, self.tokenizer, self.portions, learnt_from=learnt_from, make=make)
         return CorpusTask(self, tokens, segment_length)
 
+    def stand_in(self, segment_length: int, why: str) -> RandomTokens:
+        """Make random tokens, about as many as the text should have."""
+        tokens = estimate_tokens(self.corpus, self.train, self.tokenizer)
+        return RandomTokens(self.vocab_size, segment_length, why, tokens)
+
     def load_vocabulary(self, folder: Path) -> tuple[Tokenizer, int]:
         """Load the tokeniser that a run keeps, and its size. MissingError if it is missing or damaged."""
         tokenizer = load_tokenizer(folder, self.tokenizer, "train again with --fresh")
@@ -130,8 +136,7 @@ class CorpusTask(Task):
         if protocol not in TEXT_PROTOCOLS:
             raise UsageError(f"--protocol {protocol}: there is {', '.join(TEXT_PROTOCOLS)}")
         other = copy(self)
-        other.config = self.config.model_copy(update={"protocol": protocol})
-        other.protocol = TEXT_PROTOCOLS[protocol]
+        other.config, other.protocol = self.config.model_copy(update={"protocol": protocol}), TEXT_PROTOCOLS[protocol]
         return other
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
@@ -152,6 +157,10 @@ class CorpusTask(Task):
             sizes = row.stop - row.start
             seen += int(steps // len(row) * sizes.sum() + sizes[: steps % len(row)].sum())
         return seen
+
+    def count_tokens_per_epoch(self) -> int:
+        """Count the tokens of the training text."""
+        return len(self.parts["train"].tokens)
 
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Yield every token of a split once; the batch size changes no result, as rows have memories of their own."""
@@ -247,14 +256,13 @@ class CorpusTask(Task):
         """Describe the text of a result: corpus, split, sums and tokeniser."""
         corpus, portion = self.tokens.corpus, self.config.portions[split]
         part, known = self.parts[split], corpus.known
-        documents = len(part.documents)
-        whole = known is not None and portion.split == split and known.is_whole(split, documents, part.words)
+        whole = known and portion.split == split and known.is_whole(split, len(part.documents), part.words)
         kind = known.title if known else corpus.name
         return {
             "name": corpus.name,
             "title": kind if whole or not (known and known.words) else f"{kind}, subset",
             "split": portion.split,
-            "documents": documents,
+            "documents": len(part.documents),
             "sha256": corpus.splits[portion.split]["sha256"],
             "tokens_sha256": part.sha256,
             "tokenizer": {**self.config.tokenizer.model_dump(), "vocab_size": self.vocab_size},
@@ -305,8 +313,7 @@ class CorpusTask(Task):
         return (
             f"{self.protocol.name} is for the whole {split} split of {KNOWN[whole].title}"
             f"{f' in {wanted} tokens' if wanted else ''}; this is {len(self.parts[split].documents)} documents of "
-            f"{self.config.corpus} {portion.split} in {kind} tokens: use --protocol text-documents-v1 "
-            "or text-stream-v1"
+            f"{self.config.corpus} {portion.split} in {kind} tokens: use --protocol text-documents-v1 or text-stream-v1"
         )
 
     def measure_distances(self, split: str) -> Int64[ndarray, " tokens"]:

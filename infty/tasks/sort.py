@@ -160,6 +160,10 @@ class SortTask(Task):
         """Count the steps until each training sequence has been read once."""
         return -(-self.sizes["train"] // batch_size)
 
+    def count_tokens_per_epoch(self) -> int:
+        """Count the tokens of all training sequences."""
+        return self.sizes["train"] * self.sequence_length
+
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Yield the sequences of a split in order."""
         own = share.select_indices(self.sizes[split])

@@ -19,6 +19,7 @@ from infty.corpora.text_pieces import CountedText, Text
 from infty.corpora.tokenizers import Tokenizer
 from infty.corpora.tokens import Portion
 from infty.tasks.protocols import EvaluationProtocol, KnockOut
+from infty.tasks.stand_in import RandomTokens
 
 SPLITS = ("train", "validation", "test")
 
@@ -79,6 +80,10 @@ class TrainingData(Protocol):
     @abstractmethod
     def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Count the tokens of the first `steps` training batches."""
+
+    @abstractmethod
+    def count_tokens_per_epoch(self) -> int | None:
+        """Count the tokens of one pass over the training data; None if they are not known."""
 
 
 class Task(TrainingData, ABC):
@@ -183,6 +188,14 @@ class TaskConfig(BaseModel, ABC):
         learnt_from: another text that the tokeniser is learnt from as well. make: tokenise a text that is not
         tokenised yet. MissingError if a text is not here, or is not tokenised and `make` is False.
         """
+
+    def stand_in(self, segment_length: int, why: str) -> RandomTokens | None:
+        """Make what the cost of training is measured on if `open` raises MissingError; None if that can't be made up.
+
+        why: the error's message.
+        """
+        del segment_length, why
+        return None
 
     def find_faults(self, segment_length: int) -> Sequence[tuple[str, str]]:
         """Find settings that do not fit the model's segments, as pairs of a key of the experiment and a message."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from infty.commands.bench import plain
-from infty.commands.bench.yardstick import disagreement, its_model, its_tokens, load_yardstick
+from infty.commands.bench.yardstick import build_its_model, compare_steps, draw_tokens, load_yardstick
 from infty.config.catalog import open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import Experiment, build_task, resolve
@@ -27,7 +27,6 @@ from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTerm
 from infty.memory.precision import HOST
 from infty.model.config import DecoderConfig
 from infty.model.memory_layer import LayerState
-from infty.tasks.sort import SortConfig
 from infty.training.data_parallel import Replica
 from infty.training.optimizer import make_optimizer
 from infty.training.step import optimize
@@ -39,6 +38,8 @@ STREAM_TOKENS, TURNS = 1_000_000, 15
 ONCE = ("agree", "stream")  # what runs once needs no warming up
 SHORT, REPEATS = ("read", "update"), 10  # a hundredth of a step: so often in a turn that caches are warm
 MATMUL_SIZES = (1024, 2048, 4096)
+SYMBOLS = 20  # of the paper's sorting task
+YARDSTICK_VOCABULARY = SYMBOLS + 2  # the separator, and a token that is never seen
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,9 @@ def paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> E
     return resolve(definition, CellKey("sort", "paper", model, "x4", 0), overrides).experiment
 
 
-def sorting(experiment: Experiment) -> SortConfig:
-    """Settings of the experiment's task, which is sorting."""
-    assert isinstance(experiment.task, SortConfig)
-    return experiment.task
-
-
-def decoder_sizes(experiment: Experiment) -> DecoderConfig:
-    """Settings of the experiment's model, which is a decoder of ours."""
-    assert isinstance(experiment.model, DecoderConfig)
-    return experiment.model
+def paper_decoder() -> DecoderConfig:
+    """Read the sizes of the ∞-former that sorts at the paper's sizes."""
+    return DecoderConfig.model_validate(paper_experiment("infty", 4000, 2).model.model_dump())
 
 
 def make(spec: Spec) -> Run:
@@ -100,9 +94,8 @@ def make(spec: Spec) -> Run:
             task = build_task(paper_experiment("infty", spec.length, spec.batch), Path())
             return lambda: task.training_batch(0, spec.batch, 0)
         case "agree", _:
-            experiment = paper_experiment("infty", spec.length, spec.batch)
             module = load_yardstick(Path(spec.against or ""))
-            return lambda: disagreement(module, decoder_sizes(experiment), 22, spec.length, spec.batch)
+            return lambda: compare_steps(module, paper_decoder(), YARDSTICK_VOCABULARY, spec.length, spec.batch)
         case _:
             raise ValueError(f"no contestant {spec.kind} of {spec.who}")
 
@@ -117,11 +110,10 @@ def _step(spec: Spec) -> Run:
 
 
 def _yardstick_step(spec: Spec) -> Run:
-    module, experiment = load_yardstick(Path(spec.against or "")), paper_experiment("infty", spec.length, spec.batch)
-    vocab_size = sorting(experiment).vocabulary + 2  # its tokens have one more that is never seen
-    model = its_model(module, decoder_sizes(experiment), vocab_size, experiment.model.dropout)
+    module, sizes = load_yardstick(Path(spec.against or "")), paper_decoder()
+    model = build_its_model(module, sizes, YARDSTICK_VOCABULARY, sizes.dropout)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
-    tokens = its_tokens(vocab_size, spec.length, spec.batch)
+    tokens = draw_tokens(YARDSTICK_VOCABULARY, spec.length, spec.batch)
     return lambda: module.step(model, optimizer, tokens, spec.length)
 
 
@@ -170,13 +162,13 @@ def _stream() -> Run:
     a machine that is slower for a while is so for both.
     """
     experiment = paper_experiment("infty", 4000, 1)
-    symbols, length = sorting(experiment).vocabulary, experiment.model.segment_length
-    model, segments = experiment.model.build(symbols + 1, seed=0).eval(), -(-STREAM_TOKENS // length)
+    length = experiment.model.segment_length
+    model, segments = experiment.model.build(SYMBOLS + 1, seed=0).eval(), -(-STREAM_TOKENS // length)
     positions = model.positions()
 
     def after(state: State, more: int) -> State:
         for _ in range(more):
-            state = model(torch.randint(0, symbols, (1, length)), state, positions, wanted=0).state
+            state = model(torch.randint(0, SYMBOLS, (1, length)), state, positions, wanted=0).state
         return state
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from infty.base.errors import BusyError, MissingError
-from infty.commands.evaluate import Asked, evaluate_run
+from infty.commands.evaluate import EvaluationRequest, evaluate_run
 from infty.commands.load import load_beside
 from infty.commands.train.agreement import is_held
 from infty.commands.train.initial_weights import (
@@ -44,46 +44,43 @@ logger = logging.getLogger(__name__)
 def train_cell(cell: Cell, settings: Settings, *, fresh: bool, own: Path | None = None) -> Result | None:
     """Train one cell, or go on where it stopped; then test its best checkpoint.
 
-    A row with a memory is tested with it emptied as well: what it owes to it belongs beside its figure. A finished run
-    is returned as it is. What a run left is removed, if `fresh` asks for that, only once everything that a new one
-    needs is there. Of several processes, only the one that leads returns the result.
+    A row with a memory is tested with the memory emptied as well: the difference belongs beside its figure. The result
+    of a finished run is returned as it is. With `fresh`, an earlier run is removed once everything that a new one needs
+    is there. Of several processes, only the one that leads returns the result.
 
     Args:
         own: texts of the user's, which the cell's corpus is named after.
 
     Raises:
         UsageError: if the folder holds a run with other settings, or another process writes there.
-        MissingError: if a text lacks.
+        MissingError: if a text is missing.
         Stopped: after a signal.
         InftyError: if training fails.
     """
     run, machine = RunFolder(settings.runs / cell.key.folder), prepare_machine(settings)
-    with _processes(cell, machine) as group:
+    with _join_processes(cell, machine) as group:
         initial = _ensure_initial_weights(cell, run, settings, machine, group, own, fresh=fresh)
         return _train_run(cell, run, settings, machine, group, initial, fresh=fresh, own=own)
 
 
 def train_trial(cell: Cell, settings: Settings, folder: Path) -> Values:
-    """Train a cell in a run folder of its own, for its validations alone: the best of them, and what it cost.
-
-    Nothing is tested. Raises as `train_cell`.
-    """
+    """Train a cell in `folder` without a test; return its best validation and its cost. Raises as `train_cell`."""
     run, machine = RunFolder(folder), prepare_machine(settings)
-    with _processes(cell, machine) as group:
+    with _join_processes(cell, machine) as group:
         initial = _ensure_initial_weights(cell, run, settings, machine, group, None, fresh=False)
         with open_session(cell, run, settings, machine, group, initial) as session:
             assert session is not None, "a trial has no result that could be there"
-            with _running(session) as stop:
+            with _guard_run(session) as stop:
                 write_run_header(session)
                 with Sinks(open_sinks(session)) as log:
                     _train(session, log, stop)
                 state = session.state
-                return {"validation_loss": state.best_loss, "best_step": state.best_step, **session.costs()}
+                return {"validation_loss": state.best_loss, "best_step": state.best_step, **session.describe_costs()}
 
 
 @contextlib.contextmanager
-def _processes(cell: Cell, machine: Machine) -> Iterator[Group]:
-    """Meet the processes that train together. UsageError if they can't share a batch evenly."""
+def _join_processes(cell: Cell, machine: Machine) -> Iterator[Group]:
+    """Join the processes that train together. Raises UsageError if they can't share a batch evenly."""
     for part in ("training", "pretraining"):
         if config := getattr(cell.experiment, part):
             refuse_uneven(f"{part}.batch_size", config.batch_size, machine.launch)
@@ -107,7 +104,7 @@ def _train_run(
         if session is None:
             logger.info(f"already finished: {run.path} (train again with --fresh)")
             return run.result() if detect_launch().leads else None
-        with _running(session) as stop:
+        with _guard_run(session) as stop:
             environment = write_run_header(session)
             with Sinks(open_sinks(session)) as log:
                 _train(session, log, stop)
@@ -134,33 +131,36 @@ def _ensure_initial_weights(
     for base in plan(cell)[:-1]:
         with group.take_turns():  # what the row itself lacks is said before anything is trained for it
             bring_data(cell, settings, own)
-        found = _ensure_trained(base, settings, machine, group)
+        found = _ensure_base(base, settings, machine, group)
     return found
 
 
-def _ensure_trained(base: Cell, settings: Settings, machine: Machine, group: Group) -> InitialWeights:
+def _ensure_base(base: Cell, settings: Settings, machine: Machine, group: Group) -> InitialWeights:
     """Train the weights that all rows start from, if they are not here, or are of another text than is here now.
 
-    Another process that is at it is awaited.
+    Waits for another process that trains them.
     """
     run, fresh = RunFolder(settings.runs / base.key.folder), False
     while True:
+        # Train them if nobody has, and load them.
         found, why = None, ""
         try:
             if fresh or not group.is_true_anywhere(group.leads and run.finished):
                 logger.info("all rows start from one GPT-2 without a memory, which is trained first")
                 _train_run(base, run, settings, machine, group, fresh=fresh)
             found = load_trained_weights(base, settings)
-        except BusyError:
+        except BusyError:  # another process trains them: what it makes is as good
             logger.info(f"waiting for another process, which trains {run.path}")
             while not group.is_true_anywhere(group.leads and not is_held(run)):
                 pass
-            fresh = False  # it did that too
+            fresh = False  # that process began anew as well
             continue
         except MissingError as fault:
             if fresh:
                 raise
             why = str(fault)
+
+        # Agree: all processes have them, or all begin anew.
         if not group.is_true_anywhere(found is None):
             assert found is not None
             return found
@@ -169,8 +169,8 @@ def _ensure_trained(base: Cell, settings: Settings, machine: Machine, group: Gro
 
 
 @contextlib.contextmanager
-def _running(session: Session) -> Iterator[StopSignals]:
-    """Hear signals, keep `status.json` true, and put into words what a device says when it is full."""
+def _guard_run(session: Session) -> Iterator[StopSignals]:
+    """Note signals, keep `status.json` true, and explain the errors of a lost process and of a full device."""
     group = session.group
     noted = track_status(session.run) if group.leads else nullcontext()
     with (
@@ -202,10 +202,10 @@ def _test(session: Session, stop: StopSignals) -> Evaluation | None:
     with s.group.take_turns():  # the one that leads has written it
         trained = load_beside(s.run, s.task)
     s.machine.place(trained.model)
-    test = evaluate_run(s.run, trained, s.task, Asked(), stop, s.group)
+    test = evaluate_run(s.run, trained, s.task, EvaluationRequest(), stop, s.group)
     if s.cell.experiment.model.long_range:
         logger.info("tested again with the memory emptied: what the row owes to it")
-        evaluate_run(s.run, trained, s.task, Asked(knock_out="zero"), stop, s.group)
+        evaluate_run(s.run, trained, s.task, EvaluationRequest(knock_out="zero"), stop, s.group)
     return test
 
 
@@ -214,7 +214,7 @@ def _finish(session: Session, test: Evaluation, peak: int, environment: Values) 
     s, state = session, session.state
     result = Result.model_validate(
         {
-            **s.cell.config()["cell"],
+            **s.cell.config["cell"],
             **{key: getattr(test, key) for key in ("metrics", "totals", "calibration", "protocol", "data")},
             "training_data": s.task.describe_data("train"),
             "starting_weights": state.starting_weights,
@@ -222,9 +222,9 @@ def _finish(session: Session, test: Evaluation, peak: int, environment: Values) 
             "best_validation_loss": state.best_loss,
             "parameters": count_parameters(s.model),
             "memory_slots": s.cell.experiment.model.memory_slots,
-            **s.costs(),
+            **s.describe_costs(),
             "training_flops": _count_flops(s),
-            "count_peak_bytes": peak,
+            "peak_memory_bytes": peak,
             **{key: environment[key] for key in ("commit", "dirty", "command")},
         }
     )
@@ -234,7 +234,7 @@ def _finish(session: Session, test: Evaluation, peak: int, environment: Values) 
 
 
 def _count_flops(session: Session) -> int | None:
-    """Count the FLOPs of all optimiser steps; None if they were compiled, which nothing counts, or have no room."""
+    """Count the FLOPs of all optimiser steps; None if they were compiled, which nothing counts, or don't fit."""
     s, model = session, session.model
     if s.machine.compiled:
         return None

@@ -1,4 +1,4 @@
-"""What a run writes of itself: settings, environment, tokeniser, metrics, status."""
+"""Records that a run keeps of itself: settings, environment, tokeniser, metrics, status."""
 
 import contextlib
 import logging
@@ -10,7 +10,7 @@ from typing import Any
 
 from infty.base.errors import MissingError, Stopped
 from infty.base.files import read_json, write_json
-from infty.commands.load import tokenizer_folder
+from infty.commands.load import locate_tokenizer
 from infty.commands.train.session import Session
 from infty.corpora.tokenizers import Tokenizer
 from infty.machine.environment import describe_environment
@@ -44,7 +44,7 @@ def write_run_header(session: Session) -> Values:
     s.run.write_config(s.cell.config)
     write_json(file, environment)
     if s.task.tokenizer:
-        _keep_tokenizer(s.task.tokenizer, tokenizer_folder(s.run))
+        _keep_tokenizer(s.task.tokenizer, locate_tokenizer(s.run))
     key, step = s.cell.key, s.state.step
     begin = f"continuing at step {step} of" if s.begin.tensors else "training for"
     logger.info(
@@ -90,7 +90,7 @@ def open_sinks(session: Session) -> list[Sink]:
 
 @contextlib.contextmanager
 def track_status(run: RunFolder) -> Iterator[None]:
-    """Keep `status.json` true while a run goes on and however it ends."""
+    """Keep `status.json` true while a run goes on and when it ends, whatever ends it."""
     run.write_status("running")
     try:
         yield
