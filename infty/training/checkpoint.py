@@ -23,7 +23,7 @@ from infty.base.files import (
     sum_files,
     write_json,
 )
-from infty.base.messages import reason
+from infty.base.messages import describe_fault
 from infty.model.weight_tensors import Named, write_tensors
 
 Tensors = dict[str, Named]  # file stem -> named tensors
@@ -39,11 +39,11 @@ _MANIFEST = TypeAdapter(dict[FileName, FileSum])
 
 
 class TrainingState(BaseModel):
-    """Where a run stands, beside its tensors: `state.json`.
+    """The position of a run, beside its tensors: `state.json`.
 
     Batches, dropout and learning rate of a step are functions of (seed, step), so `step` is the position in the data
     and the state of every generator too. The best step is the one with the lowest validation loss; none before the
-    first validation, and no loss where that checkpoint is lost.
+    first validation, and no loss if that checkpoint is lost.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -64,7 +64,7 @@ class TrainingState(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on; without tensors, to begin."""
+    """All that a run needs to go on; without tensors, to begin."""
 
     state: TrainingState
     tensors: Tensors
@@ -73,9 +73,8 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder/step-…`, point `last.json` and `best.json`, and drop all but the last two and the best.
 
-    Everything goes to a temporary folder, is flushed, and gets its name in one rename; the pointers
-    follow. An interruption at any moment leaves the previous checkpoint good. InftyError where it fails twice: on a
-    full disk, say.
+    The pointers follow once the folder is whole: an interruption at any moment leaves the previous checkpoint good.
+    InftyError if it fails twice: on a full disk, say.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -89,7 +88,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         except (OSError, SafetensorError) as fault:
             if attempt == ATTEMPTS:
                 raise InftyError(
-                    f"the checkpoint of step {checkpoint.state.step} could not be saved ({_reason(fault)}); earlier "
+                    f"the checkpoint of step {checkpoint.state.step} could not be saved ({_explain(fault)}); earlier "
                     f"ones stay. Once {folder} can be written to, the same command continues from the last one"
                 ) from None
     _drop_old(folder, checkpoint.state)
@@ -106,13 +105,15 @@ def point(folder: Path, state: TrainingState) -> None:
 
 
 def load_last(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; a warning for each newer one that isn't.
+    """Load the newest checkpoint that is whole, with a warning for each newer one that isn't; None if there are none.
 
-    Where the best checkpoint is damaged the one that is found stands in for it, until the next validation.
-    MissingError where there are some and none is whole: beginning again would remove them.
+    If the best checkpoint is damaged the one that is found stands in for it, until the next validation.
+    MissingError if there are some and none is whole: beginning again would remove them.
     """
     for old in folder.glob(f".step-*{OLD}"):
         restore_folder(folder / old.name[1 : -len(OLD)])
+
+    # The newest one that is whole is gone on from.
     paths = sorted(folder.glob("step-*"), reverse=True)
     for path in paths:
         try:
@@ -120,6 +121,8 @@ def load_last(folder: Path) -> Checkpoint | None:
         except MissingError as fault:
             warnings.warn(str(fault), stacklevel=2)
             continue
+
+        # What is chosen in the end must be there.
         best = found.state.best_step
         if best is not None and best != found.state.step and not _is_whole(folder / _name(best)):
             text = f"the best checkpoint so far, {folder / _name(best)}, is damaged: {path.name} takes its place"
@@ -132,17 +135,17 @@ def load_last(folder: Path) -> Checkpoint | None:
 
 
 def load_best(folder: Path) -> Checkpoint:
-    """The checkpoint that `best.json` names. MissingError where there is none or it is damaged."""
+    """Load the checkpoint that `best.json` names. MissingError if there is none or it is damaged."""
     return _load(best_path(folder), FRESH)
 
 
 def verify_best(folder: Path) -> None:
-    """MissingError where there is no best checkpoint, or its files are not what was saved, by their sums."""
-    _sums(best_path(folder), FRESH)
+    """Raise MissingError if there is no best checkpoint, or its files are not what was saved, by their sums."""
+    _check_sums(best_path(folder), FRESH)
 
 
 def best_path(folder: Path) -> Path:
-    """Where the checkpoint is that `best.json` names. MissingError where it names none."""
+    """Return the folder of the checkpoint that `best.json` names. MissingError if it names none."""
     name = _read(folder / "best.json", FRESH).get("checkpoint")
     if not isinstance(name, str) or Path(name).name != name:
         raise MissingError(f"{folder / 'best.json'} names no checkpoint; {FRESH}")
@@ -152,35 +155,35 @@ def best_path(folder: Path) -> Path:
 def _load(path: Path, then: str) -> Checkpoint:
     """Load a checkpoint from its folder.
 
-    MissingError, with what follows `then`, where it is damaged; OSError where a disk may fail.
+    MissingError, with what follows `then`, if it is damaged; OSError if a disk may fail.
     """
-    manifest = _sums(path, then)
+    manifest = _check_sums(path, then)
     try:
         state = TrainingState.model_validate(_read(path / "state.json", then))
         tensors = {Path(n).stem: load_file(path / n) for n in manifest if n.endswith(".safetensors")}
     except (*NOT_THERE, SafetensorError, ValidationError) as fault:
-        raise MissingError(f"{path} is damaged ({_reason(fault)}); {then}") from None
+        raise MissingError(f"{path} is damaged ({_explain(fault)}); {then}") from None
     if path.name != _name(state.step):
         raise MissingError(f"{path} is damaged (it holds step {state.step}); {then}")
     return Checkpoint(state, tensors)
 
 
-def _sums(path: Path, then: str) -> dict[str, FileSum]:
-    """What the manifest says of each file. MissingError, as `_load`, where one is not what was saved or none is."""
+def _check_sums(path: Path, then: str) -> dict[str, FileSum]:
+    """Check each file against the manifest. MissingError, as `_load`, if one is not what was saved or lacks."""
     try:
         manifest = _MANIFEST.validate_python(_read(path / MANIFEST, then))
         for name, entry in manifest.items():
             if (path / name).stat().st_size != entry.bytes or sha256(path / name) != entry.sha256:
                 raise MissingError(f"{path}: {name} is not what was saved; {then}")
     except (*NOT_THERE, ValueError) as fault:
-        raise MissingError(f"{path} is damaged ({_reason(fault)}); {then}") from None
+        raise MissingError(f"{path} is damaged ({_explain(fault)}); {then}") from None
     if absent := NEEDED - set(manifest):
         raise MissingError(f"{path} lacks {', '.join(sorted(absent))}; {then}")
     return manifest
 
 
 def _read(path: Path, then: str) -> dict[str, Any]:
-    """A JSON file. MissingError where it is damaged; OSError where a disk fails, which may be for a moment."""
+    """Read a JSON file. MissingError if it is damaged; OSError if a disk fails, which may be for a moment."""
     try:
         return parse_json(path.read_bytes(), path, then)
     except NOT_THERE as fault:
@@ -189,7 +192,7 @@ def _read(path: Path, then: str) -> dict[str, Any]:
 
 def _is_whole(path: Path) -> bool:
     try:
-        _sums(path, FRESH)
+        _check_sums(path, FRESH)
     except MissingError:
         return False
     return True
@@ -203,9 +206,9 @@ def _drop_old(folder: Path, state: TrainingState) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _reason(fault: Exception) -> str:
-    """Why it failed, in one line; a disk's own words without their number and the path, which stands beside it."""
-    return (fault.strerror if isinstance(fault, OSError) else None) or reason(fault)
+def _explain(fault: Exception) -> str:
+    """Say why it failed, in one line; a disk's own words without their number and the path, which stands beside it."""
+    return (fault.strerror if isinstance(fault, OSError) else None) or describe_fault(fault)
 
 
 def _name(step: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from infty.base.errors import InftyError
-from infty.base.messages import reason
+from infty.base.messages import describe_fault
 from infty.machine.devices import is_gpu
 from infty.machine.placement import Machine
 from infty.machine.ram import forget_peak, free_memory_bytes
@@ -94,6 +94,7 @@ def explained(device: torch.device) -> Iterator[None]:
         if not ours:
             raise
         raise InftyError(
-            f"out of memory on {device} ({reason(fault)}). Checkpoints stay. Less is needed with --micro-batch, "
-            "--recompute or a lower training.evaluation_batch_size (--set, a run of its own), or take a larger device"
+            f"out of memory on {device} ({describe_fault(fault)}). Checkpoints stay. Less is needed with "
+            "--micro-batch, --recompute or a lower training.evaluation_batch_size (--set, a run of its own), or take a "
+            "larger device"
         ) from None
