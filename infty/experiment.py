@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infty.config.definition import CellKey, Definition
-from infty.config.faults import Fault, origin_of, refuse, value_faults
+from infty.config.faults import Fault, origin_of, raise_faults, value_faults
 from infty.config.overlay import Values, overlay, parse_override
 from infty.corpora.tokens import Portion
 from infty.model.config import AnyModelConfig
@@ -98,7 +98,7 @@ def resolve(definition: Definition, key: CellKey, overrides: typing.Sequence[str
         faults += value_faults(error, Experiment, origins, definition.path.name)
     else:
         faults += _find_task_faults(experiment, origins) + _find_start_faults(experiment, origins)
-    refuse(faults)
+    raise_faults(faults)
     assert experiment is not None
     return Cell(key, experiment, origins, definition.source, tuple(overrides))
 

@@ -1,11 +1,12 @@
-"""Files that are either whole or not there."""
+"""Files and folders that are either whole or not there."""
 
 import contextlib
 import hashlib
 import json
 import os
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from infty.base.errors import InftyError, MissingError
 
+OLD = ".old.tmp"  # ends the name of a folder that makes way for a new one
 LOCK_SECONDS = 3600  # to wait for another process that makes the same
 FileName = Annotated[str, Field(pattern="^[a-z][a-z.]{0,63}$")]  # of a file in the folder itself, never a path
 
 
 class FileSum(BaseModel):
-    """What a file was when it was written, for a manifest."""
+    """Size and sum of a file when it was written, for a manifest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -27,27 +29,84 @@ class FileSum(BaseModel):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, on disk before it carries its name."""
+@contextlib.contextmanager
+def replace_folder(path: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
+    """Fill a folder beside `path`, which takes that name in one rename if the block ends without an error.
+
+    A process that is killed leaves the old folder or the new one, each whole: under its name, or where `restore_folder`
+    finds it. A block that removes its folder replaces nothing. OSError if the disk is full or fails.
+
+    keep: names of what the new folder takes over from the old one.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    restore_folder(path)
+    shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if temporary.exists():
+            move_folder(temporary, path, keep)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move_folder(source: Path, path: Path, keep: Sequence[str] = ()) -> None:
+    """Give a finished folder its name, once all of it is on disk (see `replace_folder`)."""
+    for inner in (*source.rglob("*"), source):
+        flush(inner)
+
+    # The old folder makes way, and comes back if the new one can't take its place.
+    old = path.with_name(f".{path.name}{OLD}")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.replace(old)
+    try:
+        source.replace(path)
+    except BaseException:
+        restore_folder(path)
+        raise
+
+    # What stays goes over before the rest of the old folder is removed.
+    for name in keep:
+        if (old / name).exists():
+            (old / name).replace(path / name)
+    flush(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_folder(path: Path) -> None:
+    """Give a folder its name back if it made way for one that never came: its process was killed just then."""
+    old = path.with_name(f".{path.name}{OLD}")
+    if old.is_dir() and not path.exists():
+        old.replace(path)
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Write a file beside `path`, which takes that name in one rename if the block ends without an error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        flush(temporary)
         temporary.replace(path)
         flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step, on disk before it carries its name."""
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file in one step. NaN and infinity are refused: they are not JSON."""
+    """Replace a JSON file in one step. ValueError for NaN and infinity, which are not JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, mend: str = "train again with --fresh") -> dict[str, Any]:
-    """A JSON object from a file; MissingError, with `mend`, where there is none, it can't be read or is damaged."""
+    """Read a JSON object. MissingError, with `mend`, if there is no such file, or it can't be read or is damaged."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -58,7 +117,7 @@ def read_json(path: Path, mend: str = "train again with --fresh") -> dict[str, A
 
 
 def parse_json(data: bytes, path: Path, mend: str) -> dict[str, Any]:
-    """The JSON object that a file held. MissingError, with `mend`, where that was none."""
+    """Parse the JSON object that a file held. MissingError, with `mend`, if it held none."""
     try:
         value = json.loads(data.decode())
     except (ValueError, RecursionError) as fault:  # ValueError: no JSON, no UTF-8, or a number without end
@@ -68,8 +127,13 @@ def parse_json(data: bytes, path: Path, mend: str) -> dict[str, Any]:
     return value
 
 
+def sum_files(folder: Path) -> dict[str, dict[str, int | str]]:
+    """Return the size and the sum of every file in a folder, as a manifest has them (see `FileSum`)."""
+    return {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(folder.iterdir())}
+
+
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Return the hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -84,10 +148,10 @@ def flush(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(lock: Path, work: str) -> Iterator[None]:
-    """Hold a lock, after waiting for another process, with a warning. InftyError where that takes an hour.
+def hold_lock(lock: Path, work: str) -> Iterator[None]:
+    """Hold a lock; wait for another process with a warning, and with InftyError if that takes an hour.
 
-    work: what each of them does, as "fetches wikitext".
+    work: what each process does, as "fetches wikitext".
     """
     held = FileLock(lock)
     try:

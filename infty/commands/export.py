@@ -1,11 +1,11 @@
 """`infty export`: a finished run as one archive, to be carried to another machine, shared or put beside a paper."""
 
-import os
 import shutil
 import zipfile
 from pathlib import Path
 
 from infty.base.errors import MissingError, UsageError
+from infty.base.files import replace_file
 from infty.runs.folder import RECORDS, RunFolder
 from infty.training.checkpoint import find_best_checkpoint, verify_best
 
@@ -30,14 +30,9 @@ def export_run(run: RunFolder, target: Path | None = None) -> Path:
     paths = [run.path / name for name in FILES if (run.path / name).is_file()]
     for folder, names in ((run.path / "eval", "*.json"), (run.checkpoints / "tokenizer", "*"), (best, "*")):
         paths += sorted(folder.glob(names))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            for path in paths:
-                _add(archive, path, (cell.folder / path.relative_to(run.path)).as_posix())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replace_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for path in paths:
+            _add(archive, path, (cell.folder / path.relative_to(run.path)).as_posix())
     return target
 
 

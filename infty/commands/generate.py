@@ -24,10 +24,10 @@ from torch import Tensor
 from infty.base.errors import UsageError
 from infty.base.progress import open_text
 from infty.commands.evaluate import find_trained_run
-from infty.commands.load import load_run, load_with_task, locate_tokenizer
+from infty.commands.load import load_run
 from infty.config.settings import Settings
 from infty.corpora.text_pieces import PIECE, read_pieces
-from infty.corpora.tokenizers import Tokenizer, WordTokenizer
+from infty.corpora.tokenizers import Tokenizer
 from infty.evaluation.evaluate import use_evaluation_mode
 from infty.experiment import Cell
 from infty.machine.placement import prepare_machine
@@ -82,8 +82,7 @@ def generate_cell(
     if not math.isfinite(sampling.temperature):
         raise UsageError(f"--temperature {sampling.temperature}: wanted a number")
     machine, run = prepare_machine(settings), find_trained_run(cell, settings)
-    kept = locate_tokenizer(run).is_dir()  # runs of 0.1.0 and later keep it
-    trained = load_run(run.path) if kept else load_with_task(run, settings.data)[0]
+    trained = load_run(run.path)
     model, tokenizer = machine.place(trained.model), trained.tokenizer
     assert tokenizer is not None
     with _prompt_pieces(prompt) as pieces:
@@ -144,10 +143,8 @@ def draw(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.G
 
 
 def take_until_end(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[int]:
-    """The tokens before the first end of text. Words have none: what separates documents there ends every line."""
-    if isinstance(tokenizer, WordTokenizer):
-        return iter(tokens)
-    return takewhile(lambda token: token != tokenizer.separator, tokens)
+    """Take the tokens before the first end of text; all of them if the tokeniser has no such token."""
+    return takewhile(lambda token: token != tokenizer.end_of_text, tokens)
 
 
 def decode_stream(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> Iterator[str]:

@@ -14,7 +14,7 @@ from infty.base.errors import InftyError, MissingError, UsageError
 from infty.base.messages import suggest
 from infty.commands.train import train_trial
 from infty.config.definition import CellKey, Definition, variant_of
-from infty.config.faults import Fault, refuse
+from infty.config.faults import Fault, raise_faults
 from infty.config.settings import Settings
 from infty.experiment import resolve
 from infty.machine.environment import describe_environment
@@ -85,7 +85,7 @@ def tune_configs(definition: Definition, scale: str, case: str | None = None) ->
 
     UsageError if there is none, with what one looks like, and if it has faults, all of them.
     """
-    refuse(definition.faults)
+    raise_faults(definition.faults)
     definition.check_scale(scale)
     where, known = f"scales.{scale}.tune", definition.names("cases")
     stated = definition.tune(scale)
@@ -101,7 +101,7 @@ def tune_configs(definition: Definition, scale: str, case: str | None = None) ->
             faults += [(".".join(map(str, (where, column, *f["loc"]))), f["msg"]) for f in error.errors()]
         if column not in known:
             faults.append((f"{where}.{column}", f"no such column; {suggest(str(column), known)}"))
-    refuse([Fault(definition.path.name, key, message) for key, message in faults])
+    raise_faults([Fault(definition.path.name, key, message) for key, message in faults])
     if case is not None and case not in configs:
         raise UsageError(f"{definition.path.name}: {where} has no grid for {case!r}; {suggest(case, list(configs))}")
     return configs if case is None else {case: configs[case]}

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from infty.base.errors import InftyError, MissingError
-from infty.base.messages import LONG, one_line, reason
-from infty.corpora.text_pieces import PIECE, Readable
+from infty.base.messages import LONG, describe_fault, one_line
+from infty.corpora.text_pieces import PIECE
 
 TAR_ENDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ENDS = (".zip", *TAR_ENDS)
@@ -38,38 +38,40 @@ class Member:
     size: int
     is_folder: bool
     is_plain: bool
-    open: Callable[[], contextlib.AbstractContextManager[Readable]]
+    open: Callable[[], IO[bytes]]
 
 
 @contextlib.contextmanager
-def opened(path: Path, beside: Path) -> Iterator[Path]:
-    """A folder, or what an archive holds, for as long as the block lasts; it is unpacked into `beside`.
+def open_folder(path: Path, beside: Path) -> Iterator[Path]:
+    """Open a folder, or unpack an archive into a temporary one in `beside`, which is gone after the block.
 
-    MissingError where there is neither, where the archive is damaged, or where a member would fall outside it or is a
-    link or a device: then nothing of it is unpacked. InftyError where the disk has no room for it.
+    MissingError if there is neither, the archive is damaged, or a member would fall outside of it or is a link or a
+    device: then nothing of it is unpacked. InftyError if the disk has no room for it.
     """
     if os.path.isdir(path) or (os.path.isfile(path) and not path.name.lower().endswith(ENDS)):
-        with _named(path, path):
+        with _blame_source(path, path):
             yield path
         return
     if not os.path.isfile(path):  # Path's own raises for names that no file can have
         raise MissingError(f"{path} is not there: wanted a folder, or an archive ({', '.join(ENDS)})")
-    with _temporary(beside) as folder:
+
+    # Whatever the archive is, what fails is told in one line.
+    with _make_temporary(beside) as folder:
         try:
             _unpack(path, folder)
         except OSError as fault:
             if fault.errno in FULL:
                 raise InftyError(f"{path} could not be unpacked into {beside}: {fault.strerror}") from None
-            raise MissingError(f"{path} is no archive that can be opened safely: {reason(fault)}") from None
+            raise MissingError(f"{path} is no archive that can be opened safely: {describe_fault(fault)}") from None
         except DAMAGED as fault:
-            raise MissingError(f"{path} is no archive that can be opened safely: {reason(fault)}") from None
-        with _named(folder, path):
+            raise MissingError(f"{path} is no archive that can be opened safely: {describe_fault(fault)}") from None
+        with _blame_source(folder, path):
             yield folder
 
 
 @contextlib.contextmanager
-def _named(folder: Path, path: Path) -> Iterator[None]:
-    """What is said of files in `folder` is said of `path`, in one line: what was unpacked is gone when that is read."""
+def _blame_source(folder: Path, path: Path) -> Iterator[None]:
+    """Say of `path`, in one line, what a fault says of files in `folder`: that is gone when somebody reads it."""
     try:
         yield
     except OSError as fault:
@@ -80,7 +82,7 @@ def _named(folder: Path, path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _temporary(beside: Path) -> Iterator[Path]:
+def _make_temporary(beside: Path) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         try:
             beside.mkdir(parents=True, exist_ok=True)
@@ -92,35 +94,33 @@ def _temporary(beside: Path) -> Iterator[Path]:
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    """Every member is looked at before the first is written. Of members only the data are kept: no modes, no times."""
-    with _members(path) as members:
+    """Unpack an archive: of its members only the data, and neither modes nor times."""
+    with _open_members(path) as members:
+        # Every member is looked at before the first is written.
         size, places = 0, dict[PurePosixPath, Member]()
-        for count, member in enumerate(members()):
+        for count, member in enumerate(members):
             if count == MANY:
                 raise MissingError(f"{path} is refused: it has more than {MANY:,} members")
             size += member.size
-            _refuse_large(path, folder, size)
-            place = _place(path, member)
+            if size > (free := shutil.disk_usage(folder).free):
+                room = f"{folder.parent} has {free / 1e6:,.0f} MB free"
+                raise InftyError(f"{path} unpacks to {size / 1e6:,.0f} MB; {room}")
+            place = _find_place(path, member)
             if place in places and not (member.is_folder and places[place].is_folder):
-                raise MissingError(f"{path} is refused: it has two members {_short(member.name)}")
+                raise MissingError(f"{path} is refused: it has two members {_shorten(member.name)}")
             places[place] = member
-        for member in members():
-            target = folder / _place(path, member)
+
+        # A file is never written over another, also on systems to which two of these names are one.
+        for place, member in places.items():
+            target = folder / place
             (target if member.is_folder else target.parent).mkdir(parents=True, exist_ok=True)
             if not member.is_folder:
                 with member.open() as source, target.open("xb") as file:
-                    while piece := source.read(PIECE):
-                        file.write(piece)
+                    shutil.copyfileobj(source, file, PIECE)
 
 
-def _refuse_large(path: Path, folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise InftyError(f"{path} unpacks to {size / 1e6:,.0f} MB; {folder.parent} has {free / 1e6:,.0f} MB free")
-
-
-def _place(path: Path, member: Member) -> PurePosixPath:
-    """Where a member is to lie, from the folder that it is unpacked into."""
+def _find_place(path: Path, member: Member) -> PurePosixPath:
+    """Find where a member is to lie, from the folder that it is unpacked into. MissingError if it is refused."""
     place, why = PurePosixPath(member.name.replace("\\", "/")), None
     if place.is_absolute() or ".." in place.parts or ":" in member.name.partition("/")[0]:
         why = "would fall outside the folder it is unpacked into"
@@ -129,40 +129,40 @@ def _place(path: Path, member: Member) -> PurePosixPath:
     elif len(place.parts) > DEEP:
         why = f"lies more than {DEEP} folders deep"
     if why is not None:
-        raise MissingError(f"{path} is refused: its member {_short(member.name)} {why}")
+        raise MissingError(f"{path} is refused: its member {_shorten(member.name)} {why}")
     return place
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     return repr(name if len(name) <= 80 else f"{name[:80]}…")
 
 
 @contextlib.contextmanager
-def _members(path: Path) -> Iterator[Callable[[], Iterator[Member]]]:
-    """What goes through an archive's members, from the first, as often as it is called."""
+def _open_members(path: Path) -> Iterator[Iterator[Member]]:
+    """Open an archive, and go through its members."""
     if path.name.lower().endswith(".zip"):
         with zipfile.ZipFile(path) as archive:
-            yield lambda: (_zipped(archive, member) for member in archive.infolist())
+            yield (_describe_zipped(archive, member) for member in archive.infolist())
         return
     with tarfile.open(path) as archive:
-        yield lambda: _tarred(archive)
+        yield _describe_tarred(archive)
 
 
-def _zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Member:
+def _describe_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Member:
     kind = member.external_attr >> 28  # of a Unix file: 8 plain, 4 folder, 10 link
     is_folder = member.filename.endswith("/")
     return Member(member.filename, member.file_size, is_folder, kind in (0, 4, 8), lambda: archive.open(member))
 
 
-def _tarred(archive: tarfile.TarFile) -> Iterator[Member]:
-    """ReadError where a damaged header would pass for the end: after that there is nothing but zeros."""
+def _describe_tarred(archive: tarfile.TarFile) -> Iterator[Member]:
+    """Describe the members of a tar. ReadError if a damaged header would pass for the end: only zeros follow that."""
     for member in archive:
         if member.size < 0:  # tarfile would go in circles
             raise tarfile.ReadError(f"a member has {member.size} bytes")
         if member.issparse():  # a few bytes that become as many zeros as they say
-            raise tarfile.ReadError(f"{_short(member.name)} is a file with holes; pack it without them")
+            raise tarfile.ReadError(f"{_shorten(member.name)} is a file with holes; pack it without them")
         is_plain = member.isreg() or member.isdir()
-        yield Member(member.name, member.size, member.isdir(), is_plain, partial(_extracted, archive, member))
+        yield Member(member.name, member.size, member.isdir(), is_plain, partial(_open_tarred, archive, member))
     stream: Any = archive.fileobj
     stream.seek(archive.offset)
     if len(rest := stream.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
@@ -173,7 +173,7 @@ def _tarred(archive: tarfile.TarFile) -> Iterator[Member]:
         rest = stream.read(PIECE)
 
 
-def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo) -> contextlib.AbstractContextManager[Readable]:
+def _open_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     file = archive.extractfile(member)
     assert file is not None, "asked of a file only"
     return file

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from infty.base.errors import MissingError
 from infty.base.files import read_json, write_json
-from infty.base.messages import reason
+from infty.base.messages import describe_fault
 from infty.model.config import Gpt2ModelConfig
 from infty.model.graft import Graft, Heads, Hidden
 from infty.model.weight_tensors import write_tensors
@@ -69,7 +69,7 @@ class Gpt2Family:
                 raise ValueError(f"it lacks {', '.join(sorted(info['missing_keys'])[:3])}")
             decoder.load_state_dict(base.state_dict())
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as fault:
-            raise MissingError(f"{folder} holds no weights of this GPT-2: {reason(fault)}") from None
+            raise MissingError(f"{folder} holds no weights of this GPT-2: {describe_fault(fault)}") from None
 
 
 def build_gpt2(config: Gpt2ModelConfig, vocab_size: int) -> Graft:
@@ -107,6 +107,6 @@ def from_pretrained(folder: Path) -> Graft:
         model = build_gpt2(Gpt2ModelConfig.model_validate(sizes), int(str(vocab_size)))
         model.blocks.load_state_dict(load_file(folder / MEMORY))
     except (OSError, ValueError, RuntimeError, SafetensorError) as fault:
-        raise MissingError(f"{folder} holds no memories of a GPT-2: {reason(fault)}; {mend}") from None
+        raise MissingError(f"{folder} holds no memories of a GPT-2: {describe_fault(fault)}; {mend}") from None
     model.load_decoder_file(folder)
     return model

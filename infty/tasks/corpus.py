@@ -25,7 +25,7 @@ from infty.base.errors import MissingError, UsageError
 from infty.base.messages import suggest
 from infty.corpora.registry import KNOWN
 from infty.corpora.text_pieces import PIECE, CountedText, Text
-from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, WordTokenizer, load_tokenizer
+from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer
 from infty.corpora.tokens import Portion, TokenSet, open_tokens
 from infty.tasks.loss_breakdown import break_down_losses, compute_text_metrics
 from infty.tasks.protocols import TEXT_PROTOCOLS, KnockOut
@@ -319,12 +319,11 @@ class CorpusTask(Task):
     def measure_distances(self, split: str) -> Int64[ndarray, " tokens"]:
         """Measure the distance from each token to its word's previous occurrence in the document, in tokens."""
         part, tokenizer = self.parts[split], self.tokens.tokenizer
-        ignored = (tokenizer.separator, tokenizer.unknown) if isinstance(tokenizer, WordTokenizer) else ()
         lengths, found = tokenizer.lengths(), []
         for i, document in enumerate(part.documents):
             text = "".join(self.tokens.corpus.text(document, self.config.portions[split].split)).encode()
             tokens = part.tokens[part.starts[i] : part.starts[i + 1]].astype(np.int64)
-            found.append(measure_distances(tokens, text, lengths, ignored))
+            found.append(measure_distances(tokens, text, lengths, tokenizer.no_words))
         return np.concatenate(found)
 
     def _make_rows(self, batch_size: int) -> list[Spans]:

@@ -124,13 +124,13 @@ from infty.corpora import store
 from infty.corpora.imports import import_corpus
 kind, when = sys.argv[3], sys.argv[4]
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it without one
-sealed = store.seal
-def seal(*given):
+written = store.write_manifest
+def write_manifest(*given):
     if when == "before": os.kill(os.getpid(), getattr(signal, kind))
-    sealed(*given)
+    written(*given)
 def write_json(*given):
     os.kill(os.getpid(), getattr(signal, kind))
-store.seal = seal
+store.write_manifest = write_manifest
 if when == "manifest": store.write_json = write_json
 import_corpus(Path(sys.argv[1]), "wikitext", Path(sys.argv[2]), replace=False)
 """
@@ -251,7 +251,7 @@ def test_a_corpus_that_made_way_comes_back(tmp_path: Path, data: Path, monkeypat
         with pytest.raises(InftyError, match="No space left on device"):
             import_corpus(data, "wikitext", folder, replace=True)
     assert open_corpus(data, "wikitext").splits["test"]["words"] == len(ARTICLES["test"].split())
-    (data / "wikitext").rename(data / ".wikitext.old")
+    (data / "wikitext").rename(data / ".wikitext.old.tmp")
     assert {entry.name for entry in inventory(data)} == set(KNOWN)
     (folder / "wiki.valid.tokens").unlink()
     import_corpus(data, "wikitext", folder, replace=True)

@@ -31,6 +31,12 @@ def test_words_and_line_ends_by_falling_frequency() -> None:
     assert WordTokenizer.learn([["b a b\n c b \n"]], 4).types == ["b", "<eos>", "a", "<unk>"]  # a before c
 
 
+def test_only_subwords_have_a_token_that_ends_a_text() -> None:
+    words = WordTokenizer(["a", "<eos>", "<unk>"])
+    assert (words.separator, words.end_of_text, words.no_words) == (1, None, (1, 2))
+    assert (BPE.end_of_text, BPE.no_words) == (BPE.separator, ())
+
+
 def test_a_vocabulary_of_the_whole_text_has_as_many_types_as_the_text() -> None:
     words = set(TEXT.split())
     assert WordTokenizer.learn([[TEXT]], 10**6).vocab_size == len(words) + 2
@@ -56,7 +62,7 @@ def test_byte_level_tokens_do_not_depend_on_the_pieces(text: str, size: int, lon
     whole = BPE.bpe.encode(text, add_special_tokens=False).ids
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "LONG", long)
-        parts = list(pieces.at_spaces(text[i : i + size] for i in range(0, len(text), size)))
+        parts = list(pieces.cut_at_spaces(text[i : i + size] for i in range(0, len(text), size)))
         found = encode(BPE, text, size)
     unforced = all(part.startswith(" ") and not part[1:2].isspace() for part in parts[1:])
     if unforced:

@@ -1,18 +1,16 @@
-"""Records that a run keeps of itself: settings, environment, tokeniser, metrics, status."""
+"""The records that a run writes of itself: settings, environment, tokeniser, metrics, status."""
 
 import contextlib
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from infty.base.errors import MissingError, Stopped
-from infty.base.files import read_json, write_json
+from infty.base.files import read_json, replace_folder, write_json
 from infty.commands.load import locate_tokenizer
 from infty.commands.train.session import Session
-from infty.corpora.tokenizers import Tokenizer
 from infty.machine.environment import describe_environment
 from infty.model.interface import count_parameters
 from infty.runs.folder import RunFolder, differences
@@ -26,7 +24,7 @@ logger = logging.getLogger(__name__)
 def write_run_header(session: Session) -> Values:
     """Write what is trained and with what, and say so; warn if a run goes on with other software than it began with.
 
-    Returns `environment.json`; of a process that does not lead, nothing.
+    Return `environment.json`; nothing in a process that does not lead.
     """
     s = session
     if not s.group.leads:
@@ -44,7 +42,8 @@ def write_run_header(session: Session) -> Values:
     s.run.write_config(s.cell.config)
     write_json(file, environment)
     if s.task.tokenizer:
-        _keep_tokenizer(s.task.tokenizer, locate_tokenizer(s.run))
+        with replace_folder(locate_tokenizer(s.run)) as temporary:
+            s.task.tokenizer.save(temporary)
     key, step = s.cell.key, s.state.step
     begin = f"continuing at step {step} of" if s.begin.tensors else "training for"
     logger.info(
@@ -63,18 +62,8 @@ def _read_environment(file: Path) -> Values | None:
         return None
 
 
-def _keep_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the tokeniser beside the checkpoints, which mean nothing without it; in one step."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    tokenizer.save(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.replace(folder)
-
-
 def open_sinks(session: Session) -> list[Sink]:
-    """Open where metrics go: a file, the screen and W&B; of a process that does not lead, nowhere."""
+    """Open the sinks of metrics: a file, the screen and W&B; none in a process that does not lead."""
     s, key, state = session, session.cell.key, session.state
     if not s.group.leads:
         return []

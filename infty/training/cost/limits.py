@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from infty.base.errors import InftyError
-from infty.base.messages import reason
+from infty.base.messages import describe_fault
 from infty.machine.devices import is_gpu
 from infty.machine.placement import Machine
 from infty.machine.ram import count_free_bytes, forget_peak
@@ -92,6 +92,7 @@ def explain_out_of_memory(device: torch.device) -> Iterator[None]:
         if not ours:
             raise
         raise InftyError(
-            f"out of memory on {device} ({reason(fault)}). Checkpoints stay. Less is needed with --micro-batch, "
-            "--recompute or a lower training.evaluation_batch_size (--set, a run of its own), or take a larger device"
+            f"out of memory on {device} ({describe_fault(fault)}). Checkpoints stay. Less is needed with "
+            "--micro-batch, --recompute or a lower training.evaluation_batch_size (--set, a run of its own), or take a "
+            "larger device"
         ) from None
