@@ -179,5 +179,8 @@ def exchange_halves(rows: Shaped[Tensor, "batch *rest"]) -> Shaped[Tensor, "batc
 
 
 def draw_fixed_numbers(count: int) -> Float[Tensor, " n"]:
-    """Draw random numbers in [0, 1) to shuffle by, the same each time (not in the paper)."""
+    """Draw random numbers in [0, 1) to shuffle by, the same each time (not in the paper).
+
+    Three of them happen to rise, so that a shuffle of three moves nothing.
+    """
     return torch.rand(count, generator=torch.Generator().manual_seed(count))
