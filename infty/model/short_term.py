@@ -1,4 +1,4 @@
-"""The short-term memory of Transformer-XL (Dai et al. 2019): hidden states, keys and values of the tokens before."""
+"""Keep hidden states, keys and values of the tokens before: Transformer-XL's short-term memory (Dai et al. 2019)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ Hidden = Float[Tensor, "batch length hidden"]
 
 @dataclass(frozen=True)
 class KeyValue:
-    """Keys and values of some tokens, oldest first. Keys are held a column each: products with queries want it so."""
+    """Keys and values of some tokens, oldest first. Keys are held as columns: products with queries want it so."""
 
     key: Float[Tensor, "b h d n"]
     value: Float[Tensor, "b h n d"]
@@ -71,7 +71,7 @@ class ShortTermState:
 
 @dataclass(frozen=True)
 class Evicted:
-    """What left the short-term memory. rows: those whose own it is, if some began anew too lately; None: all."""
+    """Hidden states that left the short-term memory. rows: their owners, if some began anew too lately; None: all."""
 
     hidden: Float[Tensor, "batch left hidden"]
     rows: Bool[Tensor, " batch"] | None = None
