@@ -25,7 +25,7 @@ from infty.memory.contract import (
 )
 from infty.memory.equations import reconstruction_loss
 from infty.memory.precision import full_precision
-from infty.memory.ragged import concatenate_ragged, visible
+from infty.memory.ragged import concatenate_rows, visible
 
 Slots = Float[Tensor, "batch slots hidden"]
 
@@ -80,7 +80,7 @@ class CompressedState(MemoryState):
     @classmethod
     def concatenate(cls, parts: Sequence["CompressedState"]) -> "CompressedState":
         """Make one state of those of several batches; their rows follow each other."""
-        return cls(*concatenate_ragged([part.slots for part in parts], [part.filled for part in parts]))
+        return cls(*concatenate_rows([part.slots for part in parts], [part.filled for part in parts]))
 
     def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"] | None = None) -> "CompressedState":
         """Forget everything in the marked rows: a new document begins there. `seeds` are unused."""

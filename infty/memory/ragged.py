@@ -18,7 +18,7 @@ def visible(vectors: Vectors, filled: Int[Tensor, " batch"] | None) -> Int[Tenso
     return torch.full(vectors.shape[:1], vectors.shape[1], device=vectors.device) if filled is None else filled
 
 
-def concatenate_ragged(
+def concatenate_rows(
     vectors: Sequence[Float[Tensor, "_ _ hidden"]], filled: Sequence[Int[Tensor, " _"] | None]
 ) -> tuple[Vectors, Int[Tensor, " batch"] | None]:
     """Make one batch of the rows of several (M12). If some have fewer vectors, zeros that are nobody's stand first."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from infty.memory.ragged import concatenate_ragged, visible
+from infty.memory.ragged import concatenate_rows, visible
 
 Hidden = Float[Tensor, "batch length hidden"]
 
@@ -46,7 +46,7 @@ class ShortTermState:
     @classmethod
     def concatenate(cls, parts: Sequence["ShortTermState"]) -> "ShortTermState":
         """Make one state of those of several batches; keys and values are to be made anew."""
-        hidden, filled = concatenate_ragged([part.hidden for part in parts], [part.filled for part in parts])
+        hidden, filled = concatenate_rows([part.hidden for part in parts], [part.filled for part in parts])
         return cls(hidden, filled=filled)
 
     def split(self, length: int) -> tuple["Evicted", "ShortTermState"]:

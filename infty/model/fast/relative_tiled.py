@@ -40,9 +40,12 @@ def attend_in_tiles(
     encoding: r of distances k − 1 … 0, and one column that is never looked at. unseen: how many of the oldest
     keys each row does not see either.
     """
+    # One item per row and head; the encoding is every row's.
     b, dtype = len(key), key.dtype
     hidden = None if unseen is None else _mask_unseen(unseen, key)
     encoding = encoding.to(dtype).repeat(b, 1, 1)  # i d k+1, with i = b · h
+
+    # In the precision of the keys: within, autocast would round what is added up over tiles.
     with torch.autocast(key.device.type, enabled=False):
         read = _Attention.apply(
             content.to(dtype).flatten(0, 1),
