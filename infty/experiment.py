@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infty.config.definition import CellKey, Definition
-from infty.config.faults import Fault, origin_of, refuse, value_faults
+from infty.config.faults import Fault, origin_of, raise_faults, value_faults
 from infty.config.overlay import Values, overlay, parse_override
 from infty.corpora.tokens import Portion
 from infty.model.config import AnyModelConfig
-from infty.model.interface import SegmentModel
 from infty.tasks.corpus import NAMES, CorpusConfig
 from infty.tasks.sort import SortConfig
 from infty.tasks.task import Task
@@ -100,7 +98,7 @@ def resolve(definition: Definition, key: CellKey, overrides: typing.Sequence[str
         faults += value_faults(error, Experiment, origins, definition.path.name)
     else:
         faults += _find_task_faults(experiment, origins) + _find_start_faults(experiment, origins)
-    refuse(faults)
+    raise_faults(faults)
     assert experiment is not None
     return Cell(key, experiment, origins, definition.source, tuple(overrides))
 
@@ -113,12 +111,6 @@ def build_task(experiment: Experiment, data: Path, *, make: bool = True) -> Task
     first = experiment.pretraining and experiment.pretraining.text
     learnt_from = (first.corpus, first.train) if first else None
     return experiment.task.open(data, experiment.model.segment_length, learnt_from, make=make)
-
-
-def build_model(experiment: Experiment, vocab_size: int, seed: int) -> SegmentModel:
-    """Build the model with initial weights drawn from `seed`. UsageError if it does not fit the vocabulary."""
-    torch.manual_seed(seed)
-    return experiment.model.build(vocab_size)
 
 
 def _find_start_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:

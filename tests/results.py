@@ -10,7 +10,7 @@ from infty.base.table import Table
 from infty.config.catalog import SHIPPED
 from infty.report.load.collect import collect
 from infty.report.load.results import ResultSet
-from infty.report.tables import all_tables
+from infty.report.tables import make_tables
 from tests.findings import finding_tables
 
 PAGES = (SHIPPED.parent / "README.md", SHIPPED / "RESULTS.md")
@@ -54,6 +54,6 @@ def _shown(table: Table) -> str:
 
 if __name__ == "__main__":
     kept = committed()
-    made = [table for results in kept for table in all_tables(results)]
+    made = [table for results in kept for table in make_tables(results)]
     for page in PAGES:
         page.write_text(with_results(page.read_text(encoding="utf-8"), made, findings(kept)), encoding="utf-8")

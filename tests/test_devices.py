@@ -17,7 +17,7 @@ from infty.base.batch import Batch
 from infty.base.errors import UsageError
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
-from infty.experiment import build_model, resolve
+from infty.experiment import resolve
 from infty.machine.devices import choose_device
 from infty.machine.launch import Launch, read_launch
 from infty.machine.placement import Machine
@@ -40,7 +40,7 @@ VOCAB = {"sort": 6, "wikitext": 400, "gpt2": 400}
 
 def model_of(name: str, case: str, row: str, scale: str = "smoke", **sizes: int) -> SegmentModel:
     resolved = resolve(open_experiment(name, SHIPPED), CellKey(name, scale, row, case))
-    return build_model(resolved.experiment, sizes.get("vocab_size", VOCAB[name]), seed=0)
+    return resolved.experiment.model.build(sizes.get("vocab_size", VOCAB[name]), seed=0)
 
 
 def pieces(model: SegmentModel, name: str, count: int = 4) -> Batch:

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from infty.base.batch import Batch
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
-from infty.experiment import build_model, resolve
+from infty.experiment import resolve
 from infty.training.cost import count_step_flops
 from infty.training.data_parallel import compute_losses, weigh_losses
 
@@ -31,6 +31,9 @@ class Endless:
     def count_steps_per_epoch(self, batch_size: int) -> int:
         return 1
 
+    def count_tokens_per_epoch(self) -> int | None:
+        return None
+
     def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         return steps * batch_size * self.length
 
@@ -39,7 +42,7 @@ class Endless:
 def test_counted_once_the_memory_is_full(row: str) -> None:
     """As many steps again change nothing; the first step alone, with nothing remembered, has fewer."""
     resolved = resolve(open_experiment("wikitext", SHIPPED), CellKey("wikitext", "smoke", row, "main"), EVEN)
-    model = build_model(resolved.experiment, 400, seed=0)
+    model = resolved.experiment.model.build(400, seed=0)
     task = Endless(400, resolved.experiment.model.segment_length)
     full, steps = count_step_flops(model, task, 2, seed=0), task.asked
     assert count_step_flops(model, task, 6, seed=0, micro_batch=2) == 3 * full

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
-from infty.experiment import build_model, resolve
+from infty.experiment import resolve
 from infty.machine.devices import choose_device
 from infty.machine.launch import Launch
 from infty.machine.placement import Machine
@@ -48,7 +48,7 @@ def test_training_in_bfloat16_stays_finite_and_learns(name: str, case: str, row:
     experiment = resolve(open_experiment(name, SHIPPED), CellKey(name, "smoke", row, case)).experiment
     assert isinstance(experiment.task, CorpusConfig)
     task = experiment.task.stand_in(experiment.model.segment_length, "")
-    model = Machine(device, "bf16").place(build_model(experiment, task.vocab_size, seed=0))
+    model = Machine(device, "bf16").place(experiment.model.build(task.vocab_size, seed=0))
     config = TrainingConfig(steps=60, batch_size=4, learning_rate=1e-3, evaluate_every=60)
     replica, optimizer, memory, losses = Replica(model), make_optimizer(model, 1e-3), None, []
     for step in range(config.total_steps):

@@ -151,7 +151,7 @@ def mutated(file: Path) -> st.SearchStrategy[bytes]:
 
 def readable(run: RunFolder) -> bool:
     """Whether the run says what it is and what came out; only our own error comes out, with what to do."""
-    fine, reads = True, (run.config, run.cell, run.result, run.read)
+    fine, reads = True, (run.config, run.key, run.result, run.read)
     for read in reads[: 4 if run.finished else 2]:
         try:
             read()
@@ -160,7 +160,7 @@ def readable(run: RunFolder) -> bool:
             assert line.isprintable(), line
             assert "train again with --fresh" in line
     if fine and run.finished:
-        assert json.dumps({**summarize(run.result()), **run.result()}, allow_nan=False)
+        assert json.dumps({**summarize(run.result().dump()), **run.result().dump()}, allow_nan=False)
     return fine
 
 
@@ -183,7 +183,7 @@ def listed(place: Place) -> dict[str, Any]:
 
 
 def cells(sets: list[ResultSet]) -> set[CellKey]:
-    return {run.cell for results in sets for run in results.runs}
+    return {run.key for results in sets for run in results.runs}
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "result.json", "eval", "memory", "metrics.jsonl", "environment.json"])

@@ -21,7 +21,7 @@ FileName = Annotated[str, Field(pattern="^[a-z][a-z.]{0,63}$")]  # of a file in 
 
 
 class FileSum(BaseModel):
-    """What a file was when it was written, for a manifest."""
+    """Size and sum of a file when it was written, for a manifest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -101,12 +101,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file in one step. NaN and infinity are refused: they are not JSON."""
+    """Replace a JSON file in one step. ValueError for NaN and infinity, which are not JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, mend: str = "train again with --fresh") -> dict[str, Any]:
-    """A JSON object from a file; MissingError, with `mend`, where there is none, it can't be read or is damaged."""
+    """Read a JSON object. MissingError, with `mend`, if there is no such file, or it can't be read or is damaged."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -117,7 +117,7 @@ def read_json(path: Path, mend: str = "train again with --fresh") -> dict[str, A
 
 
 def parse_json(data: bytes, path: Path, mend: str) -> dict[str, Any]:
-    """The JSON object that a file held. MissingError, with `mend`, where that was none."""
+    """Parse the JSON object that a file held. MissingError, with `mend`, if it held none."""
     try:
         value = json.loads(data.decode())
     except (ValueError, RecursionError) as fault:  # ValueError: no JSON, no UTF-8, or a number without end
@@ -133,7 +133,7 @@ def sum_files(folder: Path) -> dict[str, dict[str, int | str]]:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Return the hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -148,10 +148,10 @@ def flush(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(lock: Path, work: str) -> Iterator[None]:
-    """Hold a lock, after waiting for another process, with a warning. InftyError where that takes an hour.
+def hold_lock(lock: Path, work: str) -> Iterator[None]:
+    """Hold a lock; wait for another process with a warning, and with InftyError if that takes an hour.
 
-    work: what each of them does, as "fetches wikitext".
+    work: what each process does, as "fetches wikitext".
     """
     held = FileLock(lock)
     try:

@@ -96,8 +96,8 @@ def train(
             show_values(forecast(cell, machine), as_json)
         return
     result = workflow.train_cell(cell, machine, fresh=fresh, own=cell_options.data)
-    if detect_launch().leads:
-        show_values(summarize(result), as_json, document=result)
+    if result:
+        show_values(summarize(result.dump()), as_json, document=result.dump())
 
 
 @app.command("eval", epilog="Example: infty eval sort --model infty --case x8  ·  infty eval sort --stream symbols.txt")
@@ -154,9 +154,9 @@ def evaluate(
                 "which is a fault of infty: please report it, with what `infty env` says"
             )
     else:
-        outcome = assessment.evaluate_cell(cell, machine, asked)
-        if detect_launch().leads:
-            show_values(summarize(outcome), as_json, document=outcome)
+        evaluation = assessment.evaluate_cell(cell, machine, asked)
+        if evaluation:
+            show_values(summarize(evaluation.dump()), as_json, document=evaluation.dump())
 
 
 app.command(epilog="Example: infty generate wikitext --prompt 'The city' --tokens 50")(generate)
@@ -179,7 +179,8 @@ def tune(
 
     machine = machine_options.read_settings()
     records = tune(open_experiment(experiment, machine.experiments), scale, case, machine)
-    show_values({case: record["chosen"] for case, record in records.items()}, as_json, document=records)
+    documents = {case: record.dump() for case, record in records.items()}
+    show_values({case: record.chosen for case, record in records.items()}, as_json, document=documents)
 
 
 app.command(epilog="Example: infty compare sort/laptop/infty@x8/seed-0 sort/laptop/infty@x8/seed-1")(compare)

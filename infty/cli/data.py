@@ -74,7 +74,7 @@ def verify_corpora(
 
 
 def _show_corpus(corpus: Any, as_json: bool) -> None:
-    from infty.corpora.inventory import described, inventory_table
+    from infty.corpora.inventory import describe_corpus, inventory_table
 
-    entry = described(corpus)
+    entry = describe_corpus(corpus)
     show_tables(lambda: [inventory_table([entry])], entry.document(), as_json)

@@ -32,12 +32,12 @@ CALL = Call()
 
 def read_settings(**options: Any) -> Any:
     """Read this machine's settings, with what options say. UsageError with every fault."""
-    from infty.config.settings import load_settings, origins
+    from infty.config.settings import find_origins, load_settings
 
     loaded = load_settings(**options)
     CALL.folders = {"--runs, INFTY_RUNS": loaded.runs.absolute(), "INFTY_DATA": loaded.data.absolute()}
     if CALL.verbose:
-        found = [f"{name} from {origin}" for name, origin in origins(**options).items()]
+        found = [f"{name} from {origin}" for name, origin in find_origins(**options).items()]
         open_console(stderr=True).print(f"settings: {', '.join([*found, 'the others are defaults'])}", soft_wrap=True)
     return loaded
 

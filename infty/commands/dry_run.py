@@ -11,7 +11,7 @@ from infty.base.errors import MissingError
 from infty.commands.train.initial_weights import find_base, find_initial_weights
 from infty.config.settings import Settings
 from infty.corpora.gpt2_weights import is_on_the_hub
-from infty.experiment import Cell, build_model, build_task
+from infty.experiment import Cell, build_task
 from infty.machine.placement import prepare_machine
 from infty.machine.ram import count_held_bytes, forget_peak
 from infty.model.interface import SegmentModel, count_parameters
@@ -45,7 +45,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
     free = count_usable_bytes(machine)
     program = count_held_bytes(machine.device) if free is not None else 0
-    model = machine.place(build_model(experiment, task.vocab_size, seed))
+    model = machine.place(experiment.model.build(task.vocab_size, seed))
     memories = sum(parameter.numel() for parameter in model.memory_parameters())
     training = experiment.training.count_steps(task.count_steps_per_epoch)
     refuse_uneven("training.batch_size", training.batch_size, machine.launch)
@@ -58,9 +58,11 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     made, _ = repeat(make, model.device, SECONDS)
 
     # Compare the memory that training takes with that of this device and of others.
-    forget_peak(model.device)  # gives back what was freed
-    held = 0 if free is None else count_held_bytes(model.device)
-    memory = {} if free is None else describe_memory(model, cost, training.evaluation_batch_size, program, held, free)
+    memory: dict[str, Any] = {}
+    if free is not None:
+        forget_peak(model.device)  # gives back what was freed
+        held, evaluated = count_held_bytes(model.device), training.evaluation_batch_size
+        memory = describe_memory(model, cost, evaluated, program, held, free)
     return {
         "command": cell.command,
         "folder": str(settings.runs / cell.key.folder),

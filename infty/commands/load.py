@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from infty.base.errors import MissingError
 from infty.base.screen import NOWHERE, show_on
 from infty.corpora.tokenizers import Tokenizer
-from infty.experiment import Experiment, build_model, build_task
+from infty.experiment import Experiment, build_task
 from infty.memory.precision import HOST
 from infty.model.interface import SegmentModel
 from infty.model.weight_tensors import load_weights
@@ -96,7 +96,7 @@ def _restore(
     run: RunFolder, experiment: Experiment, checkpoint: Checkpoint, tokenizer: Tokenizer | None, vocab_size: int
 ) -> TrainedModel:
     with torch.random.fork_rng():  # the initial weights are overwritten; the caller's random numbers are not ours
-        model = build_model(experiment, vocab_size, seed=0)
+        model = experiment.model.build(vocab_size, seed=0)
     try:
         load_weights(model, checkpoint.tensors["model"])
     except RuntimeError:

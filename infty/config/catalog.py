@@ -1,4 +1,4 @@
-"""Where experiment files are found: one's own first, then those that came with infty. Imports no torch."""
+"""The catalogue of experiment files: one's own first, then those that came with infty. Imports no torch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 from infty.base.errors import UsageError
 from infty.base.messages import suggest
 from infty.config.definition import Definition, load_definition
-from infty.config.faults import refuse
+from infty.config.faults import raise_faults
 
 PACKAGE = Path(__file__).parents[1]
 SHIPPED = next((f for f in (PACKAGE / "experiments", PACKAGE.parent / "experiments") if f.is_dir()), PACKAGE)
 
 
 def experiment_files(own: Path) -> dict[str, Path]:
-    """Every experiment by name; one's own file hides the shipped one of the same name."""
+    """Find every experiment by name; one's own file hides the shipped one of the same name."""
     return {
         path.stem: path
         for folder in (SHIPPED, own)
@@ -22,7 +22,7 @@ def experiment_files(own: Path) -> dict[str, Path]:
 
 
 def open_experiment(name: str, own: Path) -> Definition:
-    """An experiment by name, or by the path of its file. UsageError where there is none."""
+    """Open an experiment by its name, or by the path of its file. UsageError if there is none."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         return load_definition(path, path.name if path.is_absolute() else name)  # results hold no absolute path
@@ -33,15 +33,15 @@ def open_experiment(name: str, own: Path) -> Definition:
 
 
 def experiments_with(scale: str, own: Path, say: Callable[[str], None]) -> dict[str, Definition]:
-    """Every experiment that has a scale, by name. UsageError where none has.
+    """Find every experiment that has a scale, by name. UsageError if none has.
 
-    say: hears of each whose file has faults; it is left out, so that one broken file does not hide the others.
+    say: is told of each whose file has faults; it is left out, so that one broken file does not hide the others.
     """
     found: dict[str, Definition] = {}
     for name in experiment_files(own):
         try:
             found[name] = open_experiment(name, own)
-            refuse(found[name].faults)
+            raise_faults(found[name].faults)
         except UsageError as fault:
             found.pop(name, None)
             say(f"{name} is left out: {fault}")

@@ -15,7 +15,7 @@ import yaml
 
 from infty.base.errors import UsageError
 from infty.base.messages import one_line, suggest
-from infty.config.faults import Fault, refuse, shown
+from infty.config.faults import Fault, quote, raise_faults
 from infty.config.overlay import Values, overlay, parse_override
 from infty.config.strict_yaml import parse_strictly
 
@@ -46,11 +46,11 @@ class CellKey:
 
     @property
     def folder(self) -> Path:
-        """Where its run lies below the runs folder."""
+        """The folder of its run below the runs folder."""
         return Path(self.experiment, self.scale, f"{self.model}@{self.case}{self.variant}", f"seed-{self.seed}")
 
     def command(self, source: str = "", overrides: Sequence[str] = ()) -> str:
-        """What trains it, ready to be pasted. `source`: the experiment as it was given, if not by its name."""
+        """Return the command that trains it. `source`: the experiment as it was given, if not by its name."""
         place = ["--model", self.model, "--case", self.case, "--scale", self.scale, "--seed", str(self.seed)]
         options = [word for text in overrides for word in ("--set", text)]
         named = self.variant and self.variant != variant_of(overrides, None)
@@ -69,37 +69,37 @@ class Definition:
     faults: list[Fault] = field(default_factory=list)
 
     def names(self, key: str) -> list[str]:
-        """Rows ("models"), columns ("cases") or "scales". Without cases there is one, `main`."""
+        """List the names of rows ("models"), columns ("cases") or "scales". Without cases there is one, `main`."""
         found = [name for name in _section(self.values, key) if isinstance(name, str)]
         return found or (["main"] if key == "cases" else [])
 
     def seeds(self, scale: str) -> list[int]:
-        """Seeds of a table at a scale."""
+        """List the seeds of a table at a scale."""
         own = _section(_section(self.values, "scales"), scale)
         return own.get("seeds", self.values.get("seeds", [0]))
 
     def tune(self, scale: str) -> Any:
-        """What `infty tune` tries at a scale, as written; None where nothing is said of it."""
+        """Return what `infty tune` tries at a scale, as written; None if nothing is said of it."""
         return _section(_section(self.values, "scales"), scale).get("tune")
 
     def cells(self, scale: str) -> Iterator[CellKey]:
-        """Every cell and seed of the table at a scale. UsageError where the file has faults.
+        """Go through every cell and seed of the table at a scale. UsageError if the file has faults.
 
-        rows: the models that make the table, where there are more of them; the others stand in it once they are run.
+        `rows` are the models that make the table if there are more of them; the others stand in it once they are run.
         """
-        refuse(self.faults)
+        raise_faults(self.faults)
         for case in self.names("cases"):
             for model in self.values.get("rows", self.names("models")):
                 for seed in self.seeds(scale):
                     yield CellKey(self.name, scale, model, case, seed)
 
     def check_scale(self, scale: str) -> None:
-        """Raise UsageError where the file has no such scale."""
-        refuse(self._absent({"scales": scale}))
+        """Raise UsageError if the file has no such scale."""
+        raise_faults(self._absent({"scales": scale}))
 
     def check_names(self, scale: str, model: str, case: str) -> None:
-        """Raise UsageError where the file has no such scale, row or column."""
-        refuse(self._absent({"scales": scale, "models": model, "cases": case}))
+        """Raise UsageError if the file has no such scale, row or column."""
+        raise_faults(self._absent({"scales": scale, "models": model, "cases": case}))
 
     def _absent(self, asked: dict[str, str]) -> list[Fault]:
         return [
@@ -109,7 +109,7 @@ class Definition:
         ]
 
     def layers(self, cell: CellKey) -> list[tuple[str, Values]]:
-        """The overlays of a cell, lowest first: base < scale < case < model < the scale's own case and model."""
+        """List the overlays of a cell, lowest first: base < scale < case < model < the scale's own case and model."""
         scale = _section(_section(self.values, "scales"), cell.scale)
         places = [
             ("", self.values),
@@ -128,7 +128,7 @@ class Definition:
 def load_definition(path: Path, source: str) -> Definition:
     """Read an experiment file. Its faults are kept, to be reported together with those of the values.
 
-    Raises UsageError where it is no YAML mapping at all.
+    Raises UsageError if it is no YAML mapping at all.
     """
     values, faults = read_yaml(path)
     if not is_portable(path.stem):
@@ -148,9 +148,9 @@ def load_definition(path: Path, source: str) -> Definition:
 
 
 def variant_of(overrides: Sequence[str], name: str | None) -> str:
-    """What a run with other settings adds to its folder: `+name`, or `+` and a hash of what `--set` changes.
+    """Return what a run with other settings adds to its folder: `+name`, or `+` and a hash of what `--set` changes.
 
-    UsageError where the name can't be a folder's.
+    UsageError if the name can't be a folder's.
     """
     if name is not None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name) or not is_portable(name):
@@ -162,12 +162,12 @@ def variant_of(overrides: Sequence[str], name: str | None) -> str:
 
 
 def is_portable(name: str) -> bool:
-    """Whether folders can have that name on every system."""
+    """Tell whether folders can have that name on every system."""
     return not UNFIT.search(name) and not DEVICE.fullmatch(name)
 
 
 def read_yaml(path: Path) -> tuple[Values, list[Fault]]:
-    """A mapping from a YAML file, and each key that stands twice in it. UsageError where it can't be parsed."""
+    """Read a mapping from a YAML file, and each key that stands twice in it. UsageError if it can't be parsed."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as fault:
@@ -182,17 +182,17 @@ def read_yaml(path: Path) -> tuple[Values, list[Fault]]:
 
 
 def _section(values: Values, key: str) -> Values:
-    """The mapping at `key`; an empty one where there is none (a fault that `load_definition` has noted)."""
+    """Return the mapping at `key`; an empty one if there is none (a fault that `load_definition` has noted)."""
     found = values.get(key)
     return found if isinstance(found, dict) else {}
 
 
 def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) -> list[Fault]:
-    """Faults of one mapping whose keys are known."""
+    """Find the faults of one mapping whose keys are known."""
     if values is None:
         return []
     if not isinstance(values, dict):
-        return [Fault(origin, key, f"wanted a mapping, got {shown(values)}")]
+        return [Fault(origin, key, f"wanted a mapping, got {quote(values)}")]
     prefix = f"{key}." if key else ""
     faults = [
         Fault(origin, f"{prefix}{name}", f"unknown key; {suggest(name, allowed)}")
@@ -202,28 +202,28 @@ def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) 
     seeds = values.get("seeds", [0])
     if not isinstance(seeds, list) or not all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in seeds):
         wanted = f"wanted a list of integers from 0 to {MAX_SEED}"
-        faults.append(Fault(origin, f"{prefix}seeds", f"{wanted}, got {shown(seeds)}"))
+        faults.append(Fault(origin, f"{prefix}seeds", f"{wanted}, got {quote(seeds)}"))
     return faults
 
 
 def _row_faults(origin: str, values: Values) -> list[Fault]:
-    """`rows` names some of the models, if it is there."""
+    """Find names in `rows`, if it is there, that are none of the models."""
     rows, models = values.get("rows", []), _section(values, "models")
     if not isinstance(rows, list):
-        return [Fault(origin, "rows", f"wanted a list of models, got {shown(rows)}")]
+        return [Fault(origin, "rows", f"wanted a list of models, got {quote(rows)}")]
     return [
-        Fault(origin, "rows", f"no {shown(row)} among the models; {suggest(row, models)}")
+        Fault(origin, "rows", f"no {quote(row)} among the models; {suggest(row, models)}")
         for row in rows
         if not isinstance(row, str) or row not in models
     ]
 
 
 def _section_faults(origin: str, key: str, section: Any, allowed: tuple[str, ...]) -> list[Fault]:
-    """Faults of a mapping of named overlays."""
+    """Find the faults of a mapping of named overlays."""
     if section is None:
         return []
     if not isinstance(section, dict):
-        return [Fault(origin, key, f"wanted a mapping, got {shown(section)}")]
+        return [Fault(origin, key, f"wanted a mapping, got {quote(section)}")]
     faults = [
         Fault(origin, f"{key}.{name}", NAMES)
         for name in section

@@ -23,14 +23,14 @@ class Fault:
         return one_line(": ".join(filter(None, (self.origin, one_line(self.key), self.message))), 1000)
 
 
-def refuse(faults: list[Fault]) -> None:
+def raise_faults(faults: list[Fault]) -> None:
     """Raise UsageError with every fault, a line each, if there is one."""
     if faults:
         raise UsageError("\n".join(dict.fromkeys(map(str, faults))))
 
 
-def shown(value: Any) -> str:
-    """A value as messages quote it: in one line, and not all of a long one."""
+def quote(value: Any) -> str:
+    """Quote a value in a message: in one line, and not all of a long one."""
     try:
         return one_line(repr(value))
     except ValueError:  # an integer of more digits than Python writes
@@ -53,22 +53,22 @@ WANTED = {
 def value_faults(
     error: ValidationError, root: type[BaseModel], origins: dict[tuple[str, ...], str], default: str
 ) -> list[Fault]:
-    """All of pydantic's errors; of a mapping whose `kind` is wrong only that, since its keys have no meaning."""
+    """Collect pydantic's errors; of a mapping whose `kind` is wrong only that, since its keys have no meaning."""
     faults = [_fault(detail, root, origins, default) for detail in error.errors()]
     unknown = [fault.key.removesuffix("kind") for fault in faults if fault.key.endswith(".kind")]
     return [f for f in faults if f.key.endswith(".kind") or not any(f.key.startswith(key) for key in unknown)]
 
 
 def _fault(detail: Any, root: type[BaseModel], origins: dict[tuple[str, ...], str], default: str) -> Fault:
-    """One of pydantic's errors in the words of the file."""
+    """Say one of pydantic's errors in the words of the file."""
     path, allowed = _key_path(root, detail["loc"])
-    kind, context, given = detail["type"], detail.get("ctx", {}), shown(detail["input"])
+    kind, context, given = detail["type"], detail.get("ctx", {}), quote(detail["input"])
     if kind == "extra_forbidden":
         message = f"unknown key; {suggest(path[-1], allowed)}"
     elif kind == "missing":
         message = "is missing"
     elif kind == "union_tag_invalid":
-        message = f"wanted kind: {context['expected_tags']}, got {shown(context['tag'])}"
+        message = f"wanted kind: {context['expected_tags']}, got {quote(context['tag'])}"
         path = (*path, "kind")
     elif kind == "union_tag_not_found":
         message = "its kind is missing"
@@ -82,29 +82,29 @@ def _fault(detail: Any, root: type[BaseModel], origins: dict[tuple[str, ...], st
 
 
 def _key_path(root: type[BaseModel], location: tuple[Any, ...]) -> tuple[tuple[str, ...], list[str]]:
-    """pydantic's location as keys, and the keys that are allowed beside the last.
+    """Return pydantic's location as keys, and the keys that are allowed beside the last.
 
-    Where a value may be one of several things, pydantic tells next which of them it was held against: no key.
+    If a value may be one of several things, pydantic tells next which of them it was held against: that is no key.
     """
     path: list[str] = []
     choices: list[Any] = [root]
     config: Any = root
-    told = True
+    is_key = True
     allowed: list[str] = []
     for part in map(str, location):
-        if not told:
-            config, told = next((choice for choice in choices if part in _tags(choice)), None), True
+        if not is_key:
+            config, is_key = next((choice for choice in choices if part in _tags(choice)), None), True
             continue
         path.append(part)
         fields = getattr(config, "model_fields", {})
         allowed = list(fields)
         choices = _alternatives(fields[part].annotation) if part in fields else []
-        config, told = next(iter(choices), None), len(choices) < 2
+        config, is_key = next(iter(choices), None), len(choices) < 2
     return tuple(path), allowed
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """What a value may be, but for None."""
+    """List the types that a value may have, but for None."""
     if typing.get_origin(annotation) is Annotated:
         return _alternatives(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -113,13 +113,13 @@ def _alternatives(annotation: Any) -> list[Any]:
 
 
 def _tags(choice: Any) -> tuple[str, ...]:
-    """How pydantic names one of several alternatives."""
+    """Return the names that pydantic may have for one of several alternatives."""
     kind = getattr(choice, "model_fields", {}).get("kind")
     return (kind.default if kind else "", getattr(choice, "__name__", ""))
 
 
 def origin_of(origins: dict[tuple[str, ...], str], path: tuple[str, ...], default: str) -> str:
-    """The layer that set `path`, or what lies in it, or the nearest mapping around it."""
+    """Name the layer that set `path`, or what lies in it, or the nearest mapping around it."""
     for end in range(len(path), 0, -1):
         if path[:end] in origins:
             return origins[path[:end]]

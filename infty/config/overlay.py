@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from infty.config.faults import Fault, shown
+from infty.config.faults import Fault, quote
 from infty.config.strict_yaml import DEEPEST, parse_strictly
 
 Values = dict[str, Any]
@@ -11,8 +11,8 @@ Values = dict[str, Any]
 def overlay(layers: list[tuple[str, Values]]) -> tuple[Values, dict[tuple[str, ...], str]]:
     """Merge layers deeply, and say which layer each key came from.
 
-    Lists are replaced. So is a mapping that names another `kind` than the one beneath it: its keys
-    belong to something else.
+    Lists are replaced. So is a mapping that names another `kind` than the one beneath it: its keys belong to something
+    else.
     """
     merged: Values = {}
     origins: dict[tuple[str, ...], str] = {}
@@ -22,7 +22,7 @@ def overlay(layers: list[tuple[str, Values]]) -> tuple[Values, dict[tuple[str, .
 
 
 def parse_override(text: str) -> tuple[Values, Fault | None]:
-    """`key.path=value` of `--set` as a nested mapping; the value is read as YAML."""
+    """Parse `key.path=value` of `--set` into a nested mapping, or say what is wrong; the value is YAML."""
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
         return {}, Fault("--set", text, "wanted key.path=value")
@@ -31,7 +31,7 @@ def parse_override(text: str) -> tuple[Values, Fault | None]:
     try:
         nested, doubles = parse_strictly(value)
     except ValueError:
-        return {}, Fault("--set", key, f"{shown(value)} is not a YAML value")
+        return {}, Fault("--set", key, f"{quote(value)} is not a YAML value")
     if doubles:
         return {}, Fault("--set", f"{key}.{doubles[0][0]}", "stands twice")
     for part in reversed(key.split(".")):

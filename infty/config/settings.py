@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from infty.base.errors import UsageError
 from infty.base.messages import one_line, suggest
-from infty.config.faults import Fault, refuse, shown
+from infty.config.faults import Fault, quote, raise_faults
 
 # What W&B's own variable may say, and what it means.
 WANDB_MODES = {"offline": "offline", "online": "online", "disabled": "disabled", "dryrun": "offline", "run": "online"}
@@ -48,8 +48,9 @@ class Settings(BaseSettings):
     )
     wandb_project: str = Field(default="infty", description="W&B project")
 
+    @property
     def options(self) -> list[str]:
-        """What a command needs besides to give the same numbers on the same machine: all that is not the default."""
+        """List the options that give the same numbers on this machine again: all that are not the default."""
         names = ("device", "precision", "micro_batch", "recompute", "compile", "threads")
         words = []
         for name in names:
@@ -60,15 +61,15 @@ class Settings(BaseSettings):
 
     @field_validator("device")
     @classmethod
-    def _known_device(cls, device: str) -> str:
+    def _check_device(cls, device: str) -> str:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
             raise ValueError("wanted auto, cpu, cuda or cuda:N")
         return device
 
     @field_validator("runs", "data", "experiments")
     @classmethod
-    def _possible_folder(cls, folder: Path) -> Path:
-        """A folder with `~` as the home folder, also where no shell has seen it."""
+    def _expand_folder(cls, folder: Path) -> Path:
+        """Read `~` as the home folder, also if no shell has seen it."""
         if "\0" in str(folder):
             raise ValueError("wanted a folder")
         try:
@@ -85,7 +86,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Options, then environment, then the file."""
+        """Order the sources: options, then environment, then the file."""
         return init_settings, env_settings, _TomlSource(settings_cls), _DefaultFolders(settings_cls)
 
 
@@ -118,18 +119,18 @@ class _DefaultFolders(PydanticBaseSettingsSource):
         }
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        """Nothing of one field: all values come at once."""
+        """Give nothing of one field: all values come at once."""
         return None, field_name, False
 
 
 def find_toml() -> Path | None:
-    """The nearest infty.toml from the working directory upwards."""
+    """Find the nearest infty.toml from the working directory upwards."""
     here = Path.cwd()
     return next((path for folder in (here, *here.parents) if (path := folder / "infty.toml").is_file()), None)
 
 
 def load_settings(**options: Any) -> Settings:
-    """Settings of this machine; `None` options count as not given. UsageError with every fault."""
+    """Load the settings of this machine; `None` options count as not given. UsageError with every fault."""
     if (mode := os.environ.get("WANDB_MODE")) and not os.environ.get("INFTY_WANDB"):
         if mode not in WANDB_MODES:
             raise UsageError(f"WANDB_MODE={one_line(mode)}: {suggest(mode, WANDB_MODES)}")
@@ -137,14 +138,14 @@ def load_settings(**options: Any) -> Settings:
     try:
         return Settings(**{key: value for key, value in options.items() if value is not None})
     except ValidationError as error:
-        refuse([_fault(detail) for detail in error.errors()])
+        raise_faults([_fault(detail) for detail in error.errors()])
         raise
     except (ValueError, RecursionError, OSError) as fault:  # tomllib's, and of the file itself
         raise UsageError(f"infty.toml: {one_line(str(fault))}") from None
 
 
-def origins(**options: Any) -> dict[str, str]:
-    """What says each setting that is not left to its default: an option, a variable or the file."""
+def find_origins(**options: Any) -> dict[str, str]:
+    """Name the option, variable or file behind each setting that is not left to its default."""
     file, found = find_toml(), dict[str, str]()
     written = tomllib.loads(file.read_text(encoding="utf-8")) if file else {}
     for name in Settings.model_fields:
@@ -162,4 +163,4 @@ def _fault(detail: Any) -> Fault:
         return Fault("infty.toml", key, f"unknown key; {suggest(key, Settings.model_fields)}")
     message = detail["msg"].removeprefix("Value error, ")
     given = str(detail["input"]) if isinstance(detail["input"], Path) else detail["input"]
-    return Fault("settings", key, f"{message}, got {shown(given)} (infty.toml, INFTY_{key.upper()} or option)")
+    return Fault("settings", key, f"{message}, got {quote(given)} (infty.toml, INFTY_{key.upper()} or option)")

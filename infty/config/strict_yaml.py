@@ -1,4 +1,4 @@
-"""YAML as safe_load reads it, and strict for experiment files. What is none is a ValueError: where and why, a line."""
+"""YAML as safe_load reads it, and strict for experiment files. What is no YAML is a ValueError of one line."""
 
 import re
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ class PlainLoader(yaml.SafeLoader):
     """safe_load semantics; what is nested without end is refused before it takes time without end."""
 
     def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:  # noqa: N803
-        """Begin what `[` or `{` opens; ValueError where it is nested too deeply."""
+        """Begin what `[` or `{` opens; ValueError if it is nested too deeply."""
         if self.flow_level >= DEEPEST:
             raise ValueError("nested too deeply")
         super().fetch_flow_collection_start(TokenClass)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Merge what a mapping has under `<<`; ValueError where it then holds too much."""
+        """Merge what a mapping has under `<<`; ValueError if it then holds too much."""
         super().flatten_mapping(node)
         if len(node.value) > MOST:
             raise ValueError("holds too much")
@@ -60,18 +60,18 @@ class QuickLoader(_InC):
 
 
 def parse_yaml(text: str) -> Any:
-    """A YAML document as safe_load reads it, which is how safe_dump wrote it. ValueError where it is none."""
+    """Parse YAML as safe_load reads it, which is how safe_dump wrote it. ValueError if it is none."""
     return _parse(text, QuickLoader if _is_nested_little(text) else PlainLoader)[0]
 
 
 def _is_nested_little(text: str) -> bool:
-    """Whether no nesting can be deep and nothing is repeated, by its signs alone: a stack in C has an end."""
+    """Tell by its signs alone that no nesting can be deep and nothing is repeated: a stack in C has an end."""
     flat = text.count("[") + text.count("{") < FEW and not _DEEP.search(text)
     return flat and not any(sign in text for sign in "&*!\t\r\x85\u2028\u2029")
 
 
 def parse_strictly(text: str) -> tuple[Any, list[tuple[str, int]]]:
-    """A YAML document as people write it, and the keys that stand twice in it with their lines. ValueError as above."""
+    """Parse YAML as people write it, and note keys that stand twice, with their lines. ValueError if it is none."""
     value, loader = _parse(text, StrictLoader)
     return value, loader.doubles
 
@@ -98,7 +98,7 @@ def _parse(text: str, kind: type[Loader]) -> tuple[Any, Loader]:
 
 
 def _all_values(value: Any, around: tuple[int, ...] = ()) -> Iterator[Any]:
-    """Every value and key within, as often as it is referred to. ValueError where one is within itself."""
+    """Yield every value and key within, as often as it is referred to. ValueError if one is within itself."""
     if id(value) in around:
         raise ValueError("Circular reference")
     if len(around) > DEEPEST:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from infty.base.errors import InftyError, MissingError
-from infty.base.messages import LONG, one_line, reason
+from infty.base.messages import LONG, describe_fault, one_line
 from infty.corpora.text_pieces import PIECE
 
 TAR_ENDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -42,34 +42,36 @@ class Member:
 
 
 @contextlib.contextmanager
-def opened(path: Path, beside: Path) -> Iterator[Path]:
-    """A folder, or what an archive holds, for as long as the block lasts; it is unpacked into `beside`.
+def open_folder(path: Path, beside: Path) -> Iterator[Path]:
+    """Open a folder, or unpack an archive into a temporary one in `beside`, which is gone after the block.
 
-    MissingError where there is neither, where the archive is damaged, or where a member would fall outside it or is a
-    link or a device: then nothing of it is unpacked. InftyError where the disk has no room for it.
+    MissingError if there is neither, the archive is damaged, or a member would fall outside of it or is a link or a
+    device: then nothing of it is unpacked. InftyError if the disk has no room for it.
     """
     if os.path.isdir(path) or (os.path.isfile(path) and not path.name.lower().endswith(ENDS)):
-        with _named(path, path):
+        with _blame_source(path, path):
             yield path
         return
     if not os.path.isfile(path):  # Path's own raises for names that no file can have
         raise MissingError(f"{path} is not there: wanted a folder, or an archive ({', '.join(ENDS)})")
-    with _temporary(beside) as folder:
+
+    # Whatever the archive is, what fails is told in one line.
+    with _make_temporary(beside) as folder:
         try:
             _unpack(path, folder)
         except OSError as fault:
             if fault.errno in FULL:
                 raise InftyError(f"{path} could not be unpacked into {beside}: {fault.strerror}") from None
-            raise MissingError(f"{path} is no archive that can be opened safely: {reason(fault)}") from None
+            raise MissingError(f"{path} is no archive that can be opened safely: {describe_fault(fault)}") from None
         except DAMAGED as fault:
-            raise MissingError(f"{path} is no archive that can be opened safely: {reason(fault)}") from None
-        with _named(folder, path):
+            raise MissingError(f"{path} is no archive that can be opened safely: {describe_fault(fault)}") from None
+        with _blame_source(folder, path):
             yield folder
 
 
 @contextlib.contextmanager
-def _named(folder: Path, path: Path) -> Iterator[None]:
-    """What is said of files in `folder` is said of `path`, in one line: what was unpacked is gone when that is read."""
+def _blame_source(folder: Path, path: Path) -> Iterator[None]:
+    """Say of `path`, in one line, what a fault says of files in `folder`: that is gone when somebody reads it."""
     try:
         yield
     except OSError as fault:
@@ -80,7 +82,7 @@ def _named(folder: Path, path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _temporary(beside: Path) -> Iterator[Path]:
+def _make_temporary(beside: Path) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         try:
             beside.mkdir(parents=True, exist_ok=True)
@@ -105,7 +107,7 @@ def _unpack(path: Path, folder: Path) -> None:
                 raise InftyError(f"{path} unpacks to {size / 1e6:,.0f} MB; {room}")
             place = _find_place(path, member)
             if place in places and not (member.is_folder and places[place].is_folder):
-                raise MissingError(f"{path} is refused: it has two members {_short(member.name)}")
+                raise MissingError(f"{path} is refused: it has two members {_shorten(member.name)}")
             places[place] = member
 
         # A file is never written over another, also on systems to which two of these names are one.
@@ -127,11 +129,11 @@ def _find_place(path: Path, member: Member) -> PurePosixPath:
     elif len(place.parts) > DEEP:
         why = f"lies more than {DEEP} folders deep"
     if why is not None:
-        raise MissingError(f"{path} is refused: its member {_short(member.name)} {why}")
+        raise MissingError(f"{path} is refused: its member {_shorten(member.name)} {why}")
     return place
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     return repr(name if len(name) <= 80 else f"{name[:80]}…")
 
 
@@ -158,7 +160,7 @@ def _describe_tarred(archive: tarfile.TarFile) -> Iterator[Member]:
         if member.size < 0:  # tarfile would go in circles
             raise tarfile.ReadError(f"a member has {member.size} bytes")
         if member.issparse():  # a few bytes that become as many zeros as they say
-            raise tarfile.ReadError(f"{_short(member.name)} is a file with holes; pack it without them")
+            raise tarfile.ReadError(f"{_shorten(member.name)} is a file with holes; pack it without them")
         is_plain = member.isreg() or member.isdir()
         yield Member(member.name, member.size, member.isdir(), is_plain, partial(_open_tarred, archive, member))
     stream: Any = archive.fileobj

@@ -11,8 +11,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from infty.base.errors import MissingError, UsageError
-from infty.base.files import exclusive, move_folder, read_json, sha256
-from infty.base.messages import flattened, reason
+from infty.base.files import hold_lock, move_folder, read_json, sha256
+from infty.base.messages import describe_fault, flatten
 from infty.corpora.hub import HubFile, download, list_files
 from infty.corpora.registry import KNOWN, Hub
 
@@ -24,7 +24,7 @@ HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]
 COMMIT = re.compile(r"[0-9a-f]{12,40}")  # results and folders name a commit by its first 12 digits
 HELP = f"you can also download {CONFIG} and {WEIGHTS} by hand, and give their folder with --set model.weights=FOLDER"
 SAVE = "GPT2LMHeadModel.from_pretrained(…).save_pretrained(FOLDER"
-# Our name of each size, its name in config.json, and GPT-2 small's value, which stands where the file has none.
+# Our name of each size, its name in config.json, and GPT-2 small's value, which stands if the file has none.
 SIZES = {
     "num_layers": ("n_layer", 12),
     "num_heads": ("n_head", 12),
@@ -60,10 +60,10 @@ class WeightsFolder:
 
 
 def find_weights(given: str, data: Path, *, may_fetch: bool) -> WeightsFolder:
-    """The weights at a folder, or of a hub name (`owner/name`, `owner/name@revision`), kept below the data folder.
+    """Find the weights at a folder, or of a hub name (`owner/name`, `owner/name@revision`), kept below the data folder.
 
-    may_fetch: whether the hub may be asked for what is not here. MissingError, with what to do, where the weights are
-    not there, can't be fetched, or are no safetensors.
+    may_fetch: the hub may be asked for what is not here. MissingError, with what to do, if the weights are not there,
+    can't be fetched, or are no safetensors.
     """
     path, name = Path(os.path.expanduser(given)), HUB_NAME.fullmatch(given)  # Path's own raises for an unknown ~user
     if os.path.exists(path) or name is None:  # Path's own raises for names that no file can have
@@ -72,27 +72,27 @@ def find_weights(given: str, data: Path, *, may_fetch: bool) -> WeightsFolder:
             wanted = f"a folder with {CONFIG} and {WEIGHTS}, or a hub name: OWNER/NAME or OWNER/NAME@REVISION"
             raise MissingError(f"model.weights: {given} {why}; wanted {wanted}")
         return _read(path, os.path.basename(os.path.abspath(path)), "save or copy it there again")
-    revision = name["revision"] or _pinned(name["repository"])
-    folder = _from_hub(name["repository"], revision, data / "weights", may_fetch=may_fetch)
+    revision = name["revision"] or _find_pin(name["repository"])
+    folder = _find_on_hub(name["repository"], revision, data / "weights", may_fetch=may_fetch)
     return _read(folder, f"{name['repository']}@{_commit(folder)}", "remove that folder, and it is fetched again")
 
 
 def is_on_the_hub(given: str) -> bool:
-    """Whether this is a name on the hub; else it is a folder."""
+    """Tell whether this is a name on the hub; else it is a folder."""
     return HUB_NAME.fullmatch(given) is not None and not os.path.exists(given)
 
 
 def refuse_other_sizes(config: dict[str, Any], wanted: dict[str, int], where: str) -> None:
-    """UsageError, with what to set, where a `config.json` is of no GPT-2 or of other sizes than those wanted."""
+    """Raise UsageError, with what to set, if a `config.json` is of no GPT-2 or of other sizes than those wanted."""
     if config.get("model_type") != "gpt2":
-        raise UsageError(f"{where} is a model of type {flattened(repr(config.get('model_type')))}; wanted gpt2")
+        raise UsageError(f"{where} is a model of type {flatten(repr(config.get('model_type')))}; wanted gpt2")
     faults = []
     for name, size in wanted.items():
         key, default = SIZES[name]
         found = config.get(key, default)
         if type(found) is int and found == size:
             continue
-        found = flattened(str(found))
+        found = flatten(str(found))
         if name == "vocab_size":
             faults.append(f"it has a vocabulary of {found}, and task.tokenizer makes {size} tokens")
         else:
@@ -101,27 +101,27 @@ def refuse_other_sizes(config: dict[str, Any], wanted: dict[str, int], where: st
     inner = {"n_inner": 4 * width} if type(width) is int else {}
     for key, value in {**SHAPE, **inner}.items():
         if config.get(key, value) not in (value, None):
-            faults.append(f"its {key} is {flattened(repr(config[key]))}, and models here have {value!r}")
+            faults.append(f"its {key} is {flatten(repr(config[key]))}, and models here have {value!r}")
     if faults:
         raise UsageError(f"{where} does not fit: {'; '.join(faults)}")
 
 
 def _read(path: Path, origin: str, mend: str) -> WeightsFolder:
-    """A folder's weights, of which only the header is read. mend: what to do where a file is damaged."""
-    if why := _lack({name for name in (CONFIG, WEIGHTS, PICKLED, SHARDED) if (path / name).is_file()}):
+    """Read a folder's configuration and the header of its weights. mend: what to do if a file is damaged."""
+    if why := _explain_lack({name for name in (CONFIG, WEIGHTS, PICKLED, SHARDED) if (path / name).is_file()}):
         raise MissingError(f"model.weights: {path} {why}")
     try:
         with safe_open(path / WEIGHTS, framework="np") as file:
             file.keys()
     except (SafetensorError, OSError) as fault:
         raise MissingError(
-            f"model.weights: {path / WEIGHTS} is damaged or no safetensors ({reason(fault)}); {mend}"
+            f"model.weights: {path / WEIGHTS} is damaged or no safetensors ({describe_fault(fault)}); {mend}"
         ) from None
     return WeightsFolder(path, origin, read_json(path / CONFIG, mend), sha256(path / WEIGHTS))
 
 
-def _lack(files: set[str]) -> str | None:
-    """Why the files of a folder or a repository are not enough, and what to do; None where they are."""
+def _explain_lack(files: set[str]) -> str | None:
+    """Say why the files of a folder or a repository are not enough, and what to do; None if they are."""
     if WEIGHTS in files:
         return None if CONFIG in files else f"has no {CONFIG}; put the one that was saved with {WEIGHTS} beside it"
     if SHARDED in files:
@@ -131,19 +131,19 @@ def _lack(files: set[str]) -> str | None:
     return f"has no {WEIGHTS}; {SAVE}) writes one"
 
 
-def _pinned(repository: str) -> str:
-    """The commit that is known of a repository, else its main branch."""
+def _find_pin(repository: str) -> str:
+    """Return the commit that is known of a repository, else its main branch."""
     hubs = [known.hub for known in KNOWN.values() if known.hub]
     return next((hub.revision for hub in hubs if hub.repository == repository), "main")
 
 
 def _commit(folder: Path) -> str:
-    """The first 12 digits of the commit that a kept folder is of."""
+    """Return the first 12 digits of the commit that a kept folder is of."""
     return folder.name.rpartition("@")[2]
 
 
-def _from_hub(repository: str, revision: str, kept: Path, *, may_fetch: bool) -> Path:
-    """The folder of a repository's files, fetched if they are not here."""
+def _find_on_hub(repository: str, revision: str, kept: Path, *, may_fetch: bool) -> Path:
+    """Find the folder of a repository's files; fetch it if it is not here."""
     stem = repository.replace("/", "--")
     here = sorted(path for path in kept.glob(f"{stem}@*") if _is_whole(path))
     if COMMIT.fullmatch(revision):
@@ -157,7 +157,7 @@ def _from_hub(repository: str, revision: str, kept: Path, *, may_fetch: bool) ->
         missing = f"there is no folder {repository}, and of the hub's {repository} at {revision} nothing is in {kept}"
         raise MissingError(f"model.weights: {missing}; auto_fetch = true lets train fetch it; {HELP}{others}")
     commit, listed = list_files(Hub(repository, revision, {}, "model"), repository, HELP + others)
-    if why := _lack({file.name for file in listed}):
+    if why := _explain_lack({file.name for file in listed}):
         raise MissingError(f"model.weights: {repository} at {revision} {why}")
     files = [file for name in (CONFIG, WEIGHTS) for file in listed if file.name == name]
     return _fetch(Hub(repository, commit, {}, "model"), files, kept / f"{stem}@{commit[:12]}")
@@ -178,7 +178,7 @@ def _fetch(hub: Hub, files: list[HubFile], folder: Path) -> Path:
     )
     temporary = folder.with_name(f".{folder.name}.download")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder.with_name(f".{folder.name}.lock"), f"fetches {hub.repository}"):
+    with hold_lock(folder.with_name(f".{folder.name}.lock"), f"fetches {hub.repository}"):
         if not _is_whole(folder):  # else another process fetched them while this one waited
             for file in files:
                 download(hub, file, temporary, HELP)

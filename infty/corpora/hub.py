@@ -10,8 +10,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from infty.base.errors import MissingError, UsageError
-from infty.base.files import exclusive, sha256
-from infty.base.messages import reason
+from infty.base.files import hold_lock, sha256
+from infty.base.messages import describe_fault
 from infty.base.screen import screen
 from infty.corpora.layouts import find_pg19, find_wikitext
 from infty.corpora.registry import KNOWN, Hub
@@ -33,7 +33,7 @@ TIMEOUT = 10  # seconds to wait for the hub's first answer
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository, its size, and its sum where the hub keeps one."""
+    """A file of a repository, its size, and its sum if the hub keeps one."""
 
     name: str
     bytes: int
@@ -41,7 +41,7 @@ class HubFile:
 
 
 def is_offline() -> bool:
-    """Whether the user told the hub's library to use no network."""
+    """Tell whether the user told the hub's library to use no network."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
@@ -50,21 +50,25 @@ def fetch(data: Path, name: str, parts: dict[str, int | None], *, replace: bool)
 
     parts: how many documents of each are wanted; None: all.
 
-    MissingError where the hub can't be reached, refuses, or sends something else than was pinned; UsageError where the
-    corpus is not on the hub.
+    MissingError if the hub can't be reached, refuses, or sends something else than was pinned; UsageError if the corpus
+    is not on the hub.
     """
     known = KNOWN[name]
     if known.hub is None:
         raise UsageError(f"{name} is not on the hub; {remedy(name)}")
-    wanted = look(name, parts)
+
+    # The size is told before anything is downloaded.
+    wanted = find_files(name, parts)
     total = sum(file.bytes for file in wanted)
     logger.info(
         f"fetching {name} ({', '.join(parts)}): {total / 1e6:,.1f} MB in {len(wanted)} files from "
         f"{known.hub.repository} at {known.hub.revision[:7]}, into {data / name}; {known.licence}"
     )
+
+    # What was downloaded stays until it is imported: a fetch that is stopped is gone on with.
     downloads = data / f".{name}.download"
     data.mkdir(parents=True, exist_ok=True)
-    with exclusive(data / f".{name}.download.lock", f"fetches {name}"):  # the second fetches what the first left
+    with hold_lock(data / f".{name}.download.lock", f"fetches {name}"):  # the second fetches what the first left
         for path in downloads.rglob("*.parquet"):
             if str(path.relative_to(downloads)) not in {file.name for file in wanted}:
                 path.unlink()  # of an earlier fetch that was stopped
@@ -81,10 +85,10 @@ def fetch(data: Path, name: str, parts: dict[str, int | None], *, replace: bool)
     return corpus
 
 
-def look(name: str, parts: dict[str, int | None]) -> list[HubFile]:
-    """The files that hold the parts, as the hub lists them.
+def find_files(name: str, parts: dict[str, int | None]) -> list[HubFile]:
+    """Find the files that hold the parts, as the hub lists them.
 
-    UsageError where the corpus has no such part. MissingError within seconds where there is no network.
+    UsageError if the corpus has no such part. MissingError within seconds if there is no network.
     """
     hub = KNOWN[name].hub
     assert hub is not None
@@ -96,14 +100,14 @@ def look(name: str, parts: dict[str, int | None]) -> list[HubFile]:
         files = sorted((file for file in listed if fnmatch(file.name, hub.files[part])), key=lambda file: file.name)
         if not files:
             raise MissingError(f"{hub.repository} at {hub.revision[:7]} has no {hub.files[part]}; {remedy(name)}")
-        found += files[: _enough(len(files), limit, KNOWN[name].documents.get(part))]
+        found += files[: _count_files(len(files), limit, KNOWN[name].documents.get(part))]
     return found
 
 
 def list_files(hub: Hub, name: str, help: str) -> tuple[str, list[HubFile]]:
-    """The commit that a revision stands for, and the files of the repository there. help: what else the user can do.
+    """Ask for the commit of a revision, and the files of the repository there. help: what else the user can do.
 
-    MissingError within seconds where there is no network, or none is wanted; and where the hub has no such thing.
+    MissingError within seconds if there is no network, or none is wanted; and if the hub has no such thing.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -119,7 +123,7 @@ def list_files(hub: Hub, name: str, help: str) -> tuple[str, list[HubFile]]:
     except RepositoryNotFoundError:
         raise MissingError(f"the hub shows no {hub.repository}: is it spelt so, and public? {help}") from None
     except Exception as fault:  # of the network, of the hub, of its library: the user can do the same about each
-        raise MissingError(f"the hub can't be reached ({reason(fault)}); try again later; {help}") from None
+        raise MissingError(f"the hub can't be reached ({describe_fault(fault)}); try again later; {help}") from None
     listed = [
         HubFile(s.rfilename, s.size or 0, hub.sums.get(s.rfilename) or (s.lfs.sha256 if s.lfs else None))
         for s in getattr(info, "siblings", None) or []
@@ -127,15 +131,15 @@ def list_files(hub: Hub, name: str, help: str) -> tuple[str, list[HubFile]]:
     return info.sha or hub.revision, listed
 
 
-def _enough(files: int, limit: int | None, documents: int | None) -> int:
-    """How many of a split's files hold its first `limit` documents, with half as many again to be sure."""
+def _count_files(files: int, limit: int | None, documents: int | None) -> int:
+    """Count the files of a split that hold its first `limit` documents, with half as many again to be sure."""
     return files if limit is None or documents is None else math.ceil(1.5 * limit / documents * files)
 
 
 def import_tokenizer(data: Path, name: str, folder: Path, origin: str, *, replace: bool) -> Corpus:
     """Import GPT-2's `vocab.json` and `merges.txt` from a folder.
 
-    MissingError where they are something else, UsageError where there are some already and `replace` is not set.
+    MissingError if they are something else, UsageError if there are some already and `replace` is not set.
     """
     path = data / name
     refuse_no_corpus(path)
@@ -153,7 +157,7 @@ def import_tokenizer(data: Path, name: str, folder: Path, origin: str, *, replac
 
 
 def download(hub: Hub, file: HubFile, folder: Path, help: str) -> None:
-    """One file, gone on with where a download broke off, and checked. MissingError where it can't be had."""
+    """Download a file, or the rest of one that broke off, and check it. MissingError if it can't be had."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import disable_progress_bars
 
@@ -165,7 +169,7 @@ def download(hub: Hub, file: HubFile, folder: Path, help: str) -> None:
         )
     except Exception as fault:  # as above
         raise MissingError(
-            f"{file.name} could not be fetched ({reason(fault)}); the same command goes on from there; {help}"
+            f"{file.name} could not be fetched ({describe_fault(fault)}); the same command goes on from there; {help}"
         ) from None
     if path.stat().st_size != file.bytes or (file.sha256 and sha256(path) != file.sha256):
         path.unlink()

@@ -1,4 +1,4 @@
-"""What corpora are on this machine, and whether they are what they were."""
+"""The corpora on this machine, and a check that they are what they were."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,19 +28,19 @@ class Entry:
     next: str | None
 
     def document(self) -> dict[str, Any]:
-        """The entry as JSON holds it."""
+        """Return the entry as JSON holds it."""
         return vars(self)
 
 
 def inventory(data: Path) -> list[Entry]:
-    """Every corpus that infty knows, and every other one in the data folder. Sums are not checked (see `verify`)."""
+    """List every corpus that infty knows or the data folder holds. Sums are not checked (see `verify`)."""
     here = {path.parent.name for path in data.glob(f"*/{MANIFEST}")} if data.is_dir() else set()
     here = {name for name in here if NAME.fullmatch(name)}  # not what a killed process left
     return [_entry(data, name, name in here) for name in [*KNOWN, *sorted(here - set(KNOWN))]]
 
 
-def described(corpus: Corpus) -> Entry:
-    """One that is here."""
+def describe_corpus(corpus: Corpus) -> Entry:
+    """Describe a corpus that is here."""
     known = corpus.known
     title, licence = (known.title, known.licence) if known else (corpus.name, "your own")
     tokens = sorted(path.parent.name for path in corpus.path.glob(f"tokens/[!.]*/{MANIFEST}"))
@@ -50,13 +50,13 @@ def described(corpus: Corpus) -> Entry:
 
 @dataclass(frozen=True)
 class Verified:
-    """What became of files. whole: those that are what they were. faults: of each other one, with what to do."""
+    """Files that are what they were (`whole`), and what is wrong with each other one, with what to do (`faults`)."""
 
     whole: list[str]
     faults: list[str]
 
     def refuse_faults(self) -> None:
-        """MissingError with all of them, if there are any."""
+        """Raise MissingError with all faults, if there are any."""
         if self.faults:
             raise MissingError("\n".join(self.faults))
 
@@ -64,13 +64,13 @@ class Verified:
 def verify(data: Path, names: list[str]) -> Verified:
     """Check the sum of every file of the named corpora, or of all."""
     names = names or [entry.name for entry in inventory(data) if entry.state != "missing"]
-    checked = [entry for name in names for entry in _checked(data, name)]
+    checked = [entry for name in names for entry in _check_files(data, name)]
     whole = [str(path.relative_to(data)) for path, fault in checked if not fault]
     return Verified(whole, [fault for _, fault in checked if fault])
 
 
-def _checked(data: Path, name: str) -> Iterator[tuple[Path, str | None]]:
-    """Each file of a corpus and of its tokens, and what is wrong with it, if anything is."""
+def _check_files(data: Path, name: str) -> Iterator[tuple[Path, str | None]]:
+    """Go through the files of a corpus and of its tokens, each with what is wrong with it, if anything is."""
     path = data / name
     if not (path / MANIFEST).is_file():
         yield path, f"no corpus {name!r} in {data}; {remedy(name)}"
@@ -88,7 +88,7 @@ def _checked(data: Path, name: str) -> Iterator[tuple[Path, str | None]]:
 
 
 def _adds_up(data: Path, name: str, file: str) -> bool:
-    """Whether a file of a corpus, if it is a split's documents, is what the manifest says of the split."""
+    """Tell whether a file of a corpus, if it is a split's documents, is what the manifest says of the split."""
     split, _, kind = file.partition(".")
     try:
         if kind == "documents.json":
@@ -99,7 +99,7 @@ def _adds_up(data: Path, name: str, file: str) -> bool:
 
 
 def inventory_table(entries: list[Entry]) -> Table:
-    """`infty data list` for the screen: a row a split."""
+    """Make the table of `infty data list`: a row per split."""
     rows = []
     for entry in entries:
         for split, counts in (entry.splits or {"–": {}}).items():
@@ -121,4 +121,4 @@ def _entry(data: Path, name: str, here: bool) -> Entry:
         corpus = open_corpus(data, name)
     except MissingError as fault:
         return Entry(name, title, licence, "damaged", origin, {}, [], str(fault))
-    return described(corpus)
+    return describe_corpus(corpus)

@@ -5,6 +5,8 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pyarrow
 from pyarrow import parquet
 
 from infty.base.errors import MissingError
-from infty.base.messages import LONG, one_line, reason
+from infty.base.messages import LONG, describe_fault, one_line
 from infty.corpora.registry import SPLITS
 from infty.corpora.text_pieces import Marked, lines, read_pieces
 
@@ -26,7 +28,7 @@ SHARES = {"validation": 0.05, "test": 0.05}  # of one's own texts; training has 
 
 @dataclass(frozen=True)
 class Source:
-    """One split as it came. documents: read anew at each call. names: of its documents, where the layout tells them.
+    """One split as it came. documents: read anew at each call. names: of its documents, if the layout tells them.
 
     limit: how many documents are taken of it; None: all.
     """
@@ -38,56 +40,57 @@ class Source:
 
 
 def find_wikitext(folder: Path) -> dict[str, Source]:
-    """`wiki.<split>.tokens` or `.raw`, or `<split>-….parquet`, in the folder or below. MissingError where none is."""
+    """Find `wiki.<split>.tokens` or `.raw`, or `<split>-….parquet`, in the folder or below. MissingError if none is."""
     found: dict[str, Source] = {}
     for name, split in _WIKITEXT_NAMES.items():
-        plain = _one_folder([p for end in ("tokens", "raw") for p in _found(folder, f"wiki.{name}.{end}")])
-        tables = _tables(folder, name)
+        plain = _find_together(folder, f"wiki.{name}.tokens", f"wiki.{name}.raw")
+        tables = _find_tables(folder, name)
         if plain:
-            found[split] = Source(lambda path=plain[0]: articles(lines(_file(path))), _size(plain[:1]))
+            found[split] = Source(partial(_read_articles, plain[0]), _count_bytes(plain[:1]))
         elif tables:
-            found[split] = Source(lambda tables=tables: articles(_table_lines(tables)), _size(tables))
-    return _some(found, folder, "wiki.train.tokens, wiki.valid.tokens, wiki.test.tokens (or .raw, or parquet files)")
+            found[split] = Source(partial(_read_articles_of_tables, tables), _count_bytes(tables))
+    wanted = "wiki.train.tokens, wiki.valid.tokens, wiki.test.tokens (or .raw, or parquet files)"
+    return _order_splits(found, folder, wanted)
 
 
 def find_pg19(folder: Path) -> dict[str, Source]:
-    """`<split>/<id>.txt` with `metadata.csv`, or `<split>-….parquet`. MissingError where there is neither."""
-    folder = _only_folder(folder)
-    titles, found = _titles(folder / "metadata.csv"), {}
+    """Find `<split>/<id>.txt` with `metadata.csv`, or `<split>-….parquet`. MissingError if there is neither."""
+    folder = _enter_only_folder(folder)
+    titles, found = _read_titles(folder / "metadata.csv"), {}
     for split in SPLITS:
         books = [path for path in (folder / split).glob("*.txt") if not path.is_dir()]
         books.sort(key=lambda path: (len(path.stem), path.stem))
-        tables = _tables(folder, split)
+        tables = _find_tables(folder, split)
         if books:
-            names = [titles.get(path.stem) or _name(path.stem) for path in books]
-            found[split] = Source(lambda books=books: _files(books), _size(books), names)
+            names = [titles.get(path.stem) or _decode_name(path.stem) for path in books]
+            found[split] = Source(partial(_read_files, books), _count_bytes(books), names)
         elif tables:
-            found[split] = Source(lambda tables=tables: _table_books(tables), _size(tables))
-    return _some(found, folder, "train/, validation/, test/ with <id>.txt in them (or parquet files)")
+            found[split] = Source(partial(_read_books_of_tables, tables), _count_bytes(tables))
+    return _order_splits(found, folder, "train/, validation/, test/ with <id>.txt in them (or parquet files)")
 
 
 def find_text(folder: Path) -> dict[str, Source]:
-    """Every text file of a folder, a document each, 90 : 5 : 5; one or two files in three parts at line ends.
+    """Find every text file of a folder, a document each, 90 : 5 : 5; one or two files in three parts at line ends.
 
-    The files are taken in the order of their names. MissingError where there is none that holds anything.
+    The files are taken in the order of their names. MissingError if there is none that holds anything.
     """
     paths = text_files(folder)
     if len(paths) < 3:
-        return _thirds(paths)
+        return _cut_in_three(paths)
     held = {split: max(1, round(share * len(paths))) for split, share in SHARES.items()}
     ends = len(paths) - held["validation"] - held["test"], len(paths) - held["test"]
     parts = {"train": paths[: ends[0]], "validation": paths[ends[0] : ends[1]], "test": paths[ends[1] :]}
     return {
-        split: Source(lambda files=files: _files(files), _size(files), [_name(path.name) for path in files])
+        split: Source(partial(_read_files, files), _count_bytes(files), [_decode_name(path.name) for path in files])
         for split, files in parts.items()
     }
 
 
 def text_files(folder: Path) -> list[Path]:
-    """Every `*.txt` and `*.md` below a folder that is not empty, or the one file. MissingError where there is none."""
+    """List every `*.txt` and `*.md` below a folder that is not empty, or the one file. MissingError if none is."""
     if not os.path.exists(folder):  # Path's own raises for names that no file can have
         raise MissingError(one_line(f"{folder} is not there: wanted a folder of text files, or one text file", LONG))
-    paths = [folder] if folder.is_file() else sorted(p for end in ("txt", "md") for p in _found(folder, f"*.{end}"))
+    paths = [folder] if folder.is_file() else sorted(_find_files(folder, "*.txt", "*.md"))
     paths = [path for path in paths if path.is_file() and path.stat().st_size]
     if not paths:
         raise MissingError(
@@ -96,37 +99,38 @@ def text_files(folder: Path) -> list[Path]:
     return paths
 
 
-def articles(text: Iterable[str]) -> Marked:
-    """WikiText's lines; an article begins at a title with a blank line before and after it, the first with the text."""
+def mark_articles(text: Iterable[str]) -> Marked:
+    """Mark where articles begin: at a title with a blank line before and after it, the first one with the text."""
     first, only_blank, before = True, True, ""
-    for line, after in _with_next(text):
+    for line, after in pairwise(chain(text, [""])):
         title = not before.strip() and _TITLE.fullmatch(line) and not after.strip()
         yield first or bool(title and not only_blank), line
         first, only_blank, before = False, only_blank and not line.strip(), line
 
 
-def _with_next(text: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Each line and the one after it; after the last there is an empty one."""
-    line = None
-    for after in text:
-        if line is not None:
-            yield line, after
-        line = after
-    if line is not None:
-        yield line, ""
+def _find_files(folder: Path, *patterns: str) -> list[Path]:
+    """Find the files of such names, in the folder or below; those of each pattern in order."""
+    return [path for pattern in patterns for path in sorted(folder.rglob(pattern)) if not path.is_dir()]
 
 
-def _found(folder: Path, pattern: str) -> list[Path]:
-    """Files of such a name, in the folder or below."""
-    return sorted(path for path in folder.rglob(pattern) if not path.is_dir())
+def _find_together(folder: Path, *patterns: str) -> list[Path]:
+    """Find the files of such names; MissingError if not all are in one folder: nobody can know which are meant."""
+    paths = _find_files(folder, *patterns)
+    if len(folders := sorted({str(path.parent) for path in paths})) > 1:
+        raise MissingError(f"several corpora lie here ({', '.join(folders)}); name the folder of one")
+    return paths
 
 
-def _name(name: str) -> str:
-    """A file's name as text; bytes that are no character become U+FFFD."""
+def _find_tables(folder: Path, split: str) -> list[Path]:
+    return _find_together(folder, f"{split}-*.parquet") or _find_together(folder, f"{split}.parquet")
+
+
+def _decode_name(name: str) -> str:
+    """Decode a file's name; bytes that are no character become U+FFFD."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _file(path: Path) -> Iterator[str]:
+def _read_file(path: Path) -> Iterator[str]:
     try:
         file = path.open("rb")
     except OSError as fault:
@@ -135,44 +139,40 @@ def _file(path: Path) -> Iterator[str]:
         yield from read_pieces(file, str(path))
 
 
-def _files(paths: list[Path]) -> Marked:
-    """A document a file."""
+def _read_files(paths: list[Path]) -> Marked:
+    """Read files, each of which is a document."""
     for path in paths:
         begins = True
-        for piece in _file(path):
+        for piece in _read_file(path):
             yield begins, piece
             begins = False
         if begins:
             raise MissingError(f"{path} is empty; take it away or mend it")
 
 
-def _thirds(paths: list[Path]) -> dict[str, Source]:
-    """One text of one or two files, cut at line ends after 90 % and 95 % of its bytes."""
-    total = _size(paths)
+def _cut_in_three(paths: list[Path]) -> dict[str, Source]:
+    """Cut one text of one or two files at line ends, after 90 % and 95 % of its bytes."""
+    total = _count_bytes(paths)
     edges = {"train": (0.0, 0.9), "validation": (0.9, 0.95), "test": (0.95, 1.0)}
     return {
-        split: Source(lambda low=low, high=high: _share(paths, total * low, total * high), int(total * (high - low)))
+        split: Source(partial(_read_share, paths, total * low, total * high), int(total * (high - low)))
         for split, (low, high) in edges.items()
     }
 
 
-def _share(paths: list[Path], low: float, high: float) -> Marked:
-    """The lines that begin between two places of a text, as one document."""
+def _read_share(paths: list[Path], low: float, high: float) -> Marked:
+    """Read the lines that begin between two places of a text, as one document."""
     place, begun = 0, False
     for path in paths:
-        for line in lines(_file(path)):
+        for line in lines(_read_file(path)):
             if low <= place < high:
                 yield not begun, line
                 begun = True
             place += len(line.encode())
 
 
-def _tables(folder: Path, split: str) -> list[Path]:
-    return _one_folder(_found(folder, f"{split}-*.parquet") or _found(folder, f"{split}.parquet"))
-
-
 def refuse_missing_shards(folder: Path) -> None:
-    """MissingError where of files named `…-00000-of-00002.parquet` some are not there."""
+    """Raise MissingError if of files named `…-00000-of-00002.parquet` some are not there."""
     found: dict[tuple[Path, str, int], int] = {}
     for path in folder.rglob("*-of-*.parquet"):
         if match := _SHARD.fullmatch(path.name):
@@ -183,15 +183,8 @@ def refuse_missing_shards(folder: Path) -> None:
             raise MissingError(f"{parent} has {here} of the {count} files of {split}; bring the others")
 
 
-def _one_folder(paths: list[Path]) -> list[Path]:
-    """These paths, all in one folder; MissingError where they are not: nobody can know which are meant."""
-    if len(folders := sorted({str(path.parent) for path in paths})) > 1:
-        raise MissingError(f"several corpora lie here ({', '.join(folders)}); name the folder of one")
-    return paths
-
-
-def _only_folder(folder: Path) -> Path:
-    """Down to where there is more than one single folder: an archive often holds its files in one."""
+def _enter_only_folder(folder: Path) -> Path:
+    """Go down to where there is more than one single folder: an archive often holds its files in one."""
     while folder.is_dir() and len(inner := list(folder.iterdir())) == 1 and inner[0].is_dir():
         if inner[0].name in SPLITS:
             break
@@ -199,17 +192,21 @@ def _only_folder(folder: Path) -> Path:
     return folder
 
 
-def _table_lines(tables: list[Path]) -> Iterator[str]:
-    """WikiText's lines from a table with a line a row, where empty lines have lost their one space."""
-    return (text or BLANK for text in _texts(tables))
+def _read_articles(path: Path) -> Marked:
+    return mark_articles(lines(_read_file(path)))
 
 
-def _table_books(tables: list[Path]) -> Marked:
-    return ((True, text) for text in _texts(tables))
+def _read_articles_of_tables(tables: list[Path]) -> Marked:
+    """Read articles from tables with a line per row; empty lines get back the one space that they lost."""
+    return mark_articles(text or BLANK for text in _read_texts(tables))
 
 
-def _texts(tables: list[Path]) -> Iterator[str]:
-    """Column `text` of parquet files, a few rows at a time. MissingError where a file is damaged or has no such."""
+def _read_books_of_tables(tables: list[Path]) -> Marked:
+    return ((True, text) for text in _read_texts(tables))
+
+
+def _read_texts(tables: list[Path]) -> Iterator[str]:
+    """Read column `text` of parquet files, a few rows at a time. MissingError if a file is damaged or has none."""
     for path in tables:
         try:
             with parquet.ParquetFile(path, page_checksum_verification=True) as table:
@@ -217,23 +214,23 @@ def _texts(tables: list[Path]) -> Iterator[str]:
                 left = table.metadata.num_rows
                 for batch in table.iter_batches(batch_size=16, columns=["text"]):
                     left -= len(batch)
-                    yield from _strings(batch.column("text"))
+                    yield from _read_column(batch.column("text"))
                 if left:
                     raise ValueError(f"it has {left} rows less than it says")
         except (pyarrow.ArrowException, OSError, ValueError, KeyError) as fault:
-            raise MissingError(f"{path} is no parquet table with a column of text: {reason(fault)}") from None
+            raise MissingError(f"{path} is no parquet table with a column of text: {describe_fault(fault)}") from None
 
 
 def _refuse_larger_than_file(metadata: Any, size: int) -> None:
-    """ValueError where a table says that it has columns of more bytes than its file: they would be asked of memory."""
+    """Raise ValueError if a table says that its columns are larger than its file: memory would be asked for them."""
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     columns = [group.column(i) for group in groups for i in range(group.num_columns)]
     if any(not 0 <= column.total_compressed_size <= size for column in columns):
         raise ValueError("it says that it is larger than its file")
 
 
-def _strings(column: Any) -> Iterator[str]:
-    """The texts of a column that says it holds text, and does. ValueError where it does not."""
+def _read_column(column: Any) -> Iterator[str]:
+    """Read the texts of a column that says it holds text. ValueError if it does not."""
     kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
     if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
         raise ValueError(f"it holds {column.type}")
@@ -244,25 +241,25 @@ def _strings(column: Any) -> Iterator[str]:
         yield value
 
 
-def _titles(path: Path) -> dict[str, str]:
-    """PG-19's metadata.csv: id, title, year, link; no header. MissingError where it is something else."""
+def _read_titles(path: Path) -> dict[str, str]:
+    """Read PG-19's metadata.csv: id, title, year, link; no header. MissingError if it is something else."""
     if not path.exists():
         return {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return {row[0]: row[1] for row in csv.reader(file) if row}
     except (UnicodeDecodeError, csv.Error, IndexError, OSError) as fault:
-        raise MissingError(f"{path} is not PG-19's metadata (id, title, year, link): {reason(fault)}") from None
+        raise MissingError(f"{path} is not PG-19's metadata (id, title, year, link): {describe_fault(fault)}") from None
 
 
-def _some(found: dict[str, Source], folder: Path, wanted: str) -> dict[str, Source]:
+def _order_splits(found: dict[str, Source], folder: Path, wanted: str) -> dict[str, Source]:
     if not found:
         raise MissingError(f"{folder} is not this corpus: wanted {wanted}")
     return {split: found[split] for split in SPLITS if split in found}
 
 
-def _size(paths: list[Path]) -> int:
-    """Bytes of all the files. MissingError where one is a link that leads nowhere."""
+def _count_bytes(paths: list[Path]) -> int:
+    """Count the bytes of all the files. MissingError if one is a link that leads nowhere."""
     for path in paths:
         if not path.exists():
             raise MissingError(f"{path} can't be read: it is a link that leads nowhere; bring what it is to lead to")

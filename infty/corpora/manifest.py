@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from infty.base.errors import MissingError
 from infty.base.files import FileName, FileSum, sha256
-from infty.base.messages import reason
+from infty.base.messages import describe_fault
 from infty.corpora.registry import Split
 
 MANIFEST = "MANIFEST.json"
@@ -21,7 +21,7 @@ class _Strict(BaseModel):
 
 
 class SplitCounts(_Strict):
-    """What a split holds. partial: only its first documents were fetched."""
+    """Counts and sum of a split. partial: only its first documents were fetched."""
 
     documents: Count
     bytes: Count
@@ -64,20 +64,20 @@ Kind = TypeVar("Kind", bound=_Manifest)
 
 
 def split_files(split: str) -> tuple[str, str]:
-    """What a split consists of on disk."""
+    """Name the two files of a split: its text and its documents."""
     return f"{split}.txt", f"{split}.documents.json"
 
 
 def read_manifest(folder: Path, kind: type[Kind], mend: str) -> Kind:
-    """The manifest of a folder of data. MissingError, with `mend`, where it is damaged or of another version."""
+    """Read the manifest of a folder of data. MissingError, with `mend`, if it is damaged or of another version."""
     try:
         return kind.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValidationError) as fault:
-        raise MissingError(f"{folder / MANIFEST} is damaged ({reason(fault)}); {mend}") from None
+        raise MissingError(f"{folder / MANIFEST} is damaged ({describe_fault(fault)}); {mend}") from None
 
 
 def is_whole(path: Path, entry: FileSum | None) -> bool:
-    """Whether a file is what its manifest says."""
+    """Tell whether a file is what its manifest says."""
     try:
         if entry is None or not path.is_file() or path.stat().st_size != entry.bytes:
             return False

@@ -9,19 +9,19 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infty.base.errors import InftyError, MissingError, UsageError
-from infty.base.files import FileSum, exclusive, replace_folder, sum_files, write_json, write_text
+from infty.base.files import FileSum, hold_lock, replace_folder, sum_files, write_json, write_text
 from infty.base.progress import show_bar
 from infty.corpora.layouts import Source
 from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, read_manifest, split_files
 from infty.corpora.registry import KNOWN, SPLITS, Known
-from infty.corpora.text_pieces import count_words, read_pieces
+from infty.corpora.text_pieces import TextCounter, read_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class _Documents(BaseModel):
 class Corpus:
     """An imported corpus. splits: bytes, words, lines, documents, sha256 and source of each that there is.
 
-    A split is `partial` where only its first documents were fetched.
+    A split is `partial` if only its first documents were fetched.
     """
 
     path: Path
@@ -63,11 +63,11 @@ class Corpus:
 
     @property
     def known(self) -> Known | None:
-        """What is known of a corpus of this name."""
+        """The entry of the registry for a corpus of this name; None if there is none."""
         return KNOWN.get(self.name)
 
     def documents(self, split: str) -> list[Document]:
-        """The documents of a split, in order. MissingError where they are damaged."""
+        """Read the documents of a split, in order. MissingError if they are damaged."""
         name = f"{split}.documents.json"
         self.check(name)
         try:
@@ -75,11 +75,11 @@ class Corpus:
         except (OSError, ValidationError):
             documents = []
         if split not in self.splits or not _add_up(documents, self.splits[split]):
-            raise self._damaged(name)
+            raise self._report_damage(name)
         return documents
 
     def text(self, document: Document, split: str) -> Iterator[str]:
-        """A document's text, in pieces. MissingError where the file is cut short or no longer text."""
+        """Read a document's text, in pieces. MissingError if the file is cut short or no longer text."""
         name = f"{split}.txt"
         try:
             with (self.path / name).open("rb") as file:
@@ -87,17 +87,17 @@ class Corpus:
                 window = _Window(file, document.bytes)
                 yield from read_pieces(window, name)
         except (OSError, MissingError):
-            raise self._damaged(name) from None
+            raise self._report_damage(name) from None
         if window.left:
-            raise self._damaged(name)
+            raise self._report_damage(name)
 
     def check(self, name: str) -> None:
-        """MissingError, with what to do, where a file is not what was imported."""
+        """Raise MissingError, with what to do, if a file is not what was imported."""
         if not is_whole(self.path / name, self.files.get(name)):
-            raise self._damaged(name)
+            raise self._report_damage(name)
 
     def is_whole(self, split: str) -> bool:
-        """Whether a split is what was imported."""
+        """Tell whether a split is what was imported."""
         try:
             self.check(f"{split}.txt")
             self.documents(split)
@@ -105,21 +105,21 @@ class Corpus:
             return False
         return True
 
-    def _damaged(self, name: str) -> MissingError:
+    def _report_damage(self, name: str) -> MissingError:
         return MissingError(f"{self.path / name} is not what was imported; {remedy(self.name)}")
 
     @property
     def counts_line_ends(self) -> bool:
-        """Whether a line's end is predicted like a word, as in WikiText."""
+        """True if a line's end is predicted like a word, as in WikiText."""
         return self.known is not None and self.known.layout in ("wikitext", "generated")
 
     def words(self, documents: list[Document]) -> int:
-        """How many words a perplexity a word divides by."""
+        """Count the words that a perplexity per word divides by."""
         return sum(document.words + self.counts_line_ends * document.lines for document in documents)
 
 
 def open_corpus(folder: Path, name: str) -> Corpus:
-    """The corpus `name` below the data folder. MissingError, with the commands that help, where there is none."""
+    """Open the corpus `name` below the data folder. MissingError, with the commands that help, if there is none."""
     path = folder / name
     if not (path / MANIFEST).is_file():
         raise MissingError(f"no corpus {name!r} in {folder}; {remedy(name)}")
@@ -129,7 +129,7 @@ def open_corpus(folder: Path, name: str) -> Corpus:
 
 
 def remedy(name: str) -> str:
-    """The commands that bring a corpus here."""
+    """Name the commands that bring a corpus here."""
     if name == "generated":
         return "it is made again by: infty data fetch generated"
     if name in KNOWN:
@@ -138,20 +138,21 @@ def remedy(name: str) -> str:
 
 
 def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: str, *, replace: bool) -> Corpus:
-    """Import: copy the text of every split, count it, and put a manifest beside it. Whole or not there.
+    """Import a corpus: copy the text of every split, count it, and put a manifest beside it. Whole or not there.
 
-    Splits that are here already and that `sources` has not stay. UsageError where a split is here with another text and
-    `replace` is not asked for, or where something else is in its place; InftyError where the disk is full; MissingError
-    where the text is no text.
+    Splits that are here already and that `sources` has not stay. UsageError if a split is here with another text and
+    `replace` is not asked for, or if something else is in its place; InftyError if the disk is full; MissingError if
+    the text is no text.
     """
     path = folder / name
     refuse_no_corpus(path)
     with replace_data(path) as temporary:
+        # Only a text that has been read once can be held against the one that is here.
         splits: dict[str, dict[str, Any]] = {}
         with show_bar(f"importing {name}", sum(source.bytes for source in sources.values())) as advance:
             for split, source in sources.items():
                 splits[split] = {**_write_split(temporary, split, source, advance), "source": origin}
-        here = _whole_splits(path)
+        here = _find_whole_splits(path)
         others = [split for split in splits if split in here and here[split]["sha256"] != splits[split]["sha256"]]
         if others and not replace:
             raise UsageError(f"{path} has another text as {' and '.join(others)}; --replace puts this in its place")
@@ -159,6 +160,8 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
             logger.info(f"{name} is here already, the same: {path}")
             shutil.rmtree(temporary)
             return open_corpus(folder, name)
+
+        # The splits that are here and were not imported stay, beside the new ones.
         kept = {split: counts for split, counts in here.items() if split not in splits}
         for file in (file for split in kept for file in split_files(split)):
             shutil.copyfile(path / file, temporary / file)
@@ -168,13 +171,13 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
 
 
 def refuse_no_corpus(path: Path) -> None:
-    """UsageError where something is in a corpus's place that is none: it would be lost."""
+    """Raise UsageError if something is in a corpus's place that is none: it would be lost."""
     if os.path.lexists(path) and not (path / MANIFEST).is_file():
         raise UsageError(f"{path} is there already and is no corpus; move it away, or take another name")
 
 
 def _add_up(documents: list[Document], counts: dict[str, Any]) -> bool:
-    """Whether documents follow one another through the bytes of a split, and together hold what it holds."""
+    """Tell whether documents follow one another through the bytes of a split, and together hold what it holds."""
     edges = list(accumulate((d.bytes for d in documents), initial=0))
     sums = len(documents), edges[-1], sum(d.words for d in documents), sum(d.lines for d in documents)
     return (
@@ -184,8 +187,8 @@ def _add_up(documents: list[Document], counts: dict[str, Any]) -> bool:
     )
 
 
-def _whole_splits(path: Path) -> dict[str, dict[str, Any]]:
-    """The splits of a corpus that are what was imported; none where it is damaged or not there."""
+def _find_whole_splits(path: Path) -> dict[str, dict[str, Any]]:
+    """Find the splits of a corpus that are what was imported; none if it is damaged or not there."""
     try:
         corpus = open_corpus(path.parent, path.name)
     except MissingError:
@@ -207,7 +210,7 @@ def replace_data(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
-            exclusive(path.with_name(f".{path.name}.lock"), f"makes {path}"),
+            hold_lock(path.with_name(f".{path.name}.lock"), f"makes {path}"),
             replace_folder(path, keep=["tokens"]) as temporary,
         ):
             yield temporary
@@ -218,35 +221,30 @@ def replace_data(path: Path) -> Iterator[Path]:
 
 
 def _write_split(folder: Path, split: str, source: Source, advance: Callable[[int], None]) -> dict[str, Any]:
-    documents: list[Document] = []
-    place = start = words = ends = 0
-    inside, title, digest = False, "", hashlib.sha256()
-
-    def close() -> None:
-        if place > start:
-            name = source.names[len(documents)] if source.names else title or str(len(documents))
-            documents.append(Document(name, start, place - start, words, ends))
-
+    """Write the text and the documents of a split, and return what its manifest says of it."""
+    documents, digest, place = list[Document](), hashlib.sha256(), 0
+    title, counts = "", TextCounter()
     with (folder / f"{split}.txt").open("wb") as file:
-        for begins, piece in source.documents():
-            if begins:
-                close()
+        for begins, piece in chain(source.documents(), [(True, "")]):
+            # A document ends with the piece before the next one; what holds nothing is none.
+            if begins and counts.bytes:
+                name = source.names[len(documents)] if source.names else title or str(len(documents))
+                documents.append(Document(name, place, counts.bytes, counts.words, counts.lines))
+                place += counts.bytes
                 if len(documents) == source.limit:
-                    start = place
                     break
-                start, words, ends, inside, title = place, 0, 0, False, ""
-            words += count_words(piece, inside)
-            inside = not piece[-1:].isspace() if piece else inside
-            ends += piece.count("\n")
+                title, counts = "", TextCounter()
+
+            # Its name, if the layout tells none, is how its first line with text begins.
             title = title or piece.strip()[:80].partition("\n")[0].strip("= ")
-            data = piece.encode()
+            data = counts.add(piece)
             digest.update(data)
             file.write(data)
-            place += len(data)
             advance(len(data))
-        close()
     if not documents:
         raise MissingError(f"the {split} split holds no text: wanted one document at least that is not empty")
+
+    # What is summed here must add up whenever it is read again (see `_add_up`).
     write_text(folder / f"{split}.documents.json", json.dumps({"documents": [asdict(d) for d in documents]}) + "\n")
     return {
         "documents": len(documents),

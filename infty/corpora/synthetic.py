@@ -28,8 +28,8 @@ _FILLERS = [
 ]
 
 
-def generated_sources() -> dict[str, Source]:
-    """The made-up corpus as sources, by split."""
+def make_sources() -> dict[str, Source]:
+    """Make the sources of the made-up corpus, by split."""
     return {
         split: Source(lambda count=count, i=i: _documents(count, i), 3000 * count)
         for i, (split, count) in enumerate(ARTICLES.items())
@@ -58,5 +58,5 @@ def _article(random: np.random.Philox) -> Iterator[str]:
 
 
 def _pick(random: np.random.Philox, items: Sequence[Item]) -> Item:
-    """One of them, by the generator's raw numbers: they are the same on every machine."""
+    """Pick one of them, by the generator's raw numbers: they are the same on every machine."""
     return items[int(random.random_raw()) % len(items)]

@@ -7,14 +7,14 @@ from typing import Protocol, runtime_checkable
 from infty.base.errors import MissingError
 
 PIECE = 2**18  # bytes read at once
-LONG = 2**16  # characters that are cut where no white space is
+LONG = 2**16  # characters that are cut if no white space is among them
 
 
 class Readable(Protocol):
-    """What is read in bytes."""
+    """A file, or another thing, that is read in bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """The next `size` bytes; fewer at the end, then none."""
+        """Return the next `size` bytes; fewer at the end, then none."""
         ...
 
 
@@ -26,33 +26,42 @@ class Text(Protocol):
     """An open text file, or what reads like one."""
 
     def read(self, size: int, /) -> str:
-        """The next `size` characters; fewer at the end, then none."""
+        """Return the next `size` characters; fewer at the end, then none."""
         ...
 
 
-class CountedText:
-    """A text that counts itself as it is read: words between white space, line ends, and bytes of UTF-8."""
+class TextCounter:
+    """Counts of a text that comes in pieces: words between white space, line ends, and bytes of UTF-8."""
+
+    def __init__(self) -> None:
+        self.words = self.lines = self.bytes = 0
+        self._inside = False  # the last piece ended within a word
+
+    def add(self, piece: str) -> bytes:
+        """Count the next piece, and return its UTF-8."""
+        data = piece.encode()
+        self.words += len(piece.split()) - (self._inside and bool(piece) and not piece[0].isspace())
+        self._inside = not piece[-1:].isspace() if piece else self._inside
+        self.lines, self.bytes = self.lines + piece.count("\n"), self.bytes + len(data)
+        return data
+
+
+class CountedText(TextCounter):
+    """A text that counts itself as it is read."""
 
     def __init__(self, text: Text) -> None:
-        self.text, self.words, self.lines, self.bytes = text, 0, 0, 0
-        self._inside = False
+        super().__init__()
+        self.text = text
 
     def read(self, size: int, /) -> str:
-        """The next `size` characters."""
+        """Return the next `size` characters."""
         piece = self.text.read(size)
-        self.words += count_words(piece, self._inside)
-        self._inside = not piece[-1:].isspace() if piece else self._inside
-        self.lines, self.bytes = self.lines + piece.count("\n"), self.bytes + len(piece.encode())
+        self.add(piece)
         return piece
 
 
-def count_words(piece: str, inside: bool) -> int:
-    """Words that begin in a piece of text; `inside`: the piece before it ended within a word."""
-    return len(piece.split()) - (inside and bool(piece) and not piece[0].isspace())
-
-
 def read_pieces(file: Readable, name: str) -> Iterator[str]:
-    """The text of a file. MissingError, with the place, where it is no UTF-8."""
+    """Read the text of a file in pieces. MissingError, with the place, if it is no UTF-8."""
     decoder, read = codecs.getincrementaldecoder("utf-8")(), 0
     while True:
         chunk, held = file.read(PIECE), len(decoder.getstate()[0])
@@ -69,7 +78,7 @@ def read_pieces(file: Readable, name: str) -> Iterator[str]:
 
 
 def lines(pieces: Iterable[str]) -> Iterator[str]:
-    """Lines with their ends, of a text in pieces. What is longer than a piece comes in parts."""
+    """Split a text in pieces into lines with their ends. A line that is longer than a piece comes in parts."""
     rest = ""
     for piece in pieces:
         *whole, rest = (rest + piece).split("\n")
@@ -81,11 +90,11 @@ def lines(pieces: Iterable[str]) -> Iterator[str]:
         yield rest
 
 
-def at_spaces(pieces: Iterable[str]) -> Iterator[str]:
-    """A text cut anew: each piece begins with the one space before a word, so that no word is cut.
+def cut_at_spaces(pieces: Iterable[str]) -> Iterator[str]:
+    """Cut a text anew: each piece begins with the one space before a word, so that no word is cut.
 
-    Byte-level BPE splits a text there before anything else, so pieces give the tokens of the whole. Where there is
-    no such space in `LONG` characters, the cut falls after them.
+    Byte-level BPE splits a text there before anything else, so pieces give the tokens of the whole. If there is no such
+    space in `LONG` characters, the cut falls after them.
     """
     rest = ""
     for piece in pieces:

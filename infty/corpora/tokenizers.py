@@ -14,8 +14,8 @@ from tokenizers import Tokenizer as Bpe
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from infty.base.errors import MissingError
-from infty.base.messages import reason
-from infty.corpora.text_pieces import LONG, at_spaces, lines
+from infty.base.messages import describe_fault
+from infty.corpora.text_pieces import LONG, cut_at_spaces, lines
 
 UNKNOWN, END_OF_LINE, END_OF_TEXT = "<unk>", "<eos>", "<|endoftext|>"
 GPT2_SIZE = 50_257
@@ -80,19 +80,19 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
-        """The tokens of one document."""
+        """Turn one document into tokens."""
         ...
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of tokens."""
+        """Turn tokens into their text."""
         ...
 
     def lengths(self) -> Int64[ndarray, " vocab"] | None:
-        """UTF-8 bytes of each token; None where tokens are words."""
+        """Count the UTF-8 bytes of each token; None if tokens are words."""
         ...
 
     def save(self, folder: Path) -> None:
-        """What `load_tokenizer` reads."""
+        """Write the files that `load_tokenizer` reads."""
         ...
 
 
@@ -107,38 +107,38 @@ class WordTokenizer:
 
     @classmethod
     def learn(cls, texts: Iterable[Iterable[str]], size: int) -> "WordTokenizer":
-        """The most frequent types of documents; equally frequent ones in the order of their letters."""
+        """Take the most frequent types of documents; equally frequent ones in the order of their letters."""
         counts: Counter[str] = Counter()
         for text in texts:
-            for words in _words(text):
+            for words in _split_words(text):
                 counts.update(words)
         special = {UNKNOWN: counts.pop(UNKNOWN, 0), END_OF_LINE: counts.pop(END_OF_LINE, 0)}
         ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[: size - len(special)]
         return cls([word for word, _ in sorted([*ranked, *special.items()], key=lambda entry: (-entry[1], entry[0]))])
 
     def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
-        """A word a token."""
+        """Turn each word into a token."""
         find, unknown = self.numbers.get, self.unknown
-        for words in _words(pieces):
+        for words in _split_words(pieces):
             yield np.fromiter((find(word, unknown) for word in words), dtype=np.int64, count=len(words))
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Words with a space between, lines with their ends."""
+        """Join words by a space, and lines by their ends."""
         return " ".join(self.types[i] for i in tokens).replace(f" {END_OF_LINE}", "\n").replace(END_OF_LINE, "\n")
 
     def lengths(self) -> None:
-        """Tokens are words."""
+        """Count nothing: tokens are words."""
         return
 
     def save(self, folder: Path) -> None:
-        """vocabulary.txt: a type a line."""
+        """Write vocabulary.txt, a type per line."""
         (folder / "vocabulary.txt").write_text(
             "".join(f"{word}\n" for word in self.types), encoding="utf-8", newline=""
         )
 
 
 class _Merged(BaseModel):
-    """What byte-level BPE is: the numbers of its tokens, and which two become one, in order."""
+    """Byte-level BPE: the numbers of its tokens, and which two become one, in order."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -146,7 +146,7 @@ class _Merged(BaseModel):
     merges: list[tuple[str, str]]
 
     def build(self) -> Bpe:
-        """ValueError unless the tokens are bytes, what merges make of them, and the end of text, numbered from 0."""
+        """Build the tokeniser. ValueError unless its tokens are bytes, merges, and the end of text, from 0 on."""
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         parts = {part for pair in self.merges for part in pair}
         tokens = {*alphabet, *(left + right for left, right in self.merges), END_OF_TEXT}
@@ -154,11 +154,11 @@ class _Merged(BaseModel):
             raise ValueError(f"its tokens are not all bytes, what {len(self.merges)} merges make, and {END_OF_TEXT}")
         if sorted(self.vocab.values()) != list(range(len(tokens))):
             raise ValueError("its tokens are not numbered one by one")
-        return _byte_level(models.BPE(vocab=self.vocab, merges=self.merges))
+        return _make_byte_level(models.BPE(vocab=self.vocab, merges=self.merges))
 
 
 class _Saved(BaseModel):
-    """What of the tokenizers library's file is read. The rest is the same in all that infty writes."""
+    """The part of the tokenizers library's file that is read. The rest is the same in all that infty writes."""
 
     model: _Merged
 
@@ -176,18 +176,18 @@ class BpeTokenizer:
 
     @classmethod
     def learn(cls, texts: Iterable[Iterable[str]], size: int) -> "BpeTokenizer":
-        """Merges learnt from documents."""
-        bpe = _byte_level(models.BPE())
+        """Learn merges from documents."""
+        bpe = _make_byte_level(models.BPE())
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(
             vocab_size=size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
         )
-        bpe.train_from_iterator((piece for text in texts for piece in at_spaces(text)), trainer)
+        bpe.train_from_iterator((piece for text in texts for piece in cut_at_spaces(text)), trainer)
         return cls(bpe)
 
     @classmethod
     def gpt2(cls, folder: Path) -> "BpeTokenizer":
-        """GPT-2's tokeniser from `vocab.json` and `merges.txt`. MissingError where they are something else."""
+        """Build GPT-2's tokeniser from `vocab.json` and `merges.txt`. MissingError if they are something else."""
         try:
             vocabulary = _VOCABULARY.validate_json((folder / "vocab.json").read_bytes(), strict=True)
             merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
@@ -196,40 +196,42 @@ class BpeTokenizer:
                 raise ValueError(f"{len(vocabulary)} entries instead of {GPT2_SIZE}")
             return cls(_Merged(vocab=vocabulary, merges=[(left, right) for left, right in split]).build())
         except (OSError, ValueError) as fault:
-            raise MissingError(f"{folder} holds no GPT-2 tokeniser (vocab.json, merges.txt): {reason(fault)}") from None
+            raise MissingError(
+                f"{folder} holds no GPT-2 tokeniser (vocab.json, merges.txt): {describe_fault(fault)}"
+            ) from None
 
     def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
-        """Tokens of the text, a piece at a time, as if it were encoded whole (see `at_spaces`)."""
-        parts = iter(at_spaces(pieces))
+        """Turn the text into tokens a piece at a time, as if it were encoded whole (see `cut_at_spaces`)."""
+        parts = iter(cut_at_spaces(pieces))
         while group := list(islice(parts, AT_ONCE)):
             for encoding in self.bpe.encode_batch_fast(group, add_special_tokens=False):
                 yield np.array(encoding.ids, dtype=np.int64)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of tokens; bytes that are no character become U+FFFD."""
+        """Turn tokens into their text; bytes that are no character become U+FFFD."""
         return self.bpe.decode(list(tokens), skip_special_tokens=False)
 
     def lengths(self) -> Int64[ndarray, " vocab"]:
-        """A character of a byte-level token stands for a byte."""
+        """Count the bytes of each token: a character of a byte-level token stands for a byte."""
         return np.array([len(self.bpe.id_to_token(i) or "") for i in range(self.vocab_size)])
 
     def save(self, folder: Path) -> None:
-        """tokenizer.json, as the tokenizers library has it."""
+        """Write tokenizer.json, as the tokenizers library has it."""
         self.bpe.save(str(folder / "tokenizer.json"))
 
 
 def load_tokenizer(folder: Path, config: TokenizerConfig, mend: str = "remove that folder") -> Tokenizer:
-    """What `save` wrote. MissingError, with `mend`, where it is missing or damaged."""
+    """Load the tokeniser that `save` wrote. MissingError, with `mend`, if it is missing or damaged."""
     try:
         if isinstance(config, WordConfig):
-            return WordTokenizer(_types((folder / "vocabulary.txt").read_bytes().decode()))
+            return WordTokenizer(_read_types((folder / "vocabulary.txt").read_bytes().decode()))
         return BpeTokenizer(_Saved.model_validate_json((folder / "tokenizer.json").read_bytes()).model.build())
     except (OSError, ValueError) as fault:
-        raise MissingError(f"the tokeniser in {folder} can't be read: {reason(fault)}; {mend}") from None
+        raise MissingError(f"the tokeniser in {folder} can't be read: {describe_fault(fault)}; {mend}") from None
 
 
-def _types(text: str) -> list[str]:
-    """The lines of a vocabulary. ValueError where they are not words, each once, with the two that all have."""
+def _read_types(text: str) -> list[str]:
+    """Read the lines of a vocabulary. ValueError unless they are words, each once, with the two that all have."""
     types = text.split()
     if "".join(f"{word}\n" for word in types) != text or len(set(types)) != len(types):
         raise ValueError("its lines are not words, each once")
@@ -238,15 +240,15 @@ def _types(text: str) -> list[str]:
     return types
 
 
-def _byte_level(model: models.Model) -> Bpe:
+def _make_byte_level(model: models.Model) -> Bpe:
     bpe = Bpe(model)
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     return bpe
 
 
-def _words(pieces: Iterable[str]) -> Iterator[list[str]]:
-    """Words and line ends, some at a time."""
+def _split_words(pieces: Iterable[str]) -> Iterator[list[str]]:
+    """Split a text into words and line ends, some at a time."""
     rest = ""
     for line in lines(pieces):
         ended = line.endswith("\n")

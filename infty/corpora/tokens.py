@@ -1,7 +1,7 @@
 """Token files: a corpus's splits under one tokeniser, made once and read from disk as they are needed.
 
 <data>/<corpus>/tokens/<kind>-<digest>/
-  <split>.bin         tokens, little-endian, two bytes each where they fit, else four
+  <split>.bin         tokens, little-endian, two bytes each if they fit, else four
   <split>.starts.npy  where each document begins, and the end
   tokenizer.json or vocabulary.txt
   MANIFEST.json       sizes and sums, written last
@@ -56,7 +56,7 @@ class Portion(BaseModel):
         return self
 
     def of(self, items: list[Any]) -> list[Any]:
-        """What of a list with an entry a document belongs to it."""
+        """Return its part of a list with an entry per document."""
         return items[self.first : self.last]
 
 
@@ -82,30 +82,30 @@ class TokenSet:
     digest: str
 
     def part(self, portion: Portion) -> TokenPart:
-        """The tokens of a portion. MissingError where files are damaged or the corpus has too little text for it."""
+        """Read the tokens of a portion. MissingError if files are damaged or the corpus has too little text for it."""
         split, manifest = portion.split, _manifest(self.path)
         every = self.corpus.documents(split)
         documents = portion.of(every)
         wanted = portion.last or portion.first + 1
         if wanted - portion.first > len(documents):
-            raise self._too_few(split, wanted)
+            raise self._report_too_few(split, wanted)
         for name in (f"{split}.bin", f"{split}.starts.npy"):
             _check(self.path, name, manifest.files)
-        starts, dtype = _starts(self.path / f"{split}.starts.npy", len(every)), _dtype(self.tokenizer.vocab_size)
+        starts, dtype = _read_starts(self.path / f"{split}.starts.npy", len(every)), _dtype(self.tokenizer.vocab_size)
         if starts is None or int(starts[-1]) * dtype.itemsize != manifest.files[f"{split}.bin"].bytes:
-            raise _damaged(self.path, f"{split}.starts.npy")
+            raise _report_damage(self.path, f"{split}.starts.npy")
         starts, words = starts[portion.first : portion.first + len(documents) + 1], self.corpus.words(documents)
         if not words or starts[0] == starts[-1]:
             raise MissingError(f"{self.corpus.name} {split} holds no word in the part that is wanted: wanted a text")
         tokens = np.memmap(self.path / f"{split}.bin", dtype=dtype, mode="r")[starts[0] : starts[-1]]
         if tokens.max() >= self.tokenizer.vocab_size:
-            raise _damaged(self.path, f"{split}.bin")
+            raise _report_damage(self.path, f"{split}.bin")
         size = sum(document.bytes for document in documents)
         digest = manifest.files[f"{split}.bin"].sha256
         return TokenPart(tokens, starts - starts[0], documents, words, size, digest)
 
-    def _too_few(self, split: str, wanted: int) -> MissingError:
-        """What to do about it: of a split that is here in part there is more."""
+    def _report_too_few(self, split: str, wanted: int) -> MissingError:
+        """Say what to do about too few documents: of a split that is here in part there is more."""
         counts, name = self.corpus.splits[split], self.corpus.name
         more = f", or fetch all of it: infty data fetch {name} --replace" if counts.get("partial") else ""
         have = f"{name} {split} has {counts['documents']} documents here; {wanted} are wanted"
@@ -129,22 +129,25 @@ def open_tokens(
     learnt_from: tuple[str, Portion] | None = None,
     make: bool = True,
 ) -> TokenSet:
-    """The token files of a corpus; where there are none yet they are made, unless `make` is False.
+    """Open the token files of a corpus; if there are none yet they are made, unless `make` is False.
 
     learnt_from: corpus and portion that a tokeniser which is learnt learns from; None: `portions["train"]`.
-    MissingError where data lack or are damaged.
+    MissingError if data lack or are damaged.
     """
-    corpus = _with_portions(data, name, list(portions.values()))
+    # What token files are made of names their folder.
+    corpus = _open_with_portions(data, name, list(portions.values()))
     splits = sorted({portion.split for portion in portions.values()})
     teacher = Teacher(corpus, portions["train"])
     if learnt_from:
-        teacher = Teacher(_with_portions(data, learnt_from[0], [learnt_from[1]]), learnt_from[1])
-    recipe = _recipe(corpus, config, teacher, splits)
+        teacher = Teacher(_open_with_portions(data, learnt_from[0], [learnt_from[1]]), learnt_from[1])
+    recipe = _digest_recipe(corpus, config, teacher, splits)
     path = corpus.path / "tokens" / f"{config.kind}-{recipe[:12]}"
     if not (path / MANIFEST).is_file():
         if not make:
             raise MissingError(f"{name} is not tokenised yet; training does it")
         _make(corpus, config, teacher, splits, path)
+
+    # They are believed if they are of this recipe; the tokens' own sums are checked by the part that is read.
     manifest = _manifest(path)
     if manifest.recipe != recipe:
         raise MissingError(f"{path} belongs to other texts; remove it")
@@ -153,8 +156,8 @@ def open_tokens(
     return TokenSet(corpus, load_tokenizer(path, config), path, digest)
 
 
-def _with_portions(data: Path, name: str, portions: list[Portion]) -> Corpus:
-    """The corpus `name`. MissingError where it lacks what is wanted of it."""
+def _open_with_portions(data: Path, name: str, portions: list[Portion]) -> Corpus:
+    """Open the corpus `name`. MissingError if it lacks what is wanted of it."""
     corpus = open_corpus(data, name)
     if absent := sorted({portion.split for portion in portions} - corpus.splits.keys()):
         have = ", ".join(corpus.splits)
@@ -167,8 +170,8 @@ def _with_portions(data: Path, name: str, portions: list[Portion]) -> Corpus:
     return corpus
 
 
-def _recipe(corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: list[str]) -> str:
-    """What token files are made of: texts, tokeniser, and what it is learnt from."""
+def _digest_recipe(corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: list[str]) -> str:
+    """Return the digest of what token files are made of: texts, tokeniser, and what it is learnt from."""
     sums = {split: corpus.splits[split]["sha256"] for split in splits}
     learnt = [teacher.corpus.splits[teacher.portion.split]["sha256"], teacher.portion.model_dump()]
     source = _sums(open_corpus(corpus.path.parent, "gpt2").files) if config.kind == "gpt2" else learnt
@@ -184,21 +187,21 @@ def _make(corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: lis
         if (path / MANIFEST).is_file():  # another process made them while this one waited
             temporary.rmdir()
             return
-        tokenizer = _tokenizer(teacher, config)
+        tokenizer = _make_tokenizer(teacher, config)
         tokenizer.save(temporary)
         counts = {}
         with show_bar(f"tokenising {corpus.name}", sum(corpus.splits[split]["bytes"] for split in splits)) as advance:
             for split in splits:
                 counts[split] = _encode(corpus, split, tokenizer, temporary, advance)
-        recipe = _recipe(corpus, config, teacher, splits)
+        recipe = _digest_recipe(corpus, config, teacher, splits)
         write_manifest(temporary, {"recipe": recipe, "tokenizer": config.model_dump(), "tokens": counts})
 
 
-def _tokenizer(teacher: Teacher, config: TokenizerConfig) -> Tokenizer:
+def _make_tokenizer(teacher: Teacher, config: TokenizerConfig) -> Tokenizer:
     corpus, portion = teacher.corpus, teacher.portion
     documents = portion.of(corpus.documents(portion.split))
     with show_bar(f"learning a vocabulary from {corpus.name}", sum(d.bytes for d in documents)) as advance:
-        texts = (_advancing(corpus.text(document, portion.split), advance) for document in documents)
+        texts = (_count_progress(corpus.text(document, portion.split), advance) for document in documents)
         match config:
             case WordConfig():
                 return WordTokenizer.learn(texts, config.vocab_size)
@@ -213,12 +216,12 @@ def _tokenizer(teacher: Teacher, config: TokenizerConfig) -> Tokenizer:
 
 
 def _encode(corpus: Corpus, split: str, tokenizer: Tokenizer, folder: Path, advance: Callable[[int], None]) -> int:
-    """Write a split's tokens and where its documents begin; how many tokens they are."""
+    """Write a split's tokens and where its documents begin; return how many tokens they are."""
     starts, dtype = [0], _dtype(tokenizer.vocab_size)
     with (folder / f"{split}.bin").open("wb") as file:
         for document in corpus.documents(split):
             count = 0
-            for tokens in tokenizer.encode(_advancing(corpus.text(document, split), advance)):
+            for tokens in tokenizer.encode(_count_progress(corpus.text(document, split), advance)):
                 file.write(tokens.astype(dtype).tobytes())
                 count += len(tokens)
             starts.append(starts[-1] + count)
@@ -226,7 +229,7 @@ def _encode(corpus: Corpus, split: str, tokenizer: Tokenizer, folder: Path, adva
     return starts[-1]
 
 
-def _advancing(pieces: Iterable[str], advance: Callable[[int], None]) -> Iterator[str]:
+def _count_progress(pieces: Iterable[str], advance: Callable[[int], None]) -> Iterator[str]:
     for piece in pieces:
         advance(len(piece.encode()))
         yield piece
@@ -246,15 +249,15 @@ def _sums(files: Mapping[str, FileSum]) -> dict[str, dict[str, Any]]:
 
 def _check(path: Path, name: str, files: Mapping[str, FileSum]) -> None:
     if not is_whole(path / name, files.get(name)):
-        raise _damaged(path, name)
+        raise _report_damage(path, name)
 
 
-def _damaged(path: Path, name: str) -> MissingError:
+def _report_damage(path: Path, name: str) -> MissingError:
     return MissingError(f"{path / name} is damaged; remove {path}, it is made again")
 
 
-def _starts(path: Path, documents: int) -> Int64[ndarray, " edges"] | None:
-    """Where documents begin and the last one ends; None where the file holds no such array.
+def _read_starts(path: Path, documents: int) -> Int64[ndarray, " edges"] | None:
+    """Read where documents begin and the last one ends; None if the file holds no such array.
 
     Its head is held against what it must be, not interpreted: numpy's reader ends in errors of many kinds.
     """

@@ -10,7 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from infty.base.errors import UsageError
-from infty.base.messages import reason
+from infty.base.messages import describe_fault
 from infty.config.settings import Settings
 from infty.machine.devices import choose_device, is_gpu
 from infty.machine.launch import Launch, detect_launch
@@ -40,7 +40,7 @@ class _Compiler:
                     return compiled(*args, **options)
             except Exception as fault:  # any kind: a fault of the model itself recurs without compilation
                 self.works = False
-                warnings.warn(f"--compile failed and is left out: {reason(fault)}", stacklevel=2)
+                warnings.warn(f"--compile failed and is left out: {describe_fault(fault)}", stacklevel=2)
             return plain(*args, **options)
 
         return call  # pyright: ignore[reportReturnType]

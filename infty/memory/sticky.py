@@ -1,4 +1,4 @@
-"""Sticky memories: what was attended to keeps more room when the past is contracted (section 3.3).
+"""Give what was attended to more room when the past is contracted: sticky memories (M11).
 
 Randomness is a pure function of numbers in the memory's state, so a stream draws the same locations
 whatever batch it is in, and a resumed run draws what the uninterrupted one would have.
@@ -12,12 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from infty.memory.attention import AttentionDensity
-
-Histogram = Float[Tensor, "batch bins"]
+from infty.memory.equations import Histogram, sample_histogram
 
 
 class StickyConfig(BaseModel):
-    """Where the old signal is sampled (section 3.3): in proportion to the attention that the previous segment paid."""
+    """Constants of sampling the old signal in proportion to the attention that the previous segment paid (M11)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -28,9 +27,10 @@ class StickyConfig(BaseModel):
 
 
 def attention_histogram(density: AttentionDensity, num_bins: int) -> Histogram:
-    """Share of attention in each of D equal bins of [0, 1], over all heads and queries (section 3.3); rows sum to 1.
+    """Compute the share of attention in each of D equal bins of [0, 1], over all heads and queries; sums to 1 (M11).
 
-    A bin's mass is a difference of the normal CDF at its edges; what falls outside [0, 1] is left out. The CDF is
+    Equal to `equations.attention_histogram`; held by
+    tests/memory/test_sticky.py::test_histogram_equals_the_plain_equation. The normal CDF at a bin's edges is
     (1 + erf((t − μ) / √2σ)) / 2, whose 1 and ½ fall out of a share of differences.
     """
     edges = torch.linspace(0, 1, num_bins + 1, dtype=density.mean.dtype, device=density.mean.device)
@@ -41,45 +41,25 @@ def attention_histogram(density: AttentionDensity, num_bins: int) -> Histogram:
 
 
 def uniform_draws(seeds: Int[Tensor, " batch"], updates: Int[Tensor, " batch"], count: int) -> Float[Tensor, "batch n"]:
-    """Numbers in [0, 1) behind the samples of section 3.3, `count` a row, float64, decided by its seed and updates."""
+    """Draw numbers in [0, 1) for the samples of (M11): `count` per row, float64, decided by its seed and updates."""
     rows = [torch.Generator().manual_seed(_mix(s, u)) for s, u in zip(seeds.tolist(), updates.tolist(), strict=True)]
     return torch.stack([torch.rand(count, generator=row, dtype=torch.float64) for row in rows])
 
 
-def sample_histogram(
-    histogram: Histogram, draws: Float[Tensor, "batch n"], within_bin: Literal["uniform", "left"]
-) -> Float[Tensor, "batch n"]:
-    """Locations in [0, 1] that follow the histogram, in ascending order (section 3.3): its inverse CDF at sorted draws.
-
-    Departure: the released code puts every sample at the left edge of its bin (`within_bin = "left"`),
-    so that many coincide; by default a sample is uniform in its bin.
-    """
-    mass = histogram.double()
-    upper = mass.cumsum(-1)
-    heights = draws.to(mass).sort(-1).values * upper[:, -1:]
-    bins = torch.searchsorted(upper, heights, right=True).clamp(max=mass.shape[-1] - 1)
-    if within_bin == "left":
-        offset = torch.zeros_like(heights)
-    else:
-        chosen = mass.gather(-1, bins)
-        offset = ((heights - (upper.gather(-1, bins) - chosen)) / chosen).clamp(0, 1)
-    return ((bins + offset) / mass.shape[-1]).to(histogram.dtype)
-
-
 class StickySampling:
-    """Where a memory samples its old signal (section 3.3), in place of fixed points."""
+    """Sampler of the old signal (M11), in place of fixed points."""
 
     def __init__(self, config: StickyConfig, num_samples: int) -> None:
         self.config, self.num_samples = config, num_samples
 
     def observe(self, density: AttentionDensity) -> Histogram:
-        """The histogram to remember of where a segment looked, without gradient."""
+        """Make the histogram of a segment's attention, without gradient (M11)."""
         return attention_histogram(density.detach(), self.config.num_bins)
 
     def positions(
         self, histogram: Histogram, seeds: Int[Tensor, " batch"], updates: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch samples"]:
-        """M locations drawn from the attention that the previous segment paid, in ascending order."""
+        """Draw M locations from the attention that the previous segment paid, in ascending order (M11)."""
         draws = uniform_draws(seeds, updates, self.num_samples)
         return sample_histogram(histogram, draws.to(histogram.device), self.config.within_bin)
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from infty.base.errors import UsageError
@@ -15,7 +16,7 @@ SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
 
 
 class _SharedConfig(BaseModel):
-    """What all models share. A memory takes its hidden size, heads and segment length from here."""
+    """Sizes that all models share. A memory takes its hidden size, heads and segment length from here."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -44,6 +45,17 @@ class _SharedConfig(BaseModel):
                 raise ValueError(f"long_range.{name} differs from {name}; leave it out, it is taken from there")
         return self
 
+    def build(self, vocab_size: int, seed: int) -> "SegmentModel":
+        """Build the model with the initial weights that `seed` decides.
+
+        UsageError if the vocabulary is too small for the cut-offs of an adaptive softmax.
+        """
+        torch.manual_seed(seed)
+        return self._make(vocab_size)
+
+    def _make(self, vocab_size: int) -> "SegmentModel":
+        raise NotImplementedError
+
     @property
     def fine_tunes(self) -> bool:
         """Tell whether a trained decoder is fine-tuned, on which memories are grafted."""
@@ -66,7 +78,7 @@ class _SharedConfig(BaseModel):
 
     @property
     def auxiliary_weights(self) -> dict[str, float]:
-        """Weight of each named loss in `Output.auxiliary`."""
+        """Give the weight of each named loss in `Output.auxiliary`."""
         return self.long_range.auxiliary_weights if self.long_range else {}
 
 
@@ -95,8 +107,7 @@ class DecoderConfig(_SharedConfig):
             )
         return self
 
-    def build(self, vocab_size: int) -> "SegmentModel":
-        """Build the decoder with initial weights. UsageError if the vocabulary is too small for the cut-offs."""
+    def _make(self, vocab_size: int) -> "SegmentModel":
         from infty.model.decoder import Decoder
 
         try:
@@ -114,7 +125,7 @@ class DecoderConfig(_SharedConfig):
 
     @property
     def memory_slots(self) -> int:
-        """Vectors a layer keeps of the past: short-term tokens and basis functions or compressed slots."""
+        """Count the vectors a layer keeps of the past: short-term tokens and basis functions or compressed slots."""
         return self.short_term_length + (self.long_range.slots if self.long_range else 0)
 
     @property
@@ -125,7 +136,7 @@ class DecoderConfig(_SharedConfig):
 
 
 class Gpt2ModelConfig(_SharedConfig):
-    """Sizes of a GPT-2 (Radford et al. 2019), the memory grafted on it, and where its weights come from."""
+    """Sizes of a GPT-2 (Radford et al. 2019), the memory grafted on it, and the source of its weights."""
 
     kind: Literal["gpt2"] = Field(default="gpt2", description="a GPT-2 (Radford et al. 2019)")
     weights: str | None = Field(
@@ -159,15 +170,14 @@ class Gpt2ModelConfig(_SharedConfig):
         names = ("num_layers", "num_heads", "hidden_size", "num_positions")
         return {name: getattr(self, name) for name in names}
 
-    def build(self, vocab_size: int) -> "SegmentModel":
-        """Build the GPT-2 with random weights, and its memories."""
+    def _make(self, vocab_size: int) -> "SegmentModel":
         from infty.model.gpt2 import build_gpt2  # loads transformers, which nothing else wants
 
         return build_gpt2(self, vocab_size)
 
     @property
     def memory_slots(self) -> int:
-        """Vectors a layer keeps of the past: basis functions or compressed slots."""
+        """Count the vectors a layer keeps of the past: basis functions or compressed slots."""
         return self.long_range.slots if self.long_range else 0
 
 

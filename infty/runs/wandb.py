@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
-from infty.base.messages import reason
+from infty.base.messages import describe_fault
 
 
 class WandbRun:
@@ -92,7 +92,9 @@ class WandbRun:
             raise
         if fault is not None:  # whatever it is, it is not worth a training run
             self._drop()
-            said = "wandb is not installed" if isinstance(fault, ImportError) else f"W&B {what} ({reason(fault)})"
+            said = (
+                "wandb is not installed" if isinstance(fault, ImportError) else f"W&B {what} ({describe_fault(fault)})"
+            )
             warnings.warn(f"{said}: {then}", stacklevel=3)
 
     def _drop(self) -> None:

@@ -105,7 +105,8 @@ class CorpusConfig(TaskConfig):
 
     def find_faults(self, segment_length: int) -> list[tuple[str, str]]:
         """Find a protocol that does not exist, or that requires other blocks."""
-        if (protocol := TEXT_PROTOCOLS.get(self.protocol)) is None:
+        protocol = TEXT_PROTOCOLS.get(self.protocol)
+        if protocol is None:
             return [("task.protocol", f"no {self.protocol!r}; {suggest(self.protocol, TEXT_PROTOCOLS)}")]
         if protocol.has_blocks_of(segment_length, self.tokenizer.kind):
             return []

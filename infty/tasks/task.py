@@ -81,6 +81,10 @@ class TrainingData(Protocol):
     def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Count the tokens of the first `steps` training batches."""
 
+    @abstractmethod
+    def count_tokens_per_epoch(self) -> int | None:
+        """Count the tokens of one pass over the training data; None if they are not known."""
+
 
 class Task(TrainingData, ABC):
     """A source of sequences for training and evaluation: `TrainingData`, and all that evaluation needs.
@@ -97,10 +101,6 @@ class Task(TrainingData, ABC):
     protocol: EvaluationProtocol
     digest: str | None = None
     tokenizer: Tokenizer | None = None
-
-    @abstractmethod
-    def count_tokens_per_epoch(self) -> int:
-        """Count the tokens of one pass over the training data."""
 
     @abstractmethod
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:

@@ -20,7 +20,7 @@ from torch import Tensor, distributed, nn
 
 from infty.base.batch import Share, Totals
 from infty.base.errors import InftyError, Stopped
-from infty.base.messages import reason
+from infty.base.messages import describe_fault
 from infty.machine.devices import choose_backend, is_gpu
 from infty.machine.launch import Launch
 from infty.memory.precision import HOST
@@ -110,7 +110,7 @@ class Group:
                 raise
             raise InftyError(
                 f"process {self.rank} of {self.size} lost the others: one of them has ended, or can't be reached "
-                f"({reason(fault)}). Once that is seen to, the same command continues from the last checkpoint"
+                f"({describe_fault(fault)}). Once that is seen to, the same command continues from the last checkpoint"
             ) from None
 
     def parallelize(self, module: nn.Module, *, may_leave_unused: bool) -> nn.Module:
@@ -158,7 +158,9 @@ def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
         group = Group(launch.rank, launch.size)
     except (RuntimeError, ValueError) as fault:
         where = f"{launch.address} port {launch.port}"
-        raise InftyError(f"process {launch.rank} of {launch.size} met no others at {where}: {reason(fault)}") from None
+        raise InftyError(
+            f"process {launch.rank} of {launch.size} met no others at {where}: {describe_fault(fault)}"
+        ) from None
     _MET.append(group)
     try:
         with group.explain_lost_process():

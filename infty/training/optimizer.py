@@ -18,10 +18,10 @@ def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float
     if memory_rate is None:
         groups = [{"params": list(model.parameters()), "peak": learning_rate}]
     else:
-        own = model.memory_parameters()
-        theirs = {id(parameter) for parameter in own}
-        others = [parameter for parameter in model.parameters() if id(parameter) not in theirs]
-        groups = [{"params": others, "peak": learning_rate}, {"params": own, "peak": memory_rate}]
+        memories = model.memory_parameters()
+        names = {id(parameter) for parameter in memories}
+        others = [parameter for parameter in model.parameters() if id(parameter) not in names]
+        groups = [{"params": others, "peak": learning_rate}, {"params": memories, "peak": memory_rate}]
     return torch.optim.Adam([group for group in groups if group["params"]], lr=learning_rate, fused=True)
 
 
@@ -57,9 +57,9 @@ def load_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module, tensor
     names = {key.rpartition(".")[0] for key in tensors}
     for name in names:
         parameter = parameters[name]
-        like = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
-        found = {quantity: tensors[f"{name}.{quantity}"] for quantity in like}
-        if any((found[q].shape, found[q].dtype) != (like[q].shape, like[q].dtype) for q in like):
+        templates = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+        found = {quantity: tensors[f"{name}.{quantity}"] for quantity in templates}
+        if any((found[q].shape, found[q].dtype) != (part.shape, part.dtype) for q, part in templates.items()):
             raise RuntimeError(f"what is kept of {name} is not of its shape or type")
         optimizer.state[parameter] = {quantity: value.to(parameter.device) for quantity, value in found.items()}
     if len(tensors) != 3 * len(names):

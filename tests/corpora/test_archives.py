@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infty.base.errors import InftyError, MissingError
-from infty.corpora.archives import opened
+from infty.corpora.archives import open_folder
 from infty.corpora.imports import import_corpus
 from infty.corpora.store import open_corpus
 from tests.corpora.conftest import ARTICLES
@@ -101,7 +101,7 @@ def test_a_bomb_is_refused_before_it_goes_off(tmp_path: Path, data: Path) -> Non
         member.size = 10**13
         file.write(member.tobuf(format=tarfile.GNU_FORMAT))
         file.truncate(512 + member.size + 1024)  # a hole, which takes no room here
-    with pytest.raises(InftyError, match=r"unpacks to 10,000,000 MB"), opened(path, data):
+    with pytest.raises(InftyError, match=r"unpacks to 10,000,000 MB"), open_folder(path, data):
         pass
 
 
@@ -169,7 +169,7 @@ def test_every_kind_of_tar_holds_what_tarfile_reads(tmp_path: Path, data: Path, 
             member = tarfile.TarInfo(name)
             member.size, member.mtime = len(text), 1.5
             archive.addfile(member, io.BytesIO(text))
-    with opened(path, data) as inside:
+    with open_folder(path, data) as inside:
         assert {str(p.relative_to(inside)): p.read_bytes() for p in inside.rglob("*") if p.is_file()} == contents
         assert (inside / "empty folder").is_dir()
     with tarfile.open(path) as archive:

@@ -7,7 +7,7 @@ import pytest
 from pyarrow import parquet
 
 from infty.base.errors import MissingError
-from infty.corpora.layouts import articles, find_pg19, find_text, find_wikitext, refuse_missing_shards
+from infty.corpora.layouts import find_pg19, find_text, find_wikitext, mark_articles, refuse_missing_shards
 from infty.corpora.text_pieces import Marked
 from tests.corpora.conftest import ARTICLES, BOOKS, pg19_folder, wikitext_folder
 
@@ -24,7 +24,7 @@ def documents(marked: Marked) -> list[str]:
 def test_an_article_begins_at_a_title_between_blank_lines() -> None:
     """Sections, formulas in the form of a title, and blank lines before the first title begin nothing."""
     text = ARTICLES["valid"]
-    found = documents(articles(text.splitlines(keepends=True)))
+    found = documents(mark_articles(text.splitlines(keepends=True)))
     assert "".join(found) == text
     assert [t.splitlines()[i] for t, i in zip(found, (1, 0), strict=True)] == [
         " = First article = ",
@@ -34,14 +34,14 @@ def test_an_article_begins_at_a_title_between_blank_lines() -> None:
 
 def test_a_title_without_a_blank_line_on_either_side_is_text() -> None:
     inside = " = A = \n \n x \n = B = \n \n y \n \n = C = \n z \n \n = D = \n \n"
-    assert documents(articles(inside.splitlines(keepends=True))) == [
+    assert documents(mark_articles(inside.splitlines(keepends=True))) == [
         " = A = \n \n x \n = B = \n \n y \n \n = C = \n z \n \n",
         " = D = \n \n",
     ]
 
 
 def test_text_before_a_first_title_is_a_document() -> None:
-    assert documents(articles(["words \n", " \n", " = A = \n", " \n"])) == ["words \n \n", " = A = \n \n"]
+    assert documents(mark_articles(["words \n", " \n", " = A = \n", " \n"])) == ["words \n \n", " = A = \n \n"]
 
 
 @pytest.mark.parametrize("end", ["tokens", "raw"])
@@ -181,4 +181,4 @@ def test_books_may_lie_in_one_folder_more(tmp_path: Path) -> None:
 
 def test_articles_of_a_file_with_carriage_returns_are_found() -> None:
     text = ARTICLES["valid"].replace("\n", "\r\n")
-    assert len(documents(articles(line + "\n" for line in text.split("\n")[:-1]))) == 2
+    assert len(documents(mark_articles(line + "\n" for line in text.split("\n")[:-1]))) == 2

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from infty.base.errors import MissingError
 from infty.corpora import text_pieces as pieces
-from infty.corpora.text_pieces import at_spaces, lines, read_pieces
+from infty.corpora.text_pieces import cut_at_spaces, lines, read_pieces
 
 texts = st.text(st.sampled_from("ab \n\t\u2028\u0085é漢😀\r"), max_size=60)
 
@@ -34,7 +34,7 @@ def test_pieces_at_spaces_are_the_text_and_begin_with_the_one_space_before_a_wor
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "LONG", long)
-        parts = list(at_spaces(text[i : i + size] for i in range(0, len(text), size)))
+        parts = list(cut_at_spaces(text[i : i + size] for i in range(0, len(text), size)))
     assert "".join(parts) == text
     assert all(parts)
     for before, part in pairwise(parts):

@@ -62,7 +62,7 @@ def test_byte_level_tokens_do_not_depend_on_the_pieces(text: str, size: int, lon
     whole = BPE.bpe.encode(text, add_special_tokens=False).ids
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "LONG", long)
-        parts = list(pieces.at_spaces(text[i : i + size] for i in range(0, len(text), size)))
+        parts = list(pieces.cut_at_spaces(text[i : i + size] for i in range(0, len(text), size)))
         found = encode(BPE, text, size)
     unforced = all(part.startswith(" ") and not part[1:2].isspace() for part in parts[1:])
     if unforced:

@@ -9,7 +9,7 @@ from infty.commands.train.ensure_corpora import ensure_corpora
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
 from infty.config.settings import load_settings
-from infty.experiment import build_model, build_task, resolve
+from infty.experiment import build_task, resolve
 from infty.model.state_tensors import concatenate_states, select_rows, state_tensors
 from infty.tasks.task import Task
 from infty.training.config import TrainingConfig
@@ -26,7 +26,7 @@ def cell(data: Path, experiment: str, model: str, micro_batch: int | None) -> tu
     resolved = resolve(definition, CellKey(experiment, "smoke", model, definition.names("cases")[0]), changes)
     ensure_corpora(resolved.experiment, load_settings(data=data))
     task = build_task(resolved.experiment, data)
-    replica = Replica(build_model(resolved.experiment, task.vocab_size, 0), micro_batch=micro_batch)
+    replica = Replica(resolved.experiment.model.build(task.vocab_size, 0), micro_batch=micro_batch)
     return replica, task, resolved.experiment.training
 
 

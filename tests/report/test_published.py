@@ -10,7 +10,7 @@ import pytest
 from infty.base.table import Table
 from infty.config.catalog import SHIPPED
 from infty.report import write_report
-from infty.report.load.published import published
+from infty.report.load.published import load_published
 from tests.report.handmade import merge, put_text
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -222,22 +222,22 @@ def test_every_published_number_is_of_a_row_and_a_column_that_there_is() -> None
     from infty.config.catalog import open_experiment
     from infty.tasks.protocols import SORT, TEXT_PROTOCOLS
 
-    for name, found in published().experiments.items():
+    for name, found in load_published().experiments.items():
         definition = open_experiment(name, SHIPPED)
         assert found.protocol in {SORT.name, *TEXT_PROTOCOLS}
         for row in found.values:
             assert row.case in definition.names("cases")
             assert row.model in definition.names("models")
-            assert row.source in published().sources
+            assert row.source in load_published().sources
         for claim in found.claims:
             assert claim.case in definition.names("cases")
             assert {claim.ahead, claim.of} <= {*definition.names("models")}
-            assert claim.source in published().sources
+            assert claim.source in load_published().sources
 
 
 def test_orders_said_of_published_values_are_theirs() -> None:
     """The lower value is ahead, within one source or, where the rows are from two, across the paper's two."""
-    for found in published().experiments.values():
+    for found in load_published().experiments.values():
         paper = {(v.case, v.model): v.value for v in found.values if v.source != "re-run"}
         again = {(v.case, v.model): v.value for v in found.values if v.source == "re-run"}
         for claim in found.claims if found.values else []:

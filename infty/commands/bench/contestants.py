@@ -16,16 +16,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from infty.commands.bench import plain
 from infty.commands.bench.yardstick import build_its_model, compare_steps, draw_tokens, load_yardstick
 from infty.config.catalog import open_experiment
 from infty.config.definition import CellKey
-from infty.experiment import Experiment, build_model, build_task, resolve
+from infty.experiment import Experiment, build_task, resolve
 from infty.machine.ram import count_peak_bytes
-from infty.memory import reference
-from infty.memory.basis import GaussianBasis
+from infty.memory import equations
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
 from infty.memory.precision import HOST
-from infty.memory.signal import refit_grid, ridge_operator, sample_grid
 from infty.model.config import DecoderConfig
 from infty.model.memory_layer import LayerState
 from infty.training.data_parallel import Replica
@@ -104,7 +103,7 @@ def make(spec: Spec) -> Run:
 def _step(spec: Spec) -> Run:
     experiment = paper_experiment(spec.who, spec.length, spec.batch, spec.basis)
     task = build_task(experiment, Path())
-    model = build_model(experiment, task.vocab_size, seed=0)
+    model = experiment.model.build(task.vocab_size, seed=0)
     optimizer = make_optimizer(model, LEARNING_RATE)
     replica = Replica(model)
     return lambda: optimize(replica, optimizer, task, experiment.training, 0, 0)
@@ -136,12 +135,12 @@ def _memory(spec: Spec) -> Run:
     )
     memory = LongTermMemory(config)
     state = memory.update(memory.initial_state(spec.batch), evicted).detach()
-    plain = spec.who == "plain"
+    plainly = spec.who == "plain"
     if not reading:
-        update = _sampled_update(memory) if plain else memory.update
+        update = _sampled_update(memory) if plainly else memory.update
         return torch.no_grad()(lambda: update(state, evicted))
     state = replace(state, coefficients=state.coefficients.requires_grad_())
-    attend = (lambda q, s: reference.attend(memory, q, s)) if plain else memory.attend
+    attend = (lambda q, s: plain.attend(memory, q, s)) if plainly else memory.attend
 
     def read() -> None:
         context, density = attend(queries, state)
@@ -152,10 +151,10 @@ def _memory(spec: Spec) -> Run:
 
 def _sampled_update(memory: LongTermMemory) -> Callable[[LongTermState, Tensor], Tensor]:
     """B = G [X̄(s_1) … X̄(s_M); x̃] with G made once: the update as the equations read."""
-    c, basis = memory.config, GaussianBasis(memory.config.num_basis, memory.config.widths).double()
-    operator = ridge_operator(basis, refit_grid(c.num_samples, c.segment_length, c.contraction), c.ridge_penalty)
-    operator, values = operator.float(), basis.evaluate(sample_grid(c.num_samples)).float()
-    return lambda state, x: operator @ torch.cat([values @ state.coefficients, reference.smooth(memory, x)], 1)
+    centers, widths = equations.place_basis(memory.config.num_basis, memory.config.widths)
+    values = equations.evaluate_basis(equations.sample_grid(memory.config.num_samples), centers, widths).float()
+    operator = plain.solve_refit(memory).float()
+    return lambda state, x: equations.update(state.coefficients, values, plain.smooth(memory, x), operator)
 
 
 def _stream() -> Run:
@@ -164,7 +163,7 @@ def _stream() -> Run:
     """
     experiment = paper_experiment("infty", 4000, 1)
     length = experiment.model.segment_length
-    model, segments = build_model(experiment, SYMBOLS + 1, seed=0).eval(), -(-STREAM_TOKENS // length)
+    model, segments = experiment.model.build(SYMBOLS + 1, seed=0).eval(), -(-STREAM_TOKENS // length)
     positions = model.positions()
 
     def after(state: State, more: int) -> State:

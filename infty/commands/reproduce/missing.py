@@ -13,7 +13,7 @@ from infty.base.errors import InftyError, MissingError, UsageError
 from infty.base.messages import one_line
 from infty.config.catalog import experiments_with, open_experiment
 from infty.config.definition import CellKey, Definition
-from infty.config.faults import refuse
+from infty.config.faults import raise_faults
 from infty.config.overlay import overlay
 from infty.config.settings import Settings
 from infty.corpora.manifest import MANIFEST
@@ -92,7 +92,7 @@ class Tables:
                 self.failed.append(Untrained(again, other, UsageError.exit_code))
             case "done":
                 self.done.append(job)
-                self.seconds[job.cell] = run.result()["wall_seconds"]
+                self.seconds[job.cell] = run.result().wall_seconds
             case "damaged":
                 self.failed.append(Untrained(again, why, MissingError.exit_code))
             case "running":
@@ -172,7 +172,7 @@ def find_missing(settings: Settings, names: Sequence[str], scale: str, options: 
 def _open_experiment(settings: Settings, name: str, scale: str) -> Definition:
     """Open an experiment whose cells can be trained as they are. Raises UsageError as `find_missing` does."""
     definition = open_experiment(name, settings.experiments)
-    refuse(definition.faults)
+    raise_faults(definition.faults)
     definition.check_scale(scale)
     _refuse_own_texts(definition, settings, name, scale)
     return definition

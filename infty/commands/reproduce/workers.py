@@ -171,11 +171,11 @@ class _Work:
         tables, job = self.tables, child.job
         result = RunFolder(tables.runs / job.cell.folder).result()
         tables.trained.append(job)
-        tables.seconds[job.cell] = result["wall_seconds"]
+        tables.seconds[job.cell] = result.wall_seconds
         tables.took.append(child.elapsed)
-        tables.beside.append(max(0.0, child.elapsed - result["wall_seconds"]))
-        name = next(name for name in SHOWN if name in result["metrics"])
-        return f"done in {format_time(child.elapsed)}, {name} {result['metrics'][name]:.4f}"
+        tables.beside.append(max(0.0, child.elapsed - result.wall_seconds))
+        name = next(name for name in SHOWN if name in result.metrics)
+        return f"done in {format_time(child.elapsed)}, {name} {result.metric(name):.4f}"
 
     def _note_failure(self, failure: Untrained) -> str:
         self.tables.failed.append(failure)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from infty.base.errors import BusyError, MissingError
-from infty.base.files import write_json
 from infty.commands.evaluate import EvaluationRequest, evaluate_run
 from infty.commands.load import load_beside
 from infty.commands.train.agreement import is_held
@@ -24,13 +23,14 @@ from infty.commands.train.initial_weights import (
 from infty.commands.train.record import open_sinks, track_status, write_run_header
 from infty.commands.train.session import OTHER_SETTINGS, Session, bring_data, open_session
 from infty.config.settings import Settings
-from infty.experiment import Cell, build_model
+from infty.experiment import Cell
 from infty.machine.launch import detect_launch
 from infty.machine.placement import Machine, prepare_machine
 from infty.machine.ram import count_peak_bytes
 from infty.model.interface import count_parameters
-from infty.runs.folder import SCHEMA, RunFolder
+from infty.runs.folder import RunFolder
 from infty.runs.metrics import Sinks
+from infty.runs.schemas import Evaluation, Result
 from infty.training.cost import count_step_flops, explain_out_of_memory
 from infty.training.data_parallel import refuse_uneven
 from infty.training.distributed import Group, process_group
@@ -41,8 +41,8 @@ Values = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 
-def train_cell(cell: Cell, settings: Settings, *, fresh: bool, own: Path | None = None) -> Values:
-    """Train one cell, or go on from its last checkpoint; then test its best checkpoint. Returns `result.json`.
+def train_cell(cell: Cell, settings: Settings, *, fresh: bool, own: Path | None = None) -> Result | None:
+    """Train one cell, or go on where it stopped; then test its best checkpoint.
 
     A row with a memory is tested with the memory emptied as well: the difference belongs beside its figure. The result
     of a finished run is returned as it is. With `fresh`, an earlier run is removed once everything that a new one needs
@@ -75,11 +75,7 @@ def train_trial(cell: Cell, settings: Settings, folder: Path) -> Values:
                 with Sinks(open_sinks(session)) as log:
                     _train(session, log, stop)
                 state = session.state
-                return {
-                    "best_validation_loss": state.best_loss,
-                    "best_step": state.best_step,
-                    **session.describe_costs(),
-                }
+                return {"validation_loss": state.best_loss, "best_step": state.best_step, **session.describe_costs()}
 
 
 @contextlib.contextmanager
@@ -102,26 +98,29 @@ def _train_run(
     *,
     fresh: bool,
     own: Path | None = None,
-) -> Values:
+) -> Result | None:
     """Take a run from its session to its result."""
     with open_session(cell, run, settings, machine, group, initial, fresh=fresh, own=own) as session:
         if session is None:
             logger.info(f"already finished: {run.path} (train again with --fresh)")
-            return run.result() if detect_launch().leads else {}
+            return run.result() if detect_launch().leads else None
         with _guard_run(session) as stop:
             environment = write_run_header(session)
             with Sinks(open_sinks(session)) as log:
                 _train(session, log, stop)
-                outcome = _test(session, stop)
-                if outcome:
-                    log.log(session.state.step, outcome["metrics"])
-            return _finish(session, outcome, environment) if outcome else {}
+                test = _test(session, stop)
+                peak = group.find_largest(count_peak_bytes(machine.device))
+                if test:
+                    log.log(session.state.step, test.metrics)
+            return _finish(session, test, peak, environment) if test else None
 
 
 def _ensure_initial_weights(
     cell: Cell, run: RunFolder, settings: Settings, machine: Machine, group: Group, own: Path | None, *, fresh: bool
 ) -> InitialWeights | None:
     """Find the weights that a run starts from, or train them; None if it needs none, or has begun already."""
+    if not cell.experiment.model.fine_tunes:
+        return None
     if not fresh:
         with group.take_turns():
             run.refuse_another(cell.config, OTHER_SETTINGS)
@@ -197,39 +196,39 @@ def _train(session: Session, log: Sinks, stop: StopSignals) -> None:
     )
 
 
-def _test(session: Session, stop: StopSignals) -> Values:
-    """Test the best checkpoint, and again with its memory emptied; returns {} unless this process leads."""
+def _test(session: Session, stop: StopSignals) -> Evaluation | None:
+    """Test the best checkpoint, and a memory's row with it emptied; only the process that leads returns the test."""
     s = session
     with s.group.take_turns():  # the one that leads has written it
         trained = load_beside(s.run, s.task)
     s.machine.place(trained.model)
-    outcome = evaluate_run(s.run, trained, s.task, EvaluationRequest(), stop, s.group)
+    test = evaluate_run(s.run, trained, s.task, EvaluationRequest(), stop, s.group)
     if s.cell.experiment.model.long_range:
         logger.info("tested again with the memory emptied: what the row owes to it")
         evaluate_run(s.run, trained, s.task, EvaluationRequest(knock_out="zero"), stop, s.group)
-    peak = s.group.find_largest(count_peak_bytes(s.machine.device))
-    return {**outcome, "peak_memory_bytes": peak} if s.group.leads else {}
+    return test
 
 
-def _finish(session: Session, outcome: Values, environment: Values) -> Values:
-    """Write `result.json`, and return it."""
+def _finish(session: Session, test: Evaluation, peak: int, environment: Values) -> Result:
+    """Write `result.json`, and return it. peak: bytes of memory, of the process that had most."""
     s, state = session, session.state
-    result = {
-        "schema": SCHEMA,
-        **s.cell.config["cell"],
-        **{key: outcome[key] for key in ("metrics", "totals", "calibration", "protocol", "data")},
-        "training_data": s.task.describe_data("train"),
-        **({"starting_weights": state.starting_weights} if state.starting_weights else {}),
-        "best_step": outcome["step"],
-        "best_validation_loss": state.best_loss,
-        "parameters": count_parameters(s.model),
-        "memory_slots": s.cell.experiment.model.memory_slots,
-        **s.describe_costs(),
-        "training_flops": _count_flops(s),
-        "peak_memory_bytes": outcome["peak_memory_bytes"],
-        **{key: environment[key] for key in ("commit", "dirty", "command")},
-    }
-    write_json(s.run.path / "result.json", result)
+    result = Result.model_validate(
+        {
+            **s.cell.config["cell"],
+            **{key: getattr(test, key) for key in ("metrics", "totals", "calibration", "protocol", "data")},
+            "training_data": s.task.describe_data("train"),
+            "starting_weights": state.starting_weights,
+            "best_step": test.step,
+            "best_validation_loss": state.best_loss,
+            "parameters": count_parameters(s.model),
+            "memory_slots": s.cell.experiment.model.memory_slots,
+            **s.describe_costs(),
+            "training_flops": _count_flops(s),
+            "peak_memory_bytes": peak,
+            **{key: environment[key] for key in ("commit", "dirty", "command")},
+        }
+    )
+    result.write(s.run.path / "result.json")
     logger.info(f"finished: {s.run.path}; the tables: infty report")
     return result
 
@@ -240,7 +239,7 @@ def _count_flops(session: Session) -> int | None:
     if s.machine.compiled:
         return None
     if s.machine.recompute:  # what is computed twice counts once
-        model = build_model(s.cell.experiment, s.task.vocab_size, s.cell.key.seed).to(s.machine.device)
+        model = s.cell.experiment.model.build(s.task.vocab_size, s.cell.key.seed).to(s.machine.device)
     size, seed = s.training.batch_size, s.cell.key.seed
     try:
         return s.state.step * count_step_flops(model, s.task, size, seed, len(s.replica.assign_rows(size)[0]))

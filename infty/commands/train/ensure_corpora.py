@@ -9,7 +9,7 @@ from infty.corpora.hub import fetch, is_offline
 from infty.corpora.imports import import_corpus
 from infty.corpora.registry import KNOWN
 from infty.corpora.store import MANIFEST, Corpus, open_corpus, remedy, write_corpus
-from infty.corpora.synthetic import generated_sources
+from infty.corpora.synthetic import make_sources
 from infty.corpora.tokens import Portion
 from infty.experiment import Experiment
 
@@ -56,7 +56,7 @@ def _list_splits(name: str) -> dict[str, int | None]:
 
 def _bring(name: str, parts: dict[str, int | None], settings: Settings) -> None:
     if name == "generated":
-        write_corpus(settings.data, name, generated_sources(), "made by infty", replace=False)
+        write_corpus(settings.data, name, make_sources(), "made by infty", replace=False)
         return
     if name not in KNOWN:
         raise MissingError(f"no corpus {name!r} in {settings.data}; {remedy(name)}")
@@ -71,5 +71,5 @@ def fetch_known_corpus(name: str, splits: list[str] | None, data: Path, *, repla
     if name not in KNOWN:
         raise UsageError(f"no corpus {name!r} on the hub; {suggest(name, KNOWN)}")
     if name == "generated":
-        return write_corpus(data, name, generated_sources(), "made by infty", replace=replace)
+        return write_corpus(data, name, make_sources(), "made by infty", replace=replace)
     return fetch(data, name, dict.fromkeys(splits) if splits else _list_splits(name), replace=replace)

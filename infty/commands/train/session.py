@@ -14,7 +14,7 @@ from infty.commands.train.agreement import hold_lock, refuse_other_folders, refu
 from infty.commands.train.ensure_corpora import ensure_corpora
 from infty.commands.train.initial_weights import InitialWeights
 from infty.config.settings import Settings
-from infty.experiment import Cell, build_model, build_task
+from infty.experiment import Cell, build_task
 from infty.machine.placement import Machine
 from infty.model.interface import SegmentModel
 from infty.runs.folder import RunFolder
@@ -114,7 +114,7 @@ def open_session(
         refuse_split_data(group, found, task)
 
         # Build the model.
-        model = build_model(cell.experiment, task.vocab_size, cell.key.seed)
+        model = cell.experiment.model.build(task.vocab_size, cell.key.seed)
 
         # Load the weights that it starts from; those of a checkpoint are loaded with its optimiser.
         if initial and found is None:

@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 
 from infty.base.errors import InftyError
-from infty.base.messages import reason
+from infty.base.messages import describe_fault
 from infty.machine.devices import is_gpu
 from infty.machine.placement import Machine
 from infty.machine.ram import count_free_bytes, forget_peak
 from infty.model.interface import SegmentModel
-from infty.model.weight_tensors import weight_tensors
 from infty.tasks.task import Task, TrainingData
 from infty.training.checkpoint import KEPT
 from infty.training.config import TrainingConfig
@@ -63,12 +62,11 @@ def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, fo
 
 def count_disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) -> int:
     """Count the most bytes that a run's folder takes: its checkpoints at once, and small files."""
-    weights = sum(tensor.nbytes for tensor in weight_tensors(model).values())
-    moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
+    weights = sum(parameter.nbytes for parameter in model.parameters())
     sizes = model.config
     vectors = len(model.memory_layers) * (sizes.memory_slots + sizes.segment_length) if task.continues else 0
     memory = 4 * config.batch_size * vectors * sizes.hidden_size
-    return COPIES * (weights + moments + memory) + OTHER_FILES
+    return COPIES * (3 * weights + memory) + OTHER_FILES
 
 
 def count_usable_bytes(machine: Machine) -> int | None:
@@ -94,6 +92,7 @@ def explain_out_of_memory(device: torch.device) -> Iterator[None]:
         if not ours:
             raise
         raise InftyError(
-            f"out of memory on {device} ({reason(fault)}). Checkpoints stay. Less is needed with --micro-batch, "
-            "--recompute or a lower training.evaluation_batch_size (--set, a run of its own), or take a larger device"
+            f"out of memory on {device} ({describe_fault(fault)}). Checkpoints stay. Less is needed with "
+            "--micro-batch, --recompute or a lower training.evaluation_batch_size (--set, a run of its own), or take a "
+            "larger device"
         ) from None
