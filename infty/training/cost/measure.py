@@ -40,7 +40,7 @@ class Validated(TrainingData, Protocol):
     has_answers: bool
 
     def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """As a task's."""
+        """Give the batches of a split, as a task does."""
         ...
 
 
