@@ -75,7 +75,8 @@ def _read_environment(folder: RunFolder) -> dict[str, Any]:
 def _list_figures(run: Run) -> dict[str, Any]:
     r = run.result
     inputs = {"protocol": r.protocol.name, "data": r.data.sha256[:12]}
-    return {**r.metrics, **inputs, **{key: getattr(r, key) for key in FIGURES}}
+    figures = {key: getattr(r, key) for key in FIGURES}
+    return {**r.metrics, **inputs, **figures, "training_flops": r.training_flops and float(r.training_flops)}
 
 
 def _describe_pairs(read: list[Run | None]) -> list[str]:
