@@ -1,6 +1,6 @@
 """The continuation of a text by a model, token by token, with all that the model remembers of the text.
 
-Models read a segment at a time and return a state for the next one, so a state is kept only where a segment is full.
+Models read a segment at a time and return a state for the next one, so a state is kept only when a segment is full.
 One that is not full yet is run again for every new token, from the state before it (s: the separator, | a kept state):
 
     text      s a b c | d e f g | h i
@@ -73,7 +73,7 @@ def generate_cell(
 ) -> dict[str, Any]:
     """Continue a text by `count` tokens, or to its end, with the best checkpoint of a cell's run.
 
-    prompt: a text, or a file of any length (`-`: stdin). write: takes the continuation piece by piece as it is made.
+    prompt: a text, or a file of any length (`-`: stdin). write: takes each piece of the continuation once it is made.
     Raises UsageError if the cell is not about texts, the temperature is no number, or the run has other settings than
     the cell; MissingError if there is no checkpoint or no such text.
     """
@@ -138,7 +138,7 @@ def generate_tokens(model: SegmentModel, reading: Reading, sampling: Sampling) -
 
 
 def draw_token(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.Generator) -> int:
-    """Draw one token. generator: on the CPU, where it is drawn whatever device the logits are on."""
+    """Draw one token, on the CPU whatever device the logits are on. generator: the CPU's."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     best, tokens = logits.cpu().double().topk(min(sampling.top_k, len(logits)))

@@ -22,8 +22,8 @@ from infty.training.checkpoint import Checkpoint, load_best
 class TrainedModel:
     """A trained model in evaluation mode, and its experiment.
 
-    tokenizer: of the text that it was trained on; None where tokens are symbols of the task's own. step: optimiser
-    steps that its weights have had.
+    tokenizer: of the text that it was trained on; None if tokens are symbols of the task's own. step: the optimiser
+    step that its weights are of.
     """
 
     model: SegmentModel

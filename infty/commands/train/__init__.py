@@ -129,7 +129,7 @@ def _ensure_initial_weights(
     with group.take_turns():
         found = find_initial_weights(cell.experiment, settings, may_fetch=settings.auto_fetch)
     for base in plan(cell)[:-1]:
-        with group.take_turns():  # what the row itself lacks is said before anything is trained for it
+        with group.take_turns():  # a text that the row lacks is missed before anything is trained
             bring_data(cell, settings, own)
         found = _ensure_base(base, settings, machine, group)
     return found
