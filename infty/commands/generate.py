@@ -64,12 +64,7 @@ class Reading:
 
 
 def generate_cell(
-    cell: Cell,
-    settings: Settings,
-    prompt: str | Path,
-    count: int,
-    sampling: Sampling,
-    write: Callable[[str], None],
+    cell: Cell, settings: Settings, prompt: str | Path, count: int, sampling: Sampling, write: Callable[[str], None]
 ) -> dict[str, Any]:
     """Continue a text by `count` tokens, or to its end, with the best checkpoint of a cell's run.
 

@@ -45,7 +45,7 @@ def train_missing(tables: Tables, jobs: int) -> None:
 
 
 class _Child:
-    """A process that trains a cell. lines: the last of its output, none empty. slot: its number among those that run."""
+    """A process that trains a cell. lines: the last of its output, none empty. slot: its number among them."""
 
     def __init__(self, job: Job, slot: int) -> None:
         self.job, self.slot, self.began, self.lines = job, slot, time.monotonic(), deque[str](maxlen=LAST_LINES)

@@ -14,12 +14,7 @@ from infty.base.errors import BusyError, MissingError
 from infty.commands.evaluate import EvaluationRequest, evaluate_run
 from infty.commands.load import load_beside
 from infty.commands.train.agreement import is_held
-from infty.commands.train.initial_weights import (
-    InitialWeights,
-    find_initial_weights,
-    load_trained_weights,
-    plan,
-)
+from infty.commands.train.initial_weights import InitialWeights, find_initial_weights, load_trained_weights, plan
 from infty.commands.train.record import open_sinks, track_status, write_run_header
 from infty.commands.train.session import OTHER_SETTINGS, Session, bring_data, open_session
 from infty.config.settings import Settings
