@@ -52,62 +52,52 @@ def train_cell(cell: Cell, settings: Settings, *, fresh: bool, own: Path | None 
         Stopped: after a signal.
         InftyError: if training fails.
     """
-    run, machine = RunFolder(settings.runs / cell.key.folder), prepare_machine(settings)
-    with _join_processes(cell, machine) as group:
-        initial = _ensure_initial_weights(cell, run, settings, machine, group, own, fresh=fresh)
-        return _train_run(cell, run, settings, machine, group, initial, fresh=fresh, own=own)
+    run = RunFolder(settings.runs / cell.key.folder)
+    with _open(cell, run, settings, fresh=fresh, own=own) as session:
+        return _complete(run, session)
 
 
 def train_trial(cell: Cell, settings: Settings, folder: Path) -> Values:
     """Train a cell in `folder` without a test; return its best validation and its cost. Raises as `train_cell`."""
-    run, machine = RunFolder(folder), prepare_machine(settings)
-    with _join_processes(cell, machine) as group:
-        initial = _ensure_initial_weights(cell, run, settings, machine, group, None, fresh=False)
-        with open_session(cell, run, settings, machine, group, initial) as session:
-            assert session is not None, "a trial has no result that could be there"
-            with _guard_run(session) as stop:
-                write_run_header(session)
-                with Sinks(open_sinks(session)) as log:
-                    _train(session, log, stop)
-                state = session.state
-                return {"validation_loss": state.best_loss, "best_step": state.best_step, **session.describe_costs()}
+    with _open(cell, RunFolder(folder), settings, fresh=False) as session:
+        assert session is not None, "a trial has no result that could be there"
+        with _guard_run(session) as stop:
+            write_run_header(session)
+            with Sinks(open_sinks(session)) as log:
+                _train(session, log, stop)
+            state = session.state
+            return {"validation_loss": state.best_loss, "best_step": state.best_step, **session.describe_costs()}
 
 
 @contextlib.contextmanager
-def _join_processes(cell: Cell, machine: Machine) -> Iterator[Group]:
-    """Join the processes that train together. Raises UsageError if they can't share a batch evenly."""
+def _open(
+    cell: Cell, run: RunFolder, settings: Settings, *, fresh: bool, own: Path | None = None
+) -> Iterator[Session | None]:
+    """Join the processes that train together, ensure the initial weights, and open a session."""
+    machine = prepare_machine(settings)
     for part in ("training", "pretraining"):
         if config := getattr(cell.experiment, part):
             refuse_uneven(f"{part}.batch_size", config.batch_size, machine.launch)
     with process_group(machine.launch, machine.device) as group:
-        yield group
+        initial = _ensure_initial_weights(cell, run, settings, machine, group, own, fresh=fresh)
+        with open_session(cell, run, settings, machine, group, initial, fresh=fresh, own=own) as session:
+            yield session
 
 
-def _train_run(
-    cell: Cell,
-    run: RunFolder,
-    settings: Settings,
-    machine: Machine,
-    group: Group,
-    initial: InitialWeights | None = None,
-    *,
-    fresh: bool,
-    own: Path | None = None,
-) -> Result | None:
-    """Take a run from its session to its result."""
-    with open_session(cell, run, settings, machine, group, initial, fresh=fresh, own=own) as session:
-        if session is None:
-            logger.info(f"already finished: {run.path} (train again with --fresh)")
-            return run.result() if detect_launch().leads else None
-        with _guard_run(session) as stop:
-            environment = write_run_header(session)
-            with Sinks(open_sinks(session)) as log:
-                _train(session, log, stop)
-                test = _test(session, stop)
-                peak = group.find_largest(count_peak_bytes(machine.device))
-                if test:
-                    log.log(session.state.step, test.metrics)
-            return _finish(session, test, peak, environment) if test else None
+def _complete(run: RunFolder, session: Session | None) -> Result | None:
+    """Train and test a run, and write its result; return the result of one that is finished."""
+    if session is None:
+        logger.info(f"already finished: {run.path} (train again with --fresh)")
+        return run.result() if detect_launch().leads else None
+    with _guard_run(session) as stop:
+        environment = write_run_header(session)
+        with Sinks(open_sinks(session)) as log:
+            _train(session, log, stop)
+            test = _test(session, stop)
+            peak = session.group.find_largest(count_peak_bytes(session.machine.device))
+            if test:
+                log.log(session.state.step, test.metrics)
+        return _finish(session, test, peak, environment) if test else None
 
 
 def _ensure_initial_weights(
@@ -142,7 +132,8 @@ def _ensure_base(base: Cell, settings: Settings, machine: Machine, group: Group)
         try:
             if fresh or not group.is_true_anywhere(group.leads and run.finished):
                 logger.info("all rows start from one GPT-2 without a memory, which is trained first")
-                _train_run(base, run, settings, machine, group, fresh=fresh)
+                with open_session(base, run, settings, machine, group, fresh=fresh) as session:
+                    _complete(run, session)
             found = load_trained_weights(base, settings)
         except BusyError:  # another process trains them: what it makes is as good
             logger.info(f"waiting for another process, which trains {run.path}")
@@ -167,28 +158,16 @@ def _ensure_base(base: Cell, settings: Settings, machine: Machine, group: Group)
 def _guard_run(session: Session) -> Iterator[StopSignals]:
     """Note signals, keep `status.json` true, and explain the errors of a lost process and of a full device."""
     group = session.group
-    noted = track_status(session.run) if group.leads else nullcontext()
-    with (
-        StopSignals(insist=group.size == 1) as stop,
-        noted,
-        group.explain_lost_process(),
-        explain_out_of_memory(session.machine.device),
-    ):
+    status = track_status(session.run) if group.leads else nullcontext()
+    full = explain_out_of_memory(session.machine.device)
+    with StopSignals(insist=group.size == 1) as stop, status, group.explain_lost_process(), full:
         yield stop
 
 
 def _train(session: Session, log: Sinks, stop: StopSignals) -> None:
     """Take the steps that are left."""
-    train(
-        session.replica,
-        session.task,
-        session.training,
-        seed=session.cell.key.seed,
-        folder=session.run.checkpoints,
-        begin=session.begin,
-        log=log,
-        stop=stop,
-    )
+    s, seed, folder = session, session.cell.key.seed, session.run.checkpoints
+    train(s.replica, s.task, s.training, seed=seed, folder=folder, begin=s.begin, log=log, stop=stop)
 
 
 def _test(session: Session, stop: StopSignals) -> Evaluation | None:
