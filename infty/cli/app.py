@@ -141,12 +141,12 @@ def evaluate(
         raise UsageError("--check-batch evaluates with 1, 2 and 7 and nothing else changed: leave the others out")
 
     # One of three: a stream, a comparison of batch sizes, or the evaluation itself.
-    asked = assessment.EvaluationRequest(split or "test", batch, protocol, knock_out)
+    request = assessment.EvaluationRequest(split or "test", batch, protocol, knock_out)
     if stream:
         outcome = assessment.stream_cell(cell, machine, stream, batch)
         show_values(summarize_stream(outcome), as_json, document=outcome)
     elif check_batch:
-        found = assessment.check_cell(cell, machine, asked)
+        found = assessment.check_cell(cell, machine, request)
         show_values(found, as_json)
         if not found["same"]:
             raise DifferenceError(
@@ -154,7 +154,7 @@ def evaluate(
                 "which is a fault of infty: please report it, with what `infty env` says"
             )
     else:
-        evaluation = assessment.evaluate_cell(cell, machine, asked)
+        evaluation = assessment.evaluate_cell(cell, machine, request)
         if evaluation:
             show_values(summarize(evaluation.dump()), as_json, document=evaluation.dump())
 

@@ -1,4 +1,4 @@
-"""`infty eval`: trained runs under a named protocol, and what is asked of them."""
+"""`infty eval`: evaluation of trained runs under a named protocol, and of one long text as a stream."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -40,7 +40,7 @@ class EvaluationRequest:
     knock_out: KnockOut | None = None
 
 
-def evaluate_cell(cell: Cell, settings: Settings, asked: EvaluationRequest) -> Evaluation | None:
+def evaluate_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Evaluation | None:
     """Evaluate the best checkpoint of a cell's run.
 
     Several processes share the texts or sequences; only the one that leads returns the evaluation. MissingError, with
@@ -51,7 +51,7 @@ def evaluate_cell(cell: Cell, settings: Settings, asked: EvaluationRequest) -> E
         with group.take_turns():  # the one that leads may have to tokenise the text
             trained, task = load_with_task(run, settings.data)
         machine.place(trained.model)
-        return evaluate_run(run, trained, task, asked, group=group)
+        return evaluate_run(run, trained, task, request, group=group)
 
 
 def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | None) -> Values:
@@ -62,6 +62,7 @@ def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | No
     """
     if batch_size not in (None, 1):
         raise UsageError(f"--stream reads one text as one stream: --batch {batch_size} has no meaning with it")
+
     # Load the run.
     machine, run = prepare_machine(settings), find_trained_run(cell, settings)
     trained, task = load_with_task(run, settings.data)
@@ -103,7 +104,7 @@ def evaluate_run(
     run: RunFolder,
     trained: TrainedModel,
     task: Task,
-    asked: EvaluationRequest,
+    request: EvaluationRequest,
     stop: StopSignals | None = None,
     group: Group = ALONE,
 ) -> Evaluation | None:
@@ -112,30 +113,30 @@ def evaluate_run(
     group: with whom; only the one that leads writes and returns. UsageError if what is asked has no meaning for the
     run, and Stopped after a signal.
     """
-    evaluation, trace = assess(trained, task, asked, stop, group)
+    evaluation, trace = assess(trained, task, request, stop, group)
     if evaluation:
-        folder, name = run.path / "eval", f"{evaluation.protocol.name}-{asked.split}"
+        folder, name = run.path / "eval", f"{evaluation.protocol.name}-{request.split}"
         folder.mkdir(exist_ok=True)
         if trace:
             trace.write(folder / f"{name}-memory.json")
-        evaluation.write(folder / f"{name}{f'-without-{asked.knock_out}' if asked.knock_out else ''}.json")
+        evaluation.write(folder / f"{name}{f'-without-{request.knock_out}' if request.knock_out else ''}.json")
     return evaluation
 
 
 def assess(
-    trained: TrainedModel, task: Task, asked: EvaluationRequest, stop: StopSignals | None = None, group: Group = ALONE
+    trained: TrainedModel, task: Task, request: EvaluationRequest, stop: StopSignals | None = None, group: Group = ALONE
 ) -> tuple[Evaluation | None, MemoryTrace | None]:
     """Evaluate a run, and trace its memories in a test without a knock-out, if it has such; writes nothing.
 
     Of several processes only the one that leads returns them. UsageError and Stopped as `evaluate_run`.
     """
     # Ask the task for its protocol, and for room to note what comes of each target.
-    task = _prepare_task(task, asked)
-    split, model, record = asked.split, trained.experiment.model, task.make_record(asked.split)
+    task = _prepare_task(task, request)
+    split, model, record = request.split, trained.experiment.model, task.make_record(request.split)
 
     # Read this process's share of the split, and sum over all processes.
-    with knock_out_memories(trained.model, asked.knock_out) if asked.knock_out else nullcontext():
-        batches = _batches(trained.experiment, task, asked, group.share)
+    with knock_out_memories(trained.model, request.knock_out) if request.knock_out else nullcontext():
+        batches = _make_batches(trained.experiment, task, request, group.share)
         heard = stop.yield_until_signal(batches) if stop else batches
         totals = evaluate(trained.model, heard, choices=task.has_answers, losses=record.losses, right=record.right)
     if number := group.find_largest(stop.received or 0 if stop else 0):
@@ -147,14 +148,14 @@ def assess(
 
     # Divide once, and trace the memories.
     score = task.score(split, totals, PerTarget(losses, right), model.memory_slots, model.segment_length)
-    looks = split == "test" and not asked.knock_out
-    trace = inspect_memory(trained.model, task, split, trained.step) if looks else None
+    traced = split == "test" and not request.knock_out
+    trace = inspect_memory(trained.model, task, split, trained.step) if traced else None
     sizes = {"segment_length": model.segment_length, "memory_slots": model.memory_slots}
     evaluation = Evaluation.model_validate(
         {
             "protocol": {**task.describe_protocol(), **sizes},
             "split": split,
-            "knock_out": asked.knock_out,
+            "knock_out": request.knock_out,
             "step": trained.step,
             "metrics": score.metrics | ({"test/regression_error": trace.regression_error_mean} if trace else {}),
             "totals": score.totals,
@@ -166,7 +167,7 @@ def assess(
     return evaluation, trace
 
 
-def check_cell(cell: Cell, settings: Settings, asked: EvaluationRequest) -> Values:
+def check_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Values:
     """Evaluate with 1, 2 and 7 rows at once, to show that the batch size changes nothing.
 
     same: whether the totals differ by 1e-6 of them at most. MissingError and UsageError as `evaluate_cell`.
@@ -174,34 +175,36 @@ def check_cell(cell: Cell, settings: Settings, asked: EvaluationRequest) -> Valu
     machine, run = prepare_machine(settings), find_trained_run(cell, settings)
     trained, task = load_with_task(run, settings.data)
     machine.place(trained.model)
-    task = _prepare_task(task, asked)
+    task = _prepare_task(task, request)
     if why := task.explain_unfit_check():
         raise UsageError(why)
     nats = {}
     for size in CHECKED_BATCHES:
-        batches = _batches(trained.experiment, task, replace(asked, batch_size=size))
+        batches = _make_batches(trained.experiment, task, replace(request, batch_size=size))
         nats[size] = evaluate(trained.model, batches, choices=False).nats
     worst = max(abs(value - nats[1]) / nats[1] for value in nats.values())
     return {
         "protocol": task.protocol.name,
-        "split": asked.split,
+        "split": request.split,
         "nats": nats,
         "relative_difference": worst,
         "same": worst <= TOLERANCE,
     }
 
 
-def _prepare_task(task: Task, asked: EvaluationRequest) -> Task:
-    """Return the task under the protocol asked for. UsageError if the two, or what else is asked, do not fit."""
-    task = task.use_protocol(asked.protocol)
-    if why := task.explain_unfit_request(asked.split, asked.batch_size, asked.knock_out):
+def _prepare_task(task: Task, request: EvaluationRequest) -> Task:
+    """Return the task under the request's protocol. Raises UsageError if the task and the request do not fit."""
+    task = task.use_protocol(request.protocol)
+    if why := task.explain_unfit_request(request.split, request.batch_size, request.knock_out):
         raise UsageError(why)
     return task
 
 
-def _batches(experiment: Experiment, task: Task, asked: EvaluationRequest, share: Share = ALL) -> Iterator[Batch]:
-    size = asked.batch_size or experiment.training.evaluation_batch_size
-    if asked.knock_out == "other":
-        return task.pair_samples(asked.split, size, share)
-    steps = task.count_evaluation_steps(asked.split, size, share)
-    return track(task.evaluation_batches(asked.split, size, share), steps, f"evaluating {asked.split}")
+def _make_batches(
+    experiment: Experiment, task: Task, request: EvaluationRequest, share: Share = ALL
+) -> Iterator[Batch]:
+    size = request.batch_size or experiment.training.evaluation_batch_size
+    if request.knock_out == "other":
+        return task.pair_samples(request.split, size, share)
+    steps = task.count_evaluation_steps(request.split, size, share)
+    return track(task.evaluation_batches(request.split, size, share), steps, f"evaluating {request.split}")

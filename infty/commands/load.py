@@ -35,8 +35,7 @@ class TrainedModel:
 def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedModel:
     """Load the best checkpoint of a run folder, or of an exported one that was unpacked. It needs no text.
 
-    Weights are float32, on `device`. Raises MissingError if there is no checkpoint, or it is damaged or of another
-    version.
+    Weights are float32, on `device`. Raises MissingError if no checkpoint of this version is there, or it is damaged.
     """
     run = RunFolder(Path(path))
     experiment, checkpoint = load_experiment(run), load_best(run.checkpoints)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_run_header(session: Session) -> Values:
-    """Write what is trained and with what, and say so; warn if a run goes on with other software than it began with.
+    """Write what is trained and with what, and log it; warn if a run goes on with other software than it began with.
 
     Return `environment.json`; nothing in a process that does not lead.
     """
@@ -54,7 +54,7 @@ def write_run_header(session: Session) -> Values:
 
 
 def _read_environment(file: Path) -> Values | None:
-    """Read what a run began with; None if it begins, or nobody can tell any more."""
+    """Read the environment that a run began in; None if it begins, or if the file is damaged."""
     try:
         return read_json(file, "it is written anew") if file.exists() else None
     except MissingError as fault:
