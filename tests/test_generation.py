@@ -24,10 +24,10 @@ from infty.commands.generate import (
     BROKEN,
     Sampling,
     decode_stream,
-    draw,
+    draw_token,
     generate_cell,
     generate_tokens,
-    read,
+    read_text,
     take_until_end,
 )
 from infty.commands.load import load_run, load_with_task
@@ -68,7 +68,7 @@ def from_scratch(model: SegmentModel, tokens: list[int], count: int, sampling: S
         for i in range(0, len(whole), SEGMENT):
             output = model(torch.tensor([whole[i : i + SEGMENT]]), state)
             state, logits = output.state, output.logits[0, -1]
-        made.append(draw(logits, sampling, generator))
+        made.append(draw_token(logits, sampling, generator))
     return made
 
 
@@ -83,7 +83,7 @@ def from_scratch(model: SegmentModel, tokens: list[int], count: int, sampling: S
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_what_is_kept_changes_nothing(float64: None, memory: str, length: int, sampling: Sampling) -> None:
     model, tokens, count = make(memory, dropout=0.4), torch.randint(VOCAB, (length,)).tolist(), 3 * SEGMENT + 1
-    made = list(islice(generate_tokens(model, read(model, as_windows(tokens)), sampling), count))
+    made = list(islice(generate_tokens(model, read_text(model, as_windows(tokens)), sampling), count))
     assert model.training  # as it was; dropout was off all the same
     assert made == from_scratch(model.eval(), tokens, count, sampling)
 
@@ -97,7 +97,7 @@ def test_a_long_prompt_fills_the_memory_as_unroll_does(float64: None, memory: st
     segments = Batch(tokens[None, :length], tokens[None, 1 : length + 1], one, goes_on).segments(SEGMENT)
     with torch.no_grad():
         *_, (last, _) = unroll(model.eval(), segments)
-    reading = read(model, as_windows(tokens.tolist()))
+    reading = read_text(model, as_windows(tokens.tolist()))
     found, wanted = state_tensors(reading.state), state_tensors(last.state)
     assert found.keys() == wanted.keys()
     for name, tensor in found.items():
@@ -110,7 +110,7 @@ def test_a_token_out_of_attention_s_reach_is_remembered_where_there_is_a_memory(
     model, tokens = make(memory, num_layers=1), torch.randint(VOCAB, (4 * SEGMENT + 2,)).tolist()
     said = []
     for first in (1, 2):
-        reading = read(model, as_windows([first, *tokens[1:]]))
+        reading = read_text(model, as_windows([first, *tokens[1:]]))
         with torch.no_grad():
             said.append(model.eval()(torch.tensor([reading.segment]), reading.state).logits)
     assert torch.equal(*said) == (memory == "transformer-xl")
@@ -120,7 +120,7 @@ def test_a_token_out_of_attention_s_reach_is_remembered_where_there_is_a_memory(
 def test_tokens_come_as_often_as_the_softmax_says(temperature: float, top_k: int) -> None:
     logits, count = torch.randn(11), 20_000
     generator, sampling = torch.Generator().manual_seed(1), Sampling(temperature, top_k)
-    came = Counter(draw(logits, sampling, generator) for _ in range(count))
+    came = Counter(draw_token(logits, sampling, generator) for _ in range(count))
     best = logits.argsort(descending=True)[:top_k].tolist()
     weights = np.exp(logits.double().numpy()[best] / temperature)
     assert set(came) <= set(best)
@@ -130,12 +130,12 @@ def test_tokens_come_as_often_as_the_softmax_says(temperature: float, top_k: int
 @pytest.mark.parametrize("sampling", [Sampling(0), Sampling(0, 1), Sampling(1e-310, 5), Sampling(9.0, 1)])
 def test_the_most_likely_token_is_taken_where_nothing_is_left_to_chance(sampling: Sampling) -> None:
     logits = 1000 * torch.randn(11)
-    assert draw(logits, sampling, torch.Generator()) == logits.argmax()
+    assert draw_token(logits, sampling, torch.Generator()) == logits.argmax()
 
 
 def test_the_seed_of_the_draws_decides() -> None:
     model = make("infty")
-    reading = read(model, as_windows([3, 1, 4]))
+    reading = read_text(model, as_windows([3, 1, 4]))
 
     def made(seed: int) -> list[int]:
         torch.rand(seed + 1)  # the global generator has no say
@@ -232,7 +232,7 @@ def test_a_document_begins_where_there_is_no_prompt(trained: Path) -> None:
     tokenizer = run.tokenizer
     assert tokenizer is not None
     tokens = islice(
-        generate_tokens(run.model, read(run.model, [np.array([tokenizer.separator])]), Sampling(draw=5)), 20
+        generate_tokens(run.model, read_text(run.model, [np.array([tokenizer.separator])]), Sampling(draw=5)), 20
     )
     outcome = generated(trained, "", draw=5)
     assert outcome["text"] == tokenizer.decode(take_until_end(tokens, tokenizer))

@@ -185,7 +185,7 @@ def test_the_speeds_are_what_the_bench_said(name: str) -> None:
     documents = [json.loads(line) for line in said]
     measures = [Measure(**{k: d[k] for k in ("name", "value", "parts", "bound", "mark")}) for d in documents]
     (block,) = re.findall(r"<!-- bench -->\n+```\n(.*?)\n```\n+<!-- /bench -->", read(name), re.DOTALL)
-    assert block.splitlines() == [measure.line() for measure in measures]
+    assert block.splitlines() == [measure.format_line() for measure in measures]
 
 
 def test_what_the_papers_scale_costs_is_what_dry_runs_foretold() -> None:

@@ -229,7 +229,7 @@ def bench(
     setting = Bench(against, length, batch, rounds, threads or 2)
     for measure in run_measures(setting, measures or []):
         document = {**measure.document(), "environment": setting.environment()}
-        print(json.dumps(document) if as_json else measure.line(), flush=True)
+        print(json.dumps(document) if as_json else measure.format_line(), flush=True)
 
 
 @app.command(epilog="Example: infty env --json")

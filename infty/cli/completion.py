@@ -1,4 +1,4 @@
-"""What a shell completes words with. At a prompt a broken file has nothing to say, and nothing to offer."""
+"""Completion of words in a shell. A broken file completes nothing, and no error is shown at a prompt."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ if [ "$funcstack[1]" = "_%(prog_name)s" ]; then %(complete_func)s; fi
 
 
 def complete(names: Callable[[typer.Context], Iterable[str]]) -> Callable[..., list[str]]:
-    """Make a completion of names: it offers those that begin with what was typed."""
+    """Make a completion of names, which offers those that begin with what was typed."""
 
     def offer(ctx: typer.Context, incomplete: str) -> list[str]:
         try:

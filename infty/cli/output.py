@@ -1,4 +1,4 @@
-"""What commands share: the settings, and how progress and results are shown."""
+"""Settings, progress and results, read and shown alike by all commands."""
 
 import contextlib
 import json
@@ -16,9 +16,9 @@ from infty.machine.launch import detect_launch
 
 @dataclass
 class Call:
-    """How `infty` was called, as far as what is said depends on it.
+    """The options of this call of `infty` on which messages depend.
 
-    quiet: nothing on stderr but warnings and errors. verbose: with where faults and settings come from.
+    quiet: nothing on stderr but warnings and errors. verbose: with the origin of faults and settings.
     folders: of runs and data, by what chooses them, once the settings are known.
     """
 

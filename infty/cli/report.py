@@ -1,4 +1,4 @@
-"""`infty report`: tables and figures of runs, and whether what is stored of them is so."""
+"""`infty report`: tables and figures of runs, and a check of what is stored of them."""
 
 from pathlib import Path
 from typing import Annotated, Any

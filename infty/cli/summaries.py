@@ -1,4 +1,4 @@
-"""What a person wants to know of a result, in a few lines; `--json` has the rest."""
+"""Summaries of results: what a person wants to see first, in a few lines; `--json` has the rest."""
 
 from collections.abc import Mapping
 from typing import Any

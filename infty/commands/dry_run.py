@@ -1,4 +1,4 @@
-"""`--dry-run`: what a cell is and what it will cost, from its sizes and a short measured trial. Writes nothing."""
+"""`--dry-run`: sizes and predicted cost of a cell, from a short measured trial. Writes nothing."""
 
 import math
 from datetime import timedelta
@@ -28,9 +28,9 @@ GUESSED = "; until then steps are reckoned from its published words"
 def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     """Predict sizes, FLOPs per token, memory, and the training time, from a few sequences' gradients.
 
-    A text that is not here yet is stood in for by random tokens; then the number of tokens in it is not known.
+    Random tokens replace a text that is not here yet; then the number of its tokens is not known.
     """
-    # What is trained, and what the program takes before there is a model.
+    # Open the data, or what replaces it.
     experiment, machine, seed = cell.experiment, prepare_machine(settings), cell.key.seed
     why = None
     try:
@@ -40,6 +40,8 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
         if (task := experiment.task.stand_in(experiment.model.segment_length, why)) is None:
             raise
     start = _describe_start(cell, task.vocab_size, settings)
+
+    # Note what the program takes before there is a model; then build it.
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
     free = count_usable_bytes(machine)
     program = count_held_bytes(machine.device) if free is not None else 0
@@ -49,11 +51,13 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     refuse_uneven("training.batch_size", training.batch_size, machine.launch)
     steps, tokens = training.total_steps, task.count_tokens_seen(training.total_steps, training.batch_size)
 
-    # What it costs: a step is the gradients of its pieces, one piece after the other, and an update.
+    # Measure the cost: a step is the gradients of its pieces, one piece after the other, and an update.
     cost, update = measure_run(model, task, training, seed, machine, SECONDS), measure_update(model, SECONDS)
     seconds = math.ceil(cost.own / cost.at_once) * cost.seconds.fixed + cost.own * cost.seconds.each + update
     make = partial(task.training_batch, 0, training.batch_size, seed, range(cost.tried[-1]))
     made, _ = repeat(make, model.device, SECONDS)
+
+    # Compare the memory that training takes with that of this device and of others.
     memory: dict[str, Any] = {}
     if free is not None:
         forget_peak(model.device)  # gives back what was freed
@@ -93,10 +97,10 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
 def describe_memory(
     model: SegmentModel, cost: RunCost, evaluated: int, program: int, held: int, free: int
 ) -> dict[str, Any]:
-    """Describe what one device will hold, in MiB, of what; whether that fits into it, and how much into others.
+    """Describe in MiB what one device will hold, by parts; whether it fits, and how many sequences fit into others.
 
-    activations: what steps take beyond all that can be counted, work space of products too. evaluated: sequences at
-    once. program, free: bytes before there was a model; held: with it.
+    Activations are all that steps take beyond what can be counted, work space of products among it. evaluated:
+    sequences at once. program, free: bytes before there was a model; held: with it.
     """
     here, validating = program + free, held + cost.evaluation.predict(evaluated)
 
@@ -117,7 +121,7 @@ def describe_memory(
 
 
 def _describe_start(cell: Cell, vocab_size: int, settings: Settings) -> str | None:
-    """Say where a GPT-2 would start from, and whether that is here. UsageError if it is, and does not fit."""
+    """Describe the weights that a GPT-2 would start from. Raises UsageError if they are here and don't fit."""
     if base := find_base(cell):
         run, first = RunFolder(settings.runs / base.key.folder), base.experiment.training
         todo = f"trained first, {first.steps or first.epochs} {'steps' if first.steps else 'epochs'} more"

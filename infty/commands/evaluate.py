@@ -123,11 +123,7 @@ def evaluate_run(
 
 
 def assess(
-    trained: TrainedModel,
-    task: Task,
-    asked: EvaluationRequest,
-    stop: StopSignals | None = None,
-    group: Group = ALONE,
+    trained: TrainedModel, task: Task, asked: EvaluationRequest, stop: StopSignals | None = None, group: Group = ALONE
 ) -> tuple[Evaluation | None, MemoryTrace | None]:
     """Evaluate a run, and trace its memories in a test without a knock-out, if it has such; writes nothing.
 

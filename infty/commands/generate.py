@@ -1,6 +1,6 @@
-"""What a model writes after a text, token by token, with all that it remembers of it.
+"""The continuation of a text by a model, token by token, with all that the model remembers of the text.
 
-Models read a segment at a time and return a state for the next one, so a state is kept only where a segment is full.
+Models read a segment at a time and return a state for the next one, so a state is kept only when a segment is full.
 One that is not full yet is run again for every new token, from the state before it (s: the separator, | a kept state):
 
     text      s a b c | d e f g | h i
@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import islice, takewhile, tee
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ BROKEN = "\ufffd"  # what bytes become that are no character, or not a whole one
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is drawn: from the softmax of logits / temperature over the `top_k` most likely ones.
+    """A way to draw a token: from the softmax of logits / temperature over the `top_k` most likely ones.
 
     temperature: 0 takes the most likely token. draw: seed of the draws.
     """
@@ -64,19 +64,15 @@ class Reading:
 
 
 def generate_cell(
-    cell: Cell,
-    settings: Settings,
-    prompt: str | Path,
-    count: int,
-    sampling: Sampling,
-    write: Callable[[str], None],
+    cell: Cell, settings: Settings, prompt: str | Path, count: int, sampling: Sampling, write: Callable[[str], None]
 ) -> dict[str, Any]:
     """Continue a text by `count` tokens, or to its end, with the best checkpoint of a cell's run.
 
-    prompt: a text, or a file of any length (`-`: stdin). write: takes the continuation piece by piece as it is made.
-    Raises UsageError where the cell is not about texts, the temperature is no number, or the run has other settings
-    than the cell; MissingError where there is no checkpoint or no such text.
+    prompt: a text, or a file of any length (`-`: stdin). write: takes each piece of the continuation once it is made.
+    Raises UsageError if the cell is not about texts, the temperature is no number, or the run has other settings than
+    the cell; MissingError if there is no checkpoint or no such text.
     """
+    # What can't be asked for is refused before a model is loaded.
     if not cell.experiment.task.has_text:
         raise UsageError(f"{cell.key.experiment} has no text to continue: use an experiment on texts, as wikitext")
     if not math.isfinite(sampling.temperature):
@@ -85,12 +81,15 @@ def generate_cell(
     trained = load_run(run.path)
     model, tokenizer = machine.place(trained.model), trained.tokenizer
     assert tokenizer is not None
-    with _prompt_pieces(prompt) as pieces:
-        reading = read(model, cut_windows(tokenizer, pieces, model.config.segment_length))
-    made: list[int] = []
+
+    # The prompt is read once, segment by segment, so that it may be of any length.
+    with _open_prompt(prompt) as pieces:
+        reading = read_text(model, cut_windows(tokenizer, pieces, model.config.segment_length))
+
+    # Each token is drawn only once the text before it was written, so that nobody waits for the whole.
+    tokens, again = tee(islice(take_until_end(generate_tokens(model, reading, sampling), tokenizer), count))
     text: list[str] = []
-    tokens = islice(take_until_end(generate_tokens(model, reading, sampling), tokenizer), count)
-    for piece in decode_stream(_noted(tokens, made), tokenizer, reading.segment[-1]):
+    for piece in decode_stream(tokens, tokenizer, reading.segment[-1]):
         write(piece)
         text.append(piece)
     return {
@@ -100,41 +99,41 @@ def generate_cell(
         "step": trained.step,
         "settings": {"tokens": count, **vars(sampling)},
         "prompt_tokens": reading.tokens,
-        "generated_tokens": len(made),
+        "generated_tokens": len(list(again)),
         "text": "".join(text),
     }
 
 
-def read(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> Reading:
-    """A text through a model: full segments once, at constant memory, and what is left (see `windows`)."""
+def read_text(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> Reading:
+    """Read a text with a model: full segments once, at constant memory, and keep the rest (see `cut_windows`)."""
     length, tokens, segment = model.config.segment_length, 0, ()
     with use_evaluation_mode(model):
         state, positions = model.initial_state(torch.zeros(1, dtype=torch.int64)), model.positions()
         for window in windows:
             segment = tuple(window.tolist())
             if len(segment) > length:
-                state = model(_row(segment[:length], model), state, positions, 0).state
+                state = model(_make_row(segment[:length], model), state, positions, 0).state
                 tokens += length
     return Reading(state, segment, tokens + len(segment) - 1)
 
 
 def generate_tokens(model: SegmentModel, reading: Reading, sampling: Sampling) -> Iterator[int]:
-    """The tokens that a model writes after a text, without end: the same for the same weights, text and sampling."""
+    """Generate tokens after a text, without end: the same ones for the same weights, text and sampling."""
     state, segment, generator = reading.state, reading.segment, torch.Generator().manual_seed(sampling.draw)
     with use_evaluation_mode(model):
         positions = model.positions()
     while True:
         with use_evaluation_mode(model):  # here and not around all: whoever takes the tokens has a mode of their own
-            output = model(_row(segment, model), state, positions, 1)
-            token = draw(output.logits[0, -1], sampling, generator)
+            output = model(_make_row(segment, model), state, positions, 1)
+            token = draw_token(output.logits[0, -1], sampling, generator)
         if len(segment) == model.config.segment_length:
             state, segment = output.state, ()
         segment = (*segment, token)
         yield token
 
 
-def draw(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.Generator) -> int:
-    """Draw one token. generator: on the CPU, where it is drawn whatever device the logits are on."""
+def draw_token(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.Generator) -> int:
+    """Draw one token, on the CPU whatever device the logits are on. generator: the CPU's."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     best, tokens = logits.cpu().double().topk(min(sampling.top_k, len(logits)))
@@ -148,7 +147,7 @@ def take_until_end(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[int]
 
 
 def decode_stream(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> Iterator[str]:
-    """The text of tokens as they come, a character whose bytes span several of them once it is whole.
+    """Decode tokens as they come, a character whose bytes span several of them once it is whole.
 
     before: the token that they follow; between words it takes a space. The pieces together are the text of all.
     """
@@ -163,19 +162,13 @@ def decode_stream(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> I
         yield tokenizer.decode(held)[len(known) :]
 
 
-def _row(tokens: tuple[int, ...], model: SegmentModel) -> Int64[Tensor, "1 length"]:
+def _make_row(tokens: tuple[int, ...], model: SegmentModel) -> Int64[Tensor, "1 length"]:
     return torch.tensor([tokens], device=next(model.parameters()).device)
 
 
-def _noted(tokens: Iterable[int], notes: list[int]) -> Iterator[int]:
-    for token in tokens:
-        notes.append(token)
-        yield token
-
-
 @contextmanager
-def _prompt_pieces(prompt: str | Path) -> Iterator[Iterable[str]]:
-    """A text piece by piece, of a file or stdin as `open_text` reads them."""
+def _open_prompt(prompt: str | Path) -> Iterator[Iterable[str]]:
+    """Open a text, of a file or stdin as `open_text` reads them, piece by piece."""
     if isinstance(prompt, str):
         yield read_pieces(io.BytesIO(prompt.encode(errors="surrogateescape")), "the prompt")
     else:

@@ -1,4 +1,4 @@
-"""A trained run back from disk: its model, its tokeniser and what it was asked to be."""
+"""A trained run back from disk: its model, its tokeniser and its experiment."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,10 @@ from infty.training.checkpoint import Checkpoint, load_best
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model in evaluation mode, and what it was trained to be.
+    """A trained model in evaluation mode, and its experiment.
 
-    tokenizer: of the text that it was trained on; None where tokens are symbols of the task's own. step: optimiser
-    steps that its weights have had.
+    tokenizer: of the text that it was trained on; None if tokens are symbols of the task's own. step: the optimiser
+    step that its weights are of.
     """
 
     model: SegmentModel
@@ -35,18 +35,21 @@ class TrainedModel:
 def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedModel:
     """Load the best checkpoint of a run folder, or of an exported one that was unpacked. It needs no text.
 
-    Weights are float32, on `device`. MissingError where there is no checkpoint, or it is damaged or of another version.
+    Weights are float32, on `device`. Raises MissingError if there is no checkpoint, or it is damaged or of another
+    version.
     """
     run = RunFolder(Path(path))
     experiment, checkpoint = load_experiment(run), load_best(run.checkpoints)
     tokenizer, vocab_size = experiment.task.load_vocabulary(locate_tokenizer(run))
-    return _build_trained(run, experiment, checkpoint, tokenizer, vocab_size, device)
+    trained = _restore(run, experiment, checkpoint, tokenizer, vocab_size)
+    trained.model.to(device)
+    return trained
 
 
 def load_with_task(run: RunFolder, data: Path) -> tuple[TrainedModel, Task]:
     """Load a run, and the sequences or texts that it was trained on, to be tested with. data: the folder of corpora.
 
-    MissingError as `load_run`, and where the text is not there, or is another one now.
+    Raises MissingError as `load_run` does, and if the text is not there or is another one now.
     """
     with show_on(NOWHERE):
         task = build_task(load_experiment(run), data)
@@ -54,14 +57,14 @@ def load_with_task(run: RunFolder, data: Path) -> tuple[TrainedModel, Task]:
 
 
 def load_beside(run: RunFolder, task: Task) -> TrainedModel:
-    """Load a run whose sequences or texts are at hand. MissingError as `load_with_task`."""
+    """Load a run whose sequences or texts are open. Raises MissingError as `load_with_task` does."""
     experiment, checkpoint = load_experiment(run), load_best(run.checkpoints)
     refuse_other_text(checkpoint.state.tokens, task)
-    return _build_trained(run, experiment, checkpoint, task.tokenizer, task.vocab_size, HOST)
+    return _restore(run, experiment, checkpoint, task.tokenizer, task.vocab_size)
 
 
 def load_experiment(run: RunFolder) -> Experiment:
-    """What a run was asked to be. MissingError where `config.yaml` is missing, damaged or of another version."""
+    """Load the experiment of a run. Raises MissingError if `config.yaml` is missing, damaged or of another version."""
     values = run.config()
     values.pop("cell")
     try:
@@ -73,7 +76,7 @@ def load_experiment(run: RunFolder) -> Experiment:
 
 
 def locate_tokenizer(run: RunFolder) -> Path:
-    """Where a run on a text keeps its tokeniser, beside the weights that mean nothing without it."""
+    """Locate the tokeniser of a run on a text: beside the weights, which mean nothing without it."""
     return run.checkpoints / "tokenizer"
 
 
@@ -89,13 +92,8 @@ def refuse_other_text(digest: str | None, task: Task) -> None:
         )
 
 
-def _build_trained(
-    run: RunFolder,
-    experiment: Experiment,
-    checkpoint: Checkpoint,
-    tokenizer: Tokenizer | None,
-    vocab_size: int,
-    device: str | torch.device,
+def _restore(
+    run: RunFolder, experiment: Experiment, checkpoint: Checkpoint, tokenizer: Tokenizer | None, vocab_size: int
 ) -> TrainedModel:
     with torch.random.fork_rng():  # the initial weights are overwritten; the caller's random numbers are not ours
         model = experiment.model.build(vocab_size, seed=0)
@@ -105,4 +103,4 @@ def _build_trained(
         raise MissingError(
             f"{run.checkpoints}: the best checkpoint is another model's; train again with --fresh"
         ) from None
-    return TrainedModel(model.to(device).eval(), tokenizer, experiment, checkpoint.state.step)
+    return TrainedModel(model.eval(), tokenizer, experiment, checkpoint.state.step)

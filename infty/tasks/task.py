@@ -194,7 +194,6 @@ class TaskConfig(BaseModel, ABC):
 
         why: the error's message.
         """
-        del segment_length, why
         return None
 
     def find_faults(self, segment_length: int) -> Sequence[tuple[str, str]]:

@@ -12,7 +12,7 @@ import pytest
 from infty.base.errors import InftyError
 from infty.commands.bench.contestants import Spec
 from infty.commands.bench.measures import Measure
-from infty.commands.bench.rotation import Rotation, contestant, rotate
+from infty.commands.bench.rotation import Rotation, make_command, rotate
 from tests.conftest import Infty
 
 ECHO = """
@@ -33,16 +33,16 @@ def test_contestants_take_turns_and_are_paired_by_round(caplog: pytest.LogCaptur
     turns = [f"round {i} of 3: {name}" for i, names in ((1, "ab"), (2, "ba"), (3, "ab")) for name in names]
     assert caplog.messages == ["starting a", "starting b", *turns]
     assert [lap["seconds"] for lap in laps.laps["a"]] == [2, 4, 6]
-    assert laps.seconds("a") == 4
-    assert laps.peak_bytes("b") == 2
-    assert laps.ratio("a", "b") == 2
+    assert laps.find_median("a") == 4
+    assert laps.find_peak("b") == 2
+    assert laps.compare("a", "b") == 2
 
 
 def test_the_ratio_is_the_median_of_pairs_not_of_medians() -> None:
     def lap(*seconds: float) -> list[dict[str, Any]]:
         return [{"seconds": s} for s in seconds]
 
-    assert Rotation({"a": lap(1, 20, 3), "b": lap(1, 10, 1)}).ratio("a", "b") == 2
+    assert Rotation({"a": lap(1, 20, 3), "b": lap(1, 10, 1)}).compare("a", "b") == 2
 
 
 def test_a_contestant_that_dies_is_told() -> None:
@@ -57,7 +57,7 @@ def test_a_mark_is_met_or_not(value: float, bound: Any, met: bool) -> None:
     measure = Measure("m", value, {}, bound, 2.5)
     assert measure.met is met
     assert measure.document()["met"] is met
-    assert measure.line() == f"m: {value}  ({bound} 2.5: {'yes' if met else 'no'})"
+    assert measure.format_line() == f"m: {value}  ({bound} 2.5: {'yes' if met else 'no'})"
 
 
 def test_start_is_measured_through_the_real_command(infty: Infty) -> None:
@@ -96,7 +96,7 @@ def test_a_mistake_is_told_before_anything_is_timed(
 
 
 def test_a_contestant_whose_reader_went_away_ends_without_a_word() -> None:
-    command = contestant(Spec("data", length=204, batch=1).json())
+    command = make_command(Spec("data", length=204, batch=1).to_json())
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     assert process.stdin is not None

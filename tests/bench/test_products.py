@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from infty.commands.bench.contestants import paper_decoder
+from infty.commands.bench.contestants import read_paper_decoder
 from infty.commands.bench.products import count_step_products
 from infty.memory.longterm import LongTermMemoryConfig
 from infty.model.config import DecoderConfig
@@ -60,6 +60,6 @@ def test_every_product_is_counted_once(length: int, long_term: bool) -> None:
 
 def test_the_papers_step_needs_what_was_reckoned() -> None:
     """About 170 GFLOP at length 4,000, batch 2, N 512."""
-    full, done = count_step_products(paper_decoder(), 21, 4020, 20, 2)
+    full, done = count_step_products(read_paper_decoder(), 21, 4020, 20, 2)
     assert 160e9 < full < 175e9
     assert 0.6 * full < done < full

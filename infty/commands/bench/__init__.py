@@ -1,1 +1,1 @@
-"""How fast and how small: ratios taken side by side, each contestant in a fresh process of its own."""
+"""`infty bench`: ratios of speed and memory, taken side by side, each contestant in a fresh process of its own."""

@@ -1,4 +1,4 @@
-"""What is timed. Each contestant lives in a fresh process that runs it once a line and prints seconds and peak bytes.
+"""Contestants of the bench, each in a fresh process that runs it once per line and prints seconds and peak bytes.
 
 `python -m infty.commands.bench.contestants '{"kind": "step", …}'`: started by `rotation`, not by hand.
 """
@@ -44,7 +44,7 @@ YARDSTICK_VOCABULARY = SYMBOLS + 2  # the separator, and a token that is never s
 
 @dataclass(frozen=True)
 class Spec:
-    """What to time (`kind`) and whose (`who`), at which sizes. against: path of the yardstick's file."""
+    """A contestant: an operation (`kind`) of an implementation (`who`), and sizes. against: the yardstick's path."""
 
     kind: Literal["step", "read", "update", "stream", "matmul", "data", "agree"]
     who: Literal["infty", "transformer-xl", "plain", "yardstick"] = "infty"
@@ -57,13 +57,13 @@ class Spec:
     basis: int = 512
     against: str | None = None
 
-    def json(self) -> str:
-        """The specification as the text that a contestant's process gets as its argument."""
+    def to_json(self) -> str:
+        """Write the specification as the text that a contestant's process gets as its argument."""
         return json.dumps(asdict(self))
 
 
-def paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> Experiment:
-    """The sorting experiment at the paper's sizes, with N = `basis` and as many slots for every model."""
+def resolve_paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> Experiment:
+    """Resolve the sorting experiment at the paper's sizes, with N = `basis` and as many slots for every model."""
     definition = open_experiment("sort", Path())
     slots = f"model.long_range.num_basis={basis}" if model == "infty" else f"model.short_term_length={1024 + basis}"
     overrides = [slots, f"task.length={length}", f"training.batch_size={batch}"]
@@ -71,37 +71,37 @@ def paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> E
     return resolve(definition, CellKey("sort", "paper", model, "x4", 0), overrides).experiment
 
 
-def paper_decoder() -> DecoderConfig:
+def read_paper_decoder() -> DecoderConfig:
     """Read the sizes of the ∞-former that sorts at the paper's sizes."""
-    return DecoderConfig.model_validate(paper_experiment("infty", 4000, 2).model.model_dump())
+    return DecoderConfig.model_validate(resolve_paper_experiment("infty", 4000, 2).model.model_dump())
 
 
-def make(spec: Spec) -> Run:
-    """A function that runs the contestant once. ValueError where there is no such contestant."""
+def make_run(spec: Spec) -> Run:
+    """Make the function that runs a contestant once. Raises ValueError if there is no such contestant."""
     torch.manual_seed(0)
     match spec.kind, spec.who:
         case "step", "yardstick":
-            return _yardstick_step(spec)
+            return _make_yardstick_step(spec)
         case "step", _:
-            return _step(spec)
+            return _make_step(spec)
         case "read" | "update", _:
-            return _memory(spec)
+            return _make_memory_run(spec)
         case "matmul", _:
-            return _matmul()
+            return _make_matmul()
         case "stream", _:
-            return _stream()
+            return _make_stream()
         case "data", _:
-            task = build_task(paper_experiment("infty", spec.length, spec.batch), Path())
+            task = build_task(resolve_paper_experiment("infty", spec.length, spec.batch), Path())
             return lambda: task.training_batch(0, spec.batch, 0)
         case "agree", _:
             module = load_yardstick(Path(spec.against or ""))
-            return lambda: compare_steps(module, paper_decoder(), YARDSTICK_VOCABULARY, spec.length, spec.batch)
+            return lambda: compare_steps(module, read_paper_decoder(), YARDSTICK_VOCABULARY, spec.length, spec.batch)
         case _:
             raise ValueError(f"no contestant {spec.kind} of {spec.who}")
 
 
-def _step(spec: Spec) -> Run:
-    experiment = paper_experiment(spec.who, spec.length, spec.batch, spec.basis)
+def _make_step(spec: Spec) -> Run:
+    experiment = resolve_paper_experiment(spec.who, spec.length, spec.batch, spec.basis)
     task = build_task(experiment, Path())
     model = experiment.model.build(task.vocab_size, seed=0)
     optimizer = make_optimizer(model, LEARNING_RATE)
@@ -109,77 +109,88 @@ def _step(spec: Spec) -> Run:
     return lambda: optimize(replica, optimizer, task, experiment.training, 0, 0)
 
 
-def _yardstick_step(spec: Spec) -> Run:
-    module, sizes = load_yardstick(Path(spec.against or "")), paper_decoder()
+def _make_yardstick_step(spec: Spec) -> Run:
+    module, sizes = load_yardstick(Path(spec.against or "")), read_paper_decoder()
     model = build_its_model(module, sizes, YARDSTICK_VOCABULARY, sizes.dropout)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     tokens = draw_tokens(YARDSTICK_VOCABULARY, spec.length, spec.batch)
     return lambda: module.step(model, optimizer, tokens, spec.length)
 
 
-def _memory(spec: Spec) -> Run:
-    """Reading: from given coefficients to context, and back. Updating: a refit, without gradient."""
+def _make_memory_run(spec: Spec) -> Run:
+    """Make a read, from given coefficients to context and back, or an update: a refit, without gradient."""
+    # Queries and vectors are random: no time depends on them.
     reading = spec.kind == "read"
     queries = torch.randn(spec.batch, spec.queries if reading else 1, spec.hidden, requires_grad=reading)
     cotangent = torch.randn(queries.shape)
     length = 2 if reading and spec.who == "yardstick" else 1024  # its reading has no entrance but a tiny update
     evicted = torch.randn(spec.batch, length, spec.hidden)
+
+    # The yardstick reads and updates in one call.
     if spec.who == "yardstick":
         theirs = load_yardstick(Path(spec.against or "")).LiteralMemory(spec.hidden, spec.heads, 512, length)
         if reading:
-            return lambda: _backward(theirs(evicted, queries, None), cotangent, [queries, *theirs.parameters()])
+            return lambda: _propagate(theirs(evicted, queries, None), cotangent, [queries, *theirs.parameters()])
         past = torch.randn(spec.batch, 512, spec.hidden)
         return torch.no_grad()(lambda: theirs(evicted, queries, past))
+
+    # Ours is updated once before, so that there is a signal to refit or read.
     config = LongTermMemoryConfig(
         hidden_size=spec.hidden, num_heads=spec.heads, segment_length=length, num_basis=512, num_samples=512
     )
     memory = LongTermMemory(config)
     state = memory.update(memory.initial_state(spec.batch), evicted).detach()
     plainly = spec.who == "plain"
+
+    # Both are timed as they are called in training, or by the plain equations.
     if not reading:
-        update = _sampled_update(memory) if plainly else memory.update
+        update = _make_sampled_update(memory) if plainly else memory.update
         return torch.no_grad()(lambda: update(state, evicted))
     state = replace(state, coefficients=state.coefficients.requires_grad_())
     attend = (lambda q, s: plain.attend(memory, q, s)) if plainly else memory.attend
 
     def read() -> None:
         context, density = attend(queries, state)
-        _backward((context, memory.kl(density, state)), cotangent, [queries, state.coefficients, *memory.parameters()])
+        _propagate((context, memory.kl(density, state)), cotangent, [queries, state.coefficients, *memory.parameters()])
 
     return read
 
 
-def _sampled_update(memory: LongTermMemory) -> Callable[[LongTermState, Tensor], Tensor]:
-    """B = G [X̄(s_1) … X̄(s_M); x̃] with G made once: the update as the equations read."""
+def _make_sampled_update(memory: LongTermMemory) -> Callable[[LongTermState, Tensor], Tensor]:
+    """Make the update B = G [X̄(s_1) … X̄(s_M); x̃] of the plain equations, with G solved once."""
     centers, widths = equations.place_basis(memory.config.num_basis, memory.config.widths)
     values = equations.evaluate_basis(equations.sample_grid(memory.config.num_samples), centers, widths).float()
     operator = plain.solve_refit(memory).float()
     return lambda state, x: equations.update(state.coefficients, values, plain.smooth(memory, x), operator)
 
 
-def _stream() -> Run:
-    """A million symbols in one stream. Then, turn by turn, ten segments more from the 10th on and from the last on:
-    a machine that is slower for a while is so for both.
+def _make_stream() -> Run:
+    """Make a run of a million symbols in one stream, which then times segments from the 10th on and from the last on.
+
+    They are timed ten by ten in turns: a machine that is slower for a while is so for both.
     """
-    experiment = paper_experiment("infty", 4000, 1)
+    experiment = resolve_paper_experiment("infty", 4000, 1)
     length = experiment.model.segment_length
     model, segments = experiment.model.build(SYMBOLS + 1, seed=0).eval(), -(-STREAM_TOKENS // length)
     positions = model.positions()
 
-    def after(state: State, more: int) -> State:
+    def advance(state: State, more: int) -> State:
         for _ in range(more):
             state = model(torch.randint(0, SYMBOLS, (1, length)), state, positions, wanted=0).state
         return state
 
     @torch.no_grad()
     def run() -> dict[str, Any]:
-        early = late = after(model.initial_state(torch.zeros(1, dtype=torch.int64)), 10)
+        # Read the stream; after 20 segments all that is ever held has been made.
+        early = late = advance(model.initial_state(torch.zeros(1, dtype=torch.int64)), 10)
         early_peak = 0
         for number in range(10, segments):
             early_peak = count_peak_bytes(HOST) if number == 20 else early_peak
-            late = after(late, 1)
+            late = advance(late, 1)
         growth = count_peak_bytes(HOST) - early_peak
-        turns = [[_seconds(lambda state=state: after(state, 10)) / 10 for state in (early, late)] for _ in range(TURNS)]
+
+        # Time segments at both ends.
+        turns = [[_time(lambda state=state: advance(state, 10)) / 10 for state in (early, late)] for _ in range(TURNS)]
         return {
             "segments": segments,
             "early_segment_seconds": statistics.median(seconds for seconds, _ in turns),
@@ -191,16 +202,16 @@ def _stream() -> Run:
     return run
 
 
-def _backward(read: tuple[Tensor, ...], cotangent: Tensor, inputs: list[Tensor]) -> None:
-    """Gradients of all inputs, from none, as in a training step."""
+def _propagate(read: tuple[Tensor, ...], cotangent: Tensor, inputs: list[Tensor]) -> None:
+    """Compute the gradients of all inputs, from none, as in a training step."""
     for tensor in inputs:
         tensor.grad = None
     context, kl, *_ = read
     ((context * cotangent).sum() + KL_WEIGHT * kl).backward()
 
 
-def _matmul() -> Run:
-    """Square float32 products, of the size that is quickest here."""
+def _make_matmul() -> Run:
+    """Make a run of square float32 products, of the size that is quickest here."""
 
     def product(size: int) -> Callable[[], dict[str, float]]:
         a, b, out = torch.randn(3, size, size)
@@ -214,20 +225,20 @@ def _matmul() -> Run:
         return run
 
     runs = [product(size) for size in MATMUL_SIZES]
-    return min(runs, key=lambda run: min(_seconds(run) for _ in range(3)))
+    return min(runs, key=lambda run: min(_time(run) for _ in range(3)))
 
 
-def _seconds(run: Run) -> float:
+def _time(run: Run) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def main() -> None:
-    """Make the contestant, warm it up, and give it a turn for every line that comes, as long as somebody listens."""
+    """Make the contestant, warm it up, and run it once for every line on stdin, until nobody reads the answers."""
     spec = Spec(**json.loads(sys.argv[1]))
     torch.set_num_threads(spec.threads)
-    run, repeats, returned = make(spec), REPEATS if spec.kind in SHORT else 1, None
+    run, repeats, returned = make_run(spec), REPEATS if spec.kind in SHORT else 1, None
     for _ in range(0 if spec.kind in ONCE else 2):
         run()
     _say("ready")
@@ -242,7 +253,7 @@ def main() -> None:
 
 
 def _say(line: str) -> None:
-    """Write a line to whoever started us; end at once where nobody listens: an ordinary end would write the rest."""
+    """Write a line to the parent process; end at once if it is gone, since an ordinary end would write the rest."""
     try:
         print(line, flush=True)
     except BrokenPipeError:

@@ -1,9 +1,8 @@
-"""How many multiplications and additions a training step of the sorting task can't do without.
+"""Multiplications and additions that a training step of the sorting task can't do without.
 
-Counted are matrix products: visible query-key pairs only; each projection once a token (keys and values are kept) and
-R's once a step; a forward pass for every segment, and twice as much again for the one that carries a gradient.
-They are those of the plain equations: gate, refit and reading make fewer (`memory.convolution`, `linear`, `reduced`),
-which counts as speed.
+Counted are matrix products: visible query-key pairs only; each projection once per token (keys and values are kept) and
+R's once per step; a forward pass for every segment, and twice as much again for the one that carries a gradient.
+They are those of the plain equations: gate, refit and reading make fewer (`memory.fast`), which counts as speed.
 Sizes as everywhere: E hidden, F feed-forward, L segment, N basis functions, V vocabulary; t tokens of a segment.
 """
 
@@ -13,10 +12,10 @@ from infty.model.config import DecoderConfig
 def count_step_products(
     config: DecoderConfig, vocab_size: int, length: int, scored: int, batch: int
 ) -> tuple[int, int]:
-    """Floating-point operations of one step on sequences of `length` tokens, of which the last `scored` are scored.
+    """Count the floating-point operations of a step on sequences of `length` tokens, of which `scored` are scored.
 
-    First as measured against: every layer does everything for every token. Then without what the last layer leaves
-    out, since nobody reads its output at other tokens.
+    The first count has every layer do everything for every token. The second is without what the last layer leaves
+    out, since nobody reads its output at tokens that are not scored.
     """
     full = done = 0
     starts = range(0, length, config.segment_length)
@@ -24,8 +23,8 @@ def count_step_products(
         tokens = min(config.segment_length, length - start)
         is_last = index == len(starts) - 1
         passes = 3 if is_last else 1
-        whole = _layer(config, tokens, start, tokens, is_last)
-        needed = _layer(config, tokens, start, scored if is_last else 0, is_last)
+        whole = _count_layer(config, tokens, start, tokens, is_last)
+        needed = _count_layer(config, tokens, start, scored if is_last else 0, is_last)
         logits = 2 * config.hidden_size * vocab_size * (scored if is_last else 0)
         full += passes * (config.num_layers * whole + logits)
         done += passes * ((config.num_layers - 1) * whole + needed + logits)
@@ -33,21 +32,21 @@ def count_step_products(
     return batch * full + positions, batch * done + positions
 
 
-def _layer(config: DecoderConfig, tokens: int, past: int, wanted: int, with_gradient: bool) -> int:
-    """Forward pass of one layer over a segment after `past` tokens, with an output for its last `wanted` tokens."""
+def _count_layer(config: DecoderConfig, tokens: int, past: int, wanted: int, with_gradient: bool) -> int:
+    """Count the forward pass of a layer over a segment after `past` tokens, with output for its last `wanted` ones."""
     e = config.hidden_size
     cached = min(past, config.short_term_length)
     pairs = wanted * cached + wanted * (wanted + 1) // 2 + wanted * (tokens - wanted)
     attention = 4 * e * e * wanted + 4 * e * e * tokens + 6 * e * pairs  # query, output; key, value; scores, values
     feed_forward = 4 * e * config.feed_forward_size * wanted
-    return attention + feed_forward + _long_term(config, past, tokens if with_gradient else wanted, wanted)
+    return attention + feed_forward + _count_memory(config, past, tokens if with_gradient else wanted, wanted)
 
 
-def _long_term(config: DecoderConfig, past: int, looking: int, reading: int) -> int:
-    """Update with one segment, density of the `looking` queries, read of the `reading` ones; nothing before that."""
+def _count_memory(config: DecoderConfig, past: int, looking: int, reading: int) -> int:
+    """Count an update with one segment, the density of `looking` queries and the read of `reading` ones."""
     e, n, length = config.hidden_size, config.long_range.slots if config.long_range else 0, config.segment_length
     updates = max(past // length - 1, 0)  # what leaves a short-term memory of one segment
-    if not (n and updates):
+    if not (n and updates):  # no memory, or nothing in it yet
         return 0
     update = 6 * e * e * length + 2 * n * length * e + (2 * n * n * e if updates > 1 else 0)  # gate, C x̃, A B
     density = 4 * n * e + 4 * e * e + 4 * e * looking + 2 * e * e * (looking - reading)  # w B, (w B) W_K, ·q; its q

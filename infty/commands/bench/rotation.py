@@ -18,28 +18,28 @@ Laps = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Rotation:
-    """What each contestant said after each of its runs."""
+    """The figures of each contestant's runs, in order."""
 
     laps: dict[str, Laps]
 
-    def seconds(self, name: str) -> float:
-        """Median seconds of a contestant's runs."""
+    def find_median(self, name: str) -> float:
+        """Find the median seconds of a contestant's runs."""
         return statistics.median(lap["seconds"] for lap in self.laps[name])
 
-    def peak_bytes(self, name: str) -> int:
-        """Most bytes that a contestant's process held."""
+    def find_peak(self, name: str) -> int:
+        """Find the most bytes that a contestant's process held."""
         return self.laps[name][-1]["peak_bytes"]
 
-    def ratio(self, name: str, other: str) -> float:
-        """Median, over the rounds, of the seconds of `name` to those of `other`."""
+    def compare(self, name: str, other: str) -> float:
+        """Find the median, over the rounds, of the ratio of seconds of `name` to those of `other`."""
         pairs = zip(self.laps[name], self.laps[other], strict=True)
         return statistics.median(lap["seconds"] / against["seconds"] for lap, against in pairs)
 
 
 def rotate(commands: dict[str, list[str]], rounds: int) -> Rotation:
-    """Start the contestants one by one, and let them take turns `rounds` times. InftyError where one dies.
+    """Start the contestants one by one, and let them take turns `rounds` times. Raises InftyError if one dies.
 
-    commands: of each contestant, one that says a line when it is ready, runs for every line on its stdin and answers
+    commands: of each contestant, one that prints a line when it is ready, runs for every line on its stdin and answers
     with a line of JSON. Every other round goes backwards, so that nobody always follows the same one.
     """
     laps: dict[str, Laps] = {name: [] for name in commands}
@@ -48,40 +48,40 @@ def rotate(commands: dict[str, list[str]], rounds: int) -> Rotation:
         for name, command in commands.items():
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             processes[name] = subprocess.Popen(command, **pipes, start_new_session=True)  # Ctrl-C is for us alone
-            stack.callback(_end, processes[name])
+            stack.callback(_stop, processes[name])
             logger.info(f"starting {name}")
-            _hear(name, processes[name])
+            _read_line(name, processes[name])
         for number in range(rounds):
             for name in list(processes)[:: -1 if number % 2 else 1]:
                 logger.info(f"round {number + 1} of {rounds}: {name}")
-                laps[name].append(_lap(name, processes[name]))
+                laps[name].append(_run_lap(name, processes[name]))
     return Rotation(laps)
 
 
-def contestant(spec: str) -> list[str]:
-    """The command of one of ours."""
+def make_command(spec: str) -> list[str]:
+    """Make the command that starts a contestant of `contestants`."""
     return [sys.executable, "-m", "infty.commands.bench.contestants", spec]
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
+def _stop(process: "subprocess.Popen[str]") -> None:
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout):
-        with suppress(BrokenPipeError):  # a word that was never read
+        with suppress(BrokenPipeError):  # it was never read
             if pipe is not None:
                 pipe.close()
 
 
-def _lap(name: str, process: "subprocess.Popen[str]") -> dict[str, Any]:
+def _run_lap(name: str, process: "subprocess.Popen[str]") -> dict[str, Any]:
     assert process.stdin is not None
-    with suppress(BrokenPipeError):  # it ended: the line that does not come tells
+    with suppress(BrokenPipeError):  # it ended, as the missing answer will tell
         process.stdin.write("go\n")
         process.stdin.flush()
-    return json.loads(_hear(name, process))
+    return json.loads(_read_line(name, process))
 
 
-def _hear(name: str, process: "subprocess.Popen[str]") -> str:
-    """The next line that a contestant says."""
+def _read_line(name: str, process: "subprocess.Popen[str]") -> str:
+    """Read the next line of a contestant. Raises InftyError if it has ended."""
     assert process.stdout is not None
     if line := process.stdout.readline():
         return line

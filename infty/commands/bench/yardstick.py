@@ -1,4 +1,4 @@
-"""A plainly written implementation from a file of the user's, to be held against: its contract, and its weights.
+"""A plain implementation from a file of the user's to compare with: its contract, and its weights.
 
 The file is a Python module with `LiteralModel(vocab, layers, hidden, heads, inner, basis, segment, dropout)`,
 `LiteralMemory(hidden, heads, basis, length)` and `step(model, optimizer, tokens, length) -> loss`. It is run.
@@ -24,7 +24,7 @@ CLIP = 0.25  # of the gradient's norm, in the file's step
 
 
 def load_yardstick(path: Path) -> ModuleType:
-    """Run the file as a module. MissingError where there is none, UsageError where it lacks what is called."""
+    """Run the file as a module. Raises MissingError if there is none, UsageError if it lacks what is called."""
     if not path.is_file():
         raise MissingError(f"--against {path}: there is no such file")
     spec = importlib.util.spec_from_file_location("yardstick", path)
@@ -38,14 +38,14 @@ def load_yardstick(path: Path) -> ModuleType:
 
 
 def build_its_model(module: ModuleType, config: DecoderConfig, vocab_size: int, dropout: float) -> nn.Module:
-    """The file's model at our sizes."""
+    """Build the file's model at our sizes."""
     c, basis = config, config.long_range.slots if config.long_range else 0
     sizes = (c.num_layers, c.hidden_size, c.num_heads, c.feed_forward_size, basis, c.segment_length)
     return module.LiteralModel(vocab_size, *sizes, dropout)
 
 
 def draw_tokens(vocab_size: int, length: int, batch: int) -> Int[Tensor, "batch length"]:
-    """Random symbols, the separator, and as many random answers; the last token is only a target."""
+    """Draw random symbols, the separator, and random answers; the last token is only a target."""
     symbols = vocab_size - 2
     tokens = torch.randint(0, symbols, (batch, length + symbols + 1))
     tokens[:, length] = symbols
@@ -53,7 +53,7 @@ def draw_tokens(vocab_size: int, length: int, batch: int) -> Int[Tensor, "batch 
 
 
 def translate(weights: Named) -> Named:
-    """The yardstick's weights, or gradients, under our names."""
+    """Translate the names of the yardstick's weights, or of their gradients, to ours."""
     translated = {}
     for name, value in weights.items():
         name = name.replace("layers.", "blocks.").replace(".memory.", ".long_range.")
@@ -73,16 +73,19 @@ def translate(weights: Named) -> Named:
 def compare_steps(
     module: ModuleType, config: DecoderConfig, vocab_size: int, length: int, batch: int
 ) -> dict[str, float]:
-    """Same weights, same data, no dropout: relative differences between its step's loss and gradients and ours.
+    """Compare a step of the yardstick with ours, with the same weights and data and without dropout.
 
-    Of the loss; of all gradients together, as the norm of the difference over the norm; and of the parameter whose
-    largest difference, over its largest gradient, is worst.
+    Returns relative differences: of the loss; of all gradients together, as the norm of the difference over the norm;
+    and of the parameter whose largest difference, over its largest gradient, is worst.
     """
+    # Give both the same weights; dropout is off, which would draw otherwise in each.
     config = config.model_copy(update={"dropout": 0.0})
     torch.manual_seed(0)
     theirs, tokens = build_its_model(module, config, vocab_size, 0.0), draw_tokens(vocab_size, length, batch)
     ours = Decoder(config, vocab_size)
     ours.load_state_dict(translate(theirs.state_dict()))
+
+    # Take the gradients of a step of each; a learning rate of 0 leaves their weights as they are.
     their_loss = module.step(theirs, torch.optim.SGD(theirs.parameters(), lr=0.0), tokens, length)
     targets = tokens[:, 1:].clone()
     targets[:, :length] = UNSCORED
@@ -90,6 +93,8 @@ def compare_steps(
     weights = {"loss": 1.0, **config.auxiliary_weights}
     torch.stack([weights[name] * loss for name, loss in losses.items()]).sum().backward()
     torch.nn.utils.clip_grad_norm_(ours.parameters(), CLIP)
+
+    # Compare them by our names.
     expected = translate({name: p.grad for name, p in theirs.named_parameters() if p.grad is not None})
     found = {name: p.grad for name, p in ours.named_parameters() if p.grad is not None}
     differences = {name: (found[name] - gradient).abs() for name, gradient in expected.items()}

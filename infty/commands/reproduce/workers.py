@@ -27,7 +27,7 @@ from infty.training.signals import StopSignals
 logger = logging.getLogger(__name__)
 
 PAUSE = 0.1  # seconds between looks at the processes
-LAST_LINES = 50  # of what a process said that are kept
+LAST_LINES = 50  # of a process's output that are kept
 BY_SIGNAL = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM)}  # exit codes of infty
 SHOWN = ("test/accuracy", "test/word_perplexity")  # one of them is in every result
 
@@ -45,7 +45,7 @@ def train_missing(tables: Tables, jobs: int) -> None:
 
 
 class _Child:
-    """A process that trains a cell. lines: the last that it said, none of them empty. slot: its place among such."""
+    """A process that trains a cell. lines: the last of its output, none empty. slot: its number among them."""
 
     def __init__(self, job: Job, slot: int) -> None:
         self.job, self.slot, self.began, self.lines = job, slot, time.monotonic(), deque[str](maxlen=LAST_LINES)
@@ -157,7 +157,7 @@ class _Work:
         if code == 0:
             try:
                 return self._note_result(child)
-            except MissingError as fault:  # all was well, it said, and its result can't be read
+            except MissingError as fault:  # it ended well, and its result can't be read
                 return self._note_failure(Untrained(job, str(fault), fault.exit_code))
         if stopping and code in (*BY_SIGNAL, *(-number for number in BY_SIGNAL.values())):
             tables.missing.insert(0, job)

@@ -14,12 +14,7 @@ from infty.base.errors import BusyError, MissingError
 from infty.commands.evaluate import EvaluationRequest, evaluate_run
 from infty.commands.load import load_beside
 from infty.commands.train.agreement import is_held
-from infty.commands.train.initial_weights import (
-    InitialWeights,
-    find_initial_weights,
-    load_trained_weights,
-    plan,
-)
+from infty.commands.train.initial_weights import InitialWeights, find_initial_weights, load_trained_weights, plan
 from infty.commands.train.record import open_sinks, track_status, write_run_header
 from infty.commands.train.session import OTHER_SETTINGS, Session, bring_data, open_session
 from infty.config.settings import Settings
@@ -129,7 +124,7 @@ def _ensure_initial_weights(
     with group.take_turns():
         found = find_initial_weights(cell.experiment, settings, may_fetch=settings.auto_fetch)
     for base in plan(cell)[:-1]:
-        with group.take_turns():  # what the row itself lacks is said before anything is trained for it
+        with group.take_turns():  # a text that the row lacks is missed before anything is trained
             bring_data(cell, settings, own)
         found = _ensure_base(base, settings, machine, group)
     return found

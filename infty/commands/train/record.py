@@ -84,7 +84,7 @@ def track_status(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except (Stopped, KeyboardInterrupt):
-        with contextlib.suppress(OSError):  # as below
+        with contextlib.suppress(OSError):  # a full disk must not hide what failed
             run.write_status("stopped", "by a signal; the same command continues")
         raise
     except BaseException as fault:
