@@ -4,12 +4,14 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from infty.base.errors import MissingError, UsageError
 from infty.base.files import replace_folder, write_text
 from infty.base.messages import one_line
 from infty.report.load.tuning import find_tunings
 from infty.runs.folder import RECORDS, RunFolder, find_finished_runs
+from infty.runs.metrics import read_lines
 
 LINES = 100  # of training that are kept, evenly spaced; validations and the test are kept all
 
@@ -44,21 +46,13 @@ def _keep(run: RunFolder, place: Path) -> None:
             if (run.path / file).is_file():
                 shutil.copyfile(run.path / file, aside / file)
         if run.metrics.is_file():
-            write_text(aside / "metrics.jsonl", _thin_out(run.metrics.read_text(encoding="utf-8", errors="replace")))
+            write_text(aside / "metrics.jsonl", _thin(read_lines(run.metrics)))
 
 
-def _thin_out(text: str) -> str:
-    """Keep fewer lines of training, the first and the last among them; none that can't be read."""
-    lines = [line for line in text.splitlines(keepends=True) if _is_record(line)]
-    training = [number for number, line in enumerate(lines) if "train/loss" in json.loads(line)]
+def _thin(lines: list[dict[str, Any]]) -> str:
+    """Keep fewer lines of training, the first and the last among them."""
+    training = [number for number, line in enumerate(lines) if "train/loss" in line]
     step = (len(training) - 1) / (LINES - 1)
     kept = {training[round(i * step)] for i in range(LINES)} if len(training) > LINES else set(training)
     dropped = set(training) - kept
-    return "".join(line for number, line in enumerate(lines) if number not in dropped)
-
-
-def _is_record(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
+    return "".join(json.dumps(line) + "\n" for number, line in enumerate(lines) if number not in dropped)

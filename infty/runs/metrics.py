@@ -63,7 +63,7 @@ class MetricsFile:
         again = ("test/",) if validated else ("test/", "validation/")
         kept = [
             line
-            for line in _lines(path)
+            for line in read_lines(path)
             if line["step"] < step or (line["step"] == step and not any(key.startswith(again) for key in line))
         ]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
@@ -115,8 +115,8 @@ class ScreenProgress:
         self.bar.stop()
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file: a killed process may leave half a last one."""
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the whole lines of a metrics file: a killed process may leave half a last one."""
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError, RecursionError):  # no JSON, or nested or a number without end

@@ -15,6 +15,7 @@ from infty.config.definition import CellKey
 from infty.report.load.results import ResultSet
 from infty.report.load.tuning import find_tunings
 from infty.runs.folder import Run, differences, find_finished_runs
+from infty.runs.metrics import read_lines
 from infty.runs.record import Record
 from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Validation
 from infty.tasks.protocols import KNOCK_OUTS
@@ -100,13 +101,12 @@ def _read(kind: type[Part], run: Run, name: str, otherwise: str) -> Part | None:
 
 def _read_curve(file: Path) -> Iterator[Validation]:
     """Read the validations in `metrics.jsonl`; what is damaged there is passed over."""
-    lines: list[str] = []
-    with suppress(OSError, ValueError):
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines: list[dict[str, Any]] = []
+    with suppress(OSError):
+        lines = read_lines(file)
     for line in lines:
-        if '"validation/' in line:
-            with suppress(ValueError):
-                yield Validation.model_validate_json(line)
+        with suppress(ValueError):
+            yield Validation.model_validate(line)
 
 
 def _list_cells(experiment: str, scale: str, experiments: Path) -> list[CellKey]:
