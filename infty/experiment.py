@@ -1,11 +1,10 @@
-"""One frozen, checked Experiment from a YAML cell, and the task and model it describes."""
+"""Resolve a cell of a YAML table to one frozen, checked Experiment, and build the task and model it describes."""
 
 import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infty.config.definition import CellKey, Definition
@@ -13,7 +12,6 @@ from infty.config.faults import Fault, origin_of, raise_faults, value_faults
 from infty.config.overlay import Values, overlay, parse_override
 from infty.corpora.tokens import Portion
 from infty.model.config import AnyModelConfig
-from infty.model.interface import SegmentModel
 from infty.tasks.corpus import NAMES, CorpusConfig
 from infty.tasks.sort import SortConfig
 from infty.tasks.task import Task
@@ -23,7 +21,7 @@ TaskChoice = Annotated[SortConfig | CorpusConfig, Field(discriminator="kind")]  
 
 
 class PretrainingText(BaseModel):
-    """What a GPT-2 reads before it is fine-tuned on another text."""
+    """The text that a GPT-2 is trained on before it is fine-tuned on another."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -33,7 +31,7 @@ class PretrainingText(BaseModel):
 
 
 class PretrainingConfig(TrainingConfig):
-    """How and on what a GPT-2 is trained first."""
+    """The training of a GPT-2 that is then fine-tuned."""
 
     text: PretrainingText | None = Field(
         default=None,
@@ -43,7 +41,7 @@ class PretrainingConfig(TrainingConfig):
 
 
 class Experiment(BaseModel):
-    """The science of one cell: what is learnt, by what, and how."""
+    """The task, the model and the training of one cell."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -59,9 +57,11 @@ class Experiment(BaseModel):
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell with its checked values. origins: which layer each key came from; absent keys are defaults.
+    """A cell with its checked values.
 
-    made_by: the command that trains it, where it is no cell of a table.
+    Args:
+        origins: the layer that each key came from; absent keys are defaults.
+        made_by: the command that trains it, if it is not a cell of a table.
     """
 
     key: CellKey
@@ -73,19 +73,19 @@ class Cell:
 
     @property
     def config(self) -> Values:
-        """What `config.yaml` of the run folder holds: everything that the result depends on."""
+        """The content of the run folder's `config.yaml`: everything that the result depends on."""
         k = self.key
         place = {"experiment": k.experiment, "scale": k.scale, "model": k.model, "case": k.case, "seed": k.seed}
         return {"cell": place, **self.experiment.model_dump(mode="json")}
 
     @property
     def command(self) -> str:
-        """The command that trains this very cell."""
+        """The command that trains this cell."""
         return self.made_by or self.key.command(self.source, self.overrides)
 
 
 def resolve(definition: Definition, key: CellKey, overrides: typing.Sequence[str] = ()) -> Cell:
-    """The cell's values, overlaid and checked; UsageError with every fault at once."""
+    """Overlay and check the values of a cell. UsageError with every fault at once."""
     definition.check_names(key.scale, key.model, key.case)
     parsed = [parse_override(text) for text in overrides]
     layers = definition.layers(key) + [("--set", values) for values, fault in parsed if fault is None]
@@ -97,30 +97,24 @@ def resolve(definition: Definition, key: CellKey, overrides: typing.Sequence[str
     except ValidationError as error:
         faults += value_faults(error, Experiment, origins, definition.path.name)
     else:
-        faults += _task_faults(experiment, origins) + _start_faults(experiment, origins)
+        faults += _find_task_faults(experiment, origins) + _find_start_faults(experiment, origins)
     raise_faults(faults)
     assert experiment is not None
     return Cell(key, experiment, origins, definition.source, tuple(overrides))
 
 
 def build_task(experiment: Experiment, data: Path, *, make: bool = True) -> Task:
-    """Open the source of sequences. data: the folder of corpora. MissingError if one that is read is not there.
+    """Open the task of an experiment. data: the folder of corpora. make: tokenise a text that is not tokenised yet.
 
-    make: tokenise a text that is not tokenised yet, else MissingError.
+    MissingError if a corpus is not there, or is not tokenised and `make` is False.
     """
     first = experiment.pretraining and experiment.pretraining.text
     learnt_from = (first.corpus, first.train) if first else None
     return experiment.task.open(data, experiment.model.segment_length, learnt_from, make=make)
 
 
-def build_model(experiment: Experiment, vocab_size: int, seed: int) -> SegmentModel:
-    """Build the model with the initial weights that `seed` decides. UsageError if it does not fit the vocabulary."""
-    torch.manual_seed(seed)
-    return experiment.model.build(vocab_size)
-
-
-def _start_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
-    """What of the starting weights does not go together."""
+def _find_start_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
+    """Find settings of the starting weights that contradict each other."""
     model = experiment.model
     if experiment.pretraining is None:
         return []
@@ -128,14 +122,13 @@ def _start_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -
     if not model.fine_tunes:
         return [Fault(origin, "pretraining", "is for model.kind gpt2 only")]
     if model.starting_weights is not None:
-        return [
-            Fault(origin, "pretraining", f"model.weights is {model.starting_weights!r}: one of the two must be null")
-        ]
+        message = f"model.weights is {model.starting_weights!r}: one of the two must be null"
+        return [Fault(origin, "pretraining", message)]
     return []
 
 
-def _task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
-    """Find what of the task does not go together with the rest."""
+def _find_task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
+    """Find settings of the task and the model that contradict each other."""
     task, model = experiment.task, experiment.model
     found = [*task.find_faults(model.segment_length), *model.find_faults(task.vocab_size)]
     return [Fault(origin_of(origins, tuple(key.split(".")), ""), key, message) for key, message in found]

@@ -167,8 +167,8 @@ def test_clean_takes_trials_whose_outcome_is_recorded_and_no_weights_that_others
     for folder in (recorded, open_one, unread, base):
         shutil.copytree(run, folder)
     (base / "config.yaml").write_text((base / "config.yaml").read_text().replace("model: infty", "model: base"))
-    record = {"experiment": "sort", "scale": "smoke", "case": "x4", "steps": 3, "seed": 0, "trials": []}
-    record |= {"commit": None, "command": "infty tune sort --case x4 --scale smoke"}
+    record = {"experiment": "sort", "scale": "smoke", "case": "x4", "steps": 3, "seed": 0, "trials": [], "grid": {}}
+    record |= {"chosen": {}, "commit": None, "dirty": None, "command": "infty tune sort --case x4 --scale smoke"}
     (run.parents[1] / "tuning-x4.json").write_text(json.dumps(record))
     (run.parents[1] / "tuning-x16.json").write_text("{}")
     before = files(base)

@@ -17,15 +17,15 @@ from infty.base.batch import Batch
 from infty.base.errors import UsageError
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
-from infty.experiment import build_model, resolve
+from infty.experiment import resolve
 from infty.machine.devices import choose_device
-from infty.machine.launch import Launch, launched
+from infty.machine.launch import Launch, read_launch
 from infty.machine.placement import Machine
 from infty.memory.longterm import LongTermMemory
 from infty.memory.precision import HOST, full_precision, round_products
 from infty.model.interface import SegmentModel
 from infty.model.state_tensors import state_tensors
-from infty.training.data_parallel import batch_losses, weighted
+from infty.training.data_parallel import compute_losses, weigh_losses
 from tests.conftest import Infty
 
 ROOT = Path(infty.__file__).parent
@@ -40,7 +40,7 @@ VOCAB = {"sort": 6, "wikitext": 400, "gpt2": 400}
 
 def model_of(name: str, case: str, row: str, scale: str = "smoke", **sizes: int) -> SegmentModel:
     resolved = resolve(open_experiment(name, SHIPPED), CellKey(name, scale, row, case))
-    return build_model(resolved.experiment, sizes.get("vocab_size", VOCAB[name]), seed=0)
+    return resolved.experiment.model.build(sizes.get("vocab_size", VOCAB[name]), seed=0)
 
 
 def pieces(model: SegmentModel, name: str, count: int = 4) -> Batch:
@@ -53,7 +53,7 @@ def pieces(model: SegmentModel, name: str, count: int = 4) -> Batch:
 
 def carried(model: SegmentModel, batch: Batch) -> dict[str, Tensor]:
     with torch.no_grad():
-        return state_tensors(batch_losses(model, batch)[1])
+        return state_tensors(compute_losses(model, batch)[1])
 
 
 @pytest.mark.parametrize(("name", "case", "row"), ROWS)
@@ -106,8 +106,8 @@ def gradients(model: SegmentModel, batch: Batch) -> tuple[dict[str, Tensor], int
     model.train()
     torch.manual_seed(4)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses, _ = batch_losses(model, batch)
-    weighted(losses, model).backward()
+        losses, _ = compute_losses(model, batch)
+    weigh_losses(losses, model).backward()
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sum(sizes.values())
 
 
@@ -208,24 +208,24 @@ SRUN = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "7", "SLURM_LOCALID": "1", 
 
 
 def test_launchers_are_understood() -> None:
-    assert launched({}) == Launch()
-    assert launched(TORCHRUN) == Launch(5, 6, 1, 2, "first", 123)
-    assert launched({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}) == Launch()
+    assert read_launch({}) == Launch()
+    assert read_launch(TORCHRUN) == Launch(5, 6, 1, 2, "first", 123)
+    assert read_launch({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}) == Launch()
     with_address = {**SRUN, "MASTER_ADDR": "node1"}
-    assert launched(with_address) == Launch(5, 7, 1, 3, "node1", 10_000 + (101 * 41_234 + 3) % 20_000, by_slurm=True)
-    assert launched({**with_address, **TORCHRUN}) == Launch(5, 6, 1, 2, "first", 123)  # torchrun within a Slurm step
-    assert launched({"RANK": "3"}) == Launch()  # somebody else's variable
-    assert launched({**SRUN, "SLURM_STEP_NUM_TASKS": "1", "INFTY_SLOT": "5"}) == Launch(slot=5)
-    assert launched({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) == Launch()  # a batch script's own process
+    assert read_launch(with_address) == Launch(5, 7, 1, 3, "node1", 10_000 + (101 * 41_234 + 3) % 20_000, by_slurm=True)
+    assert read_launch({**with_address, **TORCHRUN}) == Launch(5, 6, 1, 2, "first", 123)  # torchrun within a Slurm step
+    assert read_launch({"RANK": "3"}) == Launch()  # somebody else's variable
+    assert read_launch({**SRUN, "SLURM_STEP_NUM_TASKS": "1", "INFTY_SLOT": "5"}) == Launch(slot=5)
+    assert read_launch({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) == Launch()  # a batch script's own process
     one = {**SRUN, "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_TASKS_PER_NODE": "7", "SLURM_NODEID": "0"}
-    assert launched(one).address == "127.0.0.1"
+    assert read_launch(one).address == "127.0.0.1"
 
 
 def test_variables_that_contradict_each_other_are_told_with_their_names() -> None:
     with pytest.raises(UsageError, match=r"process 6 of 6, .*: no such thing; unset RANK, WORLD_SIZE, .* or srun$"):
-        launched({**TORCHRUN, "RANK": "6"})
+        read_launch({**TORCHRUN, "RANK": "6"})
     with pytest.raises(UsageError, match=r"process 7 of 7, .*: no such thing; unset SLURM_PROCID, .* or srun$"):
-        launched({**SRUN, "SLURM_PROCID": "7"})
+        read_launch({**SRUN, "SLURM_PROCID": "7"})
 
 
 def test_slurm_is_asked_for_its_first_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,10 +233,10 @@ def test_slurm_is_asked_for_its_first_machine(tmp_path: Path, monkeypatch: pytes
     program.write_text('#!/bin/sh\n[ "$*" = "show hostnames gpu[3-4],gpu9" ] && printf "gpu3\\ngpu4\\ngpu9\\n"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert launched({**SRUN, "SLURM_STEP_NODELIST": "gpu[3-4],gpu9"}).address == "gpu3"
+    assert read_launch({**SRUN, "SLURM_STEP_NODELIST": "gpu[3-4],gpu9"}).address == "gpu3"
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(UsageError, match="process 5 of 7: MASTER_ADDR must name the machine of process 0"):
-        launched(SRUN)
+        read_launch(SRUN)
 
 
 @given(
@@ -245,6 +245,6 @@ def test_slurm_is_asked_for_its_first_machine(tmp_path: Path, monkeypatch: pytes
 def test_whatever_the_variables_are_it_is_a_launch_or_one_line(more: dict[str, str]) -> None:
     for base in (TORCHRUN, {**SRUN, "MASTER_ADDR": "node1"}):
         with contextlib.suppress(UsageError):
-            found = launched({**base, **more})
+            found = read_launch({**base, **more})
             assert 0 <= found.rank < found.size
             assert 0 <= found.local_rank < found.local_size <= found.size

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from infty.commands.dry_run import RandomTokens
 from infty.config.catalog import SHIPPED, experiment_files, open_experiment
 from infty.config.definition import CellKey
-from infty.experiment import build_model, resolve
+from infty.experiment import resolve
 from infty.memory.longterm import LongTermMemoryConfig
 from infty.memory.signal import make_operators
 from infty.model.config import DecoderConfig
@@ -240,8 +239,8 @@ def test_the_papers_models_take_real_steps_on_a_cpu(name: str, row: str) -> None
     definition = open_experiment(name, SHIPPED)
     e = resolve(definition, CellKey(name, "paper", row, definition.names("cases")[0])).experiment
     assert isinstance(e.task, CorpusConfig)
-    model = build_model(e, e.task.tokenizer.vocab_size, seed=0)
-    task = RandomTokens(e.task, e.model.segment_length, "not here")
+    model = e.model.build(e.task.tokenizer.vocab_size, seed=0)
+    task = e.task.stand_in(e.model.segment_length, "not here")
     config = e.training.model_copy(update={"batch_size": 1, "steps": 100, "epochs": None})
     optimizer = make_optimizer(model, config.learning_rate, config.memory_learning_rate)
     state, losses, metrics = None, [], {}

@@ -7,9 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from infty.base.batch import Batch
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
-from infty.experiment import build_model, resolve
-from infty.training.cost import flops_a_step
-from infty.training.data_parallel import batch_losses, weighted
+from infty.experiment import resolve
+from infty.training.cost import count_step_flops
+from infty.training.data_parallel import compute_losses, weigh_losses
 
 EVEN = ["model.adaptive={cutoffs: []}"]  # with clusters a step costs what its tokens do
 
@@ -28,10 +28,10 @@ class Endless:
         tokens = torch.randint(self.vocab_size, (len(names), self.length + 1))
         return Batch(tokens[:, :-1], tokens[:, 1:], names, torch.full(names.shape, step == 0))
 
-    def steps_an_epoch(self, batch_size: int) -> int:
+    def count_steps_per_epoch(self, batch_size: int) -> int:
         return 1
 
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         return steps * batch_size * self.length
 
 
@@ -39,15 +39,15 @@ class Endless:
 def test_counted_once_the_memory_is_full(row: str) -> None:
     """As many steps again change nothing; the first step alone, with nothing remembered, has fewer."""
     resolved = resolve(open_experiment("wikitext", SHIPPED), CellKey("wikitext", "smoke", row, "main"), EVEN)
-    model = build_model(resolved.experiment, 400, seed=0)
+    model = resolved.experiment.model.build(400, seed=0)
     task = Endless(400, resolved.experiment.model.segment_length)
-    full, steps = flops_a_step(model, task, 2, seed=0), task.asked
-    assert flops_a_step(model, task, 6, seed=0, micro_batch=2) == 3 * full
+    full, steps = count_step_flops(model, task, 2, seed=0), task.asked
+    assert count_step_flops(model, task, 6, seed=0, micro_batch=2) == 3 * full
     counts, state = [], None
     for step in range(2 * steps):
         with FlopCounterMode(display=False) as counter:
-            losses, state = batch_losses(model, task.training_batch(step, 2, 0), state)
-            weighted(losses, model).backward()
+            losses, state = compute_losses(model, task.training_batch(step, 2, 0), state)
+            weigh_losses(losses, model).backward()
         counts.append(counter.get_total_flops())
     assert counts[0] < full
     assert set(counts[steps - 1 :]) == {full}

@@ -20,7 +20,16 @@ from scipy.stats import chisquare
 
 from infty.base.batch import Batch
 from infty.base.errors import InftyError, MissingError, UsageError
-from infty.commands.generate import BROKEN, Sampling, continuation, draw, generate_cell, read, spelled, to_the_end
+from infty.commands.generate import (
+    BROKEN,
+    Sampling,
+    decode_stream,
+    draw,
+    generate_cell,
+    generate_tokens,
+    read,
+    take_until_end,
+)
 from infty.commands.load import load_run, load_with_task
 from infty.config.catalog import open_experiment
 from infty.config.definition import CellKey
@@ -74,7 +83,7 @@ def from_scratch(model: SegmentModel, tokens: list[int], count: int, sampling: S
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_what_is_kept_changes_nothing(float64: None, memory: str, length: int, sampling: Sampling) -> None:
     model, tokens, count = make(memory, dropout=0.4), torch.randint(VOCAB, (length,)).tolist(), 3 * SEGMENT + 1
-    made = list(islice(continuation(model, read(model, as_windows(tokens)), sampling), count))
+    made = list(islice(generate_tokens(model, read(model, as_windows(tokens)), sampling), count))
     assert model.training  # as it was; dropout was off all the same
     assert made == from_scratch(model.eval(), tokens, count, sampling)
 
@@ -130,7 +139,7 @@ def test_the_seed_of_the_draws_decides() -> None:
 
     def made(seed: int) -> list[int]:
         torch.rand(seed + 1)  # the global generator has no say
-        return list(islice(continuation(model, reading, Sampling(draw=seed)), 30))
+        return list(islice(generate_tokens(model, reading, Sampling(draw=seed)), 30))
 
     assert made(0) == made(0) != made(1)
 
@@ -139,30 +148,30 @@ def test_the_seed_of_the_draws_decides() -> None:
 def test_pieces_are_the_text_of_all(text: str, random: list[int]) -> None:
     """Of a text, in which characters span tokens, and of any tokens, which may be no text at all."""
     whole = [int(token) for part in BPE.encode([text]) for token in part]
-    pieces = list(spelled(whole, BPE, BPE.separator))
+    pieces = list(decode_stream(whole, BPE, BPE.separator))
     assert "".join(pieces) == text
     assert BROKEN in text or not any(BROKEN in piece for piece in pieces)
-    assert "".join(spelled(random, BPE, BPE.separator)) == BPE.decode(random)
+    assert "".join(decode_stream(random, BPE, BPE.separator)) == BPE.decode(random)
 
 
 def test_a_piece_comes_as_soon_as_it_is_whole() -> None:
     asked: list[int] = []
     (tokens,) = BPE.encode(["a😎b"])  # a, four bytes, b
-    pieces = spelled((asked.append(token) or token for token in tokens.tolist()), BPE, BPE.separator)
+    pieces = decode_stream((asked.append(token) or token for token in tokens.tolist()), BPE, BPE.separator)
     assert [(piece, len(asked)) for piece in pieces] == [("a", 1), ("😎", 5), ("b", 6)]
 
 
 @given(st.integers(0, 4), st.lists(st.integers(0, 4), max_size=9))
 def test_words_have_spaces_between(before: int, tokens: list[int]) -> None:
-    text = WORDS.decode([before]) + "".join(spelled(tokens, WORDS, before))
+    text = WORDS.decode([before]) + "".join(decode_stream(tokens, WORDS, before))
     assert text == WORDS.decode([before, *tokens])
-    assert len(list(spelled(tokens, WORDS, before))) == len(tokens)
+    assert len(list(decode_stream(tokens, WORDS, before))) == len(tokens)
 
 
 @pytest.mark.parametrize(("tokenizer", "kept"), [(BPE, 2), (WORDS, 4)])
 def test_an_end_of_text_ends_and_a_line_end_does_not(tokenizer: Tokenizer, kept: int) -> None:
     tokens = [3, 1, tokenizer.separator, 1]
-    assert list(to_the_end(tokens, tokenizer)) == tokens[:kept]
+    assert list(take_until_end(tokens, tokenizer)) == tokens[:kept]
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +203,7 @@ def test_the_windows_of_a_text_are_its_stream(trained: Path) -> None:
         assert all(len(cut) == size + 1 for cut in cuts[:-1])
         assert 1 <= len(cuts[-1]) <= size
         assert [*np.concatenate([cut[:size] for cut in cuts])] == tokens
-        segments = list(task.stream(io.StringIO(text), size))
+        segments = list(task.cut_stream(io.StringIO(text), size))
         assert torch.cat([segment.tokens for segment in segments], 1)[0].tolist() == tokens[:-1]
         assert torch.cat([segment.targets for segment in segments], 1)[0].tolist() == tokens[1:]
         assert max(segment.tokens.shape[1] for segment in segments) <= size
@@ -222,9 +231,11 @@ def test_a_document_begins_where_there_is_no_prompt(trained: Path) -> None:
     run = load_run(trained / "runs" / RUN)
     tokenizer = run.tokenizer
     assert tokenizer is not None
-    tokens = islice(continuation(run.model, read(run.model, [np.array([tokenizer.separator])]), Sampling(draw=5)), 20)
+    tokens = islice(
+        generate_tokens(run.model, read(run.model, [np.array([tokenizer.separator])]), Sampling(draw=5)), 20
+    )
     outcome = generated(trained, "", draw=5)
-    assert outcome["text"] == tokenizer.decode(to_the_end(tokens, tokenizer))
+    assert outcome["text"] == tokenizer.decode(take_until_end(tokens, tokenizer))
     assert outcome["prompt_tokens"] == 0
 
 

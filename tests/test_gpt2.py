@@ -14,7 +14,7 @@ from infty.base.errors import UsageError
 from infty.commands.train.initial_weights import find_base
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
-from infty.experiment import Cell, Experiment, build_model, resolve
+from infty.experiment import Cell, Experiment, resolve
 from infty.model.interface import count_parameters
 from infty.runs.folder import RunFolder
 from infty.tasks.corpus import CorpusConfig
@@ -214,7 +214,7 @@ def test_the_paper_scale_is_the_papers(row: str, case: str) -> None:
     if memory is not None and memory.kind == "compressive":
         assert (memory.num_slots, memory.compression_rate) == (512, 4)
     with torch.device("meta"):
-        model = build_model(e, e.task.tokenizer.vocab_size, seed=0)
+        model = e.model.build(e.task.tokenizer.vocab_size, seed=0)
     assert count_parameters(model) == GPT2_SMALL + 12 * MEMORY[row]
     assert sum(parameter.numel() for parameter in model.memory_parameters()) == 12 * MEMORY[row]
 

@@ -5,10 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from infty.commands.dry_run import RandomTokens
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
-from infty.experiment import build_model, resolve
+from infty.experiment import resolve
 from infty.machine.devices import choose_device
 from infty.machine.launch import Launch
 from infty.machine.placement import Machine
@@ -16,7 +15,7 @@ from infty.memory.precision import HOST
 from infty.model.interface import SegmentModel
 from infty.tasks.corpus import CorpusConfig
 from infty.training.config import TrainingConfig
-from infty.training.data_parallel import Replica, batch_losses, weighted
+from infty.training.data_parallel import Replica, compute_losses, weigh_losses
 from infty.training.optimizer import make_optimizer
 from infty.training.step import optimize
 from tests.test_devices import ROWS, model_of, pieces
@@ -28,8 +27,8 @@ TEXTS = [(name, case, row) for name, case, row in ROWS if name != "sort"]
 
 def losses_and_gradients(model: SegmentModel, name: str, device: torch.device) -> tuple[dict[str, float], Tensor]:
     Machine(device).place(model.eval())
-    losses, _ = batch_losses(model, pieces(model, name))
-    weighted(losses, model).backward()
+    losses, _ = compute_losses(model, pieces(model, name))
+    weigh_losses(losses, model).backward()
     gradients = [p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None]
     return {key: loss.item() for key, loss in losses.items()}, torch.cat(gradients)
 
@@ -48,8 +47,8 @@ def test_training_in_bfloat16_stays_finite_and_learns(name: str, case: str, row:
     """60 steps that carry their memory, on tokens of uneven frequency."""
     experiment = resolve(open_experiment(name, SHIPPED), CellKey(name, "smoke", row, case)).experiment
     assert isinstance(experiment.task, CorpusConfig)
-    task = RandomTokens(experiment.task, experiment.model.segment_length, "")
-    model = Machine(device, "bf16").place(build_model(experiment, task.vocab_size, seed=0))
+    task = experiment.task.stand_in(experiment.model.segment_length, "")
+    model = Machine(device, "bf16").place(experiment.model.build(task.vocab_size, seed=0))
     config = TrainingConfig(steps=60, batch_size=4, learning_rate=1e-3, evaluate_every=60)
     replica, optimizer, memory, losses = Replica(model), make_optimizer(model, 1e-3), None, []
     for step in range(config.total_steps):

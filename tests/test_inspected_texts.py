@@ -12,7 +12,7 @@ from infty.corpora.tokens import open_tokens
 from infty.evaluation.memory_trace import inspect_memory
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
-from infty.runs.schemas import MemoryTrace
+from infty.runs.schemas import MemoryTrace, Stream
 from infty.tasks.corpus import CorpusConfig, CorpusTask
 from tests.conftest import Infty
 from tests.model.test_decoder import BASE, MEMORIES, SEGMENT
@@ -47,20 +47,19 @@ def words(first: int, count: int) -> str:
 @pytest.mark.parametrize("memory", ["infty", "infty-sticky"])
 def test_phrases_are_the_text_s_own_and_share_the_room(tmp_path: Path, memory: str) -> None:
     task = texts(tmp_path, [words(0, 49), words(100, 57), words(200, 60)])
-    found = inspect_memory(model(memory, task), task, "test")
+    found = inspect_memory(model(memory, task), task, "test", 1)
     assert found is not None
-    MemoryTrace.check({**found, "protocol": "p", "step": 1}, "x")
-    assert found["stream"] == {"kind": "document", "index": 1, "segments": 11, "tokens": 55}
-    whole, room = words(100, 57).split(), found["room"]
-    assert {phrase["token"] for phrase in room} == {0, 8, 16, 24, 32, 40}  # 9 updates: 45 vectors, one the separator's
+    assert found.stream == Stream(kind="document", index=1, segments=11, tokens=55)
+    whole, room = words(100, 57).split(), found.room or []
+    assert {phrase.token for phrase in room} == {0, 8, 16, 24, 32, 40}  # 9 updates: 45 vectors, one the separator's
     for phrase in room:
-        assert phrase["text"].split() == whole[phrase["token"] : min(phrase["token"] + 8, 44)]
-        assert phrase["text"].isprintable()
-    attention = [phrase["attention"] for phrase in room]
+        assert phrase.text.split() == whole[phrase.token : min(phrase.token + 8, 44)]
+        assert phrase.text.isprintable()
+    attention = [phrase.attention for phrase in room]
     assert attention == sorted(attention, reverse=True)
-    assert 0.8 < sum(phrase["room"] for phrase in room) < 1
+    assert 0.8 < sum(phrase.room for phrase in room) < 1
     assert sum(attention) < 1
-    by_age = [phrase["room"] for phrase in sorted(room, key=lambda phrase: phrase["token"])]
+    by_age = [phrase.room for phrase in sorted(room, key=lambda phrase: phrase.token)]
     if memory == "infty":
         assert by_age[1:5] == sorted(by_age[1:5])
         assert sum(by_age) == pytest.approx(1 - TAU**8 / SEGMENT, rel=1e-5)  # all but the separator's
@@ -68,9 +67,9 @@ def test_phrases_are_the_text_s_own_and_share_the_room(tmp_path: Path, memory: s
 
 def test_a_document_is_read_no_further_than_a_memory_lives(tmp_path: Path) -> None:
     task = texts(tmp_path, [words(0, 49), words(100, 48)], memory_reset={"tokens": 31})
-    found = inspect_memory(model("infty", task), task, "test")
+    found = inspect_memory(model("infty", task), task, "test", 1)
     assert found is not None
-    assert found["stream"] == {"kind": "document", "index": 0, "segments": 6, "tokens": 30}  # the longest: none is long
+    assert found.stream == Stream(kind="document", index=0, segments=6, tokens=30)  # the longest: none is long
 
 
 def test_an_evaluation_keeps_it_beside_and_its_error_as_a_metric(infty: Infty, tmp_path: Path) -> None:

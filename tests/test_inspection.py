@@ -10,12 +10,12 @@ import torch
 from scipy import integrate, stats
 from torch import Tensor, nn
 
-from infty.evaluation.evaluate import evaluating
+from infty.evaluation.evaluate import use_evaluation_mode
 from infty.evaluation.memory_trace import BINS, Trace, carry_places, inspect_memory, measure_shares, watch_signals
 from infty.memory.attention import AttentionDensity
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
 from infty.model.interface import SegmentModel, State
-from infty.runs.schemas import MemoryTrace
+from infty.runs.schemas import Stream
 from infty.tasks.sort import SortConfig, SortTask
 from tests.model import test_graft
 from tests.model.test_decoder import SEGMENT, make
@@ -33,9 +33,9 @@ def sorting(segments: int, length: int = SEGMENT) -> SortTask:
 
 def read(model: SegmentModel, task: SortTask) -> tuple[list[Tensor], list[State]]:
     """The first test sequence by a plain loop: logits of each segment, and the states before and after each."""
-    batch = task.batch("test", np.array([0]))
+    batch = task.make_batch("test", np.array([0]))
     states, logits = [model.initial_state(batch.streams)], []
-    with evaluating(model):
+    with use_evaluation_mode(model):
         for segment in batch.segments(model.config.segment_length):
             output = model(segment.tokens, states[-1])
             states.append(output.state)
@@ -44,8 +44,8 @@ def read(model: SegmentModel, task: SortTask) -> tuple[list[Tensor], list[State]
 
 
 def traced(model: SegmentModel, task: SortTask) -> list[Trace]:
-    batch = task.batch("test", np.array([0]))
-    with evaluating(model), watch_signals(model) as traces:
+    batch = task.make_batch("test", np.array([0]))
+    with use_evaluation_mode(model), watch_signals(model) as traces:
         state = model.initial_state(batch.streams)
         for segment in batch.segments(model.config.segment_length):
             state = model(segment.tokens, state).state
@@ -141,7 +141,7 @@ def relative(targets: np.ndarray, found: np.ndarray) -> float:
 def test_errors_and_what_is_explained_are_those_of_plain_least_squares(float64: None) -> None:
     """Of the first layer, whose input is the embedding, over two updates."""
     model, task = make("infty", long_range=LONG_TERM), sorting(4)
-    trace, tokens = traced(model, task)[0], task.batch("test", np.array([0])).tokens
+    trace, tokens = traced(model, task)[0], task.make_batch("test", np.array([0])).tokens
     x, gate = model.embedding(tokens)[0] * 22**0.5, trace.memory.gate
     assert gate is not None
     smoothed = [
@@ -185,7 +185,7 @@ def test_watching_changes_nothing_and_leaves_nothing_behind(memory: dict[str, An
     model, task = make("infty", long_range=memory, dropout=0.3), sorting(6)
     before, inside = read(model, task)[0], [set(vars(module)) for module in model.modules()]
     random = torch.get_rng_state()
-    assert inspect_memory(model, task, "test") == inspect_memory(model, task, "test")
+    assert inspect_memory(model, task, "test", 1) == inspect_memory(model, task, "test", 1)
     assert model.training
     assert torch.equal(torch.get_rng_state(), random)
     assert [set(vars(module)) for module in model.modules()] == inside
@@ -199,14 +199,13 @@ def test_watching_changes_nothing_and_leaves_nothing_behind(memory: dict[str, An
 def test_the_document_says_where_the_last_segment_s_queries_look(float64: None) -> None:
     """By the first layer's own queries, read again, and by what a sticky state keeps."""
     model, task, queries = make("infty", long_range=STICKY, initial_std=0.7), sorting(6), []
-    found = inspect_memory(model, task, "test")
+    found = inspect_memory(model, task, "test", 1)
     model.blocks[0].attention.query.register_forward_hook(lambda _m, _i, out: queries.append(out))
     (*_, last) = read(model, task)[1]
     assert found is not None
-    MemoryTrace.check({**found, "protocol": "p", "step": 1}, "x")
-    assert found["stream"] == {"kind": "sequence", "index": 0, "segments": 6, "tokens": 6 * SEGMENT}
-    assert [kept["updates"] for kept in found["reconstruction"]] == [1, 2, 4]
-    assert found["room"] is None
+    assert found.stream == Stream(kind="sequence", index=0, segments=6, tokens=6 * SEGMENT)
+    assert [kept.updates for kept in found.reconstruction] == [1, 2, 4]
+    assert found.room is None
     memory, state = model.blocks[0].long_range, last[0].long_range
     assert isinstance(memory, LongTermMemory)
     assert isinstance(state, LongTermState)
@@ -220,28 +219,27 @@ def test_the_document_says_where_the_last_segment_s_queries_look(float64: None) 
         "width": statistics.median_low(widths.flatten().tolist()),
         "there": np.mean(sizes) / np.mean(size),
     }
-    assert found["gaze"][0] == pytest.approx(expected, rel=1e-3)
+    assert found.gaze[0].dump() == pytest.approx(expected, rel=1e-3)
     edges = np.arange(BINS + 1) / BINS
     for head in range(2):
         below = stats.norm.cdf(
             edges[:, None], density.mean[0, head].detach(), density.variance[0, head].detach().sqrt()
         )
         mass = np.diff(below.sum(1))
-        np.testing.assert_allclose(found["density"][0][head], mass / mass.sum(), rtol=1e-5, atol=1e-12)
-    for layer, kept in zip(found["histogram"], last, strict=True):
+        np.testing.assert_allclose(found.density[0][head], mass / mass.sum(), rtol=1e-5, atol=1e-12)
+    for layer, kept in zip(found.histogram, last, strict=True):
         assert isinstance(kept.long_range, LongTermState)
         np.testing.assert_allclose(layer, kept.long_range.histogram[0], rtol=1e-5, atol=1e-12)
-    assert found["regression_error_mean"] == pytest.approx(np.mean(found["regression_error"]), rel=1e-5)
+    assert found.regression_error_mean == pytest.approx(np.mean(found.regression_error), rel=1e-5)
 
 
 @pytest.mark.parametrize("row", ["infty", "infty-sticky"])
 def test_a_grafted_gpt2_is_seen_like_a_decoder_of_ours(row: str) -> None:
-    found = inspect_memory(test_graft.make(row), sorting(6, test_graft.LENGTH), "test")
+    found = inspect_memory(test_graft.make(row), sorting(6, test_graft.LENGTH), "test", 1)
     assert found is not None
-    MemoryTrace.check({**found, "protocol": "p", "step": 1}, "x")
-    assert [kept["updates"] for kept in found["reconstruction"]] == [1, 2, 4]  # there are five
+    assert [kept.updates for kept in found.reconstruction] == [1, 2, 4]  # there are five
 
 
 @pytest.mark.parametrize(("memory", "segments"), [("transformer-xl", 6), ("compressive", 6), ("infty", 2)])
 def test_where_nothing_is_remembered_there_is_nothing_to_see(memory: str, segments: int) -> None:
-    assert inspect_memory(make(memory), sorting(segments), "test") is None
+    assert inspect_memory(make(memory), sorting(segments), "test", 1) is None

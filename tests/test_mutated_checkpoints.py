@@ -26,9 +26,9 @@ from infty.model.weight_tensors import load_weights
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load_last, save_checkpoint
 from infty.training.config import TrainingConfig
-from infty.training.data_parallel import Replica, batch_losses
+from infty.training.data_parallel import Replica, compute_losses
 from infty.training.loop import train
-from infty.training.optimizer import make_optimizer, optimizer_tensors
+from infty.training.optimizer import collect_optimizer_tensors, make_optimizer
 from infty.training.signals import StopSignals
 from tests.mutations import mutated_bytes, mutated_json
 
@@ -62,13 +62,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved")
     model, task = make()
     optimizer = make_optimizer(model, 1e-3)
-    losses, memory = batch_losses(model, task.training_batch(0, 2, 0))
+    losses, memory = compute_losses(model, task.training_batch(0, 2, 0))
     losses["loss"].backward()
     optimizer.step()
     assert memory is not None
     tensors = {
         "model": dict(model.state_dict()),
-        "optimizer": optimizer_tensors(optimizer, model),
+        "optimizer": collect_optimizer_tensors(optimizer, model),
         "state": state_tensors(memory),
     }
     for step in (1, 2):

@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from infty.base.errors import MissingError
-from infty.cli.summaries import summarize
 from infty.commands.listing import list_cells, overview_tables
 from infty.config import catalog
 from infty.config.definition import CellKey
@@ -151,7 +150,7 @@ def mutated(file: Path) -> st.SearchStrategy[bytes]:
 
 def readable(run: RunFolder) -> bool:
     """Whether the run says what it is and what came out; only our own error comes out, with what to do."""
-    fine, reads = True, (run.config, run.cell, run.result, run.read)
+    fine, reads = True, (run.config, run.key, run.result, run.read)
     for read in reads[: 4 if run.finished else 2]:
         try:
             read()
@@ -160,7 +159,7 @@ def readable(run: RunFolder) -> bool:
             assert line.isprintable(), line
             assert "train again with --fresh" in line
     if fine and run.finished:
-        assert json.dumps({**summarize(run.result()), **run.result()}, allow_nan=False)
+        assert json.dumps({**headline(run.result().dump()), **run.result().dump()}, allow_nan=False)
     return fine
 
 
@@ -172,8 +171,8 @@ def listed(place: Place) -> dict[str, Any]:
     for table in overview_tables(rows, "laptop"):
         for width in (20, 100):
             screen = Console(file=io.StringIO(), width=width)
-            screen.print(table.rich(width))
-        lines = table.markdown().splitlines() + [note.split(" with: ")[0] for note in table.notes]
+            screen.print(table.to_rich(width))
+        lines = table.to_markdown().splitlines() + [note.split(" with: ")[0] for note in table.notes]
         assert all(line.isprintable() and len(line) < 1000 for line in lines)
         assert all(map(str.isprintable, table.notes))
     (found,) = [
@@ -183,7 +182,7 @@ def listed(place: Place) -> dict[str, Any]:
 
 
 def cells(sets: list[ResultSet]) -> set[CellKey]:
-    return {run.cell for results in sets for run in results.runs}
+    return {run.key for results in sets for run in results.runs}
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "result.json", "eval", "memory", "metrics.jsonl", "environment.json"])

@@ -12,13 +12,13 @@ import torch
 from infty.base.batch import Batch
 from infty.base.errors import InftyError
 from infty.machine.placement import Machine
-from infty.machine.ram import _free_in_groups, forget_peak, free_memory_bytes, held_memory_bytes, peak_memory_bytes
+from infty.machine.ram import _find_free_in_groups, count_free_bytes, count_held_bytes, count_peak_bytes, forget_peak
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import Checkpoint, TrainingState
 from infty.training.config import TrainingConfig
-from infty.training.cost import explained, flops_a_step, measure_run, measure_update, refuse_full_disk
+from infty.training.cost import count_step_flops, explain_out_of_memory, measure_run, measure_update, refuse_full_disk
 from infty.training.data_parallel import Replica
 from infty.training.loop import train
 from infty.training.optimizer import make_optimizer
@@ -78,10 +78,10 @@ def predicted_and_needed() -> tuple[float, int]:
     predicted = measure_run(model, task, config, 0, Machine(CPU)).training.predict(48)
     optimizer = make_optimizer(model, 1e-3)
     forget_peak(CPU)
-    held = held_memory_bytes(CPU)
+    held = count_held_bytes(CPU)
     for step in (1, 2):
         optimize(Replica(model), optimizer, task, config, step, 0)
-    return predicted, peak_memory_bytes(CPU) - held
+    return predicted, count_peak_bytes(CPU) - held
 
 
 def test_what_is_measured_is_as_it_was_and_a_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_what_is_measured_is_as_it_was_and_a_run_goes_on_as_if_it_had_not_been(t
         if measured:
             measure_run(model, task, config, 0, Machine(CPU), seconds=0.1)
             measure_update(model, seconds=0.1)
-            flops_a_step(model, task, 2, 0)
+            count_step_flops(model, task, 2, 0)
         for old, new in zip(before, kept_of(model), strict=True):
             assert torch.equal(old, new) if isinstance(old, torch.Tensor) else old == new
         model.zero_grad()
@@ -142,14 +142,17 @@ def test_limits_of_a_control_group_and_of_those_around_it_count(tmp_path: Path) 
         (tmp_path / "cgroup" / folder / "memory.current").write_text(f"{current}\n")
         (tmp_path / "cgroup" / folder / "memory.stat").write_text("anon 100\ninactive_file 50\nactive_file 20\n")
     (tmp_path / "own").write_text("1:cpu:/elsewhere\n0::/job/step\n")
-    assert _free_in_groups(tmp_path / "cgroup", tmp_path / "own") == [750]
-    assert free_memory_bytes(CPU) > 0
+    assert _find_free_in_groups(tmp_path / "cgroup", tmp_path / "own") == [750]
+    assert count_free_bytes(CPU) > 0
 
 
 def test_memory_that_runs_out_is_explained_and_other_faults_pass() -> None:
-    with pytest.raises(InftyError, match=r"out of memory on cpu .* --micro-batch, --recompute"), explained(CPU):
+    with (
+        pytest.raises(InftyError, match=r"out of memory on cpu .* --micro-batch, --recompute"),
+        explain_out_of_memory(CPU),
+    ):
         torch.empty(2**60, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="other"), explained(CPU):
+    with pytest.raises(RuntimeError, match="other"), explain_out_of_memory(CPU):
         raise RuntimeError("other")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from infty.evaluation.evaluate import evaluating
+from infty.evaluation.evaluate import use_evaluation_mode
 from infty.evaluation.memory_influence import measure_reach
 from infty.memory.longterm import LongTermMemory
 from infty.model.interface import SegmentModel
@@ -28,12 +28,12 @@ def memory_of(model: SegmentModel, layer: int) -> LongTermMemory:
 def test_gradients_are_those_of_central_differences(float64: None) -> None:
     """Of the last segment's loss with the memory as the earlier ones left it, one parameter after another."""
     model, task = make("infty", long_range=LONG_TERM, initial_std=0.7, hidden_size=4, feed_forward_size=2), sorting(4)
-    batch = task.batch("test", np.array([0]))
+    batch = task.make_batch("test", np.array([0]))
     *_, last = batch.segments(SEGMENT)
     before = read(model, task)[1][-2]
 
     def loss() -> float:
-        with evaluating(model), torch.enable_grad():  # where keys of the short-term memory are projected anew
+        with use_evaluation_mode(model), torch.enable_grad():  # where keys of the short-term memory are projected anew
             output = model(last.tokens, before)
         scored = last.targets != -100
         return nn.functional.cross_entropy(output.logits[scored], last.targets[scored]).item()
@@ -77,7 +77,7 @@ def test_the_share_is_of_what_hooks_see(long_range: dict[str, Any]) -> None:
         block.attention.register_forward_hook(lambda _m, _i, out: near.append(out.detach())),
         memory_of(model, 0).output.register_forward_hook(lambda _m, _i, out: far.append(out.detach())),
     ]
-    found = measure_reach(model, task.batch("test", np.array([0])))
+    found = measure_reach(model, task.make_batch("test", np.array([0])))
     for hook in hooks:
         hook.remove()
     assert found["share"][0] == pytest.approx((far[-1].norm() / near[-1].norm()).item(), rel=1e-6)
@@ -90,7 +90,7 @@ def test_a_memory_without_an_output_gets_no_gradient_but_there(float64: None) ->
         assert isinstance(layer.long_range, LongTermMemory)
         nn.init.zeros_(layer.long_range.output.weight)
         nn.init.zeros_(layer.long_range.value.weight)
-    found = measure_reach(model, task.batch("test", np.array([0])))
+    found = measure_reach(model, task.make_batch("test", np.array([0])))
     zeros = [0.0] * len(model.memory_layers)
     assert found["share"] == found["where"] == found["what"] == zeros
     assert found["gate"] == [None] * len(model.memory_layers)
@@ -100,7 +100,7 @@ def test_a_memory_without_an_output_gets_no_gradient_but_there(float64: None) ->
 @pytest.mark.parametrize("row", ["infty", "infty-sticky"])
 def test_measuring_leaves_nothing_behind(row: str) -> None:
     model, task = test_graft.make(row), sorting(6, test_graft.LENGTH)
-    batch, inside = task.batch("test", np.array([0])), [set(vars(module)) for module in model.modules()]
+    batch, inside = task.make_batch("test", np.array([0])), [set(vars(module)) for module in model.modules()]
     first = measure_reach(model, batch)
     assert first == measure_reach(model, batch)
     assert min(first["share"]) > 0

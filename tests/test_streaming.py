@@ -51,28 +51,28 @@ def decoder() -> Decoder:
 def test_a_stream_is_the_sequence_with_separator_and_answer(length: int) -> None:
     """60,001 symbols are more than one read of the file; 10 segments less 3 let the answer straddle two."""
     sort = task(length)
-    batch = sort.batch("test", np.array([1]))
-    segments = list(sort.stream(io.StringIO(text_of(batch, length)), SEGMENT))
+    batch = sort.make_batch("test", np.array([1]))
+    segments = list(sort.cut_stream(io.StringIO(text_of(batch, length)), SEGMENT))
     assert all(segment.tokens.shape[1] == SEGMENT for segment in segments[:-1])
     assert torch.equal(torch.cat([segment.tokens for segment in segments], 1), batch.tokens)
     assert torch.equal(torch.cat([segment.targets for segment in segments], 1), batch.targets)
 
 
 def test_symbols_that_never_came_are_last() -> None:
-    *_, last = task(5).stream(io.StringIO("3 1 1 3 6"), SEGMENT)
+    *_, last = task(5).cut_stream(io.StringIO("3 1 1 3 6"), SEGMENT)
     assert last.targets[last.targets != UNSCORED].tolist() == [3, 1, 6, 0, 2, 4, 5]
 
 
 def test_reading_a_stream_scores_as_evaluating_the_sequence() -> None:
     model, sort = decoder(), task(200)
-    batch = sort.batch("test", np.array([2]))
-    segments = sort.stream(io.StringIO(text_of(batch, 200)), SEGMENT)
+    batch = sort.make_batch("test", np.array([2]))
+    segments = sort.cut_stream(io.StringIO(text_of(batch, 200)), SEGMENT)
     totals, answers, pace = read_stream(model, segments, lambda: 0, choices=True)
     assert totals == evaluate(model, [batch], choices=True)
     assert [wanted for wanted, _ in answers] == batch.targets[batch.targets != UNSCORED].tolist()
     assert sum(wanted == chosen for wanted, chosen in answers) == totals.correct
     assert (pace.tokens, pace.segments) == (207, 11)
-    assert pace.figures()["early_segment_seconds"] is None  # too short to tell
+    assert pace.describe()["early_segment_seconds"] is None  # too short to tell
     assert model.training
 
 
@@ -85,10 +85,10 @@ def test_memory_is_asked_at_the_20th_segment_and_at_the_end() -> None:
         asked.append(len(asked))
         return 1000 * len(asked)
 
-    _, _, pace = read_stream(decoder(), task(5).stream(io.StringIO(numbers), SEGMENT), peak, choices=True)
+    _, _, pace = read_stream(decoder(), task(5).cut_stream(io.StringIO(numbers), SEGMENT), peak, choices=True)
     assert len(asked) == 2
-    assert pace.figures()["growth_bytes"] == 1000
-    assert pace.figures()["late_to_early"] > 0
+    assert pace.describe()["growth_bytes"] == 1000
+    assert pace.describe()["late_to_early"] > 0
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_memory_is_asked_at_the_20th_segment_and_at_the_end() -> None:
 )
 def test_a_text_that_holds_other_things_is_refused(text: str, message: str) -> None:
     with pytest.raises(MissingError, match="^" + message.replace("…", ".")):
-        list(task(5).stream(io.StringIO(text), SEGMENT))
+        list(task(5).cut_stream(io.StringIO(text), SEGMENT))
 
 
 def test_the_command_reads_a_file(infty: Infty, tmp_path: Path) -> None:

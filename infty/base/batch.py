@@ -1,4 +1,4 @@
-"""What tasks, training and evaluation know of each other, and no more."""
+"""Batches, shares and totals: the records that tasks, training and evaluation exchange."""
 
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
@@ -14,10 +14,12 @@ UNSCORED = -100  # target of a position that no loss counts, as in torch's cross
 class Batch:
     """Sequences, or the next tokens of streams.
 
-    targets: the token after each of `tokens`, or UNSCORED. streams: what names each row, for sticky draws.
-    fresh: the rows that begin with an empty memory; the others go on from the state before. None: every row.
-    places: where in its split each row's first target stands; None where nobody asks.
-    aside: targets that a protocol does not score, and that are summed apart (a block's first tokens); None: none.
+    Args:
+        targets: the token after each of `tokens`, or UNSCORED.
+        streams: a number that identifies each row, for sticky draws.
+        fresh: the rows that begin with an empty memory; the others continue from the previous state. None: every row.
+        places: index in its split of each row's first target; None if nothing is recorded per target.
+        aside: targets that the protocol does not score and that are summed apart (a block's first tokens); None: none.
     """
 
     tokens: Int[Tensor, "batch length"]
@@ -28,11 +30,11 @@ class Batch:
     aside: Bool[Tensor, "batch length"] | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """These sequences on another device; what only the host asks for stays there."""
+        """Move tokens and targets to another device; the rest is read on the host only."""
         return replace(self, tokens=self.tokens.to(device), targets=self.targets.to(device))
 
     def segments(self, length: int) -> Iterator["Batch"]:
-        """The sequences in pieces of `length` tokens, one after the other; the last may be shorter."""
+        """Yield the sequences in segments of `length` tokens, first to last; the last may be shorter."""
         goes_on = torch.zeros(len(self.streams), dtype=torch.bool)
         pieces = zip(self.tokens.split(length, 1), self.targets.split(length, 1), strict=True)
         for i, (tokens, targets) in enumerate(pieces):
@@ -44,13 +46,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Share:
-    """One process's share of what several go through: every `of`-th thing, from `index` on."""
+    """The share of one process in work that several divide: every `of`-th item, from `index` on."""
 
     index: int = 0
     of: int = 1
 
-    def places(self, count: int) -> range:
-        """Which of `count` things are this share's; none may be, where there are fewer of them than processes."""
+    def select_indices(self, count: int) -> range:
+        """Return the indices, out of `count` items, that belong to this share; empty if processes outnumber items."""
         return range(self.index, count, self.of)
 
 
@@ -59,13 +61,16 @@ ALL = Share()
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over the targets of a split, from which every metric is made.
+    """Sums over the targets of a split, from which every metric is computed.
 
-    nats: summed cross-entropy. scored: targets. correct: those that were the most likely one, where that is counted.
+    A mean of means would give a smaller last batch too much weight; totals add up, however the batches are made.
 
-    aside, aside_nats: targets that the protocol does not score. With them it is all of a text.
-
-    Means of means would weigh a smaller last batch wrongly; totals add up whatever the batches are.
+    Args:
+        nats: summed cross-entropy of the scored targets.
+        scored: number of scored targets.
+        correct: number of them that were the most likely token, if that is counted.
+        aside: number of targets that the protocol does not score; with them the totals cover all of a text.
+        aside_nats: their summed cross-entropy.
     """
 
     nats: float = 0.0

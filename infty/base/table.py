@@ -1,7 +1,6 @@
 """A table as Markdown, on the terminal, and as JSON."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich import table as rich_table
 from rich.cells import cell_len
@@ -11,13 +10,13 @@ from rich.text import Text
 
 
 class Entry(str):
-    """A cell that says more than its text: whether it is the best of its column, and which runs it is made of."""
+    """The text of a cell, marked if it is the best of its column, and linked to the runs it comes from."""
 
     best: bool
-    runs: str  # an anchor of the page
+    runs: str  # an anchor in the HTML page
 
     def __new__(cls, text: str, *, best: bool = False, runs: str = "") -> "Entry":
-        """Text as it is shown, without marks."""
+        """Make an entry of a text as it is shown, without marks."""
         entry = super().__new__(cls, text)
         entry.best, entry.runs = best, runs
         return entry
@@ -25,7 +24,7 @@ class Entry(str):
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and rows of text; `notes` say how to read them. `figures` stand to the right."""
+    """Headings and rows of text, with notes on how to read them. figures: right-align all columns but the first."""
 
     title: str
     headings: list[str]
@@ -33,25 +32,25 @@ class Table:
     notes: list[str] = field(default_factory=list)
     figures: bool = True
 
-    def markdown(self) -> str:
-        """A pipe table."""
+    def to_markdown(self) -> str:
+        """Format the table as a Markdown pipe table."""
         rule = ["---", *["---:" if self.figures else "---"] * (len(self.headings) - 1)]
         lines = [self.headings, rule, *self.rows]
-        return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) + "\n"
+        return "\n".join("| " + " | ".join(map(_escape, line)) + " |" for line in lines) + "\n"
 
-    def rich(self, width: int) -> RenderableType:
-        """The table for a terminal of that many cells, without its notes; a line a cell where words would be broken."""
-        if (widths := self._widths(width)) is None:
-            return Group(Text(self.title, style="italic"), *(self._stacked(row) for row in self.rows))
-        table = rich_table.Table(title=Text(self.title))  # as it is: brackets are no marks
+    def to_rich(self, width: int) -> RenderableType:
+        """Format the table for a terminal of `width` cells, without notes; one line per cell if words would break."""
+        if (widths := self._fit_widths(width)) is None:
+            return Group(Text(self.title, style="italic"), *(self._stack(row) for row in self.rows))
+        table = rich_table.Table(title=Text(self.title))  # taken literally: brackets are no markup
         for i, (heading, own) in enumerate(zip(self.headings, widths, strict=True)):
             table.add_column(Text(heading), justify="right" if i and self.figures else "left", width=own)
         for row in self.rows:
-            table.add_row(*map(_styled, row))
+            table.add_row(*map(_style, row))
         return table
 
-    def _widths(self, width: int) -> list[int] | None:
-        """Widths of the columns: the first whole, then the narrow ones. None where not even the longest words fit."""
+    def _fit_widths(self, width: int) -> list[int] | None:
+        """Fit the widths of the columns: the first, then the narrow ones. None if the longest words do not fit."""
         columns = list(zip(self.headings, *self.rows, strict=True))
         widths = [max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in columns]
         whole = [max(map(cell_len, column)) for column in columns]
@@ -61,27 +60,23 @@ class Table:
                 widths[min(wanting, key=lambda i: (i > 0, widths[i]))] += 1
         return widths if left >= 0 else None
 
-    def _stacked(self, row: list[str]) -> RenderableType:
-        """The first cell, and the others below it with their headings."""
+    def _stack(self, row: list[str]) -> RenderableType:
+        """Stack a row: the first cell, and the others below it with their headings."""
         pairs = [(heading, cell) for heading, cell in zip(self.headings[1:], row[1:], strict=True) if cell]
-        lines = [Padding(Text.assemble(f"{heading}: ", _styled(cell)), (0, 0, 0, 2)) for heading, cell in pairs]
+        lines = [Padding(Text.assemble(f"{heading}: ", _style(cell)), (0, 0, 0, 2)) for heading, cell in pairs]
         return Group(Text(row[0]), *lines)
-
-    def document(self) -> dict[str, Any]:
-        """The table as JSON holds it."""
-        return vars(self)
 
 
 def is_best(cell: str) -> bool:
-    """Whether a cell is set in bold."""
+    """Tell if a cell is set in bold."""
     return isinstance(cell, Entry) and cell.best
 
 
-def _styled(cell: str) -> Text:
+def _style(cell: str) -> Text:
     return Text(cell, style="bold" if is_best(cell) else "")
 
 
-def _cell(text: str) -> str:
-    """A `|` would end the cell."""
+def _escape(text: str) -> str:
+    """Escape a cell for Markdown: a `|` would end it."""
     shown = text.replace("|", "\\|")
     return f"**{shown}**" if is_best(text) else shown

@@ -11,7 +11,7 @@ from types import FrameType
 from infty.base.errors import InftyError, Stopped, UsageError
 from infty.base.messages import one_line
 from infty.cli.output import CALL, explain_fault
-from infty.machine.launch import this_launch
+from infty.machine.launch import detect_launch
 
 
 def main() -> None:
@@ -77,11 +77,11 @@ def _run() -> int:
 def _leads() -> bool:
     """Tell whether this process speaks for all that were started together; it does if the launcher isn't understood."""
     try:
-        return this_launch().leads
+        return detect_launch().leads
     except UsageError:
         return True
 
 
 def _say(message: str) -> None:
-    who = "infty" if _leads() else f"infty, process {this_launch().rank} of {this_launch().size}"
+    who = "infty" if _leads() else f"infty, process {detect_launch().rank} of {detect_launch().size}"
     print(f"{who}: {message}", file=sys.stderr)

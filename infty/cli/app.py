@@ -26,7 +26,7 @@ from infty.cli.output import CALL, open_console, read_settings, refuse_given, sh
 from infty.cli.report import report
 from infty.cli.reproduce import reproduce
 from infty.cli.runs import clean, compare, export
-from infty.machine.launch import this_launch
+from infty.machine.launch import detect_launch
 from infty.tasks.protocols import KnockOut
 
 TOGETHER = ("train", "eval")  # what several processes can do
@@ -68,7 +68,7 @@ def begin(
     """Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301)."""
     CALL.quiet, CALL.verbose = quiet, verbose
     ctx.with_resource(show_progress(open_console(stderr=True)))
-    if this_launch().size > 1 and ctx.invoked_subcommand not in TOGETHER:
+    if detect_launch().size > 1 and ctx.invoked_subcommand not in TOGETHER:
         raise UsageError(f"{ctx.invoked_subcommand} is one process's work; {' and '.join(TOGETHER)} are for several")
 
 
@@ -92,12 +92,12 @@ def train(
     machine = machine_options.read_settings()
     cell = cell_options.resolve_cell(machine)
     if dry_run:
-        if this_launch().leads:
+        if detect_launch().leads:
             show_values(forecast(cell, machine), as_json)
         return
     result = workflow.train_cell(cell, machine, fresh=fresh, own=cell_options.data)
-    if this_launch().leads:
-        show_values(summarize(result), as_json, document=result)
+    if result:
+        show_values(summarize(result.dump()), as_json, document=result.dump())
 
 
 @app.command("eval", epilog="Example: infty eval sort --model infty --case x8  ·  infty eval sort --stream symbols.txt")
@@ -132,7 +132,7 @@ def evaluate(
     cell = cell_options.resolve_cell(machine)
 
     # What can't be asked for together is refused before a model is loaded.
-    if this_launch().size > 1 and (check_batch or stream):
+    if detect_launch().size > 1 and (check_batch or stream):
         raise UsageError("--check-batch and --stream are one process's work")
     if stream:
         others = {"--knock-out": knock_out, "--protocol": protocol, "--split": split}
@@ -141,7 +141,7 @@ def evaluate(
         raise UsageError("--check-batch evaluates with 1, 2 and 7 and nothing else changed: leave the others out")
 
     # One of three: a stream, a comparison of batch sizes, or the evaluation itself.
-    asked = assessment.Asked(split or "test", batch, protocol, knock_out)
+    asked = assessment.EvaluationRequest(split or "test", batch, protocol, knock_out)
     if stream:
         outcome = assessment.stream_cell(cell, machine, stream, batch)
         show_values(summarize_stream(outcome), as_json, document=outcome)
@@ -154,9 +154,9 @@ def evaluate(
                 "which is a fault of infty: please report it, with what `infty env` says"
             )
     else:
-        outcome = assessment.evaluate_cell(cell, machine, asked)
-        if this_launch().leads:
-            show_values(summarize(outcome), as_json, document=outcome)
+        evaluation = assessment.evaluate_cell(cell, machine, asked)
+        if evaluation:
+            show_values(summarize(evaluation.dump()), as_json, document=evaluation.dump())
 
 
 app.command(epilog="Example: infty generate wikitext --prompt 'The city' --tokens 50")(generate)
@@ -179,7 +179,8 @@ def tune(
 
     machine = machine_options.read_settings()
     records = tune(open_experiment(experiment, machine.experiments), scale, case, machine)
-    show_values({case: record["chosen"] for case, record in records.items()}, as_json, document=records)
+    documents = {case: record.dump() for case, record in records.items()}
+    show_values({case: record.chosen for case, record in records.items()}, as_json, document=documents)
 
 
 app.command(epilog="Example: infty compare sort/laptop/infty@x8/seed-0 sort/laptop/infty@x8/seed-1")(compare)

@@ -34,9 +34,9 @@ def fetch_corpus(
     folder: DataFolder = None,
 ) -> None:
     """Download a corpus from the public hub, at a pinned commit, and import it. A broken download goes on."""
-    from infty.commands.train.ensure_corpora import fetch_by_name
+    from infty.commands.train.ensure_corpora import fetch_known_corpus
 
-    _show_corpus(fetch_by_name(name, splits, read_settings(data=folder).data, replace=replace), as_json)
+    _show_corpus(fetch_known_corpus(name, splits, read_settings(data=folder).data, replace=replace), as_json)
 
 
 @data_app.command("import", epilog="Example: infty data import wikitext ~/wikitext-103")

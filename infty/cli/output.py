@@ -11,7 +11,7 @@ from typing import Any
 
 from infty.base.errors import UsageError
 from infty.base.messages import one_line
-from infty.machine.launch import this_launch
+from infty.machine.launch import detect_launch
 
 
 @dataclass
@@ -63,7 +63,7 @@ def open_console(stderr: bool = False) -> Any:
         def on_broken_pipe(self) -> None:
             self.quiet = True
 
-    silent = not this_launch().leads or (stderr and CALL.quiet)
+    silent = not detect_launch().leads or (stderr and CALL.quiet)
     return Lasting(stderr=stderr, markup=False, highlight=False, quiet=silent)
 
 
@@ -121,12 +121,12 @@ def _print_table(table: Any) -> None:
     """Draw a table on a terminal; elsewhere print whole lines, which other programs can read."""
     screen = open_console()
     if screen.is_terminal:
-        screen.print(table.rich(screen.width))
+        screen.print(table.to_rich(screen.width))
         for note in table.notes:
             screen.print(note, soft_wrap=": infty " in note)  # a command stays one line, which can be pasted
         screen.print()
     else:
-        print("\n".join([table.title, "", table.markdown(), *table.notes, ""]))
+        print("\n".join([table.title, "", table.to_markdown(), *table.notes, ""]))
 
 
 def print_json(document: Any) -> None:

@@ -37,7 +37,7 @@ def report(
         open_console(stderr=True).print(f"kept in {keep}: {len(keep_runs(folders, keep))} runs", soft_wrap=True)
     written = write_beside_runs(folders, machine, out, formats)
     files = [str(file) for file in written.files]
-    document = {"tables": [table.document() for table in written.tables], "files": files}
+    document = {"tables": [vars(table) for table in written.tables], "files": files}
     show_tables(lambda: written.tables, document, as_json)
     if not as_json:
         print(*files, sep="\n")

@@ -55,11 +55,11 @@ def reproduce(
 
 def _show_forecast(forecast: dict[str, Any], as_json: bool) -> None:
     """Print commands that can be pasted, with the time of each behind it."""
-    from infty.commands.reproduce import clock
+    from infty.commands.reproduce import format_time
 
     if as_json:
         print_json(forecast)
         return
     for job in forecast["missing"]:
-        print(f"{job['command']}  # about {clock(job['expected_seconds'])}")
-    print(f"# {len(forecast['missing'])} to train, about {clock(forecast['seconds'])}")
+        print(f"{job['command']}  # about {format_time(job['expected_seconds'])}")
+    print(f"# {len(forecast['missing'])} to train, about {format_time(forecast['seconds'])}")

@@ -1,22 +1,22 @@
-"""`infty report --check`: are stored figures what their totals, their evaluations and their checkpoints say?"""
+"""`infty report --check`: stored figures held against their totals, their evaluations and their checkpoints."""
 
 import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from infty.base.batch import Totals
 from infty.base.errors import InftyError, MissingError
-from infty.base.files import read_json
 from infty.base.table import Table
-from infty.commands.evaluate import Asked, assess
+from infty.commands.evaluate import EvaluationRequest, assess
 from infty.commands.load import load_with_task
 from infty.config.settings import Settings
 from infty.machine.placement import Machine, prepare_machine
-from infty.runs.folder import RunFolder, finished_runs
-from infty.tasks.loss_breakdown import text_figures
+from infty.runs.folder import RunFolder, find_finished_runs
+from infty.runs.parts import AnswerDetails, TextDetails
+from infty.runs.schemas import Evaluation, Result
+from infty.tasks.loss_breakdown import compute_text_metrics
 from infty.training.checkpoint import verify_best
 
 logger = logging.getLogger(__name__)
@@ -36,28 +36,29 @@ class Checked:
 
 
 def check_runs(folders: Sequence[Path], settings: Settings) -> list[Checked]:
-    """All finished runs in `folders`. MissingError where there is none, or a folder is not there."""
-    runs, machine = finished_runs(folders), prepare_machine(settings)
-    return [_check(run, machine, settings) for run in runs]
+    """Check all finished runs in `folders`. MissingError if there is none, or a folder is not there."""
+    runs, machine = find_finished_runs(folders), prepare_machine(settings)
+    return [_check_run(run, machine, settings) for run in runs]
 
 
 def checks_table(checked: Sequence[Checked]) -> Table:
-    """A line a run."""
+    """Make a table with a line per run."""
     rows = [[one.run, one.how, "; ".join(one.faults) or "as stored"] for one in checked]
     return Table("check", ["run", "held against", "found"], rows, figures=False)
 
 
-def _check(run: RunFolder, machine: Machine, settings: Settings) -> Checked:
+def _check_run(run: RunFolder, machine: Machine, settings: Settings) -> Checked:
+    # Hold the result against its totals and its evaluation: what can't be reckoned with ends here.
     name = str(run.path)
     try:
-        run.read()
-        result = run.result()
+        result = run.read().result
+        faults = [*_check_totals(result), *_check_evaluation(run, result)]
     except MissingError as fault:
         return Checked(name, "nothing: it can't be read", [str(fault)])
-    try:
-        faults = [*_against_totals(result), *_against_evaluation(run, result)]
-    except (ArithmeticError, KeyError, TypeError) as fault:
+    except ArithmeticError as fault:
         return Checked(name, "nothing: its totals are damaged", [f"totals: {type(fault).__name__} {fault}"])
+
+    # Load its checkpoint, if it has one that is whole, and its text is on this machine.
     if not (run.checkpoints / "best.json").is_file():
         return Checked(name, "stored totals only: it has no checkpoint", faults)
     try:
@@ -66,64 +67,64 @@ def _check(run: RunFolder, machine: Machine, settings: Settings) -> Checked:
         return Checked(name, "stored totals and a checkpoint", [*faults, str(fault)])
     try:
         trained, task = load_with_task(run, settings.data)
-    except MissingError as fault:  # a text that is not on this machine, say
+    except MissingError as fault:
         return Checked(name, f"stored totals only: {fault}", faults)
+
+    # Evaluate it again.
     logger.info(f"evaluating again: {name}")
     machine.place(trained.model)
     try:
-        outcome, _ = assess(trained, task, Asked())
+        again, _ = assess(trained, task, EvaluationRequest())
     except InftyError as fault:
         return Checked(name, "stored totals only: it can't be evaluated", [*faults, str(fault)])
-    again = [f"evaluated again, {fault}" for fault in _differing(result, outcome, AGAIN)]
-    if outcome["step"] != result["best_step"]:
-        again.append(f"the best checkpoint is of step {outcome['step']}, and not of {result['best_step']}")
-    return Checked(name, "an evaluation of its checkpoint", [*faults, *again])
+    assert again is not None, "one process leads"
+    faults += [f"evaluated again, {fault}" for fault in _find_differences(result, again, AGAIN)]
+    if again.step != result.best_step:
+        faults.append(f"the best checkpoint is of step {again.step}, and not of {result.best_step}")
+    return Checked(name, "an evaluation of its checkpoint", faults)
 
 
-def _against_totals(result: dict[str, Any]) -> Iterator[str]:
-    """Metrics are shares of totals."""
-    totals = result["totals"]
-    if result["calibration"]:
-        expected = {
-            "test/loss": totals["nats"] / totals["scored"],
-            "test/accuracy": totals["correct"] / totals["scored"],
-        }
+def _check_totals(result: Result) -> Iterator[str]:
+    """Find metrics that are no shares of the totals."""
+    t = result.totals
+    whole = Totals(t.nats, t.scored, t.correct, t.aside, t.aside_nats)
+    if result.is_text:
+        expected = compute_text_metrics("test", whole, {"words": t.words or 0, "bytes": t.bytes or 0})
     else:
-        sizes = {key: totals[key] for key in ("words", "bytes")}
-        whole = Totals(**{key: value for key, value in totals.items() if key not in sizes})
-        expected = text_figures("test", whole, sizes)
+        expected = {"test/loss": t.nats / t.scored, "test/accuracy": t.correct / t.scored}
     for key, value in expected.items():
-        if not math.isclose(result["metrics"][key], value, rel_tol=EXACT):
-            yield f"{key} is {result['metrics'][key]}, and by its totals {value}"
+        if not math.isclose(result.metric(key), value, rel_tol=EXACT):
+            yield f"{key} is {result.metric(key)}, and by its totals {value}"
 
 
-def _against_evaluation(run: RunFolder, result: dict[str, Any]) -> Iterator[str]:
-    """The evaluation beside the result says the same, and its parts add up."""
-    file = run.path / "eval" / f"{result['protocol']['name']}-test.json"
+def _check_evaluation(run: RunFolder, result: Result) -> Iterator[str]:
+    """Find what the evaluation beside the result says otherwise, and parts of it that do not add up."""
+    file = run.path / "eval" / f"{result.protocol.name}-test.json"
     try:
-        stored = read_json(file, "evaluate it again with infty eval")
-        yield from (f"in {file.name}, {fault}" for fault in _differing(result, stored, STORED))
-        details = stored.get("details") or {}
-        if right := details.get("answers", {}).get("right"):
-            if sum(right) != result["totals"]["correct"]:
-                yield f"in {file.name}, {sum(right)} are right by sequence, and stored {result['totals']['correct']}"
-        elif chunks := details.get("chunks", {}).get("nats"):
-            nats, whole = math.fsum(chunks), result["totals"]["nats"] + result["totals"].get("aside_nats", 0)
-            if abs(nats - whole) > ROUNDED * len(chunks):
-                yield f"in {file.name}, chunks sum up to {nats} nats, and not to {whole}"
+        stored = Evaluation.read(file, "evaluate it again with infty eval")
     except MissingError as fault:
         yield str(fault)
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as fault:
-        yield f"{file.name} is no evaluation ({type(fault).__name__})"
+        return
+    yield from (f"in {file.name}, {fault}" for fault in _find_differences(result, stored, STORED))
+    totals = result.totals
+    match stored.details:
+        case AnswerDetails(answers=answers):
+            if (right := sum(answers.right)) != totals.correct:
+                yield f"in {file.name}, {right} are right by sequence, and stored {totals.correct}"
+        case TextDetails(chunks=chunks):
+            nats, whole = math.fsum(chunks.nats), totals.nats + totals.aside_nats
+            if abs(nats - whole) > ROUNDED * len(chunks.nats):
+                yield f"in {file.name}, chunks sum up to {nats} nats, and not to {whole}"
 
 
-def _differing(result: dict[str, Any], other: dict[str, Any], tolerance: float) -> Iterator[str]:
-    """Metrics, totals, data and protocol that another outcome has otherwise."""
-    for part in ("metrics", "totals"):
-        for key, value in result[part].items():
-            found = other[part].get(key)
+def _find_differences(result: Result, other: Evaluation, tolerance: float) -> Iterator[str]:
+    """Find metrics, totals, data and protocol that another outcome has otherwise."""
+    for stored, values in ((result.metrics, other.metrics), (result.totals.dump(), other.totals.dump())):
+        for key, value in stored.items():
+            found = values.get(key)
             if found is None or not math.isclose(value, found, rel_tol=tolerance):
                 yield f"{key} is {found}, and stored is {value}"
-    for part in ("data", "protocol"):
-        if other[part] != result[part]:
-            yield f"{part} is not what is stored"
+    if other.data != result.data:
+        yield "data is not what is stored"
+    if other.protocol != result.protocol:
+        yield "protocol is not what is stored"

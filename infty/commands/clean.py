@@ -1,4 +1,4 @@
-"""`infty clean`: what finished runs keep on disk that no report needs. Imports no torch."""
+"""`infty clean`: removing what finished runs keep on disk and no report needs. Imports no torch."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ PARTS = {"checkpoints": "checkpoints", "wandb": "W&B", "not-finite": "not finite
 
 @dataclass(frozen=True)
 class Dispensable:
-    """What can go. parts: of each run the bytes of its folders that hold some; trials: bytes of each trial's folder."""
+    """Files that can go. parts: of each run the bytes of its folders that hold some; trials: of each trial's folder."""
 
     parts: dict[Path, dict[str, int]]
     trials: dict[Path, int]
@@ -27,13 +27,13 @@ class Dispensable:
         return sum(sum(sizes.values()) for sizes in self.parts.values()) + sum(self.trials.values())
 
     def document(self) -> dict[str, Any]:
-        """What can go as JSON holds it, with its bytes."""
+        """Return what can go as JSON holds it, with its bytes."""
         runs = [{"run": str(path), "bytes": sizes} for path, sizes in self.parts.items()]
         trials = [{"trial": str(path), "bytes": size} for path, size in self.trials.items()]
         return {"runs": runs, "trials": trials, "bytes": self.bytes}
 
     def table(self, *, removed: bool) -> Table:
-        """A row a run, in megabytes, with what follows from removing it."""
+        """Make a table with a row per run, in megabytes, and what follows from removing it."""
         rows = [
             [_name(path), *(_megabytes(sizes.get(part)) for part in PARTS), "–"] for path, sizes in self.parts.items()
         ]
@@ -52,7 +52,7 @@ class Dispensable:
 
 
 def find_dispensable(runs: Path, names: Sequence[str]) -> Dispensable:
-    """What can go of the runs named; of every finished run, and every trial whose outcome is recorded, where none is.
+    """Find what can go of the runs named; if none is, of all finished runs, and trials whose outcome is recorded.
 
     UsageError for a run that is at work or is not finished, MissingError for one that is not there.
     """
@@ -66,7 +66,7 @@ def find_dispensable(runs: Path, names: Sequence[str]) -> Dispensable:
 
 
 def remove(found: Dispensable) -> None:
-    """Remove all of it. OSError where that fails: what was not removed is found again."""
+    """Remove all of it. OSError if that fails: what was not removed is found again."""
     for path, sizes in found.parts.items():
         for part in sizes:
             shutil.rmtree(path / part)
@@ -87,7 +87,7 @@ def _sizes(path: Path) -> dict[str, int]:
 
 
 def _trials(runs: Path) -> Iterator[tuple[Path, int]]:
-    """Trials, and their bytes, of columns whose record is written: a report reads that instead of them."""
+    """Find trials, and their bytes, of columns whose record is written: a report reads that instead of them."""
     for (experiment, scale), columns in find_tunings([runs]).items():
         for trial in find_runs([trials_folder(runs) / experiment / scale]):
             column = trial.path.parent.name.partition("+")[0].rpartition("@")[2]

@@ -1,34 +1,28 @@
 """`--dry-run`: what a cell is and what it will cost, from its sizes and a short measured trial. Writes nothing."""
 
 import math
-from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
-from infty.base.batch import Batch
 from infty.base.errors import MissingError
 from infty.commands.train.initial_weights import find_base, find_initial_weights
 from infty.config.settings import Settings
 from infty.corpora.gpt2_weights import is_on_the_hub
-from infty.corpora.registry import KNOWN
-from infty.experiment import Cell, build_model, build_task
+from infty.experiment import Cell, build_task
 from infty.machine.placement import prepare_machine
-from infty.machine.ram import forget_peak, held_memory_bytes
+from infty.machine.ram import count_held_bytes, forget_peak
 from infty.model.interface import SegmentModel, count_parameters
 from infty.runs.folder import RunFolder
-from infty.tasks.corpus import CorpusConfig
-from infty.training.config import TrainingConfig
-from infty.training.cost import RunCost, disk_bytes, free_bytes, measure_run, measure_update, repeat
+from infty.training.cost import RunCost, count_disk_bytes, count_usable_bytes, measure_run, measure_update, repeat
 from infty.training.data_parallel import refuse_uneven
 
 SECONDS = 5.0  # that filling memories may take, and the steps that are timed
 CARDS = (16, 24, 40, 80)  # GB of memory that GPUs are sold with
 FILLED = 0.9  # share of it that a model can have: the rest is the driver's, and gaps
-TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's has 1.15 on WikiText, 1.5 on books with their line ends
+GUESSED = "; until then steps are reckoned from its published words"
 
 
 def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
@@ -38,31 +32,33 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     """
     # What is trained, and what the program takes before there is a model.
     experiment, machine, seed = cell.experiment, prepare_machine(settings), cell.key.seed
+    why = None
     try:
         task = build_task(experiment, settings.data, make=False)
     except MissingError as fault:
-        if not isinstance(experiment.task, CorpusConfig):
+        why = str(fault)
+        if (task := experiment.task.stand_in(experiment.model.segment_length, why)) is None:
             raise
-        task = RandomTokens(experiment.task, experiment.model.segment_length, str(fault))
-    start = _start(cell, task.vocab_size, settings)
+    start = _describe_start(cell, task.vocab_size, settings)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
-    free = free_bytes(machine)
-    program = held_memory_bytes(machine.device) if free is not None else 0
-    model = machine.place(build_model(experiment, task.vocab_size, seed))
+    free = count_usable_bytes(machine)
+    program = count_held_bytes(machine.device) if free is not None else 0
+    model = machine.place(experiment.model.build(task.vocab_size, seed))
     memories = sum(parameter.numel() for parameter in model.memory_parameters())
-    training = experiment.training.counted(task.steps_an_epoch)
+    training = experiment.training.count_steps(task.count_steps_per_epoch)
     refuse_uneven("training.batch_size", training.batch_size, machine.launch)
-    steps, tokens = training.total_steps, task.tokens_seen(training.total_steps, training.batch_size)
+    steps, tokens = training.total_steps, task.count_tokens_seen(training.total_steps, training.batch_size)
 
     # What it costs: a step is the gradients of its pieces, one piece after the other, and an update.
     cost, update = measure_run(model, task, training, seed, machine, SECONDS), measure_update(model, SECONDS)
     seconds = math.ceil(cost.own / cost.at_once) * cost.seconds.fixed + cost.own * cost.seconds.each + update
     make = partial(task.training_batch, 0, training.batch_size, seed, range(cost.tried[-1]))
     made, _ = repeat(make, model.device, SECONDS)
-    evaluated = training.evaluation_batch_size
-    forget_peak(model.device)  # gives back what was freed
-    held = 0 if free is None else held_memory_bytes(model.device)
-    memory = {} if free is None else describe_memory(model, cost, evaluated, program, held, free)
+    memory: dict[str, Any] = {}
+    if free is not None:
+        forget_peak(model.device)  # gives back what was freed
+        held, evaluated = count_held_bytes(model.device), training.evaluation_batch_size
+        memory = describe_memory(model, cost, evaluated, program, held, free)
     return {
         "command": cell.command,
         "folder": str(settings.runs / cell.key.folder),
@@ -74,10 +70,10 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
         "segment_length": experiment.model.segment_length,
         "steps": steps,
         "tokens": tokens,
-        "passes": round(tokens / size, 2) if (size := _size(task)) else None,
+        "passes": round(tokens / size, 2) if (size := task.count_tokens_per_epoch()) else None,
         "flops_a_token": cost.flops_a_token,
         "training_flops": cost.flops_a_token * tokens,
-        "disk_megabytes": round(disk_bytes(model, task, training) / 1e6),
+        "disk_megabytes": round(count_disk_bytes(model, task, training) / 1e6),
         "device": str(machine.device),
         "processes": machine.launch.size,
         "sequences_a_device": cost.own,
@@ -89,7 +85,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
         "data_made_to_trained": round((cost.seconds.predict(cost.tried[-1]) + update) / made, 1),
         "predicted_from": f"steps of {' and '.join(map(str, cost.tried))} of the {cost.own} sequences"
         + (", without what processes say to each other" if machine.launch.size > 1 else ""),
-        **({"text": _text(task, experiment.training)} if isinstance(task, RandomTokens) else {}),
+        **({"text": why + GUESSED * bool(experiment.training.epochs)} if why else {}),
         **({"starting_weights": start} if start else {}),
     }
 
@@ -120,13 +116,8 @@ def describe_memory(
     return {**found, "does_not_fit": f"{change} does; --recompute and more devices make it less"}
 
 
-def _text(task: "RandomTokens", training: TrainingConfig) -> str:
-    """Why random tokens stand in, and what that makes a guess."""
-    return task.why + ("; until then steps are reckoned from its published words" if training.epochs else "")
-
-
-def _start(cell: Cell, vocab_size: int, settings: Settings) -> str | None:
-    """Where a GPT-2 would start from, and whether that is here. UsageError where it is, and does not fit."""
+def _describe_start(cell: Cell, vocab_size: int, settings: Settings) -> str | None:
+    """Say where a GPT-2 would start from, and whether that is here. UsageError if it is, and does not fit."""
     if base := find_base(cell):
         run, first = RunFolder(settings.runs / base.key.folder), base.experiment.training
         todo = f"trained first, {first.steps or first.epochs} {'steps' if first.steps else 'epochs'} more"
@@ -141,46 +132,3 @@ def _start(cell: Cell, vocab_size: int, settings: Settings) -> str | None:
         return None
     start.refuse_vocabulary(vocab_size)
     return f"{start.origin}, sha256 {start.sha256[:12]}"
-
-
-def _size(task: Any) -> int | None:
-    """Tokens of one pass over the training data; None where they are not known."""
-    if isinstance(task, RandomTokens):
-        return None
-    parts = getattr(task, "parts", None)
-    return len(parts["train"].tokens) if parts else task.sizes["train"] * task.sequence_length
-
-
-class RandomTokens:
-    """Stands in for a text that is not here: a model does the same work for any tokens."""
-
-    continues, has_answers = True, False
-
-    def __init__(self, config: CorpusConfig, segment_length: int, why: str) -> None:
-        self.config, self.segment_length, self.why = config, segment_length, why
-        self.vocab_size = config.tokenizer.vocab_size
-
-    def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
-        """Tokens in the proportions of a text: the n-th most frequent 1/n times as often (Zipf)."""
-        own = range(batch_size) if rows is None else rows
-        random = [np.random.Generator(np.random.Philox(key=[step, row])).random(self.segment_length + 1) for row in own]
-        tokens = torch.from_numpy(np.exp(np.stack(random) * np.log(self.vocab_size)).astype(np.int64) - 1)
-        return Batch(tokens[:, :-1], tokens[:, 1:], torch.tensor(own), torch.full((len(own),), step == 0))
-
-    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """None: a text that is not here is not validated."""
-        return iter(())
-
-    def steps_an_epoch(self, batch_size: int) -> int:
-        """Roughly how many steps, from the corpus's known words and documents. MissingError where none are known."""
-        known, part = KNOWN.get(self.config.corpus), self.config.train
-        words = known.words.get(part.split) if known else None
-        if known is None or words is None or (part.last is not None and part.split not in known.documents):
-            raise MissingError(f"how long an epoch takes is known once the text is here: {self.why}")
-        share = 1.0 if part.last is None else (part.last - part.first) / known.documents[part.split]
-        tokens = words * share * (1.0 if self.config.tokenizer.kind == "word" else TOKENS_A_WORD)
-        return -int(-tokens // (batch_size * self.segment_length))
-
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
-        """Tokens of the first `steps` batches, in which every segment is full."""
-        return steps * batch_size * self.segment_length

@@ -1,14 +1,14 @@
-"""What `infty eval` does: trained runs under a named protocol, and what is asked of them."""
+"""`infty eval`: trained runs under a named protocol, and what is asked of them."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from infty.base.batch import ALL, Batch, Share
 from infty.base.errors import MissingError, Stopped, UsageError
-from infty.base.files import write_json
 from infty.base.progress import open_text, track
 from infty.commands.load import TrainedModel, load_with_task
 from infty.config.settings import Settings
@@ -19,8 +19,9 @@ from infty.evaluation.memory_trace import inspect_memory
 from infty.evaluation.stream import read_stream
 from infty.experiment import Cell, Experiment
 from infty.machine.placement import prepare_machine
-from infty.machine.ram import peak_memory_bytes
+from infty.machine.ram import count_peak_bytes
 from infty.runs.folder import SCHEMA, RunFolder
+from infty.runs.schemas import Evaluation, MemoryTrace
 from infty.tasks.task import PerTarget, Task
 from infty.training.distributed import ALONE, Group, process_group
 from infty.training.signals import StopSignals
@@ -30,8 +31,8 @@ CHECKED_BATCHES, TOLERANCE = (1, 2, 7), 1e-6
 
 
 @dataclass(frozen=True)
-class Asked:
-    """How a run is evaluated. protocol, batch_size: None for the experiment's own. knock_out: None for none."""
+class EvaluationRequest:
+    """An evaluation to be made. protocol, batch_size: None for the experiment's own. knock_out: None for none."""
 
     split: str = "test"
     batch_size: int | None = None
@@ -39,16 +40,15 @@ class Asked:
     knock_out: KnockOut | None = None
 
 
-def evaluate_cell(cell: Cell, settings: Settings, asked: Asked) -> Values:
+def evaluate_cell(cell: Cell, settings: Settings, asked: EvaluationRequest) -> Evaluation | None:
     """Evaluate the best checkpoint of a cell's run.
 
-    Several processes share the texts or sequences; only the one that leads returns what was found.
-    Raises MissingError, with the command that trains it, where there is none, and UsageError where the
-    run has other settings than the cell.
+    Several processes share the texts or sequences; only the one that leads returns the evaluation. MissingError, with
+    the command that trains it, if there is none, and UsageError if the run has other settings than the cell.
     """
-    machine, run = prepare_machine(settings), trained_run(cell, settings)
+    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
     with process_group(machine.launch, machine.device) as group:
-        with group.in_turn():  # the one that leads may have to tokenise the text
+        with group.take_turns():  # the one that leads may have to tokenise the text
             trained, task = load_with_task(run, settings.data)
         machine.place(trained.model)
         return evaluate_run(run, trained, task, asked, group=group)
@@ -57,39 +57,39 @@ def evaluate_cell(cell: Cell, settings: Settings, asked: Asked) -> Values:
 def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | None) -> Values:
     """Read one text of any length with the best checkpoint of a cell's run: what it answers, and at what pace.
 
-    Raises MissingError where there is no checkpoint or no such text, and UsageError as `evaluate_cell` does, or
-    where more than one stream is asked for.
+    MissingError if there is no checkpoint or no such text, and UsageError as `evaluate_cell`, or if more than one
+    stream is asked for.
     """
     if batch_size not in (None, 1):
         raise UsageError(f"--stream reads one text as one stream: --batch {batch_size} has no meaning with it")
-    machine, run = prepare_machine(settings), trained_run(cell, settings)
+    # Load the run.
+    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
     trained, task = load_with_task(run, settings.data)
     machine.place(trained.model)
+
+    # Read the text segment by segment; its words and bytes are counted on the way.
     length = trained.experiment.model.segment_length
     with open_text(file) as opened:
         text = CountedText(opened)
-        segments = task.stream(text, length)
-        totals, answers, pace = read_stream(
-            trained.model,
-            segments,
-            lambda: peak_memory_bytes(machine.device),
-            choices=task.has_answers,
-        )
+        segments = task.cut_stream(text, length)
+        memory = partial(count_peak_bytes, machine.device)
+        totals, answers, pace = read_stream(trained.model, segments, memory, choices=task.has_answers)
+
     return {
         "schema": SCHEMA,
         "file": file.name,
         "step": trained.step,
         "segment_length": length,
-        "metrics": task.stream_metrics(text, totals),
+        "metrics": task.compute_stream_metrics(text, totals),
         "totals": vars(totals),
         "answer": [wanted for wanted, _ in answers],
         "model_answer": [chosen for _, chosen in answers],
-        "pace": pace.figures(),
+        "pace": pace.describe(),
     }
 
 
-def trained_run(cell: Cell, settings: Settings) -> RunFolder:
-    """The cell's run. MissingError where it has no checkpoint, UsageError where it has other settings."""
+def find_trained_run(cell: Cell, settings: Settings) -> RunFolder:
+    """Find the cell's run. MissingError if it has no checkpoint, UsageError if it has other settings."""
     run = RunFolder(settings.runs / cell.key.folder)
     if not (run.checkpoints / "best.json").is_file():
         if run.finished:
@@ -103,85 +103,79 @@ def evaluate_run(
     run: RunFolder,
     trained: TrainedModel,
     task: Task,
-    asked: Asked,
+    asked: EvaluationRequest,
     stop: StopSignals | None = None,
     group: Group = ALONE,
-) -> Values:
-    """Evaluate a run's best checkpoint, keep the outcome in its `eval/` and return it.
+) -> Evaluation | None:
+    """Evaluate a run's best checkpoint, write the evaluation to its `eval/` and return it.
 
-    group: with whom; what is kept and returned then is by the one that leads, and the others return nothing.
-    Raises UsageError where what is asked has no meaning for it, and Stopped after a signal.
+    group: with whom; only the one that leads writes and returns. UsageError if what is asked has no meaning for the
+    run, and Stopped after a signal.
     """
-    outcome, memory = assess(trained, task, asked, stop, group)
-    if not group.leads:
-        return {}
-    folder, name = run.path / "eval", f"{outcome['protocol']['name']}-{asked.split}"
-    folder.mkdir(exist_ok=True)
-    if memory:
-        about = {"schema": SCHEMA, "step": outcome["step"], "protocol": outcome["protocol"]["name"]}
-        write_json(folder / f"{name}-memory.json", {**about, **memory})
-    without = f"-without-{asked.knock_out}" if asked.knock_out else ""
-    write_json(folder / f"{name}{without}.json", outcome)
-    return outcome
+    evaluation, trace = assess(trained, task, asked, stop, group)
+    if evaluation:
+        folder, name = run.path / "eval", f"{evaluation.protocol.name}-{asked.split}"
+        folder.mkdir(exist_ok=True)
+        if trace:
+            trace.write(folder / f"{name}-memory.json")
+        evaluation.write(folder / f"{name}{f'-without-{asked.knock_out}' if asked.knock_out else ''}.json")
+    return evaluation
 
 
 def assess(
     trained: TrainedModel,
     task: Task,
-    asked: Asked,
+    asked: EvaluationRequest,
     stop: StopSignals | None = None,
     group: Group = ALONE,
-) -> tuple[Values, Values | None]:
-    """What an evaluation finds of a run; of a test without a knock-out also what a look into its memory sees, if any.
+) -> tuple[Evaluation | None, MemoryTrace | None]:
+    """Evaluate a run, and trace its memories in a test without a knock-out, if it has such; writes nothing.
 
-    Writes nothing. Raises UsageError and Stopped as above. Of several processes only the one that leads finds it all.
+    Of several processes only the one that leads returns them. UsageError and Stopped as `evaluate_run`.
     """
-    # Ask the task for its protocol, and what it notes of each target.
+    # Ask the task for its protocol, and for room to note what comes of each target.
     task = _prepare_task(task, asked)
-    split, model, record = asked.split, trained.experiment.model, task.new_record(asked.split)
+    split, model, record = asked.split, trained.experiment.model, task.make_record(asked.split)
 
     # Read this process's share of the split, and sum over all processes.
     with knock_out_memories(trained.model, asked.knock_out) if asked.knock_out else nullcontext():
         batches = _batches(trained.experiment, task, asked, group.share)
-        heard = stop.until_received(batches) if stop else batches
+        heard = stop.yield_until_signal(batches) if stop else batches
         totals = evaluate(trained.model, heard, choices=task.has_answers, losses=record.losses, right=record.right)
-    if number := group.largest(stop.received or 0 if stop else 0):
+    if number := group.find_largest(stop.received or 0 if stop else 0):
         raise Stopped("stopped while testing; the same command tests what was trained", number)
-    totals = group.totals(totals)
-    losses, right = (None if noted is None else group.summed(noted) for noted in (record.losses, record.right))
+    totals = group.sum_totals(totals)
+    losses, right = (None if noted is None else group.sum_arrays(noted) for noted in (record.losses, record.right))
     if not group.leads:
-        return {}, None
+        return None, None
 
-    # Divide once, and look into the memories.
+    # Divide once, and trace the memories.
     score = task.score(split, totals, PerTarget(losses, right), model.memory_slots, model.segment_length)
-    outcome = {
-        "schema": SCHEMA,
-        "protocol": {
-            **task.describe_protocol(),
-            "segment_length": model.segment_length,
-            "memory_slots": model.memory_slots,
-        },
-        "split": split,
-        "knock_out": asked.knock_out,
-        "step": trained.step,
-        "metrics": score.metrics,
-        "totals": score.totals,
-        "calibration": score.calibration,
-        "data": task.data(split),
-        "details": score.details,
-    }
-    memory = inspect_memory(trained.model, task, split) if split == "test" and not asked.knock_out else None
-    if memory:
-        outcome["metrics"]["test/regression_error"] = memory["regression_error_mean"]
-    return outcome, memory
+    looks = split == "test" and not asked.knock_out
+    trace = inspect_memory(trained.model, task, split, trained.step) if looks else None
+    sizes = {"segment_length": model.segment_length, "memory_slots": model.memory_slots}
+    evaluation = Evaluation.model_validate(
+        {
+            "protocol": {**task.describe_protocol(), **sizes},
+            "split": split,
+            "knock_out": asked.knock_out,
+            "step": trained.step,
+            "metrics": score.metrics | ({"test/regression_error": trace.regression_error_mean} if trace else {}),
+            "totals": score.totals,
+            "calibration": score.calibration,
+            "data": task.describe_data(split),
+            "details": score.details,
+        }
+    )
+    return evaluation, trace
 
 
-def check_cell(cell: Cell, settings: Settings, asked: Asked) -> Values:
+def check_cell(cell: Cell, settings: Settings, asked: EvaluationRequest) -> Values:
     """Evaluate with 1, 2 and 7 rows at once, to show that the batch size changes nothing.
 
     same: whether the totals differ by 1e-6 of them at most. MissingError and UsageError as `evaluate_cell`.
     """
-    machine, run = prepare_machine(settings), trained_run(cell, settings)
+    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
     trained, task = load_with_task(run, settings.data)
     machine.place(trained.model)
     task = _prepare_task(task, asked)
@@ -201,17 +195,17 @@ def check_cell(cell: Cell, settings: Settings, asked: Asked) -> Values:
     }
 
 
-def _prepare_task(task: Task, asked: Asked) -> Task:
+def _prepare_task(task: Task, asked: EvaluationRequest) -> Task:
     """Return the task under the protocol asked for. UsageError if the two, or what else is asked, do not fit."""
-    task = task.under(asked.protocol)
+    task = task.use_protocol(asked.protocol)
     if why := task.explain_unfit_request(asked.split, asked.batch_size, asked.knock_out):
         raise UsageError(why)
     return task
 
 
-def _batches(experiment: Experiment, task: Task, asked: Asked, share: Share = ALL) -> Iterator[Batch]:
+def _batches(experiment: Experiment, task: Task, asked: EvaluationRequest, share: Share = ALL) -> Iterator[Batch]:
     size = asked.batch_size or experiment.training.evaluation_batch_size
     if asked.knock_out == "other":
-        return task.pairs(asked.split, size, share)
-    steps = task.evaluation_steps(asked.split, size, share)
+        return task.pair_samples(asked.split, size, share)
+    steps = task.count_evaluation_steps(asked.split, size, share)
     return track(task.evaluation_batches(asked.split, size, share), steps, f"evaluating {asked.split}")

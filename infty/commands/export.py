@@ -7,26 +7,26 @@ from pathlib import Path
 from infty.base.errors import MissingError, UsageError
 from infty.base.files import replace_file
 from infty.runs.folder import RECORDS, RunFolder
-from infty.training.checkpoint import best_path, verify_best
+from infty.training.checkpoint import find_best_checkpoint, verify_best
 
 FILES = (*RECORDS, "metrics.jsonl", "checkpoints/best.json")
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # that an archive can name: the same run gives the same bytes
 
 
 def export_run(run: RunFolder, target: Path | None = None) -> Path:
-    """Write a zip archive with the run's configuration, results and best checkpoint; returns where.
+    """Write a zip archive with the run's configuration, results and best checkpoint; return its path.
 
     Unpacked in a folder of runs, it stands where training would have put it: `infty eval`, `report --check`, `compare`
     and `load_run` read it there. target: by default named after the run, in the folder that one is in. MissingError
-    where the run is not finished or damaged, UsageError where there is such a file, or can be none.
+    if the run is not finished or damaged, UsageError if there is such a file, or can be none.
     """
     if not run.finished:
         raise MissingError(f"{run.path} is not finished; continue it with: {run.command() or 'infty train …'}")
-    cell = run.read().cell
+    cell = run.read().key
     target = target or Path("-".join(cell.folder.parts) + ".zip")
     _refuse_no_place(target)
     verify_best(run.checkpoints)
-    best = best_path(run.checkpoints)
+    best = find_best_checkpoint(run.checkpoints)
     paths = [run.path / name for name in FILES if (run.path / name).is_file()]
     for folder, names in ((run.path / "eval", "*.json"), (run.checkpoints / "tokenizer", "*"), (best, "*")):
         paths += sorted(folder.glob(names))
@@ -37,7 +37,7 @@ def export_run(run: RunFolder, target: Path | None = None) -> Path:
 
 
 def _refuse_no_place(target: Path) -> None:
-    """UsageError where no new file of that name can be made."""
+    """Raise UsageError if no new file of that name can be made."""
     if target.is_dir():
         raise UsageError(f"{target} is a folder; --out names a file, as {target / 'run.zip'}")
     if target.exists():
@@ -47,7 +47,7 @@ def _refuse_no_place(target: Path) -> None:
 
 
 def _add(archive: zipfile.ZipFile, path: Path, name: str) -> None:
-    """A file of any size, a piece at a time."""
+    """Add a file of any size, a piece at a time."""
     member = zipfile.ZipInfo(name, EARLIEST)
     member.compress_type = zipfile.ZIP_DEFLATED
     member.external_attr = 0o644 << 16

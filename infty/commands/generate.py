@@ -23,12 +23,12 @@ from torch import Tensor
 
 from infty.base.errors import UsageError
 from infty.base.progress import open_text
-from infty.commands.evaluate import trained_run
+from infty.commands.evaluate import find_trained_run
 from infty.commands.load import load_run
 from infty.config.settings import Settings
 from infty.corpora.text_pieces import PIECE, read_pieces
 from infty.corpora.tokenizers import Tokenizer
-from infty.evaluation.evaluate import evaluating
+from infty.evaluation.evaluate import use_evaluation_mode
 from infty.experiment import Cell
 from infty.machine.placement import prepare_machine
 from infty.model.interface import SegmentModel, State
@@ -81,7 +81,7 @@ def generate_cell(
         raise UsageError(f"{cell.key.experiment} has no text to continue: use an experiment on texts, as wikitext")
     if not math.isfinite(sampling.temperature):
         raise UsageError(f"--temperature {sampling.temperature}: wanted a number")
-    machine, run = prepare_machine(settings), trained_run(cell, settings)
+    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
     trained = load_run(run.path)
     model, tokenizer = machine.place(trained.model), trained.tokenizer
     assert tokenizer is not None
@@ -89,8 +89,8 @@ def generate_cell(
         reading = read(model, cut_windows(tokenizer, pieces, model.config.segment_length))
     made: list[int] = []
     text: list[str] = []
-    tokens = islice(to_the_end(continuation(model, reading, sampling), tokenizer), count)
-    for piece in spelled(_noted(tokens, made), tokenizer, reading.segment[-1]):
+    tokens = islice(take_until_end(generate_tokens(model, reading, sampling), tokenizer), count)
+    for piece in decode_stream(_noted(tokens, made), tokenizer, reading.segment[-1]):
         write(piece)
         text.append(piece)
     return {
@@ -108,7 +108,7 @@ def generate_cell(
 def read(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> Reading:
     """A text through a model: full segments once, at constant memory, and what is left (see `windows`)."""
     length, tokens, segment = model.config.segment_length, 0, ()
-    with evaluating(model):
+    with use_evaluation_mode(model):
         state, positions = model.initial_state(torch.zeros(1, dtype=torch.int64)), model.positions()
         for window in windows:
             segment = tuple(window.tolist())
@@ -118,13 +118,13 @@ def read(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> Readin
     return Reading(state, segment, tokens + len(segment) - 1)
 
 
-def continuation(model: SegmentModel, reading: Reading, sampling: Sampling) -> Iterator[int]:
+def generate_tokens(model: SegmentModel, reading: Reading, sampling: Sampling) -> Iterator[int]:
     """The tokens that a model writes after a text, without end: the same for the same weights, text and sampling."""
     state, segment, generator = reading.state, reading.segment, torch.Generator().manual_seed(sampling.draw)
-    with evaluating(model):
+    with use_evaluation_mode(model):
         positions = model.positions()
     while True:
-        with evaluating(model):  # here and not around all: whoever takes the tokens has a mode of their own
+        with use_evaluation_mode(model):  # here and not around all: whoever takes the tokens has a mode of their own
             output = model(_row(segment, model), state, positions, 1)
             token = draw(output.logits[0, -1], sampling, generator)
         if len(segment) == model.config.segment_length:
@@ -142,12 +142,12 @@ def draw(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.G
     return int(tokens[torch.multinomial(chances, 1, generator=generator)])
 
 
-def to_the_end(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[int]:
+def take_until_end(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[int]:
     """Take the tokens before the first end of text; all of them if the tokeniser has no such token."""
     return takewhile(lambda token: token != tokenizer.end_of_text, tokens)
 
 
-def spelled(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> Iterator[str]:
+def decode_stream(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> Iterator[str]:
     """The text of tokens as they come, a character whose bytes span several of them once it is whole.
 
     before: the token that they follow; between words it takes a space. The pieces together are the text of all.

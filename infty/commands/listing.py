@@ -1,4 +1,4 @@
-"""What `infty list` and `infty show` say."""
+"""`infty list` and `infty show`: cells and their states, and a cell's values explained."""
 
 import re
 import warnings
@@ -25,10 +25,10 @@ LONGEST_WHY = 160  # signs
 
 
 def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
-    """Every cell × seed of every experiment that has the scale: its state and why, its metrics and next command.
+    """List every cell × seed of every experiment that has the scale: its state and why, metrics and next command.
 
     After an experiment's cells come the other runs on disk: with other settings, of models that are no rows of the
-    table, or trained first for others. UsageError where no experiment has such a scale.
+    table, or trained first for others. UsageError if no experiment has such a scale.
     """
     rows = []
     for name, definition in experiments_with(scale, settings.experiments, warnings.warn).items():
@@ -43,7 +43,7 @@ def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
 
 
 def overview_tables(rows: list[dict[str, Any]], scale: str) -> list[Table]:
-    """One table an experiment: a row a model and name, a column a case, the states of its seeds in each."""
+    """Make a table per experiment: a row per model and name, a column per case, the states of its seeds in each."""
     tables = []
     for name in dict.fromkeys(row["experiment"] for row in rows):
         own = [row for row in rows if row["experiment"] == name]
@@ -71,12 +71,12 @@ class Explanation:
 
 
 def explain(cell: "Cell") -> list[Explanation]:
-    """Every value of a cell, in the order of its configuration."""
+    """Explain every value of a cell, in the order of its configuration."""
     return list(_explain(cell.experiment, (), cell.origins))
 
 
 def explanation_table(cell: "Cell") -> Table:
-    """`explain` for the screen."""
+    """Make a table of `explain` for the screen."""
     key = cell.key
     rows = [[line.key, str(line.value), line.origin, line.meaning] for line in explain(cell)]
     headings = ["key", "value", "from", "what it is, and where in the paper"]
@@ -95,11 +95,11 @@ def _explain(config: BaseModel, path: tuple[str, ...], origins: dict[tuple[str, 
 
 
 def _row(cell: CellKey, runs: Path, command: str | None, fresh: str) -> dict[str, Any]:
-    """What is known of one run. fresh: what its command wants where it is damaged."""
+    """Tell what is known of one run. fresh: what its command wants if it is damaged."""
     run = RunFolder(runs / cell.folder)
     state, why = run.condition()
     place = {key: getattr(cell, key) for key in ("experiment", "case", "model", "variant", "seed")}
-    metrics = run.result()["metrics"] if state == "done" else {}
+    metrics = run.result().metrics if state == "done" else {}
     if state in ("done", "running"):
         command = None
     elif command and state == "damaged":
@@ -108,7 +108,7 @@ def _row(cell: CellKey, runs: Path, command: str | None, fresh: str) -> dict[str
 
 
 def _on_disk(runs: Path, experiment: str, scale: str) -> Iterator[CellKey]:
-    """Runs as their folders are named: what they say of themselves may be damaged."""
+    """Find runs by the names of their folders: what they say of themselves may be damaged."""
     top = runs / experiment / scale
     for run in find_runs([top]):
         if named := RUN_NAME.fullmatch(run.path.relative_to(top).as_posix()):
@@ -117,7 +117,7 @@ def _on_disk(runs: Path, experiment: str, scale: str) -> Iterator[CellKey]:
 
 
 def _note(row: dict[str, Any]) -> str | None:
-    """What went wrong with a run, if something did, and what helps, in one line."""
+    """Note what went wrong with a run, if something did, and what helps, in one line."""
     if row["state"] not in ("failed", "interrupted", "damaged"):
         return None
     why = f": {one_line(' '.join(row['why'].split()), LONGEST_WHY)}" if row["why"] else ""
@@ -127,7 +127,7 @@ def _note(row: dict[str, Any]) -> str | None:
 
 
 def _states(cell: list[dict[str, Any]]) -> str:
-    """`2 of 3 done, 54.1 %` (or a perplexity a word), and the states that are not done."""
+    """Write `2 of 3 done, 54.1 %` (or a perplexity per word), and the states that are not done."""
     if not cell:
         return "–"
     done = [row for row in cell if row["state"] == "done"]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from infty.base.errors import MissingError
 from infty.base.screen import NOWHERE, show_on
 from infty.corpora.tokenizers import Tokenizer
-from infty.experiment import Experiment, build_model, build_task
+from infty.experiment import Experiment, build_task
 from infty.memory.precision import HOST
 from infty.model.interface import SegmentModel
 from infty.model.weight_tensors import load_weights
@@ -39,7 +39,7 @@ def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedMode
     """
     run = RunFolder(Path(path))
     experiment, checkpoint = load_experiment(run), load_best(run.checkpoints)
-    tokenizer, vocab_size = experiment.task.load_vocabulary(tokenizer_folder(run))
+    tokenizer, vocab_size = experiment.task.load_vocabulary(locate_tokenizer(run))
     return _build_trained(run, experiment, checkpoint, tokenizer, vocab_size, device)
 
 
@@ -72,7 +72,7 @@ def load_experiment(run: RunFolder) -> Experiment:
         raise MissingError(f"{run.path / 'config.yaml'} is no configuration of this version: {why}") from None
 
 
-def tokenizer_folder(run: RunFolder) -> Path:
+def locate_tokenizer(run: RunFolder) -> Path:
     """Where a run on a text keeps its tokeniser, beside the weights that mean nothing without it."""
     return run.checkpoints / "tokenizer"
 
@@ -98,7 +98,7 @@ def _build_trained(
     device: str | torch.device,
 ) -> TrainedModel:
     with torch.random.fork_rng():  # the initial weights are overwritten; the caller's random numbers are not ours
-        model = build_model(experiment, vocab_size, seed=0)
+        model = experiment.model.build(vocab_size, seed=0)
     try:
         load_weights(model, checkpoint.tensors["model"])
     except RuntimeError:

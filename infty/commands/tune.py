@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infty.base.errors import InftyError, MissingError, UsageError
-from infty.base.files import write_json
 from infty.base.messages import suggest
 from infty.commands.train import train_trial
 from infty.config.definition import CellKey, Definition, variant_of
@@ -20,7 +19,8 @@ from infty.config.settings import Settings
 from infty.experiment import resolve
 from infty.machine.environment import describe_environment
 from infty.machine.placement import prepare_machine
-from infty.runs.folder import SCHEMA, trials_folder
+from infty.runs.folder import trials_folder
+from infty.runs.schemas import Trial, Tuning
 
 logger = logging.getLogger(__name__)
 
@@ -37,54 +37,53 @@ class TuneConfig(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
 
     def points(self) -> Iterator[Values]:
-        """Every combination of values."""
+        """List every combination of values."""
         for values in itertools.product(*self.grid.values()):
             yield dict(zip(self.grid, values, strict=True))
 
 
-def tune(definition: Definition, scale: str, case: str | None, settings: Settings) -> dict[str, Values]:
+def tune(definition: Definition, scale: str, case: str | None, settings: Settings) -> dict[str, Tuning]:
     """Train each row at each point of a column's grid, or go on where that stopped; write `tuning-<column>.json`.
 
     case: the column; None for every column that has a grid, each with its own. Returns what was written, by column.
-    The test split is never read. A point where training fails (a loss that is no number, say) is recorded as that.
-    UsageError where the experiment states no grid, or a faulty one.
+    The test split is never read. A point at which training fails (a loss that is no number, say) is recorded as that.
+    UsageError if the experiment states no grid, or a faulty one.
     """
     configs = tune_configs(definition, scale, case)
     return {case: _tune_column(definition, scale, case, config, settings) for case, config in configs.items()}
 
 
-def _tune_column(definition: Definition, scale: str, case: str, config: TuneConfig, settings: Settings) -> Values:
-    file = settings.runs / definition.name / scale / f"tuning-{case}.json"  # where a report finds it
+def _tune_column(definition: Definition, scale: str, case: str, config: TuneConfig, settings: Settings) -> Tuning:
+    file = settings.runs / definition.name / scale / f"tuning-{case}.json"  # which a report looks for
     rows = list(dict.fromkeys(cell.model for cell in definition.cells(scale)))
     points = list(config.points())
     trials = []
     for model, point in itertools.product(rows, points):
         number = f"trial {len(trials) + 1} of {len(rows) * len(points)}"
-        logger.info(f"{number}: {model}@{case}, {_shown(point)}")
+        logger.info(f"{number}: {model}@{case}, {_describe_point(point)}")
         key = CellKey(definition.name, scale, model, case, config.seed)
         trials.append(_trial(definition, key, config, point, settings))
     environment = describe_environment(prepare_machine(settings))
-    record = {
-        "schema": SCHEMA,
-        "experiment": definition.name,
-        "scale": scale,
-        "case": case,
+    record = Tuning(
+        experiment=definition.name,
+        scale=scale,
+        case=case,
         **config.model_dump(),
-        "chosen": {model: _best(trials, model) for model in rows},
-        "trials": trials,
+        chosen={model: _choose(trials, model) for model in rows},
+        trials=trials,
         **{key: environment[key] for key in ("commit", "dirty")},
-        "command": shlex.join(["infty", "tune", definition.source, "--case", case, "--scale", scale]),
-    }
+        command=shlex.join(["infty", "tune", definition.source, "--case", case, "--scale", scale]),
+    )
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, record)
+    record.write(file)
     logger.info(f"recorded: {file}")
     return record
 
 
 def tune_configs(definition: Definition, scale: str, case: str | None = None) -> dict[str, TuneConfig]:
-    """What there is to tune, by column; of one column where `case` says so.
+    """Read what there is to tune, by column; of one column if `case` says so.
 
-    UsageError where there is none, with what one looks like, and where it has faults, all of them.
+    UsageError if there is none, with what one looks like, and if it has faults, all of them.
     """
     raise_faults(definition.faults)
     definition.check_scale(scale)
@@ -108,14 +107,14 @@ def tune_configs(definition: Definition, scale: str, case: str | None = None) ->
     return configs if case is None else {case: configs[case]}
 
 
-def _trial(definition: Definition, key: CellKey, config: TuneConfig, point: Values, settings: Settings) -> Values:
-    """One row at one point."""
+def _trial(definition: Definition, key: CellKey, config: TuneConfig, point: Values, settings: Settings) -> Trial:
+    """Try one row at one point."""
     sets = [f"training.steps={config.steps}", *(f"{key}={json.dumps(value)}" for key, value in point.items())]
     if resolve(definition, key).experiment.training.epochs is not None:
         sets.append("training.epochs=null")
     key = replace(key, variant=variant_of(sets, None))
     cell = resolve(definition, key, sets)
-    trial = {"model": key.model, "settings": point, "command": cell.command}
+    trial = {"model": key.model, "settings": point, "command": cell.command, "validation_loss": None}
     folder = trials_folder(settings.runs) / key.folder
     try:
         found = train_trial(cell, settings, folder)
@@ -123,16 +122,19 @@ def _trial(definition: Definition, key: CellKey, config: TuneConfig, point: Valu
         raise
     except InftyError as fault:
         logger.info(f"this point fails: {fault}")
-        return {**trial, "validation_loss": None, "why": str(fault).replace(f"{folder}/", "")}
-    kept = {key: found[key] for key in ("best_step", "tokens_seen", "wall_seconds")}
-    return {**trial, "validation_loss": found["best_validation_loss"], **kept}
+        return Trial(**trial, why=str(fault).replace(f"{folder}/", ""))
+    return Trial.model_validate({**trial, **found})
 
 
-def _best(trials: list[Values], model: str) -> Values | None:
-    """The settings of a row's lowest validation loss; None where every point failed."""
-    own = [trial for trial in trials if trial["model"] == model and trial["validation_loss"] is not None]
-    return min(own, key=lambda trial: trial["validation_loss"])["settings"] if own else None
+def _choose(trials: list[Trial], model: str) -> Values | None:
+    """Choose the settings of a row's lowest validation loss; None if every point failed."""
+    own = [
+        (loss, trial.settings)
+        for trial in trials
+        if trial.model == model and (loss := trial.validation_loss) is not None
+    ]
+    return min(own, key=lambda pair: pair[0])[1] if own else None
 
 
-def _shown(point: Values) -> str:
+def _describe_point(point: Values) -> str:
     return ", ".join(f"{key} = {value}" for key, value in point.items())

@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     )
     wandb_project: str = Field(default="infty", description="W&B project")
 
+    @property
     def options(self) -> list[str]:
         """List the options that give the same numbers on this machine again: all that are not the default."""
         names = ("device", "precision", "micro_batch", "recompute", "compile", "threads")

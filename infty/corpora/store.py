@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.base.files import FileSum, hold_lock, replace_folder, sum_files, write_json, write_text
-from infty.base.progress import bar
+from infty.base.progress import show_bar
 from infty.corpora.layouts import Source
 from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, read_manifest, split_files
 from infty.corpora.registry import KNOWN, SPLITS, Known
@@ -149,7 +149,7 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
     with replace_data(path) as temporary:
         # Only a text that has been read once can be held against the one that is here.
         splits: dict[str, dict[str, Any]] = {}
-        with bar(f"importing {name}", sum(source.bytes for source in sources.values())) as advance:
+        with show_bar(f"importing {name}", sum(source.bytes for source in sources.values())) as advance:
             for split, source in sources.items():
                 splits[split] = {**_write_split(temporary, split, source, advance), "source": origin}
         here = _find_whole_splits(path)

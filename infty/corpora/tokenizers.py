@@ -146,7 +146,7 @@ class _Merged(BaseModel):
     merges: list[tuple[str, str]]
 
     def build(self) -> Bpe:
-        """Build the tokeniser. ValueError unless its tokens are bytes, what merges make, and the end of text, from 0 on."""
+        """Build the tokeniser. ValueError unless its tokens are bytes, what merges make, and the end of text."""
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         parts = {part for pair in self.merges for part in pair}
         tokens = {*alphabet, *(left + right for left, right in self.merges), END_OF_TEXT}

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from infty.base.errors import MissingError
 from infty.base.files import FileSum
-from infty.base.progress import bar
+from infty.base.progress import show_bar
 from infty.corpora.manifest import MANIFEST, TokensManifest, is_whole, read_manifest
 from infty.corpora.registry import SPLITS
 from infty.corpora.store import Corpus, Document, open_corpus, remedy, replace_data, write_manifest
@@ -190,7 +190,7 @@ def _make(corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: lis
         tokenizer = _make_tokenizer(teacher, config)
         tokenizer.save(temporary)
         counts = {}
-        with bar(f"tokenising {corpus.name}", sum(corpus.splits[split]["bytes"] for split in splits)) as advance:
+        with show_bar(f"tokenising {corpus.name}", sum(corpus.splits[split]["bytes"] for split in splits)) as advance:
             for split in splits:
                 counts[split] = _encode(corpus, split, tokenizer, temporary, advance)
         recipe = _digest_recipe(corpus, config, teacher, splits)
@@ -200,7 +200,7 @@ def _make(corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: lis
 def _make_tokenizer(teacher: Teacher, config: TokenizerConfig) -> Tokenizer:
     corpus, portion = teacher.corpus, teacher.portion
     documents = portion.of(corpus.documents(portion.split))
-    with bar(f"learning a vocabulary from {corpus.name}", sum(d.bytes for d in documents)) as advance:
+    with show_bar(f"learning a vocabulary from {corpus.name}", sum(d.bytes for d in documents)) as advance:
         texts = (_count_progress(corpus.text(document, portion.split), advance) for document in documents)
         match config:
             case WordConfig():

@@ -1,4 +1,4 @@
-"""Totals over a split, divided once at the end."""
+"""Evaluate a model: totals over a split, which are divided once at the end."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,17 +21,19 @@ def evaluate(
     losses: Float32[ndarray, " targets"] | None = None,
     right: Bool[ndarray, " targets"] | None = None,
 ) -> Totals:
-    """Run the model in evaluation mode over all batches and restore its mode. Touches no other state.
+    """Sum the totals of a model in evaluation mode over all batches, and restore its mode.
 
-    choices: count how often the target was the most likely one. losses, right: filled with the nats of each target, and
-    with whether it was the most likely one, at the batches' places.
+    Args:
+        choices: count how often the target was the most likely token.
+        losses: array to fill, at the batches' places, with the nats of each target.
+        right: array to fill likewise: True if the target was the most likely token.
     """
     total = Totals()
     segments = (segment for batch in batches for segment in batch.segments(model.config.segment_length))
-    with evaluating(model):
+    with use_evaluation_mode(model):
         for output, segment in unroll(model, segments):
             nats = output.nats(segment.targets)
-            total += count(nats, output, segment, choices)
+            total += sum_segment(nats, output, segment, choices)
             if right is not None:
                 _note(right, output.logits.argmax(-1) == segment.targets, segment)
             if losses is not None:
@@ -39,8 +41,8 @@ def evaluate(
     return total
 
 
-def count(nats: Float[Tensor, "batch wanted"], output: Output, segment: Batch, choices: bool) -> Totals:
-    """The totals of one segment."""
+def sum_segment(nats: Float[Tensor, "batch wanted"], output: Output, segment: Batch, choices: bool) -> Totals:
+    """Sum the totals of one segment."""
     scored = segment.targets != UNSCORED
     correct = int(((output.logits.argmax(-1) == segment.targets) & scored).sum()) if choices else 0
     if segment.aside is None:
@@ -51,16 +53,16 @@ def count(nats: Float[Tensor, "batch wanted"], output: Output, segment: Batch, c
 
 
 def _note(noted: Shaped[ndarray, " targets"], found: Shaped[Tensor, "batch wanted"], segment: Batch) -> None:
-    """What was found of scored targets, at their places."""
-    assert segment.places is not None, "batches without places have nothing to note"
+    """Write the values of the scored targets into an array, at their places."""
+    assert segment.places is not None, "only batches with places can be recorded per target"
     for row, targets, place in zip(found.cpu(), segment.targets.cpu(), segment.places.tolist(), strict=True):
         scored = (targets != UNSCORED).numpy()
         noted[place : place + len(scored)][scored[: len(noted) - place]] = row.numpy()[scored]
 
 
 @contextmanager
-def evaluating(model: SegmentModel) -> Iterator[None]:
-    """Evaluation mode without gradient, and the mode from before afterwards."""
+def use_evaluation_mode(model: SegmentModel) -> Iterator[None]:
+    """Use evaluation mode without gradients within the block; then restore the mode from before."""
     training = model.training
     model.eval()
     try:

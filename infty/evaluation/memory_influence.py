@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from infty.base.batch import UNSCORED, Batch
-from infty.evaluation.evaluate import evaluating
+from infty.evaluation.evaluate import use_evaluation_mode
 from infty.memory.contract import Hidden, Memory
 from infty.model.interface import SegmentModel
 
@@ -29,7 +29,7 @@ def measure_reach(model: SegmentModel, batch: Batch) -> dict[str, Any]:
     """
     memories = [layer.long_range for layer in model.memory_layers if layer.long_range is not None]
     groups = {memory: found for memory in memories if (found := memory.parameter_groups())}
-    with evaluating(model), _note_shares(groups) as shares:
+    with use_evaluation_mode(model), _note_shares(groups) as shares:
         state, positions = model.initial_state(batch.streams), model.positions()
         *earlier, last = batch.segments(model.config.segment_length)
         for segment in earlier:

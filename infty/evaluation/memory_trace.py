@@ -5,7 +5,6 @@ One stream is read. What every layer's memory did meanwhile becomes numbers, for
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +14,14 @@ from torch import Tensor
 
 from infty.base.messages import one_line
 from infty.corpora.tokenizers import Tokenizer
-from infty.evaluation.evaluate import evaluating
+from infty.evaluation.evaluate import use_evaluation_mode
 from infty.evaluation.memory_influence import measure_reach
 from infty.memory.attention import AttentionDensity
+from infty.memory.equations import evaluate_signal, first_grid, refit_grid, sample_grid
 from infty.memory.longterm import Hidden, LongTermMemory, LongTermState
-from infty.memory.signal import evaluate_signal, first_grid, refit_grid, sample_grid
 from infty.memory.sticky import attention_histogram
 from infty.model.interface import SegmentModel
+from infty.runs.schemas import Gaze, MemoryTrace, Phrase, Reach, Reconstruction, Stream
 from infty.tasks.task import Task
 
 UPDATES = (1, 2, 4, 8)  # after which it is asked what is left of each segment
@@ -136,17 +136,16 @@ def watch_signals(model: SegmentModel) -> Iterator[list[Trace]]:
             del trace.memory.update, trace.memory.density
 
 
-def inspect_memory(model: SegmentModel, task: Task, split: str) -> dict[str, Any] | None:
-    """Make the pictures' numbers, of a split's first sequence or first long document (see `records.Memory`).
+def inspect_memory(model: SegmentModel, task: Task, split: str, step: int) -> MemoryTrace | None:
+    """Trace the memories over a split's first sequence or first long document. step: that the model is of.
 
-    None if no layer has a long-term memory, or the stream ends before anything enters it. Floats have six
-    significant digits, so that the file stays small.
+    None if no layer has a long-term memory, or the stream ends before anything enters it.
     """
     if not find_signals(model):
         return None
-    sample = task.sample(split, model.config.segment_length)
+    sample = task.choose_sample(split, model.config.segment_length)
     batch = sample.batch
-    with evaluating(model), watch_signals(model) as traces:
+    with use_evaluation_mode(model), watch_signals(model) as traces:
         state, positions = model.initial_state(batch.streams), model.positions()
         for segment in batch.segments(model.config.segment_length):
             state = model(segment.tokens.to(model.device), state, positions).state
@@ -158,18 +157,19 @@ def inspect_memory(model: SegmentModel, task: Task, split: str) -> dict[str, Any
     errors = [float(np.mean(trace.errors)) for trace in traces]
     counts = [k for k in UPDATES if k in traces[0].explained]
     even = np.linspace(0, 1, BINS + 1)
-    document = {
-        "stream": sample.about,
-        "density": [measure_shares(density, even).tolist() for _, density in seen],
-        "histogram": [_histogram(trace.memory, density) for trace, density in seen],
-        "reconstruction": [{"updates": k, "layers": [trace.explained[k] for trace in traces]} for k in counts],
-        "regression_error": errors,
-        "regression_error_mean": float(np.mean(errors)),
-        "reach": measure_reach(model, batch),
-        "gaze": [trace.gaze() for trace, _ in seen],
-        "room": _phrases(seen, batch.targets[0].numpy(), task.tokenizer) if task.tokenizer else None,
-    }
-    return _short(document)
+    return MemoryTrace(
+        step=step,
+        protocol=task.protocol.name,
+        stream=Stream(**sample.about),
+        density=[measure_shares(density, even).tolist() for _, density in seen],
+        histogram=[_histogram(trace.memory, density) for trace, density in seen],
+        reconstruction=[Reconstruction(updates=k, layers=[trace.explained[k] for trace in traces]) for k in counts],
+        regression_error=errors,
+        regression_error_mean=float(np.mean(errors)),
+        reach=Reach(**measure_reach(model, batch)),
+        gaze=[Gaze(**trace.gaze()) for trace, _ in seen],
+        room=_phrases(seen, batch.targets[0].numpy(), task.tokenizer) if task.tokenizer else None,
+    )
 
 
 def carry_places(places: Places, samples: Places, contraction: float) -> Places:
@@ -208,7 +208,7 @@ def _histogram(memory: LongTermMemory, density: AttentionDensity) -> list[float]
 
 def _phrases(
     seen: list[tuple[Trace, AttentionDensity]], tokens: Int64[ndarray, " n"], tokenizer: Tokenizer
-) -> list[dict[str, Any]]:
+) -> list[Phrase]:
     """The phrases that are attended to most: text, first token, share of [0, 1] and of attention, mean over layers.
 
     Only tokens whose vectors are in the memory count; the first vector is the separator's.
@@ -218,24 +218,11 @@ def _phrases(
     found = [measure_shares(density, places).mean(0)[1:] for (_, density), places in zip(seen, edges, strict=True)]
     attention, known = np.mean(found, axis=0), tokens[: len(seen[0][0].ends) - 1].tolist()
     return [
-        {
-            "text": one_line(" ".join(tokenizer.decode(known[PHRASE * i : PHRASE * (i + 1)]).split())),
-            "token": PHRASE * i,
-            "room": float(room[i]),
-            "attention": float(attention[i]),
-        }
+        Phrase(
+            text=one_line(" ".join(tokenizer.decode(known[PHRASE * i : PHRASE * (i + 1)]).split())),
+            token=PHRASE * i,
+            room=float(room[i]),
+            attention=float(attention[i]),
+        )
         for i in np.argsort(-attention, kind="stable")[:PHRASES].tolist()
     ]
-
-
-def _short(value: Any) -> Any:
-    """These values with floats of six significant digits."""
-    match value:
-        case dict():
-            return {key: _short(inner) for key, inner in value.items()}
-        case list():
-            return [_short(inner) for inner in value]
-        case float():
-            return float(f"{value:.6g}")
-        case _:
-            return value

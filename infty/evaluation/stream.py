@@ -1,4 +1,4 @@
-"""One text of any length through a trained model: constant memory, and the same time for every segment."""
+"""Read one text of any length with a trained model, in constant memory and constant time per segment."""
 
 import statistics
 import time
@@ -9,19 +9,20 @@ from itertools import pairwise
 from typing import Any
 
 from infty.base.batch import UNSCORED, Batch, Totals
-from infty.evaluation.evaluate import count, evaluating
+from infty.evaluation.evaluate import sum_segment, use_evaluation_mode
 from infty.model.interface import SegmentModel
 from infty.model.unroll import unroll
 
-EARLY = (10, 20)  # segments whose time and memory the last ones are held against: the memory is full by then
-LATE = 100  # segments counted as the last ones
+EARLY = (10, 20)  # segments that the last ones are compared with: the memory is full by then
+LATE = 100  # number of last segments
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a stream was read. Seconds are of one segment (median), bytes the most that was ever held.
+    """The speed at which a stream was read, and the memory it took.
 
-    early: at the 10th to 20th segment, late: at the last 100; None where a stream is too short to tell.
+    Segment seconds are medians, peak bytes the most held until then: early at the 10th to 20th segment, late at the
+    last 100. They are None if the stream is too short to compare the two.
     """
 
     tokens: int
@@ -32,8 +33,8 @@ class Pace:
     early_peak_bytes: int | None
     late_peak_bytes: int | None
 
-    def figures(self) -> dict[str, Any]:
-        """Everything, with speed, ratio and growth."""
+    def describe(self) -> dict[str, Any]:
+        """Describe the pace as JSON holds it, with tokens per second, the ratio of late to early, and growth."""
         speed: dict[str, Any] = {"tokens_per_second": round(self.tokens / self.seconds)}
         if self.early_segment_seconds and self.late_segment_seconds and self.early_peak_bytes and self.late_peak_bytes:
             speed["late_to_early"] = self.late_segment_seconds / self.early_segment_seconds
@@ -44,22 +45,22 @@ class Pace:
 def read_stream(
     model: SegmentModel, segments: Iterable[Batch], peak_bytes: Callable[[], int], *, choices: bool
 ) -> tuple[Totals, list[list[int]], Pace]:
-    """Totals of what is scored, with `choices` pairs of target and the model's choice, and the pace.
+    """Read a stream. Returns totals, with `choices` the pairs of target and most likely token, and the pace.
 
-    `peak_bytes` tells the most memory held so far. Nothing is kept of a segment but the memory's own state.
+    Only the model's state is kept from segment to segment. peak_bytes: returns the most memory held so far.
     """
     total, answers, meter = Totals(), [], _Meter(segments, peak_bytes)
-    with evaluating(model):
+    with use_evaluation_mode(model):
         for output, segment in unroll(model, meter):
-            total += count(output.nats(segment.targets), output, segment, choices)
+            total += sum_segment(output.nats(segment.targets), output, segment, choices)
             if choices:
                 pairs = zip(segment.targets[0].tolist(), output.logits[0].argmax(-1).tolist(), strict=True)
                 answers += [[wanted, chosen] for wanted, chosen in pairs if wanted != UNSCORED]
-    return total, answers, meter.pace()
+    return total, answers, meter.measure_pace()
 
 
 class _Meter:
-    """Hands segments on and notes when each is asked for: by then the one before is done."""
+    """An iterator over segments that measures time and memory when each is requested: the previous one is then done."""
 
     def __init__(self, segments: Iterable[Batch], peak_bytes: Callable[[], int]) -> None:
         self.segments, self.peak_bytes = segments, peak_bytes
@@ -84,7 +85,7 @@ class _Meter:
         if self.count == EARLY[1]:
             self.early_peak = self.peak_bytes()
 
-    def pace(self) -> Pace:
+    def measure_pace(self) -> Pace:
         enough = self.count >= EARLY[1] + LATE
         return Pace(
             self.tokens,

@@ -1,4 +1,4 @@
-"""Which device computes: the only place that names one."""
+"""Choose the device that computes: the only module that names one."""
 
 import torch
 
@@ -10,25 +10,24 @@ GPU = "cuda"
 
 
 def is_gpu(device: torch.device) -> bool:
-    """Whether it is a GPU of torch's."""
+    """Tell if a device is a GPU that torch sees."""
     return device.type == GPU
 
 
-def device_name(device: torch.device) -> str:
-    """What its maker calls a GPU; else the kind of device."""
+def name_device(device: torch.device) -> str:
+    """Name a GPU as its maker does, any other device by its kind."""
     return torch.cuda.get_device_name(device) if is_gpu(device) else device.type
 
 
-def backend(device: torch.device) -> str:
-    """How processes talk: of gradients over NCCL between GPUs, of all else over gloo."""
+def choose_backend(device: torch.device) -> str:
+    """Choose how processes communicate: gradients over NCCL between GPUs, everything else over gloo."""
     return f"{HOST.type}:gloo,{GPU}:nccl" if is_gpu(device) else f"{HOST.type}:gloo"
 
 
 def choose_device(name: str, launch: Launch) -> torch.device:
-    """The device of that name. auto: a GPU if torch sees one, else the CPU; each process takes a GPU of its own.
+    """Choose the device of that name. auto: a GPU if torch sees one, else the CPU.
 
-    What `infty reproduce` trains side by side takes them in turn.
-
+    Each process of a launch takes a GPU of its own; parallel runs of `infty reproduce` spread over the GPUs.
     UsageError for a GPU that is not there, or that several processes would share.
     """
     count = torch.cuda.device_count()
@@ -41,7 +40,7 @@ def choose_device(name: str, launch: Launch) -> torch.device:
         return asked if asked.index is not None else torch.device(GPU, launch.slot % count)
     if asked.index is not None:
         raise UsageError(f"device {name} for {launch.local_size} processes: use cuda or auto, and each takes its own")
-    own_only = launch.by_slurm and count == 1  # where Slurm shows a task nothing but its own
+    own_only = launch.by_slurm and count == 1  # Slurm may show each task its own GPU alone
     if launch.local_size > count and not own_only:
         raise UsageError(f"{launch.local_size} processes here and {count} GPUs: start as many as those, or use cpu")
     return torch.device(GPU, 0 if own_only else launch.local_rank)

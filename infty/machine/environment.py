@@ -1,4 +1,4 @@
-"""What a result was made with: commit, versions, device, threads. No host name, no path."""
+"""Describe the environment of a result: commit, versions, device, threads. No host name, no path."""
 
 import platform
 import subprocess
@@ -8,21 +8,21 @@ from typing import Any
 import torch
 
 from infty.config.catalog import PACKAGE
-from infty.machine.devices import device_name
+from infty.machine.devices import name_device
 from infty.machine.placement import Machine
 
 PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "tokenizers", "wandb")
 
 
 def describe_environment(machine: Machine) -> dict[str, Any]:
-    """What environment.json records and `infty env` prints."""
-    commit, device = _git("rev-parse", "HEAD"), machine.device
+    """Describe the environment as environment.json records and `infty env` prints it."""
+    commit, device = _run_git("rev-parse", "HEAD"), machine.device
     return {
         "commit": commit,
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "dirty": bool(_run_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
+        "versions": {"python": platform.python_version(), **{name: _find_version(name) for name in PACKAGES}},
         "system": f"{platform.system()} {platform.machine()}",
-        "device": device_name(device),
+        "device": name_device(device),
         "processes": machine.launch.size,
         "precision": machine.precision,
         "micro_batch": machine.micro_batch,
@@ -32,8 +32,8 @@ def describe_environment(machine: Machine) -> dict[str, Any]:
     }
 
 
-def _git(*words: str) -> str | None:
-    """What git says of the checkout this package runs from; None where it runs from none."""
+def _run_git(*words: str) -> str | None:
+    """Run git on the checkout of this package and return its output; None if there is no checkout or git fails."""
     if not (PACKAGE.parent / ".git").exists():
         return None
     try:
@@ -43,7 +43,7 @@ def _git(*words: str) -> str | None:
         return None
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

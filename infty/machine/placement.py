@@ -1,4 +1,4 @@
-"""How a model computes on this machine: on which device, in which precision, compiled or not."""
+"""Place a model on this machine: device, precision, compilation, recomputation."""
 
 import warnings
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from infty.base.errors import UsageError
 from infty.base.messages import describe_fault
 from infty.config.settings import Settings
 from infty.machine.devices import choose_device, is_gpu
-from infty.machine.launch import Launch, this_launch
+from infty.machine.launch import Launch, detect_launch
 from infty.memory.precision import round_products
 from infty.model.interface import SegmentModel
 
@@ -23,13 +23,13 @@ Model = TypeVar("Model", bound=SegmentModel)
 
 
 class _Compiler:
-    """Makes compiled functions, until one fails (no compiler, say): then all go on as they were, with one warning."""
+    """A compiler of functions until one fails (no C++ compiler, say); then all run uncompiled, after one warning."""
 
     def __init__(self) -> None:
         self.works = True
 
     def __call__(self, plain: Function) -> Function:
-        """`plain`, compiled at its first call."""
+        """Wrap `plain` so that its first call compiles it."""
         compiled: Callable[..., Any] | None = None
 
         def call(*args: Any, **options: Any) -> Any:
@@ -38,7 +38,7 @@ class _Compiler:
                 if self.works:
                     compiled = compiled or torch.compile(plain)
                     return compiled(*args, **options)
-            except Exception as fault:  # whatever it is: a fault of the model itself comes again without compilation
+            except Exception as fault:  # any kind: a fault of the model itself recurs without compilation
                 self.works = False
                 warnings.warn(f"--compile failed and is left out: {describe_fault(fault)}", stacklevel=2)
             return plain(*args, **options)
@@ -48,11 +48,14 @@ class _Compiler:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how a model computes. launch: which process this is, of those on several machines or one.
+    """The device that a model computes on, and how it computes there.
 
-    precision: of products. "bf16" is autocast: weights, sums, norms and the memory stay in float32. "tf32" is a GPU's:
-    a float32 product's factors lose 13 bits, but for the memory's. micro_batch: most training sequences at once.
-    recompute: activation checkpointing, a layer at a time.
+    Args:
+        precision: of matrix products. "bf16" is autocast: weights, sums, norms and the memory stay in float32. "tf32"
+            exists on GPUs: the factors of float32 products lose 13 bits, except in the memory.
+        recompute: activation checkpointing, layer by layer.
+        micro_batch: largest number of training sequences computed at once; None: no limit.
+        launch: this process among those started together.
     """
 
     device: torch.device
@@ -64,28 +67,28 @@ class Machine:
     _compiler: _Compiler = field(default_factory=_Compiler, init=False, repr=False, compare=False)
 
     def place(self, model: Model) -> Model:
-        """Move a model to the device and set it to compute as asked; its weights and their names stay."""
+        """Move a model to the device and set it to compute as asked; weights and their names do not change."""
         model.to(self.device)
         if self.recompute:
             for layer in model.layers:
-                layer.forward = partial(_recomputed, layer.forward)
+                layer.forward = partial(_recompute, layer.forward)
         if self.compiled:
             _compile(model, self._compiler)
         if self.precision == "bf16":
-            for name in ("positions", "forward"):  # one calls the other, so each has a context of its own
+            for name in ("positions", "forward"):  # forward may call positions, so each has a context of its own
                 setattr(model, name, torch.autocast(self.device.type, torch.bfloat16)(getattr(model, name)))
         return model
 
 
-def _recomputed(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """What `forward` returns; for a gradient it is called once more, instead of keeping what it computed within."""
+def _recompute(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call `forward` without keeping its activations: if a gradient is needed, it is called again."""
     if not torch.is_grad_enabled():
         return forward(*args, **options)
     return checkpoint(forward, *args, use_reentrant=False, **options)
 
 
 def _compile(model: SegmentModel, compiler: _Compiler) -> None:
-    """Compile what is more than loops over products, and has the same shapes in every segment."""
+    """Compile the methods with more to fuse than matrix products, whose shapes are the same in every segment."""
     for layer in model.memory_layers:
         for module in (layer, layer.long_range):
             for name in module.to_compile if module else ():
@@ -93,13 +96,13 @@ def _compile(model: SegmentModel, compiler: _Compiler) -> None:
 
 
 def prepare_machine(settings: Settings) -> Machine:
-    """Set what the settings say of this machine. UsageError for a device that is not there, or can't do it."""
+    """Apply the settings of device, threads and precision. UsageError if the device is not there or can't do it."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    launch = this_launch()
+    launch = detect_launch()
     device, precision = choose_device(settings.device, launch), settings.precision
     if precision == "tf32" and not is_gpu(device):
         raise UsageError(f"precision tf32 is a GPU's, and this is {device.type}: float32 or bf16")
-    if is_gpu(device):  # elsewhere nothing global is touched
+    if is_gpu(device):  # on a CPU no global state changes
         round_products("tf32" if precision == "tf32" else "ieee")
     return Machine(device, precision, settings.compile, settings.recompute, settings.micro_batch, launch)

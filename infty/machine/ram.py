@@ -1,4 +1,4 @@
-"""Bytes of memory: held by this process, held at most, and free on this machine."""
+"""Count bytes of memory: held by this process, held at most, and free on this machine."""
 
 import ctypes
 import os
@@ -11,21 +11,21 @@ import torch
 from infty.machine.devices import is_gpu
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most bytes of memory held at once: on a GPU by torch, else resident in this process."""
+def count_peak_bytes(device: torch.device) -> int:
+    """Count the most bytes of memory held at once: on a GPU by torch, else resident in this process."""
     if is_gpu(device):
         return torch.cuda.max_memory_allocated(device)
-    try:  # getrusage counts what the process had been before it became this one
-        return _kilobytes(Path("/proc/self/status"), "VmHWM:")
+    try:  # getrusage also counts what was held before exec
+        return _read_kilobytes(Path("/proc/self/status"), "VmHWM:")
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 
 
 def forget_peak(device: torch.device) -> bool:
-    """Let `peak_memory_bytes` count from now on. False where there is no way to: on a CPU only glibc's Linux has one.
+    """Reset the peak of `count_peak_bytes`. Returns False if that is impossible: on a CPU it needs Linux with glibc.
 
-    What the C library holds back of freed memory goes to the system first, or it would hide what is taken next.
+    Freed memory that the C library keeps is returned to the system first, or it would hide what is allocated next.
     """
     if is_gpu(device):
         torch.cuda.reset_peak_memory_stats(device)
@@ -38,34 +38,34 @@ def forget_peak(device: torch.device) -> bool:
     return True
 
 
-def held_memory_bytes(device: torch.device) -> int:
-    """Bytes held now, as `peak_memory_bytes` counts. OSError on a CPU that is not Linux's."""
+def count_held_bytes(device: torch.device) -> int:
+    """Count the bytes held now, by the measure of `count_peak_bytes`. OSError on a CPU without Linux."""
     if is_gpu(device):
         return torch.cuda.memory_allocated(device)
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def free_memory_bytes(device: torch.device) -> int:
-    """Bytes that this process may still take: on a CPU within its control group too. OSError where Linux is silent."""
+def count_free_bytes(device: torch.device) -> int:
+    """Count the bytes that this process can still take: on a CPU within its control group. OSError without Linux."""
     if is_gpu(device):
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    return min([_kilobytes(Path("/proc/meminfo"), "MemAvailable:"), *_free_in_groups()])
+    return min([_read_kilobytes(Path("/proc/meminfo"), "MemAvailable:"), *_find_free_in_groups()])
 
 
-def _kilobytes(file: Path, key: str) -> int:
-    """A figure of /proc in bytes. OSError where there is none."""
+def _read_kilobytes(file: Path, key: str) -> int:
+    """Read a figure of /proc in bytes. OSError if there is none."""
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith(key):
             return int(line.split()[1]) * 1024
     raise OSError(f"{file} has no {key}")
 
 
-def _free_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """What is left of each limit (cgroup v2) on this process's group and on those around it.
+def _find_free_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Find the bytes left under each limit (cgroup v2) on this process's group and its ancestors.
 
-    Pages of files that nobody has used of late are given back when they are asked for, so they are free.
+    Inactive file pages are reclaimed on demand, so they count as free.
     """
     name = next((line[3:] for line in own.read_text(encoding="utf-8").splitlines() if line.startswith("0::")), "/")
     group, free = root / name.strip("/"), []

@@ -1,6 +1,6 @@
 """Compressive memory (Rae et al. 2019): what leaves the short-term memory, at a lower rate, first in first out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
@@ -23,6 +23,7 @@ from infty.memory.contract import (
     draw_fixed_numbers,
     exchange_halves,
 )
+from infty.memory.equations import reconstruction_loss
 from infty.memory.precision import full_precision
 from infty.memory.ragged import concatenate_ragged, visible
 
@@ -177,14 +178,3 @@ class CompressiveMemory(Memory[CompressedState]):
             return CompressedState(kept)
         more = slots.shape[1] if rows is None else slots.shape[1] * rows
         return CompressedState(kept, (visible(state.slots, state.filled) + more).clamp(max=kept.shape[1]))
-
-
-def reconstruction_loss(attend: Callable[[Hidden], Hidden], evicted: Hidden, slots: Slots) -> Float[Tensor, ""]:
-    """Measure how far a read of the slots is from one of the evicted vectors: their mean squared difference.
-
-    That is the attention-reconstruction loss of Rae et al. 2019.
-
-    `attend` maps the vectors to look at to what a segment reads from them; its own parameters and
-    queries must be constants, so that this loss trains the compressor only.
-    """
-    return F.mse_loss(attend(slots), attend(evicted).detach())

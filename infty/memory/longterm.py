@@ -22,13 +22,14 @@ from infty.memory.contract import (
     MemoryState,
     exchange_halves,
 )
+from infty.memory.equations import evaluate_signal
 from infty.memory.fast import reading
 from infty.memory.fast.low_rank import LinearMap
 from infty.memory.fast.reduced_basis import ReducedBasis
 from infty.memory.fast.scores import score_queries, split_heads
 from infty.memory.fast.winograd import convolve3
 from infty.memory.precision import full_precision
-from infty.memory.signal import evaluate_signal, make_operators, shuffle_pieces
+from infty.memory.signal import make_operators, shuffle_pieces
 from infty.memory.sticky import StickyConfig, StickySampling
 
 Queries = Float[Tensor, "batch query hidden"]
@@ -252,11 +253,10 @@ class LongTermMemory(Memory[LongTermState]):
     ) -> LongTermState:
         """Contract the past, append what left the short-term memory, and refit (section 3.2).
 
-        B ← A B + C x̃ with fixed sample points; a stream's first update is the plain fit of x̃. `evicted`
-        holds exactly `segment_length` vectors for each stream of the state, or ValueError is raised; any precision is
-        taken, on the device of the weights, whose precision the new state has. Gradient reaches the gate;
-        the old B is as given: detach the state first to stop it at a segment. Rows that are not marked stay
-        as they are; `rows` None: all are updated.
+        B ← A B + C x̃ with fixed sample points; a stream's first update is the plain fit of x̃. `evicted` holds
+        `segment_length` vectors for each stream of the state, in any precision, on the device of the weights, whose
+        precision the new state has. Gradient reaches the gate; the old B is as given: detach the state first to stop it
+        at a segment. `rows`: the others stay as they are; None: all are updated. ValueError if the shape is another.
         """
         wanted = len(state.updates), self.config.segment_length, self.config.hidden_size
         if evicted.shape != wanted:
@@ -277,7 +277,7 @@ class LongTermMemory(Memory[LongTermState]):
         return replace(state, coefficients=coefficients, updates=state.updates + (1 if rows is None else rows))
 
     def contract_past(self, state: LongTermState) -> Float[Tensor, "batch basis hidden"]:
-        """Compute the past's part of the new coefficients (section 3.2): A B, or with sticky sampling G_old Ψ(s)ᵀ B."""
+        """Compute the past's part of the new coefficients (M6): A B, or with sticky sampling G_old Ψ(s)ᵀ B."""
         if self.sticky is None:
             return self.carry @ state.coefficients
         positions = self.sticky.positions(state.histogram, state.seeds, state.updates)

@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from infty.memory.attention import AttentionDensity
-
-Histogram = Float[Tensor, "batch bins"]
+from infty.memory.equations import Histogram, sample_histogram
 
 
 class StickyConfig(BaseModel):
@@ -28,9 +27,10 @@ class StickyConfig(BaseModel):
 
 
 def attention_histogram(density: AttentionDensity, num_bins: int) -> Histogram:
-    """Share of attention in each of D equal bins of [0, 1], over all heads and queries (section 3.3); rows sum to 1.
+    """Compute the share of attention in each of D equal bins of [0, 1], over all heads and queries; sums to 1 (M11).
 
-    A bin's mass is a difference of the normal CDF at its edges; what falls outside [0, 1] is left out. The CDF is
+    Equal to `equations.attention_histogram`; held by
+    tests/memory/test_sticky.py::test_histogram_equals_the_plain_equation. The normal CDF at a bin's edges is
     (1 + erf((t − μ) / √2σ)) / 2, whose 1 and ½ fall out of a share of differences.
     """
     edges = torch.linspace(0, 1, num_bins + 1, dtype=density.mean.dtype, device=density.mean.device)
@@ -44,26 +44,6 @@ def uniform_draws(seeds: Int[Tensor, " batch"], updates: Int[Tensor, " batch"], 
     """Numbers in [0, 1) behind the samples of section 3.3, `count` a row, float64, decided by its seed and updates."""
     rows = [torch.Generator().manual_seed(_mix(s, u)) for s, u in zip(seeds.tolist(), updates.tolist(), strict=True)]
     return torch.stack([torch.rand(count, generator=row, dtype=torch.float64) for row in rows])
-
-
-def sample_histogram(
-    histogram: Histogram, draws: Float[Tensor, "batch n"], within_bin: Literal["uniform", "left"]
-) -> Float[Tensor, "batch n"]:
-    """Locations in [0, 1] that follow the histogram, in ascending order (section 3.3): its inverse CDF at sorted draws.
-
-    Departure: the released code puts every sample at the left edge of its bin (`within_bin = "left"`),
-    so that many coincide; by default a sample is uniform in its bin.
-    """
-    mass = histogram.double()
-    upper = mass.cumsum(-1)
-    heights = draws.to(mass).sort(-1).values * upper[:, -1:]
-    bins = torch.searchsorted(upper, heights, right=True).clamp(max=mass.shape[-1] - 1)
-    if within_bin == "left":
-        offset = torch.zeros_like(heights)
-    else:
-        chosen = mass.gather(-1, bins)
-        offset = ((heights - (upper.gather(-1, bins) - chosen)) / chosen).clamp(0, 1)
-    return ((bins + offset) / mass.shape[-1]).to(histogram.dtype)
 
 
 class StickySampling:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from infty.base.errors import UsageError
@@ -43,6 +44,17 @@ class _SharedConfig(BaseModel):
             if getattr(self.long_range, name, getattr(self, name)) != getattr(self, name):
                 raise ValueError(f"long_range.{name} differs from {name}; leave it out, it is taken from there")
         return self
+
+    def build(self, vocab_size: int, seed: int) -> "SegmentModel":
+        """Build the model with the initial weights that `seed` decides.
+
+        UsageError if the vocabulary is too small for the cut-offs of an adaptive softmax.
+        """
+        torch.manual_seed(seed)
+        return self._make(vocab_size)
+
+    def _make(self, vocab_size: int) -> "SegmentModel":
+        raise NotImplementedError
 
     @property
     def fine_tunes(self) -> bool:
@@ -95,8 +107,7 @@ class DecoderConfig(_SharedConfig):
             )
         return self
 
-    def build(self, vocab_size: int) -> "SegmentModel":
-        """Build the decoder with initial weights. UsageError if the vocabulary is too small for the cut-offs."""
+    def _make(self, vocab_size: int) -> "SegmentModel":
         from infty.model.decoder import Decoder
 
         try:
@@ -159,8 +170,7 @@ class Gpt2ModelConfig(_SharedConfig):
         names = ("num_layers", "num_heads", "hidden_size", "num_positions")
         return {name: getattr(self, name) for name in names}
 
-    def build(self, vocab_size: int) -> "SegmentModel":
-        """Build the GPT-2 with random weights, and its memories."""
+    def _make(self, vocab_size: int) -> "SegmentModel":
         from infty.model.gpt2 import build_gpt2  # loads transformers, which nothing else wants
 
         return build_gpt2(self, vocab_size)

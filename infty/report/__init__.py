@@ -1,24 +1,29 @@
 """Tables and figures from run folders. Imports no torch."""
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from infty.base.errors import MissingError, UsageError
 from infty.base.files import write_text
 from infty.base.table import Table
-from infty.report.figures import all_pictures, draw
+from infty.report.figures import draw, make_pictures
 from infty.report.load.collect import collect
-from infty.report.tables import all_tables
-from infty.report.write.html import Part, to_page
-from infty.report.write.markdown import runs_csv, to_markdown
+from infty.report.tables import make_tables
+from infty.report.write import Part
+from infty.report.write.csv import to_csv
+from infty.report.write.html import to_page
+from infty.report.write.latex import to_latex
+from infty.report.write.markdown import to_markdown
 
-FORMATS = ("md", "tex", "csv", "html")
+WRITERS: dict[str, Callable[[Part], str]] = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
+FORMATS = (*WRITERS, "html")
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a report consists of."""
+    """The tables and files of a report."""
 
     tables: list[Table]
     files: list[Path]
@@ -27,8 +32,8 @@ class Written:
 def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], experiments: Path) -> Written:
     """Write `<experiment>-<scale>.md`, `.tex` and `.csv`, the figures, and `index.html` for all finished runs.
 
-    A figure is drawn again only where its data changed. UsageError for an unknown format or where `out` is no folder;
-    MissingError where nothing is finished, or a folder of runs isn't there.
+    A figure is drawn again only if its data changed. UsageError for an unknown format or if `out` is no folder;
+    MissingError if nothing is finished, or a folder of runs isn't there.
     """
     formats = list(dict.fromkeys(formats))
     if unknown := [name for name in formats if name not in FORMATS]:
@@ -42,35 +47,17 @@ def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], exp
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is no folder")
     out.mkdir(parents=True, exist_ok=True)
-    parts = [Part(results, all_tables(results), all_pictures(results)) for results in sets]
+    parts = [Part(results, make_tables(results), make_pictures(results)) for results in sets]
     files: list[Path] = []
-    for part in parts:
-        files += _write_tables(part, out, formats)
+    for part, name in itertools.product(parts, formats):
+        if name in WRITERS:
+            files.append(out / f"{part.results.name}.{name}")
+            write_text(files[-1], WRITERS[name](part))
     files += draw({part.results.name: part.pictures for part in parts}, out)
     if "html" in formats:
         write_text(out / "index.html", to_page(parts, out))
         files.append(out / "index.html")
     return Written([table for part in parts for table in part.tables], files)
-
-
-def _write_tables(part: Part, out: Path, formats: list[str]) -> list[Path]:
-    """One file a format, but for the page, which is one for all."""
-    files = []
-    for name in formats:
-        match name:
-            case "md":
-                text = to_markdown(part.results, part.tables, part.pictures)
-            case "tex":
-                from infty.report.write.latex import to_latex
-
-                text = to_latex(part.results, part.tables)
-            case "csv":
-                text = runs_csv(part.results)
-            case _:
-                continue
-        files.append(out / f"{part.results.name}.{name}")
-        write_text(files[-1], text)
-    return files
 
 
 __all__ = ["Written", "write_report"]

@@ -1,4 +1,4 @@
-"""Copies of what a report needs of runs, where it can be committed: small files, without weights."""
+"""Copies of what a report needs of runs, small enough to be committed: no weights."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from infty.base.errors import MissingError, UsageError
 from infty.base.files import replace_folder, write_text
 from infty.base.messages import one_line
 from infty.report.load.tuning import find_tunings
-from infty.runs.folder import RECORDS, RunFolder, finished_runs
+from infty.runs.folder import RECORDS, RunFolder, find_finished_runs
 
 LINES = 100  # of training that are kept, evenly spaced; validations and the test are kept all
 
@@ -23,13 +23,12 @@ def keep_runs(folders: Sequence[Path], target: Path) -> list[Path]:
     """
     if inside := [folder for folder in folders if folder.resolve() in (target.resolve(), *target.resolve().parents)]:
         raise UsageError(f"--keep {target} lies in {inside[0]}, which is reported on: choose a folder outside of it")
-    runs = finished_runs(folders)
-    cells = [(run, run.read().cell) for run in runs]
-    places = [target / cell.scale / cell.experiment / Path(*cell.folder.parts[-2:]) for _, cell in cells]
+    runs = [run.read() for run in find_finished_runs(folders)]
+    places = [target / run.key.scale / run.key.experiment / Path(*run.key.folder.parts[-2:]) for run in runs]
     if double := next((place for place in places if places.count(place) > 1), None):
         raise MissingError(f"{one_line(str(double))} would be kept twice: name the folder of one of them")
     for run, place in zip(runs, places, strict=True):
-        _keep(run, place)
+        _keep(run.folder, place)
     for (experiment, scale), columns in find_tunings(folders).items():
         if (target / scale / experiment).is_dir():
             for path, _ in columns.values():
@@ -38,19 +37,19 @@ def keep_runs(folders: Sequence[Path], target: Path) -> list[Path]:
 
 
 def _keep(run: RunFolder, place: Path) -> None:
-    """Copy one run's files; what was kept before stays until all of the new is there."""
+    """Copy a run; what was kept before stays until all of the new is there."""
     with replace_folder(place) as aside:
         (aside / "eval").mkdir()
         for file in (*RECORDS, *(f"eval/{path.name}" for path in sorted((run.path / "eval").glob("*.json")))):
             if (run.path / file).is_file():
                 shutil.copyfile(run.path / file, aside / file)
         if run.metrics.is_file():
-            write_text(aside / "metrics.jsonl", _thin_out(run.metrics.read_text(encoding="utf-8", errors="replace")))
+            write_text(aside / "metrics.jsonl", _thin(run.metrics.read_text(encoding="utf-8", errors="replace")))
 
 
-def _thin_out(text: str) -> str:
+def _thin(text: str) -> str:
     """Keep fewer lines of training, the first and the last among them; none that can't be read."""
-    lines = [line for line in text.splitlines(keepends=True) if _is_record(line)]
+    lines = [line for line in text.splitlines(keepends=True) if _is_object(line)]
     training = [number for number, line in enumerate(lines) if "train/loss" in json.loads(line)]
     step = (len(training) - 1) / (LINES - 1)
     kept = {training[round(i * step)] for i in range(LINES)} if len(training) > LINES else set(training)
@@ -58,7 +57,7 @@ def _thin_out(text: str) -> str:
     return "".join(line for number, line in enumerate(lines) if number not in dropped)
 
 
-def _is_record(line: str) -> bool:
+def _is_object(line: str) -> bool:
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):

@@ -1,10 +1,10 @@
-"""The run folder: what it holds, when it is finished, how it is found. Imports no torch."""
+"""Run folders, how they are found, and finished runs read back. Imports no torch."""
 
 import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from infty.base.files import read_json, write_json, write_text
 from infty.base.messages import one_line
 from infty.config.definition import CellKey
 from infty.config.strict_yaml import parse_yaml
-from infty.runs.schemas import Place, Result, Task
+from infty.runs.parts import TextDetails
+from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Place, Result, Task, Validation
 
-SCHEMA = 1  # of the JSON files in a run folder
+SCHEMA = 1  # of JSON that commands print; records have their own
 RECORDS = ("config.yaml", "environment.json", "status.json", "result.json")  # of a run, beside metrics and evaluations
 BASE = "base"  # row that a GPT-2 trained first has in the runs; it stands in no table
 STATES = ("running", "done", "failed", "stopped")  # what status.json may say
@@ -26,13 +27,47 @@ Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Finished:
-    """What a finished run is of, its settings, and what came out. length: of its sequences; texts have none."""
+class Run:
+    """A finished run read back: its cell, settings and result, and what else is told of it, if it was asked for.
 
-    cell: CellKey
+    length: of its sequences; None of a text. evaluation: its test; knock_outs: with its memory emptied (zero), shuffled
+    or another document's (other). trace: its memories. curve: its validations.
+    """
+
+    folder: "RunFolder"
+    key: CellKey
     config: Values
     result: Result
     length: int | None
+    evaluation: Evaluation | None = None
+    knock_outs: dict[str, Evaluation] = field(default_factory=dict)
+    trace: MemoryTrace | None = None
+    curve: list[Validation] = field(default_factory=list)
+    environment: Environment = field(default_factory=Environment)
+
+    @property
+    def start(self) -> str | None:
+        """The sum of the weights that it was fine-tuned from, if it was."""
+        weights = self.result.starting_weights
+        return weights.sha256 if weights else None
+
+    @property
+    def num_basis(self) -> int | None:
+        """N of the long-term memory of a row that has one."""
+        found: Any = self.config
+        for key in ("model", "long_range", "num_basis"):
+            found = found.get(key) if isinstance(found, dict) else None
+        return found if type(found) is int and 0 < found < 2**31 else None
+
+    @property
+    def parts(self) -> TextDetails | None:
+        """The parts of its test's mean over a text."""
+        details = self.evaluation.details if self.evaluation else None
+        return details if isinstance(details, TextDetails) else None
+
+    def without(self, kind: str) -> list["Run"]:
+        """Return the run as it was tested with its memory knocked out in this way, if it was."""
+        return [replace(self, evaluation=self.knock_outs[kind])] if kind in self.knock_outs else []
 
 
 @dataclass(frozen=True)
@@ -48,7 +83,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line."""
+        """The file of metrics: one JSON object per line."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -58,26 +93,24 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has its result."""
+        """True once the run has its result."""
         return (self.path / "result.json").is_file()
 
-    def result(self) -> Values:
-        """`result.json`; MissingError where the run isn't finished, or the file lacks what anything reads of it."""
-        result = read_json(self.path / "result.json")
-        Result.check(result, self.path / "result.json")
-        return result
+    def result(self) -> Result:
+        """Read `result.json`. MissingError if the run isn't finished, or the file is damaged."""
+        return Result.read(self.path / "result.json")
 
-    def read(self) -> Finished:
-        """A finished run, checked; MissingError where it isn't, or something is damaged."""
-        file = self.path / "result.json"
-        record, config = Result.read(file), self.config()
+    def read(self) -> Run:
+        """Read a finished run, without what is told beside its result. MissingError if it isn't, or one is damaged."""
+        result, config = self.result(), self.config()
         task = Task.check(config.get("task"), self.path / "config.yaml")
-        if record.is_text != (task.kind == "corpus") or record.is_text == bool(task.length):
+        if result.is_text == bool(task.length):
+            file = self.path / "result.json"
             raise MissingError(f"{file} and config.yaml are of different tasks; train again with --fresh")
-        return Finished(self.cell(config), config, record, task.length)
+        return Run(self, self.key(config), config, result, task.length)
 
     def config(self) -> Values:
-        """`config.yaml`; MissingError where it is missing or damaged."""
+        """Read `config.yaml`. MissingError if it is missing or damaged."""
         file = self.path / "config.yaml"
         try:
             values = parse_yaml(file.read_text(encoding="utf-8"))
@@ -87,8 +120,8 @@ class RunFolder:
             raise MissingError(f"{file} describes no run; train again with --fresh")
         return values
 
-    def cell(self, config: Values | None = None) -> CellKey:
-        """Which cell this is a run of; the variant is what the folder's name adds. MissingError as `config`.
+    def key(self, config: Values | None = None) -> CellKey:
+        """Read which cell this is a run of; the variant is what the folder's name adds. MissingError as `config`.
 
         config: what that returned, if it was asked for already.
         """
@@ -101,7 +134,7 @@ class RunFolder:
         return CellKey(**place.model_dump(), variant=folder.parent.name.removeprefix(name))
 
     def command(self) -> str | None:
-        """What trains this run, as `environment.json` tells it; None where it tells nothing that could be pasted."""
+        """Read what trains this run in `environment.json`; None if that is nothing that could be pasted."""
         try:
             command = str(read_json(self.path / "environment.json").get("command"))
             words = shlex.split(command)
@@ -111,22 +144,22 @@ class RunFolder:
         return command if plain else None
 
     def state(self) -> str:
-        """One of missing, running, stopped, failed, interrupted (begun, but nobody is at it), done and damaged."""
+        """Tell if a run is missing, running, stopped, failed, interrupted (nobody is at it), done or damaged."""
         return self.condition()[0]
 
     def condition(self) -> tuple[str, str]:
-        """The state, and why, where `status.json` says so or something is damaged."""
+        """Return the state, and why if `status.json` says so or something is damaged."""
         try:
             if self.finished:
                 self.read()
                 return "done", ""
             begun = (self.path / "config.yaml").exists()
             if begun:
-                self.cell()
+                self.key()
             said, why = self._status()
         except (MissingError, OSError) as fault:
             return "damaged", str(fault)
-        held = self._held()
+        held = self._try_lock()
         if held or said is None:
             return ("running" if held else "interrupted" if begun else "missing"), ""
         if said == "done" or (said == "running" and held is False):
@@ -134,7 +167,7 @@ class RunFolder:
         return said, why
 
     def _status(self) -> tuple[str | None, str]:
-        """What `status.json` says, and why; None without one. Training never reads it: damage only interrupts."""
+        """Read `status.json`: state and why; None without one. Training never reads it: damage only interrupts."""
         file, mend = self.path / "status.json", "training does not need it, and goes on"
         if not file.exists():
             return None, ""
@@ -148,9 +181,9 @@ class RunFolder:
         return said, why if isinstance(why, str) else ""
 
     def refuse_another(self, config: Values, remedy: str) -> None:
-        """UsageError, with the difference and what to do, where the folder holds a run with other settings.
+        """Raise UsageError, with the difference and what to do, if the folder holds a run with other settings.
 
-        MissingError where it has checkpoints, and nothing says of what.
+        MissingError if it has checkpoints, and nothing says of what.
         """
         if not (self.path / "config.yaml").exists():
             if any(self.checkpoints.glob("step-*")):
@@ -161,23 +194,23 @@ class RunFolder:
             raise UsageError(f"{self.path} holds a run with other settings:\n{listing}\n{remedy}")
 
     def write_config(self, config: Values) -> None:
-        """Set down what this run is."""
+        """Write what this run is."""
         write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
 
     def write_status(self, status: str, why: str = "") -> None:
-        """Set down that the run is running, done, failed or stopped, and why."""
+        """Write that the run is running, done, failed or stopped, and why."""
         write_json(self.path / "status.json", {"status": status, "why": why})
 
     def lock(self) -> FileLock:
-        """Held by the process that writes here; the system frees it when that process ends, however it ends."""
+        """Make the lock of the process that writes here, which the system frees however that process ends."""
         return FileLock(self.path / ".lock", timeout=1)
 
     def is_locked(self) -> bool:
-        """Whether a process is writing here now; where nobody can tell, it doesn't say so."""
-        return self._held() is True
+        """Tell if a process is writing here now; no if nobody can tell."""
+        return self._try_lock() is True
 
-    def _held(self) -> bool | None:
-        """Whether the lock is held; None where it can't be opened, as in a folder of somebody else's."""
+    def _try_lock(self) -> bool | None:
+        """Tell if the lock is held; None if it can't be opened, as in a folder of somebody else's."""
         try:
             if not (self.path / ".lock").exists():
                 return False
@@ -190,24 +223,24 @@ class RunFolder:
 
 
 def contradictions(config: Values, written: Values) -> list[str]:
-    """`key: stored -> written` where a run's cell settings are not what an experiment's file says now.
+    """List as `key: stored -> written` which of a run's cell settings are not what an experiment's file says now.
 
     Only of keys that both have: what the file leaves to defaults is not compared.
     """
-    return differences(_shared(config, written), _shared(written, config))
+    return differences(_intersect(config, written), _intersect(written, config))
 
 
-def _shared(values: Values, other: Values) -> Values:
-    """Values without the keys that the other hasn't, likewise within what both have as mappings."""
+def _intersect(values: Values, other: Values) -> Values:
+    """Drop the keys that the other hasn't, likewise within what both have as mappings."""
     return {
-        key: _shared(value, other[key]) if isinstance(value, dict) and isinstance(other[key], dict) else value
+        key: _intersect(value, other[key]) if isinstance(value, dict) and isinstance(other[key], dict) else value
         for key, value in values.items()
         if key in other
     }
 
 
 def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
-    """Every run folder below `folders` once, in the order of their paths; what is hidden there is none: a half copy."""
+    """Find each run folder below `folders` once, in the order of their paths; a hidden one is a half copy."""
     seen: set[str] = set()
     for folder in folders:
         for path in sorted(folder.rglob("config.yaml")):
@@ -217,10 +250,10 @@ def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
                 yield RunFolder(path.parent)
 
 
-def finished_runs(folders: Sequence[Path]) -> list[RunFolder]:
-    """Every finished run below `folders` once, in the order of their paths.
+def find_finished_runs(folders: Sequence[Path]) -> list[RunFolder]:
+    """Find each finished run below `folders` once, in the order of their paths.
 
-    MissingError where there is none, or a folder isn't there.
+    MissingError if there is none, or a folder isn't there.
     """
     if absent := [folder for folder in folders if not folder.is_dir()]:
         raise MissingError(f"no folder {absent[0]}; finished runs come from, for example: infty train sort --case x8")
@@ -232,14 +265,14 @@ def finished_runs(folders: Sequence[Path]) -> list[RunFolder]:
 
 
 def trials_folder(runs: Path) -> Path:
-    """Where the trials of `infty tune` lie: beside the runs, so that no report takes them for cells."""
+    """Return the folder of the trials of `infty tune`: beside the runs, so that no report takes them for cells."""
     return runs.parent / "tuning"
 
 
 def find_run(name: str, runs: Path) -> RunFolder:
-    """A run by its folder, or by its place below `runs` (`sort/laptop/infty@x8/seed-0`).
+    """Find a run by its folder, or by its place below `runs` (`sort/laptop/infty@x8/seed-0`).
 
-    UsageError for a folder of several; MissingError where there is none.
+    UsageError for a folder of several; MissingError if there is none.
     """
     for path in (Path(name), runs / name):
         if (path / "config.yaml").is_file():
@@ -250,7 +283,7 @@ def find_run(name: str, runs: Path) -> RunFolder:
 
 
 def differences(before: Values, after: Values, path: str = "") -> list[str]:
-    """`key: old -> new` for each value that differs between two nested mappings."""
+    """List as `key: old -> new` each value that differs between two nested mappings."""
     lines = []
     for key in sorted({*before, *after}, key=str):
         old, new, here = before.get(key), after.get(key), f"{path}{one_line(str(key))}"

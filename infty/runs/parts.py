@@ -1,4 +1,4 @@
-"""What results and evaluations consist of: totals, calibration, protocol, data and details, of sorting or of a text."""
+"""Parts of results and evaluations: totals, calibration, protocol, data and details, of sorting or of a text."""
 
 from typing import Annotated, Any, Self
 
@@ -10,7 +10,7 @@ TEXT_KEYS = frozenset({"title", "documents", "tokenizer", "by_position", "by_dis
 
 
 def is_none(value: Any) -> bool:
-    """Whether a key has no value and is left out of the file."""
+    """Tell if a key has no value and is left out of the file."""
     return value is None
 
 
@@ -27,7 +27,7 @@ class SplitTotals(Record):
 
 
 class Calibration(Record):
-    """What accuracy means: that of guessing, and of knowing the last `oracle_window` symbols."""
+    """Accuracies to read others by: of guessing, and of knowing the last `oracle_window` symbols."""
 
     chance: Share
     oracle_window: Count
@@ -40,9 +40,12 @@ class Reset(Record):
     tokens: Count
     documents: bool
 
+    def __str__(self) -> str:
+        return f"every {self.tokens:,} tokens{' and document' * self.documents}"
+
 
 class Protocol(Record):
-    """What was scored, and where the memory was emptied. words: whose count a text's perplexity is over."""
+    """The tokens that were scored, and the places at which the memory was emptied. words: that a perplexity is over."""
 
     name: Name
     unit: Text
@@ -59,6 +62,11 @@ class SortData(Record):
     name: Text
     sha256: Text
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The sums of all that figures depend on."""
+        return (self.sha256,)
+
 
 class SortSeeds(Record):
     """The sequences that the sorting task is trained on."""
@@ -68,7 +76,7 @@ class SortSeeds(Record):
 
 
 class TokenizerKind(Record):
-    """What a text was cut into."""
+    """The kind of tokens that a text was cut into."""
 
     kind: Text
     vocab_size: Count
@@ -85,9 +93,14 @@ class TextData(Record):
     tokens_sha256: Text
     tokenizer: TokenizerKind
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The sums of all that figures depend on."""
+        return self.sha256, self.tokens_sha256
+
 
 class Answers(Record):
-    """How many of the `symbols` of each sequence's answer were right."""
+    """Counts of the right ones among the `symbols` of each sequence's answer."""
 
     right: list[Count]
     symbols: Positive
@@ -100,9 +113,14 @@ class Answers(Record):
 
 
 class AnswerDetails(Record):
-    """What a mean over the sorting task hides."""
+    """Parts of a mean over the sorting task."""
 
     answers: Answers
+
+    def samples(self) -> tuple[list[int], list[float]]:
+        """Return how much each sequence counts, and 100 for each right symbol of its answer."""
+        right = self.answers.right
+        return [self.answers.symbols] * len(right), [100.0 * count for count in right]
 
 
 class Sum(Record):
@@ -158,13 +176,17 @@ class Distances(Bins):
 
 
 class TextDetails(Record):
-    """What a mean over a text hides: by position in the document, distance to a word's last place, and piece."""
+    """Parts of a mean over a text: by position in the document, distance to a word's last place, and piece."""
 
     by_position: Bins
     by_distance: Distances
     far: Far
     chunks: Chunks
     documents: Sums
+
+    def samples(self) -> tuple[list[int], list[float]]:
+        """Return the tokens of each chunk, and their nats."""
+        return self.chunks.tokens, self.chunks.nats
 
 
 def tag_of(values: Any) -> str:

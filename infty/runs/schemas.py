@@ -1,4 +1,4 @@
-"""The records of a run: what training and evaluation build, what its JSON files hold, and what reports get.
+"""The records of a run, which training and evaluation build, its JSON files hold, and reports get.
 
 A record is checked when it is made, so that nobody else has to. The keys of its file come in the order of its bases,
 from the last to the first, and then its own.
@@ -25,7 +25,6 @@ class Place(Record):
 class Task(Record):
     """`task` of config.yaml. length: of the sequences, which texts do not have."""
 
-    kind: Text = "sort"
     length: Positive | None = None
 
 
@@ -41,7 +40,7 @@ class _Header(Record):
 
 
 class _Outcome(Record):
-    """What came out of a test, whoever tells of it."""
+    """The outcome of a test, whoever tells of it."""
 
     metrics: dict[str, Amount]
     totals: SplitTotals
@@ -51,7 +50,7 @@ class _Outcome(Record):
 
     @property
     def is_text(self) -> bool:
-        """Whether this is of language modelling; else it is of sorting."""
+        """True of language modelling; else this is of sorting."""
         return isinstance(self.data, TextData)
 
     def metric(self, name: str) -> float:
@@ -84,7 +83,7 @@ class StartingWeights(Record):
 
 
 class Result(_Outcome, Place, _File):
-    """`result.json`: what a finished run is, what its test found, and what it took."""
+    """`result.json` of a finished run: its test, and what it took."""
 
     training_data: TrainingData
     starting_weights: StartingWeights | None = Field(default=None, exclude_if=is_none)
@@ -108,7 +107,7 @@ class Result(_Outcome, Place, _File):
 
 
 class Evaluation(_Outcome, _Header, _File):
-    """A file in `eval/`: what the best checkpoint did on a split, or did without its memory."""
+    """A file in `eval/`: the best checkpoint on a split, or without its memory."""
 
     details: Details
 
@@ -130,7 +129,7 @@ _Bars = Annotated[list[_ShortShare], Field(min_length=1, max_length=10_000)]
 
 
 class Stream(Record):
-    """What a memory read: a split's sequence or document number `index`, as far as it was read."""
+    """A split's sequence or document number `index`, as far as a memory read it."""
 
     kind: Literal["sequence", "document"]
     index: Count
@@ -139,15 +138,16 @@ class Stream(Record):
 
 
 class Reconstruction(Record):
-    """What is left after so many updates of each past segment, oldest first, in each layer."""
+    """Shares of each past segment that are left after so many updates, oldest first, in each layer."""
 
     updates: Annotated[int, Field(gt=0, le=64)]
     layers: list[list[Annotated[float, _Six, Field(ge=-1e305, le=1)]]]
 
 
 class Reach(Record):
-    """How far a layer's memory reaches (see `evaluation.memory_influence`), and the gradient elsewhere. gate: None
-    without one.
+    """The reach of each layer's memory (see `evaluation.memory_influence`), and the gradient elsewhere.
+
+    gate: None without one.
     """
 
     share: list[_ShortAmount]
@@ -158,7 +158,7 @@ class Reach(Record):
 
 
 class Gaze(Record):
-    """Where a layer's memory is looked at (see `evaluation.memory_trace`)."""
+    """The places at which a layer's memory is looked at (see `evaluation.memory_trace`)."""
 
     center: _ShortShare
     apart: _ShortAmount
@@ -176,7 +176,7 @@ class Phrase(Record):
 
 
 class MemoryTrace(_File):
-    """`<protocol>-test-memory.json` in `eval/`: what the memories of a row did with one stream.
+    """`<protocol>-test-memory.json` in `eval/`: the memories of a row over one stream.
 
     Lists have an entry per layer. density: by head and bin. histogram: by bin. room: phrases of a text; None for
     sequences. Floats are rounded to six significant digits.
@@ -217,22 +217,38 @@ class Environment(Record):
     threads: Count | None = None
 
 
+class Validation(Record):
+    """A line of `metrics.jsonl` that tells of a validation. accuracy: None of a text."""
+
+    step: Count
+    loss: Nats = Field(validation_alias="validation/loss")
+    accuracy: Share | None = Field(default=None, validation_alias="validation/accuracy")
+
+
 class Trial(Record):
-    """A row at a point of its grid; validation_loss: None if its training failed."""
+    """A row at a point of its grid. validation_loss: None if its training failed, and then `why` tells of that."""
 
     model: Name
     settings: dict[Text, Any]
+    command: Text
     validation_loss: Nats | None
+    why: str | None = Field(default=None, exclude_if=is_none)
+    best_step: Count | None = Field(default=None, exclude_if=is_none)
+    tokens_seen: Count | None = Field(default=None, exclude_if=is_none)
+    wall_seconds: Amount | None = Field(default=None, exclude_if=is_none)
 
 
-class Tuning(Record):
-    """`tuning-<column>.json` beside the runs of a table, as far as reports read it."""
+class Tuning(_File):
+    """`tuning-<column>.json` beside the runs of a table. chosen: the settings of each row's lowest loss."""
 
     experiment: Experiment
     scale: Name
     case: Name
     steps: Positive
+    grid: dict[Text, list[Any]]
     seed: Count
+    chosen: dict[Name, dict[Text, Any] | None]
     trials: list[Trial] = Field(max_length=10_000)
     commit: Text | None
+    dirty: bool | None
     command: Text

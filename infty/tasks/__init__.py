@@ -1,1 +1,1 @@
-"""What models are trained on (section 4)."""
+"""The tasks that models are trained on (section 4)."""

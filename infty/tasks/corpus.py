@@ -1,10 +1,10 @@
-"""Language modelling (section 4.2): streams of a corpus's tokens, each to be told from all before it.
+"""Language modelling (section 4.2): predict each token of a corpus from all tokens before it.
 
-A target is a token of the text, its input the token before it; before a document's first token stands a separator,
-which is context only. So every token is scored once, and scores add up to those of the text (| begins a document):
+The input of a target is the token before it, and that of a document's first token is a separator, which is no target.
+So every token is scored once, and scores add up to those of the text (| begins a document):
 
-    tokens    s a b c s d e       s: the separator
-    targets   a b c d|e f         wanted: a b c | d e f
+    inputs    s a b   s d e       s: the separator
+    targets   a b c | d e f
 """
 
 from collections.abc import Iterator
@@ -27,31 +27,33 @@ from infty.corpora.registry import KNOWN
 from infty.corpora.text_pieces import PIECE, CountedText, Text
 from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer
 from infty.corpora.tokens import Portion, TokenSet, open_tokens
-from infty.tasks.loss_breakdown import details, text_figures
+from infty.tasks.loss_breakdown import break_down_losses, compute_text_metrics
 from infty.tasks.protocols import TEXT_PROTOCOLS, KnockOut
 from infty.tasks.segmentation import (
     Spans,
     TokenReset,
-    cut,
+    cut_at_resets,
+    cut_even_rows,
+    cut_segments,
     cut_windows,
-    even_rows,
     find_resets,
     make_batch,
     mark_block_starts,
-    packed_rows,
-    parts_of,
+    pack_rows,
 )
+from infty.tasks.stand_in import RandomTokens, estimate_tokens
 from infty.tasks.task import PerTarget, Sample, Score, Task, TaskConfig
-from infty.tasks.word_distances import distances
+from infty.tasks.word_distances import measure_distances
 
-NAMES = "^[a-z0-9][a-z0-9_.-]*$"  # of corpora
-GPT2 = "gpt2"  # tokeniser, and name of the corpus that holds its files
-LONG_SAMPLE, LONGEST_SAMPLE = 10, 24  # segments that a document to look into should have, and that are read of it
+NAMES = "^[a-z0-9][a-z0-9_.-]*$"  # pattern of corpora's names
+GPT2 = "gpt2"  # the tokeniser, and the corpus that holds its files
+LONG_SAMPLE, LONGEST_SAMPLE = 10, 24  # segments that an inspected document should have, and that are read at most
 
 
 class CorpusConfig(TaskConfig):
-    """Which text is learnt, in which tokens, and what is forgotten when."""
+    """The settings of language modelling: text, tokeniser, resets of the memory, protocol."""
 
+    has_text = True
     kind: Literal["corpus"] = Field(default="corpus", description="language modelling (section 4.2)")
     corpus: str = Field(pattern=NAMES, description="name of a corpus that `infty data list` shows")
     tokenizer: TokenizerConfig = Field(description="what makes tokens of the text")
@@ -66,48 +68,43 @@ class CorpusConfig(TaskConfig):
 
     @property
     def portions(self) -> dict[str, Portion]:
-        """The three parts by split."""
+        """The portions by split."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     @property
     def vocab_size(self) -> int:
-        """Count the tokens that there are; of a tokeniser that is learnt, at most."""
+        """The size of the vocabulary; an upper bound if the tokeniser is learnt."""
         return self.tokenizer.vocab_size
 
     @property
-    def has_text(self) -> bool:
-        """Tell that tokens are of a text, which a model can continue."""
-        return True
-
-    @property
     def vocabulary_files(self) -> str | None:
-        """Name the corpus that holds GPT-2's tokeniser, if it is that one."""
+        """The name of the corpus that holds GPT-2's tokeniser; None if another one is used."""
         return GPT2 if self.tokenizer.kind == GPT2 else None
 
     @property
     def texts(self) -> dict[str, list[Portion]]:
-        """The corpus, by name, and its three portions."""
+        """The three portions that are read of the corpus, by its name."""
         return {self.corpus: list(self.portions.values())}
 
     def open(
-        self,
-        data: Path,
-        segment_length: int,
-        learnt_from: tuple[str, Portion] | None = None,
-        *,
-        make: bool = True,
+        self, data: Path, segment_length: int, learnt_from: tuple[str, Portion] | None = None, *, make: bool = True
     ) -> "CorpusTask":
-        """Open the text in tokens, which are made if they are not here and `make` allows it."""
+        """Open the tokenised text. make: tokenise it if that is not done yet."""
         tokens = open_tokens(data, self.corpus, self.tokenizer, self.portions, learnt_from=learnt_from, make=make)
         return CorpusTask(self, tokens, segment_length)
 
+    def stand_in(self, segment_length: int, why: str) -> RandomTokens:
+        """Make random tokens, about as many as the text should have."""
+        tokens = estimate_tokens(self.corpus, self.train, self.tokenizer)
+        return RandomTokens(self.vocab_size, segment_length, why, tokens)
+
     def load_vocabulary(self, folder: Path) -> tuple[Tokenizer, int]:
-        """Load the tokeniser that a run keeps. MissingError if it is missing or damaged."""
+        """Load the tokeniser that a run keeps, and its size. MissingError if it is missing or damaged."""
         tokenizer = load_tokenizer(folder, self.tokenizer, "train again with --fresh")
         return tokenizer, tokenizer.vocab_size
 
     def find_faults(self, segment_length: int) -> list[tuple[str, str]]:
-        """Find a protocol that there is none of, or that is for other blocks."""
+        """Find a protocol that does not exist, or that requires other blocks."""
         protocol = TEXT_PROTOCOLS.get(self.protocol)
         if protocol is None:
             return [("task.protocol", f"no {self.protocol!r}; {suggest(self.protocol, TEXT_PROTOCOLS)}")]
@@ -118,7 +115,7 @@ class CorpusConfig(TaskConfig):
 
 
 class CorpusTask(Task):
-    """A corpus in tokens, for a model that reads `segment_length` of them at a time."""
+    """A tokenised corpus, for a model that reads `segment_length` tokens at a time."""
 
     continues = True
     has_answers = False
@@ -129,95 +126,96 @@ class CorpusTask(Task):
         self.tokenizer, self.vocab_size = tokens.tokenizer, tokens.tokenizer.vocab_size
         self.protocol = TEXT_PROTOCOLS[config.protocol]
         self.parts = {split: tokens.part(portion) for split, portion in config.portions.items()}
-        tokens.corpus.check(f"{config.test.split}.txt")  # read again for `distances`: now or never
+        tokens.corpus.check(f"{config.test.split}.txt")  # `measure_distances` reads it after training
         self._rows = lru_cache(maxsize=2)(self._make_rows)
 
-    def under(self, protocol: str | None) -> "CorpusTask":
-        """Return this task, evaluated under another protocol; None: its own. UsageError if there is no such."""
+    def use_protocol(self, protocol: str | None) -> "CorpusTask":
+        """Return this task with another protocol; None: its own. UsageError if there is no such protocol."""
         if protocol is None:
             return self
         if protocol not in TEXT_PROTOCOLS:
             raise UsageError(f"--protocol {protocol}: there is {', '.join(TEXT_PROTOCOLS)}")
         other = copy(self)
-        other.config = self.config.model_copy(update={"protocol": protocol})
-        other.protocol = TEXT_PROTOCOLS[protocol]
+        other.config, other.protocol = self.config.model_copy(update={"protocol": protocol}), TEXT_PROTOCOLS[protocol]
         return other
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
-        """The next segment of each of `batch_size` contiguous streams; a stream that is read through begins again."""
+        """Make a batch of the next segment of each contiguous stream; a stream that has ended begins again."""
         own = range(batch_size) if rows is None else rows
         streams = [self._rows(batch_size)[row] for row in own]
         names = seed * 2**31 + step * batch_size + np.array(own)
-        return self._batch("train", [(stream, step % len(stream)) for stream in streams], names)
+        return self._make_batch("train", [(stream, step % len(stream)) for stream in streams], names)
 
-    def steps_an_epoch(self, batch_size: int) -> int:
-        """Steps until the longest of the streams has been read through; shorter ones begin again meanwhile."""
+    def count_steps_per_epoch(self, batch_size: int) -> int:
+        """Count the steps until the longest stream has ended; shorter ones begin again meanwhile."""
         return max(map(len, self._rows(batch_size)))
 
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
-        """Targets of the first `steps` training batches."""
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
+        """Count the target tokens of the first `steps` training batches."""
         seen = 0
         for row in self._rows(batch_size):
             sizes = row.stop - row.start
             seen += int(steps // len(row) * sizes.sum() + sizes[: steps % len(row)].sum())
         return seen
 
-    def tokens_an_epoch(self) -> int:
+    def count_tokens_per_epoch(self) -> int:
         """Count the tokens of the training text."""
         return len(self.parts["train"].tokens)
 
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
-        """Every token of a split once; what shares no memory is read side by side, so results do not depend on how."""
-        rows = self._evaluation_rows(split, batch_size, share)
+        """Yield every token of a split once; the batch size changes no result, as rows have memories of their own."""
+        rows = self._pack_evaluation_rows(split, batch_size, share)
         for step in range(max(map(len, rows), default=0)):
             names = np.array([row.start[min(step, len(row) - 1)] for row in rows])
-            batch = self._batch(split, [(row, step) for row in rows], names)
+            batch = self._make_batch(split, [(row, step) for row in rows], names)
             yield replace(batch, aside=mark_block_starts(batch)) if self.protocol.by_blocks else batch
 
     @property
     def one_stream(self) -> bool:
-        """Whether a split is evaluated as one stream from beginning to end."""
+        """True if a split is evaluated as one stream from beginning to end."""
         return (self.protocol.memory_reset or self.config.memory_reset) == "never"
 
-    def evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
-        """How many batches `evaluation_batches` gives."""
-        return max(map(len, self._evaluation_rows(split, batch_size, share)), default=0)
+    def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
+        """Count the batches of `evaluation_batches`, which are its steps."""
+        return max(map(len, self._pack_evaluation_rows(split, batch_size, share)), default=0)
 
-    def pairs(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
-        """Each document, and in a second row, unscored, the one after it: for reading another's memory.
+    def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
+        """Yield each document, and in a second row, unscored, the next one, whose memory can be read instead.
 
-        Two rows at a time, whatever the batch size. Of the other whole segments are read, again from its beginning
-        where it is shorter.
+        A batch has two rows, whatever `batch_size` is. Of the next document whole segments are read, repeatedly if it
+        is shorter.
         """
-        rows = [cut(edge[None], self.segment_length) for edge in self._memories(split, "document")]
-        for place in share.places(len(rows)):
+        rows = [cut_segments(edge[None], self.segment_length) for edge in self._cut_memories(split, "document")]
+        for place in share.select_indices(len(rows)):
             own, other = rows[place], rows[(place + 1) % len(rows)]
             whole = max(1, int((other.stop - other.start == self.segment_length).sum()))
             for step in range(len(own)):
                 names = np.array([own.start[0], other.start[0]])
-                batch = self._batch(split, [(own, step), (other, step % whole)], names)
+                batch = self._make_batch(split, [(own, step), (other, step % whole)], names)
                 batch.targets[1] = UNSCORED
                 yield replace(batch, fresh=torch.full((2,), step == 0))
 
-    def metrics(self, split: str, totals: Totals) -> dict[str, float]:
-        """Loss in nats a token; perplexity a token and a word; bits a byte: three views of one total."""
-        return text_figures(split, totals, self.sizes(split))
+    def compute_metrics(self, split: str, totals: Totals) -> dict[str, float]:
+        """Compute loss in nats per token, perplexity per token and per word, and bits per byte."""
+        return compute_text_metrics(split, totals, self.count_words_and_bytes(split))
 
-    def new_record(self, split: str) -> PerTarget:
-        """Make room for the nats of each token."""
+    def make_record(self, split: str) -> PerTarget:
+        """Make an array for the nats of each token."""
         return PerTarget(losses=np.zeros(len(self.parts[split].tokens), dtype=np.float32))
 
     def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Score:
-        """Make the score: figures of all tokens, and of words that only a long memory can know."""
+        """Compute the score of all tokens, and the loss of those whose word last occurred far back."""
         assert record.losses is not None
-        found = details(record.losses, self.parts[split].starts, self.distances(split), self.config.far)
-        metrics = self.metrics(split, totals)
+        found = break_down_losses(
+            record.losses, self.parts[split].starts, self.measure_distances(split), self.config.far
+        )
+        metrics = self.compute_metrics(split, totals)
         if found["far"]["tokens"]:
             metrics[f"{split}/far_loss"] = found["far"]["nats"] / found["far"]["tokens"]
-        return Score(metrics, {**vars(totals), **self.sizes(split)}, found, {})
+        return Score(metrics, {**vars(totals), **self.count_words_and_bytes(split)}, found, {})
 
-    def sample(self, split: str, segment_length: int) -> Sample:
-        """Choose the first long document: whole segments from its start, no more than a memory lives there.
+    def choose_sample(self, split: str, segment_length: int) -> Sample:
+        """Choose the first long document: whole segments from its start, up to the first reset of the memory.
 
         Its first input is the separator; targets are its own tokens.
         """
@@ -233,52 +231,51 @@ class CorpusTask(Task):
         segments = -(-len(targets) // segment_length)
         return Sample({"kind": "document", "index": index, "segments": segments, "tokens": len(targets)}, batch)
 
-    def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
-        """One text of any length as one stream, in segments, every token scored. MissingError where it is empty."""
+    def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
+        """Cut one text of any length into segments of one stream; every token is scored."""
         one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
         for window in cut_windows(self.tokens.tokenizer, iter(lambda: file.read(PIECE), ""), segment_length):
             if len(window) > 1:
                 tokens = torch.from_numpy(window)[None]
                 yield Batch(tokens[:, :-1], tokens[:, 1:], one, goes_on)
 
-    def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
-        """What `metrics` gives, for a text that was read as a stream. MissingError where it held no word."""
+    def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
+        """Compute the metrics of a text that was read as a stream. MissingError if it has no word."""
         if not text.words:
             raise MissingError("the stream holds no word: wanted a text")
         ends = text.lines if self.tokens.corpus.counts_line_ends else 0
-        return text_figures("stream", totals, {"words": text.words + ends, "bytes": text.bytes})
+        return compute_text_metrics("stream", totals, {"words": text.words + ends, "bytes": text.bytes})
 
-    def sizes(self, split: str) -> dict[str, int]:
-        """How many words and bytes the figures of a split are a share of."""
+    def count_words_and_bytes(self, split: str) -> dict[str, int]:
+        """Count the words and bytes that the metrics of a split divide by."""
         part = self.parts[split]
         words = KNOWN[self.protocol.whole].words[split] if self.protocol.whole else part.words
         return {"words": words, "bytes": part.bytes}
 
-    def data(self, split: str) -> dict[str, Any]:
-        """Which text a result is of."""
+    def describe_data(self, split: str) -> dict[str, Any]:
+        """Describe the text of a result: corpus, split, sums and tokeniser."""
         corpus, portion = self.tokens.corpus, self.config.portions[split]
         part, known = self.parts[split], corpus.known
-        documents = len(part.documents)
-        whole = known is not None and portion.split == split and known.is_whole(split, documents, part.words)
+        whole = known and portion.split == split and known.is_whole(split, len(part.documents), part.words)
         kind = known.title if known else corpus.name
         return {
             "name": corpus.name,
             "title": kind if whole or not (known and known.words) else f"{kind}, subset",
             "split": portion.split,
-            "documents": documents,
+            "documents": len(part.documents),
             "sha256": corpus.splits[portion.split]["sha256"],
             "tokens_sha256": part.sha256,
             "tokenizer": {**self.config.tokenizer.model_dump(), "vocab_size": self.vocab_size},
         }
 
     def describe_protocol(self) -> dict[str, Any]:
-        """Describe the protocol: with where memory is reset, and whose words figures are divided by."""
+        """Describe the protocol with the resets of the memory, and the origin of the number of words."""
         reset = self.protocol.memory_reset or self.config.model_dump()["memory_reset"]
         words = "published" if self.protocol.whole else "counted here"
         return {**self.protocol.describe(), "memory_reset": reset, "words": words}
 
     def explain_unfit_request(self, split: str, batch_size: int | None, knock_out: KnockOut | None) -> str | None:
-        """Say why a split can't be evaluated so: of other blocks, as one stream, or without another document."""
+        """Explain why a split can't be evaluated so: other blocks, one stream, or no other document."""
         if why := self.explain_unfit_split(split):
             return why
         if self.one_stream and (batch_size or 1) > 1:
@@ -293,14 +290,14 @@ class CorpusTask(Task):
         return None
 
     def explain_unfit_check(self) -> str | None:
-        """Say that one stream is read alone, if it is one."""
+        """Explain that a single stream is read alone; None if there are several."""
         if not self.one_stream:
             return None
         one = f"{self.protocol.name} is one stream whose memory is never reset"
         return f"--check-batch: {one}, read alone: there is nothing to compare"
 
     def explain_unfit_split(self, split: str) -> str | None:
-        """Say why the protocol, which is for the whole of a corpus or for other tokens, is not for this split."""
+        """Explain why the protocol is not for this split: it requires a whole corpus, or other tokens or blocks."""
         whole, wanted, block = self.protocol.whole, self.protocol.tokenizer, self.protocol.block
         kind, portion = self.config.tokenizer.kind, self.config.portions[split]
         if not self.protocol.has_blocks_of(self.segment_length, kind):
@@ -316,37 +313,38 @@ class CorpusTask(Task):
         return (
             f"{self.protocol.name} is for the whole {split} split of {KNOWN[whole].title}"
             f"{f' in {wanted} tokens' if wanted else ''}; this is {len(self.parts[split].documents)} documents of "
-            f"{self.config.corpus} {portion.split} in {kind} tokens: use --protocol text-documents-v1 "
-            "or text-stream-v1"
+            f"{self.config.corpus} {portion.split} in {kind} tokens: use --protocol text-documents-v1 or text-stream-v1"
         )
 
-    def distances(self, split: str) -> Int64[ndarray, " tokens"]:
-        """How long ago each token's word last came in its document (see recurrence)."""
+    def measure_distances(self, split: str) -> Int64[ndarray, " tokens"]:
+        """Measure the distance from each token to its word's previous occurrence in the document, in tokens."""
         part, tokenizer = self.parts[split], self.tokens.tokenizer
         lengths, found = tokenizer.lengths(), []
         for i, document in enumerate(part.documents):
             text = "".join(self.tokens.corpus.text(document, self.config.portions[split].split)).encode()
             tokens = part.tokens[part.starts[i] : part.starts[i + 1]].astype(np.int64)
-            found.append(distances(tokens, text, lengths, tokenizer.no_words))
+            found.append(measure_distances(tokens, text, lengths, tokenizer.no_words))
         return np.concatenate(found)
 
     def _make_rows(self, batch_size: int) -> list[Spans]:
         part = self.parts["train"]
         if len(part.tokens) < batch_size:
             raise UsageError(f"{len(part.tokens)} tokens to train on are too few for {batch_size} streams")
-        return even_rows(len(part.tokens), batch_size, find_resets(part, self.config.memory_reset), self.segment_length)
+        return cut_even_rows(
+            len(part.tokens), batch_size, find_resets(part, self.config.memory_reset), self.segment_length
+        )
 
-    def _evaluation_rows(self, split: str, batch_size: int, share: Share) -> list[Spans]:
-        """One process's rows, of as many as all processes read side by side."""
-        parts = self._memories(split, self.protocol.memory_reset)
-        rows = packed_rows(parts, batch_size * share.of, self.segment_length)
-        return [rows[place] for place in share.places(len(rows))]
+    def _pack_evaluation_rows(self, split: str, batch_size: int, share: Share) -> list[Spans]:
+        """Pack a split into rows for all processes, and return those of one."""
+        parts = self._cut_memories(split, self.protocol.memory_reset)
+        rows = pack_rows(parts, batch_size * share.of, self.segment_length)
+        return [rows[place] for place in share.select_indices(len(rows))]
 
-    def _memories(self, split: str, reset: str | None) -> Int64[ndarray, "parts 2"]:
+    def _cut_memories(self, split: str, reset: str | None) -> Int64[ndarray, "parts 2"]:
         part = self.parts[split]
-        return parts_of(len(part.tokens), find_resets(part, reset or self.config.memory_reset))
+        return cut_at_resets(len(part.tokens), find_resets(part, reset or self.config.memory_reset))
 
-    def _batch(self, split: str, places: list[tuple[Spans, int]], names: Int64[ndarray, " batch"]) -> Batch:
-        """Make a batch of the spans at these indices; a row that has no more spans scores nothing."""
+    def _make_batch(self, split: str, places: list[tuple[Spans, int]], names: Int64[ndarray, " batch"]) -> Batch:
+        """Make a batch of the spans at these indices; a row without a span scores nothing."""
         separator = self.tokens.tokenizer.separator
         return make_batch(self.parts[split], separator, self.segment_length, places, names, streams=split == "train")

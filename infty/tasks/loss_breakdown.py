@@ -1,4 +1,4 @@
-"""What a mean hides (section 4.2 has means): where in a document the loss is, on which words, in which chunks."""
+"""Break a mean loss down by position, by recurrence of words, by chunk and by document (section 4.2 has means)."""
 
 import math
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ from infty.base.batch import Totals
 from infty.tasks.word_distances import NEW, NO_WORD
 
 LARGEST = 700.0  # exponent of a perplexity that a float still holds
-CHUNK = 5_000  # tokens of a chunk, about: what a paired bootstrap draws from
+CHUNK = 5_000  # approximate tokens per chunk, the unit that a paired bootstrap resamples
 
 Losses = Float32[ndarray, " tokens"]
 Counts = Int64[ndarray, " tokens"]
 
 
-def details(losses: Losses, starts: Int64[ndarray, " edges"], distances: Counts, far: int) -> dict[str, Any]:
-    """Nats and tokens by position in the document, by how long ago the word last came, by chunk and by document."""
+def break_down_losses(losses: Losses, starts: Int64[ndarray, " edges"], distances: Counts, far: int) -> dict[str, Any]:
+    """Sum nats and tokens by position in the document, by distance to the word's last use, by chunk and by document."""
     sizes = np.diff(starts)
     position = np.arange(len(losses)) - np.repeat(starts[:-1], sizes)
     chunks = max(1, round(len(losses) / CHUNK))
@@ -37,33 +37,34 @@ def details(losses: Losses, starts: Int64[ndarray, " edges"], distances: Counts,
 
 
 def _by_power_of_two(losses: Losses, values: Counts) -> dict[str, Any]:
-    """Nats and tokens by values in [1, 2), [2, 4), [4, 8) …; others are left out. `from`: the lower edges."""
+    """Sum nats and tokens by values in [1, 2), [2, 4), [4, 8) …, with lower edges `from`; other values are left out."""
     kept = values > 0
     bins = np.log2(values[kept]).astype(np.int64)
     count = int(bins.max(initial=-1)) + 1
     nats = np.bincount(bins, weights=losses[kept].astype(np.float64), minlength=count)
     tokens = np.bincount(bins, minlength=count)
-    return {"from": [2**i for i in range(count)], "nats": _rounded(nats), "tokens": tokens.tolist()}
+    return {"from": [2**i for i in range(count)], "nats": _round(nats), "tokens": tokens.tolist()}
 
 
 def _in_order(losses: Losses, edges: Int64[ndarray, " edges"]) -> dict[str, Any]:
-    """Nats and tokens of consecutive pieces."""
+    """Sum nats and tokens of consecutive pieces."""
     sums = np.concatenate([[0.0], losses.astype(np.float64).cumsum()])
-    return {"nats": _rounded(sums[edges[1:]] - sums[edges[:-1]]), "tokens": np.diff(edges).tolist()}
+    return {"nats": _round(sums[edges[1:]] - sums[edges[:-1]]), "tokens": np.diff(edges).tolist()}
 
 
 def _sum(losses: Losses, kept: np.ndarray) -> dict[str, Any]:
     return {"nats": round(float(losses[kept].astype(np.float64).sum()), 4), "tokens": int(kept.sum())}
 
 
-def _rounded(nats: Iterable[float]) -> list[float]:
+def _round(nats: Iterable[float]) -> list[float]:
     return [round(float(value), 4) for value in nats]
 
 
-def text_figures(split: str, totals: Totals, sizes: dict[str, int]) -> dict[str, float]:
-    """ln(word perplexity) · words = bits a byte · ln 2 · bytes = nats of every token.
+def compute_text_metrics(split: str, totals: Totals, sizes: dict[str, int]) -> dict[str, float]:
+    """Compute loss, perplexities and bits per byte of a text.
 
-    ln(token perplexity) · tokens = nats of the tokens that the protocol scores: the same, unless it leaves some aside.
+    ln(word perplexity) · words = bits per byte · ln 2 · bytes = nats of all tokens, whereas loss and token perplexity
+    are of the tokens that the protocol scores.
     """
     whole = totals.nats + totals.aside_nats
     return {

@@ -1,19 +1,22 @@
-"""What a result means, by name. A change to any of this is a new version of the name."""
+"""Evaluation protocols (section 4): a name fixes what a result means, so any change needs a new version of the name."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-KnockOut = Literal["zero", "shuffle", "other"]  # what is read in the memory's place (see knockout.py)
+KnockOut = Literal["zero", "shuffle", "other"]  # what is read instead of the memory (see knockout.py)
 KNOCK_OUTS: tuple[KnockOut, ...] = get_args(KnockOut)
 
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """What an evaluation scores and where it forgets.
+    """The targets that an evaluation scores, and when it empties memories.
 
-    unit: what the headline figure is of. memory_reset: where memory is emptied; None: where training emptied it.
-    whole: the corpus whose whole split it wants, and whose published words it divides by. block: the segment length it
-    is for. by_blocks: a block's first token is told, but not scored; words and bytes count every token all the same.
+    Args:
+        unit: the unit of the main metric.
+        memory_reset: the unit after which memories are emptied; None: as in training.
+        whole: corpus whose whole split is required, and whose published number of words perplexity divides by.
+        tokenizer, block: tokeniser and segment length that are required; None: any.
+        by_blocks: do not score a block's first token; words and bytes still count every token.
     """
 
     name: str
@@ -26,12 +29,12 @@ class EvaluationProtocol:
     by_blocks: bool = False
 
     def has_blocks_of(self, segment_length: int, tokenizer: str) -> bool:
-        """Whether segments of this length in these tokens are the blocks that it is for, if it is for any."""
+        """Tell if segments of this length in these tokens are the blocks that the protocol requires, if any."""
         return self.block is None or (self.block, self.tokenizer) == (segment_length, tokenizer)
 
     def describe(self) -> dict[str, Any]:
-        """Describe what figures mean, as results hold it."""
-        inner = ("whole", "tokenizer", "block", "by_blocks")  # what it is for, which its name says
+        """Describe the protocol as results hold it."""
+        inner = ("whole", "tokenizer", "block", "by_blocks")  # requirements, which the name implies
         return {key: value for key, value in asdict(self).items() if key not in inner}
 
 

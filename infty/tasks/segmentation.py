@@ -1,7 +1,7 @@
-"""Streams of segments (Dai et al. 2019): which tokens each row of a batch reads at a step, a pure function of it.
+"""Cut a text into rows of segments (Dai et al. 2019): the tokens of a batch are a pure function of the step.
 
-A row reads its part of the text from left to right, `length` tokens at a time. Where its memory is reset, a segment
-ends early and the next begins there, so that no segment holds two documents (length = 4, | a reset):
+A row reads its part of the text from left to right, `length` tokens at a time. When its memory is reset, a segment ends
+early, so that no segment holds two documents (length = 4, | a reset):
 
     text      a b c d e f | g h i j k
     segments  abcd, ef··, ghij, k···      fresh: yes, no, yes, no
@@ -27,7 +27,7 @@ Places = Int64[ndarray, " n"]
 
 
 class TokenReset(BaseModel):
-    """Memory is emptied every so many tokens (the released GPT-2 code: 2,048)."""
+    """A reset of the memory every so many tokens (2,048 in the released GPT-2 code)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -41,7 +41,7 @@ class TokenReset(BaseModel):
 
 @dataclass(frozen=True)
 class Spans:
-    """Segments of one row in order: [start, stop) of each, and whether its memory begins empty."""
+    """The segments of one row in order: [start, stop) of each. fresh: those that begin with an empty memory."""
 
     start: Places
     stop: Places
@@ -51,8 +51,8 @@ class Spans:
         return len(self.start)
 
 
-def cut(parts: Int64[ndarray, "parts 2"], length: int) -> Spans:
-    """Each part, [start, stop) with a memory of its own, in pieces of `length`, the last one shorter."""
+def cut_segments(parts: Int64[ndarray, "parts 2"], length: int) -> Spans:
+    """Cut parts [start, stop), each with a memory of its own, into segments of `length`; the last may be shorter."""
     sizes = parts[:, 1] - parts[:, 0]
     counts = -(-sizes // length)
     within = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
@@ -60,26 +60,26 @@ def cut(parts: Int64[ndarray, "parts 2"], length: int) -> Spans:
     return Spans(start, np.minimum(start + length, np.repeat(parts[:, 1], counts)), within == 0)
 
 
-def parts_of(total: int, resets: Places) -> Int64[ndarray, "parts 2"]:
-    """[start, stop) of the pieces of 0 … total between resets; none of them empty."""
+def cut_at_resets(total: int, resets: Places) -> Int64[ndarray, "parts 2"]:
+    """Cut 0 … total at the resets into non-empty parts [start, stop)."""
     edges = np.unique(np.concatenate([[0], resets[(resets > 0) & (resets < total)], [total]]))
     return np.stack([edges[:-1], edges[1:]], 1)
 
 
-def even_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]:
-    """Rows of training: `rows` contiguous streams of equal size that together hold every token once.
+def cut_even_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]:
+    """Cut the training text into `rows` contiguous streams of equal size, which hold every token once.
 
-    A row whose memory should go on from text that another row reads begins with an empty one.
+    Each row begins with an empty memory, even if the text before it is another row's.
     """
     edges = np.arange(rows + 1) * total // rows
     return [
-        cut(low + parts_of(high - low, resets - low), length)
+        cut_segments(low + cut_at_resets(high - low, resets - low), length)
         for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
     ]
 
 
-def packed_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> list[Spans]:
-    """Rows of evaluation: whole parts dealt out, the longest first, each to the row that has the least to read."""
+def pack_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> list[Spans]:
+    """Distribute whole parts over rows of evaluation, the longest first, each to the row with the fewest segments."""
     rows = min(rows, len(parts))
     given: list[list[int]] = [[] for _ in range(rows)]
     heap = [(0, row) for row in range(rows)]
@@ -88,13 +88,13 @@ def packed_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> lis
         load, row = heapq.heappop(heap)
         given[row].append(part)
         heapq.heappush(heap, (load + int(segments[part]), row))
-    return [cut(parts[sorted(indices)], length) for indices in given]
+    return [cut_segments(parts[sorted(indices)], length) for indices in given]
 
 
 def cut_windows(tokenizer: Tokenizer, pieces: Iterable[str], segment_length: int) -> Iterator[Int64[ndarray, " n"]]:
-    """Cut a text in pieces into a separator and its tokens: segments, each with the token that begins the next one.
+    """Cut a text, after a separator, into windows: a segment and the first token of the next one.
 
-    The last window is what is left: 1 to `segment_length` tokens. Only a piece of the text is held.
+    The last window is the rest: 1 to `segment_length` tokens. Only one piece of the text is held at a time.
     """
     left = np.array([tokenizer.separator], dtype=np.int64)
     for tokens in tokenizer.encode(pieces):
@@ -106,7 +106,7 @@ def cut_windows(tokenizer: Tokenizer, pieces: Iterable[str], segment_length: int
 
 
 def find_resets(part: TokenPart, reset: str | TokenReset) -> Places:
-    """Find where memory is emptied: where documents begin, every so many tokens, or nowhere."""
+    """Find the places at which memory is emptied: document starts, every so many tokens, or none."""
     if isinstance(reset, TokenReset):
         edges = part.starts.tolist() if reset.documents else [0, len(part.tokens)]
         return np.concatenate([np.arange(low, high, reset.tokens) for low, high in pairwise(edges)])
@@ -122,9 +122,9 @@ def make_batch(
     *,
     streams: bool,
 ) -> Batch:
-    """Make a batch of the spans at these indices, padded to `length`; a row that has no more spans scores nothing.
+    """Make a batch of the spans at these indices, padded to `length`; a row without a span scores nothing.
 
-    streams: whether the rows are streams that a text was cut into anywhere, each of which begins like a document.
+    streams: the rows are streams cut at any token, and each begins with the separator, like a document.
     """
     tokens = np.full((len(places), length), separator, dtype=np.int64)
     targets = np.full_like(tokens, UNSCORED)
@@ -143,7 +143,7 @@ def make_batch(
 
 
 def mark_block_starts(batch: Batch) -> Bool[Tensor, "batch length"]:
-    """Mark the target after a full segment's last token: it begins the next block, with nothing before it there."""
+    """Mark the target after a full segment's last token: it begins the next block, where nothing precedes it."""
     aside = torch.zeros_like(batch.targets, dtype=torch.bool)
     aside[:, -1] = batch.targets[:, -1] != UNSCORED
     return aside

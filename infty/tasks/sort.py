@@ -1,13 +1,13 @@
-"""Sorting symbols by how often they came, while their frequencies drift (section 4.1).
+"""Sort symbols by their frequency in a sequence, while the distribution drifts (section 4.1).
 
-Sequence, separator and the answer's first V − 1 symbols go in; the V symbols of the answer are scored
-(here V = 3, length = 8):
+The input is the sequence, a separator and the answer's first V − 1 symbols; the V symbols of the answer are scored
+(V = 3, length = 8):
 
     tokens   c a a c b a a b  SEP  a  c
     targets  · · · · · · · ·   a   c  b
 
-a comes four times, b and c twice each; c came first, so c is before b. Early tokens follow one
-distribution, late ones another, so the last few tokens alone give the wrong order.
+a occurs four times, b and c twice each; c occurred first, so c is before b. Early tokens follow one distribution, late
+ones another, so the last few tokens alone give the wrong order.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from infty.corpora.tokens import Portion
 from infty.tasks.protocols import SORT
 from infty.tasks.task import PerTarget, Sample, Score, Task, TaskConfig
 
-# A sequence is decided by one integer seed; the splits take theirs from disjoint ranges.
+# Each sequence is generated from one integer seed; the seeds of the splits are disjoint ranges.
 FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
 LOW = np.uint64(2**32 - 1)
 LONGEST_WORD = 18  # digits of a number in a stream
@@ -38,7 +38,7 @@ _WHITE_SPACE = re.compile(r"\s+")
 
 
 class SortConfig(TaskConfig):
-    """Sizes of the sorting task."""
+    """The sizes of the sorting task."""
 
     kind: Literal["sort"] = Field(default="sort", description="the sorting task (section 4.1)")
     vocabulary: int = Field(gt=1, description="symbols V to sort (section 4.1: 20)")
@@ -49,18 +49,13 @@ class SortConfig(TaskConfig):
 
     @property
     def vocab_size(self) -> int:
-        """Count the tokens that there are: the symbols and the separator."""
+        """The size of the vocabulary: the symbols and the separator."""
         return self.vocabulary + 1
 
     def open(
-        self,
-        data: Path,
-        segment_length: int,
-        learnt_from: tuple[str, Portion] | None = None,
-        *,
-        make: bool = True,
+        self, data: Path, segment_length: int, learnt_from: tuple[str, Portion] | None = None, *, make: bool = True
     ) -> "SortTask":
-        """Make the sequences up: no corpus is read."""
+        """Open the task; sequences are generated, so no corpus is read."""
         return SortTask(self)
 
     def load_vocabulary(self, folder: Path) -> tuple[None, int]:
@@ -68,8 +63,8 @@ class SortConfig(TaskConfig):
         return None, self.vocab_size
 
     def find_faults(self, segment_length: int) -> list[tuple[str, str]]:
-        """Find a length whose targets would straddle two segments, and say which lengths work."""
-        fitting = nearest_lengths(self.length, self.vocabulary, segment_length)
+        """Find a length whose targets would straddle two segments, and suggest lengths that work."""
+        fitting = find_nearest_lengths(self.length, self.vocabulary, segment_length)
         if fitting == [self.length]:
             return []
         if not fitting:
@@ -83,33 +78,33 @@ class SortConfig(TaskConfig):
         ]
 
 
-def nearest_lengths(length: int, vocabulary: int, segment_length: int) -> list[int]:
-    """The lengths at and around `length` whose V targets fall into one segment: `[length]` itself if it does.
+def find_nearest_lengths(length: int, vocabulary: int, segment_length: int) -> list[int]:
+    """Find the lengths nearest to `length` whose V targets fall into one segment: `[length]` itself if they do.
 
-    Otherwise the next below (if there is one) and above; none where a segment is too short for the targets.
+    Otherwise the next below (if there is one) and above; none if a segment is too short for the targets.
     """
     if vocabulary > segment_length:
         return []
-    start, room = length % segment_length, segment_length - vocabulary
-    if start <= room:
+    start, last = length % segment_length, segment_length - vocabulary
+    if start <= last:
         return [length]
-    return [n for n in (length - start + room, length - start + segment_length) if n > 0]
+    return [n for n in (length - start + last, length - start + segment_length) if n > 0]
 
 
 def make_sequences(seeds: Int64[ndarray, " batch"], vocabulary: int, length: int) -> Int64[ndarray, "batch length"]:
-    """One sequence a seed. Integers throughout: the same on every machine.
+    """Generate one sequence per seed, in integer arithmetic, so that it is the same on every machine.
 
-    Two distributions p0, p1, each V integers uniform on 1..9, normalised; token j comes from
-    (1 − r)·p0 + r·p1 with r = j/length.
+    Token j is drawn from (1 − r)·p0 + r·p1 with r = j/length. The weights of p0 and of p1 are V integers, uniform on
+    1..9 and normalised.
     """
     batch = len(seeds)
     random = np.stack([np.random.Philox(key=int(seed)).random_raw(2 * vocabulary + length) for seed in seeds])
     high, low = random >> np.uint64(32), random & LOW
-    weights = _scaled(high[:, : 2 * vocabulary], 9).reshape(batch, 2, vocabulary) + 1
+    weights = _scale(high[:, : 2 * vocabulary], 9).reshape(batch, 2, vocabulary) + 1
     upper = weights.cumsum(-1)  # batch 2 vocabulary
     late = high[:, 2 * vocabulary :] * np.uint64(length) < np.arange(length, dtype=np.uint64) << np.uint64(32)
-    table = 2 * np.arange(batch)[:, None] + late  # which of the batch's distributions each token comes from
-    place = _scaled(low[:, 2 * vocabulary :], upper[..., -1].reshape(-1)[table])
+    table = 2 * np.arange(batch)[:, None] + late  # index of each token's distribution in the batch
+    place = _scale(low[:, 2 * vocabulary :], upper[..., -1].reshape(-1)[table])
     stacked = upper + 9 * vocabulary * np.arange(2 * batch).reshape(batch, 2, 1)  # one ascending list of all
     return np.searchsorted(stacked.reshape(-1), place + 9 * vocabulary * table, side="right") - vocabulary * table
 
@@ -117,20 +112,13 @@ def make_sequences(seeds: Int64[ndarray, " batch"], vocabulary: int, length: int
 def tally(
     symbols: Int64[ndarray, "batch length"], vocabulary: int
 ) -> tuple[Int64[ndarray, "batch vocabulary"], Int64[ndarray, "batch vocabulary"]]:
-    """How often each symbol comes, and where first; `length` of those that never do."""
+    """Count the occurrences of each symbol, and find the place of the first one; `length` if there is none."""
     batch, length = symbols.shape
     cells = symbols + vocabulary * np.arange(batch)[:, None]
     counts = np.bincount(cells.reshape(-1), minlength=batch * vocabulary).reshape(batch, vocabulary)
     first = np.full(batch * vocabulary, length)
     np.minimum.at(first, cells, np.broadcast_to(np.arange(length), symbols.shape))
     return counts, first.reshape(batch, vocabulary)
-
-
-def rank_by_frequency(
-    counts: Int64[ndarray, "batch vocabulary"], first: Int64[ndarray, "batch vocabulary"]
-) -> Int64[ndarray, "batch vocabulary"]:
-    """All V symbols by falling frequency; ties by first appearance; those never seen last, ascending."""
-    return np.lexsort((first, -counts))  # stable: what is equal in both ascends
 
 
 class SortTask(Task):
@@ -149,67 +137,67 @@ class SortTask(Task):
             "test": config.test_sequences,
         }
 
-    def order(
+    def order_symbols(
         self, counts: Int64[ndarray, "batch vocabulary"], first: Int64[ndarray, "batch vocabulary"]
     ) -> Int64[ndarray, "batch vocabulary"]:
-        """The answer: all symbols in the order asked for, from how often each comes, and where first."""
-        return rank_by_frequency(counts, first)
+        """Order all symbols by falling frequency; ties by first occurrence; those that never occur last, ascending."""
+        return np.lexsort((first, -counts))  # stable: symbols equal in both ascend
 
     @property
     def sequence_length(self) -> int:
-        """Tokens a sequence feeds to a model."""
+        """The number of input tokens of a sequence."""
         return self.config.length + self.config.vocabulary
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
-        """Passes over the training sequences one after the other, each in an order of its own that `seed` decides."""
+        """Make a batch of the training sequences, which every epoch reads in another order drawn from `seed`."""
         size = self.sizes["train"]
         places = step * batch_size + np.array(range(batch_size) if rows is None else rows)
-        orders = {epoch: _shuffled(size, seed, epoch) for epoch in np.unique(places // size).tolist()}
-        batch = self.batch("train", np.array([orders[p // size][p % size] for p in places.tolist()]))
-        return replace(batch, streams=torch.from_numpy(seed * 2**31 + places))  # each reading samples anew
+        orders = {epoch: _permute(size, seed, epoch) for epoch in np.unique(places // size).tolist()}
+        batch = self.make_batch("train", np.array([orders[p // size][p % size] for p in places.tolist()]))
+        return replace(batch, streams=torch.from_numpy(seed * 2**31 + places))  # sticky draws differ between epochs
 
-    def steps_an_epoch(self, batch_size: int) -> int:
-        """Steps until each training sequence has come once."""
+    def count_steps_per_epoch(self, batch_size: int) -> int:
+        """Count the steps until each training sequence has been read once."""
         return -(-self.sizes["train"] // batch_size)
 
-    def tokens_an_epoch(self) -> int:
+    def count_tokens_per_epoch(self) -> int:
         """Count the tokens of all training sequences."""
         return self.sizes["train"] * self.sequence_length
 
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
-        """The sequences of a split in order."""
-        own = share.places(self.sizes[split])
+        """Yield the sequences of a split in order."""
+        own = share.select_indices(self.sizes[split])
         for start in range(0, len(own), batch_size):
-            yield self.batch(split, np.array(own[start : start + batch_size]))
+            yield self.make_batch(split, np.array(own[start : start + batch_size]))
 
-    def metrics(self, split: str, totals: Totals) -> dict[str, float]:
-        """`<split>/loss` in nats a symbol of the answer, and `<split>/accuracy` from 0 to 1."""
+    def compute_metrics(self, split: str, totals: Totals) -> dict[str, float]:
+        """Compute `<split>/loss` in nats per symbol of the answer, and `<split>/accuracy` from 0 to 1."""
         return {f"{split}/loss": totals.nats / totals.scored, f"{split}/accuracy": totals.correct / totals.scored}
 
-    def new_record(self, split: str) -> PerTarget:
-        """Make room for whether each symbol of each answer is right."""
+    def make_record(self, split: str) -> PerTarget:
+        """Make an array that holds True for each right symbol."""
         return PerTarget(right=np.zeros(self.sizes[split] * self.sequence_length, dtype=bool))
 
     def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Score:
-        """Make the score: accuracy, beside chance and the last-window oracle; right answers by sequence."""
+        """Compute loss and accuracy, chance and the window oracle to compare with, and right symbols by sequence."""
         assert record.right is not None
         by_sequence = record.right.reshape(-1, self.sequence_length).sum(1).tolist()
         details = {"answers": {"right": by_sequence, "symbols": self.config.vocabulary}}
-        calibration = self.calibration(split, memory_slots, segment_length)
-        return Score(self.metrics(split, totals), dict(vars(totals)), details, calibration)
+        calibration = self.calibrate(split, memory_slots, segment_length)
+        return Score(self.compute_metrics(split, totals), dict(vars(totals)), details, calibration)
 
-    def sample(self, split: str, segment_length: int) -> Sample:
+    def choose_sample(self, split: str, segment_length: int) -> Sample:
         """Choose the first sequence."""
-        batch = self.batch(split, np.array([0]))
+        batch = self.make_batch(split, np.array([0]))
         segments = -(-self.sequence_length // segment_length)
         return Sample({"kind": "sequence", "index": 0, "segments": segments, "tokens": self.sequence_length}, batch)
 
-    def batch(self, split: str, indices: Int64[ndarray, " batch"]) -> Batch:
-        """Sequences `indices` of a split as model input: sequence, separator, the answer but its last symbol."""
+    def make_batch(self, split: str, indices: Int64[ndarray, " batch"]) -> Batch:
+        """Make a batch of the sequences `indices` of a split: sequence, separator, answer without its last symbol."""
         c = self.config
         seeds = FIRST_SEED[split] + indices
         symbols = make_sequences(seeds, c.vocabulary, c.length)
-        answer = self.order(*tally(symbols, c.vocabulary))
+        answer = self.order_symbols(*tally(symbols, c.vocabulary))
         separator = np.full((len(seeds), 1), c.vocabulary)
         tokens = np.concatenate([symbols, separator, answer[:, :-1]], 1)
         targets = np.concatenate([np.full_like(symbols, UNSCORED), answer], 1)
@@ -217,50 +205,53 @@ class SortTask(Task):
         names = torch.from_numpy(seeds)
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), names, places=torch.from_numpy(places))
 
-    def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
-        """One sequence of any length from text, in segments; then separator and answer, as in training.
+    def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
+        """Cut one sequence of any length into segments, followed by separator and answer, as in training.
 
-        The text holds symbols 0 … V − 1 with white space between them. MissingError where it holds anything else,
-        or nothing. Only a segment, and a count for each symbol, are held at a time.
+        The text holds symbols 0 … V − 1 with white space between them. MissingError if it holds anything else, or
+        nothing. Only a segment and the counts of the symbols are held at a time.
         """
+        # Yield whole segments as they fill; the answer needs only how often and where first each symbol occurred.
         vocabulary = self.config.vocabulary
         counts, first, read = np.zeros(vocabulary, dtype=np.int64), np.full(vocabulary, 2**62, dtype=np.int64), 0
         buffer = np.empty(0, dtype=np.int64)
-        for symbols in _symbols(file, vocabulary):
+        for symbols in _read_symbols(file, vocabulary):
             new, places = np.unique(symbols, return_index=True)
             first[new] = np.where(counts[new] == 0, read + places, first[new])
             counts += np.bincount(symbols, minlength=vocabulary)
             read += len(symbols)
             buffer = np.concatenate([buffer, symbols])
             whole = len(buffer) // segment_length * segment_length
-            yield from _segments(buffer[:whole], np.full(whole, UNSCORED), segment_length)
+            yield from _cut_stream(buffer[:whole], np.full(whole, UNSCORED), segment_length)
             buffer = buffer[whole:]
+
+        # The rest of the sequence, the separator and the answer are the last segment or two.
         if not read:
             raise MissingError(f"the stream is empty: wanted symbols 0 to {vocabulary - 1}, with white space between")
-        answer = self.order(counts[None], first[None])[0]
+        answer = self.order_symbols(counts[None], first[None])[0]
         tokens = np.concatenate([buffer, [vocabulary], answer[:-1]])
         targets = np.concatenate([np.full(len(buffer), UNSCORED), answer])
-        yield from _segments(tokens, targets, segment_length)
+        yield from _cut_stream(tokens, targets, segment_length)
 
-    def evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
-        """How many batches `evaluation_batches` gives."""
-        return -(-len(share.places(self.sizes[split])) // batch_size)
+    def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
+        """Count the batches of `evaluation_batches`, which are its steps."""
+        return -(-len(share.select_indices(self.sizes[split])) // batch_size)
 
-    def pairs(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
-        """Sequences, and in the second half of the rows, unscored, the one after each: for reading another's memory."""
-        places = share.places(self.sizes[split])
+    def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
+        """Yield sequences and, in the second half of the rows, unscored, the next ones, whose memories can be read."""
+        places = share.select_indices(self.sizes[split])
         for start in range(0, len(places), batch_size):
             own = np.array(places[start : start + batch_size])
-            batch = self.batch(split, np.concatenate([own, (own + 1) % self.sizes[split]]))
+            batch = self.make_batch(split, np.concatenate([own, (own + 1) % self.sizes[split]]))
             batch.targets[len(own) :] = UNSCORED
             yield batch
 
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
-        """Tokens of the first `steps` training batches."""
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
+        """Count the tokens of the first `steps` training batches."""
         return steps * batch_size * self.sequence_length
 
-    def data(self, split: str) -> dict[str, str]:
-        """What a split is: of training its sequences by their seeds, else the digest of all tokens and targets."""
+    def describe_data(self, split: str) -> dict[str, str]:
+        """Describe a split: the seeds of training, else the SHA-256 of all tokens and targets."""
         if split == "train":
             return {"name": self.config.kind, "sequences": f"seeds 0 to {self.sizes['train'] - 1:,}"}
         digest = hashlib.sha256()
@@ -268,55 +259,59 @@ class SortTask(Task):
             digest.update(torch.cat([batch.tokens, batch.targets], 1).numpy().astype("<i8").tobytes())
         return {"name": self.config.kind, "sha256": digest.hexdigest()}
 
-    def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
-        """What `metrics` gives, for a sequence that was read as a stream."""
-        return self.metrics("stream", totals)
+    def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
+        """Compute the metrics of a sequence that was read as a stream."""
+        return self.compute_metrics("stream", totals)
 
-    def calibration(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:
-        """What accuracy means here: chance, and the oracle over the window of one layer's attention.
+    def calibrate(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:
+        """Compute what accuracy is compared with: chance, and the oracle over the window of one layer's attention.
 
-        That window: as many symbols as a layer has slots, and those in the same segment as the answer.
+        The window has as many symbols as a layer has slots, and those in the same segment as the answer.
         """
         window = memory_slots + self.config.length % segment_length
-        return {"chance": self.chance(), "oracle_window": window, "oracle": self.window_oracle(split, window)}
+        return {
+            "chance": self.compute_chance(),
+            "oracle_window": window,
+            "oracle": self.compute_window_oracle(split, window),
+        }
 
-    def chance(self) -> float:
-        """Accuracy of guessing among the symbols not yet named: H_V / V."""
+    def compute_chance(self) -> float:
+        """Compute the accuracy, from 0 to 1, of guessing among the symbols not named yet: H_V / V."""
         return float(np.mean(1 / np.arange(1, self.config.vocabulary + 1)))
 
-    def window_oracle(self, split: str, window: int) -> float:
-        """Accuracy of knowing the counts of the last `window` symbols exactly, and nothing before them.
+    def compute_window_oracle(self, split: str, window: int) -> float:
+        """Compute the accuracy, from 0 to 1, of an oracle that counts the last `window` symbols and knows no others.
 
-        Teacher-forced like a model: it names the most frequent of the symbols that the answer has not named yet.
+        Teacher-forced like a model, it names the most frequent of the symbols that the answer has not named yet.
         """
         right = 0
         for batch in self.evaluation_batches(split, 100):
             symbols, answer = batch.tokens[:, : self.config.length].numpy(), batch.targets[:, self.config.length :]
             seen = symbols[:, max(self.config.length - window, 0) :]
-            ranks = self.order(*tally(seen, self.config.vocabulary)).argsort(-1)
+            ranks = self.order_symbols(*tally(seen, self.config.vocabulary)).argsort(-1)
             wanted = np.take_along_axis(ranks, answer.numpy(), -1)
             best_left = np.minimum.accumulate(wanted[:, ::-1], -1)[:, ::-1]
             right += int((wanted == best_left).sum())
         return right / (self.sizes[split] * self.config.vocabulary)
 
 
-def _symbols(file: Text, vocabulary: int) -> Iterator[Int64[ndarray, " n"]]:
-    """The numbers in a text, some at a time. MissingError, with the place, at a word that is none of the symbols."""
+def _read_symbols(file: Text, vocabulary: int) -> Iterator[Int64[ndarray, " n"]]:
+    """Read the numbers in a text, some at a time. MissingError, with the place, at a word that is not a symbol."""
     rest, read = "", 0
     while chunk := file.read(2**16):
         *words, rest = _WHITE_SPACE.split(rest + chunk)
         words = [word for word in words if word]
         if words:
-            yield _numbers(words, vocabulary, read)
+            yield _parse_symbols(words, vocabulary, read)
         read += len(words)
         if len(rest) > LONGEST_WORD:
             break
     if rest:
-        yield _numbers([rest], vocabulary, read)
+        yield _parse_symbols([rest], vocabulary, read)
 
 
-def _numbers(words: list[str], vocabulary: int, read: int) -> Int64[ndarray, " n"]:
-    """Words as symbols; `read` words came before them."""
+def _parse_symbols(words: list[str], vocabulary: int, read: int) -> Int64[ndarray, " n"]:
+    """Parse words as symbols; `read` words came before them. MissingError if one is not a symbol."""
     for place, word in enumerate(words, read + 1):
         if not (word.isascii() and word.isdigit() and len(word) <= LONGEST_WORD and int(word) < vocabulary):
             shown = repr(word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}…")
@@ -324,20 +319,20 @@ def _numbers(words: list[str], vocabulary: int, read: int) -> Int64[ndarray, " n
     return np.array([int(word) for word in words], dtype=np.int64)
 
 
-def _segments(tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"], segment_length: int) -> Iterator[Batch]:
-    """One stream's tokens as segments."""
+def _cut_stream(tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"], segment_length: int) -> Iterator[Batch]:
+    """Cut tokens that continue a stream into segments."""
     if len(tokens):
         one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
         whole = Batch(torch.from_numpy(tokens)[None], torch.from_numpy(targets)[None], one, goes_on)
         yield from whole.segments(segment_length)
 
 
-def _scaled(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) -> Int64[ndarray, "..."]:
+def _scale(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) -> Int64[ndarray, "..."]:
     """Map 32 random bits to 0 … below − 1."""
     return (random * np.asarray(below, dtype=np.uint64) >> np.uint64(32)).astype(np.int64)
 
 
-def _shuffled(size: int, seed: int, epoch: int) -> Int64[ndarray, " size"]:
-    """A permutation decided by seed and epoch."""
+def _permute(size: int, seed: int, epoch: int) -> Int64[ndarray, " size"]:
+    """Draw the permutation of an epoch from the seed."""
     key = np.array([2**63 + seed, epoch], dtype=np.uint64)
     return np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable")

@@ -1,14 +1,13 @@
-"""The contract of a task: all that training, evaluation and results ask of it.
+"""The contract of a task: all that training, evaluation and results ask of it (section 4).
 
-A new task is a file in this package, which holds a `TaskConfig` and a `Task`, and a line of the union in
-`infty/experiment.py`.
+A new task is a file in this package with a `TaskConfig` and a `Task`, and a line of the union in `infty/experiment.py`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from jaxtyping import Bool, Float32
 from numpy import ndarray
@@ -20,15 +19,16 @@ from infty.corpora.text_pieces import CountedText, Text
 from infty.corpora.tokenizers import Tokenizer
 from infty.corpora.tokens import Portion
 from infty.tasks.protocols import EvaluationProtocol, KnockOut
+from infty.tasks.stand_in import RandomTokens
 
 SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class PerTarget:
-    """What an evaluation notes of each target of a split, in the split's order; None: it is not asked for.
+    """Arrays that an evaluation fills for each target of a split, in the split's order; None: not asked for.
 
-    losses: nats. right: whether the target was the most likely token.
+    losses: nats. right: True if the target was the most likely token.
     """
 
     losses: Float32[ndarray, " targets"] | None = None
@@ -37,10 +37,13 @@ class PerTarget:
 
 @dataclass(frozen=True)
 class Score:
-    """What an evaluation found, as `eval/*.json` holds it.
+    """The outcome of an evaluation, as `eval/*.json` holds it.
 
-    metrics: named `<split>/<name>`. totals: the sums that they are made of. calibration: what metrics mean, as chance.
-    details: sums over parts of the split, for paired intervals and figures.
+    Args:
+        metrics: values named `<split>/<name>`.
+        totals: the sums that metrics are computed from.
+        details: sums over parts of the split, for paired intervals and figures.
+        calibration: reference values for the metrics, such as chance.
     """
 
     metrics: dict[str, float]
@@ -51,108 +54,96 @@ class Score:
 
 @dataclass(frozen=True)
 class Sample:
-    """One stream of a split, whose memories are looked into. about: which one, as `eval/*-memory.json` holds it."""
+    """A stream of a split on which memories are inspected. about: its description in `eval/*-memory.json`."""
 
     about: dict[str, Any]
     batch: Batch
 
 
 class TrainingData(Protocol):
-    """What is trained on. Every batch is a pure function of the arguments, so no position is ever lost.
+    """A source of training batches, each a pure function of the arguments: there is no position to save.
 
-    continues: whether a batch goes on where the one before ended, so that memory is carried from step to step.
+    continues: a batch continues where the previous one ended, so memory is carried from step to step.
     """
 
     vocab_size: int
     continues: bool
 
+    @abstractmethod
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
-        """Make the batch of optimiser step `step` (from 0) in a run with this seed. rows: which of it; None: all."""
-        ...
+        """Make the batch of optimiser step `step` (from 0) in a run with this seed. rows: those to make; None: all."""
 
-    def steps_an_epoch(self, batch_size: int) -> int:
-        """Count the steps in which everything has been trained on at least once."""
-        ...
+    @abstractmethod
+    def count_steps_per_epoch(self, batch_size: int) -> int:
+        """Count the steps after which everything has been trained on at least once."""
 
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
+    @abstractmethod
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Count the tokens of the first `steps` training batches."""
-        ...
+
+    @abstractmethod
+    def count_tokens_per_epoch(self) -> int | None:
+        """Count the tokens of one pass over the training data; None if they are not known."""
 
 
-class Task(ABC):
-    """A source of sequences to train on and to be tested with: `TrainingData`, and what evaluation asks.
+class Task(TrainingData, ABC):
+    """A source of sequences for training and evaluation: `TrainingData`, and all that evaluation needs.
 
-    has_answers: whether a target is right or wrong, so that accuracy means something. protocol: how it is evaluated.
-    digest: SHA-256 of the text in tokens; None if sequences are made up. tokenizer: None if tokens are symbols of the
-    task's own. name: of what is read, for messages.
+    Args:
+        has_answers: a target is right or wrong, so that accuracy is meaningful.
+        name: the data's, for messages.
+        digest: SHA-256 of the tokenised text; None if sequences are generated.
+        tokenizer: None if tokens are the task's own symbols.
     """
 
-    continues: bool
     has_answers: bool
-    vocab_size: int
     name: str
     protocol: EvaluationProtocol
     digest: str | None = None
     tokenizer: Tokenizer | None = None
 
     @abstractmethod
-    def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
-        """Make the batch of optimiser step `step` (from 0) in a run with this seed. rows: which of it; None: all."""
-
-    @abstractmethod
-    def steps_an_epoch(self, batch_size: int) -> int:
-        """Count the steps in which everything has been trained on at least once."""
-
-    @abstractmethod
-    def tokens_seen(self, steps: int, batch_size: int) -> int:
-        """Count the tokens of the first `steps` training batches."""
-
-    @abstractmethod
-    def tokens_an_epoch(self) -> int:
-        """Count the tokens of one pass over the training data."""
-
-    @abstractmethod
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
-        """Hand out all of `split` ("validation" or "test") in a fixed order, or one process's share of it."""
+        """Yield all of `split` ("validation" or "test") in a fixed order, or one process's share of it."""
 
     @abstractmethod
-    def evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
+    def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
         """Count the batches of `evaluation_batches`."""
 
     @abstractmethod
-    def pairs(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
-        """Hand out all of `split` with, in the second half of the rows, another stream that nothing of is scored."""
+    def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
+        """Yield all of `split`; the second half of each batch's rows are other streams, of which nothing is scored."""
 
     @abstractmethod
-    def metrics(self, split: str, totals: Totals) -> dict[str, float]:
-        """Divide the totals over a split, named `<split>/<name>`; `<split>/loss` is nats per target."""
+    def compute_metrics(self, split: str, totals: Totals) -> dict[str, float]:
+        """Compute metrics named `<split>/<name>` from the totals over a split; `<split>/loss` is nats per target."""
 
     @abstractmethod
-    def new_record(self, split: str) -> PerTarget:
-        """Make room for what an evaluation of `split` notes of each target."""
+    def make_record(self, split: str) -> PerTarget:
+        """Make the arrays that an evaluation of `split` fills for each target."""
 
     @abstractmethod
     def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Score:
-        """Make the score of an evaluation. memory_slots: vectors that one layer keeps of the past."""
+        """Compute the score of an evaluation. memory_slots: number of vectors of the past that one layer keeps."""
 
     @abstractmethod
-    def sample(self, split: str, segment_length: int) -> Sample:
-        """Choose the stream of a split whose memories are looked into."""
+    def choose_sample(self, split: str, segment_length: int) -> Sample:
+        """Choose the stream of a split on which memories are inspected."""
 
     @abstractmethod
-    def data(self, split: str) -> dict[str, Any]:
-        """Describe a split, with its sum, as results hold it."""
+    def describe_data(self, split: str) -> dict[str, Any]:
+        """Describe a split, with its SHA-256, as results hold it."""
 
     @abstractmethod
-    def stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
+    def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """Cut one text of any length into segments. MissingError if it is empty or can't be read."""
 
     @abstractmethod
-    def stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
-        """Divide the totals over a text that was read as a stream, named `stream/<name>`."""
+    def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
+        """Compute metrics named `stream/<name>` from the totals over a text that was read as a stream."""
 
-    def under(self, protocol: str | None) -> "Task":
-        """Return this task under another protocol; None: its own. UsageError if it has no such protocol."""
+    def use_protocol(self, protocol: str | None) -> "Task":
+        """Return this task with another protocol; None: its own. UsageError if it has no such protocol."""
         if protocol not in (None, self.protocol.name):
             raise UsageError(f"--protocol {protocol}: this task has {self.protocol.name} only")
         return self
@@ -162,61 +153,62 @@ class Task(ABC):
         return self.protocol.describe()
 
     def explain_unfit_split(self, split: str) -> str | None:
-        """Say why the protocol is not for such a split; None if it is."""
-        del split
+        """Explain why the protocol is not for such a split; None if it is."""
         return None
 
     def explain_unfit_request(self, split: str, batch_size: int | None, knock_out: KnockOut | None) -> str | None:
-        """Say why a split can't be evaluated so; None if it can. batch_size: None if nothing was asked."""
-        del batch_size, knock_out
+        """Explain why a split can't be evaluated so; None if it can. batch_size: None if the user gave none."""
         return self.explain_unfit_split(split)
 
     def explain_unfit_check(self) -> str | None:
-        """Say why evaluating with several batch sizes would compare nothing; None if it compares something."""
+        """Explain why evaluations with several batch sizes would be the same one; None if they would not."""
         return None
 
 
 class TaskConfig(BaseModel, ABC):
-    """The settings of a task, and what is asked of them before anything is opened.
+    """The settings of a task, and what can be known before any data is opened.
 
-    Every configuration has a `kind`, by which an experiment chooses it.
+    Every configuration has a `kind`, by which an experiment chooses it. has_text: a model can continue a text of it.
     """
 
+    has_text: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @property
     @abstractmethod
     def vocab_size(self) -> int:
-        """Count the tokens that there are; of a tokeniser that is learnt, at most."""
+        """The size of the vocabulary; an upper bound if the tokeniser is learnt."""
 
     @abstractmethod
     def open(
-        self,
-        data: Path,
-        segment_length: int,
-        learnt_from: tuple[str, Portion] | None = None,
-        *,
-        make: bool = True,
+        self, data: Path, segment_length: int, learnt_from: tuple[str, Portion] | None = None, *, make: bool = True
     ) -> Task:
         """Open the task for a model that reads `segment_length` tokens at a time. data: the folder of corpora.
 
-        learnt_from: a text that the tokeniser is learnt from as well. make: tokenise a text that is not tokenised yet.
-        MissingError if a text is not here, or is not tokenised and not to be.
+        learnt_from: another text that the tokeniser is learnt from as well. make: tokenise a text that is not
+        tokenised yet. MissingError if a text is not here, or is not tokenised and `make` is False.
         """
 
+    def stand_in(self, segment_length: int, why: str) -> RandomTokens | None:
+        """Make what the cost of training is measured on if `open` raises MissingError; None if that can't be made up.
+
+        why: the error's message.
+        """
+        del segment_length, why
+        return None
+
     def find_faults(self, segment_length: int) -> Sequence[tuple[str, str]]:
-        """Find what does not go together with the model's segments: keys of the experiment, and messages."""
-        del segment_length
+        """Find settings that do not fit the model's segments, as pairs of a key of the experiment and a message."""
         return ()
 
     @property
     def texts(self) -> Mapping[str, list[Portion]]:
-        """The corpora that are read, by name, and the portions of each."""
+        """The portions that are read of each corpus, by its name."""
         return {}
 
     @property
     def vocabulary_files(self) -> str | None:
-        """Name the corpus that holds the files of a published tokeniser; None if there is none."""
+        """The name of the corpus that holds a published tokeniser's files; None if the task uses none."""
         return None
 
     @abstractmethod
@@ -225,8 +217,3 @@ class TaskConfig(BaseModel, ABC):
 
         MissingError if it is missing or damaged.
         """
-
-    @property
-    def has_text(self) -> bool:
-        """Tell whether tokens are of a text, which a model can continue."""
-        return False

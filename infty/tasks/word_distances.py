@@ -1,7 +1,7 @@
-"""How long ago a word last came: what a long memory is tested on, beside the perplexities of section 4.2.
+"""Measure distances to a word's previous occurrence: a test of long memory beside the perplexities of section 4.2.
 
-A word that came before in its document, but only further back than attention reaches, can be expected by a model with a
-long memory alone (here distances in tokens, · where there is nothing to count):
+Only a model with a long memory can expect a word whose previous occurrence is further back than attention reaches
+(distances in tokens, · if there is none):
 
     text      the cat sat . the dog saw the cat
     distance   ·   ·   ·  ·  4   ·   ·   3   7
@@ -18,12 +18,13 @@ NEW, NO_WORD = 0, -1
 _WORD = re.compile(rb"[^\s]+")
 
 
-def distances(
+def measure_distances(
     tokens: Int64[ndarray, " n"], text: bytes, lengths: Int64[ndarray, " vocab"] | None, no_words: Iterable[int] = ()
 ) -> Int64[ndarray, " n"]:
-    """How many tokens before each token of a document its word last began; NEW, or NO_WORD for white space.
+    """Measure the distance in tokens from each token to its word's previous beginning in the document.
 
-    lengths: bytes of each token, where tokens are pieces of words; None where tokens are words, but `no_words`.
+    A word's first occurrence is NEW, a token outside words NO_WORD. lengths: bytes of each token if tokens are pieces
+    of words; None if tokens are words, except those in `no_words`.
     """
     words = _own_words(tokens, set(no_words)) if lengths is None else _words_of_pieces(tokens, text, lengths)
     found = np.full(len(tokens), NO_WORD, dtype=np.int64)
@@ -41,7 +42,7 @@ def _own_words(tokens: Int64[ndarray, " n"], no_words: set[int]) -> Iterator[tup
 def _words_of_pieces(
     tokens: Int64[ndarray, " n"], text: bytes, lengths: Int64[ndarray, " vocab"]
 ) -> Iterator[tuple[bytes, int, int]]:
-    """Words of the text with their tokens [first, stop). A token belongs to the word that its last byte is in."""
+    """Yield the words of a text with their tokens [first, stop). A token belongs to the word that has its last byte."""
     ends = lengths[tokens].cumsum()
     spans = np.array([match.span() for match in _WORD.finditer(text)], dtype=np.int64).reshape(-1, 2)
     first, stop = np.searchsorted(ends, spans[:, 0], side="right"), np.searchsorted(ends, spans[:, 1], side="left") + 1

@@ -1,4 +1,4 @@
-"""How a model is trained."""
+"""The configuration of training."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -11,7 +11,7 @@ def _is_none(value: object) -> bool:
 
 
 class TrainingConfig(BaseModel):
-    """How a model is trained: Adam, linear warm-up, cosine or line to 0, clipped gradients."""
+    """The settings of training: Adam, linear warm-up, cosine or linear decay to 0, clipped gradients."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -34,21 +34,21 @@ class TrainingConfig(BaseModel):
     evaluation_batch_size: int = Field(default=32, gt=0, description="sequences evaluated at once; changes no result")
 
     @model_validator(mode="after")
-    def _one_length(self) -> "TrainingConfig":
+    def _check_length(self) -> "TrainingConfig":
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("wanted either steps or epochs; the other is null")
         return self
 
     @property
     def total_steps(self) -> int:
-        """The number of optimiser steps. ValueError where they are still to be counted (see `counted`)."""
+        """The number of optimiser steps. ValueError if epochs are not converted to steps yet (see `count_steps`)."""
         if self.steps is None:
             raise ValueError(f"{self.epochs} epochs are not counted in steps yet")
         return self.steps
 
-    def counted(self, steps_an_epoch: Callable[[int], int]) -> "TrainingConfig":
-        """This configuration with epochs as steps. steps_an_epoch: of a task, for a batch size."""
+    def count_steps(self, steps_per_epoch: Callable[[int], int]) -> "TrainingConfig":
+        """Return this configuration with epochs converted to steps. steps_per_epoch: a task's, by batch size."""
         if self.epochs is None:
             return self
-        steps = self.epochs * steps_an_epoch(self.batch_size)
+        steps = self.epochs * steps_per_epoch(self.batch_size)
         return self.model_copy(update={"steps": steps, "epochs": None})

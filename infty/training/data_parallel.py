@@ -1,4 +1,4 @@
-"""A model as one of several processes trains it: its part of each batch, a few rows at a time."""
+"""Compute the gradients of a batch in one of several processes: its rows, a micro-batch at a time."""
 
 from contextlib import nullcontext
 
@@ -18,23 +18,23 @@ from infty.model.weight_tensors import Named
 from infty.training.distributed import ALONE, Group
 
 Losses = dict[str, Float[Tensor, ""]]
-Memory = tuple[State | None, ...]  # of each piece of this process's rows
+Memory = tuple[State | None, ...]  # one state per piece of this process's rows
 
 
 class Replica:
-    """What takes part in a step. group: with whom. micro_batch: most rows at once; None: all that are its own.
+    """The model in one process of a group. micro_batch: most rows computed at once; None: all rows of the process.
 
-    The rows of a batch lie in order of processes, and within a process in order of pieces. A sum over rows is that over
-    pieces, so neither number changes a step but for rounding, and for dropout, which each piece draws for itself.
+    The rows of a batch are divided among processes, and within a process into pieces, in order. Losses are sums over
+    rows, so neither division changes a step but for rounding, and for dropout, which each piece draws for itself.
     """
 
     def __init__(self, model: SegmentModel, group: Group = ALONE, micro_batch: int | None = None) -> None:
         self.model, self.group, self.micro_batch = model, group, micro_batch
-        unused = any(layer.long_range is not None for layer in model.memory_layers)  # until there is something to read
-        self._losses = group.parallel(BatchLosses(model), may_leave_unused=unused)
+        unused = any(layer.long_range is not None for layer in model.memory_layers)  # an empty memory is not read
+        self._losses = group.parallelize(BatchLosses(model), may_leave_unused=unused)
 
-    def pieces(self, batch_size: int) -> list[range]:
-        """Which rows of a batch this process takes, and which of them at once."""
+    def assign_rows(self, batch_size: int) -> list[range]:
+        """Assign rows of a batch to this process, in pieces that are computed one after the other."""
         own = batch_size // self.group.size
         start, size = self.group.rank * own, min(own, self.micro_batch or own)
         return [range(start + low, start + min(low + size, own)) for low in range(0, own, size)]
@@ -42,18 +42,18 @@ class Replica:
     def backward(
         self, batch: Batch, state: State | None, scored: int, batch_rows: int, *, last: bool
     ) -> tuple[Losses, State]:
-        """Add a piece's gradient; after the `last` piece of a step the model has the sum over all processes.
+        """Add a piece's gradient; after the `last` piece of a step, gradients are summed over all processes.
 
-        scored, batch_rows: of the whole batch. Returns the piece's part of each loss, and its memory.
+        scored, batch_rows: targets and rows of the whole batch. Returns the piece's part of each loss, and its state.
         """
         synchronises = last or self.group.size == 1
         with nullcontext() if synchronises else self._losses.no_sync():  # pyright: ignore[reportCallIssue]
             losses, after = self._losses(batch, state, scored, batch_rows)
-            (weighted(losses, self.model) * self.group.size).backward()  # for it is averaged over processes
+            (weigh_losses(losses, self.model) * self.group.size).backward()  # DDP divides by the number of processes
         return losses, after
 
-    def memory_tensors(self, memory: Memory) -> Named | None:
-        """`<piece>.…` of the memories of all processes' pieces, for a checkpoint; None but for the one that leads."""
+    def gather_memory_tensors(self, memory: Memory) -> Named | None:
+        """Gather the tensors `<piece>.…` of all memories in the process of rank 0; None if there are none."""
         own = {
             f"{self.group.rank * len(memory) + place}.{name}": tensor.contiguous()
             for place, state in enumerate(memory)
@@ -61,14 +61,15 @@ class Replica:
         }
         if not own or self.group.size == 1:
             return own or None
-        sent = self.group.gathered(save(own))
+        sent = self.group.gather(save(own))
         return {name: tensor for data in sent for name, tensor in load(data).items()} or None
 
     def load_memory(self, tensors: Named, batch_size: int) -> Memory:
-        """The inverse: what of it is this process's. As it was saved where pieces are the same, else cut anew.
+        """Load this process's part of the tensors that `gather_memory_tensors` returned.
 
-        KeyError where it is another model's, or another number of rows.
+        KeyError if they are of another model or another number of rows.
         """
+        # Sort the tensors by piece.
         parts: dict[int, Named] = {}
         for name, tensor in tensors.items():
             piece, _, rest = name.partition(".")
@@ -77,13 +78,17 @@ class Replica:
             parts.setdefault(int(piece), {})[rest] = tensor
         if sorted(parts) != list(range(len(parts))):
             raise KeyError(f"it has the pieces {sorted(parts)}")
+
+        # Load the states, with the rows of the batch that each one holds.
         states = [load_state(self.model, parts[piece], HOST) for piece in sorted(parts)]
         sizes = [len(state[0].short_term.hidden) for state in states]
         if sum(sizes) != batch_size:
             raise KeyError(f"its memory is of {sum(sizes)} rows, and a batch has {batch_size}")
         edges = [sum(sizes[:piece]) for piece in range(len(sizes) + 1)]
         saved = {range(low, high): state for low, high, state in zip(edges[:-1], edges[1:], states, strict=True)}
-        own = self.pieces(batch_size)
+
+        # States of the same pieces are taken unchanged, which is exact; otherwise they are joined and divided again.
+        own = self.assign_rows(batch_size)
         if all(rows in saved for rows in own):
             found = [saved[rows] for rows in own]
         else:
@@ -93,29 +98,33 @@ class Replica:
 
 
 class BatchLosses(nn.Module):
-    """All of a step that has a gradient, in one call: what DistributedDataParallel wants to see."""
+    """The losses of a batch as one module, which is what DistributedDataParallel wraps."""
 
     def __init__(self, model: SegmentModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, batch: Batch, state: State | None, scored: int, batch_rows: int) -> tuple[Losses, State]:
-        """The losses and the state that `batch_losses` gives."""
-        return batch_losses(self.model, batch, state, scored, batch_rows)
+        """Return what `compute_losses` returns."""
+        return compute_losses(self.model, batch, state, scored, batch_rows)
 
 
-def batch_losses(
+def compute_losses(
     model: SegmentModel,
     batch: Batch,
     state: State | None = None,
     scored: int | None = None,
     batch_rows: int | None = None,
 ) -> tuple[Losses, State]:
-    """`loss`, the cross-entropy of the scored targets in nats, and the model's auxiliary losses: means over a batch.
+    """Compute the mean losses of a batch and the state after it.
 
-    state: what the batch goes on from, where it does; what comes after it is returned beside the losses. scored,
-    batch_rows: of the batch that this one is a part of; then it is that part of each mean. ValueError where nothing is
-    scored.
+    `loss` is the cross-entropy of the scored targets in nats; the others are the model's auxiliary losses. ValueError
+    if nothing is scored.
+
+    Args:
+        state: the state that the batch continues from; None: empty memories.
+        scored, batch_rows: targets and rows of the whole batch, if this is a piece of one; each loss is then the
+            piece's part of the mean.
     """
     scored = int((batch.targets != UNSCORED).sum()) if scored is None else scored
     share = len(batch.streams) / (batch_rows or len(batch.streams))
@@ -131,14 +140,14 @@ def batch_losses(
     return losses, state
 
 
-def weighted(losses: Losses, model: SegmentModel) -> Float[Tensor, ""]:
-    """What is minimised: the loss and the auxiliary losses with the model's weights."""
+def weigh_losses(losses: Losses, model: SegmentModel) -> Float[Tensor, ""]:
+    """Weigh and sum the losses to the objective: the loss, and the auxiliary losses with the model's weights."""
     weights = {"loss": 1.0, **model.config.auxiliary_weights}
     return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
 
 def refuse_uneven(name: str, batch_size: int, launch: Launch) -> None:
-    """UsageError where processes would not all have the same number of a batch's rows. name: of that setting."""
+    """Raise UsageError if processes can't share a batch's rows evenly. name: the setting's, for the message."""
     if batch_size % launch.size:
         fitting = max(size for size in range(1, launch.size) if batch_size % size == 0)
         raise UsageError(

@@ -1,7 +1,7 @@
-"""Several processes that train or evaluate one model together, by torch's own means.
+"""Connect processes that train or evaluate one model together, with torch.distributed.
 
-Gradients go between GPUs over NCCL, everything else over gloo, between hosts. Nothing is pickled: what is said are
-numbers, and what is sent are bytes whose receiver checks them.
+Gradients go between GPUs over NCCL, everything else between hosts over gloo. Nothing is pickled: processes exchange
+numbers, and bytes that the receiver checks.
 """
 
 import os
@@ -21,68 +21,65 @@ from torch import Tensor, distributed, nn
 from infty.base.batch import Share, Totals
 from infty.base.errors import InftyError, Stopped
 from infty.base.messages import describe_fault
-from infty.machine.devices import backend, is_gpu
+from infty.machine.devices import choose_backend, is_gpu
 from infty.machine.launch import Launch
 from infty.memory.precision import HOST
 
-PATIENCE = timedelta(hours=4)  # of the others where one stream is evaluated, which only one process can do
-PROMPT = timedelta(minutes=10)  # to meet at all, and for gradients, which come from all at about the same time
-
-
-_KEPT: list[nn.Module] = []  # until the process ends: one that is freed may wait for ever for a thread of gloo's
+PATIENCE = timedelta(hours=4)  # the others wait while one process evaluates a stream
+PROMPT = timedelta(minutes=10)  # to connect, and for gradients, which all processes send at about the same time
+_KEPT: list[nn.Module] = []  # until the process ends: freeing one may wait for ever for a thread of gloo
 
 
 class Group:
-    """The processes that work together; of one alone everything is as it is. All must call what they call in order."""
+    """The processes that work together. All must make the same calls in the same order; one alone exchanges nothing."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
-        made: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
-        self._hosts = made
+        self._hosts: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Tell if this is the process that writes files and prints."""
         return self.rank == 0
 
     @property
     def share(self) -> Share:
-        """What of an evaluation is this process's."""
+        """The share of an evaluation that this process computes."""
         return Share(self.rank, self.size)
 
-    def largest(self, value: int) -> int:
-        """The largest number that any process holds."""
-        return int(self._reduced(torch.tensor(value), distributed.ReduceOp.MAX))
+    def find_largest(self, value: int) -> int:
+        """Find the largest number that any process holds."""
+        return int(self._reduce(torch.tensor(value), distributed.ReduceOp.MAX))
 
-    def any(self, value: bool) -> bool:
-        """Whether one of them says so."""
-        return bool(self.largest(value))
+    def is_true_anywhere(self, value: bool) -> bool:
+        """Tell if the value is true in any process."""
+        return bool(self.find_largest(value))
 
-    def same(self, value: int) -> bool:
-        """Whether all say the same."""
-        return self.largest(value) == -self.largest(-value)
+    def is_same_everywhere(self, value: int) -> bool:
+        """Tell if the value is the same in all processes."""
+        return self.find_largest(value) == -self.find_largest(-value)
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
-        self.largest(0)
+        """Wait until all processes have called this."""
+        self.find_largest(0)
 
-    def summed(self, values: Shaped[ndarray, "*shape"]) -> Shaped[ndarray, "*shape"]:
-        """Sum over all processes, element by element; of booleans whether any is true."""
+    def sum_arrays(self, values: Shaped[ndarray, "*shape"]) -> Shaped[ndarray, "*shape"]:
+        """Sum an array over all processes, element by element; booleans are combined by "or"."""
         as_bytes = values.astype(np.uint8) if values.dtype == bool else values
-        return self._reduced(torch.from_numpy(as_bytes.copy())).numpy().astype(values.dtype)
+        return self._reduce(torch.from_numpy(as_bytes.copy())).numpy().astype(values.dtype)
 
-    def totals(self, own: Totals) -> Totals:
-        """The totals of all processes together."""
-        values = self.summed(np.array(astuple(own), dtype=np.float64)).tolist()
+    def sum_totals(self, own: Totals) -> Totals:
+        """Sum totals over all processes."""
+        values = self.sum_arrays(np.array(astuple(own), dtype=np.float64)).tolist()
         return Totals(*(kind(value) for kind, value in zip(map(type, astuple(own)), values, strict=True)))
 
-    def gathered(self, data: bytes) -> list[bytes]:
-        """What each process has, for the one that leads; the others get nothing."""
+    def gather(self, data: bytes) -> list[bytes]:
+        """Gather the bytes of each process, by rank, in the process of rank 0; the others get an empty list."""
         if self.size == 1:
             return [data]
         sizes = np.zeros(self.size, dtype=np.int64)
         sizes[self.rank] = len(data)
-        sizes = self.summed(sizes)
+        sizes = self.sum_arrays(sizes)
         if not self.leads:
             distributed.send(torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8), 0, self._hosts)
             return []
@@ -94,8 +91,8 @@ class Group:
         return found
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """The block is for the one that leads first, which makes what the others then find."""
+    def take_turns(self) -> Iterator[None]:
+        """Run the block in the process of rank 0 first, so that the others find what it has made."""
         if not self.leads:
             self.wait()
         yield
@@ -103,20 +100,21 @@ class Group:
             self.wait()
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Where another process is lost within the block: an InftyError that says so."""
+    def explain_lost_process(self) -> Iterator[None]:
+        """Raise InftyError, with what to do, if another process is lost within the block."""
         try:
             yield
         except RuntimeError as fault:
-            if self.size == 1 or not _is_lost(fault):
+            lost = isinstance(fault, distributed.DistError) or any(name in str(fault) for name in ("gloo", "NCCL"))
+            if self.size == 1 or not lost:
                 raise
             raise InftyError(
                 f"process {self.rank} of {self.size} lost the others: one of them has ended, or can't be reached "
                 f"({describe_fault(fault)}). Once that is seen to, the same command continues from the last checkpoint"
             ) from None
 
-    def parallel(self, module: nn.Module, *, may_leave_unused: bool) -> nn.Module:
-        """The module, so that gradients of all processes are averaged. may_leave_unused: a parameter, in some steps."""
+    def parallelize(self, module: nn.Module, *, may_leave_unused: bool) -> nn.Module:
+        """Wrap a module so that gradients are averaged. may_leave_unused: some steps may not use every parameter."""
         if self.size == 1:
             return module
         for done in _KEPT:
@@ -125,29 +123,26 @@ class Group:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its new name is not in torch 2.12
             parallel = nn.parallel.DistributedDataParallel(
-                module,
-                broadcast_buffers=False,
-                find_unused_parameters=may_leave_unused,
-                gradient_as_bucket_view=True,
+                module, broadcast_buffers=False, find_unused_parameters=may_leave_unused, gradient_as_bucket_view=True
             )
         _KEPT.append(parallel)
         return parallel
 
-    def _reduced(self, value: Tensor, how: "distributed.ReduceOp.RedOpType" = distributed.ReduceOp.SUM) -> Tensor:
+    def _reduce(self, value: Tensor, how: "distributed.ReduceOp.RedOpType" = distributed.ReduceOp.SUM) -> Tensor:
         if self.size > 1:
             distributed.all_reduce(value, how, self._hosts)
         return value
 
 
 ALONE = Group()
-_MET: list[Group] = []  # the one that this process is in, once it has met the others
+_MET: list[Group] = []  # the group of this process, once it is connected
 
 
 @contextmanager
 def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
-    """Meet the processes that this one was started with, for the block; in a block within it they are together already.
+    """Connect the processes of a launch for the block; a block within it uses the same group.
 
-    InftyError where one of them is lost meanwhile.
+    InftyError if they can't be reached, or one of them is lost meanwhile.
     """
     if launch.size == 1:
         yield ALONE
@@ -159,7 +154,7 @@ def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
         torch.cuda.set_device(device)
     os.environ.update(MASTER_ADDR=launch.address, MASTER_PORT=str(launch.port))
     try:
-        distributed.init_process_group(backend(device), rank=launch.rank, world_size=launch.size, timeout=PROMPT)
+        distributed.init_process_group(choose_backend(device), rank=launch.rank, world_size=launch.size, timeout=PROMPT)
         group = Group(launch.rank, launch.size)
     except (RuntimeError, ValueError) as fault:
         where = f"{launch.address} port {launch.port}"
@@ -168,14 +163,9 @@ def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
         ) from None
     _MET.append(group)
     try:
-        with group.explained():
+        with group.explain_lost_process():
             yield group
     except Stopped:
         distributed.destroy_process_group()
         raise
-    distributed.destroy_process_group()  # not where something failed: the others may be waiting for what does not come
-
-
-def _is_lost(fault: RuntimeError) -> bool:
-    """Whether a library of communication says it."""
-    return isinstance(fault, distributed.DistError) or any(name in str(fault) for name in ("gloo", "NCCL"))
+    distributed.destroy_process_group()  # not after a failure: the others may still wait for this process

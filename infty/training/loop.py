@@ -1,4 +1,4 @@
-"""The training loop, from top to bottom: stop, step, log, evaluate, save."""
+"""Train a model: stop, validate and save, take a step, log."""
 
 import math
 import time
@@ -11,19 +11,19 @@ from infty.base.errors import InftyError, MissingError, Stopped
 from infty.evaluation.evaluate import evaluate
 from infty.model.weight_tensors import load_weights, weight_tensors
 from infty.tasks.task import Task
-from infty.training.checkpoint import Checkpoint, TrainingState, point, save_checkpoint
+from infty.training.checkpoint import Checkpoint, TrainingState, save_checkpoint, write_pointers
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
-from infty.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
+from infty.training.optimizer import collect_optimizer_tensors, load_optimizer_tensors, make_optimizer
 from infty.training.signals import StopSignals
 from infty.training.step import optimize
 
 
 class Log(Protocol):
-    """Where metrics go."""
+    """A sink of metrics."""
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Metrics after `step` optimiser steps, named `<split>/<name>`."""
+        """Log the metrics after `step` optimiser steps, named `<split>/<name>`."""
         ...
 
 
@@ -38,39 +38,48 @@ def train(
     log: Log,
     stop: StopSignals,
 ) -> TrainingState:
-    """Train to `config.total_steps`, with checkpoints in `folder`. begin: where the run stands; no tensors: at step 0.
+    """Train to `config.total_steps`, with checkpoints in `folder`.
 
-    Data, dropout and learning rate of a step are functions of (seed, step): so a continued run takes
-    exactly the steps that an uninterrupted one would have. A signal in the middle of a validation ends it there: the
-    run that continues begins with it. Several processes take every step together, and one of them writes.
-    Raises Stopped after a signal, InftyError where a loss or gradient is not finite or a checkpoint can't be saved, and
-    MissingError where `begin` is another model's.
+    Data, dropout and learning rate of a step are functions of (seed, step), so a continued run takes exactly the steps
+    of an uninterrupted one. A signal ends a validation, which the continued run then repeats. Several processes take
+    every step together, and one of them writes.
+
+    Args:
+        begin: the checkpoint to continue from; without tensors, the run begins at step 0.
+
+    Raises:
+        Stopped: after a signal.
+        InftyError: if a loss or gradient is not finite, or a checkpoint can't be saved.
+        MissingError: if `begin` is another model's.
     """
+    # Continue from a checkpoint, or begin.
     model, group, state = replica.model, replica.group, begin.state
     optimizer = make_optimizer(model, config.learning_rate, config.memory_learning_rate)
     memory = _restore(replica, optimizer, folder, begin, config.batch_size) if begin.tensors else None
     saved_step = state.step if begin.tensors else None
 
     def save() -> None:
-        tensors = {"model": weight_tensors(model), "optimizer": optimizer_tensors(optimizer, model)}
-        if memory is not None and (kept := replica.memory_tensors(memory)):
+        tensors = {"model": weight_tensors(model), "optimizer": collect_optimizer_tensors(optimizer, model)}
+        if memory is not None and (kept := replica.gather_memory_tensors(memory)):
             tensors["state"] = kept
         if group.leads:
             save_checkpoint(folder, Checkpoint(state, tensors))
 
     while True:
-        if number := group.largest(stop.received or 0):
+        # A signal in any process stops all, after the steps since the last checkpoint are saved.
+        if number := group.find_largest(stop.received or 0):
             if state.step != saved_step:
                 save()
-                group.wait()  # nobody ends before it is written: a launcher would hurry the others
+                group.wait()  # until it is written: when one process ends, a launcher kills the others
             raise Stopped(f"stopped at step {state.step}; the same command continues from there", number)
 
+        # A checkpoint follows each validation; a run that stopped between a step and its validation continues here.
         if _validation_is_due(state, config):
             batches = task.evaluation_batches("validation", config.evaluation_batch_size, group.share)
-            totals = group.totals(evaluate(model, stop.until_received(batches), choices=task.has_answers))
-            if group.any(stop.received is not None):
+            totals = group.sum_totals(evaluate(model, stop.yield_until_signal(batches), choices=task.has_answers))
+            if group.is_true_anywhere(stop.received is not None):
                 continue
-            validation = task.metrics("validation", totals)
+            validation = task.compute_metrics("validation", totals)
             loss = validation["validation/loss"]
             if not math.isfinite(loss):
                 raise InftyError(f"validation loss {loss} at step {state.step}; try a lower training.learning_rate")
@@ -85,6 +94,7 @@ def train(
         if state.step >= config.total_steps:
             return state
 
+        # Take one step; its seconds leave out validations and checkpoints.
         start = time.perf_counter()
         metrics, memory = optimize(replica, optimizer, task, config, state.step, seed, memory, folder.parent)
         state.step += 1
@@ -94,7 +104,7 @@ def train(
 
 
 def _validation_is_due(state: TrainingState, config: TrainingConfig) -> bool:
-    """After every `evaluate_every` steps and the last, once."""
+    """Tell if a validation is due: once after every `evaluate_every` steps, and after the last."""
     ends = state.step % config.evaluate_every == 0 or state.step == config.total_steps
     return ends and state.step not in (0, state.validated_step)
 
@@ -102,10 +112,10 @@ def _validation_is_due(state: TrainingState, config: TrainingConfig) -> bool:
 def _restore(
     replica: Replica, optimizer: torch.optim.Adam, folder: Path, begin: Checkpoint, batch_size: int
 ) -> Memory | None:
-    """Weights and optimiser from a checkpoint; its memory, if it carries one. MissingError where they don't fit."""
+    """Restore weights and optimiser from a checkpoint, return its memory, if any. MissingError if they do not fit."""
     model = replica.model
     if replica.group.leads:
-        point(folder, begin.state)
+        write_pointers(folder, begin.state)
     try:
         load_weights(model, begin.tensors["model"])
         load_optimizer_tensors(optimizer, model, begin.tensors["optimizer"])

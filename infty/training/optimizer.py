@@ -1,4 +1,4 @@
-"""Adam, with learning rates that are pure functions of the step, and one of its own for memories."""
+"""Make Adam and its schedule: learning rates are pure functions of the step, memories may have their own."""
 
 import math
 from typing import Literal, assert_never
@@ -11,22 +11,22 @@ from infty.model.weight_tensors import Named
 
 
 def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float | None = None) -> torch.optim.Adam:
-    """Adam over all parameters, in one pass over each. memory_rate: of the long-range memories'; None: as the others.
+    """Make a fused Adam over all parameters. memory_rate: peak rate of long-range memories; None: as the others.
 
-    Each group keeps its `peak`, which a schedule scales.
+    Each parameter group has its `peak` learning rate, which the schedule scales.
     """
     if memory_rate is None:
         groups = [{"params": list(model.parameters()), "peak": learning_rate}]
     else:
-        own = model.memory_parameters()
-        theirs = {id(parameter) for parameter in own}
-        others = [parameter for parameter in model.parameters() if id(parameter) not in theirs]
-        groups = [{"params": others, "peak": learning_rate}, {"params": own, "peak": memory_rate}]
+        memories = model.memory_parameters()
+        names = {id(parameter) for parameter in memories}
+        others = [parameter for parameter in model.parameters() if id(parameter) not in names]
+        groups = [{"params": others, "peak": learning_rate}, {"params": memories, "peak": memory_rate}]
     return torch.optim.Adam([group for group in groups if group["params"]], lr=learning_rate, fused=True)
 
 
 def schedule(step: int, steps: int, warmup_steps: int, kind: Literal["cosine", "linear"]) -> float:
-    """Share of the peak rate: linear from 0 over `warmup_steps`, then half a cosine or a line down to 0 at `steps`."""
+    """Return the share of the peak rate: a linear warm-up from 0, then half a cosine or a line down to 0 at `steps`."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     done = (step - warmup_steps) / (steps - warmup_steps)
@@ -39,8 +39,8 @@ def schedule(step: int, steps: int, warmup_steps: int, kind: Literal["cosine", "
             assert_never(kind)
 
 
-def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> Named:
-    """The optimiser's state as named tensors: `<parameter>.<quantity>`."""
+def collect_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> Named:
+    """Collect the optimiser's state as named tensors: `<parameter>.<quantity>`."""
     return {
         f"{name}.{quantity}": value
         for name, parameter in model.named_parameters()
@@ -49,17 +49,17 @@ def optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> Named:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module, tensors: Named) -> None:
-    """The inverse of `optimizer_tensors`: everything goes to its parameter's device.
+    """Load the tensors of `collect_optimizer_tensors`, each to its parameter's device.
 
-    KeyError or RuntimeError where tensors of another model are given.
+    KeyError or RuntimeError if they are of another model.
     """
     parameters = dict(model.named_parameters())
     names = {key.rpartition(".")[0] for key in tensors}
     for name in names:
         parameter = parameters[name]
-        like = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
-        found = {quantity: tensors[f"{name}.{quantity}"] for quantity in like}
-        if any((found[q].shape, found[q].dtype) != (like[q].shape, like[q].dtype) for q in like):
+        templates = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+        found = {quantity: tensors[f"{name}.{quantity}"] for quantity in templates}
+        if any((found[q].shape, found[q].dtype) != (part.shape, part.dtype) for q, part in templates.items()):
             raise RuntimeError(f"what is kept of {name} is not of its shape or type")
         optimizer.state[parameter] = {quantity: value.to(parameter.device) for quantity, value in found.items()}
     if len(tensors) != 3 * len(names):

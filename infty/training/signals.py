@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish to stop at the next good moment."""
+"""Handle SIGINT and SIGTERM as requests to stop when a checkpoint can be saved."""
 
 import signal
 from collections.abc import Iterable, Iterator
@@ -9,10 +9,10 @@ Item = TypeVar("Item")
 
 
 class StopSignals:
-    """Within the `with` block the first signal is only noted in `received`; a second one acts at once.
+    """A `with` block in which the first signal is only recorded in `received`; a second one takes effect at once.
 
-    insist: whether it does. Not where a launcher hands on to its processes what a terminal has sent them already.
-    Signals can be handled in the main thread only; in another thread this notes nothing.
+    insist: whether it does. It should not if a launcher repeats to its processes what a terminal has sent them already.
+    Signals can be handled in the main thread only; in another thread nothing is recorded.
     """
 
     def __init__(self, *, insist: bool = True) -> None:
@@ -33,8 +33,8 @@ class StopSignals:
     ) -> None:
         self._restore()
 
-    def until_received(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Hand items on until a signal comes; who asks for them looks at `received` afterwards."""
+    def yield_until_signal(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield items until a signal comes; the caller checks `received` afterwards."""
         for item in items:
             yield item
             if self.received is not None:

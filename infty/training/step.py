@@ -1,18 +1,21 @@
-"""One optimiser step: losses and gradient of a batch, wherever its rows are, then Adam."""
+"""Take one optimiser step: losses and gradient of a batch over all processes, then Adam."""
 
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
-from infty.base.batch import UNSCORED
+from infty.base.batch import UNSCORED, Batch
 from infty.base.errors import InftyError
+from infty.base.files import write_json
+from infty.model.weight_tensors import write_tensors
 from infty.tasks.task import TrainingData
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
-from infty.training.not_finite import keep_batch
 from infty.training.optimizer import schedule
 
 
@@ -26,34 +29,50 @@ def optimize(
     memory: Memory | None = None,
     run: Path | None = None,
 ) -> tuple[dict[str, float], Memory | None]:
-    """One optimiser step from `memory`: its metrics, and the memory after it if the task continues.
+    """Take one optimiser step from `memory`. Returns its metrics, and the memory after it if the task continues.
 
-    InftyError before the update where loss or gradient are not finite; the batch is kept in the folder `run`, if given.
+    InftyError before the update if loss or gradient is not finite; the batch is then kept in the folder `run`, if any.
     """
+    # Each process makes its own rows only; the mean loss divides by the scored targets of all.
     start = time.perf_counter()
     group, model = replica.group, replica.model
     model.train()
-    rows = replica.pieces(config.batch_size)
+    rows = replica.assign_rows(config.batch_size)
     pieces = [task.training_batch(step, config.batch_size, seed, some) for some in rows]
-    scored = int(group.summed(np.array(sum(int((piece.targets != UNSCORED).sum()) for piece in pieces))))
+    scored = int(group.sum_arrays(np.array(sum(int((piece.targets != UNSCORED).sum()) for piece in pieces))))
+
+    # Add the gradients piece by piece. Each draws its dropout from a seed of its first row, whichever process has it.
     names = ("loss", *model.config.auxiliary_weights)
     sums, after = np.zeros(len(names)), []
     for place, piece in enumerate(pieces):
-        torch.manual_seed(_draw(seed, step, rows[place].start))
+        torch.manual_seed(_derive_seed(seed, step, rows[place].start))
         before = memory[place] if memory else None
         losses, state = replica.backward(piece, before, scored, config.batch_size, last=place == len(pieces) - 1)
         sums += [losses[name].item() for name in names]
         after.append(state)
-    figures = dict(zip(names, group.summed(sums).tolist(), strict=True))
+
+    # Clip the gradient, and refuse to update from what is not finite.
+    figures = dict(zip(names, group.sum_arrays(sums).tolist(), strict=True))
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm).item()
     total = sum(figures[name] * weight for name, weight in {"loss": 1.0, **model.config.auxiliary_weights}.items())
     if not np.isfinite([total, norm]).all():
-        _refuse(total, norm, figures, task, config, step, seed, run if group.leads else None)
+        found = {"loss": total, **{f"loss/{name}": value for name, value in figures.items()}, "gradient_norm": norm}
+        kept = ""
+        if run and group.leads:
+            whole = task.training_batch(step, config.batch_size, seed)
+            kept = f" (the batch: {_keep_batch(run, step, whole, found)})"
+        raise InftyError(
+            f"loss {total:.4g}, gradient norm {norm:.4g} at step {step}: not finite, nothing was updated{kept}; "
+            "try a lower training.learning_rate"
+        )
+
+    # Update at this step's learning rate, and free the gradients before a validation.
     share = schedule(step, config.total_steps, config.warmup_steps, config.schedule)
     for parameters in optimizer.param_groups:
         parameters["lr"] = share * parameters["peak"]
     optimizer.step()
-    optimizer.zero_grad()  # so that a validation has their room
+    optimizer.zero_grad()
+
     tokens = group.size * sum(piece.tokens.numel() for piece in pieces)
     metrics = {
         **{f"train/{name}": value for name, value in figures.items()},
@@ -64,25 +83,23 @@ def optimize(
     return metrics, tuple(after) if task.continues else None
 
 
-def _draw(seed: int, step: int, row: int) -> int:
-    """What decides the dropout of a step's rows from `row` on. Mixed well: a CPU's generator takes 32 bits of it."""
+def _derive_seed(seed: int, step: int, row: int) -> int:
+    """Derive the dropout seed of a step's rows from `row` on, well mixed: a CPU's generator uses 32 bits of it."""
     return int(np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint64)[0])
 
 
-def _refuse(
-    total: float,
-    norm: float,
-    figures: dict[str, float],
-    task: TrainingData,
-    config: TrainingConfig,
-    step: int,
-    seed: int,
-    run: Path | None,
-) -> None:
-    """InftyError; the whole batch is kept in the folder `run`, if given."""
-    found = {"loss": total, **{f"loss/{name}": value for name, value in figures.items()}, "gradient_norm": norm}
-    kept = keep_batch(run, step, task.training_batch(step, config.batch_size, seed), found) if run else None
-    raise InftyError(
-        f"loss {total:.4g}, gradient norm {norm:.4g} at step {step}: not finite, nothing was updated"
-        f"{f' (the batch: {kept})' if kept else ''}; try a lower training.learning_rate"
-    )
+def _keep_batch(run: Path, step: int, batch: Batch, figures: dict[str, float]) -> str:
+    """Write the batch of optimiser step `step` (from 0) below a run's folder, with the figures measured on it.
+
+    Returns its folder, or why it could not be written. Figures are written as text: JSON has no NaN or infinity.
+    """
+    folder = run / "not-finite" / f"step-{step:08d}"
+    parts = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(folder / "batch.safetensors", tensors)
+        write_json(folder / "figures.json", {"step": step, **{name: str(value) for name, value in figures.items()}})
+    except (OSError, SafetensorError) as fault:
+        return f"could not be kept: {fault}"
+    return str(folder)

@@ -4,8 +4,8 @@ from itertools import product
 
 import pytest
 
-from infty.commands.bench.contestants import decoder_sizes, paper_experiment
-from infty.commands.bench.products import step_products
+from infty.commands.bench.contestants import paper_decoder
+from infty.commands.bench.products import count_step_products
 from infty.memory.longterm import LongTermMemoryConfig
 from infty.model.config import DecoderConfig
 
@@ -53,13 +53,13 @@ def test_every_product_is_counted_once(length: int, long_term: bool) -> None:
         short_term_length=short, long_range=LONG_TERM if long_term else None,
     )  # fmt: skip
     positions = 3 * 2 * 2 * E * E * (short + L)
-    counted = step_products(config, V, length, scored, batch)
+    counted = count_step_products(config, V, length, scored, batch)
     assert counted[0] == batch * by_hand(length, scored, long_term, short, wanted_only=False) + positions
     assert counted[1] == batch * by_hand(length, scored, long_term, short, wanted_only=True) + positions
 
 
 def test_the_papers_step_needs_what_was_reckoned() -> None:
     """About 170 GFLOP at length 4,000, batch 2, N 512."""
-    full, done = step_products(decoder_sizes(paper_experiment("infty", 4000, 2)), 21, 4020, 20, 2)
+    full, done = count_step_products(paper_decoder(), 21, 4020, 20, 2)
     assert 160e9 < full < 175e9
     assert 0.6 * full < done < full

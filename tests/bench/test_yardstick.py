@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from infty.base.errors import MissingError, UsageError
-from infty.commands.bench.yardstick import disagreement, its_model, load_yardstick, translate
+from infty.commands.bench.yardstick import build_its_model, compare_steps, load_yardstick, translate
 from infty.memory.longterm import LongTermMemoryConfig
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
@@ -27,11 +27,11 @@ CONFIG = DecoderConfig(
 @pytest.mark.parametrize("length", [3 * 11 + 3, 4 * 11 + 6, 6 * 11])
 def test_a_step_equals_the_plain_one_in_float64(float64: None, length: int) -> None:
     """Loss and every gradient of a whole step: embedding to logits, three to seven segments, gate to KL."""
-    assert max(disagreement(plain_model, CONFIG, VOCAB, length, BATCH).values()) < 1e-9
+    assert max(compare_steps(plain_model, CONFIG, VOCAB, length, BATCH).values()) < 1e-9
 
 
 def test_a_step_equals_the_plain_one_in_float32() -> None:
-    found = disagreement(plain_model, CONFIG, VOCAB, 4 * 11 + 6, BATCH)
+    found = compare_steps(plain_model, CONFIG, VOCAB, 4 * 11 + 6, BATCH)
     assert max(found["loss"], found["gradient"]) < 1e-5
 
 
@@ -40,12 +40,12 @@ def test_a_wrong_yardstick_disagrees(float64: None) -> None:
     wrong = ModuleType("wrong")
     vars(wrong).update(vars(plain_model))
     wrong.step = lambda *given: plain_model.step(*given, kl_weight=1e-2)  # pyright: ignore[reportAttributeAccessIssue]
-    found = disagreement(wrong, CONFIG, VOCAB, 4 * 11 + 6, BATCH)
+    found = compare_steps(wrong, CONFIG, VOCAB, 4 * 11 + 6, BATCH)
     assert found["gradient"] > 1e-4
 
 
 def test_every_weight_has_its_counterpart() -> None:
-    ours, theirs = Decoder(CONFIG, VOCAB), its_model(plain_model, CONFIG, VOCAB, 0.0)
+    ours, theirs = Decoder(CONFIG, VOCAB), build_its_model(plain_model, CONFIG, VOCAB, 0.0)
     translated = translate(theirs.state_dict())
     assert {name: value.shape for name, value in translated.items()} == {
         name: value.shape for name, value in ours.state_dict().items()

@@ -237,7 +237,7 @@ def use(root: Path, kind: str) -> None:
     with ours():
         entries = inventory(data)
         json.dumps([entry.document() for entry in entries], allow_nan=False)
-        assert inventory_table(entries).markdown()
+        assert inventory_table(entries).to_markdown()
     with ours(lines=20):
         verify(data, []).refuse_faults()
     after = tree(root)

@@ -9,13 +9,13 @@ from infty.commands.train.ensure_corpora import ensure_corpora
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
 from infty.config.settings import load_settings
-from infty.experiment import build_model, build_task, resolve
+from infty.experiment import build_task, resolve
 from infty.model.state_tensors import concatenate_states, select_rows, state_tensors
 from infty.tasks.task import Task
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
 from infty.training.optimizer import make_optimizer
-from infty.training.step import _draw, optimize
+from infty.training.step import _derive_seed, optimize
 
 ROWS = [("sort", "infty"), ("sort", "compressive"), ("wikitext", "infty"), ("wikitext", "compressive")]
 
@@ -26,7 +26,7 @@ def cell(data: Path, experiment: str, model: str, micro_batch: int | None) -> tu
     resolved = resolve(definition, CellKey(experiment, "smoke", model, definition.names("cases")[0]), changes)
     ensure_corpora(resolved.experiment, load_settings(data=data))
     task = build_task(resolved.experiment, data)
-    replica = Replica(build_model(resolved.experiment, task.vocab_size, 0), micro_batch=micro_batch)
+    replica = Replica(resolved.experiment.model.build(task.vocab_size, 0), micro_batch=micro_batch)
     return replica, task, resolved.experiment.training
 
 
@@ -85,7 +85,7 @@ def test_what_is_kept_of_pieces_comes_back_as_it_was(tmp_path: Path) -> None:
     for step in range(3):
         _, memory = optimize(replica, optimizer, task, config, step, 0, memory)
     assert memory is not None
-    tensors = replica.memory_tensors(memory)
+    tensors = replica.gather_memory_tensors(memory)
     assert tensors is not None
     assert {name.partition(".")[0] for name in tensors} == {"0", "1", "2"}
     for one, other in zip(memory, replica.load_memory(tensors, 8), strict=True):
@@ -103,4 +103,4 @@ def test_what_is_kept_of_pieces_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_each_seed_step_and_piece_draws_its_own_dropout() -> None:
     """A CPU's generator takes the lowest 32 bits of what it is seeded with."""
     places = [(seed, step, row) for seed in (0, 1, 2**31 - 1) for step in (0, 1, 99_999) for row in (0, 1, 39)]
-    assert len({_draw(*place) % 2**32 for place in places}) == len(places)
+    assert len({_derive_seed(*place) % 2**32 for place in places}) == len(places)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
+from infty.memory import equations
 from infty.memory.basis import GaussianBasis
 
 WIDTHS = (0.01, 0.05, 0.2)
@@ -34,6 +35,15 @@ def test_expectation_equals_quadrature(float64: None, mean: float, variance: flo
             limit=200,
         )
         assert closed_form[j].item() == pytest.approx(value, rel=1e-6, abs=1e-9)
+
+
+def test_values_and_expectations_equal_the_plain_equations(float64: None) -> None:
+    basis, (centers, widths) = GaussianBasis(15, WIDTHS), equations.place_basis(15, WIDTHS)
+    mean, variance = torch.rand(3, 7) * 2 - 0.5, 10 ** (-4 * torch.rand(3, 7))
+    plain = equations.evaluate_basis(mean, centers, widths)
+    torch.testing.assert_close(basis.evaluate(mean), plain, rtol=1e-10, atol=1e-12)
+    plain = equations.expect_basis(mean, variance, centers, widths)
+    torch.testing.assert_close(basis.expectation(mean, variance), plain, rtol=1e-10, atol=1e-12)
 
 
 def test_gradients_of_the_expectation_equal_finite_differences(float64: None) -> None:

@@ -2,7 +2,9 @@
 
 import torch
 
-from infty.memory.compressive import CompressiveMemory, CompressiveMemoryConfig, reconstruction_loss
+from infty.memory import equations
+from infty.memory.compressive import CompressiveMemory, CompressiveMemoryConfig
+from infty.memory.equations import reconstruction_loss
 
 BATCH, HIDDEN, SLOTS = 2, 5, 7
 
@@ -17,6 +19,7 @@ def test_a_slot_is_a_weighted_sum_of_its_window() -> None:
     assert slots.shape == (BATCH, 4, HIDDEN)
     weight, bias = memory.compress.weight, memory.compress.bias
     assert bias is not None
+    torch.testing.assert_close(slots, equations.compress(evicted, weight, bias))
     for i in range(4):
         expected = bias.expand(BATCH, HIDDEN)
         for j in range(3):

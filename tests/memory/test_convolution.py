@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from infty.memory import equations
 from infty.memory.fast.winograd import convolve3
 
 # Distinct primes: batch 3, channels in 7, channels out 5.
@@ -21,6 +22,12 @@ def test_equals_an_ordinary_convolution_in_value_and_gradient(float64: None, len
         results.append([y, *torch.autograd.grad((y * cotangent).sum(), given)])
     for fast, plain in zip(*results, strict=True):
         torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-12)
+
+
+def test_a_gate_of_it_equals_the_plain_equation(float64: None) -> None:
+    x, weight, bias = torch.randn(BATCH, 13, CHANNELS), torch.randn(CHANNELS, CHANNELS, 3), torch.randn(CHANNELS)
+    fast = torch.sigmoid(convolve3(x, weight, bias)) * x
+    torch.testing.assert_close(fast, equations.smooth(x, weight, bias), rtol=1e-10, atol=1e-12)
 
 
 def test_is_as_near_in_float32_as_a_fit_needs() -> None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from infty.memory.basis import GaussianBasis
+from infty.memory.equations import refit_grid
 from infty.memory.fast.low_rank import LinearMap, factorise, spectral_radius
-from infty.memory.signal import make_operators, refit_grid, ridge_operator
+from infty.memory.signal import make_operators, solve_fit
 
 
 def test_a_matrix_of_few_directions_becomes_two() -> None:
@@ -42,7 +43,7 @@ def test_the_papers_refits_lose_nothing(num_basis: int, length: int, samples: in
     """New vectors at the published sizes: thin, and equal to 1e-12 of the largest direction."""
     operators = make_operators(num_basis, (0.01, 0.05), length, samples, 0.75, 1.0)
     basis = GaussianBasis(num_basis, (0.01, 0.05)).double()
-    refit = ridge_operator(basis, refit_grid(samples, length, 0.75), 1.0)[:, samples:]
+    refit = solve_fit(basis, refit_grid(samples, length, 0.75), 1.0)[:, samples:]
     left, right = operators.append
     assert left.shape[1] * (num_basis + length) < 0.7 * num_basis * length
     assert torch.linalg.matrix_norm(left @ right - refit, 2) <= 1.1e-12 * torch.linalg.matrix_norm(refit, 2)

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from infty.memory import reference
+from infty.commands.bench import plain
 from infty.memory.attention import AttentionDensity
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
 
@@ -79,7 +79,7 @@ def test_the_linear_update_equals_sampling_and_refitting(float64: None) -> None:
     memory = make()
     state, x = filled(memory), evicted(memory)
     torch.testing.assert_close(
-        memory.update(state, x).coefficients, reference.update(memory, state, x), rtol=1e-10, atol=1e-12
+        memory.update(state, x).coefficients, plain.update(memory, state, x), rtol=1e-10, atol=1e-12
     )
 
 
@@ -91,12 +91,12 @@ def test_reading_equals_the_plain_equations_in_value_and_gradient(float64: None)
     inputs = [queries, state.coefficients, memory.key.weight, memory.value.weight, memory.output.weight]
     inputs += [memory.mean.weight, memory.variance.weight]
     gradients = []
-    for attend in (memory.attend, lambda q, s: reference.attend(memory, q, s)):
+    for attend in (memory.attend, lambda q, s: plain.attend(memory, q, s)):
         context, density = attend(queries, state)
         loss = (context * weights).sum() + density.kl_to_prior(0.05).mean()
         gradients.append([context, *torch.autograd.grad(loss, inputs)])
-    for fast, plain in zip(*gradients, strict=True):
-        torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-11)
+    for fast, slow in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-11)
 
 
 def test_gradients_equal_finite_differences(float64: None) -> None:
@@ -134,15 +134,15 @@ def test_a_task_loss_reaches_every_parameter_through_the_fit(float64: None) -> N
 
 def test_without_a_gate_what_enters_is_fitted_as_it_is(float64: None) -> None:
     """A gate that is 1 for every vector: the same coefficients, with fewer parameters."""
-    gated, plain = make(), make(gate=False)
+    gated, ungated = make(), make(gate=False)
     assert gated.gate is not None
     torch.nn.init.zeros_(gated.gate.weight)
     gated.gate.bias = torch.nn.Parameter(torch.full((HIDDEN,), 40.0))
-    assert set(dict(gated.named_parameters())) - set(dict(plain.named_parameters())) == {"gate.weight", "gate.bias"}
-    states = [memory.initial_state(BATCH) for memory in (gated, plain)]
+    assert set(dict(gated.named_parameters())) - set(dict(ungated.named_parameters())) == {"gate.weight", "gate.bias"}
+    states = [memory.initial_state(BATCH) for memory in (gated, ungated)]
     for _ in range(3):
-        x = evicted(plain)
-        states = [memory.update(state, x) for memory, state in zip((gated, plain), states, strict=True)]
+        x = evicted(ungated)
+        states = [memory.update(state, x) for memory, state in zip((gated, ungated), states, strict=True)]
     torch.testing.assert_close(states[1].coefficients, states[0].coefficients)
 
 
@@ -197,8 +197,8 @@ def test_sticky_sampling_reads_the_old_signal_where_attention_was(float64: None)
     positions = memory.sticky.positions(looked.histogram, looked.seeds, looked.updates)
     assert (positions.floor_divide(1 / 29) == spot.floor_divide(1 / 29)[:, None]).all()
     updated = memory.update(looked, x).coefficients
-    torch.testing.assert_close(updated, reference.update(memory, state, x, positions), rtol=1e-9, atol=1e-11)
-    assert not torch.allclose(updated, reference.update(memory, state, x))
+    torch.testing.assert_close(updated, plain.update(memory, state, x, positions), rtol=1e-9, atol=1e-11)
+    assert not torch.allclose(updated, plain.update(memory, state, x))
 
 
 def test_a_sticky_stream_does_not_depend_on_its_batch(float64: None) -> None:
@@ -267,9 +267,9 @@ def test_a_density_of_other_streams_or_heads_is_not_read(shape: tuple[int, ...])
 def test_queries_that_are_yet_to_be_projected_look_at_the_same_places(float64: None) -> None:
     memory = make()
     state, x, projection = filled(memory), torch.randn(BATCH, QUERIES, HIDDEN), torch.randn(HIDDEN, HIDDEN)
-    short, plain = memory.density(x, state, projection), memory.density(x @ projection.T, state)
-    torch.testing.assert_close(short.mean, plain.mean, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(short.variance, plain.variance, rtol=1e-9, atol=1e-12)
+    short, long = memory.density(x, state, projection), memory.density(x @ projection.T, state)
+    torch.testing.assert_close(short.mean, long.mean, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(short.variance, long.variance, rtol=1e-9, atol=1e-12)
 
 
 def test_a_memory_that_would_grow_without_bound_says_so(float64: None) -> None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from scipy.linalg import qr
 
-from infty.memory import reference
+from infty.commands.bench import plain
 from infty.memory.basis import GaussianBasis
+from infty.memory.equations import normal_density
 from infty.memory.fast.reduced_basis import ReducedBasis, farthest_columns
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig
 
@@ -36,7 +37,7 @@ def test_every_expectation_is_made_of_the_chosen_ones(
     assert len(few.centers) == sum(few.counts) <= most
     mean, std = torch.rand(997) * 1.4 - 0.2, 10 ** (-3 * torch.rand(997))
     wide = std.square() + few.widths.repeat_interleave(torch.tensor(few.counts)).square()[:, None]  # chosen query
-    expected = reference.normal_density(mean, few.centers[:, None], wide)
+    expected = normal_density(mean, few.centers[:, None], wide)
     difference = few.combine.T @ expected - full.expectation(mean, std.square()).T
     assert difference.abs().max() <= 1e-8 * full.evaluate(full.centers).max()
     assert few.combine.abs().max() < 2  # so rounding is not amplified
@@ -60,20 +61,20 @@ def test_reading_equals_the_plain_equations_where_few_are_chosen(dtype: torch.dt
     inputs = [queries, state.coefficients, memory.value.weight, memory.mean.weight, memory.variance.weight]
     with torch.no_grad():
         memory.variance.weight.mul_(9)  # densities of very different widths
-    for attend in (memory.attend, lambda q, s: reference.attend(memory, q, s)):
+    for attend in (memory.attend, lambda q, s: plain.attend(memory, q, s)):
         context, _ = attend(queries, state)
         results.append([context, *torch.autograd.grad((context * weights).sum(), inputs)])
     tolerance = {torch.float64: 1e-7, torch.float32: 1e-5}[dtype]
-    for fast, plain in zip(*results, strict=True):
-        assert (fast - plain).abs().max() <= tolerance * plain.abs().max()
+    for fast, slow in zip(*results, strict=True):
+        assert (fast - slow).abs().max() <= tolerance * slow.abs().max()
 
 
 def test_the_largest_published_basis_is_read_as_exactly_as_plainly_in_float32() -> None:
     full, few = GaussianBasis(1024, (0.01, 0.05)).double(), ReducedBasis(1024, (0.01, 0.05)).double()
     coefficients, mean = torch.randn(1, 1024, 7), torch.rand(97).double()
     values = full.expectation(mean, torch.full_like(mean, 1e-4))
-    exact, plain = values @ coefficients[0].double(), values.float() @ coefficients[0]
+    exact, direct = values @ coefficients[0].double(), values.float() @ coefficients[0]
     wide = 1e-4 + few.widths.repeat_interleave(torch.tensor(few.counts)).square()
-    values = reference.normal_density(mean[:, None], few.centers, wide)
+    values = normal_density(mean[:, None], few.centers, wide)
     read = values.float() @ few.float().coefficients(coefficients)[0]
-    assert (read - exact).abs().max() <= 3 * (plain - exact).abs().max()
+    assert (read - exact).abs().max() <= 3 * (direct - exact).abs().max()

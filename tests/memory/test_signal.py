@@ -6,16 +6,17 @@ import numpy as np
 import torch
 
 from infty.memory.basis import GaussianBasis
-from infty.memory.fast.low_rank import LinearMap
-from infty.memory.signal import (
-    design_matrix,
+from infty.memory.equations import (
+    evaluate_basis,
     evaluate_signal,
     first_grid,
-    make_operators,
+    place_basis,
     refit_grid,
     ridge_operator,
     sample_grid,
 )
+from infty.memory.fast.low_rank import LinearMap
+from infty.memory.signal import make_operators, solve_fit
 
 BASIS, LENGTH, SAMPLES, HIDDEN = 14, 11, 17, 3
 WIDTHS = (0.02, 0.09)
@@ -44,21 +45,21 @@ def test_fit_equals_least_squares_with_zeros_in_the_margin() -> None:
     )
     wanted = np.concatenate([targets, np.zeros((len(rows) - len(targets), HIDDEN))])
     expected = np.linalg.lstsq(rows, wanted, rcond=None)[0]
-    np.testing.assert_allclose(ridge_operator(basis, grid, penalty) @ targets, expected, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(solve_fit(basis, grid, penalty) @ targets, expected, rtol=1e-9, atol=1e-11)
 
 
-def test_design_matrix_holds_a_basis_function_a_row() -> None:
-    basis = GaussianBasis(BASIS, WIDTHS).double()
-    positions = torch.rand(5, dtype=torch.float64)
-    design = design_matrix(basis, positions)
-    assert design.shape == (BASIS, 5)
-    torch.testing.assert_close(design[3], basis.evaluate(positions)[:, 3])
+def test_fit_equals_the_plain_equations() -> None:
+    """ψ as the normal density reads, F of it, and G: against the basis that powers of 2 are made of."""
+    grid, (centers, widths) = refit_grid(SAMPLES, LENGTH, 0.6), place_basis(BASIS, WIDTHS)
+    design, margin = (evaluate_basis(points, centers, widths).T for points in (grid.inside, grid.margin))
+    fitted = solve_fit(GaussianBasis(BASIS, WIDTHS).double(), grid, 0.7)
+    torch.testing.assert_close(fitted, ridge_operator(design, margin, 0.7), rtol=1e-9, atol=1e-11)
 
 
 def test_a_smooth_signal_is_recovered() -> None:
     basis, grid = GaussianBasis(60, WIDTHS).double(), first_grid(200)
     targets = torch.exp(-(((grid.inside - 0.4) / 0.12) ** 2))[:, None]
-    coefficients = ridge_operator(basis, grid, 1e-6) @ targets
+    coefficients = solve_fit(basis, grid, 1e-6) @ targets
     between = (torch.arange(1, 50, dtype=torch.float64) / 50)[:, None]  # where no target was given
     fitted = evaluate_signal(coefficients, basis.evaluate(between[:, 0]))
     assert (fitted - torch.exp(-(((between - 0.4) / 0.12) ** 2))).abs().max() < 2e-3
@@ -69,7 +70,7 @@ def test_carry_and_append_are_the_refit_of_samples_and_new_vectors() -> None:
     basis = GaussianBasis(BASIS, WIDTHS).double()
     old, new = torch.randn(BASIS, HIDDEN, dtype=torch.float64), torch.randn(LENGTH, HIDDEN, dtype=torch.float64)
     samples = evaluate_signal(old, basis.evaluate(sample_grid(SAMPLES)))
-    refit = ridge_operator(basis, refit_grid(SAMPLES, LENGTH, 0.6), 1.0) @ torch.cat([samples, new])
+    refit = solve_fit(basis, refit_grid(SAMPLES, LENGTH, 0.6), 1.0) @ torch.cat([samples, new])
     carry, append = (LinearMap(factors).double() for factors in (operators.carry, operators.append))
     torch.testing.assert_close(carry @ old + append @ new, refit, rtol=1e-10, atol=1e-12)
 

@@ -5,8 +5,10 @@ import pytest
 import torch
 from scipy import integrate, stats
 
+from infty.memory import equations
 from infty.memory.attention import AttentionDensity
-from infty.memory.sticky import attention_histogram, sample_histogram, uniform_draws
+from infty.memory.equations import sample_histogram
+from infty.memory.sticky import attention_histogram, uniform_draws
 
 BINS = 7
 
@@ -25,6 +27,12 @@ def test_histogram_equals_quadrature_of_the_summed_densities(float64: None) -> N
             ]
         )
         np.testing.assert_allclose(histogram[row], mass / mass.sum(), atol=1e-7)
+
+
+def test_histogram_equals_the_plain_equation(float64: None) -> None:
+    density = AttentionDensity(torch.rand(2, 3, 5), 0.001 + 0.1 * torch.rand(2, 3, 5))
+    plain = equations.attention_histogram(density.mean, density.variance, BINS)
+    torch.testing.assert_close(attention_histogram(density, BINS), plain, rtol=1e-10, atol=1e-12)
 
 
 def piecewise_cdf(masses: np.ndarray) -> stats.rv_histogram:

@@ -100,7 +100,7 @@ def outcome(run: RunFolder) -> dict[str, Any]:
         "state": {key: value for key, value in state.items() if key not in ("seconds", "wandb_id")},
         "pointers": [(run.checkpoints / f"{name}.json").read_text() for name in ("last", "best")],
         "metrics": metrics(run),
-        "result": {key: result[key] for key in ("metrics", "totals", "best_step", "best_validation_loss", "data")},
+        "result": result.model_dump(include={"metrics", "totals", "best_step", "best_validation_loss", "data"}),
         "status": json.loads((run.path / "status.json").read_text())["status"],
     }
 

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from infty.config.catalog import SHIPPED
+from infty.config.definition import CellKey
 from infty.report import write_report
+from infty.runs.folder import Run, RunFolder
 from infty.runs.record import Record
 from infty.runs.schemas import Evaluation, Result
 
@@ -84,6 +87,38 @@ def evaluation(result: Result, details: dict[str, Any], **changes: Any) -> Evalu
         details = {**rest, **{key: {"nats": [], "tokens": []} for key in ("chunks", "documents")}, **details}
     about = {"split": "test", "knock_out": None, "step": result.best_step}
     return Evaluation.check(merge({**values, **about, "details": details}, changes), "handmade")
+
+
+def make_run(result: Result, details: dict[str, Any] | None = None, **more: Any) -> Run:
+    """A run as a report gets it, with its test if there are details; of the sorting task with a length."""
+    key = CellKey(result.experiment, result.scale, result.model, result.case, result.seed)
+    test = None if details is None else evaluation(result, details)
+    values = {"config": {}, "length": None if result.is_text else 492, "evaluation": test, **more}
+    return Run(folder=RunFolder(Path()), key=key, result=result, **values)
+
+
+def memory(
+    layers: int = 2, heads: int = 3, updates: tuple[int, ...] = (1, 2, 4), texts: list[str] | None = None
+) -> dict[str, Any]:
+    """The trace of memories, as an evaluation writes it."""
+    draw = np.random.default_rng(0)
+    density, histogram = draw.random((layers, heads, 64)), draw.random((layers, 128))
+    return {
+        "schema": 1,
+        "protocol": "text-documents-v1",
+        "step": 60,
+        "stream": {"kind": "document" if texts else "sequence", "index": 3, "segments": 24, "tokens": 3072},
+        "density": (density / density.sum(-1, keepdims=True)).tolist(),
+        "histogram": (histogram / histogram.sum(-1, keepdims=True)).tolist(),
+        "reconstruction": [{"updates": k, "layers": draw.uniform(-2, 1, (layers, k)).tolist()} for k in updates],
+        "regression_error": [0.25] * layers,
+        "regression_error_mean": 0.25,
+        "reach": {**{name: [0.5] * layers for name in ("share", "gate", "where", "what")}, "rest": 0.1},
+        "gaze": [{"center": 0.5, "apart": 0.1, "width": 0.3, "there": 1.2}] * layers,
+        "room": [{"text": t, "token": 8 * i, "room": 0.01, "attention": 0.03} for i, t in enumerate(texts)]
+        if texts
+        else None,
+    }
 
 
 def write(record: Record, file: Path) -> None:

@@ -1,36 +1,44 @@
 """What figures show: points reached another way from hand-written results, and lines only where there is something."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from matplotlib import image
 
-from infty.config.definition import CellKey
-from infty.report.figures.data import Chart, all_charts
+from infty.report.figures.data import Chart, make_charts
 from infty.report.figures.lines import draw_chart
-from infty.report.load.results import ResultSet, Run
+from infty.report.load.results import ResultSet
+from infty.runs.folder import Run
+from infty.runs.schemas import Validation
+from tests.report.handmade import NOTHING, make_run, sort_result, text_result
 
+CELL = {"experiment": "sort", "scale": "smoke"}
 LENGTH = {"a": 59, "b": 123}
 
 
 def run(
     model: str, case: str, seed: int = 0, *, accuracy: float = 0.5, num_basis: int | None = None, **more: Any
 ) -> Run:
-    result = {
-        "metrics": {"test/accuracy": accuracy, "test/loss": 1.0, "test/regression_error": more.pop("error", None)},
-        "calibration": {"chance": 0.18, "oracle": 0.36},
-        "wall_seconds": 10.0, "tokens_seen": 2_000_000, "training_flops": more.pop("flops", None),
-    }  # fmt: skip
-    result["metrics"] = {key: value for key, value in result["metrics"].items() if value is not None}
-    length = more.pop("length", LENGTH.get(case, 59))
-    return Run(CellKey("sort", "smoke", model, case, seed), result, length, num_basis=num_basis, **more)
+    error = more.pop("error", None)
+    metrics = {"test/accuracy": accuracy, **({} if error is None else {"test/regression_error": error})}
+    costs = {"wall_seconds": 10.0, "tokens_seen": 2_000_000, "training_flops": more.pop("flops", None)}
+    result = sort_result({**CELL, "model": model, "case": case, "seed": seed}, metrics=metrics, **costs)
+    config = {"model": {"long_range": {"num_basis": num_basis}}}
+    return make_run(result, length=LENGTH.get(case, 59), config=config, **more)
+
+
+def text(model: str, **details: Any) -> Run:
+    return make_run(text_result({**CELL, "model": model, "case": "main", "seed": 0}), details)
+
+
+def curve(*validations: tuple[int, float, float | None]) -> list[Validation]:
+    return [Validation(step=step, loss=loss, accuracy=accuracy) for step, loss, accuracy in validations]
 
 
 def charts(*runs: Run) -> dict[str, Chart]:
-    return {chart.name: chart for chart in all_charts(ResultSet("sort", "smoke", "p", list(runs), [], "sort-smoke"))}
+    return {chart.name: chart for chart in make_charts(ResultSet("sort", "smoke", "p", list(runs), [], "sort-smoke"))}
 
 
 def test_accuracy_and_pace_by_length_with_the_deviation_over_seeds() -> None:
@@ -55,8 +63,8 @@ def test_by_the_number_of_basis_functions_where_columns_differ_by_it() -> None:
 
 
 def test_learning_at_the_steps_that_all_seeds_have() -> None:
-    one = [(10, {"loss": 3.0, "accuracy": 0.1}), (20, {"loss": 2.0, "accuracy": 0.2}), (30, {"loss": 1.0})]
-    two = [(20, {"loss": 2.0, "accuracy": 0.4}), (30, {"loss": 1.0, "accuracy": 0.9})]
+    one = curve((10, 3.0, 0.1), (20, 2.0, 0.2), (30, 1.0, None))
+    two = curve((20, 2.0, 0.4), (30, 1.0, 0.9))
     found = charts(run("x", "a", curve=one), run("x", "a", 1, curve=two), run("y", "a", curve=one))
     assert found["a-learning"].lines == {
         "x": [(20, pytest.approx(30), pytest.approx(200**0.5))],
@@ -65,28 +73,31 @@ def test_learning_at_the_steps_that_all_seeds_have() -> None:
 
 
 def test_one_row_alone_has_a_line_a_column_and_no_cost_to_set_it_beside() -> None:
-    curve = [(10, {"loss": 3.0, "accuracy": 0.1})]
-    found = charts(run("x", "a", curve=curve, flops=1e12), run("x", "b", curve=curve, flops=2e12))
+    one = curve((10, 3.0, 0.1))
+    found = charts(run("x", "a", curve=one, flops=10**12), run("x", "b", curve=one, flops=2 * 10**12))
     assert set(found["learning"].lines) == {"a", "b"}
     assert not any("flops" in name for name in found)
-    found = charts(run("x", "a", flops=1e12), run("y", "a", flops=3e12))
+    found = charts(run("x", "a", flops=10**12), run("y", "a", flops=3 * 10**12))
     assert found["a-flops"].lines == {"x": [(1, 50, None)], "y": [(3, 50, None)]}
 
 
 def test_loss_by_distance_less_the_mean_of_rows_at_distances_that_all_have() -> None:
-    def details(*nats: float) -> dict[str, Any]:
-        return {"by_distance": {"from": [1, 2, 4], "nats": list(nats), "tokens": [100, 200, 99]}}
+    def bins(*nats: float) -> dict[str, Any]:
+        return {
+            "from": [1, 2, 4],
+            "nats": list(nats),
+            "tokens": [100, 200, 99],
+            "new_word": NOTHING,
+            "no_word": NOTHING,
+        }
 
-    nats = {"x": (100, 400, 9), "y": (300, 800, 9)}
-    found = charts(*(replace(run(model, "main"), length=None, details=details(*nats[model])) for model in nats))
+    found = charts(text("x", by_distance=bins(100, 400, 9)), text("y", by_distance=bins(300, 800, 9)))
     assert found["distance"].lines == {"x": [(1, -1, None), (2, -1, None)], "y": [(1, 1, None), (2, 1, None)]}
 
 
 def test_loss_by_position_is_of_positions() -> None:
-    bins = {"by_position": {"from": [1, 2], "nats": [300, 600], "tokens": [100, 100]}}
-    other = {"by_position": {"from": [1, 2], "nats": [500, 400], "tokens": [100, 100]}}
-    runs = [replace(run(model, "main"), length=None, details=found) for model, found in (("x", bins), ("y", other))]
-    found = charts(*runs)
+    bins = {"from": [1, 2], "nats": [300, 600], "tokens": [100, 100]}
+    found = charts(text("x", by_position=bins), text("y", by_position={**bins, "nats": [500, 400]}))
     assert found["position"].lines == {"x": [(1, -1, None), (2, 1, None)], "y": [(1, 1, None), (2, -1, None)]}
     assert "distance" not in found
 

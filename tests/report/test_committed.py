@@ -11,7 +11,7 @@ from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker
 from infty.config.catalog import SHIPPED
 from infty.report import Written, write_report
 from infty.report.figures import Picture
-from tests.results import BLOCK, PAGES, with_results
+from tests.results import BLOCK, PAGES, committed, findings, with_results
 
 pytestmark = pytest.mark.slow
 
@@ -39,13 +39,14 @@ def test_the_results_are_what_the_report_makes_of_the_committed_runs(report: Wri
     blocks = BLOCK.findall(text)
     assert blocks
     assert all(f"**{name}, laptop scale: " in tables for name, _, tables in blocks)
-    assert with_results(text, report.tables) == text
+    assert with_results(text, report.tables, findings(committed())) == text
 
 
 def test_every_experiment_that_was_kept_is_in_the_results() -> None:
     kept = {folder.name for folder in (SHIPPED / "results" / "laptop").iterdir() if folder.is_dir()}
     blocks = BLOCK.findall(PAGES[1].read_text(encoding="utf-8"))
-    assert {(name, more) for name, more, _ in blocks} == {(name, more) for name in kept for more in ("", "more")}
+    assert {(name, kind) for name, kind, _ in blocks if kind != "seeds"} == {(k, m) for k in kept for m in ("", "more")}
+    assert {name for name, kind, _ in blocks if kind == "seeds"} == {"gpt2", "pg19", "sort", "wikitext"}
 
 
 def test_the_figures_are_those_of_the_report_of_the_committed_runs(report: Written) -> None:

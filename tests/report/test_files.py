@@ -98,7 +98,7 @@ def test_brackets_are_no_marks_on_a_terminal() -> None:
     table = Table("[/x] title", ["[bold]a[/bold]", "[/b]"], [["[i]c", "d"]])
     for width in (100, 10):
         screen = Console(force_terminal=True, width=width, file=io.StringIO())
-        screen.print(table.rich(width), soft_wrap=True)
+        screen.print(table.to_rich(width), soft_wrap=True)
         assert isinstance(screen.file, io.StringIO)
         said = screen.file.getvalue()
         assert all(words in said for words in ("[/x] title", "[/b]", "[i]c"))

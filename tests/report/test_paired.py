@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from infty.config.catalog import SHIPPED
-from infty.config.definition import CellKey
 from infty.report import write_report
-from infty.report.load.results import Run
-from infty.report.paired_bootstrap import paired_difference, paired_over_seeds
-from tests.report.handmade import evaluate, put_text
+from infty.report.paired_bootstrap import compare_pair, compare_rows
+from infty.runs.folder import Run
+from tests.report.handmade import evaluate, make_run, put_text, text_result
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-DATA = {"sha256": "a", "tokens_sha256": "b"}
+CELL = {"experiment": "wikitext", "scale": "laptop", "model": "infty", "case": "main"}
 
 
-def run(nats: Sequence[float], tokens: Sequence[int], *, seed: int = 0, **data: str) -> Run:
-    cell = CellKey("wikitext", "laptop", "infty", "main", seed)
-    return Run(cell, {"data": {**DATA, **data}}, details={"chunks": {"nats": list(nats), "tokens": list(tokens)}})
+def run(nats: Sequence[float], tokens: Sequence[int], *, seed: int = 0, weights: str | None = None, **data: str) -> Run:
+    start = {"starting_weights": {"origin": "base", "sha256": weights}} if weights else {}
+    result = text_result({**CELL, "seed": seed}, data={"name": "w", **data}, **start)
+    return make_run(result, {"chunks": {"nats": list(nats), "tokens": list(tokens)}})
 
 
 def noisy(chunks: int, seed: int) -> tuple[list[float], list[float], list[int]]:
@@ -37,14 +37,14 @@ def noisy(chunks: int, seed: int) -> tuple[list[float], list[float], list[int]]:
 
 def test_two_chunks_by_hand() -> None:
     """Drawn twice of two: −10/10, 30/30 a quarter each, else 20/40. Neither a mean of chunks' rates nor of sums."""
-    found = paired_difference(run([40, 190], [10, 30]), run([50, 160], [10, 30]))
+    found = compare_pair(run([40, 190], [10, 30]), run([50, 160], [10, 30]))
     assert found is not None
     assert (found.difference, found.low, found.high, found.samples) == (0.5, -1.0, 1.0, 2)
 
 
 def test_the_interval_is_that_of_a_plain_loop() -> None:
     nats, baseline, tokens = noisy(23, seed=1)
-    found = paired_difference(run(nats, tokens), run(baseline, tokens))
+    found = compare_pair(run(nats, tokens), run(baseline, tokens))
     draw, values = random.Random(2), []
     for _ in range(10_000):
         picks = [draw.randrange(23) for _ in range(23)]
@@ -60,7 +60,8 @@ def test_the_interval_is_that_of_a_plain_loop() -> None:
 def test_many_equal_chunks_give_the_textbook_s_interval() -> None:
     draw, size, count = random.Random(3), 5_000, 400
     rates = [draw.gauss(0.01, 0.03) for _ in range(count)]
-    found = paired_difference(run([size * rate for rate in rates], [size] * count), run([0] * count, [size] * count))
+    sizes = [size] * count
+    found = compare_pair(run([size * (1 + rate) for rate in rates], sizes), run(sizes, sizes))
     mean = sum(rates) / count
     error = math.sqrt(sum((rate - mean) ** 2 for rate in rates)) / count
     assert found is not None
@@ -70,9 +71,10 @@ def test_many_equal_chunks_give_the_textbook_s_interval() -> None:
 
 def test_a_hard_text_makes_no_interval_wide_and_the_other_order_turns_the_sign() -> None:
     nats, baseline, tokens = noisy(31, seed=4)
-    found = paired_difference(run(nats, tokens), run(baseline, tokens))
-    alone = paired_difference(run([a - b for a, b in zip(nats, baseline, strict=True)], tokens), run([0] * 31, tokens))
-    turned = paired_difference(run(baseline, tokens), run(nats, tokens))
+    found = compare_pair(run(nats, tokens), run(baseline, tokens))
+    apart = [size + a - b for a, b, size in zip(nats, baseline, tokens, strict=True)]
+    alone = compare_pair(run(apart, tokens), run(tokens, tokens))
+    turned = compare_pair(run(baseline, tokens), run(nats, tokens))
     assert found is not None
     assert alone is not None
     assert turned is not None
@@ -83,10 +85,8 @@ def test_a_hard_text_makes_no_interval_wide_and_the_other_order_turns_the_sign()
 def test_noise_without_a_difference_holds_zero_and_a_constant_difference_has_no_width() -> None:
     tokens = [5_000, 4_999, 5_001, 5_000, 5_003, 4_998]
     noise = [40.0, -25.0, 10.0, -40.0, 25.0, -10.0]
-    same = paired_difference(run([9e4 + value for value in noise], tokens), run([9e4] * 6, tokens))
-    shifted = paired_difference(
-        run([5.25 * size for size in tokens], tokens), run([5.0 * size for size in tokens], tokens)
-    )
+    same = compare_pair(run([9e4 + value for value in noise], tokens), run([9e4] * 6, tokens))
+    shifted = compare_pair(run([5.25 * size for size in tokens], tokens), run([5.0 * size for size in tokens], tokens))
     assert same is not None
     assert shifted is not None
     assert same.difference == pytest.approx(0, abs=1e-12)
@@ -101,35 +101,35 @@ def test_noise_without_a_difference_holds_zero_and_a_constant_difference_has_no_
         run([1, 2], [10, 30], tokens_sha256="other tokens"),
         run([1, 2], [11, 29]),
         run([1, 2, 3], [10, 20, 10]),
-        Run(run([], []).cell, {"data": DATA}),
-        Run(run([], []).cell, {"data": DATA}, details={"far": {}}),
+        make_run(text_result({**CELL, "seed": 0})),
+        run([], []),
     ],
     ids=["text", "tokens", "chunks", "number of chunks", "no details", "no chunks"],
 )
 def test_what_was_not_tested_on_the_same_chunks_is_not_paired(other: Run) -> None:
     one = run([1, 2], [10, 30])
-    assert paired_difference(one, other) is None
-    assert paired_difference(other, one) is None
-    assert paired_over_seeds([one], [other]) is None
+    assert compare_pair(one, other) is None
+    assert compare_pair(other, one) is None
+    assert compare_rows([one], [other]) is None
 
 
 def test_one_chunk_has_no_interval() -> None:
-    assert paired_difference(run([1], [10]), run([2], [10])) is None
-    assert paired_difference(run([], []), run([], [])) is None
+    assert compare_pair(run([1], [10]), run([2], [10])) is None
+    assert compare_pair(run([], []), run([], [])) is None
 
 
 def test_seeds_are_paired_with_their_own_and_averaged_before_chunks_are_drawn() -> None:
     """The two seeds that both have differ by (8, −8) and (−4, 12): on average 2 in each chunk of 10 tokens."""
     tokens = [10, 10]
     row = [run([18, 12], tokens), run([36, 52], tokens, seed=1), run([900, 900], tokens, seed=2)]
-    baseline = [run([-500, 0], tokens, seed=3), run([40, 40], tokens, seed=1), run([10, 20], tokens)]
-    found = paired_over_seeds(row, baseline)
+    baseline = [run([500, 0], tokens, seed=3), run([40, 40], tokens, seed=1), run([10, 20], tokens)]
+    found = compare_rows(row, baseline)
     assert found is not None
     assert (found.difference, found.low, found.high, found.samples) == (0.2, 0.2, 0.2, 2)
-    assert paired_over_seeds(row[:1], baseline) == paired_difference(row[0], baseline[2])
-    assert paired_over_seeds(row[2:], baseline) is None
+    assert compare_rows(row[:1], baseline) == compare_pair(row[0], baseline[2])
+    assert compare_rows(row[2:], baseline) is None
     again = [run([1, 2], tokens, seed=1, sha256="another text")]
-    assert paired_over_seeds([*row[:1], *again], [*baseline[2:], *again]) is None
+    assert compare_rows([*row[:1], *again], [*baseline[2:], *again]) is None
 
 
 def put(root: Path, model: str, nats: Sequence[float], *, seed: int = 0, sha256: str = "a", case: str = "main") -> Path:
@@ -223,14 +223,10 @@ def test_without_a_run_of_the_first_row_nothing_is_said_of_differences(tmp_path:
 
 
 def test_rows_that_were_fine_tuned_from_other_weights_are_not_paired() -> None:
-    def started(weights: str | None, nats: Sequence[float]) -> Run:
-        found = run(nats, [10, 30])
-        start = {"starting_weights": {"origin": "base", "sha256": weights}} if weights else {}
-        return Run(found.cell, {**found.result, **start}, details=found.details)
-
-    assert paired_difference(started("a", [1, 2]), started("a", [2, 1])) is not None
+    one = run([1, 2], [10, 30], weights="a")
+    assert compare_pair(one, run([2, 1], [10, 30], weights="a")) is not None
     for other in ("b", None):
-        assert paired_difference(started("a", [1, 2]), started(other, [2, 1])) is None
+        assert compare_pair(one, run([2, 1], [10, 30], weights=other)) is None
 
 
 def test_rows_that_were_emptied_or_began_differently_are_named(tmp_path: Path) -> None:

@@ -2,41 +2,56 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infty.config.catalog import SHIPPED
 from infty.config.definition import CellKey
 from infty.report import write_report
-from infty.report.load.results import ResultSet, Run
-from infty.report.tables.by_distance import distance_tables
-from infty.report.tables.memory_influence import gaze_tables, reach_tables
-from infty.report.tables.pairs import column_tables, pair_tables
-from tests.report.test_paired import DATA, put
+from infty.report.load.results import ResultSet
+from infty.report.tables.by_distance import compare_by_distance
+from infty.report.tables.memory_influence import describe_memories
+from infty.report.tables.pairs import compare_neighbours
+from infty.runs.folder import Run
+from infty.runs.schemas import MemoryTrace
+from tests.report.handmade import NOTHING, evaluation, make_run, memory, sort_result, text_result
+from tests.report.test_paired import put
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 ROWS = ("transformer-xl", "compressive", "infty")
 
 
+def cell(model: str, case: str = "main", seed: int = 0, scale: str = "laptop") -> dict[str, Any]:
+    return {"experiment": "wikitext", "scale": scale, "model": model, "case": case, "seed": seed}
+
+
+def collect(runs: list[Run], name: str = "wikitext", scale: str = "laptop", rows: tuple[str, ...] = ()) -> ResultSet:
+    wanted = [CellKey(name, scale, model, "main") for model in rows]
+    return ResultSet(name, scale, "p", runs, wanted, f"{name}-{scale}")
+
+
 def results(nats: dict[str, list[list[float]]], scale: str = "laptop") -> ResultSet:
     """By row, each seed's losses in two chunks of 10 tokens."""
     runs = [
-        Run(
-            CellKey("wikitext", scale, model, "main", seed),
-            {"data": DATA},
-            details={"chunks": {"nats": own, "tokens": [10, 10]}},
-        )
+        make_run(text_result(cell(model, "main", seed, scale)), {"chunks": {"nats": own, "tokens": [10, 10]}})
         for model, seeds in nats.items()
         for seed, own in enumerate(seeds)
     ]
-    return ResultSet(
-        "wikitext", scale, "p", runs, [CellKey("wikitext", scale, model, "main") for model in ROWS], "wikitext"
-    )
+    return collect(runs, "wikitext", scale, ROWS)
+
+
+def trace(found: ResultSet, *changes: dict[str, Any]) -> ResultSet:
+    """Results whose last runs have traces of two layers, or as many as there are gazes."""
+    traces = [MemoryTrace.check({**memory(len(one["reach"]["share"])), **one}, "x") for one in changes]
+    first = len(found.runs) - len(traces)
+    runs = [replace(run, trace=one) for run, one in zip(found.runs[first:], traces, strict=True)]
+    return replace(found, runs=[*found.runs[:first], *runs])
 
 
 def said(nats: dict[str, list[list[float]]], scale: str = "laptop") -> dict[tuple[str, str], tuple[str, str, str]]:
-    (table,) = pair_tables(results(nats, scale))
+    table, _ = compare_neighbours(results(nats, scale))
     assert {line[0] for line in table.rows} == {"main"}
     return {(line[1], line[2]): (line[3], line[4], line[5]) for line in table.rows}
 
@@ -75,10 +90,10 @@ def test_one_seed_is_told_and_a_smoke_run_says_nothing() -> None:
 def test_of_sorting_more_is_better() -> None:
     answers = {"transformer-xl": [3, 1, 0], "infty": [4, 3, 3]}
     runs = [
-        Run(CellKey("sort", "laptop", model, "x8"), {"data": DATA}, 492, {"answers": {"symbols": 5, "right": right}})
+        make_run(sort_result(cell(model, "x8")), {"answers": {"symbols": 5, "right": right}})
         for model, right in answers.items()
     ]
-    (table,) = pair_tables(ResultSet("sort", "laptop", "p", runs, [], "sort-laptop"))
+    table, _ = compare_neighbours(collect(runs))
     ((_, row, less, difference, _, so),) = table.rows
     assert (row, less, so) == ("infty", "transformer-xl", "ahead, with one seed")
     assert difference.startswith("+40.0 [")
@@ -87,25 +102,23 @@ def test_of_sorting_more_is_better() -> None:
 def test_columns_are_told_apart_where_they_were_tested_on_the_same_sequences() -> None:
     columns = [("n1", [3, 1, 0]), ("n2", [4, 3, 3]), ("n4", [4, 3, 2]), ("other", [5, 5, 5])]
     runs = [
-        Run(
-            CellKey("sort-basis", "laptop", "infty", case),
-            {"data": {**DATA, "sha256": "b" * 64} if case == "other" else DATA},
-            492,
+        make_run(
+            sort_result(cell("infty", case), data={"sha256": "b" if case == "other" else "a"}),
             {"answers": {"symbols": 5, "right": right}},
         )
         for case, right in columns
     ]
-    (table,) = column_tables(ResultSet("sort-basis", "laptop", "p", runs, [], "sort-basis-laptop"))
+    _, table = compare_neighbours(collect(runs))
     assert [(case, before, difference[:6]) for _, case, before, difference, _, _ in table.rows] == [
         ("n2", "n1", "+40.0 "),
         ("n4", "n2", "−6.7 ["),
     ]
     assert [line[-1] for line in table.rows] == ["ahead, with one seed", "no difference seen"]
-    assert column_tables(results({"infty": [[1, 1]]})) == []
+    assert compare_neighbours(results({"infty": [[1, 1]]}))[1].rows == []
 
 
 def test_rows_without_a_partner_have_no_line(tmp_path: Path) -> None:
-    assert pair_tables(results({"infty": [[1, 2]]})) == []
+    assert compare_neighbours(results({"infty": [[1, 2]]}))[0].rows == []
     put(tmp_path / "runs", "transformer-xl", [50, 160])
     put(tmp_path / "runs", "infty", [40, 190])
     write_report([tmp_path / "runs"], tmp_path / "out", ["md"], SHIPPED)
@@ -116,17 +129,13 @@ def test_rows_without_a_partner_have_no_line(tmp_path: Path) -> None:
 
 def test_reading_is_told_by_layer_as_a_mean_over_seeds() -> None:
     found = results({"transformer-xl": [[1, 1]], "infty": [[1, 1], [1, 1]]})
-    memories = [
-        {"reach": {"share": [0.5, 0.1], "gate": [0.0, 0.0], "where": [1e-5, 0.2], "what": [0.1, 0.4], "rest": 0.1}},
-        {"reach": {"share": [0.7, 0.3], "gate": [0.0, 0.0], "where": [1e-5, 0.0], "what": [0.0, 0.0], "rest": 0.2}},
+    reaches = [
+        {"share": [0.5, 0.1], "gate": [0.0, 0.0], "where": [1e-5, 0.2], "what": [0.1, 0.4], "rest": 0.1},
+        {"share": [0.7, 0.3], "gate": [0.0, 0.0], "where": [1e-5, 0.0], "what": [0.0, 0.0], "rest": 0.2},
     ]
-    runs = [
-        found.runs[0],
-        *(Run(**{**vars(run), "memory": m}) for run, m in zip(found.runs[1:], memories, strict=True)),
-    ]
-    (table,) = reach_tables(ResultSet(**{**vars(found), "runs": runs}))
+    table, _, _ = describe_memories(trace(found, *({"reach": reach} for reach in reaches)))
     assert table.rows == [["infty", "0.6 · 0.2", "0 · 0", "7.5e-05 · 1", "0.5 · 2"]]
-    assert reach_tables(found) == []
+    assert [table.rows for table in describe_memories(found)] == [[], [], []]
 
 
 def test_where_memories_look_is_told_by_layer_as_a_mean_over_seeds() -> None:
@@ -136,33 +145,22 @@ def test_where_memories_look_is_told_by_layer_as_a_mean_over_seeds() -> None:
         {"center": 0.25, "apart": 0.1, "width": 0.1, "there": 0.0},
     ]
     other = [{**layers[0], "width": 0.4}, {**layers[1], "there": 0.5}]
-    memories = [{"reach": None, "gaze": layers}, {"reach": None, "gaze": other}, {"reach": None, "gaze": None}]
-    runs = [Run(**{**vars(run), "memory": m}) for run, m in zip(found.runs[1:], memories, strict=True)]
-    (table,) = gaze_tables(ResultSet(**{**vars(found), "runs": [found.runs[0], *runs]}))
+    reach = memory()["reach"]
+    _, table, _ = describe_memories(trace(found, {"reach": reach, "gaze": layers}, {"reach": reach, "gaze": other}))
     assert table.rows == [["infty", "0.5 · 0.25", "0 · 0.1", "0.6 · 0.1", "1 · 0.25"]]
-    assert gaze_tables(found) == []
 
 
 def test_no_gradient_anywhere_is_no_fault() -> None:
-    found = results({"infty": [[1, 1]]})
-    nothing = {"reach": {"share": [0.0], "gate": [None], "where": [0.0], "what": [0.0], "rest": 0.0}}
-    (table,) = reach_tables(ResultSet(**{**vars(found), "runs": [Run(**{**vars(found.runs[0]), "memory": nothing})]}))
+    nothing = {"share": [0.0], "gate": [None], "where": [0.0], "what": [0.0], "rest": 0.0}
+    table, _, _ = describe_memories(trace(results({"infty": [[1, 1]]}), {"reach": nothing}))
     assert table.rows == [["infty", "0", "–", "0", "0"]]
 
 
-def test_a_look_from_before_reading_was_measured_is_left_out() -> None:
-    found = results({"infty": [[1, 1]]})
-    old = Run(**{**vars(found.runs[0]), "memory": {"reach": None}})
-    assert reach_tables(ResultSet(**{**vars(found), "runs": [old]})) == []
-
-
 def test_differences_by_distance_are_of_all_tokens_of_a_range_and_of_seeds_that_both_have() -> None:
-    def read(*nats: float, new: float | None = None) -> dict[str, object]:
-        by = {"from": [1, 2, 4, 8, 16], "nats": list(nats), "tokens": [100, 300, 50, 150, 99]}
-        return {
-            "chunks": {"nats": [1.0, 1.0], "tokens": [10, 10]},
-            "by_distance": {**by, "new_word": None if new is None else {"nats": new, "tokens": 1000}},
-        }
+    def read(*nats: float, new: float | None = None) -> dict[str, Any]:
+        by = {"from": [1, 2, 4, 8, 16], "nats": list(nats), "tokens": [100, 300, 50, 150, 99], "no_word": NOTHING}
+        words = NOTHING if new is None else {"nats": new, "tokens": 1000}
+        return {"chunks": {"nats": [1.0, 1.0], "tokens": [10, 10]}, "by_distance": {**by, "new_word": words}}
 
     told = {
         ("transformer-xl", 0): read(400, 400, 100, 500, 9, new=5000),
@@ -170,16 +168,13 @@ def test_differences_by_distance_are_of_all_tokens_of_a_range_and_of_seeds_that_
         ("infty", 0): read(420, 540, 100, 480, 1, new=4000),  # of 400: +160; of 200: −20; 99 are too few
         ("infty", 1): read(100, 100, 100, 140, 1),  # 0; +40
         ("infty", 2): read(9, 9, 9, 9, 9, new=1),  # without a partner
-        ("emptied", 0): read(400, 440, 100, 500, 9, new=5500),
     }
-    runs = {
-        place: Run(CellKey("wikitext", "laptop", place[0], "main", place[1]), {"data": DATA}, details=details)
-        for place, details in told.items()
-    }
-    emptied = replace(runs.pop(("emptied", 0)), cell=runs["infty", 0].cell)
-    runs["infty", 0] = replace(runs["infty", 0], knock_outs={"zero": emptied})
-    found = ResultSet("wikitext", "laptop", "p", list(runs.values()), [], "wikitext-laptop")
-    (table,) = distance_tables(found)
+    runs = {place: make_run(text_result(cell(place[0], "main", place[1])), found) for place, found in told.items()}
+    run = runs["infty", 0]
+    emptied = evaluation(run.result, read(400, 440, 100, 500, 9, new=5500), knock_out="zero")
+    runs["infty", 0] = replace(run, knock_outs={"zero": emptied})
+    (table,) = compare_by_distance(collect(list(runs.values())))
     assert table.headings == ["row", "1 to 3", "4 to 15", "new words"]
     assert table.rows == [["infty", "+0.200", "+0.050", "−1.000"], ["infty, emptied", "+0.100", "+0.000", "+0.500"]]
-    assert distance_tables(results({"transformer-xl": [[1, 1]], "infty": [[1, 1]]})) == []
+    (table,) = compare_by_distance(results({"transformer-xl": [[1, 1]], "infty": [[1, 1]]}))
+    assert table.rows == []

@@ -14,32 +14,13 @@ from matplotlib import colormaps, image
 from infty.base.errors import MissingError
 from infty.report.figures.memory import draw_memory
 from infty.runs.schemas import MemoryTrace
+from tests.report.handmade import memory
 
 TEXTS = ["$x^2$ and $ \\alpha", "漢字の文章", "naïve café 😀", "مرحبا بالعالم", "a" * 100, "", "<unk> & <b>"]
 
 
-def memory(
-    layers: int = 2, heads: int = 3, updates: tuple[int, ...] = (1, 2, 4), texts: list[str] | None = None
-) -> Any:
-    """As an evaluation writes it."""
-    draw = np.random.default_rng(0)
-    density, histogram = draw.random((layers, heads, 64)), draw.random((layers, 128))
-    return {
-        "schema": 1,
-        "protocol": "text-documents-v1",
-        "step": 60,
-        "stream": {"kind": "document" if texts else "sequence", "index": 3, "segments": 24, "tokens": 3072},
-        "density": (density / density.sum(-1, keepdims=True)).tolist(),
-        "histogram": (histogram / histogram.sum(-1, keepdims=True)).tolist(),
-        "reconstruction": [{"updates": k, "layers": draw.uniform(-2, 1, (layers, k)).tolist()} for k in updates],
-        "regression_error": [0.25] * layers,
-        "regression_error_mean": 0.25,
-        "reach": {**{name: [0.5] * layers for name in ("share", "gate", "where", "what")}, "rest": 0.1},
-        "gaze": [{"center": 0.5, "apart": 0.1, "width": 0.3, "there": 1.2}] * layers,
-        "room": [{"text": t, "token": 8 * i, "room": 0.01, "attention": 0.03} for i, t in enumerate(texts)]
-        if texts
-        else None,
-    }
+def draw(values: dict[str, Any], title: str, stem: Path) -> list[Path]:
+    return draw_memory(MemoryTrace.check(values, "memory"), title, stem)
 
 
 def texts_of(svg: Path) -> set[str]:
@@ -48,8 +29,8 @@ def texts_of(svg: Path) -> set[str]:
 
 
 def test_a_text_s_picture_says_what_it_shows_and_is_the_same_bytes_twice(tmp_path: Path) -> None:
-    svg, png = draw_memory(memory(texts=TEXTS), "wikitext, $laptop$ scale", tmp_path / "v1.0-memory")
-    again = draw_memory(memory(texts=TEXTS), "wikitext, $laptop$ scale", tmp_path / "again")
+    svg, png = draw(memory(texts=TEXTS), "wikitext, $laptop$ scale", tmp_path / "v1.0-memory")
+    again = draw(memory(texts=TEXTS), "wikitext, $laptop$ scale", tmp_path / "again")
     assert (svg.name, png.name) == ("v1.0-memory.svg", "v1.0-memory.png")
     assert [path.read_bytes() for path in again] == [svg.read_bytes(), png.read_bytes()]
     found = texts_of(svg)
@@ -69,7 +50,7 @@ def test_a_text_s_picture_says_what_it_shows_and_is_the_same_bytes_twice(tmp_pat
 def test_a_sequence_s_picture_has_no_phrases_whatever_its_sizes(
     tmp_path: Path, layers: int, heads: int, updates: tuple[int, ...]
 ) -> None:
-    svg, png = draw_memory(memory(layers, heads, updates), "sort", tmp_path / "x")
+    svg, png = draw(memory(layers, heads, updates), "sort", tmp_path / "x")
     found = texts_of(svg)
     assert "sort: sequence 3, 3,072 tokens in 24 segments" in found
     assert not {"room", "share of all (%)"} & found
@@ -82,7 +63,7 @@ def test_densities_stand_where_they_are(tmp_path: Path) -> None:
     """Of two heads the first looks at the oldest eighth alone, the other at the newest: light there, dark elsewhere."""
     values = memory(layers=1, heads=2)
     values["density"] = [[[0.125] * 8 + [0.0] * 56, [0.0] * 56 + [0.125] * 8]]
-    (_, png) = draw_memory(values, "x", tmp_path / "x")
+    (_, png) = draw(values, "x", tmp_path / "x")
     pixels = image.imread(png)[..., :3]
     dark, light = (np.abs(pixels - colormaps["cividis"](end)[:3]).max(-1) < 0.01 for end in (0.0, 1.0))
     columns = np.flatnonzero(dark.sum(0) > 0.3 * len(pixels))
@@ -98,11 +79,10 @@ def test_densities_stand_where_they_are(tmp_path: Path) -> None:
 def test_pictures_need_no_torch(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text(json.dumps(memory(texts=TEXTS)))
     code = (
-        "import sys, json; sys.modules['torch'] = None\n"
+        "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path; from infty.runs.schemas import MemoryTrace\n"
         "from infty.report.figures.memory import draw_memory; here = Path(sys.argv[1])\n"
-        "values = MemoryTrace.check(json.loads((here / 'm.json').read_text()), 'm').dump()\n"
-        "draw_memory(values, 'x', here / 'x')"
+        "draw_memory(MemoryTrace.read(here / 'm.json'), 'x', here / 'x')"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path)], check=True)
     assert (tmp_path / "x.png").exists()

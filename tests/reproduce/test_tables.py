@@ -11,7 +11,7 @@ from rich.console import Console
 
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.cli.output import show_progress
-from infty.commands.reproduce import Tables, clock, find_missing
+from infty.commands.reproduce import Tables, find_missing, format_time
 from infty.commands.reproduce.missing import Job, Untrained
 from infty.config.catalog import SHIPPED
 from infty.config.definition import CellKey
@@ -98,16 +98,16 @@ def test_time_is_expected_as_the_like_took(tmp_path: Path) -> None:
         return CellKey(experiment, "smoke", "infty", case, seed)
 
     tables = Tables(tmp_path, missing=[Job(cell("x4"), ()), Job(cell("x8"), ())])
-    assert tables.expected(cell("x4")) is tables.remaining(1) is None
+    assert tables.predict_cell(cell("x4")) is tables.predict_all(1) is None
     tables.took = [5.0, 7.0]
-    assert tables.expected(cell("x4")) == 6
+    assert tables.predict_cell(cell("x4")) == 6
     tables.seconds = {cell("x4", seed=1): 10.0, cell("x4", seed=2): 20.0, cell("x16"): 60.0, cell("x8", "other"): 1.0}
-    assert tables.expected(cell("x4")) == 15
-    assert tables.expected(cell("x8")) == 30
-    assert tables.expected(cell("main", "third")) == 6
-    assert tables.remaining(1) == 45
-    assert tables.remaining(2, [(cell("x16"), 55.0), (cell("x16"), 99.0)]) == 25
-    assert [clock(seconds) for seconds in (None, 0.4, 61, 3661)] == ["?", "0:00", "1:01", "1:01:01"]
+    assert tables.predict_cell(cell("x4")) == 15
+    assert tables.predict_cell(cell("x8")) == 30
+    assert tables.predict_cell(cell("main", "third")) == 6
+    assert tables.predict_all(1) == 45
+    assert tables.predict_all(2, [(cell("x16"), 55.0), (cell("x16"), 99.0)]) == 25
+    assert [format_time(seconds) for seconds in (None, 0.4, 61, 3661)] == ["?", "0:00", "1:01", "1:01:01"]
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_a_run_with_other_settings_than_the_file_has_now_is_not_done(machine: Se
 def test_time_left_has_what_a_cell_takes_beside_its_training(machine: Settings) -> None:
     tables, _ = missing(machine, "sort")
     cell = tables.missing[0].cell
-    assert tables.expected(cell) is None
+    assert tables.predict_cell(cell) is None
     tables.took.append(7.0)
-    assert tables.expected(cell) == 7
+    assert tables.predict_cell(cell) == 7
     tables.seconds[cell], tables.beside = 2.0, [4.0, 6.0]
-    assert tables.expected(cell) == 7
-    assert tables.remaining(2) == len(tables.missing) * 7 / 2
+    assert tables.predict_cell(cell) == 7
+    assert tables.predict_all(2) == len(tables.missing) * 7 / 2

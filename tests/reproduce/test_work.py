@@ -38,7 +38,7 @@ def written(folder: Path) -> dict[str, int]:
 def figures(folder: Path) -> dict[tuple[str, int], Any]:
     """Of the table that is reproduced: what is no matter of time."""
     results = {(row, seed): run_of(folder, row, seed=seed).result() for row in ("a", "b") for seed in SEEDS}
-    return {place: {key: r[key] for key in ("metrics", "totals", "best_step")} for place, r in results.items()}
+    return {place: r.model_dump(include={"metrics", "totals", "best_step"}) for place, r in results.items()}
 
 
 @pytest.fixture(scope="module")

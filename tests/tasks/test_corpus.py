@@ -23,8 +23,8 @@ from infty.model.decoder import Decoder
 from infty.model.interface import Output
 from infty.model.softmax import Softmax
 from infty.tasks.corpus import CorpusConfig, CorpusTask, TokenReset
-from infty.tasks.loss_breakdown import details
-from infty.tasks.word_distances import NEW, NO_WORD, distances
+from infty.tasks.loss_breakdown import break_down_losses
+from infty.tasks.word_distances import NEW, NO_WORD, measure_distances
 from tests.model.test_decoder import MEMORIES, make
 
 LENGTH = 5
@@ -79,7 +79,7 @@ def test_evaluation_asks_for_every_token_once_at_its_place(folder: Path, batch: 
     whole = source.parts["test"].tokens
     seen = np.zeros(len(whole), dtype=int)
     batches = list(source.evaluation_batches("test", batch))
-    assert len(batches) == source.evaluation_steps("test", batch)
+    assert len(batches) == source.count_evaluation_steps("test", batch)
     for b in batches:
         assert b.places is not None
         for row, place in enumerate(b.places.tolist()):
@@ -105,7 +105,7 @@ def test_training_reads_every_token_once_a_pass_in_contiguous_streams(folder: Pa
                     assert last[row] == place
                 last[row] = place + count
             steps += 1
-            assert source.tokens_seen(steps, batch) == seen.sum()
+            assert source.count_tokens_seen(steps, batch) == seen.sum()
         assert seen.max() <= 2  # a shorter row has begun again
 
 
@@ -152,7 +152,7 @@ def totals(source: CorpusTask, table: Tensor, split: str = "test", batch: int = 
 
 def test_a_uniform_model_has_the_vocabulary_size_as_perplexity(folder: Path) -> None:
     source = task(folder)
-    found = source.metrics("test", totals(source, torch.zeros(source.vocab_size, source.vocab_size)))
+    found = source.compute_metrics("test", totals(source, torch.zeros(source.vocab_size, source.vocab_size)))
     assert found["test/token_perplexity"] == pytest.approx(source.vocab_size, rel=1e-6)
 
 
@@ -170,7 +170,7 @@ def test_a_bigram_counted_by_hand_has_the_perplexity_computed_by_hand(folder: Pa
     table = torch.full((source.vocab_size, source.vocab_size), -1e9)
     for (a, b), count in pairs.items():
         table[numbers[a], numbers[b]] = math.log(count / firsts[a])
-    found = source.metrics("validation", totals(source, table, "validation"))
+    found = source.compute_metrics("validation", totals(source, table, "validation"))
     assert found["validation/token_perplexity"] == pytest.approx(math.exp(nats / 8), rel=1e-6)
     assert found["validation/word_perplexity"] == pytest.approx(math.exp(nats / 6), rel=1e-6)  # six words
     assert found["validation/bits_per_byte"] == pytest.approx(nats / math.log(2) / len(DOCUMENTS[0]), rel=1e-6)
@@ -182,7 +182,7 @@ def test_a_block_s_first_token_is_told_but_not_scored(folder: Path, reset: Any) 
 
     Blocks `$abc defg`: b, c and e, f, g are scored as in the paper; d, the first of its block, counts for words only.
     """
-    source = task(folder, memory_reset=reset).under("gpt2-blocks-v1")
+    source = task(folder, memory_reset=reset).use_protocol("gpt2-blocks-v1")
     table = torch.randn(source.vocab_size, source.vocab_size)
     part, separator, length = source.parts["test"], source.tokens.tokenizer.separator, source.segment_length
     starts, end, scored, aside = part.starts.tolist(), int(part.starts[-1]), [], []
@@ -201,7 +201,11 @@ def test_a_block_s_first_token_is_told_but_not_scored(folder: Path, reset: Any) 
         assert (found.scored, found.aside) == (len(scored), len(aside))
         assert found.nats == pytest.approx(sum(scored), rel=1e-5)
         assert found.aside_nats == pytest.approx(sum(aside), rel=1e-5)
-    m, sizes, whole = source.metrics("test", found), source.sizes("test"), sum(scored) + sum(aside)
+    m, sizes, whole = (
+        source.compute_metrics("test", found),
+        source.count_words_and_bytes("test"),
+        sum(scored) + sum(aside),
+    )
     assert m["test/token_perplexity"] == pytest.approx(math.exp(sum(scored) / len(scored)), rel=1e-5)
     assert m["test/word_perplexity"] == pytest.approx(math.exp(whole / sizes["words"]), rel=1e-5)
     assert m["test/bits_per_byte"] == pytest.approx(whole / math.log(2) / sizes["bytes"], rel=1e-5)
@@ -210,7 +214,7 @@ def test_a_block_s_first_token_is_told_but_not_scored(folder: Path, reset: Any) 
 def test_an_epoch_reads_everything_once(folder: Path) -> None:
     source = task(folder)
     for batch in (1, 2, 3):
-        steps = source.steps_an_epoch(batch)
+        steps = source.count_steps_per_epoch(batch)
         seen = np.zeros(len(source.parts["train"].tokens), dtype=int)
         for step in range(steps):
             b = source.training_batch(step, batch, 0)
@@ -223,7 +227,7 @@ def test_an_epoch_reads_everything_once(folder: Path) -> None:
 def test_one_total_has_three_views(folder: Path) -> None:
     source = task(folder, tokenizer={"kind": "bpe", "vocab_size": 300})
     found = totals(source, torch.randn(source.vocab_size, source.vocab_size))
-    m, sizes = source.metrics("test", found), source.sizes("test")
+    m, sizes = source.compute_metrics("test", found), source.count_words_and_bytes("test")
     assert sizes == {"words": sum(len(d.split()) for d in DOCUMENTS), "bytes": sum(map(len, DOCUMENTS))}
     assert math.log(m["test/word_perplexity"]) * sizes["words"] == pytest.approx(found.nats)
     assert math.log(m["test/token_perplexity"]) * found.scored == pytest.approx(found.nats)
@@ -254,7 +258,7 @@ def test_distances_equal_a_double_loop() -> None:
                 tokens.append(pieces.setdefault(piece, len(pieces)))
     lengths = np.array([len(piece) for piece in pieces])
     assert "".join(list(pieces)[t] for t in tokens) == text_of
-    found = distances(np.array(tokens), text_of.encode(), lengths)
+    found = measure_distances(np.array(tokens), text_of.encode(), lengths)
     words = text_of.split()
     first_token, place = [], 0
     for word in words:
@@ -271,16 +275,16 @@ def test_the_example_of_recurrence_and_tokens_without_a_word() -> None:
     words = ["the", "cat", "sat", ".", "the", "dog", "saw", "the", "cat"]
     numbers = {word: i for i, word in enumerate(dict.fromkeys(words))}
     tokens = np.array([numbers[word] for word in words])
-    assert distances(tokens, b"", None, [numbers["."]]).tolist() == [0, 0, 0, NO_WORD, 4, 0, 0, 3, 7]
-    blank = distances(np.array([0, 1, 0]), b"a \n a", np.array([1, 3]))
+    assert measure_distances(tokens, b"", None, [numbers["."]]).tolist() == [0, 0, 0, NO_WORD, 4, 0, 0, 3, 7]
+    blank = measure_distances(np.array([0, 1, 0]), b"a \n a", np.array([1, 3]))
     assert blank.tolist() == [NEW, NO_WORD, 2]
 
 
 def test_details_add_up_to_the_totals(folder: Path) -> None:
     source = task(folder)
     losses = np.random.default_rng(0).random(len(source.parts["test"].tokens), dtype=np.float32)
-    starts, away = source.parts["test"].starts, source.distances("test")
-    found = details(losses, starts, away, far=4)
+    starts, away = source.parts["test"].starts, source.measure_distances("test")
+    found = break_down_losses(losses, starts, away, far=4)
     whole = losses.astype(np.float64).sum()
     for pieces in ("chunks", "documents", "by_position"):
         assert sum(found[pieces]["nats"]) == pytest.approx(whole, abs=1e-3)
@@ -297,12 +301,12 @@ def test_details_add_up_to_the_totals(folder: Path) -> None:
 
 def test_a_protocol_for_a_whole_corpus_is_not_lent_to_a_part(folder: Path) -> None:
     for name in ("wikitext103-word-v1", "pg19-word-v1"):
-        why = task(folder).under(name).explain_unfit_split("test") or ""
+        why = task(folder).use_protocol(name).explain_unfit_split("test") or ""
         assert re.match(f"{name} is for the whole test split of .*use --protocol text-documents-v1", why)
     assert task(folder).explain_unfit_split("test") is None
 
 
 def test_a_portion_is_named_a_subset_only_where_the_whole_is_known(folder: Path) -> None:
-    assert task(folder).data("test")["title"] == "tiny"
-    assert task(folder, test={"split": "test", "first": 1}).data("test")["documents"] == 2
+    assert task(folder).describe_data("test")["title"] == "tiny"
+    assert task(folder, test={"split": "test", "first": 1}).describe_data("test")["documents"] == 2
     assert Portion(split="test").of([1, 2]) == [1, 2]

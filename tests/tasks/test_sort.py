@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from infty.base.batch import UNSCORED
-from infty.tasks.sort import FIRST_SEED, SortConfig, SortTask, make_sequences, nearest_lengths, rank_by_frequency, tally
+from infty.tasks.sort import FIRST_SEED, SortConfig, SortTask, find_nearest_lengths, make_sequences, tally
 
 
 def task(vocabulary: int = 7, length: int = 41, train: int = 13) -> SortTask:
@@ -22,7 +22,7 @@ def task(vocabulary: int = 7, length: int = 41, train: int = 13) -> SortTask:
 
 
 def ranked(symbols: np.ndarray, vocabulary: int) -> np.ndarray:
-    return rank_by_frequency(*tally(symbols, vocabulary))
+    return task().order_symbols(*tally(symbols, vocabulary))
 
 
 def slow_sequence(seed: int, vocabulary: int, length: int) -> list[int]:
@@ -98,7 +98,7 @@ def test_weights_are_uniform_on_1_to_9() -> None:
 
 
 def test_a_batch_is_sequence_separator_answer() -> None:
-    batch = task().batch("test", np.array([1, 3]))
+    batch = task().make_batch("test", np.array([1, 3]))
     assert batch.tokens.shape == batch.targets.shape == (2, 41 + 7)
     assert batch.tokens[:, 41].tolist() == [7, 7]
     assert (batch.targets[:, :41] == UNSCORED).all()
@@ -116,7 +116,7 @@ def test_splits_have_no_seed_in_common() -> None:
 def sequences_of(source: SortTask, steps: range, batch_size: int, seed: int) -> list[int]:
     """Which training sequences the batches hold, found by their tokens."""
     size = source.sizes["train"]
-    known = {tuple(row): i for i, row in enumerate(source.batch("train", np.arange(size)).tokens.tolist())}
+    known = {tuple(row): i for i, row in enumerate(source.make_batch("train", np.arange(size)).tokens.tolist())}
     assert len(known) == size
     batches = [source.training_batch(step, batch_size, seed).tokens for step in steps]
     return [known[tuple(row)] for row in torch.cat(batches).tolist()]
@@ -153,27 +153,32 @@ def test_evaluation_covers_the_split_in_order_whatever_the_batch() -> None:
     [(236, [236]), (492, [492]), (4000, [4000]), (237, [236, 256]), (255, [236, 256]), (256, [256]), (50, [44, 64])],
 )
 def test_lengths_whose_targets_straddle_segments_name_the_nearest_that_work(length: int, expected: list[int]) -> None:
-    assert nearest_lengths(length, vocabulary=20, segment_length=64) == expected
+    assert find_nearest_lengths(length, vocabulary=20, segment_length=64) == expected
 
 
 def test_allowed_lengths_by_trying_every_position() -> None:
     for length in range(1, 60):
         segments = {(length + i) // 13 for i in range(5)}
-        assert (nearest_lengths(length, 5, 13) == [length]) == (len(segments) == 1)
-    assert nearest_lengths(30, vocabulary=14, segment_length=13) == []
+        assert (find_nearest_lengths(length, 5, 13) == [length]) == (len(segments) == 1)
+    assert find_nearest_lengths(30, vocabulary=14, segment_length=13) == []
 
 
 def test_chance_equals_a_simulation() -> None:
     random = np.random.default_rng(0)
     hits = [random.integers(7 - named) == 0 for _ in range(20_000) for named in range(7)]
-    assert task().chance() == pytest.approx(np.mean(hits), abs=0.005)
+    assert task().compute_chance() == pytest.approx(np.mean(hits), abs=0.005)
 
 
 def test_the_oracle_knows_all_with_the_whole_sequence_and_less_with_a_window() -> None:
     source = task(vocabulary=10, length=300)
-    assert source.window_oracle("test", 300) == 1
-    assert source.window_oracle("test", 0) == pytest.approx(source.chance(), abs=0.15)
-    assert source.chance() < source.window_oracle("test", 60) < source.window_oracle("test", 200) < 1
+    assert source.compute_window_oracle("test", 300) == 1
+    assert source.compute_window_oracle("test", 0) == pytest.approx(source.compute_chance(), abs=0.15)
+    assert (
+        source.compute_chance()
+        < source.compute_window_oracle("test", 60)
+        < source.compute_window_oracle("test", 200)
+        < 1
+    )
 
 
 def test_the_oracle_equals_naming_the_most_frequent_symbol_left() -> None:
@@ -185,11 +190,11 @@ def test_the_oracle_equals_naming_the_most_frequent_symbol_left() -> None:
             left = answer[i:]
             key = lambda s, w=window: (-w.count(s), w.index(s) if s in w else 90 + s)  # noqa: E731
             right += min(left, key=key) == wanted
-    assert source.window_oracle("test", 30) == pytest.approx(right / (5 * 6))
+    assert source.compute_window_oracle("test", 30) == pytest.approx(right / (5 * 6))
 
 
 @pytest.mark.parametrize("vocabulary", [2, 3, 50, 300])
 def test_any_vocabulary(vocabulary: int) -> None:
-    batch = task(vocabulary=vocabulary, length=500).batch("train", np.array([0, 1]))
+    batch = task(vocabulary=vocabulary, length=500).make_batch("train", np.array([0, 1]))
     assert batch.tokens[:, :500].max() < vocabulary
     assert sorted(batch.targets[1, 500:].tolist()) == list(range(vocabulary))

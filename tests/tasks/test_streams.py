@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infty.tasks.segmentation import Spans, cut, even_rows, packed_rows, parts_of
+from infty.tasks.segmentation import Spans, cut_at_resets, cut_even_rows, cut_segments, pack_rows
 
 resets = st.lists(st.integers(0, 200), max_size=9).map(lambda x: np.array(sorted(set(x)), dtype=np.int64))
 
@@ -16,7 +16,7 @@ def tokens_of(spans: Spans) -> list[int]:
 
 
 def test_the_example_of_the_docstring() -> None:
-    spans = cut(parts_of(11, np.array([0, 6])), 4)
+    spans = cut_segments(cut_at_resets(11, np.array([0, 6])), 4)
     assert list(zip(spans.start.tolist(), spans.stop.tolist(), strict=True)) == [(0, 4), (4, 6), (6, 10), (10, 11)]
     assert spans.fresh.tolist() == [True, False, True, False]
 
@@ -30,7 +30,7 @@ def test_cut_equals_a_loop(total: int, at: np.ndarray, length: int) -> None:
         wanted.append((place, stop, place == 0 or place in at or False))
         place = stop
     # a segment is fresh where a part begins; a loop cannot tell those from reset places, so compare all three
-    spans = cut(parts_of(total, at), length)
+    spans = cut_segments(cut_at_resets(total, at), length)
     found = list(zip(spans.start.tolist(), spans.stop.tolist(), spans.fresh.tolist(), strict=True))
     assert found == wanted
 
@@ -39,7 +39,7 @@ def test_cut_equals_a_loop(total: int, at: np.ndarray, length: int) -> None:
 def test_rows_for_training_hold_every_token_once_and_are_equally_long(
     total: int, rows: int, at: np.ndarray, length: int
 ) -> None:
-    made = even_rows(total, rows, at, length)
+    made = cut_even_rows(total, rows, at, length)
     read = [tokens_of(spans) for spans in made]
     assert list(chain.from_iterable(read)) == list(range(total))
     assert max(map(len, read)) - min(map(len, read)) <= 1
@@ -51,8 +51,8 @@ def test_rows_for_training_hold_every_token_once_and_are_equally_long(
 
 @given(st.integers(1, 200), st.integers(1, 9), resets, st.integers(1, 13))
 def test_rows_for_evaluation_hold_every_part_whole_and_once(total: int, rows: int, at: np.ndarray, length: int) -> None:
-    parts = parts_of(total, at)
-    made = packed_rows(parts, rows, length)
+    parts = cut_at_resets(total, at)
+    made = pack_rows(parts, rows, length)
     assert sorted(chain.from_iterable(map(tokens_of, made))) == list(range(total))
     assert len(made) == min(rows, len(parts))
     where = {token: row for row, spans in enumerate(made) for token in tokens_of(spans)}

@@ -16,19 +16,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from infty.commands.bench.yardstick import disagreement, its_model, its_tokens, load_yardstick
+from infty.commands.bench import plain
+from infty.commands.bench.yardstick import build_its_model, compare_steps, draw_tokens, load_yardstick
 from infty.config.catalog import open_experiment
 from infty.config.definition import CellKey
-from infty.experiment import Experiment, build_model, build_task, resolve
-from infty.machine.ram import peak_memory_bytes
-from infty.memory import reference
-from infty.memory.basis import GaussianBasis
+from infty.experiment import Experiment, build_task, resolve
+from infty.machine.ram import count_peak_bytes
+from infty.memory import equations
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
 from infty.memory.precision import HOST
-from infty.memory.signal import refit_grid, ridge_operator, sample_grid
 from infty.model.config import DecoderConfig
 from infty.model.memory_layer import LayerState
-from infty.tasks.sort import SortConfig
 from infty.training.data_parallel import Replica
 from infty.training.optimizer import make_optimizer
 from infty.training.step import optimize
@@ -40,6 +38,8 @@ STREAM_TOKENS, TURNS = 1_000_000, 15
 ONCE = ("agree", "stream")  # what runs once needs no warming up
 SHORT, REPEATS = ("read", "update"), 10  # a hundredth of a step: so often in a turn that caches are warm
 MATMUL_SIZES = (1024, 2048, 4096)
+SYMBOLS = 20  # of the paper's sorting task
+YARDSTICK_VOCABULARY = SYMBOLS + 2  # the separator, and a token that is never seen
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,9 @@ def paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> E
     return resolve(definition, CellKey("sort", "paper", model, "x4", 0), overrides).experiment
 
 
-def sorting(experiment: Experiment) -> SortConfig:
-    """Settings of the experiment's task, which is sorting."""
-    assert isinstance(experiment.task, SortConfig)
-    return experiment.task
-
-
-def decoder_sizes(experiment: Experiment) -> DecoderConfig:
-    """Settings of the experiment's model, which is a decoder of ours."""
-    assert isinstance(experiment.model, DecoderConfig)
-    return experiment.model
+def paper_decoder() -> DecoderConfig:
+    """Read the sizes of the ∞-former that sorts at the paper's sizes."""
+    return DecoderConfig.model_validate(paper_experiment("infty", 4000, 2).model.model_dump())
 
 
 def make(spec: Spec) -> Run:
@@ -101,9 +94,8 @@ def make(spec: Spec) -> Run:
             task = build_task(paper_experiment("infty", spec.length, spec.batch), Path())
             return lambda: task.training_batch(0, spec.batch, 0)
         case "agree", _:
-            experiment = paper_experiment("infty", spec.length, spec.batch)
             module = load_yardstick(Path(spec.against or ""))
-            return lambda: disagreement(module, decoder_sizes(experiment), 22, spec.length, spec.batch)
+            return lambda: compare_steps(module, paper_decoder(), YARDSTICK_VOCABULARY, spec.length, spec.batch)
         case _:
             raise ValueError(f"no contestant {spec.kind} of {spec.who}")
 
@@ -111,18 +103,17 @@ def make(spec: Spec) -> Run:
 def _step(spec: Spec) -> Run:
     experiment = paper_experiment(spec.who, spec.length, spec.batch, spec.basis)
     task = build_task(experiment, Path())
-    model = build_model(experiment, task.vocab_size, seed=0)
+    model = experiment.model.build(task.vocab_size, seed=0)
     optimizer = make_optimizer(model, LEARNING_RATE)
     replica = Replica(model)
     return lambda: optimize(replica, optimizer, task, experiment.training, 0, 0)
 
 
 def _yardstick_step(spec: Spec) -> Run:
-    module, experiment = load_yardstick(Path(spec.against or "")), paper_experiment("infty", spec.length, spec.batch)
-    vocab_size = sorting(experiment).vocabulary + 2  # its tokens have one more that is never seen
-    model = its_model(module, decoder_sizes(experiment), vocab_size, experiment.model.dropout)
+    module, sizes = load_yardstick(Path(spec.against or "")), paper_decoder()
+    model = build_its_model(module, sizes, YARDSTICK_VOCABULARY, sizes.dropout)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
-    tokens = its_tokens(vocab_size, spec.length, spec.batch)
+    tokens = draw_tokens(YARDSTICK_VOCABULARY, spec.length, spec.batch)
     return lambda: module.step(model, optimizer, tokens, spec.length)
 
 
@@ -144,12 +135,12 @@ def _memory(spec: Spec) -> Run:
     )
     memory = LongTermMemory(config)
     state = memory.update(memory.initial_state(spec.batch), evicted).detach()
-    plain = spec.who == "plain"
+    plainly = spec.who == "plain"
     if not reading:
-        update = _sampled_update(memory) if plain else memory.update
+        update = _sampled_update(memory) if plainly else memory.update
         return torch.no_grad()(lambda: update(state, evicted))
     state = replace(state, coefficients=state.coefficients.requires_grad_())
-    attend = (lambda q, s: reference.attend(memory, q, s)) if plain else memory.attend
+    attend = (lambda q, s: plain.attend(memory, q, s)) if plainly else memory.attend
 
     def read() -> None:
         context, density = attend(queries, state)
@@ -160,10 +151,10 @@ def _memory(spec: Spec) -> Run:
 
 def _sampled_update(memory: LongTermMemory) -> Callable[[LongTermState, Tensor], Tensor]:
     """B = G [X̄(s_1) … X̄(s_M); x̃] with G made once: the update as the equations read."""
-    c, basis = memory.config, GaussianBasis(memory.config.num_basis, memory.config.widths).double()
-    operator = ridge_operator(basis, refit_grid(c.num_samples, c.segment_length, c.contraction), c.ridge_penalty)
-    operator, values = operator.float(), basis.evaluate(sample_grid(c.num_samples)).float()
-    return lambda state, x: operator @ torch.cat([values @ state.coefficients, reference.smooth(memory, x)], 1)
+    centers, widths = equations.place_basis(memory.config.num_basis, memory.config.widths)
+    values = equations.evaluate_basis(equations.sample_grid(memory.config.num_samples), centers, widths).float()
+    operator = plain.solve_refit(memory).float()
+    return lambda state, x: equations.update(state.coefficients, values, plain.smooth(memory, x), operator)
 
 
 def _stream() -> Run:
@@ -171,13 +162,13 @@ def _stream() -> Run:
     a machine that is slower for a while is so for both.
     """
     experiment = paper_experiment("infty", 4000, 1)
-    symbols, length = sorting(experiment).vocabulary, experiment.model.segment_length
-    model, segments = build_model(experiment, symbols + 1, seed=0).eval(), -(-STREAM_TOKENS // length)
+    length = experiment.model.segment_length
+    model, segments = experiment.model.build(SYMBOLS + 1, seed=0).eval(), -(-STREAM_TOKENS // length)
     positions = model.positions()
 
     def after(state: State, more: int) -> State:
         for _ in range(more):
-            state = model(torch.randint(0, symbols, (1, length)), state, positions, wanted=0).state
+            state = model(torch.randint(0, SYMBOLS, (1, length)), state, positions, wanted=0).state
         return state
 
     @torch.no_grad()
@@ -185,9 +176,9 @@ def _stream() -> Run:
         early = late = after(model.initial_state(torch.zeros(1, dtype=torch.int64)), 10)
         early_peak = 0
         for number in range(10, segments):
-            early_peak = peak_memory_bytes(HOST) if number == 20 else early_peak
+            early_peak = count_peak_bytes(HOST) if number == 20 else early_peak
             late = after(late, 1)
-        growth = peak_memory_bytes(HOST) - early_peak
+        growth = count_peak_bytes(HOST) - early_peak
         turns = [[_seconds(lambda state=state: after(state, 10)) / 10 for state in (early, late)] for _ in range(TURNS)]
         return {
             "segments": segments,
@@ -246,7 +237,7 @@ def main() -> None:
             returned = run()
         seconds = (time.perf_counter() - start) / repeats
         facts = returned if isinstance(returned, dict) else {}
-        peak = peak_memory_bytes(HOST)
+        peak = count_peak_bytes(HOST)
         _say(json.dumps({"seconds": seconds, "peak_bytes": peak, **facts}))
 
 

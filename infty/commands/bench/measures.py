@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infty.base.errors import UsageError
-from infty.commands.bench.contestants import Spec, decoder_sizes, paper_experiment, sorting
-from infty.commands.bench.products import step_products
+from infty.commands.bench.contestants import SYMBOLS, Spec, paper_decoder, paper_experiment
+from infty.commands.bench.products import count_step_products
 from infty.commands.bench.rotation import Rotation, contestant, rotate
 from infty.commands.bench.yardstick import load_yardstick
 from infty.machine.environment import describe_environment
@@ -134,9 +134,7 @@ class Bench:
 
     def _shares(self, laps: Rotation) -> Iterator[Measure]:
         """Needed products in a second to those that square matrices reach here."""
-        experiment = paper_experiment("infty", self.length, self.batch)
-        symbols = sorting(experiment).vocabulary
-        full, done = step_products(decoder_sizes(experiment), symbols + 1, self.length + symbols, symbols, self.batch)
+        full, done = count_step_products(paper_decoder(), SYMBOLS + 1, self.length + SYMBOLS, SYMBOLS, self.batch)
         product = laps.laps["matmul"][0]["operations"]
         peak = product / laps.seconds("matmul")
         for name, operations, mark in (("all layers whole", full, 0.45), ("last layer where it is read", done, None)):

@@ -7,11 +7,12 @@ which counts as speed.
 Sizes as everywhere: E hidden, F feed-forward, L segment, N basis functions, V vocabulary; t tokens of a segment.
 """
 
-from infty.memory.longterm import LongTermMemoryConfig
 from infty.model.config import DecoderConfig
 
 
-def step_products(config: DecoderConfig, vocab_size: int, length: int, scored: int, batch: int) -> tuple[int, int]:
+def count_step_products(
+    config: DecoderConfig, vocab_size: int, length: int, scored: int, batch: int
+) -> tuple[int, int]:
     """Floating-point operations of one step on sequences of `length` tokens, of which the last `scored` are scored.
 
     First as measured against: every layer does everything for every token. Then without what the last layer leaves
@@ -34,21 +35,19 @@ def step_products(config: DecoderConfig, vocab_size: int, length: int, scored: i
 
 def _layer(config: DecoderConfig, tokens: int, past: int, wanted: int, with_gradient: bool) -> int:
     """Forward pass of one layer over a segment after `past` tokens, with an output for its last `wanted` tokens."""
-    e, memory = config.hidden_size, config.long_range
+    e = config.hidden_size
     cached = min(past, config.short_term_length)
     pairs = wanted * cached + wanted * (wanted + 1) // 2 + wanted * (tokens - wanted)
     attention = 4 * e * e * wanted + 4 * e * e * tokens + 6 * e * pairs  # query, output; key, value; scores, values
     feed_forward = 4 * e * config.feed_forward_size * wanted
-    if not isinstance(memory, LongTermMemoryConfig):
-        return attention + feed_forward
-    return attention + feed_forward + _long_term(memory, past, tokens if with_gradient else wanted, wanted)
+    return attention + feed_forward + _long_term(config, past, tokens if with_gradient else wanted, wanted)
 
 
-def _long_term(memory: LongTermMemoryConfig, past: int, looking: int, reading: int) -> int:
+def _long_term(config: DecoderConfig, past: int, looking: int, reading: int) -> int:
     """Update with one segment, density of the `looking` queries, read of the `reading` ones; nothing before that."""
-    e, n, length = memory.hidden_size, memory.num_basis, memory.segment_length
+    e, n, length = config.hidden_size, config.long_range.slots if config.long_range else 0, config.segment_length
     updates = max(past // length - 1, 0)  # what leaves a short-term memory of one segment
-    if not updates:
+    if not (n and updates):
         return 0
     update = 6 * e * e * length + 2 * n * length * e + (2 * n * n * e if updates > 1 else 0)  # gate, C x̃, A B
     density = 4 * n * e + 4 * e * e + 4 * e * looking + 2 * e * e * (looking - reading)  # w B, (w B) W_K, ·q; its q

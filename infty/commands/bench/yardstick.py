@@ -17,7 +17,7 @@ from infty.base.errors import MissingError, UsageError
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.model.weight_tensors import Named
-from infty.training.data_parallel import batch_losses
+from infty.training.data_parallel import compute_losses
 
 NEEDED = ("LiteralModel", "LiteralMemory", "step")
 CLIP = 0.25  # of the gradient's norm, in the file's step
@@ -37,14 +37,14 @@ def load_yardstick(path: Path) -> ModuleType:
     return module
 
 
-def its_model(module: ModuleType, config: DecoderConfig, vocab_size: int, dropout: float) -> nn.Module:
+def build_its_model(module: ModuleType, config: DecoderConfig, vocab_size: int, dropout: float) -> nn.Module:
     """The file's model at our sizes."""
     c, basis = config, config.long_range.slots if config.long_range else 0
     sizes = (c.num_layers, c.hidden_size, c.num_heads, c.feed_forward_size, basis, c.segment_length)
     return module.LiteralModel(vocab_size, *sizes, dropout)
 
 
-def its_tokens(vocab_size: int, length: int, batch: int) -> Int[Tensor, "batch length"]:
+def draw_tokens(vocab_size: int, length: int, batch: int) -> Int[Tensor, "batch length"]:
     """Random symbols, the separator, and as many random answers; the last token is only a target."""
     symbols = vocab_size - 2
     tokens = torch.randint(0, symbols, (batch, length + symbols + 1))
@@ -70,7 +70,7 @@ def translate(weights: Named) -> Named:
     return translated
 
 
-def disagreement(
+def compare_steps(
     module: ModuleType, config: DecoderConfig, vocab_size: int, length: int, batch: int
 ) -> dict[str, float]:
     """Same weights, same data, no dropout: relative differences between its step's loss and gradients and ours.
@@ -80,13 +80,13 @@ def disagreement(
     """
     config = config.model_copy(update={"dropout": 0.0})
     torch.manual_seed(0)
-    theirs, tokens = its_model(module, config, vocab_size, 0.0), its_tokens(vocab_size, length, batch)
+    theirs, tokens = build_its_model(module, config, vocab_size, 0.0), draw_tokens(vocab_size, length, batch)
     ours = Decoder(config, vocab_size)
     ours.load_state_dict(translate(theirs.state_dict()))
     their_loss = module.step(theirs, torch.optim.SGD(theirs.parameters(), lr=0.0), tokens, length)
     targets = tokens[:, 1:].clone()
     targets[:, :length] = UNSCORED
-    losses, _ = batch_losses(ours, Batch(tokens[:, :-1], targets, torch.arange(batch)))
+    losses, _ = compute_losses(ours, Batch(tokens[:, :-1], targets, torch.arange(batch)))
     weights = {"loss": 1.0, **config.auxiliary_weights}
     torch.stack([weights[name] * loss for name, loss in losses.items()]).sum().backward()
     torch.nn.utils.clip_grad_norm_(ours.parameters(), CLIP)

@@ -1,4 +1,4 @@
-"""What tables lack, how long it will take, and what came of it."""
+"""Cells that tables lack: which they are, how long they will take, and what came of each."""
 
 import logging
 import os
@@ -39,11 +39,11 @@ class Job:
 
     @property
     def command(self) -> str:
-        """Ready to be pasted."""
+        """The command that trains the cell, ready to be pasted."""
         return shlex.join(["infty", *self.words])
 
     def document(self, **more: Any) -> Values:
-        """The job as JSON holds it, with what more there is to say."""
+        """Describe the job for JSON; `more` is added."""
         place = {key: getattr(self.cell, key) for key in ("experiment", "scale", "case", "model", "seed")}
         return {**place, "command": self.command, **more}
 
@@ -57,14 +57,14 @@ class Untrained:
     exit_code: int | None = None
 
     def document(self) -> Values:
-        """The failure as JSON holds it."""
+        """Describe the failure for JSON."""
         code = {} if self.exit_code is None else {"exit_code": self.exit_code}
         return self.job.document(**code, why=self.why)
 
 
 @dataclass
 class Tables:
-    """How the cells of tables stand. missing: in the order in which they are trained.
+    """The cells of tables by their state. missing: in the order in which they are trained.
 
     done: finished before. trained: now. seconds: that finished cells were trained for. took: seconds that each process
     took now; beside: those of them in which it did not train. spent: seconds altogether.
@@ -82,7 +82,7 @@ class Tables:
     spent: float = 0.0
 
     def is_open(self, job: Job) -> bool:
-        """Whether a cell is to be trained. One that is done, damaged or in another process's hands is noted."""
+        """Tell if a cell is to be trained; note it if it is done, damaged or in another process's hands."""
         run = RunFolder(self.runs / job.cell.folder)
         state, why = run.condition()
         again = replace(job, words=(*job.words, "--fresh"))
@@ -92,7 +92,7 @@ class Tables:
                 self.failed.append(Untrained(again, other, UsageError.exit_code))
             case "done":
                 self.done.append(job)
-                self.seconds[job.cell] = run.result()["wall_seconds"]
+                self.seconds[job.cell] = run.result().wall_seconds
             case "damaged":
                 self.failed.append(Untrained(again, why, MissingError.exit_code))
             case "running":
@@ -106,42 +106,43 @@ class Tables:
         """Note what is not to be trained."""
         self.left_out += [Untrained(job, why) for job in jobs]
 
-    def expected(self, cell: CellKey) -> float | None:
-        """Seconds that a cell takes, as its like did: of its column, else its table, else of any now. None: unknown."""
+    def predict_cell(self, cell: CellKey) -> float | None:
+        """Predict the seconds of a cell from those of its column, else its table, else any now; None: unknown."""
         alike = {other: seconds for other, seconds in self.seconds.items() if other.experiment == cell.experiment}
         of_case = [seconds for other, seconds in alike.items() if other.case == cell.case]
         if trained := of_case or list(alike.values()):
             return fmean(trained) + (fmean(self.beside) if self.beside else 0.0)
         return fmean(self.took) if self.took else None
 
-    def remaining(self, jobs: int, running: Iterable[tuple[CellKey, float]] = ()) -> float | None:
-        """Seconds until all are trained, so many at once. None: unknown. running: and for how many seconds already."""
+    def predict_all(self, jobs: int, running: Iterable[tuple[CellKey, float]] = ()) -> float | None:
+        """Predict the seconds until all are trained; None: unknown. running: cells, and seconds so far."""
         total = 0.0
         for cell, spent in [*((job.cell, 0.0) for job in self.missing), *running]:
-            if (seconds := self.expected(cell)) is None:
+            if (seconds := self.predict_cell(cell)) is None:
                 return None
             total += max(0.0, seconds - spent)
         return total / jobs
 
     def forecast(self, jobs: int) -> Values:
-        """What would be trained, for JSON."""
-        left = [job.document(expected_seconds=self.expected(job.cell)) for job in self.missing]
-        return {"missing": left, **self._others(), "seconds": self.remaining(jobs)}
+        """Describe for JSON what would be trained."""
+        left = [job.document(expected_seconds=self.predict_cell(job.cell)) for job in self.missing]
+        return {"missing": left, **self._describe_others(), "seconds": self.predict_all(jobs)}
 
     def document(self) -> Values:
-        """What was done, for JSON."""
-        return {"trained": [job.document() for job in self.trained], **self._others(), "seconds": round(self.spent, 1)}
+        """Describe for JSON what was done."""
+        trained = [job.document() for job in self.trained]
+        return {"trained": trained, **self._describe_others(), "seconds": round(self.spent, 1)}
 
     def refuse_failures(self) -> None:
-        """Raise, where cells failed, the error that all of them ended with, else InftyError; with a reason for each."""
+        """Raise, if cells failed, the error that all of them ended with, else InftyError; with a reason for each."""
         if not self.failed:
             return
         codes = {failure.exit_code for failure in self.failed}
         kind = next((kind for kind in (UsageError, MissingError) if codes == {kind.exit_code}), InftyError)
         told = [f"{failure.job}: {failure.why}\n  again with: {failure.job.command}" for failure in self.failed]
-        raise kind("\n".join([f"{counted(len(told))} could not be trained", *told]))
+        raise kind("\n".join([f"{format_cells(len(told))} could not be trained", *told]))
 
-    def _others(self) -> Values:
+    def _describe_others(self) -> Values:
         return {
             "done": [job.document() for job in self.done],
             "failed": [failure.document() for failure in self.failed],
@@ -150,13 +151,13 @@ class Tables:
 
 
 def find_missing(settings: Settings, names: Sequence[str], scale: str, options: Sequence[str], jobs: int) -> Tables:
-    """What the tables of experiments lack, by seed, experiment, column and row: so a column can soon be compared.
+    """Find what the tables of experiments lack, by seed, experiment, column and row: so a column can soon be compared.
 
     names: of experiments, or paths of their files; none: all that have the scale and read no text of the user's.
-    options: of `infty train`. Where several are trained at once they share the processors, if nobody said otherwise.
-    UsageError for an experiment that isn't there, has faults or no such scale, or reads a text that only the user has.
+    options: of `infty train`. Cells that are trained at once share the processors, unless the settings name threads.
+    Raises UsageError if an experiment isn't there, has faults or no such scale, or reads a text that only the user has.
     """
-    definitions = {name: _opened(settings, name, scale) for name in names} or _all_with(settings, scale)
+    definitions = {name: _open_experiment(settings, name, scale) for name in names} or _open_all(settings, scale)
     threads = ["--threads", str(max(1, (os.cpu_count() or 1) // jobs))] if jobs > 1 and not settings.threads else []
     found: dict[CellKey, Job] = {}
     for name, definition in definitions.items():
@@ -168,8 +169,8 @@ def find_missing(settings: Settings, names: Sequence[str], scale: str, options: 
     return tables
 
 
-def _opened(settings: Settings, name: str, scale: str) -> Definition:
-    """An experiment whose cells can be trained as they are; UsageError as `find_missing`."""
+def _open_experiment(settings: Settings, name: str, scale: str) -> Definition:
+    """Open an experiment whose cells can be trained as they are. Raises UsageError as `find_missing` does."""
     definition = open_experiment(name, settings.experiments)
     raise_faults(definition.faults)
     definition.check_scale(scale)
@@ -178,7 +179,7 @@ def _opened(settings: Settings, name: str, scale: str) -> Definition:
 
 
 def _refuse_own_texts(definition: Definition, settings: Settings, name: str, scale: str) -> None:
-    """UsageError where cells read a text that only the user has, under a name that depends on it."""
+    """Raise UsageError if cells read a text that only the user has, under a name that depends on it."""
     for cell in definition.cells(scale):
         task = overlay(definition.layers(cell))[0].get("task")
         corpus = task.get("corpus") if isinstance(task, dict) else None
@@ -187,8 +188,8 @@ def _refuse_own_texts(definition: Definition, settings: Settings, name: str, sca
             raise UsageError(f"at {scale} scale {name} reads texts of your own; {helps}")
 
 
-def _all_with(settings: Settings, scale: str) -> dict[str, Definition]:
-    """Every experiment that has the scale and can be trained as it is; one line on each that can't."""
+def _open_all(settings: Settings, scale: str) -> dict[str, Definition]:
+    """Open every experiment that has the scale and can be trained as it is; log a line on each that can't."""
     found = experiments_with(scale, settings.experiments, logger.info)
     for name, definition in list(found.items()):
         try:
@@ -199,8 +200,8 @@ def _all_with(settings: Settings, scale: str) -> dict[str, Definition]:
     return found
 
 
-def clock(seconds: float | None) -> str:
-    """`1:01`, or `1:00:01`; `?` where nobody knows."""
+def format_time(seconds: float | None) -> str:
+    """Format seconds as `1:01` or `1:00:01`; None as `?`."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)
@@ -208,6 +209,6 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def counted(cells: int) -> str:
-    """`1 cell`, `2 cells`."""
+def format_cells(cells: int) -> str:
+    """Format a number of cells: `1 cell`, `2 cells`."""
     return f"{cells} cell{'s' * (cells != 1)}"

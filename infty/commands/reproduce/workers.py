@@ -19,7 +19,7 @@ from rich.text import Text
 from infty.base.errors import MissingError, Stopped, UsageError
 from infty.base.messages import one_line
 from infty.base.screen import screen
-from infty.commands.reproduce.missing import Job, Tables, Untrained, clock, counted
+from infty.commands.reproduce.missing import Job, Tables, Untrained, format_cells, format_time
 from infty.machine.launch import SLOT
 from infty.runs.folder import RunFolder
 from infty.training.signals import StopSignals
@@ -33,12 +33,12 @@ SHOWN = ("test/accuracy", "test/word_perplexity")  # one of them is in every res
 
 
 def train_missing(tables: Tables, jobs: int) -> None:
-    """Train and test what is missing, so many at once. A cell that fails stops no other: see `refuse_failures`.
+    """Train and test what is missing, `jobs` at once. A cell that fails stops no other: see `refuse_failures`.
 
-    A signal is handed on to the processes that run, and no more begin: Stopped, once these have saved and ended.
+    A signal is handed on to the processes that run, and no more begin. Raises Stopped once these have saved and ended.
     """
-    began, missing, done = time.monotonic(), len(tables.missing), counted(len(tables.done))
-    left = f"{missing} to train, about {clock(tables.remaining(jobs))}" if missing else "nothing is missing"
+    began, missing, done = time.monotonic(), len(tables.missing), format_cells(len(tables.done))
+    left = f"{missing} to train, about {format_time(tables.predict_all(jobs))}" if missing else "nothing is missing"
     logger.info(f"{done} finished before; {left}")
     _Work(tables, jobs).run()
     tables.spent = time.monotonic() - began
@@ -64,11 +64,11 @@ class _Child:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it began."""
+        """Seconds since the process began."""
         return time.monotonic() - self.began
 
-    def why(self) -> str:
-        """Why it failed, in its own words if it had any."""
+    def explain(self) -> str:
+        """Say why the process failed, in its own words if it had any."""
         self.reader.join(1)  # and no longer: W&B's process may hold the pipe open
         code, said = self.process.returncode, list(self.lines)
         starts = [i for i, line in enumerate(said) if line.startswith("infty: ") and "infty: warning: " not in line]
@@ -87,7 +87,7 @@ class _Child:
 
 
 class _Forwarding(StopSignals):
-    """Hands every signal on to the processes that run; `received` is the first."""
+    """Handlers that pass every signal on to the processes that run; `received` is the first."""
 
     def __init__(self, children: list[_Child]) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class _Forwarding(StopSignals):
 
 
 class _Work:
-    """The processes, as many as may run at once, and the screen."""
+    """The processes, `jobs` at once, and the screen."""
 
     def __init__(self, tables: Tables, jobs: int) -> None:
         self.tables, self.jobs = tables, jobs
@@ -111,7 +111,7 @@ class _Work:
         self.task = self.bar.add_task("", total=self.total, left="?")
 
     def run(self) -> None:
-        """Run cells until nothing is missing or running; after a signal, until nothing is running: then Stopped."""
+        """Run cells until nothing is missing or running. After a signal nothing begins; raises Stopped at the end."""
         live = Live(get_renderable=self._draw, console=screen(), transient=True)
         with live if screen().is_terminal else contextlib.nullcontext(), _Forwarding(self.children) as stop:
             try:
@@ -126,11 +126,11 @@ class _Work:
                     child.process.wait()
         if stop.received is not None:
             trained = len(self.tables.trained)
-            counts = f"{counted(trained)} trained, {self.total - trained} not; the same command continues"
+            counts = f"{format_cells(trained)} trained, {self.total - trained} not; the same command continues"
             raise Stopped(f"stopped by {signal.Signals(stop.received).name}: {counts}", stop.received)
 
     def _begin(self, stop: StopSignals) -> None:
-        """Fill the places that are free."""
+        """Start cells in the places that are free."""
         while self.tables.missing and len(self.children) < self.jobs and stop.received is None:
             job = self.tables.missing.pop(0)
             if not self.tables.is_open(job):  # another process was here meanwhile
@@ -143,62 +143,63 @@ class _Work:
                 child.process.send_signal(stop.received)
 
     def _collect(self, *, stopping: bool) -> None:
-        """Note what has ended, a line each."""
+        """Note the processes that have ended, and log a line on each."""
         for child in [child for child in self.children if child.process.poll() is not None]:
             self.children.remove(child)
-            said, ended = self._outcome(child, stopping), f"[{self._ended()} of {self.total}] {child.job}"
+            said, ended = self._note_outcome(child, stopping), f"[{self._count_ended()} of {self.total}] {child.job}"
             if child.process.returncode == MissingError.exit_code:
                 said += self._leave_out_like(child.job)
-            logger.info(f"{ended}: {said}; about {self._left()} left")
+            logger.info(f"{ended}: {said}; about {self._format_left()} left")
 
-    def _outcome(self, child: _Child, stopping: bool) -> str:
-        """Note how one ended, and say it."""
+    def _note_outcome(self, child: _Child, stopping: bool) -> str:
+        """Note how a process ended, and say it."""
         tables, job, code = self.tables, child.job, child.process.returncode
         if code == 0:
             try:
-                return self._trained(child)
+                return self._note_result(child)
             except MissingError as fault:  # all was well, it said, and its result can't be read
-                return self._failed(Untrained(job, str(fault), fault.exit_code))
+                return self._note_failure(Untrained(job, str(fault), fault.exit_code))
         if stopping and code in (*BY_SIGNAL, *(-number for number in BY_SIGNAL.values())):
             tables.missing.insert(0, job)
             return "stopped"
         if code == UsageError.exit_code and not tables.is_open(job):  # both began it at the same moment
             return "another process was quicker"
-        return self._failed(Untrained(job, child.why(), code if code > 0 else 128 - code))
+        return self._note_failure(Untrained(job, child.explain(), code if code > 0 else 128 - code))
 
-    def _trained(self, child: _Child) -> str:
-        """One that is done. MissingError where its result is not there or damaged."""
+    def _note_result(self, child: _Child) -> str:
+        """Note the result of a process, and say it. Raises MissingError if it is not there or damaged."""
         tables, job = self.tables, child.job
         result = RunFolder(tables.runs / job.cell.folder).result()
         tables.trained.append(job)
-        tables.seconds[job.cell] = result["wall_seconds"]
+        tables.seconds[job.cell] = result.wall_seconds
         tables.took.append(child.elapsed)
-        tables.beside.append(max(0.0, child.elapsed - result["wall_seconds"]))
-        name = next(name for name in SHOWN if name in result["metrics"])
-        return f"done in {clock(child.elapsed)}, {name} {result['metrics'][name]:.4f}"
+        tables.beside.append(max(0.0, child.elapsed - result.wall_seconds))
+        name = next(name for name in SHOWN if name in result.metrics)
+        return f"done in {format_time(child.elapsed)}, {name} {result.metric(name):.4f}"
 
-    def _failed(self, failure: Untrained) -> str:
+    def _note_failure(self, failure: Untrained) -> str:
         self.tables.failed.append(failure)
         return f"failed: {one_line(failure.why.splitlines()[0])}"
 
     def _leave_out_like(self, job: Job) -> str:
-        """What reads the same data lacks it too, and is left out; says how many."""
+        """Leave out the cells that lack the same data, and say how many."""
         if any(RunFolder(self.tables.runs / job.cell.folder).checkpoints.glob("step-*")):  # it had begun: its own fault
             return ""
         column = (job.cell.experiment, job.cell.case)
         alike = [other for other in self.tables.missing if (other.cell.experiment, other.cell.case) == column]
         self.tables.missing = [other for other in self.tables.missing if other not in alike]
         self.tables.leave_out(alike, f"would fail like {job}")
-        return f"; {counted(len(alike))} left out that would fail alike" if alike else ""
+        return f"; {format_cells(len(alike))} left out that would fail alike" if alike else ""
 
-    def _ended(self) -> int:
+    def _count_ended(self) -> int:
         return self.total - len(self.tables.missing) - len(self.children)
 
-    def _left(self) -> str:
-        return clock(self.tables.remaining(self.jobs, [(child.job.cell, child.elapsed) for child in self.children]))
+    def _format_left(self) -> str:
+        running = [(child.job.cell, child.elapsed) for child in self.children]
+        return format_time(self.tables.predict_all(self.jobs, running))
 
     def _draw(self) -> Group:
-        """The bar, and what each process said last."""
-        self.bar.update(self.task, completed=self._ended(), left=self._left())
+        """Draw the bar, and below it the last line of each process."""
+        self.bar.update(self.task, completed=self._count_ended(), left=self._format_left())
         lines = [f"  {child.job}: {child.lines[-1] if child.lines else 'begins'}" for child in list(self.children)]
         return Group(self.bar, *(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from infty.base.errors import BusyError, MissingError
-from infty.base.files import write_json
-from infty.commands.evaluate import Asked, evaluate_run
+from infty.commands.evaluate import EvaluationRequest, evaluate_run
 from infty.commands.load import load_beside
 from infty.commands.train.agreement import is_held
 from infty.commands.train.initial_weights import (
@@ -24,14 +23,15 @@ from infty.commands.train.initial_weights import (
 from infty.commands.train.record import open_sinks, track_status, write_run_header
 from infty.commands.train.session import OTHER_SETTINGS, Session, bring_data, open_session
 from infty.config.settings import Settings
-from infty.experiment import Cell, build_model
-from infty.machine.launch import this_launch
+from infty.experiment import Cell
+from infty.machine.launch import detect_launch
 from infty.machine.placement import Machine, prepare_machine
-from infty.machine.ram import peak_memory_bytes
+from infty.machine.ram import count_peak_bytes
 from infty.model.interface import count_parameters
-from infty.runs.folder import SCHEMA, RunFolder
+from infty.runs.folder import RunFolder
 from infty.runs.metrics import Sinks
-from infty.training.cost import explained, flops_a_step
+from infty.runs.schemas import Evaluation, Result
+from infty.training.cost import count_step_flops, explain_out_of_memory
 from infty.training.data_parallel import refuse_uneven
 from infty.training.distributed import Group, process_group
 from infty.training.loop import train
@@ -41,49 +41,46 @@ Values = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 
-def train_cell(cell: Cell, settings: Settings, *, fresh: bool, own: Path | None = None) -> Values:
-    """Train one cell, or go on where it stopped; then test its best checkpoint. Returns `result.json`.
+def train_cell(cell: Cell, settings: Settings, *, fresh: bool, own: Path | None = None) -> Result | None:
+    """Train one cell, or go on where it stopped; then test its best checkpoint.
 
-    A row with a memory is tested with it emptied as well: what it owes to it belongs beside its figure. A finished run
-    is returned as it is. What a run left is removed, if `fresh` asks for that, only once everything that a new one
-    needs is there. Of several processes, only the one that leads returns the result.
+    A row with a memory is tested with the memory emptied as well: the difference belongs beside its figure. The result
+    of a finished run is returned as it is. With `fresh`, an earlier run is removed once everything that a new one needs
+    is there. Of several processes, only the one that leads returns the result.
 
     Args:
         own: texts of the user's, which the cell's corpus is named after.
 
     Raises:
         UsageError: if the folder holds a run with other settings, or another process writes there.
-        MissingError: if a text lacks.
+        MissingError: if a text is missing.
         Stopped: after a signal.
         InftyError: if training fails.
     """
     run, machine = RunFolder(settings.runs / cell.key.folder), prepare_machine(settings)
-    with _processes(cell, machine) as group:
+    with _join_processes(cell, machine) as group:
         initial = _ensure_initial_weights(cell, run, settings, machine, group, own, fresh=fresh)
         return _train_run(cell, run, settings, machine, group, initial, fresh=fresh, own=own)
 
 
 def train_trial(cell: Cell, settings: Settings, folder: Path) -> Values:
-    """Train a cell in a run folder of its own, for its validations alone: the best of them, and what it cost.
-
-    Nothing is tested. Raises as `train_cell`.
-    """
+    """Train a cell in `folder` without a test; return its best validation and its cost. Raises as `train_cell`."""
     run, machine = RunFolder(folder), prepare_machine(settings)
-    with _processes(cell, machine) as group:
+    with _join_processes(cell, machine) as group:
         initial = _ensure_initial_weights(cell, run, settings, machine, group, None, fresh=False)
         with open_session(cell, run, settings, machine, group, initial) as session:
             assert session is not None, "a trial has no result that could be there"
-            with _running(session) as stop:
+            with _guard_run(session) as stop:
                 write_run_header(session)
                 with Sinks(open_sinks(session)) as log:
                     _train(session, log, stop)
                 state = session.state
-                return {"best_validation_loss": state.best_loss, "best_step": state.best_step, **session.costs()}
+                return {"validation_loss": state.best_loss, "best_step": state.best_step, **session.describe_costs()}
 
 
 @contextlib.contextmanager
-def _processes(cell: Cell, machine: Machine) -> Iterator[Group]:
-    """Meet the processes that train together. UsageError if they can't share a batch evenly."""
+def _join_processes(cell: Cell, machine: Machine) -> Iterator[Group]:
+    """Join the processes that train together. Raises UsageError if they can't share a batch evenly."""
     for part in ("training", "pretraining"):
         if config := getattr(cell.experiment, part):
             refuse_uneven(f"{part}.batch_size", config.batch_size, machine.launch)
@@ -101,64 +98,70 @@ def _train_run(
     *,
     fresh: bool,
     own: Path | None = None,
-) -> Values:
+) -> Result | None:
     """Take a run from its session to its result."""
     with open_session(cell, run, settings, machine, group, initial, fresh=fresh, own=own) as session:
         if session is None:
             logger.info(f"already finished: {run.path} (train again with --fresh)")
-            return run.result() if this_launch().leads else {}
-        with _running(session) as stop:
+            return run.result() if detect_launch().leads else None
+        with _guard_run(session) as stop:
             environment = write_run_header(session)
             with Sinks(open_sinks(session)) as log:
                 _train(session, log, stop)
-                outcome = _test(session, stop)
-                if outcome:
-                    log.log(session.state.step, outcome["metrics"])
-            return _finish(session, outcome, environment) if outcome else {}
+                test = _test(session, stop)
+                peak = group.find_largest(count_peak_bytes(machine.device))
+                if test:
+                    log.log(session.state.step, test.metrics)
+            return _finish(session, test, peak, environment) if test else None
 
 
 def _ensure_initial_weights(
     cell: Cell, run: RunFolder, settings: Settings, machine: Machine, group: Group, own: Path | None, *, fresh: bool
 ) -> InitialWeights | None:
     """Find the weights that a run starts from, or train them; None if it needs none, or has begun already."""
+    if not cell.experiment.model.fine_tunes:
+        return None
     if not fresh:
-        with group.in_turn():
+        with group.take_turns():
             run.refuse_another(cell.config, OTHER_SETTINGS)
-        if group.any(group.leads and (run.finished or run.begun)):
+        if group.is_true_anywhere(group.leads and (run.finished or run.begun)):
             return None
-    with group.in_turn():
+    with group.take_turns():
         found = find_initial_weights(cell.experiment, settings, may_fetch=settings.auto_fetch)
     for base in plan(cell)[:-1]:
-        with group.in_turn():  # what the row itself lacks is said before anything is trained for it
+        with group.take_turns():  # what the row itself lacks is said before anything is trained for it
             bring_data(cell, settings, own)
-        found = _ensure_trained(base, settings, machine, group)
+        found = _ensure_base(base, settings, machine, group)
     return found
 
 
-def _ensure_trained(base: Cell, settings: Settings, machine: Machine, group: Group) -> InitialWeights:
+def _ensure_base(base: Cell, settings: Settings, machine: Machine, group: Group) -> InitialWeights:
     """Train the weights that all rows start from, if they are not here, or are of another text than is here now.
 
-    Another process that is at it is awaited.
+    Waits for another process that trains them.
     """
     run, fresh = RunFolder(settings.runs / base.key.folder), False
     while True:
+        # Train them if nobody has, and load them.
         found, why = None, ""
         try:
-            if fresh or not group.any(group.leads and run.finished):
+            if fresh or not group.is_true_anywhere(group.leads and run.finished):
                 logger.info("all rows start from one GPT-2 without a memory, which is trained first")
                 _train_run(base, run, settings, machine, group, fresh=fresh)
             found = load_trained_weights(base, settings)
-        except BusyError:
+        except BusyError:  # another process trains them: what it makes is as good
             logger.info(f"waiting for another process, which trains {run.path}")
-            while not group.any(group.leads and not is_held(run)):
+            while not group.is_true_anywhere(group.leads and not is_held(run)):
                 pass
-            fresh = False  # it did that too
+            fresh = False  # that process began anew as well
             continue
         except MissingError as fault:
             if fresh:
                 raise
             why = str(fault)
-        if not group.any(found is None):
+
+        # Agree: all processes have them, or all begin anew.
+        if not group.is_true_anywhere(found is None):
             assert found is not None
             return found
         logger.info(f"the GPT-2 that all rows start from is trained again: {why}")
@@ -166,11 +169,16 @@ def _ensure_trained(base: Cell, settings: Settings, machine: Machine, group: Gro
 
 
 @contextlib.contextmanager
-def _running(session: Session) -> Iterator[StopSignals]:
-    """Hear signals, keep `status.json` true, and put into words what a device says when it is full."""
+def _guard_run(session: Session) -> Iterator[StopSignals]:
+    """Note signals, keep `status.json` true, and explain the errors of a lost process and of a full device."""
     group = session.group
     noted = track_status(session.run) if group.leads else nullcontext()
-    with StopSignals(insist=group.size == 1) as stop, noted, group.explained(), explained(session.machine.device):
+    with (
+        StopSignals(insist=group.size == 1) as stop,
+        noted,
+        group.explain_lost_process(),
+        explain_out_of_memory(session.machine.device),
+    ):
         yield stop
 
 
@@ -188,53 +196,53 @@ def _train(session: Session, log: Sinks, stop: StopSignals) -> None:
     )
 
 
-def _test(session: Session, stop: StopSignals) -> Values:
-    """Test the best checkpoint, and a memory's row with it emptied; of a process that does not lead, nothing."""
+def _test(session: Session, stop: StopSignals) -> Evaluation | None:
+    """Test the best checkpoint, and a memory's row with it emptied; only the process that leads returns the test."""
     s = session
-    with s.group.in_turn():  # the one that leads has written it
+    with s.group.take_turns():  # the one that leads has written it
         trained = load_beside(s.run, s.task)
     s.machine.place(trained.model)
-    outcome = evaluate_run(s.run, trained, s.task, Asked(), stop, s.group)
+    test = evaluate_run(s.run, trained, s.task, EvaluationRequest(), stop, s.group)
     if s.cell.experiment.model.long_range:
         logger.info("tested again with the memory emptied: what the row owes to it")
-        evaluate_run(s.run, trained, s.task, Asked(knock_out="zero"), stop, s.group)
-    peak = s.group.largest(peak_memory_bytes(s.machine.device))
-    return {**outcome, "peak_memory_bytes": peak} if s.group.leads else {}
+        evaluate_run(s.run, trained, s.task, EvaluationRequest(knock_out="zero"), stop, s.group)
+    return test
 
 
-def _finish(session: Session, outcome: Values, environment: Values) -> Values:
-    """Write `result.json`, and return it."""
+def _finish(session: Session, test: Evaluation, peak: int, environment: Values) -> Result:
+    """Write `result.json`, and return it. peak: bytes of memory, of the process that had most."""
     s, state = session, session.state
-    result = {
-        "schema": SCHEMA,
-        **s.cell.config["cell"],
-        **{key: outcome[key] for key in ("metrics", "totals", "calibration", "protocol", "data")},
-        "training_data": s.task.data("train"),
-        **({"starting_weights": state.starting_weights} if state.starting_weights else {}),
-        "best_step": outcome["step"],
-        "best_validation_loss": state.best_loss,
-        "parameters": count_parameters(s.model),
-        "memory_slots": s.cell.experiment.model.memory_slots,
-        **s.costs(),
-        "training_flops": _count_flops(s),
-        "peak_memory_bytes": outcome["peak_memory_bytes"],
-        **{key: environment[key] for key in ("commit", "dirty", "command")},
-    }
-    write_json(s.run.path / "result.json", result)
+    result = Result.model_validate(
+        {
+            **s.cell.config["cell"],
+            **{key: getattr(test, key) for key in ("metrics", "totals", "calibration", "protocol", "data")},
+            "training_data": s.task.describe_data("train"),
+            "starting_weights": state.starting_weights,
+            "best_step": test.step,
+            "best_validation_loss": state.best_loss,
+            "parameters": count_parameters(s.model),
+            "memory_slots": s.cell.experiment.model.memory_slots,
+            **s.describe_costs(),
+            "training_flops": _count_flops(s),
+            "peak_memory_bytes": peak,
+            **{key: environment[key] for key in ("commit", "dirty", "command")},
+        }
+    )
+    result.write(s.run.path / "result.json")
     logger.info(f"finished: {s.run.path}; the tables: infty report")
     return result
 
 
 def _count_flops(session: Session) -> int | None:
-    """Count the FLOPs of all optimiser steps; None if they were compiled, which nothing counts, or have no room."""
+    """Count the FLOPs of all optimiser steps; None if they were compiled, which nothing counts, or don't fit."""
     s, model = session, session.model
     if s.machine.compiled:
         return None
     if s.machine.recompute:  # what is computed twice counts once
-        model = build_model(s.cell.experiment, s.task.vocab_size, s.cell.key.seed).to(s.machine.device)
+        model = s.cell.experiment.model.build(s.task.vocab_size, s.cell.key.seed).to(s.machine.device)
     size, seed = s.training.batch_size, s.cell.key.seed
     try:
-        return s.state.step * flops_a_step(model, s.task, size, seed, len(s.replica.pieces(size)[0]))
+        return s.state.step * count_step_flops(model, s.task, size, seed, len(s.replica.assign_rows(size)[0]))
     except torch.OutOfMemoryError:  # a run that recomputes may need to
         warnings.warn("FLOPs were not counted: without --recompute a step has no room here", stacklevel=2)
         return None

@@ -1,4 +1,4 @@
-"""What several processes that train one run must agree on first: who writes, where, and what they go on from."""
+"""Agreement of several processes before they train one run: who writes, in which folder, and from which step on."""
 
 import contextlib
 import secrets
@@ -19,10 +19,10 @@ LATE = 15  # seconds that a network's file system may take to show one machine w
 
 
 @contextlib.contextmanager
-def sole_writer(run: RunFolder, group: Group) -> Iterator[None]:
-    """Within the block nobody else writes to the run folder. BusyError in all processes where somebody does.
+def hold_lock(run: RunFolder, group: Group) -> Iterator[None]:
+    """Hold the lock on a run folder within the block. Raises BusyError in all processes if another one holds it.
 
-    Where nothing was written, as after a refusal, no folder stays that was made for it.
+    If nothing was written, as after a refusal, no folder stays that was made for it.
     """
     with contextlib.ExitStack() as stack:
         busy = False
@@ -34,7 +34,7 @@ def sole_writer(run: RunFolder, group: Group) -> Iterator[None]:
                 stack.callback(_remove_unused, run.path, made)
             except Timeout:
                 busy = True
-        if group.any(busy):
+        if group.is_true_anywhere(busy):
             raise BusyError(f"another process is training in {run.path}; wait, or use --name for a second run")
         yield
 
@@ -49,22 +49,22 @@ def _remove_unused(path: Path, made: list[Path]) -> None:
 
 
 def refuse_other_folders(group: Group, run: RunFolder) -> None:
-    """MissingError where a process does not see what the one that leads writes to the run folder."""
+    """Raise MissingError if a process does not see what the one that leads writes to the run folder."""
     if group.size == 1:
         return
-    file, mark = run.path / ".together", group.largest(secrets.randbelow(2**62) if group.leads else 0)
+    file, mark = run.path / ".together", group.find_largest(secrets.randbelow(2**62) if group.leads else 0)
     if group.leads:
         write_text(file, str(mark))
     group.wait()
-    seen = any(_reads(file, mark) or time.sleep(1) for _ in range(LATE))  # a network's file system may take a moment
-    missing = group.any(not seen)
+    seen = any(_has_mark(file, mark) or time.sleep(1) for _ in range(LATE))  # a network's file system may take a moment
+    missing = group.is_true_anywhere(not seen)
     if group.leads:
         file.unlink()
     if missing:
         raise MissingError(f"not all processes see the same {run.path}: --runs must be on a disk that they all share")
 
 
-def _reads(file: Path, mark: int) -> bool:
+def _has_mark(file: Path, mark: int) -> bool:
     try:
         return file.read_text(encoding="utf-8") == str(mark)
     except OSError:
@@ -72,11 +72,11 @@ def _reads(file: Path, mark: int) -> bool:
 
 
 def refuse_split_data(group: Group, resume: Checkpoint | None, task: Task) -> None:
-    """MissingError where processes would not go on from the same step, or with the same text."""
+    """Raise MissingError if processes would not go on from the same step, or with the same text."""
     if group.size == 1:
         return
     text = int(task.digest[:15], 16) if task.digest else 0
-    same = [group.same(resume.state.step if resume else 0), group.same(text)]
+    same = [group.is_same_everywhere(resume.state.step if resume else 0), group.is_same_everywhere(text)]
     if not all(same):
         raise MissingError(
             "the processes do not see the same checkpoints and texts: all machines must share --runs and data"
@@ -84,7 +84,7 @@ def refuse_split_data(group: Group, resume: Checkpoint | None, task: Task) -> No
 
 
 def is_held(run: RunFolder) -> bool:
-    """Whether another process still writes there, after a minute's wait at most."""
+    """Tell if another process still holds the lock, after a minute's wait at most."""
     try:
         with run.lock().acquire(timeout=60):
             return False

@@ -1,4 +1,4 @@
-"""See to it that the corpus of an experiment is here before anything is built on it."""
+"""Corpora that an experiment reads: made, imported or fetched before anything is built on them."""
 
 from pathlib import Path
 
@@ -17,15 +17,13 @@ from infty.experiment import Experiment
 def ensure_corpora(experiment: Experiment, settings: Settings, own: Path | None = None) -> None:
     """Make, import or fetch what an experiment reads and this machine has not. Does nothing if everything is here.
 
-    own: the user's texts that the experiment's corpus is named after.
-
-    MissingError, with the commands that help, where that can't be: a corpus of one's own, no network, or fetching
-    switched off (`auto_fetch = false`, HF_HUB_OFFLINE).
+    own: the user's texts that the experiment's corpus is named after. Raises MissingError, with the commands that help,
+    if that can't be: a corpus of the user's, no network, or fetching switched off (`auto_fetch`, HF_HUB_OFFLINE).
     """
     task = experiment.task
     name = task.vocabulary_files
     if name and not (settings.data / name / MANIFEST).is_file():
-        _bring(name, _whole(name), settings)
+        _bring(name, _list_splits(name), settings)
     texts = dict(task.texts)
     if first := experiment.pretraining and experiment.pretraining.text:
         texts.setdefault(first.corpus, []).extend([first.train, first.validation])
@@ -36,12 +34,12 @@ def ensure_corpora(experiment: Experiment, settings: Settings, own: Path | None 
             del texts[name]
     for name, portions in texts.items():
         here = open_corpus(settings.data, name).splits if (settings.data / name / MANIFEST).is_file() else {}
-        if lacking := {split: limit for split, limit in _wanted(portions).items() if split not in here}:
+        if lacking := {split: limit for split, limit in _count_documents(portions).items() if split not in here}:
             _bring(name, lacking, settings)
 
 
-def _wanted(portions: list[Portion]) -> dict[str, int | None]:
-    """How many documents of each split are read; None: all."""
+def _count_documents(portions: list[Portion]) -> dict[str, int | None]:
+    """Count the documents that are read of each split; None: all."""
     lasts: dict[str, list[int | None]] = {}
     for portion in portions:
         lasts.setdefault(portion.split, []).append(portion.last)
@@ -51,7 +49,7 @@ def _wanted(portions: list[Portion]) -> dict[str, int | None]:
     }
 
 
-def _whole(name: str) -> dict[str, int | None]:
+def _list_splits(name: str) -> dict[str, int | None]:
     hub = KNOWN[name].hub
     return dict.fromkeys(hub.files if hub else ())
 
@@ -68,10 +66,10 @@ def _bring(name: str, parts: dict[str, int | None], settings: Settings) -> None:
     fetch(settings.data, name, parts, replace=False)
 
 
-def fetch_by_name(name: str, splits: list[str] | None, data: Path, *, replace: bool) -> Corpus:
-    """What `infty data fetch` does. UsageError for a name that is on no hub, else as `fetch`."""
+def fetch_known_corpus(name: str, splits: list[str] | None, data: Path, *, replace: bool) -> Corpus:
+    """Fetch a corpus that infty knows, or some of its splits. Raises UsageError if its name is not known."""
     if name not in KNOWN:
         raise UsageError(f"no corpus {name!r} on the hub; {suggest(name, KNOWN)}")
     if name == "generated":
         return write_corpus(data, name, make_sources(), "made by infty", replace=replace)
-    return fetch(data, name, dict.fromkeys(splits) if splits else _whole(name), replace=replace)
+    return fetch(data, name, dict.fromkeys(splits) if splits else _list_splits(name), replace=replace)

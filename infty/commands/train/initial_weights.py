@@ -2,68 +2,37 @@
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from infty.base.files import sha256
 from infty.commands.load import load_with_task
 from infty.config.settings import Settings
-from infty.corpora.gpt2_weights import WeightsFolder, find_weights, refuse_other_sizes
+from infty.corpora.gpt2_weights import find_weights, refuse_other_sizes
 from infty.experiment import Cell, Experiment
 from infty.model.interface import SegmentModel
 from infty.runs.folder import BASE, RunFolder
-from infty.training.checkpoint import best_path
+from infty.training.checkpoint import find_best_checkpoint
 from infty.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
-class InitialWeights(ABC):
-    """Weights that rows start from. origin: where they come from. sha256: of their file."""
+class InitialWeights:
+    """Weights that rows start from. origin: a folder, a name on the hub or a run. sha256: of their file.
+
+    refuse_vocabulary: raises UsageError if the weights are of another vocabulary than so many tokens. load: puts them
+    into a model, whose memories stay as they are; raises MissingError if they do not fit.
+    """
 
     origin: str
     sha256: str
+    refuse_vocabulary: Callable[[int], None]
+    load: Callable[[SegmentModel], None]
 
     def document(self) -> dict[str, str]:
         """Return origin and sum, as results and checkpoints hold them."""
         return {"origin": self.origin, "sha256": self.sha256}
-
-    @abstractmethod
-    def refuse_vocabulary(self, vocab_size: int) -> None:
-        """Raise UsageError if the weights are of another vocabulary than the tokens."""
-
-    @abstractmethod
-    def load(self, model: SegmentModel) -> None:
-        """Put them into a model with memories, which stay as they are. MissingError if they do not fit."""
-
-
-@dataclass(frozen=True)
-class FolderWeights(InitialWeights):
-    """Weights of a Hugging Face folder."""
-
-    folder: WeightsFolder
-
-    def refuse_vocabulary(self, vocab_size: int) -> None:
-        """Raise UsageError if the weights are of another vocabulary than the tokens."""
-        refuse_other_sizes(self.folder.config, {"vocab_size": vocab_size}, str(self.folder.path))
-
-    def load(self, model: SegmentModel) -> None:
-        """Read them from the folder."""
-        model.load_decoder_file(self.folder.path)
-
-
-@dataclass(frozen=True)
-class TrainedWeights(InitialWeights):
-    """Weights of a decoder that was trained here, without a memory."""
-
-    model: SegmentModel
-
-    def refuse_vocabulary(self, vocab_size: int) -> None:
-        """Refuse none: they were trained in the same tokens."""
-
-    def load(self, model: SegmentModel) -> None:
-        """Copy them."""
-        model.load_decoder(self.model)
 
 
 def plan(cell: Cell) -> list[Cell]:
@@ -73,10 +42,10 @@ def plan(cell: Cell) -> list[Cell]:
 
 
 def find_base(cell: Cell) -> Cell | None:
-    """Find the cell whose weights a row starts from: its model without a memory, the same for all rows of a case, and
-    of all cases if it has a text of its own.
+    """Find the cell whose weights a row starts from: its model without a memory. None if they are not trained here.
 
-    Its folder has a hash of every setting that they depend on. None if they are not trained here.
+    It is the same for all rows of a case, and of all cases if it has a text of its own; its folder has a hash of every
+    setting that the weights depend on.
     """
     experiment = cell.experiment
     if experiment.pretraining is None or not experiment.model.fine_tunes:
@@ -101,18 +70,29 @@ def load_trained_weights(base: Cell, settings: Settings) -> InitialWeights:
     """Load the weights of a finished base. MissingError if they are damaged, or of another text than is here."""
     run = RunFolder(settings.runs / base.key.folder)
     model = load_with_task(run, settings.data)[0].model
-    name = f"{run.path.parent.name} seed {base.key.seed}"
-    return TrainedWeights(name, sha256(best_path(run.checkpoints) / "model.safetensors"), model)
+    origin = f"{run.path.parent.name} seed {base.key.seed}"
+    file = find_best_checkpoint(run.checkpoints) / "model.safetensors"
+    # Its vocabulary is never refused: it was trained in the same tokens.
+    return InitialWeights(origin, sha256(file), lambda _: None, lambda new: new.load_decoder(model))
 
 
 def find_initial_weights(experiment: Experiment, settings: Settings, *, may_fetch: bool) -> InitialWeights | None:
     """Find the weights that `model.weights` names, if it does.
 
-    MissingError if they are not there or damaged; UsageError if they are of other sizes.
+    Raises MissingError if they are not there or damaged, UsageError if they are of other sizes.
     """
     model = experiment.model
     if model.starting_weights is None:
         return None
     found = find_weights(model.starting_weights, settings.data, may_fetch=may_fetch)
-    refuse_other_sizes(found.config, model.decoder_sizes, str(found.path))
-    return FolderWeights(found.origin, found.sha256, found)
+
+    def refuse(sizes: dict[str, int]) -> None:
+        refuse_other_sizes(found.config, sizes, str(found.path))
+
+    refuse(model.decoder_sizes)
+    return InitialWeights(
+        found.origin,
+        found.sha256,
+        lambda vocab_size: refuse({"vocab_size": vocab_size}),
+        lambda new: new.load_decoder_file(found.path),
+    )

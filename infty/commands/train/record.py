@@ -1,4 +1,4 @@
-"""The records that a run writes of itself: settings, environment, tokeniser, metrics, status."""
+"""Records that a run keeps of itself: settings, environment, tokeniser, metrics, status."""
 
 import contextlib
 import logging
@@ -9,7 +9,7 @@ from typing import Any
 
 from infty.base.errors import MissingError, Stopped
 from infty.base.files import read_json, replace_folder, write_json
-from infty.commands.load import tokenizer_folder
+from infty.commands.load import locate_tokenizer
 from infty.commands.train.session import Session
 from infty.machine.environment import describe_environment
 from infty.model.interface import count_parameters
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 def write_run_header(session: Session) -> Values:
     """Write what is trained and with what, and say so; warn if a run goes on with other software than it began with.
 
-    Return `environment.json`; nothing in a process that does not lead.
+    Returns `environment.json`; of a process that does not lead, nothing.
     """
     s = session
     if not s.group.leads:
         return {}
 
     # The environment, with the command that gives the same numbers again.
-    command = " ".join([s.cell.command, *s.settings.options()])
+    command = " ".join([s.cell.command, *s.settings.options])
     environment = {**describe_environment(s.machine), "command": command}
     file = s.run.path / "environment.json"
     before = _read_environment(file)
@@ -42,7 +42,7 @@ def write_run_header(session: Session) -> Values:
     s.run.write_config(s.cell.config)
     write_json(file, environment)
     if s.task.tokenizer:
-        with replace_folder(tokenizer_folder(s.run)) as temporary:
+        with replace_folder(locate_tokenizer(s.run)) as temporary:
             s.task.tokenizer.save(temporary)
     key, step = s.cell.key, s.state.step
     begin = f"continuing at step {step} of" if s.begin.tensors else "training for"
@@ -63,7 +63,7 @@ def _read_environment(file: Path) -> Values | None:
 
 
 def open_sinks(session: Session) -> list[Sink]:
-    """Open the sinks of metrics: a file, the screen and W&B; none in a process that does not lead."""
+    """Open where metrics go: a file, the screen and W&B; of a process that does not lead, nowhere."""
     s, key, state = session, session.cell.key, session.state
     if not s.group.leads:
         return []
@@ -79,7 +79,7 @@ def open_sinks(session: Session) -> list[Sink]:
 
 @contextlib.contextmanager
 def track_status(run: RunFolder) -> Iterator[None]:
-    """Keep `status.json` true while a run goes on and however it ends."""
+    """Keep `status.json` true while a run goes on and when it ends, whatever ends it."""
     run.write_status("running")
     try:
         yield

@@ -10,11 +10,11 @@ from typing import Any
 
 from infty.base.errors import InftyError, UsageError
 from infty.commands.load import refuse_other_text
-from infty.commands.train.agreement import refuse_other_folders, refuse_split_data, sole_writer
+from infty.commands.train.agreement import hold_lock, refuse_other_folders, refuse_split_data
 from infty.commands.train.ensure_corpora import ensure_corpora
 from infty.commands.train.initial_weights import InitialWeights
 from infty.config.settings import Settings
-from infty.experiment import Cell, build_model, build_task
+from infty.experiment import Cell, build_task
 from infty.machine.placement import Machine
 from infty.model.interface import SegmentModel
 from infty.runs.folder import RunFolder
@@ -33,8 +33,8 @@ REMOVED = ".removed"  # checkpoints that are being removed
 class Session:
     """A run that can begin or go on.
 
-    training: the experiment's, in steps. begin: where the run stands; without tensors it begins. group: the processes
-    that train together.
+    training: the experiment's, in steps. begin: the checkpoint that it goes on from; one without tensors if it begins.
+    group: the processes that train together.
     """
 
     cell: Cell
@@ -49,17 +49,17 @@ class Session:
 
     @cached_property
     def replica(self) -> Replica:
-        """The model as training sees it. Not made before: what a trial of its memory does must not reach its hooks."""
+        """The model with its hooks for training, made after the trial of its memory, which must not reach them."""
         return Replica(self.model, self.group, self.machine.micro_batch)
 
     @property
     def state(self) -> TrainingState:
-        """Where the run stands; moved on by training."""
+        """The state that training moves on."""
         return self.begin.state
 
-    def costs(self) -> dict[str, Any]:
-        """Return tokens and seconds of the optimiser steps so far."""
-        tokens = self.task.tokens_seen(self.state.step, self.training.batch_size)
+    def describe_costs(self) -> dict[str, Any]:
+        """Describe the tokens and seconds of the optimiser steps so far."""
+        tokens = self.task.count_tokens_seen(self.state.step, self.training.batch_size)
         speed = round(tokens / self.state.seconds)
         return {"tokens_seen": tokens, "wall_seconds": round(self.state.seconds, 2), "tokens_per_second": speed}
 
@@ -87,21 +87,21 @@ def open_session(
     Raises:
         BusyError: if another process writes there.
         UsageError: if the folder holds a run with other settings.
-        MissingError: if a text lacks or is another than before, or processes do not see the same.
+        MissingError: if a text is missing or is another than before, or processes do not see the same.
         InftyError: if disk or memory do not suffice.
     """
     # Take the lock: nobody else writes to this run.
-    with sole_writer(run, group):
+    with hold_lock(run, group):
         # Agree between processes that all see this folder, and that it holds no other run.
         refuse_other_folders(group, run)
         if not fresh:
-            with group.in_turn():
+            with group.take_turns():
                 run.refuse_another(cell.config, OTHER_SETTINGS)
-            if group.any(group.leads and run.finished):
+            if group.is_true_anywhere(group.leads and run.finished):
                 yield None
                 return
 
-        with group.in_turn():
+        with group.take_turns():
             # Find the checkpoint to go on from.
             found = None if fresh else load_last(run.checkpoints)
 
@@ -114,14 +114,15 @@ def open_session(
         refuse_split_data(group, found, task)
 
         # Build the model.
-        model = build_model(cell.experiment, task.vocab_size, cell.key.seed)
+        model = cell.experiment.model.build(task.vocab_size, cell.key.seed)
 
         # Load the weights that it starts from; those of a checkpoint are loaded with its optimiser.
         if initial and found is None:
             initial.load(model)
         machine.place(model)
-        training = cell.experiment.training.counted(task.steps_an_epoch)
-        begin = found or Checkpoint(_begin_state(task, initial), {})
+        training = cell.experiment.training.count_steps(task.count_steps_per_epoch)
+        weights = initial.document() if initial else None
+        begin = found or Checkpoint(TrainingState(tokens=task.digest, starting_weights=weights), {})
         session = Session(cell, run, settings, machine, group, task, training, model, begin)
 
         # Check that disk and memory suffice, for all processes.
@@ -165,29 +166,15 @@ def clear(run: RunFolder) -> None:
             path.unlink()
 
 
-def _begin_state(task: Task, initial: InitialWeights | None) -> TrainingState:
-    """Make the state of a run that begins."""
-    weights = initial.document() if initial else None
-    return TrainingState(tokens=task.digest, starting_weights=weights)
-
-
 def _refuse_together(session: Session) -> None:
-    """Raise InftyError in all processes, before anything is removed, if disk or memory of one do not suffice."""
-    fault = None
+    """Raise InftyError in all processes if disk or memory of one do not suffice for the steps that are left."""
+    s, fault = session, None
     try:
-        _refuse_what_cannot_end(session)
+        if s.group.leads and s.state.step < s.training.total_steps:
+            refuse_full_disk(s.model, s.task, s.training, s.run.checkpoints)
+        if not s.machine.compiled and s.state.step < s.training.total_steps:  # each trial would compile
+            refuse_too_little_memory(s.model, s.task, s.training, s.cell.key.seed, s.machine)
     except InftyError as found:
         fault = found
-    if session.group.any(fault is not None):
+    if s.group.is_true_anywhere(fault is not None):
         raise fault or InftyError("another process refuses this: see what it says")
-
-
-def _refuse_what_cannot_end(session: Session) -> None:
-    """Raise InftyError if disk or memory do not suffice for what is left."""
-    s = session
-    if s.state.step >= s.training.total_steps:
-        return
-    if s.group.leads:
-        refuse_full_disk(s.model, s.task, s.training, s.run.checkpoints)
-    if not s.machine.compiled:  # which would compile for the sizes that are tried
-        refuse_too_little_memory(s.model, s.task, s.training, s.cell.key.seed, s.machine)

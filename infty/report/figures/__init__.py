@@ -1,4 +1,4 @@
-"""Draws pictures where they changed: what each was drawn from is kept beside them, as a sum."""
+"""Drawing pictures that changed: what each was drawn from is kept beside them, as a sum."""
 
 import hashlib
 import json
@@ -9,23 +9,24 @@ from typing import Any
 
 from infty.base.errors import MissingError
 from infty.base.files import read_json, sha256, write_json
-from infty.report.figures.data import Chart, all_charts
+from infty.report.figures.data import Chart, make_charts
 from infty.report.load.results import ResultSet
+from infty.runs.schemas import MemoryTrace
 
 SUMS = ".pictures.json"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One that belongs to a table: a chart, or what a look into a memory saw."""
+    """One that belongs to a table: a chart, or the trace of a run's memories."""
 
     stem: str
     title: str
-    shows: Chart | dict[str, Any]
+    shows: Chart | MemoryTrace
 
     def draw(self, stem: Path) -> list[Path]:
-        """Imports what draws: that takes a second."""
-        logging.getLogger("matplotlib").addFilter(_unsaid)
+        """Draw it. What draws is imported here, which takes a second."""
+        logging.getLogger("matplotlib").addFilter(_is_grave)
         if isinstance(self.shows, Chart):
             from infty.report.figures.lines import draw_chart
 
@@ -35,32 +36,31 @@ class Picture:
         return draw_memory(self.shows, self.title, stem)
 
     def sum(self) -> str:
-        """SHA-256 of all that it is drawn from, the code that draws included."""
-        shows = vars(self.shows) if isinstance(self.shows, Chart) else self.shows
+        """Sum all that it is drawn from, the code that draws included, as SHA-256."""
+        shows = vars(self.shows) if isinstance(self.shows, Chart) else self.shows.dump()
         code = [sha256(Path(__file__).with_name(f"{name}.py")) for name in ("lines", "memory")]
         return hashlib.sha256(json.dumps([self.title, shows, code]).encode()).hexdigest()
 
 
-def _unsaid(record: logging.LogRecord) -> bool:
-    """What matplotlib itself logs is of its folders: that it uses another one where there is no home to write to."""
+def _is_grave(record: logging.LogRecord) -> bool:
+    """Pass over warnings: matplotlib's are of its folders, of which it uses another if it has no home to write to."""
     return record.levelno > logging.WARNING
 
 
-def all_pictures(results: ResultSet) -> list[Picture]:
-    """Charts, and for each cell whose memory was looked into its first seed's."""
-    found = [Picture(f"{results.name}-{chart.name}", chart.about, chart) for chart in all_charts(results)]
-    for case in results.cases:
-        for model in results.rows:
-            seen = [run for run in results.of(model, case) if run.memory]
-            if seen and seen[0].memory:
-                name, title = results.place(model, case), f"{results.title}, {results.place(model, case)}"
-                stem = f"{results.name}-{name.replace(', ', '-')}-memory"
-                found.append(Picture(stem, f"{title}, seed {seen[0].cell.seed}: memory", seen[0].memory))
+def make_pictures(results: ResultSet) -> list[Picture]:
+    """Make the charts, and a picture for each cell whose memories were traced, of its first seed."""
+    found = [Picture(f"{results.name}-{chart.name}", chart.about, chart) for chart in make_charts(results)]
+    for model, case, runs in results.cells():
+        traces = [(run.key.seed, run.trace) for run in runs if run.trace and model in results.rows]
+        for seed, trace in traces[:1]:
+            place = results.place(model, case)
+            stem = f"{results.name}-{place.replace(', ', '-')}-memory"
+            found.append(Picture(stem, f"{results.title}, {place}, seed {seed}: memory", trace))
     return found
 
 
 def draw(sets: dict[str, list[Picture]], folder: Path) -> list[Path]:
-    """Draw what is not there yet, or is of other data; what a set had before and has no more is removed.
+    """Draw what is not there yet, or is of other data; remove what a set had before and has no more.
 
     sets: pictures by the name of their set. Returns the files of all.
     """
@@ -86,7 +86,7 @@ def _paths(folder: Path, stem: str) -> list[Path]:
 
 
 def _read_sums(path: Path) -> dict[str, Any]:
-    """Empty where there are none, or they can't be read: then all are drawn."""
+    """Read the sums; none if they are not there or can't be read: then all are drawn."""
     try:
         return read_json(path)
     except MissingError:

@@ -29,17 +29,17 @@ SHADES = ("0.45", "0.7")  # of lines to read the others by
 
 
 def draw_chart(chart: Chart, stem: Path) -> list[Path]:
-    """A line a row with its standard deviation, or a point a row, over lines to read them by."""
+    """Draw a line per row with its standard deviation, or a point per row, over lines to read them by."""
     with matplotlib.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
         for (row, points), (colour, marker, dash) in zip(chart.lines.items(), STYLES * len(chart.lines), strict=False):
-            x, y, deviations = _columns(points)
+            x, y, deviations = _split(points)
             style: dict[str, Any] = {"linestyle": dash} if chart.joined else {"linestyle": "none", "markersize": 8}
             often = max(1, len(x) // 12)  # markers of a long line would hide it
             known = deviations if not all(map(math.isnan, deviations)) else None
             axes.errorbar(x, y, known, color=colour, marker=marker, capsize=3, label=row, markevery=often, **style)
         for (name, points), shade in zip(chart.references.items(), SHADES, strict=False):
-            x, y, _ = _columns(points)
+            x, y, _ = _split(points)
             axes.plot(x, y, color=shade, linewidth=1, marker=".", linestyle=(0, (1, 2)), label=name)
         _dress(axes, chart)
         figure.legend(loc="outside lower center", frameon=False, ncols=4)
@@ -47,7 +47,7 @@ def draw_chart(chart: Chart, stem: Path) -> list[Path]:
 
 
 def _dress(axes: Axes, chart: Chart) -> None:
-    """Axes, title and legend."""
+    """Dress the axes with labels, title and ticks."""
     axes.set_xlabel(chart.x)
     axes.set_ylabel(chart.y)
     axes.set_title(chart.title, parse_math=False)
@@ -63,8 +63,8 @@ def _dress(axes: Axes, chart: Chart) -> None:
     axes.grid(axis="y", color="0.9")
 
 
-def _columns(points: list[Point]) -> tuple[list[float], list[float], list[float]]:
-    """x, y, and deviations, which are no number where there is but one seed."""
+def _split(points: list[Point]) -> tuple[list[float], list[float], list[float]]:
+    """Split points into x, y, and deviations, which are no number if there is but one seed."""
     x, y, deviations = zip(*points, strict=True)
     return list(x), list(y), [math.nan if value is None else value for value in deviations]
 

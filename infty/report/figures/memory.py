@@ -1,4 +1,4 @@
-"""Pictures of one row's memories, from what `infty eval` set down beside the test: no torch, no model."""
+"""Pictures of one row's memories, from the trace that `infty eval` wrote beside the test: no torch, no model."""
 
 import warnings
 from pathlib import Path
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from infty.report.figures.lines import STYLE, STYLES, save
+from infty.runs.schemas import MemoryTrace, Phrase, Reconstruction
 
 MAP = "cividis"  # from dark to light in grey as well, and the same to the colour-blind
 PLACE = "place in the memory (0 oldest, 1 newest)"
@@ -19,30 +20,27 @@ FEW = 5  # layers that have a name in the legend each
 LOWEST = -0.5  # share explained: what is worse is drawn there
 
 
-def draw_memory(memory: dict[str, Any], title: str, stem: Path) -> list[Path]:
-    """Where each head looks, what that is over all heads, what is left of each segment, and which phrases stay.
-
-    memory: as `runs.schemas.MemoryTrace` has it. Of a sequence there are no phrases.
-    """
-    phrases, stream = memory["room"] or [], memory["stream"]
+def draw_memory(trace: MemoryTrace, title: str, stem: Path) -> list[Path]:
+    """Draw where each head looks, that over all heads, what is left of each segment, and which phrases stay."""
+    phrases, stream = trace.room or [], trace.stream
     heights = [6.0, 1.0 + 0.3 * len(phrases)][: 2 if phrases else 1]
     with matplotlib.rc_context({**STYLE, "axes.titlesize": 10}):
         figure = plt.figure(figsize=(10.0, 0.4 + sum(heights)), layout="constrained")
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         axes = parts[0].subplot_mosaic([["density", "histogram"], ["density", "reconstruction"]])
-        _draw_density(parts[0], axes["density"], np.array(memory["density"]))
-        _draw_histogram(axes["histogram"], np.array(memory["histogram"]))
-        _draw_reconstruction(axes["reconstruction"], memory["reconstruction"])
+        _draw_density(parts[0], axes["density"], np.array(trace.density))
+        _draw_histogram(axes["histogram"], np.array(trace.histogram))
+        _draw_reconstruction(axes["reconstruction"], trace.reconstruction)
         if phrases:
             _draw_room(parts[1].subplots(), phrases)
             parts[1].suptitle("phrases with the most attention, and the number of their first token", fontsize=10)
-        read = f"{stream['kind']} {stream['index']}, {stream['tokens']:,} tokens in {stream['segments']} segments"
+        read = f"{stream.kind} {stream.index}, {stream.tokens:,} tokens in {stream.segments} segments"
         figure.suptitle(f"{title}: {read}", parse_math=False)
         return _save(figure, stem)
 
 
 def _draw_density(figure: SubFigure, axes: Axes, shares: np.ndarray) -> None:
-    """A row a head, layers one under another. shares: layers heads bins."""
+    """Draw a row per head, layers one under another. shares: layers heads bins."""
     layers, heads, bins = shares.shape
     times_even = bins * shares.reshape(-1, bins)
     top = max(2.0, float(np.percentile(times_even, 99)))
@@ -60,7 +58,7 @@ def _draw_density(figure: SubFigure, axes: Axes, shares: np.ndarray) -> None:
 
 
 def _draw_histogram(axes: Axes, shares: np.ndarray) -> None:
-    """A step line a layer. shares: layers bins."""
+    """Draw a step line per layer. shares: layers bins."""
     layers, bins = shares.shape
     for layer, (colour, _, dash) in enumerate(_line_styles(layers)):
         name = f"layer {layer + 1}" if layers <= FEW or layer in (0, layers - 1) else None
@@ -73,16 +71,16 @@ def _draw_histogram(axes: Axes, shares: np.ndarray) -> None:
     axes.legend(frameon=False, fontsize=8, ncols=FEW, loc="upper center")
 
 
-def _draw_reconstruction(axes: Axes, kept: list[dict[str, Any]]) -> None:
-    """A line a number of updates: mean over layers, and from the least to the most of them."""
+def _draw_reconstruction(axes: Axes, kept: list[Reconstruction]) -> None:
+    """Draw a line per number of updates: mean over layers, and from the least to the most of them."""
     for shift, found, (colour, marker, dash) in zip((-0.12, -0.04, 0.04, 0.12), kept, STYLES, strict=False):
-        shares, segments = np.array(found["layers"]), np.arange(found["updates"]) + 1 + shift  # shares: layers segments
+        shares, segments = np.array(found.layers), np.arange(found.updates) + 1 + shift  # shares: layers segments
         least, mean, most = np.clip([shares.min(0), shares.mean(0), shares.max(0)], LOWEST, 1)
         spread = np.maximum([mean - least, most - mean], 0)  # rounding may make a mean the greater one
         axes.errorbar(segments, mean, spread, color=colour, marker=marker, markersize=4, linestyle=dash, capsize=2,
-                      linewidth=1.2, elinewidth=0.8, label=f"{found['updates']}")  # fmt: skip
+                      linewidth=1.2, elinewidth=0.8, label=f"{found.updates}")  # fmt: skip
     axes.axhline(0, color="0.7", linewidth=1)
-    last, worst = max(found["updates"] for found in kept), min(min(map(min, found["layers"])) for found in kept)
+    last, worst = max(found.updates for found in kept), min(min(map(min, found.layers)) for found in kept)
     axes.set_xticks(range(1, last + 1))
     axes.set(xlim=(0.5, last + 0.5), xlabel="segment that was taken in (1 oldest)")
     axes.set_ylabel("share explained" if worst >= LOWEST else "share explained (−0.5: or less)")
@@ -94,13 +92,13 @@ def _draw_reconstruction(axes: Axes, kept: list[dict[str, Any]]) -> None:
                 title_fontsize=8)  # fmt: skip
 
 
-def _draw_room(axes: Axes, phrases: list[dict[str, Any]]) -> None:
-    """Attention beside room, the most attended first."""
+def _draw_room(axes: Axes, phrases: list[Phrase]) -> None:
+    """Draw attention beside room, the most attended first."""
     rows = np.arange(len(phrases))
-    axes.barh(rows - 0.2, [100 * p["attention"] for p in phrases], 0.38, color=STYLES[0][0], label="attention")
-    axes.barh(rows + 0.2, [100 * p["room"] for p in phrases], 0.38, color="white", edgecolor="0.2", hatch="////",
+    axes.barh(rows - 0.2, [100 * p.attention for p in phrases], 0.38, color=STYLES[0][0], label="attention")
+    axes.barh(rows + 0.2, [100 * p.room for p in phrases], 0.38, color="white", edgecolor="0.2", hatch="////",
               label="room")  # fmt: skip
-    axes.set_yticks(rows, [_shortened(p["text"], p["token"]) for p in phrases], fontsize=8, parse_math=False)
+    axes.set_yticks(rows, [_shorten(p.text, p.token) for p in phrases], fontsize=8, parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel="share of all (%)")
     axes.grid(axis="x", color="0.9")
@@ -108,12 +106,12 @@ def _draw_room(axes: Axes, phrases: list[dict[str, Any]]) -> None:
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0)
 
 
-def _shortened(text: str, token: int) -> str:
+def _shorten(text: str, token: int) -> str:
     return f"{text if len(text) <= LONGEST else text[: LONGEST - 1] + '…'}  {token:,}"
 
 
 def _line_styles(count: int) -> list[tuple[Any, str, Any]]:
-    """Line styles as everywhere; where there are many, colours from dark to light."""
+    """Choose line styles as everywhere; of many, colours from dark to light."""
     if count <= FEW:
         return STYLES[:count]
     shades = matplotlib.colormaps[MAP](np.linspace(0, 0.9, count))
@@ -121,7 +119,7 @@ def _line_styles(count: int) -> list[tuple[Any, str, Any]]:
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
-    """Signs that the font lacks stand in the SVG all the same, for other fonts; the PNG has boxes."""
+    """Save it. Signs that the font lacks stand in the SVG all the same, for other fonts; the PNG has boxes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph|Matplotlib currently does not support", UserWarning)
         return save(figure, stem)

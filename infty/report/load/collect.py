@@ -1,10 +1,9 @@
 """Run folders made the runs of each table. Damaged ones are left out with a warning; so is a damaged part of one."""
 
-import json
-import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,147 +12,109 @@ from infty.base.errors import MissingError, UsageError
 from infty.base.messages import one_line
 from infty.config.catalog import experiment_files, open_experiment
 from infty.config.definition import CellKey
-from infty.report.load.results import ResultSet, Run
+from infty.report.load.results import ResultSet
 from infty.report.load.tuning import find_tunings
-from infty.runs.folder import Finished, RunFolder, differences, finished_runs
+from infty.runs.folder import Run, differences, find_finished_runs
 from infty.runs.record import Record
-from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Result
+from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Validation
 from infty.tasks.protocols import KNOCK_OUTS
 
-STANDS = "the run stands without it"
+AGAIN = "evaluate it again with infty eval"
 Part = TypeVar("Part", bound=Record)
 
 
 def collect(folders: Sequence[Path], experiments: Path) -> list[ResultSet]:
-    """Finished runs by experiment, scale, protocol, and corpus where it is the user's own.
+    """Collect finished runs by experiment, scale, protocol, and corpus if it is the user's own.
 
-    MissingError where none is finished, or a folder is not there.
+    MissingError if none is finished, or a folder is not there.
     """
     groups: dict[tuple[str, str, str, str], list[Run]] = {}
-    for folder, found in _finished(folders):
-        run, protocol = read_run(folder, found), found.result.protocol.name
-        own = run.cell.variant[1:] if run.cell.variant[1:] == run.result["data"]["name"] else ""
-        run = replace(run, cell=replace(run.cell, variant="")) if own else run
-        groups.setdefault((run.cell.experiment, run.cell.scale, own, protocol), []).append(run)
-    tables = Counter(key[:3] for key in groups)  # files are named after a protocol only where there are two
+    for run in _read_runs(folders):
+        own = run.key.variant[1:] if run.key.variant[1:] == run.result.data.name else ""
+        kept = replace(run, key=replace(run.key, variant="")) if own else run
+        groups.setdefault((run.key.experiment, run.key.scale, own, run.result.protocol.name), []).append(kept)
+    tables = Counter(group[:3] for group in groups)  # files are named after a protocol only if there are two
     sets, tunings = [], find_tunings(folders)
     for (experiment, scale, own, protocol), runs in sorted(groups.items()):
-        named = [experiment, scale, own, protocol if tables[experiment, scale, own] > 1 else ""]
-        wanted = [] if own else _wanted(experiment, scale, experiments)
+        name = [experiment, scale, own, protocol if tables[experiment, scale, own] > 1 else ""]
+        wanted = [] if own else _list_cells(experiment, scale, experiments)
         tuned = {} if own else {case: one for case, (_, one) in tunings.get((experiment, scale), {}).items()}
-        sets.append(ResultSet(experiment, scale, protocol, runs, wanted, "-".join(filter(None, named)), tuned))
+        sets.append(ResultSet(experiment, scale, protocol, runs, wanted, "-".join(filter(None, name)), tuned))
     return sets
 
 
-def _finished(folders: Sequence[Path]) -> Iterator[tuple[RunFolder, Finished]]:
-    """Finished runs that can be read, each cell and seed once, all seeds of a cell with the same settings.
-
-    MissingError as `finished_runs`.
-    """
+def _read_runs(folders: Sequence[Path]) -> Iterator[Run]:
+    """Read finished runs, each cell and seed once, seeds of a cell with the same settings. MissingError as above."""
     known: set[CellKey] = set()
     settings: dict[CellKey, dict[str, Any]] = {}  # of the first seed of a cell
-    for folder in finished_runs(folders):
+    for folder in find_finished_runs(folders):
         try:
-            found = folder.read()
+            run = folder.read()
         except MissingError as fault:
             warnings.warn(f"{folder.path} is left out: {fault}", stacklevel=3)
             continue
-        if found.cell in known:
+        if run.key in known:
             warnings.warn(f"{folder.path} is left out: another run of the same cell and seed came first", stacklevel=3)
             continue
-        known.add(found.cell)
-        config = {key: value for key, value in found.config.items() if key != "cell"}
-        if changed := differences(settings.setdefault(replace(found.cell, seed=0), config), config):
+        known.add(run.key)
+        config = {key: value for key, value in run.config.items() if key != "cell"}
+        if changed := differences(settings.setdefault(replace(run.key, seed=0), config), config):
             text = f"not with the settings of the seeds before it ({one_line('; '.join(changed), 500)})"
             warnings.warn(f"{folder.path} is left out: {text}", stacklevel=3)
             continue
-        yield folder, found
+        yield read_parts(run)
 
 
-def read_run(folder: RunFolder, found: Finished) -> Run:
-    """A finished run with all that is told beside its result."""
-    test, result = f"{found.result.protocol.name}-test", found.result
-    again = "evaluate it again with infty eval"
-    evaluation = _part(Evaluation, folder.path / "eval" / f"{test}.json", f"no details of this run: {again}")
-    knocked: dict[str, Evaluation] = {}
-    for kind in KNOCK_OUTS:
-        file = folder.path / "eval" / f"{test}-without-{kind}.json"
-        one = _part(Evaluation, file, f"no knock-out: {again}")
-        if one and _is_of(one, result, file):
-            knocked[kind] = one
-    memory = _part(MemoryTrace, folder.path / "eval" / f"{test}-memory.json", f"no pictures of its memory: {again}")
-    if evaluation and not _is_of(evaluation, result, folder.path / "eval" / f"{test}.json"):
-        evaluation = None
-    environment = _part(Environment, folder.path / "environment.json", "nothing is told of its environment")
-    run = Run(
-        found.cell,
-        found.result.dump(),
-        found.length,
-        details=evaluation.details.dump() if evaluation else None,
-        num_basis=_num_basis(found.config),
-        curve=list(_curve(folder.metrics)),
-        memory=memory.dump() if memory else None,
-        environment=environment.dump() if environment else {},
-    )
+def read_parts(run: Run) -> Run:
+    """Add to a finished run what is told beside its result."""
+    test = f"eval/{run.result.protocol.name}-test"
+    evaluation = _read_evaluation(run, f"{test}.json", f"no details of this run: {AGAIN}")
     knock_outs = {
-        kind: replace(run, result={**run.result, "metrics": one.metrics}, details=one.details.dump())
-        for kind, one in knocked.items()
+        kind: _read_evaluation(run, f"{test}-without-{kind}.json", f"no knock-out: {AGAIN}") for kind in KNOCK_OUTS
     }
-    return replace(run, knock_outs=knock_outs)
+    return replace(
+        run,
+        evaluation=evaluation,
+        knock_outs={kind: found for kind, found in knock_outs.items() if found},
+        trace=_read(MemoryTrace, run, f"{test}-memory.json", f"no pictures of its memory: {AGAIN}"),
+        curve=list(_read_curve(run.folder.metrics)),
+        environment=_read(Environment, run, "environment.json", "nothing is told of its environment") or Environment(),
+    )
 
 
-def _is_of(evaluation: Evaluation, result: Result, file: Path) -> bool:
-    """Whether an evaluation is of the result's checkpoint and data; with a warning where it is not."""
-    if (evaluation.step, evaluation.data.sha256) != (result.best_step, result.data.sha256):
+def _read_evaluation(run: Run, name: str, otherwise: str) -> Evaluation | None:
+    """Read an evaluation of the result's checkpoint and data; None, with a warning, if it is of others or damaged."""
+    found, result = _read(Evaluation, run, name, otherwise), run.result
+    if found and (found.step, found.data.sha256) != (result.best_step, result.data.sha256):
+        file = run.folder.path / name
         warnings.warn(f"{file} is of another checkpoint or other data than the result: evaluate it again", stacklevel=4)
-        return False
-    return True
+        return None
+    return found
 
 
-def _part(kind: type[Part], path: Path, otherwise: str) -> Part | None:
-    """What a file beside the result says; None where it is not there, or damaged: the run stands without it."""
+def _read(kind: type[Part], run: Run, name: str, otherwise: str) -> Part | None:
+    """Read a file beside the result; None if it is not there, or damaged, with a warning: the run stands without it."""
+    file = run.folder.path / name
     try:
-        return kind.read(path, STANDS) if path.is_file() else None
+        return kind.read(file, "the run stands without it") if file.is_file() else None
     except MissingError as fault:
         warnings.warn(f"{otherwise} ({fault})", stacklevel=5)
         return None
 
 
-def _num_basis(config: dict[str, Any]) -> int | None:
-    """N of the long-term memory of a row that has one."""
-    found: Any = config
-    for key in ("model", "long_range", "num_basis"):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found if type(found) is int and 0 < found < 2**31 else None
-
-
-def _curve(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """Validations in `metrics.jsonl`; what is damaged there is passed over."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    except (OSError, ValueError):
-        return
+def _read_curve(file: Path) -> Iterator[Validation]:
+    """Read the validations in `metrics.jsonl`; what is damaged there is passed over."""
+    lines: list[str] = []
+    with suppress(OSError, ValueError):
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     for line in lines:
-        try:
-            values = json.loads(line) if '"validation/' in line else {}
-        except (ValueError, RecursionError):
-            continue
-        found = _numbers(values) if isinstance(values, dict) else {}
-        if "step" in found and {"validation/loss"} <= found.keys():
-            yield int(found["step"]), {key.removeprefix("validation/"): value for key, value in found.items()}
+        if '"validation/' in line:
+            with suppress(ValueError):
+                yield Validation.model_validate_json(line)
 
 
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    """The values that are finite numbers of a sane size."""
-    return {
-        key: value
-        for key, value in values.items()
-        if type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e15
-    }
-
-
-def _wanted(experiment: str, scale: str, experiments: Path) -> list[CellKey]:
-    """The cells that the experiment's file names, if the file is at hand; where it has faults they are a warning."""
+def _list_cells(experiment: str, scale: str, experiments: Path) -> list[CellKey]:
+    """List the cells that the experiment's file names, if it is at hand; its faults, if it has some, are a warning."""
     if experiment not in experiment_files(experiments):
         return []
     try:

@@ -33,7 +33,7 @@ class Claim(_Strict):
 
 
 class Publication(_Strict):
-    """What is in print of an experiment. words: of the test text in each column, which a figure is comparable on."""
+    """Figures in print of an experiment. words: of the test text in each column, which a figure is comparable on."""
 
     protocol: str
     metric: str | None = None
@@ -48,6 +48,6 @@ class _Published(_Strict):
 
 
 @cache
-def published() -> _Published:
-    """All of it. ValueError where the file is not of this form."""
+def load_published() -> _Published:
+    """Load all of it. ValueError if the file is not of this form."""
     return _Published.model_validate(parse_yaml(FILE.read_text(encoding="utf-8")))

@@ -3,23 +3,19 @@
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from infty.base.errors import MissingError
 from infty.runs.schemas import Tuning
 
-AGAIN = "tune again with infty tune"
 
-
-def find_tunings(folders: Iterable[Path]) -> dict[tuple[str, str], dict[str, tuple[Path, dict[str, Any]]]]:
-    """Files and what they say, by experiment and scale, then column; damaged ones are left out with a warning."""
-    found: dict[tuple[str, str], dict[str, tuple[Path, dict[str, Any]]]] = {}
+def find_tunings(folders: Iterable[Path]) -> dict[tuple[str, str], dict[str, tuple[Path, Tuning]]]:
+    """Find files and their tunings by experiment and scale, then column; damaged ones are left out with a warning."""
+    found: dict[tuple[str, str], dict[str, tuple[Path, Tuning]]] = {}
     for path in sorted(file for folder in folders for file in folder.rglob("tuning-*.json")):
         try:
-            tuning = Tuning.read(path, AGAIN)
+            tuning = Tuning.read(path, "tune again with infty tune")
         except MissingError as fault:
             warnings.warn(f"{path} is left out: {fault}", stacklevel=2)
             continue
-        columns = found.setdefault((tuning.experiment, tuning.scale), {})
-        columns.setdefault(tuning.case, (path, tuning.dump()))
+        found.setdefault((tuning.experiment, tuning.scale), {}).setdefault(tuning.case, (path, tuning))
     return found

@@ -1,9 +1,13 @@
 """Our figures beside those in print: the difference, and what may be said of it."""
 
+from statistics import fmean
+
 from infty.base.table import Table
-from infty.report.load.published import Publication, Value, published
-from infty.report.load.results import ResultSet, Run, mean_and_deviation, signed
-from infty.report.paired_bootstrap import Paired, interval, paired_over_seeds
+from infty.report.load.published import Claim, Publication, Value, load_published
+from infty.report.load.results import ResultSet, add_sign, average, format_average
+from infty.report.paired_bootstrap import Difference, Pairs, compare_rows, match_seeds
+from infty.runs.folder import Run
+from infty.runs.parts import TextData
 
 DEVIATIONS, SHARE, MOST, ENOUGH = 2, 0.005, 0.02, 3  # how far from a published value is still that value
 RULE = (
@@ -14,24 +18,27 @@ ORDER = (
     "Agrees, contradicts: the 95 % interval of the difference between our rows lies on that side of 0; "
     "no difference seen: it holds 0. It is over the test data (seeds averaged) and says nothing of other seeds; "
     "'with k of n seeds': k of our n seeds, each alone, show a difference of the same sign. "
+    f"Too few seeds: fewer than {ENOUGH}; without a true difference two agree half of the time. "
     "No interval: the runs' figures by sequence or chunk are not there."
 )
 
 
-def published_tables(results: ResultSet) -> list[Table]:
-    """Figures, and the order of rows, beside what is in print of this experiment; none where nothing is."""
-    found = published().experiments.get(results.experiment)
+def compare_with_print(results: ResultSet) -> list[Table]:
+    """Set figures, and the order of rows, beside what is in print of this experiment."""
+    found = load_published().experiments.get(results.experiment)
     if found is None:
         return []
-    return [table for table in (_values_table(results, found), _claims_table(results, found)) if table.rows]
-
-
-def _values_table(results: ResultSet, found: Publication) -> Table:
-    rows = [_value_row(results, found, value) for value in found.values if value.case in results.cases]
-    headings = ["row", "published ↓", "source", f"ours, {results.scale} ↓", "difference", "verdict"]
-    metric = (found.metric or "").removeprefix("test/").replace("_", " ")
-    notes = [f"{metric}, {found.protocol}; lower is better.", RULE, *_sources([row[2] for row in rows])]
-    return Table(f"{results.title}: beside the paper", headings, rows, notes, figures=False)
+    values = [_value_row(results, found, value) for value in found.values if value.case in results.cases]
+    claims = [_claim_row(results, claim) for claim in found.claims if claim.case in results.cases]
+    metric, scale = (found.metric or "").removeprefix("test/").replace("_", " "), results.scale
+    notes = [f"{metric}, {found.protocol}; lower is better.", RULE, *_sources(values)]
+    headings = ["row", "published ↓", "source", f"ours, {scale} ↓", "difference", "verdict"]
+    better, _ = results.measure.order("above 0", "below 0")
+    order = ["column", "in print", "source", f"ours, {scale}: {results.measure.unit} ({better}: so)", "n", "verdict"]
+    return [
+        results.table("beside the paper", headings, values, notes, figures=False),
+        results.table("the order of rows", order, claims, [ORDER, *_sources(claims)], figures=False),
+    ]
 
 
 def _value_row(results: ResultSet, found: Publication, value: Value) -> list[str]:
@@ -39,19 +46,20 @@ def _value_row(results: ResultSet, found: Publication, value: Value) -> list[str
     row = [results.place(value.model, value.case), f"{value.value:.2f}", value.source]
     if not runs:
         return [*row, "–", "–", "missing"]
-    if found.metric not in runs[0].result["metrics"]:
+    figures = [figure for run in runs if (figure := run.result.find_metric(found.metric or "")) is not None]
+    if not figures:
         return [*row, "–", "–", "not comparable: another figure"]
-    mean, deviation = mean_and_deviation([run.result["metrics"][found.metric] for run in runs])
-    ours = f"{mean:,.2f}" + ("" if deviation is None else f" ± {deviation:,.2f}") + f" (n = {len(runs)})"
-    if why := _not_comparable(results, found, value.case):
+    ours = f"{format_average(figures, 2)} (n = {len(runs)})"
+    if why := _find_differences(results, found, value.case):
         return [*row, ours, "–", f"not comparable: {', '.join(why)}"]
+    mean, deviation = average(figures)
     difference = mean - value.value
-    verdict = _verdict(difference / value.value, (deviation or 0) / value.value, len(runs))
-    return [*row, ours, signed(difference, 2), verdict]
+    verdict = _judge_value(difference / value.value, (deviation or 0) / value.value, len(runs))
+    return [*row, ours, add_sign(difference, 2), verdict]
 
 
-def _verdict(difference: float, deviation: float, seeds: int) -> str:
-    """What may be said of a difference. difference, deviation: as shares of the published value."""
+def _judge_value(difference: float, deviation: float, seeds: int) -> str:
+    """Say what may be said of a difference. difference, deviation: as shares of the published value."""
     if abs(difference) <= SHARE:
         return "reproduced"
     if seeds >= ENOUGH and abs(difference) <= DEVIATIONS * deviation:
@@ -59,76 +67,60 @@ def _verdict(difference: float, deviation: float, seeds: int) -> str:
     return "outside"
 
 
-def _not_comparable(results: ResultSet, found: Publication, case: str) -> list[str]:
-    """Why figures of a column are not what was published; empty where they are."""
+def _find_differences(results: ResultSet, found: Publication, case: str) -> list[str]:
+    """List why figures of a column are not what was published."""
     runs, words = results.of(None, case), found.words.get(case)
-    partial = any("subset" in run.result[key].get("title", "") for run in runs for key in ("data", "training_data"))
-    return [
-        *([f"{results.scale} scale"] if results.scale != "paper" else []),
-        *([f"protocol {results.protocol}"] if results.protocol != found.protocol else []),
-        *(["a subset of the corpus"] if partial else []),
-        *(["another test text"] if words and {run.result["totals"]["words"] for run in runs} != {words} else []),
-        *(["rows tested on different data"] if case in results.mixed_data() else []),
-    ]
+    texts = [data for run in runs for data in (run.result.data, run.result.training_data) if isinstance(data, TextData)]
+    reasons = {
+        f"{results.scale} scale": results.scale != "paper",
+        f"protocol {results.protocol}": results.protocol != found.protocol,
+        "a subset of the corpus": any("subset" in text.title for text in texts),
+        "another test text": words and {run.result.totals.words for run in runs} != {words},
+        "rows tested on different data": len({run.result.data.sha256 for run in runs}) > 1,
+    }
+    return [reason for reason, holds in reasons.items() if holds]
 
 
-def _claims_table(results: ResultSet, found: Publication) -> Table:
-    rows = []
-    for claim in found.claims:
-        if claim.case not in results.cases:
-            continue
-        ahead, of = _with_shared_seeds(results.of(claim.ahead, claim.case), results.of(claim.of, claim.case))
-        pair = paired_over_seeds(ahead, of)
-        difference = interval(pair, results.digits) if pair else _of_means(results, ahead, of)
-        seeds = len(pair.each) if pair else len(ahead)
-        verdict = _order_verdict(results, [*ahead, *of], pair)
-        rows.append([claim.case, f"{claim.ahead} ahead of {claim.of}", claim.source, difference, str(seeds), verdict])
-    better = "above 0" if results.higher_is_better else "below 0"
-    headings = ["column", "in print", "source", f"ours, {results.scale}: {results.unit} ({better}: so)", "n", "verdict"]
-    return Table(f"{results.title}: the order of rows", headings, rows, [ORDER, *_sources([row[2] for row in rows])],
-                 figures=False)  # fmt: skip
+def _claim_row(results: ResultSet, claim: Claim) -> list[str]:
+    pairs = match_seeds(results.of(claim.ahead, claim.case), results.of(claim.of, claim.case))
+    whole = compare_rows([run for run, _ in pairs], [other for _, other in pairs])
+    difference = whole.format(results.measure.digits) if whole else _subtract_means(results, pairs)
+    seeds = len(whole.each if whole else pairs)
+    verdict = _judge_order(results, pairs, whole)
+    return [claim.case, f"{claim.ahead} ahead of {claim.of}", claim.source, difference, str(seeds), verdict]
 
 
-def _order_verdict(results: ResultSet, both: list[Run], pair: Paired | None) -> str:
-    """What may be said of an order of rows. both: runs of both with the same seeds; empty where there are none."""
-    if not both:
+def _judge_order(results: ResultSet, pairs: Pairs, whole: Difference | None) -> str:
+    """Say what may be said of an order of rows. pairs: runs of both with the same seeds."""
+    if not pairs:
         return "missing"
-    if why := _apart(both):
+    if why := _find_other_inputs(pairs):
         return f"not comparable: {why}"
     if results.scale == "smoke":  # a few steps, to see that everything runs
         return "none: nothing was learnt"
-    if pair is None:
+    if whole is None:
         return "no interval"
-    if not pair.seen:
-        return "no difference seen"
-    said = "agrees" if (pair.low > 0) == results.higher_is_better else "contradicts"
-    return f"{said}{pair.agreement}"
+    if whole.seen and len(whole.each) < ENOUGH:
+        return "too few seeds"
+    return whole.judge(*results.measure.order("agrees", "contradicts"))
 
 
-def _of_means(results: ResultSet, ahead: list[Run], of: list[Run]) -> str:
-    """Difference of the means of runs that can't be paired; a dash where they can't be compared at all."""
-    if not ahead or _apart([*ahead, *of]):
+def _subtract_means(results: ResultSet, pairs: Pairs) -> str:
+    """Subtract the means of runs that can't be paired; a dash if they can't be compared at all."""
+    if not pairs or _find_other_inputs(pairs):
         return "–"
-    scale = 1 if results.is_text else 100
-    means = [
-        mean_and_deviation([scale * run.result["metrics"][results.metric] for run in runs])[0] for runs in (ahead, of)
-    ]
-    return signed(means[0] - means[1], results.digits)
+    ahead, of = ([results.measure.of(run) for run in row] for row in zip(*pairs, strict=True))
+    return add_sign(fmean(ahead) - fmean(of), results.measure.digits)
 
 
-def _with_shared_seeds(runs: list[Run], others: list[Run]) -> tuple[list[Run], list[Run]]:
-    """The runs of both rows whose seed the other has too."""
-    shared = {run.cell.seed for run in runs} & {run.cell.seed for run in others}
-    mine, theirs = ([run for run in found if run.cell.seed in shared] for found in (runs, others))
-    return mine, theirs
-
-
-def _apart(runs: list[Run]) -> str:
-    """Why runs can't be compared; empty where they can."""
-    if len({(run.result["data"]["sha256"], run.result["data"].get("tokens_sha256")) for run in runs}) > 1:
+def _find_other_inputs(pairs: Pairs) -> str:
+    """Say why runs can't be compared; nothing if they can."""
+    runs: list[Run] = [run for pair in pairs for run in pair]
+    if len({run.result.data.digests for run in runs}) > 1:
         return "other test data"
     return "other starting weights" if len({run.start for run in runs}) > 1 else ""
 
 
-def _sources(names: list[str]) -> list[str]:
-    return [f"{name}: {published().sources[name]}." for name in dict.fromkeys(names)]
+def _sources(rows: list[list[str]]) -> list[str]:
+    """Explain the sources that a table's third column names."""
+    return [f"{name}: {load_published().sources[name]}." for name in dict.fromkeys(row[2] for row in rows)]

@@ -1,100 +1,72 @@
 """One page with everything: opens from disk, asks nobody for anything, and each figure leads to its runs."""
 
 import base64
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from infty.base.table import Table
+from infty.config.definition import CellKey
 from infty.report.figures import Picture
-from infty.report.load.results import ResultSet, Run
-from infty.report.write.markdown import commit_of, run_name
-
-
-@dataclass(frozen=True)
-class Part:
-    """A set of runs with what was made of it."""
-
-    results: ResultSet
-    tables: list[Table]
-    pictures: list[Picture]
+from infty.report.load.results import ResultSet
+from infty.report.write import Part
+from infty.report.write.markdown import name_commit, name_run
+from infty.runs.folder import Run
 
 
 def to_page(parts: list[Part], folder: Path) -> str:
-    """The page as HTML. folder: where the pictures are, which become part of it."""
+    """Write the page as HTML. folder: of the pictures, which become part of it."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.globals.clear()
-    shown = [
-        {
-            "results": part.results,
-            "tables": [_table(table) for table in part.tables],
-            "pictures": [
-                {"title": picture.title, "data": _data(folder / f"{picture.stem}.svg")} for picture in part.pictures
-            ],
-            "missing": [cell.command() for cell in part.results.missing()],
-            "groups": _groups(part.results),
-        }
-        for part in parts
-    ]
+    environment.filters |= {
+        "facts": _list_facts,
+        "group": _group_runs,
+        "name": name_run,
+        "read": partial(_read, folder),
+    }
     count = sum(len(part.results.runs) for part in parts)
-    return environment.get_template("page.html.j2").render(parts=shown, count=count)
+    return environment.get_template("page.html.j2").render(parts=parts, count=count)
 
 
-def _table(table: Table) -> dict[str, object]:
-    """A table as the page's template takes it, with what every cell of a page has."""
-    rows = [
-        [{"text": str(cell), "best": getattr(cell, "best", False), "runs": getattr(cell, "runs", "")} for cell in row]
-        for row in table.rows
+def _read(folder: Path, picture: Picture) -> str:
+    """Read a picture as the page embeds it."""
+    return base64.b64encode((folder / f"{picture.stem}.svg").read_bytes()).decode()
+
+
+def _group_runs(results: ResultSet) -> list[tuple[str, str, list[Run], list[CellKey]]]:
+    """Group runs by cell, and last those with other settings: anchor, title, runs, and what is missing."""
+    missing, others = results.missing(), [run for run in results.runs if run.key.variant]
+    groups = [
+        (
+            results.anchor(m, c),
+            results.place(m, c),
+            runs,
+            [cell for cell in missing if (cell.model, cell.case) == (m, c)],
+        )
+        for m, c, runs in results.cells()
     ]
-    return {**vars(table), "rows": rows}
+    return [*groups, *([(f"{results.id}~others", "other settings", others, [])] if others else [])]
 
 
-def _groups(results: ResultSet) -> list[dict[str, object]]:
-    """The runs of each cell, those that it lacks, and last the runs with other settings."""
-    missing = results.missing()
-    groups: list[dict[str, object]] = [
-        {
-            "anchor": results.anchor(model, case),
-            "title": results.place(model, case),
-            "runs": [_described(run) for run in results.of(model, case)],
-            "missing": [cell.command() for cell in missing if (cell.model, cell.case) == (model, case)],
-        }
-        for case in results.cases
-        for model in results.models
-    ]
-    others = [_described(run) for run in results.runs if run.cell.variant]
-    if others:
-        groups.append({"anchor": f"{results.id}~others", "title": "other settings", "runs": others, "missing": []})
-    return groups
-
-
-def _described(run: Run) -> dict[str, object]:
-    """Where a run's figures come from."""
+def _list_facts(run: Run) -> list[tuple[str, object]]:
+    """List where a run's figures come from."""
     r, at = run.result, run.environment
-    versions = ", ".join(f"{name} {version}" for name, version in at.get("versions", {}).items())
-    machine = ", ".join(
-        filter(None, [at.get("system"), at.get("device"), f"{at['threads']} threads" if at.get("threads") else ""])
-    )
+    machine = ", ".join(filter(None, [at.system, at.device, f"{at.threads} threads" if at.threads else ""]))
     facts = {
-        **{name.removeprefix("test/").replace("_", " "): f"{value:.6g}" for name, value in r["metrics"].items()},
-        "command": r["command"] or "unknown",
-        "seed": run.cell.seed,
-        "commit": commit_of(run),
-        "versions": versions or "unknown",
+        **{name.removeprefix("test/").replace("_", " "): f"{value:.6g}" for name, value in r.metrics.items()},
+        "command": r.command or "unknown",
+        "seed": run.key.seed,
+        "commit": name_commit(run),
+        "versions": ", ".join(f"{name} {version}" for name, version in at.versions.items()) or "unknown",
         "machine": machine or "unknown",
-        "data": f"{r['data']['name']}, sha256 {r['data']['sha256']}",
-        "protocol": r["protocol"]["name"],
-        "best step": r["best_step"],
-        "parameters": f"{r['parameters']:,}",
-        "memory slots": f"{r['memory_slots']:,}",
-        "training seconds": f"{r['wall_seconds']:,.1f}",
+        "data": f"{r.data.name}, sha256 {r.data.sha256}",
+        "protocol": r.protocol.name,
+        "best step": r.best_step,
+        "parameters": f"{r.parameters:,}",
+        "memory slots": f"{r.memory_slots:,}",
+        "training seconds": f"{r.wall_seconds:,.1f}",
         "starting weights": run.start or "",
     }
-    return {"name": run_name(run), "facts": [(key, value) for key, value in facts.items() if value != ""]}
-
-
-def _data(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()
+    return [(key, value) for key, value in facts.items() if value != ""]

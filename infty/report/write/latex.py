@@ -2,31 +2,24 @@
 
 import logging
 import re
+from collections.abc import Callable
 from functools import cache
 
-from pylatexenc.latexencode import (
-    RULE_DICT,
-    RULE_REGEX,
-    UnicodeToLatexConversionRule,
-    UnicodeToLatexEncoder,
-    get_builtin_conversion_rules,
-)
-
 from infty.base.table import Table, is_best
-from infty.report.load.results import ResultSet
+from infty.report.write import Part
 
 MINUS = {ord("−"): r"\ensuremath{-}", ord("–"): "--"}  # whatever the library has for them, in a column of figures
 
 
-def to_latex(results: ResultSet, tables: list[Table]) -> str:
-    """Each table as a float with its notes. Needs \\usepackage{booktabs} and \\usepackage{graphicx}."""
-    head = f"% {results.name}: infty report\n% \\usepackage{{booktabs,graphicx}}\n"
-    return head + "\n".join(map(_float, tables))
+def to_latex(part: Part) -> str:
+    """Set each table as a float with its notes. Needs \\usepackage{booktabs} and \\usepackage{graphicx}."""
+    head = f"% {part.results.name}: infty report\n% \\usepackage{{booktabs,graphicx}}\n"
+    return head + "\n".join(map(_set_float, part.tables))
 
 
-def _float(table: Table) -> str:
+def _set_float(table: Table) -> str:
     columns = "l" + ("r" if table.figures else "l") * (len(table.headings) - 1)
-    lines = [" & ".join(map(_cell, line)) + r" \\" for line in (table.headings, *table.rows)]
+    lines = [" & ".join(map(_set_cell, line)) + r" \\" for line in (table.headings, *table.rows)]
     notes = r"\par ".join(map(escape, table.notes))
     return "\n".join(
         [
@@ -48,19 +41,24 @@ def _float(table: Table) -> str:
     )
 
 
-def _cell(text: str) -> str:
-    shown = escape(text)
-    return rf"\textbf{{{shown}}}" if is_best(text) else shown
+def _set_cell(text: str) -> str:
+    return rf"\textbf{{{escape(text)}}}" if is_best(text) else escape(text)
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX sets it, in ASCII."""
-    return _encoder().unicode_to_latex(str(text))
+    """Write text as LaTeX sets it, in ASCII."""
+    return _make_encoder()(str(text))
 
 
 @cache
-def _encoder() -> UnicodeToLatexEncoder:
+def _make_encoder() -> Callable[[str], str]:
+    from pylatexenc import latexencode as lib  # which takes long to import
+
     logging.getLogger("pylatexenc").setLevel(logging.ERROR)  # it tells of each sign that it has no name for
-    apart = UnicodeToLatexConversionRule(RULE_REGEX, [(re.compile(r"([-'`,?!])(?=[-'`,])"), r"\1{}")])  # no ligatures
-    rules = [UnicodeToLatexConversionRule(RULE_DICT, MINUS), apart, *get_builtin_conversion_rules("defaults")]
-    return UnicodeToLatexEncoder(conversion_rules=rules, unknown_char_policy="unihex")
+    ligatures = [(re.compile(r"([-'`,?!])(?=[-'`,])"), r"\1{}")]
+    rules = [
+        lib.UnicodeToLatexConversionRule(kind, rule)
+        for kind, rule in ((lib.RULE_DICT, MINUS), (lib.RULE_REGEX, ligatures))
+    ]
+    rules += lib.get_builtin_conversion_rules("defaults")
+    return lib.UnicodeToLatexEncoder(conversion_rules=rules, unknown_char_policy="unihex").unicode_to_latex

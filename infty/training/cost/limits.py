@@ -1,4 +1,4 @@
-"""Refuse a run that can't end on this machine: memory for its steps and validations, disk for its checkpoints."""
+"""Refuse a run that this machine can't finish: too little memory for its steps, or disk for its checkpoints."""
 
 import contextlib
 import shutil
@@ -11,16 +11,15 @@ from infty.base.errors import InftyError
 from infty.base.messages import describe_fault
 from infty.machine.devices import is_gpu
 from infty.machine.placement import Machine
-from infty.machine.ram import forget_peak, free_memory_bytes
+from infty.machine.ram import count_free_bytes, forget_peak
 from infty.model.interface import SegmentModel
-from infty.model.weight_tensors import weight_tensors
 from infty.tasks.task import Task, TrainingData
 from infty.training.checkpoint import KEPT
 from infty.training.config import TrainingConfig
 from infty.training.cost.measure import measure_run
 
-LONG_RUN = 100  # steps; the steps of a shorter run tell as soon as a trial would
-COPIES = KEPT + 2  # of a checkpoint on disk at once: the last ones, the best, and the one being written
+LONG_RUN = 100  # steps; a shorter run fails as early as a trial would
+COPIES = KEPT + 2  # number of checkpoints on disk at once: the last ones, the best, and the one being written
 OTHER_FILES = 2**23  # bytes: metrics, results, W&B's run
 
 
@@ -29,13 +28,13 @@ def refuse_too_little_memory(
 ) -> None:
     """Try a few sequences before a long run: InftyError, with what would fit, if more memory is needed than is free.
 
-    Changes neither the model nor what follows. Says nothing on systems that don't tell how much memory is held.
+    Neither the model nor the run changes. Systems that don't report the memory in use are not checked.
     """
-    if config.total_steps < LONG_RUN or free_bytes(machine) is None:
+    if config.total_steps < LONG_RUN or count_usable_bytes(machine) is None:
         return
-    with explained(machine.device):
+    with explain_out_of_memory(machine.device):
         cost = measure_run(model, task, config, seed, machine)
-    free = free_bytes(machine) or 0  # after the trial: what it left (loaded code, say) stays
+    free = count_usable_bytes(machine) or 0  # counted after the trial, which loads code that stays
     for line, wanted, where, option, other in (
         (cost.training, cost.at_once, "", "--micro-batch", ", less is kept with --recompute"),
         (cost.evaluation, config.evaluation_batch_size, " in evaluation", "--set training.evaluation_batch_size", ""),
@@ -50,9 +49,9 @@ def refuse_too_little_memory(
 
 
 def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, folder: Path) -> None:
-    """Raise InftyError if the disk has no room for the checkpoints in `folder` that a run keeps at once."""
+    """Raise InftyError if the disk is too full for the checkpoints in `folder` that a run keeps at once."""
     here = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    needed = disk_bytes(model, task, config) - here
+    needed = count_disk_bytes(model, task, config) - here
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise InftyError(
@@ -61,32 +60,31 @@ def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, fo
         )
 
 
-def disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) -> int:
-    """Count the most bytes that a run's folder takes: as many checkpoints as there are at once, and small files."""
-    weights = sum(tensor.nbytes for tensor in weight_tensors(model).values())
-    moments = 2 * sum(parameter.nbytes for parameter in model.parameters())
+def count_disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) -> int:
+    """Count the most bytes that a run's folder takes: its checkpoints at once, and small files."""
+    weights = sum(parameter.nbytes for parameter in model.parameters())
     sizes = model.config
-    vectors = len(model.seats) * (sizes.memory_slots + sizes.segment_length) if task.continues else 0
+    vectors = len(model.memory_layers) * (sizes.memory_slots + sizes.segment_length) if task.continues else 0
     memory = 4 * config.batch_size * vectors * sizes.hidden_size
-    return COPIES * (weights + moments + memory) + OTHER_FILES
+    return COPIES * (3 * weights + memory) + OTHER_FILES
 
 
-def free_bytes(machine: Machine) -> int | None:
-    """Count the free bytes for this process; on a CPU a machine's processes share them.
+def count_usable_bytes(machine: Machine) -> int | None:
+    """Count the free bytes that this process can take; on a CPU the machine's processes divide them.
 
-    None if the system doesn't tell, or has no peak that can be measured anew.
+    None if the system doesn't report them, or can't reset the peak.
     """
     try:
-        known = forget_peak(machine.device)  # which gives back what was freed
+        known = forget_peak(machine.device)  # it returns freed memory to the system
         share = 1 if is_gpu(machine.device) else machine.launch.local_size
-        return free_memory_bytes(machine.device) // share if known else None
+        return count_free_bytes(machine.device) // share if known else None
     except OSError:
         return None
 
 
 @contextlib.contextmanager
-def explained(device: torch.device) -> Iterator[None]:
-    """Raise InftyError, with what helps, if memory runs out within the block."""
+def explain_out_of_memory(device: torch.device) -> Iterator[None]:
+    """Raise InftyError, with what to do, if memory runs out within the block."""
     try:
         yield
     except (MemoryError, RuntimeError) as fault:

@@ -1,4 +1,4 @@
-"""The one way to measure what training takes: gradients of a few sequences, again and again, on the real model."""
+"""Measure the cost of training: gradients of a few sequences, taken repeatedly on the real model."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,39 +18,43 @@ from infty.base.batch import Batch
 from infty.evaluation.evaluate import evaluate
 from infty.machine.devices import is_gpu
 from infty.machine.placement import Machine
-from infty.machine.ram import forget_peak, held_memory_bytes, peak_memory_bytes
+from infty.machine.ram import count_held_bytes, count_peak_bytes, forget_peak
 from infty.model.interface import SegmentModel, State
 from infty.model.state_tensors import state_tensors
 from infty.tasks.task import TrainingData
 from infty.training.config import TrainingConfig
 from infty.training.cost.fit import LinearCost
-from infty.training.data_parallel import batch_losses, weighted
+from infty.training.data_parallel import compute_losses, weigh_losses
 from infty.training.optimizer import make_optimizer
 
-FEW = 4  # sequences that are tried beside one, which alone says little of more
+FEW = 4  # sequences that are tried beside one
 WRITTEN = 2  # steps that write a carried memory, for the next one to read
-FULL, MOST = 5, 100  # steps until it was contracted as well, and if documents end before it is full
-TIMED = 15  # steps, at most
-Steps = Iterator[tuple[int, list[int]]]  # of each its tokens, and the bytes of each part of the memory carried on
+FULL, MOST = 5, 100  # steps until it was contracted as well; at most, if documents end before it is full
+TIMED = 15  # steps at most
+Steps = Iterator[tuple[int, list[int]]]  # tokens of each step, and bytes of each tensor of the memory carried on
 
 
 class Validated(TrainingData, Protocol):
-    """What is trained on and validated."""
+    """Data to train on and to validate on."""
 
     has_answers: bool
 
     def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """As a task's."""
+        """Yield all of a split, as `Task.evaluation_batches` does."""
         ...
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """What a process takes to train, as measured with so many sequences (`tried`, the most last).
+    """The cost of training in one process.
 
-    own, at_once: its sequences of a batch, and the most of them at once. seconds: of gradients, by sequences at once.
-    parts: the bytes beyond program and weights that can be counted; memory is what is carried from step to step.
-    training, evaluation: all of those bytes, the most in steps and in validations, by sequences at once.
+    Args:
+        own: sequences of a batch that the process trains on.
+        at_once: the most of them that are computed at once.
+        tried: numbers of sequences that were measured, ascending.
+        seconds: seconds of gradients, by sequences at once.
+        parts: bytes beyond program and weights that can be counted; "memory" is carried from step to step.
+        training, evaluation: most bytes beyond program and weights in steps and in validations, by sequences at once.
     """
 
     own: int
@@ -66,9 +70,9 @@ class RunCost:
 def measure_run(
     model: SegmentModel, task: Validated, config: TrainingConfig, seed: int, machine: Machine, seconds: float = 0.0
 ) -> RunCost:
-    """Measure gradients of the first sequence of each batch, and of a few or as many as time allows; then validations.
+    """Measure gradients of one sequence per batch, and of a few or as many as time allows; then validations.
 
-    seconds: that filling memories may take, and the steps that are timed; 0: as few as tell how many bytes they take.
+    seconds: limit for filling memories, and again for the timed steps; 0: only as many steps as bytes need.
     """
     own, together = config.batch_size // machine.launch.size, machine.launch.size > 1
     at_once = min(own, machine.micro_batch or own)
@@ -82,9 +86,9 @@ def measure_run(
         batches = task.evaluation_batches("validation", sequences)
         evaluate(model, islice(batches, WRITTEN + 1 if task.continues else 1), choices=task.has_answers)
 
-    # One sequence tells how many more can be tried. FLOPs come last: nothing compiles while they are counted. The first
-    # validation makes much that stays, so it is not measured.
-    with unchanged(model):
+    # The time of one sequence decides how many more are tried. FLOPs come last, as nothing compiles while they are
+    # counted. The first validation allocates much that stays, so it is not measured.
+    with preserve_model(model):
         quickest, least, _ = try_out(1)
         tried = min(at_once, max(FEW, int(seconds / 5 / quickest)))
         slowest, most, steps = try_out(tried)
@@ -94,7 +98,7 @@ def measure_run(
         evaluated = (1, min(FEW, config.evaluation_batch_size))
         validations = {some: repeat(partial(validate, some), machine.device)[1] for some in evaluated}
 
-    # What stays between steps; of gradients the room, if processes exchange them.
+    # Optimiser and memory stay between steps; so do gradients' buffers, if processes exchange them.
     gradients = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
     kept = {"optimizer": 2 * gradients, "memory": own * (sum(sizes) // tried)}
     return RunCost(
@@ -110,44 +114,44 @@ def measure_run(
 
 
 def measure_update(model: SegmentModel, seconds: float) -> float:
-    """Measure the seconds of Adam's update of clipped gradients; at a rate of 0, which leaves weights as they are."""
+    """Measure the seconds of clipping and Adam's update, at a learning rate of 0, which changes no weight."""
     optimizer, parameters = make_optimizer(model, learning_rate=0.0), list(model.parameters())
-    with unchanged(model):
+    with preserve_model(model):
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         clip = partial(nn.utils.clip_grad_norm_, parameters, max_norm=1.0)
         return repeat(lambda: (clip(), optimizer.step()), model.device, seconds)[0]
 
 
-def flops_a_step(
+def count_step_flops(
     model: SegmentModel, task: TrainingData, batch_size: int, seed: int, micro_batch: int | None = None
 ) -> int:
-    """Count the FLOPs of one optimiser step, forward and backward: products of matrices only, as usual.
+    """Count the FLOPs of the matrix products in one optimiser step, forward and backward, with full memories.
 
-    If memory is carried, it is full. micro_batch: most sequences at once; the others' work is the same.
+    micro_batch: most sequences at once; only so many are computed, and the count is scaled to the batch.
     """
     sequences, counter = min(batch_size, micro_batch or batch_size), FlopCounterMode(display=False)
-    with unchanged(model):
+    with preserve_model(model):
         fill_memories(take_steps(model, task, batch_size, seed, sequences), within=counter)
     return counter.get_total_flops() * batch_size // sequences
 
 
 def take_steps(model: SegmentModel, task: TrainingData, batch_size: int, seed: int, sequences: int) -> Steps:
-    """Make the gradients of the first `sequences` of each batch, one batch after the other, and drop them."""
+    """Compute the gradients of the first `sequences` of each batch, one batch after the other, and drop them."""
     state: State | None = None
     for step in count():
         batch = task.training_batch(step, batch_size, seed, range(sequences))
-        losses, after = batch_losses(model, batch, state)
-        weighted(losses, model).backward()
+        losses, after = compute_losses(model, batch, state)
+        weigh_losses(losses, model).backward()
         model.zero_grad()
         state = after if task.continues else None
         yield batch.tokens.numel(), [tensor.nbytes for tensor in state_tensors(state or ()).values()]
 
 
 def fill_memories(steps: Steps, within: AbstractContextManager[object] | None = None, seconds: float = inf) -> None:
-    """Take steps until a carried memory no longer grows, or time is up; a single one if none is carried.
+    """Take steps until a carried memory no longer grows, or time is up; a single step if none is carried.
 
-    within: entered anew for each step.
+    within: a context that is entered for each step.
     """
     start, before = time.perf_counter(), None
     for taken in count(1):
@@ -160,24 +164,24 @@ def fill_memories(steps: Steps, within: AbstractContextManager[object] | None = 
 
 
 def repeat(act: Callable[[], object], device: torch.device, seconds: float = 0.0) -> tuple[float, int]:
-    """Repeat an act for so many seconds, at least once. Returns the median of the seconds that it took.
+    """Repeat an act for so many seconds, at least once. Returns the median of its seconds, and bytes of memory.
 
-    Beside it, the most bytes that were held beyond those from before; 0 if the system doesn't tell.
+    The bytes are the most that were held beyond those held before; 0 if the system doesn't report them.
     """
     known = forget_peak(device)
-    held, times = held_memory_bytes(device) if known else 0, []
+    held, times = count_held_bytes(device) if known else 0, []
     while not times or (len(times) < TIMED and sum(times) < seconds):
         start = time.perf_counter()
         act()
         if is_gpu(device):
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
-    return median(times), max(0, peak_memory_bytes(device) - held) if known else 0
+    return median(times), max(0, count_peak_bytes(device) - held) if known else 0
 
 
 @contextmanager
-def unchanged(model: SegmentModel) -> Iterator[None]:
-    """Train within the block without gradients from before; then restore them, the mode and torch's random numbers."""
+def preserve_model(model: SegmentModel) -> Iterator[None]:
+    """Preserve a model for the block, which trains it: gradients, mode and torch's random state are restored."""
     training, gradients = model.training, [parameter.grad for parameter in model.parameters()]
     with torch.random.fork_rng([model.device] if is_gpu(model.device) else []):
         try:
