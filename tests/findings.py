@@ -7,10 +7,7 @@ a row could know at most.
 import json
 import math
 from collections.abc import Callable, Iterator
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,8 +15,10 @@ from infty.base.table import Table
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import Experiment, resolve
-from infty.report.load.results import ResultSet, Run, mean_and_deviation, signed
-from infty.report.paired_bootstrap import pair_up
+from infty.report.load.results import ResultSet, add_sign, average
+from infty.report.paired_bootstrap import Pairs, pair_up
+from infty.runs.folder import Run
+from infty.runs.parts import Chunks, Sums, TextDetails
 from infty.tasks.sort import SortConfig, SortTask, tally
 
 DRAWS = 10_000
@@ -80,12 +79,12 @@ def _counts_alone(experiment: Experiment) -> float:
 
 def seed_table(results: ResultSet) -> Table:
     """Differences between rows, each seed's own, on all tokens, on validation, on far-seen tokens and per word."""
-    figures: list[Figure] = [_nats, _validation, lambda run: run.result["metrics"]["test/far_loss"]]
+    figures: list[Figure] = [_nats, _validation, lambda run: run.result.metric("test/far_loss")]
     rows = []
     for name, against, pairs in _pairs(results):
-        each = [", ".join(signed(value, 4) for value in _differences(pairs, figure)) for figure in figures]
-        mean, deviation = mean_and_deviation(_differences(pairs, _nats_per_word))
-        per_word = signed(mean, 4) + ("" if deviation is None else f" ± {deviation:.4f}")
+        each = [", ".join(add_sign(value, 4) for value in _differences(pairs, figure)) for figure in figures]
+        mean, deviation = average(_differences(pairs, _nats_per_word))
+        per_word = add_sign(mean, 4) + ("" if deviation is None else f" ± {deviation:.4f}")
         rows.append([name, against, *each, per_word, f"{_documents_to_chunks(pairs):.2f}"])
     headings = [
         "row", "against", "test, nats per token", "validation, nats per token", "test, nats per far-seen token",
@@ -99,10 +98,10 @@ def emptied_table(results: ResultSet) -> Table:
     rows = []
     for case in results.cases:
         for model in results.models:
-            runs = [run for run in results.of(model, case) if "zero" in run.knock_outs]
-            each = _differences([(run.knock_outs["zero"], run) for run in runs], _nats)
+            pairs = [(emptied, run) for run in results.of(model, case) for emptied in run.without("zero")]
+            each = _differences(pairs, _nats)
             if each:
-                rows.append([results.place(model, case), ", ".join(signed(value, 4) for value in each)])
+                rows.append([results.place(model, case), ", ".join(add_sign(value, 4) for value in each)])
     return Table(f"{results.title}: memory emptied, each seed", ["row", "nats per token"], rows)
 
 
@@ -112,8 +111,8 @@ def ending_table(results: ResultSet) -> Table:
     for case in results.cases:
         for model in results.models:
             curves = [run.curve for run in results.of(model, case) if len(run.curve) > 1]
-            each = [signed(curve[-1][1]["loss"] - curve[-2][1]["loss"], 4) for curve in curves]
-            steps = {curve[-1][0] - curve[-2][0] for curve in curves}
+            each = [add_sign(curve[-1].loss - curve[-2].loss, 4) for curve in curves]
+            steps = {curve[-1].step - curve[-2].step for curve in curves}
             if each:
                 rows.append([results.place(model, case), ", ".join(map(str, sorted(steps))), ", ".join(each)])
     headings = ["row", "steps between", "change of the validation loss, nats per token"]
@@ -134,11 +133,11 @@ def distance_shares(results: ResultSet) -> Table:
 
 def _by_distance(run: Run) -> list[float]:
     """Nats on words last seen in each range of distances, on new words, and on what is no word."""
-    found = _stored(run, "by_distance")
+    found = _parts(run).by_distance
     bounds, sums = [*NEAR, math.inf], [0.0] * len(NEAR)
-    for low, nats in zip(found["from"], found["nats"], strict=True):
+    for low, nats in zip(found.lower, found.nats, strict=True):
         sums[sum(low >= bound for bound in bounds) - 1] += nats
-    return [*sums, found["new_word"]["nats"], found["no_word"]["nats"]]
+    return [*sums, found.new_word.nats, found.no_word.nats]
 
 
 def block_table(results: ResultSet) -> Table:
@@ -148,15 +147,15 @@ def block_table(results: ResultSet) -> Table:
         pairs = pair_up(results.of("infty", case), results.of(results.baseline, case))
         for name, early in ((f"the first {BLOCK - 1} tokens of a document", True), ("all after them", False)):
             each = [_at_places(run, early) - _at_places(other, early) for run, other in pairs]
-            rows.append([case, name, ", ".join(signed(value, 4) for value in each)])
+            rows.append([case, name, ", ".join(add_sign(value, 4) for value in each)])
     return Table(f"{results.title}: infty less {results.baseline}, each seed", ["case", "on", "nats per token"], rows)
 
 
 def _at_places(run: Run, early: bool) -> float:
-    found = _stored(run, "by_position")
+    found = _parts(run).by_position
     bins = [
         (nats, tokens)
-        for low, nats, tokens in zip(found["from"], found["nats"], found["tokens"], strict=True)
+        for low, nats, tokens in zip(found.lower, found.nats, found.tokens, strict=True)
         if (low < BLOCK) == early
     ]
     return sum(nats for nats, _ in bins) / sum(tokens for _, tokens in bins)
@@ -170,24 +169,19 @@ def beginning_table(results: ResultSet) -> Table:
             pairs = pair_up(results.of(model, case), results.of(results.baseline, case))
             losses = [(_training_losses(run), _training_losses(other)) for run, other in pairs]
             apart = [np.array(own) - np.array(base) for own, base in losses]
-            first = ", ".join(signed(one[0], 3) for one in apart)
-            last = ", ".join(signed(one[-len(one) // 10 :].mean(), 3) for one in apart)
+            first = ", ".join(add_sign(one[0], 3) for one in apart)
+            last = ", ".join(add_sign(one[-len(one) // 10 :].mean(), 3) for one in apart)
             rows.append([f"{model}, {case}", first, last])
     headings = ["row", "first logged step (10)", "last tenth of the steps"]
     return Table(f"{results.title}: training loss less that of {results.baseline}, each seed", headings, rows)
 
 
 def _training_losses(run: Run) -> list[float]:
-    lines = [json.loads(line) for line in (_folder(run) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in run.folder.metrics.read_text(encoding="utf-8").splitlines()]
     return [line["train/loss"] for line in lines if "train/loss" in line]
 
 
-def _folder(run: Run) -> Path:
-    c = run.cell
-    return SHIPPED / f"results/{c.scale}/{c.experiment}/{c.model}@{c.case}/seed-{c.seed}"
-
-
-def _pairs(results: ResultSet) -> Iterator[tuple[str, str, list[tuple[Run, Run]]]]:
+def _pairs(results: ResultSet) -> Iterator[tuple[str, str, Pairs]]:
     """Every two rows that a sentence compares: with the first, with the wide one, and with the one without a memory."""
     for case in results.cases:
         others = (results.baseline, "transformer-xl-wide", "infty-no-memory")
@@ -199,42 +193,39 @@ def _pairs(results: ResultSet) -> Iterator[tuple[str, str, list[tuple[Run, Run]]
                     yield results.place(model, case), against, pairs
 
 
-def _differences(pairs: list[tuple[Run, Run]], figure: Figure) -> list[float]:
+def _differences(pairs: Pairs, figure: Figure) -> list[float]:
     return [figure(run) - figure(other) for run, other in pairs]
 
 
 def _nats(run: Run) -> float:
     """Nats per token, over every token."""
-    chunks = (run.details or {})["chunks"]
-    return sum(chunks["nats"]) / sum(chunks["tokens"])
+    chunks = _parts(run).chunks
+    return sum(chunks.nats) / sum(chunks.tokens)
 
 
 def _validation(run: Run) -> float:
-    return min(figures["loss"] for _, figures in run.curve)
+    return min(validation.loss for validation in run.curve)
 
 
 def _nats_per_word(run: Run) -> float:
-    return math.log(run.result["metrics"]["test/word_perplexity"])
+    return math.log(run.result.metric("test/word_perplexity"))
 
 
-def _documents_to_chunks(pairs: list[tuple[Run, Run]]) -> float:
+def _documents_to_chunks(pairs: Pairs) -> float:
     """How many times the standard error of the difference grows if documents are drawn instead of chunks."""
-    return _standard_error(pairs, "documents") / _standard_error(pairs, "chunks")
+    documents = _compute_standard_error(pairs, lambda parts: parts.documents)
+    return documents / _compute_standard_error(pairs, lambda parts: parts.chunks)
 
 
-def _standard_error(pairs: list[tuple[Run, Run]], part: str) -> float:
-    parts = [(_stored(run, part), _stored(other, part)) for run, other in pairs]
-    sums = np.mean([np.array(own["nats"]) - np.array(base["nats"]) for own, base in parts], axis=0)
-    sizes = np.array(parts[0][0]["tokens"], dtype=float)
+def _compute_standard_error(pairs: Pairs, part: Callable[[TextDetails], Sums | Chunks]) -> float:
+    parts = [(part(_parts(run)), part(_parts(other))) for run, other in pairs]
+    sums = np.mean([np.array(own.nats) - np.array(base.nats) for own, base in parts], axis=0)
+    sizes = np.array(parts[0][0].tokens, dtype=float)
     drawn = np.random.RandomState(0).randint(len(sums), size=(DRAWS, len(sums)))
     return float((sums[drawn].sum(1) / sizes[drawn].sum(1)).std())
 
 
-@cache
-def _evaluation(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _stored(run: Run, part: str) -> dict[str, Any]:
-    """A part of the details of a run's test as they were written."""
-    return _evaluation(_folder(run) / "eval" / f"{run.result['protocol']['name']}-test.json")["details"][part]
+def _parts(run: Run) -> TextDetails:
+    """Return the parts of the test's mean, which each of these runs has."""
+    assert run.parts
+    return run.parts

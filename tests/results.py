@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from infty.base.table import Table
 from infty.config.catalog import SHIPPED
 from infty.report.load.collect import collect
+from infty.report.load.results import ResultSet
 from infty.report.tables import make_tables
+from tests.findings import finding_tables
 
 PAGES = (SHIPPED.parent / "README.md", SHIPPED / "RESULTS.md")
 BLOCK = re.compile(
@@ -51,7 +53,7 @@ def _shown(table: Table) -> str:
 
 
 if __name__ == "__main__":
-    sets = collect([SHIPPED / "results" / "laptop"], SHIPPED)
-    made = [table for results in sets for table in make_tables(results)]
+    kept = committed()
+    made = [table for results in kept for table in make_tables(results)]
     for page in PAGES:
         page.write_text(with_results(page.read_text(encoding="utf-8"), made, findings(kept)), encoding="utf-8")

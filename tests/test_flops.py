@@ -31,6 +31,9 @@ class Endless:
     def count_steps_per_epoch(self, batch_size: int) -> int:
         return 1
 
+    def count_tokens_per_epoch(self) -> int | None:
+        return None
+
     def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         return steps * batch_size * self.length
 

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from infty.base.errors import MissingError
+from infty.cli.summaries import summarize
 from infty.commands.listing import list_cells, overview_tables
 from infty.config import catalog
 from infty.config.definition import CellKey
@@ -159,7 +160,7 @@ def readable(run: RunFolder) -> bool:
             assert line.isprintable(), line
             assert "train again with --fresh" in line
     if fine and run.finished:
-        assert json.dumps({**headline(run.result().dump()), **run.result().dump()}, allow_nan=False)
+        assert json.dumps({**summarize(run.result().dump()), **run.result().dump()}, allow_nan=False)
     return fine
 
 

@@ -21,7 +21,7 @@ FIGURES = ("parameters", "memory_slots", "tokens_seen", "wall_seconds", "trainin
 class Compared:
     """Runs by the names that they were asked for by, and what differs: key, and a value per run (None: none)."""
 
-    names: list[str]
+    runs: list[str]
     settings: dict[str, list[Any]]
     environment: dict[str, list[Any]]
     metrics: dict[str, list[Any]]
@@ -29,19 +29,15 @@ class Compared:
 
     def document(self) -> dict[str, Any]:
         """Return the comparison as JSON holds it."""
-        return {"runs": self.names, **{key: value for key, value in vars(self).items() if key != "names"}}
+        return vars(self)
 
     def tables(self) -> list[Table]:
         """Make a table of settings, one of surroundings if they differ, and one of figures."""
-        parts = [("settings", self.settings), ("environment", self.environment), ("metrics", self.metrics)]
+        notes = {"metrics": self.intervals}
+        parts = {"settings": self.settings, "environment": self.environment, "metrics": self.metrics}
         return [
-            Table(
-                f"what differs: {title}",
-                ["", *self.names],
-                _make_rows(values),
-                self.intervals if title == "metrics" else [],
-            )
-            for title, values in parts
+            Table(f"what differs: {title}", ["", *self.runs], _make_rows(values), notes.get(title, []))
+            for title, values in parts.items()
             if values or title == "settings"
         ]
 
@@ -79,7 +75,8 @@ def _read_environment(folder: RunFolder) -> dict[str, Any]:
 def _list_figures(run: Run) -> dict[str, Any]:
     r = run.result
     inputs = {"protocol": r.protocol.name, "data": r.data.sha256[:12]}
-    return {**r.metrics, **inputs, **{key: getattr(r, key) for key in FIGURES}}
+    figures = {key: getattr(r, key) for key in FIGURES}
+    return {**r.metrics, **inputs, **figures, "training_flops": r.training_flops and float(r.training_flops)}
 
 
 def _describe_pairs(read: list[Run | None]) -> list[str]:

@@ -1,4 +1,4 @@
-"""ψ(t): the Gaussian basis functions a signal is made of (section 3.1)."""
+"""Evaluate ψ(t), the Gaussian basis functions that a signal is made of (M1), and their expectation (M2)."""
 
 import math
 
@@ -10,9 +10,9 @@ from infty.memory.precision import HOST, ExactBuffers
 
 
 class GaussianBasis(ExactBuffers):
-    """ψ_j(t) = N(t; μ̃_j, σ̃_j²) (section 3.1): centres μ̃ spaced evenly on [0, 1], each carrying every width σ̃.
+    """Basis functions ψ_j(t) = N(t; μ̃_j, σ̃_j²) (M1): centres μ̃ spaced evenly on [0, 1], each with every width σ̃.
 
-    The order is centre-major: with two widths j = 2·centre + width. Raises ValueError where
+    The order is centre-major: with two widths j = 2·centre + width. Raises ValueError if
     `num_basis` is not a multiple of the number of widths.
     """
 
@@ -28,16 +28,18 @@ class GaussianBasis(ExactBuffers):
         self.register_exact("widths", torch.tensor(widths, **exact))
 
     def evaluate(self, positions: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n basis"]:
-        """ψ(t) at each position t, a share of [0, 1]."""
+        """Evaluate ψ(t) at each position t, a share of [0, 1] (M1)."""
         return self.expectation(positions, torch.zeros_like(positions))
 
     def expectation(
         self, mean: Float[Tensor, "*batch query"], variance: Float[Tensor, "*batch query"]
     ) -> Float[Tensor, "*batch query basis"]:
-        """E_{t ~ N(μ, σ²)}[ψ_j(t)] = N(μ; μ̃_j, σ² + σ̃_j²), in closed form (section 3.1).
+        """Compute E_{t ~ N(μ, σ²)}[ψ_j(t)] = N(μ; μ̃_j, σ² + σ̃_j²) (M2).
 
+        Equal to `equations.expect_basis`; held by
+        tests/memory/test_basis.py::test_values_and_expectations_equal_the_plain_equations.
         A query has only as many distinct variances as there are widths, so logarithms, roots and
-        quotients are taken once a width; one power of 2, quicker than one of e, a basis function remains.
+        quotients are taken once per width; one power of 2, quicker than one of e, per basis function remains.
         """
         total = variance[..., None] + self.widths.square()  # ... query widths
         distance = (mean[..., None] - self.centers).square()  # ... query centers

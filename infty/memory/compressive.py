@@ -1,4 +1,4 @@
-"""Compressive memory (Rae et al. 2019): what leaves the short-term memory, at a lower rate, first in first out."""
+"""Keep what leaves the short-term memory at a lower rate, first in, first out: the compressive memory (M12)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,13 +25,13 @@ from infty.memory.contract import (
 )
 from infty.memory.equations import reconstruction_loss
 from infty.memory.precision import full_precision
-from infty.memory.ragged import concatenate_ragged, visible
+from infty.memory.ragged import concatenate_rows, visible
 
 Slots = Float[Tensor, "batch slots hidden"]
 
 
 class CompressiveMemoryConfig(MemoryConfig):
-    """Sizes of one compressive memory (Rae et al. 2019)."""
+    """Sizes of one compressive memory (M12)."""
 
     kind: Literal["compressive"] = Field(
         default="compressive", description="the Compressive Transformer's memory (Rae et al. 2019)"
@@ -68,7 +68,7 @@ class CompressiveMemoryConfig(MemoryConfig):
 
 @dataclass(frozen=True)
 class CompressedState(MemoryState):
-    """Compressed vectors (Rae et al. 2019), oldest first; as many as there are so far, at most `num_slots`.
+    """Compressed vectors (M12), oldest first; as many as there are so far, at most `num_slots`.
 
     slots: those vectors, in the precision and on the device of the weights.
     filled: how many of them, the newest, each stream may see; None: all.
@@ -80,7 +80,7 @@ class CompressedState(MemoryState):
     @classmethod
     def concatenate(cls, parts: Sequence["CompressedState"]) -> "CompressedState":
         """Make one state of those of several batches; their rows follow each other."""
-        return cls(*concatenate_ragged([part.slots for part in parts], [part.filled for part in parts]))
+        return cls(*concatenate_rows([part.slots for part in parts], [part.filled for part in parts]))
 
     def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"] | None = None) -> "CompressedState":
         """Forget everything in the marked rows: a new document begins there. `seeds` are unused."""
@@ -88,7 +88,7 @@ class CompressedState(MemoryState):
 
 
 class CompressiveMemory(Memory[CompressedState]):
-    """Compression by a 1-D convolution with kernel = stride = c, one of the functions of Rae et al. 2019.
+    """Compression by a 1-D convolution with kernel = stride = c (M12), one of the functions of Rae et al. 2019.
 
     Its slots are read by the layer's own attention, as extra keys.
     """
@@ -103,7 +103,7 @@ class CompressiveMemory(Memory[CompressedState]):
         self.compress = nn.Conv1d(config.hidden_size, config.hidden_size, kernel_size=c, stride=c)
 
     def initial_state(self, batch: int, seeds: Int[Tensor, " batch"] | None = None) -> CompressedState:
-        """Make an empty memory (Rae et al. 2019) for `batch` streams: no slot yet. `seeds` are unused."""
+        """Make an empty memory (M12) for `batch` streams: no slot yet. `seeds` are unused."""
         return CompressedState(self.compress.weight.new_zeros(batch, 0, self.config.hidden_size))
 
     def advance(
@@ -113,7 +113,7 @@ class CompressiveMemory(Memory[CompressedState]):
 
         The loss is a mean over streams; 0 of one that lost nothing of its own.
         """
-        fresh = self.compress_evicted(evicted)
+        fresh = self.make_slots(evicted)
         after = self.append(state, fresh, rows)
         if not torch.is_grad_enabled() or (rows is not None and not rows.any()):
             return after, {}
@@ -145,21 +145,23 @@ class CompressiveMemory(Memory[CompressedState]):
             case _:
                 assert_never(kind)
 
-    def initialise_beside_trained(self, std: float, num_layers: int) -> None:
+    def initialise_graft(self, std: float, num_layers: int) -> None:
         """Make each slot the mean of the vectors that it joins.
 
         Departure: attention that was trained without a compressor can read that, and not what N(0, std²) makes.
         """
-        super().initialise_beside_trained(std, num_layers)
+        super().initialise_graft(std, num_layers)
         rate, identity = self.config.compression_rate, torch.eye(self.config.hidden_size)
         assert self.compress.bias is not None
         with torch.no_grad():
             self.compress.weight.copy_(identity[..., None].expand(-1, -1, rate) / rate)
             nn.init.zeros_(self.compress.bias)
 
-    def compress_evicted(self, evicted: Hidden) -> Slots:
-        """Compress what left the short-term memory c : 1 (Rae et al. 2019), into ⌈length / c⌉ slots.
+    def make_slots(self, evicted: Hidden) -> Slots:
+        """Compress what left the short-term memory c : 1 into ⌈length / c⌉ slots (M12).
 
+        Equal to `equations.compress`; held by
+        tests/memory/test_compressive.py::test_a_slot_is_a_weighted_sum_of_its_window.
         If c does not divide the length, the oldest window begins with zeros.
         """
         missing = -evicted.shape[1] % self.config.compression_rate
@@ -169,7 +171,7 @@ class CompressiveMemory(Memory[CompressedState]):
     def append(
         self, state: CompressedState, slots: Slots, rows: Bool[Tensor, " batch"] | None = None
     ) -> CompressedState:
-        """Append new slots and drop the oldest beyond `num_slots`, first in, first out (Rae et al. 2019).
+        """Append new slots and drop the oldest beyond `num_slots`, first in, first out (M12).
 
         In rows that are not marked the new ones stay unseen; `rows` None: all are updated.
         """

@@ -1,4 +1,4 @@
-"""What layers, grafts, checkpoints and evaluations ask of a memory: the contract of section 3, whatever the memory is.
+"""Say what layers, grafts, checkpoints and evaluations ask of a memory, whatever it is (section 3).
 
 In each segment a layer asks in this order: `advance` with what left the short-term memory, `extra_keys` and `read` of
 what is known then, and `mix` of what was read with what attention read. All of that is one graph, so the loss of the
@@ -63,7 +63,7 @@ AnyState = TypeVar("AnyState", bound="MemoryState")
 
 @dataclass(frozen=True)
 class MemoryState(ABC):
-    """What one memory knows of a batch of streams (section 3): a frozen dataclass of tensors with a row per stream.
+    """State of one memory for a batch of streams (section 3): a frozen dataclass of tensors with a row per stream.
 
     The names of its fields stand in checkpoints.
     """
@@ -96,7 +96,7 @@ class ExtraKeys:
 
 
 class Memory(nn.Module, ABC, Generic[AnyState]):
-    """One layer's memory of what has left its short-term memory (section 3).
+    """Memory that one layer has of what has left its short-term memory (section 3).
 
     state_type: the class of its states. reads: whether `read` reads anything; a layer whose attention reads all there
     is (`extra_keys`) need not make queries for it. knock_outs: what `knock_out` knows. to_compile: methods that are
@@ -122,8 +122,8 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
         """Take in what left the short-term memory, before the memory is read, in the same graph.
 
         evicted: at least one vector per stream, without gradient. rows: the streams whose own it is, others stay as
-        they are; None: all. attend: what the layer's queries in some rows read from vectors by content alone, where
-        only the vectors have a gradient. Losses are means over streams, and there only if a gradient is wanted.
+        they are; None: all. attend: what the layer's queries in some rows read from vectors by content alone, only
+        the vectors having a gradient. Losses are means over streams, and there only if a gradient is wanted.
         """
 
     def extra_keys(self, state: AnyState) -> ExtraKeys | None:
@@ -148,7 +148,7 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
     def mix(
         self, near: Float[Tensor, "batch wanted hidden"], far: Float[Tensor, "batch wanted hidden"]
     ) -> Float[Tensor, "batch wanted hidden"]:
-        """Join what attention read and what was read from the memory: Z = Z_STM + Z_LTM (section 3.1)."""
+        """Join what attention read and what was read from the memory: Z = Z_STM + Z_LTM (M9)."""
         return near + far
 
     @abstractmethod
@@ -159,14 +159,14 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
         the first half with what those of the second half know, and vice versa. Names of streams stay.
         """
 
-    def initialise_beside_trained(self, std: float, num_layers: int) -> None:
+    def initialise_graft(self, std: float, num_layers: int) -> None:
         """Set the parameters of a memory that is grafted on a trained decoder: matrices are N(0, std²), others stay."""
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=std)
 
     def parameter_groups(self) -> dict[str, list[Float[Tensor, "..."]]]:
-        """Name the parameters of the gate, of what says where to look, and of what is read, for a look inside.
+        """Name the parameters of the gate, of the density's scores, and of what is read, for a look inside.
 
         {}: this memory is not looked into.
         """
@@ -179,5 +179,8 @@ def exchange_halves(rows: Shaped[Tensor, "batch *rest"]) -> Shaped[Tensor, "batc
 
 
 def draw_fixed_numbers(count: int) -> Float[Tensor, " n"]:
-    """Draw random numbers in [0, 1) to shuffle by, the same each time (not in the paper)."""
+    """Draw random numbers in [0, 1) to shuffle by, the same each time (not in the paper).
+
+    Three of them happen to rise, so that a shuffle of three moves nothing.
+    """
     return torch.rand(count, generator=torch.Generator().manual_seed(count))

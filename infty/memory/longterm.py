@@ -1,4 +1,4 @@
-"""The ∞-former's long-term memory: an unbounded past in N coefficients (sections 3.1 to 3.4)."""
+"""Keep an unbounded past in N coefficients: the ∞-former's long-term memory (M5 to M11)."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ Queries = Float[Tensor, "batch query hidden"]
 
 
 class LongTermMemoryConfig(MemoryConfig):
-    """Sizes and constants of one long-term memory (section 3). Positions and widths are shares of [0, 1]."""
+    """Sizes and constants of one long-term memory (M1 to M11). Positions and widths are shares of [0, 1]."""
 
     kind: Literal["long_term"] = Field(default="long_term", description="the ∞-former's memory (section 3)")
     hidden_size: int = Field(gt=0, description="E")
@@ -90,29 +90,29 @@ class LongTermMemoryConfig(MemoryConfig):
 
     @property
     def num_bins(self) -> int:
-        """Count the numbers of the histogram that a state keeps for sticky sampling (section 3.3), 0 without."""
+        """Count the numbers of the histogram that a state keeps for sticky sampling (M11), 0 without."""
         return self.sticky.num_bins if self.sticky else 0
 
     @property
     def geometry(self) -> tuple[int, tuple[float, ...], int, int, float, float]:
-        """N, σ̃, L, M, τ and λ: all that the fits depend on (see `make_operators`)."""
+        """Give N, σ̃, L, M, τ and λ: all that the fits depend on (M3, M4; see `make_operators`)."""
         sizes = self.num_basis, self.widths, self.segment_length, self.num_samples
         return *sizes, self.contraction, self.ridge_penalty
 
     @property
     def auxiliary_weights(self) -> dict[str, float]:
-        """Name the KL regulariser, with its weight (section 3.4)."""
+        """Name the KL regulariser, with its weight (M10)."""
         return {"kl": self.kl_weight}
 
 
 @dataclass(frozen=True)
 class LongTermState(MemoryState):
-    """What one memory knows of a batch of streams (sections 3.2 and 3.3). An empty memory is the zero signal.
+    """State of one memory for a batch of streams (M6, M11). An empty memory is the zero signal.
 
     coefficients: B of the signal X̄(t) = Bᵀψ(t), in the precision and on the device of the weights.
     updates:      how many each stream has had since its memory was empty, int64; 0: there is nothing to read yet.
     histogram:    share of the last segment's attention in each bin of [0, 1], for sticky sampling; even until
-                  something was read, and without bins where sampling is not sticky.
+                  something was read, and without bins if sampling is not sticky.
     seeds:        identity of each stream, from which its sampling points are drawn, int64.
     """
 
@@ -123,7 +123,7 @@ class LongTermState(MemoryState):
 
     @property
     def is_empty(self) -> bool:
-        """Whether no stream has written to its memory yet."""
+        """Tell if no stream has written to its memory yet."""
         return not self.updates.any()
 
     def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"] | None = None) -> "LongTermState":
@@ -137,11 +137,10 @@ class LongTermState(MemoryState):
 
 
 class LongTermMemory(Memory[LongTermState]):
-    """A layer's memory of everything that has left its short-term memory, in O(N) space (section 3).
+    """Memory of everything that has left a layer's short-term memory, in O(N) space (M5 to M11).
 
-    Each segment: `update` with the hidden states that left, `attend` with the layer's own queries, and `observe` where
-    they looked; `advance` and `read` are these steps as a layer asks for them. State goes in and comes out; the module
-    holds parameters only.
+    Each segment: `update` with the hidden states that left, `attend` with the layer's own queries, and `observe` of the
+    density; `advance` and `read` are these steps as a layer asks for them. The module holds parameters only.
     """
 
     state_type = LongTermState
@@ -171,7 +170,7 @@ class LongTermMemory(Memory[LongTermState]):
     def initial_state(self, batch: int, seeds: Int[Tensor, " batch"] | None = None) -> LongTermState:
         """Make an empty memory for `batch` streams: zero coefficients, in the weights' precision and on their device.
 
-        `seeds`, int64 (default 0, 1, …), name the streams for sticky sampling (section 3.3).
+        `seeds`, int64 (default 0, 1, …), name the streams for sticky sampling (M11).
         """
         like, bins = self.key.weight, self.config.num_bins
         return LongTermState(
@@ -184,7 +183,7 @@ class LongTermMemory(Memory[LongTermState]):
     def advance(
         self, state: LongTermState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None, attend: Attend
     ) -> tuple[LongTermState, Losses]:
-        """Update with what left the short-term memory (section 3.2). `attend` is unused, and there is no loss."""
+        """Update with what left the short-term memory (M6). `attend` is unused, and there is no loss."""
         return self.update(state, evicted, rows), {}
 
     def read(
@@ -194,7 +193,7 @@ class LongTermMemory(Memory[LongTermState]):
         state: LongTermState,
         projection: Float[Tensor, "hidden hidden"] | None = None,
     ) -> tuple[Float[Tensor, "batch wanted hidden"] | None, LongTermState, Losses]:
-        """Read the signal with the layer's queries (section 3.1), and keep where all of x looked, if anything wants it.
+        """Read the signal with the layer's queries (M9), and keep the places that all of x looked at, if wanted.
 
         The loss is the KL regulariser. Nothing is read as long as no stream has had an update.
         """
@@ -213,8 +212,7 @@ class LongTermMemory(Memory[LongTermState]):
     def knock_out(self, state: LongTermState, kind: KnockOut) -> LongTermState:
         """Make the state that is read in the place of the true one: zero, in another order, or another row's signal.
 
-        Only coefficients change. In another order stand pieces of the signal, as many as there are centres of the
-        basis; see `shuffle_pieces` for what that alone costs.
+        Only coefficients change. `shuffle_pieces` puts pieces of the signal in another order; see there for its cost.
         """
         match kind:
             case "zero":
@@ -228,14 +226,14 @@ class LongTermMemory(Memory[LongTermState]):
                 assert_never(kind)
         return replace(state, coefficients=coefficients)
 
-    def initialise_beside_trained(self, std: float, num_layers: int) -> None:
+    def initialise_graft(self, std: float, num_layers: int) -> None:
         """Set matrices to N(0, std²), what adds to the residual smaller by √(2·layers) (Radford et al. 2019)."""
-        super().initialise_beside_trained(std, num_layers)
+        super().initialise_graft(std, num_layers)
         with torch.no_grad():
             self.output.weight /= (2 * num_layers) ** 0.5
 
     def parameter_groups(self) -> dict[str, list[Float[Tensor, "..."]]]:
-        """Name the parameters of the gate, of where to look (W_K, w_μ, w_σ), and of what is read (W_V, W_O)."""
+        """Name the parameters of the gate, of the density's scores (W_K, w_μ, w_σ), and of what is read (W_V, W_O)."""
         return {
             "gate": list(self.gate.parameters()) if self.gate else [],
             "where": [self.key.weight, self.mean.weight, self.variance.weight],
@@ -243,7 +241,7 @@ class LongTermMemory(Memory[LongTermState]):
         }
 
     def smooth(self, x: Hidden) -> Hidden:
-        """x̃ = sigmoid(Conv1d(x)) ⊙ x (section 3.4): a gate over a vector and its two neighbours. Without a gate: x."""
+        """Smooth what enters: x̃ = sigmoid(Conv1d(x)) ⊙ x (M7). Without a gate: x."""
         if self.gate is None:
             return x
         return torch.sigmoid(convolve3(x, self.gate.weight, self.gate.bias)) * x
@@ -251,7 +249,7 @@ class LongTermMemory(Memory[LongTermState]):
     def update(
         self, state: LongTermState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None = None
     ) -> LongTermState:
-        """Contract the past, append what left the short-term memory, and refit (section 3.2).
+        """Contract the past, append what left the short-term memory, and refit (M6).
 
         B ← A B + C x̃ with fixed sample points; a stream's first update is the plain fit of x̃. `evicted` holds
         `segment_length` vectors for each stream of the state, in any precision, on the device of the weights, whose
@@ -263,6 +261,7 @@ class LongTermMemory(Memory[LongTermState]):
             raise ValueError(
                 f"an update of this state takes {wanted} values (batch, length, hidden), not {tuple(evicted.shape)}"
             )
+        # In full precision, since the fit amplifies rounding; streams that begin here have no past to contract.
         with full_precision(self.key.weight.device):
             smoothed = self.smooth(evicted.to(self.key.weight.dtype))
             fresh = state.updates == 0
@@ -272,6 +271,8 @@ class LongTermMemory(Memory[LongTermState]):
                 coefficients = self.contract_past(state) + self.append @ smoothed
                 if fresh.any():
                     coefficients = torch.where(fresh[:, None, None], self.first @ smoothed, coefficients)
+
+        # What is no row's own stays out of its memory.
         if rows is not None:
             coefficients = torch.where(rows[:, None, None], coefficients, state.coefficients)
         return replace(state, coefficients=coefficients, updates=state.updates + (1 if rows is None else rows))
@@ -284,10 +285,10 @@ class LongTermMemory(Memory[LongTermState]):
         return self.contract @ evaluate_signal(state.coefficients, self.basis.evaluate(positions))
 
     def attend(self, queries: Queries, state: LongTermState) -> tuple[Queries, AttentionDensity]:
-        """Read the signal with the layer's queries, before any position bias (section 3.1): context and density.
+        """Read the signal with the layer's queries, before any position bias (M8, M9): context and density.
 
         `queries` and context are vectors of the hidden size, heads joined, the latter in the precision of the weights;
-        the density's positions are shares of [0, 1]. ValueError where queries are not of the state's streams or of
+        the density's positions are shares of [0, 1]. ValueError if queries are not of the state's streams or of
         another hidden size. A stream that was never updated reads the zero signal: a zero context.
         """
         density = self.density(queries, state)
@@ -296,10 +297,10 @@ class LongTermMemory(Memory[LongTermState]):
     def density(
         self, queries: Queries, state: LongTermState, projection: Float[Tensor, "hidden hidden"] | None = None
     ) -> AttentionDensity:
-        """Where each head and query looks (section 3.1): μ, σ² from w_μ·(K q)/√d, w_σ·(K q)/√d, with K = B W_K.
+        """Compute the density of each head and query (M8): μ, σ² from w_μ·(K q)/√d, w_σ·(K q)/√d, with K = B W_K.
 
-        μ is a share of [0, 1], 0 the oldest end, and σ² a square of such shares, at least `variance_floor`; both are in
-        the precision of the weights. ValueError as `attend`.
+        μ is a share of [0, 1], 0 the oldest end, σ² a square of such shares, at least `variance_floor`, in the weights'
+        precision. ValueError as `attend`.
 
         projection: W_Q, if `queries` are the x that it is to make queries of.
         """
@@ -318,10 +319,9 @@ class LongTermMemory(Memory[LongTermState]):
         return AttentionDensity.from_scores(mean, variance, self.config.variance_floor)
 
     def read_signal(self, density: AttentionDensity, state: LongTermState) -> Queries:
-        """Read what is there (section 3.1): z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O.
+        """Read the signal under a density (M9): z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O.
 
-        In the precision and on the device of the weights. ValueError where the density is not of the state's streams
-        and the memory's heads.
+        In the weights' precision, on their device. ValueError if the density is not of the state's streams and heads.
         """
         wanted = len(state.updates), self.config.num_heads
         if density.mean.shape[:2] != wanted or density.mean.shape != density.variance.shape:
@@ -335,14 +335,14 @@ class LongTermMemory(Memory[LongTermState]):
             return self.output(context.transpose(1, 2).flatten(-2))
 
     def observe(self, state: LongTermState, density: AttentionDensity) -> LongTermState:
-        """Keep where this segment looked, for the next sticky update (section 3.3). Without sticky: no change.
+        """Keep the places that this segment looked at, for the next sticky update (M11). Without sticky: no change.
 
         The shares of attention in each bin sum to 1 over [0, 1]; no gradient comes back through them.
         """
         return replace(state, histogram=self.sticky.observe(density)) if self.sticky else state
 
     def kl(self, density: AttentionDensity, state: LongTermState) -> Float[Tensor, ""]:
-        """KL regulariser of this layer (section 3.4), in nats: mean over heads, queries and streams, a scalar.
+        """Compute this layer's KL regulariser (M10), in nats: mean over heads, queries and streams, a scalar.
 
         0 of a stream that has no memory yet. So the mean over a batch is that over its parts, whatever these remember.
         """

@@ -1,4 +1,4 @@
-"""What is exact whatever the precision, as the fits of sections 3.1 and 3.2 want it: constants and products."""
+"""Keep constants and products exact whatever the precision, as the fits of a memory want it (M3)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-HOST = torch.device("cpu")  # where what is exact is kept, in float64, which other devices may lack
+HOST = torch.device("cpu")  # keeps what is exact, in float64, which other devices may lack
 
 
 def round_products(precision: str) -> str:
-    """How a GPU's products of float32 are rounded from now on: "ieee" not at all, or "tf32". Returns how they were."""
+    """Set how a GPU's products of float32 are rounded: "ieee" not at all, or "tf32". Returns how they were (for M3)."""
     cudnn: Any = torch.backends.cudnn  # whose convolutions would be tf32 if nobody said anything
     before = str(torch.backends.cuda.matmul.fp32_precision)
     torch.backends.cuda.matmul.fp32_precision = cudnn.conv.fp32_precision = precision
@@ -21,9 +21,9 @@ def round_products(precision: str) -> str:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Within the block nothing is rounded to bfloat16 or TF32, whatever surrounds it: the fit amplifies rounding.
+    """Keep products from bfloat16 and TF32 in this context, whatever surrounds it: the fit amplifies rounding (M3).
 
-    A gradient comes back through the block later, with bfloat16's or float32's products as they were in it; TF32 is a
+    A gradient comes back through it later, with bfloat16's or float32's products as they were in it; TF32 is a
     setting of its own time.
     """
     before = round_products("ieee")
@@ -35,7 +35,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 class ExactBuffers(nn.Module):
-    """A module whose constant buffers are known in float64 and rounded once.
+    """Module whose constant buffers are known in float64 and rounded once, as those of (M1) and (M6) must be.
 
     An ordinary buffer that went through float32 stays rounded when its module is moved to float64.
     These are rounded afresh from their float64 originals after every move (`.to`, `.double()`,

@@ -63,8 +63,9 @@ def make_operators(
 def shuffle_pieces(num_basis: int, widths: tuple[float, ...]) -> Float[Tensor, "basis basis"]:
     """Map coefficients of a signal to those of its pieces in another order, as many as there are centres (M5).
 
-    The signal is read at PIECE_POINTS places per piece and fitted again; that alone, without another order, changes it
-    by 1 to 4 % (of its norm, at N from 64 to 512).
+    The signal is read at PIECE_POINTS places per piece and fitted again. Without another order that alone changes white
+    noise by 6 % of its norm at N = 64 and by 2 % at 512, what has a mean by less. In another order pieces meet in jumps
+    that the basis is too wide for: means of pieces of white noise then correlate by 0.94 to 0.73 with what was moved.
     """
     pieces = num_basis // len(widths)
     basis, grid = GaussianBasis(num_basis, widths).double(), first_grid(PIECE_POINTS * pieces)

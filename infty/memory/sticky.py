@@ -1,4 +1,4 @@
-"""Sticky memories: what was attended to keeps more room when the past is contracted (section 3.3).
+"""Give what was attended to more room when the past is contracted: sticky memories (M11).
 
 Randomness is a pure function of numbers in the memory's state, so a stream draws the same locations
 whatever batch it is in, and a resumed run draws what the uninterrupted one would have.
@@ -16,7 +16,7 @@ from infty.memory.equations import Histogram, sample_histogram
 
 
 class StickyConfig(BaseModel):
-    """Where the old signal is sampled (section 3.3): in proportion to the attention that the previous segment paid."""
+    """Constants of sampling the old signal in proportion to the attention that the previous segment paid (M11)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -41,25 +41,25 @@ def attention_histogram(density: AttentionDensity, num_bins: int) -> Histogram:
 
 
 def uniform_draws(seeds: Int[Tensor, " batch"], updates: Int[Tensor, " batch"], count: int) -> Float[Tensor, "batch n"]:
-    """Numbers in [0, 1) behind the samples of section 3.3, `count` a row, float64, decided by its seed and updates."""
+    """Draw numbers in [0, 1) for the samples of (M11): `count` per row, float64, decided by its seed and updates."""
     rows = [torch.Generator().manual_seed(_mix(s, u)) for s, u in zip(seeds.tolist(), updates.tolist(), strict=True)]
     return torch.stack([torch.rand(count, generator=row, dtype=torch.float64) for row in rows])
 
 
 class StickySampling:
-    """Where a memory samples its old signal (section 3.3), in place of fixed points."""
+    """Sampler of the old signal (M11), in place of fixed points."""
 
     def __init__(self, config: StickyConfig, num_samples: int) -> None:
         self.config, self.num_samples = config, num_samples
 
     def observe(self, density: AttentionDensity) -> Histogram:
-        """The histogram to remember of where a segment looked, without gradient."""
+        """Make the histogram of a segment's attention, without gradient (M11)."""
         return attention_histogram(density.detach(), self.config.num_bins)
 
     def positions(
         self, histogram: Histogram, seeds: Int[Tensor, " batch"], updates: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch samples"]:
-        """M locations drawn from the attention that the previous segment paid, in ascending order."""
+        """Draw M locations from the attention that the previous segment paid, in ascending order (M11)."""
         draws = uniform_draws(seeds, updates, self.num_samples)
         return sample_histogram(histogram, draws.to(histogram.device), self.config.within_bin)
 

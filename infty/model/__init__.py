@@ -1,1 +1,1 @@
-"""Decoders whose layers have a memory each (section 3)."""
+"""Build decoders whose layers have a memory each (section 3)."""

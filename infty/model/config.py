@@ -16,7 +16,7 @@ SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
 
 
 class _SharedConfig(BaseModel):
-    """What all models share. A memory takes its hidden size, heads and segment length from here."""
+    """Sizes that all models share. A memory takes its hidden size, heads and segment length from here."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -78,7 +78,7 @@ class _SharedConfig(BaseModel):
 
     @property
     def auxiliary_weights(self) -> dict[str, float]:
-        """Weight of each named loss in `Output.auxiliary`."""
+        """Give the weight of each named loss in `Output.auxiliary`."""
         return self.long_range.auxiliary_weights if self.long_range else {}
 
 
@@ -125,7 +125,7 @@ class DecoderConfig(_SharedConfig):
 
     @property
     def memory_slots(self) -> int:
-        """Vectors a layer keeps of the past: short-term tokens and basis functions or compressed slots."""
+        """Count the vectors a layer keeps of the past: short-term tokens and basis functions or compressed slots."""
         return self.short_term_length + (self.long_range.slots if self.long_range else 0)
 
     @property
@@ -136,7 +136,7 @@ class DecoderConfig(_SharedConfig):
 
 
 class Gpt2ModelConfig(_SharedConfig):
-    """Sizes of a GPT-2 (Radford et al. 2019), the memory grafted on it, and where its weights come from."""
+    """Sizes of a GPT-2 (Radford et al. 2019), the memory grafted on it, and the source of its weights."""
 
     kind: Literal["gpt2"] = Field(default="gpt2", description="a GPT-2 (Radford et al. 2019)")
     weights: str | None = Field(
@@ -177,7 +177,7 @@ class Gpt2ModelConfig(_SharedConfig):
 
     @property
     def memory_slots(self) -> int:
-        """Vectors a layer keeps of the past: basis functions or compressed slots."""
+        """Count the vectors a layer keeps of the past: basis functions or compressed slots."""
         return self.long_range.slots if self.long_range else 0
 
 

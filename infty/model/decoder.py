@@ -1,4 +1,4 @@
-"""The decoder: Transformer-XL (Dai et al. 2019), Compressive Transformer (Rae et al. 2019) and ∞-former (section 3).
+"""Build the decoder: Transformer-XL (Dai et al. 2019), Compressive Transformer (Rae et al. 2019), ∞-former (M9).
 
 They are one stack of layers, each with another memory.
 """
@@ -22,15 +22,15 @@ from infty.model.softmax import AdaptiveSoftmax, Softmax, TiedOutput
 class Decoder(SegmentModel):
     """A causal decoder over segments: `forward` takes a segment and the state that the last one returned."""
 
-    blocks: list[Layer]  # torch's container has no element type
+    blocks: list[Layer]  # torch's container has no element type; its name stands in checkpoints
     encoding: Float[Tensor, "k hidden"]
 
     def __init__(self, config: DecoderConfig, vocab_size: int) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(vocab_size, config.hidden_size)
-        blocks = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
-        self.blocks = cast("list[Layer]", blocks)
+        layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+        self.blocks = cast("list[Layer]", layers)
         self.output = _build_output(config, vocab_size)
         head_size = config.hidden_size // config.num_heads
         self.content_bias = nn.Parameter(torch.empty(config.num_heads, head_size))
@@ -44,7 +44,7 @@ class Decoder(SegmentModel):
 
     @property
     def softmax(self) -> Softmax | AdaptiveSoftmax:
-        """The softmax that makes probabilities of hidden states."""
+        """Make the softmax that makes probabilities of hidden states."""
         match self.output:
             case TiedOutput():
                 return self.output.softmax(self.embedding.weight)
@@ -55,7 +55,7 @@ class Decoder(SegmentModel):
         """Make what the segments of a step share, for each layer; with dropout in training, so it is drawn once."""
         encoding = self.dropout(self.encoding)
         return tuple(
-            block.attention.positions(encoding, self.content_bias, self.position_bias) for block in self.blocks
+            layer.attention.positions(encoding, self.content_bias, self.position_bias) for layer in self.blocks
         )
 
     def forward(
@@ -75,9 +75,9 @@ class Decoder(SegmentModel):
         positions = positions or self.positions()
         x = self.dropout(self.embedding(tokens) * math.sqrt(self.config.hidden_size))
         states, losses = [], []
-        for block, layer_state, layer_positions in zip(self.blocks, state, positions, strict=True):
-            rows = wanted if block is self.blocks[-1] else length
-            x, layer_state, auxiliary = block(x, layer_state, layer_positions, rows)
+        for layer, layer_state, layer_positions in zip(self.blocks, state, positions, strict=True):
+            rows = wanted if layer is self.blocks[-1] else length
+            x, layer_state, auxiliary = layer(x, layer_state, layer_positions, rows)
             states.append(layer_state)
             losses.append(auxiliary)
         return Output(x, self.softmax, tuple(states), sum_losses(losses))

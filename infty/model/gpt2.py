@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019) with a memory (section 4.2): Hugging Face's model, and what a graft must know of it."""
+"""Build a GPT-2 (Radford et al. 2019) with a memory (section 4.2) of Hugging Face's model, and adapt it to a graft."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,23 +25,23 @@ MEMORY, SIZES = "memory.safetensors", "memory.json"
 
 
 class Gpt2Family:
-    """GPT-2's layers (Radford et al. 2019): one projection, `c_attn`, makes queries, keys and values together."""
+    """Adapter to GPT-2's layers (Radford et al. 2019): one projection, `c_attn`, makes queries, keys and values."""
 
     def layers(self, decoder: nn.Module) -> Sequence[nn.Module]:
-        """The layers of the transformer within the language model."""
+        """List the layers of the transformer within the language model."""
         return list(decoder.transformer.h)  # pyright: ignore
 
     def attention(self, layer: nn.Module) -> nn.Module:
-        """The attention of a layer."""
+        """Get the attention of a layer."""
         return layer.attn  # pyright: ignore
 
     def queries(self, attention: Any, x: Hidden) -> Hidden:
-        """The first third of what `c_attn` makes."""
+        """Make queries: the first third of what `c_attn` makes."""
         weight, size = attention.c_attn.weight, attention.split_size  # weight: in × out
         return F.linear(x, weight[:, :size].T, attention.c_attn.bias[:size])
 
     def key_values(self, attention: Any, x: Float[Tensor, "b n hidden"]) -> tuple[Heads, Heads]:
-        """The other two thirds, split into heads."""
+        """Make keys and values: the other two thirds, split into heads."""
         weight, size = attention.c_attn.weight, attention.split_size
         both = F.linear(x, weight[:, size:].T, attention.c_attn.bias[size:])
         key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in both.chunk(2, -1))
@@ -73,7 +73,7 @@ class Gpt2Family:
 
 
 def build_gpt2(config: Gpt2ModelConfig, vocab_size: int) -> Graft:
-    """A GPT-2 of these sizes with random weights, and its memories."""
+    """Build a GPT-2 of these sizes with random weights, and its memories."""
     c = config
     special = END_OF_TEXT if vocab_size > END_OF_TEXT else None
     sizes = GPT2Config(
@@ -93,14 +93,14 @@ def build_gpt2(config: Gpt2ModelConfig, vocab_size: int) -> Graft:
 
 
 def save_pretrained(model: Graft, folder: Path) -> None:
-    """A normal Hugging Face folder, for `GPT2LMHeadModel.from_pretrained`, and beside it the memories' tensors."""
+    """Save a normal Hugging Face folder, for `GPT2LMHeadModel.from_pretrained`, and the memories' tensors in it."""
     model.base.save_pretrained(folder)
     write_json(folder / SIZES, model.config.model_dump(mode="json"))
     write_tensors(folder / MEMORY, model.blocks.state_dict())
 
 
 def from_pretrained(folder: Path) -> Graft:
-    """The inverse of `save_pretrained`. MissingError where a file lacks, is damaged, or does not fit the others."""
+    """Load what `save_pretrained` saved. MissingError if a file is lacking, is damaged, or does not fit the others."""
     mend = "save it there again with save_pretrained"
     sizes, vocab_size = read_json(folder / SIZES, mend), read_json(folder / "config.json", mend).get("vocab_size")
     try:

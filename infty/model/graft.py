@@ -1,8 +1,8 @@
-"""A memory grafted on another's decoder, layer by layer (section 4.2): Z = Z_attention + Z_LTM, each after its own
+"""Graft a memory on another's decoder, layer by layer (section 4.2): Z = Z_attention + Z_LTM (M9), each after its own
 output projection, with the queries of the layer's own attention.
 
 The decoder stays the object it was. Only the `forward` of its attentions is led through a `GraftedLayer`, and only
-where a `Passage` is handed along; without one it computes what it always did. What a family of decoders is called, and
+if a `Passage` is handed along; without one it computes what it always did. What a family of decoders is called, and
 how its attentions project, is a `Family`: an adapter of five methods.
 """
 
@@ -30,22 +30,22 @@ Heads = Float[Tensor, "b h n d"]  # of keys and values there may be fewer heads 
 
 @runtime_checkable
 class Family(Protocol):
-    """What the graft must know of a family of decoders, whose attention sees the whole segment before each token."""
+    """Adapter to a family of decoders, whose attention sees the whole segment before each token."""
 
     def layers(self, decoder: nn.Module) -> Sequence[nn.Module]:
-        """First to last."""
+        """List the layers, first to last."""
         ...
 
     def attention(self, layer: nn.Module) -> nn.Module:
-        """A layer's self-attention, whose `forward` takes hidden states and returns (Z, weights)."""
+        """Get a layer's self-attention, whose `forward` takes hidden states and returns (Z, weights)."""
         ...
 
     def queries(self, attention: nn.Module, x: Hidden) -> Hidden:
-        """An attention's queries, heads joined."""
+        """Make an attention's queries, heads joined."""
         ...
 
     def key_values(self, attention: nn.Module, x: Hidden) -> tuple[Heads, Heads]:
-        """An attention's keys and values of vectors that have no place among the segment's tokens."""
+        """Make an attention's keys and values of vectors that have no place among the segment's tokens."""
         ...
 
     def load(self, decoder: nn.Module, folder: Path) -> None:
@@ -55,7 +55,7 @@ class Family(Protocol):
 
 @dataclass
 class Passage:
-    """What one call of a decoder carries through its layers: states in, states and named losses out.
+    """Luggage that one call of a decoder carries through its layers: states in, states and named losses out.
 
     A layer may be called twice (activation checkpointing), so what goes in is not what comes out.
     """
@@ -66,7 +66,7 @@ class Passage:
 
 
 class GraftedLayer(MemoryLayer):
-    """The memory beside one attention of another's decoder. What enters the memory is what that attention read before:
+    """Memory beside one attention of another's decoder. What enters the memory is what that attention read before:
     its input hidden states, after the layer's own norm, in the previous segment.
     """
 
@@ -110,7 +110,7 @@ class GraftedLayer(MemoryLayer):
         return self.mix(near, recalled.far), weights
 
     def _put_before_tokens(self, extra: ExtraKeys, x: Hidden, options: dict[str, Any]) -> dict[str, Any]:
-        """Options with which extra keys stand before the segment's, a row's own ones visible to all of its tokens."""
+        """Make options by which extra keys stand before the segment's, a row's own ones visible to all its tokens."""
         count, length = extra.vectors.shape[1], x.shape[1]
         own = torch.arange(count, device=x.device) >= count - visible(extra.vectors, extra.filled)[:, None]
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
@@ -122,14 +122,14 @@ class GraftedLayer(MemoryLayer):
     def _read_by_content(
         self, x: Hidden, rows: Bool[Tensor, " batch"] | slice, vectors: Float[Tensor, "some n hidden"]
     ) -> Float[Tensor, "some length hidden"]:
-        """What x would read from `vectors` by content alone, with x and the layer's projections held constant."""
+        """Read `vectors` as x would by content alone, with x and the layer's projections held constant."""
         reader = self._reader()
         constants = {name: parameter.detach() for name, parameter in reader.named_parameters()}
         return functional_call(reader, constants, (x[rows].detach(), vectors))
 
 
 class _ContentReader(nn.Module):
-    """What x reads from vectors by content alone."""
+    """Reader of vectors by content alone."""
 
     def __init__(self, family: Family, attention: nn.Module, num_heads: int) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class _ContentReader(nn.Module):
 
 @dataclass(frozen=True)
 class _Before:
-    """Keys and values that an attention takes for those of earlier tokens: what its cache of them is asked for."""
+    """Keys and values that an attention takes for those of earlier tokens, from what it takes for its cache."""
 
     key: Heads
     value: Heads
@@ -158,7 +158,7 @@ class _Before:
 class Graft(SegmentModel):
     """Another's decoder whose layers have a memory each. `base` is that decoder, itself.
 
-    How new parameters start is the memory's to say: `Memory.initialise_beside_trained`.
+    How new parameters start is the memory's to say: `Memory.initialise_graft`.
     """
 
     def __init__(self, config: Gpt2ModelConfig, base: nn.Module, family: Family) -> None:
@@ -169,7 +169,7 @@ class Graft(SegmentModel):
         self.blocks = nn.ModuleList(grafted)
         for layer in grafted:
             if layer.long_range is not None:
-                layer.long_range.initialise_beside_trained(config.initial_std, len(grafted))
+                layer.long_range.initialise_graft(config.initial_std, len(grafted))
 
     @property
     def layers(self) -> list[nn.Module]:

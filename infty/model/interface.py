@@ -1,4 +1,4 @@
-"""What training and evaluation know of a model: it reads segments (Dai et al. 2019), state goes in and comes out."""
+"""Say what is known of a model: it reads segments (Dai et al. 2019), state goes in and comes out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ State = tuple[LayerState, ...]
 
 @dataclass(frozen=True)
 class Output:
-    """What a model says of one segment.
+    """Output of a model for one segment.
 
     hidden: states of the last positions, as many as were wanted. softmax: what makes probabilities of them. state: for
-    the next segment, detached. auxiliary: named losses, summed over layers; only where a gradient is, and only once
+    the next segment, detached. auxiliary: named losses, summed over layers; only if a gradient is wanted, and only once
     there is a memory to read.
     """
 
@@ -34,11 +34,11 @@ class Output:
 
     @property
     def logits(self) -> Float[Tensor, "batch wanted vocab"]:
-        """Logits of every token of the vocabulary."""
+        """Compute the logits of every token of the vocabulary."""
         return self.softmax.logits(self.hidden)
 
     def nats(self, targets: Int[Tensor, "batch wanted"]) -> Float[Tensor, "batch wanted"]:
-        """Cross-entropy of each target in nats; 0 where it is UNSCORED."""
+        """Compute the cross-entropy of each target in nats; 0 if it is UNSCORED."""
         return self.softmax.nats(self.hidden, targets)
 
 
@@ -68,17 +68,17 @@ class SegmentModel(ExactBuffers):
 
     @property
     def memory_layers(self) -> list[MemoryLayer]:
-        """What of the model's layers is ours, first to last: all of it, or what is beside another's attention."""
+        """List what is ours of the model's layers, first to last: all of it, or what is beside another's attention."""
         return [cast("MemoryLayer", block) for block in cast("nn.ModuleList", self.blocks)]
 
     @property
     def layers(self) -> list[nn.Module]:
-        """The layers themselves, first to last: what activations are kept of."""
+        """List the layers themselves, first to last: activations are kept of these."""
         return list(self.memory_layers)
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are."""
+        """Get the device that its parameters are on."""
         return next(self.parameters()).device
 
     def initial_state(self, seeds: Int[Tensor, " batch"]) -> State:

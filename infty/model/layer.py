@@ -1,4 +1,4 @@
-"""One layer (section 3.1): attention over what is near, joined by a memory of what is far."""
+"""Join attention over what is near and a memory of what is far in one layer (M9)."""
 
 from functools import partial
 
@@ -70,7 +70,7 @@ class Layer(MemoryLayer):
         return self.feed_forward_norm(x + self.feed_forward(x))
 
     def _key_values(self, x: Hidden, recent: ShortTermState) -> KeyValue:
-        """Keys and values of the short-term memory and the segment. Those kept from before carry no gradient."""
+        """Make keys and values of the short-term memory and the segment. Those kept from before carry no gradient."""
         kept = None if torch.is_grad_enabled() else recent.key_value
         return KeyValue.concatenate(kept or self.attention.key_values(recent.hidden), self.attention.key_values(x))
 
@@ -81,12 +81,12 @@ class Layer(MemoryLayer):
 
 
 def _last(x: Hidden, count: int) -> Float[Tensor, "batch count hidden"]:
-    """The last `count` positions."""
+    """Take the last `count` positions."""
     return x[:, x.shape[1] - count :]
 
 
 def _count_unseen(recent: ShortTermState, extra: ExtraKeys | None) -> Int[Tensor, " batch"] | None:
-    """How many of the oldest keys, extra ones first, are not each row's own; None: all are."""
+    """Count the oldest keys, extra ones first, that are not each row's own; None: all are."""
     if recent.filled is None and (extra is None or extra.filled is None):
         return None
     own = visible(recent.hidden, recent.filled)

@@ -1,4 +1,4 @@
-"""The memories that a layer can have (section 3; Rae et al. 2019): each is a kind of configuration, which builds it."""
+"""List the memories that a layer can have (M6, M12): each is a kind of configuration, which builds it."""
 
 from typing import Annotated, get_args
 

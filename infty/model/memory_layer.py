@@ -1,4 +1,4 @@
-"""What every layer with a memory has (section 3.1): what enters the memory, when it is read, and what is carried on."""
+"""Give every layer with a memory what it needs (M9): what enters, when it is read, and what is carried on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from infty.model.short_term import Evicted, ShortTermState
 
 @dataclass(frozen=True)
 class LayerState:
-    """What one layer carries from segment to segment."""
+    """State that one layer carries from segment to segment."""
 
     short_term: ShortTermState
     long_range: MemoryState | None
@@ -35,7 +35,7 @@ class LayerState:
 
 @dataclass(frozen=True)
 class Recalled:
-    """What a layer gets of its memory in one segment.
+    """Recollection that a layer gets of its memory in one segment.
 
     extra: vectors for attention to read beside its own; far: what was read; None: nothing. state: to be kept.
     """

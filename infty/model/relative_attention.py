@@ -1,4 +1,4 @@
-"""Transformer-XL attention (Dai et al. 2019): relative positions over [cached, segment].
+"""Attend with relative positions over [cached, segment]: Transformer-XL attention (Dai et al. 2019).
 
 Sizes: b batch, t tokens that ask, k keys (cached ones and the segment's), h heads, d head size.
 """
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infty.model.fast.dropout import Dropout
-from infty.model.fast.relative_tiled import attend_in_blocks
+from infty.model.fast.relative_tiled import attend_in_tiles
 from infty.model.short_term import Hidden, KeyValue
 
 
 @dataclass(frozen=True)
 class Positions:
-    """What every segment of a step shares in one layer.
+    """Positions that every segment of a step shares in one layer.
 
-    encoding: W_R R, a column a distance, falling to 0 (as many as may be needed), then one of zeros.
+    encoding: W_R R, a column per distance, falling to 0 (as many as may be needed), then one of zeros.
     """
 
     encoding: Float[Tensor, "h d places"]
@@ -28,7 +28,7 @@ class Positions:
 
 
 def sinusoidal_encoding(distances: Float[Tensor, " k"], size: int) -> Float[Tensor, "k size"]:
-    """R: sines, then cosines, of each distance at wavelengths from 2π to 10,000·2π."""
+    """Make R: sines, then cosines, of each distance at wavelengths from 2π to 10,000·2π."""
     frequencies = 10_000 ** (-torch.arange(0, size, 2, dtype=distances.dtype, device=distances.device) / size)
     angles = distances[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], -1)
@@ -52,7 +52,7 @@ def attend_plainly(
     dropout: nn.Module,
     unseen: Int[Tensor, " b"] | None = None,
 ) -> Float[Tensor, "b h t d"]:
-    """The equation as it stands, all scores at once, and `dropout` on the weights: what the blocks are held to."""
+    """Attend as the equation stands, all scores at once, with `dropout` on the weights: tiles are held to this."""
     t, k = content.shape[2], key.shape[3]
     scores = content @ key + relative_shift(position @ encoding[..., :-1])  # b h t k
     hidden = torch.ones(t, k, dtype=torch.bool, device=key.device).triu(1 + k - t)
@@ -62,7 +62,7 @@ def attend_plainly(
 
 
 class RelativeAttention(nn.Module):
-    """score(i, j) = ((q_i + u)·k_j + (q_i + v)·W_R R_{i−j}) / √d, causal, over [cached, segment]."""
+    """Attention with scores ((q_i + u)·k_j + (q_i + v)·W_R R_{i−j}) / √d, causal, over [cached, segment]."""
 
     def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class RelativeAttention(nn.Module):
         positions: Positions,
         unseen: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b t hidden"]:
-        """What the last t tokens of `seen` read, given their queries before the biases u and v are added.
+        """Read `seen` for its last t tokens, given their queries before the biases u and v are added.
 
         unseen: of how many of the oldest keys each row knows nothing; None: no row has such.
         """
@@ -92,11 +92,11 @@ class RelativeAttention(nn.Module):
         if self.training and self.dropout.p:
             context = attend_plainly(content, position, seen.key, seen.value, encoding, self.dropout, unseen)
         else:
-            context = attend_in_blocks(content, position, seen.key, seen.value, encoding, unseen)
+            context = attend_in_tiles(content, position, seen.key, seen.value, encoding, unseen)
         return self.output(context.transpose(1, 2).flatten(-2))
 
     def key_values(self, hidden: Hidden) -> KeyValue:
-        """Keys and values of hidden states."""
+        """Make keys and values of hidden states."""
         key, value = self.key_value(hidden).chunk(2, -1)
         return KeyValue(self.split_heads(key).mT, self.split_heads(value))
 
@@ -106,19 +106,19 @@ class RelativeAttention(nn.Module):
         content_bias: Float[Tensor, "h d"],
         position_bias: Float[Tensor, "h d"],
     ) -> Positions:
-        """This layer's positions from R and the biases u, v."""
+        """Make this layer's positions from R and the biases u, v."""
         projected = self.position(encoding).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)
         return Positions(F.pad(projected, (0, 1)), content_bias, position_bias)
 
     def read_by_content(
         self, x: Float[Tensor, "b t hidden"], hidden: Float[Tensor, "b n hidden"]
     ) -> Float[Tensor, "b t hidden"]:
-        """What x would read from `hidden` by content alone, with x and the projections held constant."""
+        """Read `hidden` as x would by content alone, with x and the projections held constant."""
         q = self.split_heads(F.linear(x.detach(), self.query.weight.detach()))
         key, value = F.linear(hidden, self.key_value.weight.detach()).chunk(2, -1)
         context = F.scaled_dot_product_attention(q, self.split_heads(key), self.split_heads(value))
         return context.transpose(1, 2).flatten(-2)
 
     def split_heads(self, x: Float[Tensor, "b n hidden"]) -> Float[Tensor, "b h n d"]:
-        """One slice of the hidden size a head."""
+        """Give each head its slice of the hidden size."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

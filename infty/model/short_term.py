@@ -1,4 +1,4 @@
-"""The short-term memory of Transformer-XL (Dai et al. 2019): hidden states, keys and values of the tokens before."""
+"""Keep hidden states, keys and values of the tokens before: Transformer-XL's short-term memory (Dai et al. 2019)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from infty.memory.ragged import concatenate_ragged, visible
+from infty.memory.ragged import concatenate_rows, visible
 
 Hidden = Float[Tensor, "batch length hidden"]
 
 
 @dataclass(frozen=True)
 class KeyValue:
-    """Keys and values of some tokens, oldest first. Keys are held a column each: products with queries want it so."""
+    """Keys and values of some tokens, oldest first. Keys are held as columns: products with queries want it so."""
 
     key: Float[Tensor, "b h d n"]
     value: Float[Tensor, "b h n d"]
@@ -46,7 +46,7 @@ class ShortTermState:
     @classmethod
     def concatenate(cls, parts: Sequence["ShortTermState"]) -> "ShortTermState":
         """Make one state of those of several batches; keys and values are to be made anew."""
-        hidden, filled = concatenate_ragged([part.hidden for part in parts], [part.filled for part in parts])
+        hidden, filled = concatenate_rows([part.hidden for part in parts], [part.filled for part in parts])
         return cls(hidden, filled=filled)
 
     def split(self, length: int) -> tuple["Evicted", "ShortTermState"]:
@@ -71,7 +71,7 @@ class ShortTermState:
 
 @dataclass(frozen=True)
 class Evicted:
-    """What left the short-term memory. rows: those whose own it is, if some began anew too lately; None: all."""
+    """Hidden states that left the short-term memory. rows: their owners, if some began anew too lately; None: all."""
 
     hidden: Float[Tensor, "batch left hidden"]
     rows: Bool[Tensor, " batch"] | None = None

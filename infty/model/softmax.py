@@ -1,7 +1,7 @@
-"""The next token from hidden states: a plain softmax, and an adaptive one (Grave et al. 2017) tied to the embedding.
+"""Predict the next token from hidden states: by a plain softmax, or an adaptive one (Grave et al. 2017) that is tied.
 
 The vocabulary is sorted by falling frequency and cut at c_1 < c_2 < …: the head decides between the first c_1 words and
-the clusters, a cluster between its own words. Rare words so cost nothing where they are not asked for:
+the clusters, a cluster between its own words. Rare words so cost nothing unless they are asked for:
 
     p(w) = p_head(w)                         for w < c_1
     p(w) = p_head(cluster of w) · p_cluster(w)  for the others
@@ -24,7 +24,7 @@ Hidden = Float[Tensor, "*positions hidden"]
 
 
 class AdaptiveConfig(BaseModel):
-    """Where the vocabulary is cut; without cuts it is a plain softmax, tied to the embedding."""
+    """Cuts of the vocabulary; without them it is a plain softmax, tied to the embedding."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -41,16 +41,16 @@ class AdaptiveConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Softmax:
-    """A plain softmax over the logits x W."""
+    """Plain softmax over the logits x W."""
 
     weight: Float[Tensor, "vocab hidden"]
 
     def logits(self, x: Hidden) -> Float[Tensor, "*positions vocab"]:
-        """A logit for each token of the vocabulary, in full precision."""
+        """Compute a logit for each token of the vocabulary, in full precision."""
         return F.linear(x, self.weight).to(self.weight.dtype)
 
     def nats(self, x: Hidden, targets: Int[Tensor, "*positions"]) -> Float[Tensor, "*positions"]:
-        """Cross-entropy of each target in nats; 0 where it is UNSCORED."""
+        """Compute the cross-entropy of each target in nats; 0 if it is UNSCORED."""
         nats = F.cross_entropy(
             self.logits(x).flatten(0, -2), targets.flatten(), ignore_index=UNSCORED, reduction="none"
         )
@@ -59,7 +59,7 @@ class Softmax:
 
 @dataclass(frozen=True)
 class AdaptiveSoftmax:
-    """The adaptive softmax over given weights. `weight` is the embedding's."""
+    """Adaptive softmax over given weights. `weight` is the embedding's."""
 
     weight: Float[Tensor, "vocab hidden"]
     bias: Float[Tensor, " vocab"]
@@ -68,7 +68,7 @@ class AdaptiveSoftmax:
     cutoffs: tuple[int, ...]
 
     def nats(self, x: Hidden, targets: Int[Tensor, "*positions"]) -> Float[Tensor, "*positions"]:
-        """Cross-entropy −ln p(target) of each position in nats; 0 where it is UNSCORED."""
+        """Compute the cross-entropy −ln p(target) of each position in nats; 0 if it is UNSCORED."""
         flat = targets.flatten()
         scored = (flat != UNSCORED).nonzero()[:, 0]
         x, wanted = x.flatten(0, -2)[scored], flat[scored]
@@ -85,7 +85,7 @@ class AdaptiveSoftmax:
         return nats.new_zeros(len(flat)).index_copy(0, scored, nats).view(targets.shape)
 
     def logits(self, x: Hidden) -> Float[Tensor, "*positions vocab"]:
-        """Log-probabilities ln p of every token of the vocabulary: for looking and generating, not for training."""
+        """Compute ln p of every token of the vocabulary: for looking and generating, not for training."""
         head = self._head(x)
         parts = [head[..., : self._shortlist]]
         for i, (low, high) in enumerate(self._clusters()):
@@ -100,20 +100,20 @@ class AdaptiveSoftmax:
         return list(pairwise((*self.cutoffs, len(self.weight)))) if self.cutoffs else []
 
     def _head(self, x: Hidden) -> Float[Tensor, "*positions places"]:
-        """Log-probabilities of the shortlist's words and of the clusters."""
+        """Compute log-probabilities of the shortlist's words and of the clusters."""
         weight = torch.cat([self.weight[: self._shortlist], self.cluster_weight])
         bias = torch.cat([self.bias[: self._shortlist], self.cluster_bias])
         return F.linear(x, weight, bias).to(self.bias.dtype).log_softmax(-1)
 
     def _tail(self, x: Hidden, low: int, high: int) -> Float[Tensor, "*positions words"]:
-        """Log-probabilities of a cluster's words, given the cluster."""
+        """Compute log-probabilities of a cluster's words, given the cluster."""
         return F.linear(x, self.weight[low:high], self.bias[low:high]).to(self.bias.dtype).log_softmax(-1)
 
 
 class TiedOutput(nn.Module):
-    """What an adaptive softmax has beside the embedding: a bias a word, and a vector and a bias a cluster.
+    """Parameters of an adaptive softmax beside the embedding: a bias per word, a vector and a bias per cluster.
 
-    ValueError where a cutoff is not below the number of words.
+    ValueError if a cutoff is not below the number of words.
     """
 
     def __init__(self, config: AdaptiveConfig, hidden_size: int, vocab_size: int) -> None:
@@ -126,5 +126,5 @@ class TiedOutput(nn.Module):
         self.cluster_bias = nn.Parameter(torch.zeros(len(config.cutoffs)))
 
     def softmax(self, embedding: Float[Tensor, "vocab hidden"]) -> AdaptiveSoftmax:
-        """The adaptive softmax over the embedding's weights."""
+        """Make the adaptive softmax over the embedding's weights."""
         return AdaptiveSoftmax(embedding, self.bias, self.cluster_weight, self.cluster_bias, self.cutoffs)

@@ -1,4 +1,4 @@
-"""A model's memory (section 3) as named tensors, for checkpoints."""
+"""Turn a model's state (M6, M12) into named tensors and back, for checkpoints."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace

@@ -1,4 +1,4 @@
-"""Segments through a model, one after the other (Dai et al. 2019)."""
+"""Lead segments through a model, one after the other (Dai et al. 2019)."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -12,7 +12,7 @@ from infty.model.interface import Output, SegmentModel, State
 def unroll(
     model: SegmentModel, segments: Iterable[Batch], state: State | None = None
 ) -> Iterator[tuple[Output, Batch]]:
-    """Outputs, and what they are of, for the segments in which something is scored; `state`: from before them.
+    """Yield outputs, and what they are of, for the segments in which something is scored; `state`: from before them.
 
     Only what is scored and what follows it in its segment has logits. Segments that score nothing only fill the
     memory: they run without gradient and yield nothing.
@@ -31,7 +31,7 @@ def unroll(
 
 
 def _begin(model: SegmentModel, segment: Batch, state: State | None) -> State:
-    """The state that a segment starts from: empty in the rows that begin anew."""
+    """Make the state that a segment starts from: empty in the rows that begin anew."""
     if state is None or segment.fresh is None or segment.fresh.all():
         return model.initial_state(segment.streams)
     return model.reset(state, segment.fresh, segment.streams) if segment.fresh.any() else state

@@ -1,4 +1,4 @@
-"""A model's weights as named tensors, for checkpoints: what is shared (Radford et al. 2019) is kept once."""
+"""Turn a model's weights into named tensors, for checkpoints: what is shared (Radford et al. 2019) is kept once."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ Named = dict[str, Shaped[Tensor, "..."]]  # tensors by name, each of a shape of 
 
 
 def weight_tensors(model: nn.Module) -> Named:
-    """The state dict, in which what two names share (GPT-2's softmax and embedding) stands under the first."""
+    """Make the state dict, in which what two names share (GPT-2's softmax and embedding) stands under the first."""
     kept: dict[int, str] = {}
     tensors = dict(model.state_dict())
     return {name: tensor for name, tensor in tensors.items() if kept.setdefault(tensor.data_ptr(), name) == name}
 
 
 def load_weights(model: nn.Module, tensors: Named) -> None:
-    """The inverse of `weight_tensors`. RuntimeError where tensors of another model are given."""
+    """Load what `weight_tensors` made. RuntimeError if tensors of another model are given."""
     own = model.state_dict()
     if others := [name for name, tensor in tensors.items() if name in own and tensor.dtype != own[name].dtype]:
         raise RuntimeError(f"weights of another type: {', '.join(others[:3])}")
@@ -27,9 +27,9 @@ def load_weights(model: nn.Module, tensors: Named) -> None:
 
 
 def write_tensors(path: Path, tensors: Named) -> None:
-    """A safetensors file that may be read by whoever may read other files here: the library would ask for its owner.
+    """Write a safetensors file that whoever may read other files here may read: the library would ask for its owner.
 
-    OSError or SafetensorError where it can't be written.
+    OSError or SafetensorError if it can't be written.
     """
     path.touch()
     rights = path.stat().st_mode

@@ -1,4 +1,4 @@
-"""Copies of what a report needs of runs, small enough to be committed: no weights."""
+"""Copies of what a report needs of runs, where it can be committed: small files, without weights."""
 
 import json
 import shutil
@@ -37,19 +37,19 @@ def keep_runs(folders: Sequence[Path], target: Path) -> list[Path]:
 
 
 def _keep(run: RunFolder, place: Path) -> None:
-    """Copy a run; what was kept before stays until all of the new is there."""
+    """Copy one run's files; what was kept before stays until all of the new is there."""
     with replace_folder(place) as aside:
         (aside / "eval").mkdir()
         for file in (*RECORDS, *(f"eval/{path.name}" for path in sorted((run.path / "eval").glob("*.json")))):
             if (run.path / file).is_file():
                 shutil.copyfile(run.path / file, aside / file)
         if run.metrics.is_file():
-            write_text(aside / "metrics.jsonl", _thin(run.metrics.read_text(encoding="utf-8", errors="replace")))
+            write_text(aside / "metrics.jsonl", _thin_out(run.metrics.read_text(encoding="utf-8", errors="replace")))
 
 
-def _thin(text: str) -> str:
+def _thin_out(text: str) -> str:
     """Keep fewer lines of training, the first and the last among them; none that can't be read."""
-    lines = [line for line in text.splitlines(keepends=True) if _is_object(line)]
+    lines = [line for line in text.splitlines(keepends=True) if _is_record(line)]
     training = [number for number, line in enumerate(lines) if "train/loss" in json.loads(line)]
     step = (len(training) - 1) / (LINES - 1)
     kept = {training[round(i * step)] for i in range(LINES)} if len(training) > LINES else set(training)
@@ -57,7 +57,7 @@ def _thin(text: str) -> str:
     return "".join(line for number, line in enumerate(lines) if number not in dropped)
 
 
-def _is_object(line: str) -> bool:
+def _is_record(line: str) -> bool:
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):

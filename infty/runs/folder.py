@@ -53,7 +53,7 @@ class Run:
 
     @property
     def num_basis(self) -> int | None:
-        """N of the long-term memory of a row that has one."""
+        """The number of basis functions of a row that has a long-term memory."""
         found: Any = self.config
         for key in ("model", "long_range", "num_basis"):
             found = found.get(key) if isinstance(found, dict) else None
@@ -97,7 +97,7 @@ class RunFolder:
         return (self.path / "result.json").is_file()
 
     def result(self) -> Result:
-        """Read `result.json`. MissingError if the run isn't finished, or the file is damaged."""
+        """Read what `result.json` holds. MissingError if the run isn't finished, or the file is damaged."""
         return Result.read(self.path / "result.json")
 
     def read(self) -> Run:
@@ -110,7 +110,7 @@ class RunFolder:
         return Run(self, self.key(config), config, result, task.length)
 
     def config(self) -> Values:
-        """Read `config.yaml`. MissingError if it is missing or damaged."""
+        """Read what `config.yaml` holds. MissingError if it is missing or damaged."""
         file = self.path / "config.yaml"
         try:
             values = parse_yaml(file.read_text(encoding="utf-8"))

@@ -29,7 +29,7 @@ from infty.model.weight_tensors import Named, write_tensors
 Tensors = dict[str, Named]  # file stem -> named tensors
 MANIFEST = "MANIFEST.json"
 NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # other OSErrors may be transient
-KEPT = 2  # number of last checkpoints that are kept, beside the best one
+KEPT = 2  # of the last checkpoints; the best one stays as well
 ATTEMPTS = 2  # to save one: a network's file system may fail for a moment
 NEEDED = {"model.safetensors", "optimizer.safetensors", "state.json"}
 FRESH = "train again with --fresh"
@@ -37,11 +37,11 @@ _MANIFEST = TypeAdapter(dict[FileName, FileSum])
 
 
 class TrainingState(BaseModel):
-    """The progress of a run, beside its tensors: `state.json`.
+    """The position of a run, beside its tensors: `state.json`.
 
-    Batches, dropout and learning rate of a step are functions of (seed, step), so `step` is also the position in the
-    data and the state of every random generator. The best step has the lowest validation loss; it is None before the
-    first validation, and its loss is None if that checkpoint was lost.
+    Batches, dropout and learning rate of a step are functions of (seed, step), so `step` is the position in the data
+    and the state of every generator too. The best step is the one with the lowest validation loss; none before the
+    first validation, and no loss if that checkpoint is lost.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -62,7 +62,7 @@ class TrainingState(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state and the tensors from which a run continues; a run that begins has no tensors."""
+    """All that a run needs to go on; without tensors, to begin."""
 
     state: TrainingState
     tensors: Tensors
@@ -71,12 +71,12 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder/step-…`, update `last.json` and `best.json`, and remove all but the last two and the best.
 
-    The pointers follow once the folder is whole (see `replace_folder`): an interruption at any moment leaves the
-    previous checkpoint valid. InftyError if it fails twice, as on a full disk.
+    The pointers follow once the folder is whole: an interruption at any moment leaves the previous checkpoint good.
+    InftyError if it fails twice: on a full disk, say.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with replace_folder(folder / _name_folder(checkpoint.state.step)) as temporary:
+            with replace_folder(folder / _name(checkpoint.state.step)) as temporary:
                 for stem, tensors in checkpoint.tensors.items():
                     write_tensors(temporary / f"{stem}.safetensors", tensors)
                 write_json(temporary / "state.json", checkpoint.state.model_dump(exclude_none=True))
@@ -86,8 +86,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         except (OSError, SafetensorError) as fault:
             if attempt == ATTEMPTS:
                 raise InftyError(
-                    f"the checkpoint of step {checkpoint.state.step} could not be saved ({_explain_fault(fault)}); "
-                    f"earlier ones stay. Once {folder} can be written to, the same command continues from the last one"
+                    f"the checkpoint of step {checkpoint.state.step} could not be saved ({_explain(fault)}); earlier "
+                    f"ones stay. Once {folder} can be written to, the same command continues from the last one"
                 ) from None
     _drop_old(folder, checkpoint.state)
 
@@ -97,18 +97,17 @@ def write_pointers(folder: Path, state: TrainingState) -> None:
 
     A run that continues writes them again: it may have been interrupted between a checkpoint and its pointers.
     """
-    write_json(folder / "last.json", {"checkpoint": _name_folder(state.step)})
+    write_json(folder / "last.json", {"checkpoint": _name(state.step)})
     if state.best_step is not None:
-        write_json(folder / "best.json", {"checkpoint": _name_folder(state.best_step)})
+        write_json(folder / "best.json", {"checkpoint": _name(state.best_step)})
 
 
 def load_last(folder: Path) -> Checkpoint | None:
-    """Load the newest checkpoint that is whole, with a warning for each newer one that isn't; None if there is none.
+    """Load the newest checkpoint that is whole, with a warning for each newer one that isn't; None if there are none.
 
-    If the best checkpoint is damaged, the loaded one replaces it until the next validation. MissingError if there are
-    checkpoints and none is whole: starting over would remove them.
+    If the best checkpoint is damaged the one that is found stands in for it, until the next validation.
+    MissingError if there are some and none is whole: beginning again would remove them.
     """
-    # A run that was killed while it replaced a checkpoint may have left it under its temporary name.
     for old in folder.glob(f".step-*{OLD}"):
         restore_folder(folder / old.name[1 : -len(OLD)])
 
@@ -120,9 +119,11 @@ def load_last(folder: Path) -> Checkpoint | None:
         except MissingError as fault:
             warnings.warn(str(fault), stacklevel=2)
             continue
+
+        # What is chosen in the end must be there.
         best = found.state.best_step
-        if best is not None and best != found.state.step and not _is_whole(folder / _name_folder(best)):
-            text = f"the best checkpoint so far, {folder / _name_folder(best)}, is damaged: {path.name} takes its place"
+        if best is not None and best != found.state.step and not _is_whole(folder / _name(best)):
+            text = f"the best checkpoint so far, {folder / _name(best)}, is damaged: {path.name} takes its place"
             warnings.warn(text, stacklevel=2)
             found.state.best_step, found.state.best_loss = found.state.step, None
         return found
@@ -137,12 +138,12 @@ def load_best(folder: Path) -> Checkpoint:
 
 
 def verify_best(folder: Path) -> None:
-    """Verify the sums of the best checkpoint. MissingError if there is none or a file is not what was saved."""
-    _verify_sums(find_best_checkpoint(folder), FRESH)
+    """Raise MissingError if there is no best checkpoint, or its files are not what was saved, by their sums."""
+    _check_sums(find_best_checkpoint(folder), FRESH)
 
 
 def find_best_checkpoint(folder: Path) -> Path:
-    """Find the folder of the checkpoint that `best.json` names. MissingError if it names none."""
+    """Return the folder of the checkpoint that `best.json` names. MissingError if it names none."""
     name = _read(folder / "best.json", FRESH).get("checkpoint")
     if not isinstance(name, str) or Path(name).name != name:
         raise MissingError(f"{folder / 'best.json'} names no checkpoint; {FRESH}")
@@ -152,35 +153,35 @@ def find_best_checkpoint(folder: Path) -> Path:
 def _load(path: Path, then: str) -> Checkpoint:
     """Load a checkpoint from its folder.
 
-    MissingError, which ends in `then`, if it is damaged; OSError if a disk fails.
+    MissingError, with what follows `then`, if it is damaged; OSError if a disk may fail.
     """
-    manifest = _verify_sums(path, then)
+    manifest = _check_sums(path, then)
     try:
         state = TrainingState.model_validate(_read(path / "state.json", then))
         tensors = {Path(n).stem: load_file(path / n) for n in manifest if n.endswith(".safetensors")}
     except (*NOT_THERE, SafetensorError, ValidationError) as fault:
-        raise MissingError(f"{path} is damaged ({_explain_fault(fault)}); {then}") from None
-    if path.name != _name_folder(state.step):
+        raise MissingError(f"{path} is damaged ({_explain(fault)}); {then}") from None
+    if path.name != _name(state.step):
         raise MissingError(f"{path} is damaged (it holds step {state.step}); {then}")
     return Checkpoint(state, tensors)
 
 
-def _verify_sums(path: Path, then: str) -> dict[str, FileSum]:
-    """Verify and return the sums of the manifest. MissingError if a file is missing or not what was saved."""
+def _check_sums(path: Path, then: str) -> dict[str, FileSum]:
+    """Check each file against the manifest. MissingError, as `_load`, if one is not what was saved or lacks."""
     try:
         manifest = _MANIFEST.validate_python(_read(path / MANIFEST, then))
         for name, entry in manifest.items():
             if (path / name).stat().st_size != entry.bytes or sha256(path / name) != entry.sha256:
                 raise MissingError(f"{path}: {name} is not what was saved; {then}")
     except (*NOT_THERE, ValueError) as fault:
-        raise MissingError(f"{path} is damaged ({_explain_fault(fault)}); {then}") from None
+        raise MissingError(f"{path} is damaged ({_explain(fault)}); {then}") from None
     if absent := NEEDED - set(manifest):
         raise MissingError(f"{path} lacks {', '.join(sorted(absent))}; {then}")
     return manifest
 
 
 def _read(path: Path, then: str) -> dict[str, Any]:
-    """Read a JSON file. MissingError if it is missing or damaged; OSError if a disk fails, perhaps for a moment."""
+    """Read a JSON file. MissingError if it is damaged; OSError if a disk fails, which may be for a moment."""
     try:
         return parse_json(path.read_bytes(), path, then)
     except NOT_THERE as fault:
@@ -189,7 +190,7 @@ def _read(path: Path, then: str) -> dict[str, Any]:
 
 def _is_whole(path: Path) -> bool:
     try:
-        _verify_sums(path, FRESH)
+        _check_sums(path, FRESH)
     except MissingError:
         return False
     return True
@@ -197,16 +198,16 @@ def _is_whole(path: Path) -> bool:
 
 def _drop_old(folder: Path, state: TrainingState) -> None:
     """Remove checkpoints that are older, damaged or half written; keep the last ones up to this step and the best."""
-    saved = [path for path in sorted(folder.glob("step-*")) if path.name <= _name_folder(state.step)]
-    kept = {*saved[-KEPT:], *([folder / _name_folder(state.best_step)] if state.best_step is not None else [])}
+    saved = [path for path in sorted(folder.glob("step-*")) if path.name <= _name(state.step)]
+    kept = {*saved[-KEPT:], *([folder / _name(state.best_step)] if state.best_step is not None else [])}
     for path in {*folder.glob("step-*"), *folder.glob(".step-*.tmp")} - kept:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _explain_fault(fault: Exception) -> str:
-    """Explain a fault in one line; an OSError without its number and its path, which the message has already."""
+def _explain(fault: Exception) -> str:
+    """Say why it failed, in one line; a disk's own words without their number and the path, which stands beside it."""
     return (fault.strerror if isinstance(fault, OSError) else None) or describe_fault(fault)
 
 
-def _name_folder(step: int) -> str:
+def _name(step: int) -> str:
     return f"step-{step:08d}"

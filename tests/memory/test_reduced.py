@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy.linalg import qr
 
-from infty.commands.bench import plain
+from infty.commands.bench.plain import attend as attend_plainly
 from infty.memory.basis import GaussianBasis
-from infty.memory.equations import normal_density
+from infty.memory.equations import expect_basis, normal_density, place_basis
 from infty.memory.fast.reduced_basis import ReducedBasis, farthest_columns
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig
 
@@ -38,7 +38,8 @@ def test_every_expectation_is_made_of_the_chosen_ones(
     mean, std = torch.rand(997) * 1.4 - 0.2, 10 ** (-3 * torch.rand(997))
     wide = std.square() + few.widths.repeat_interleave(torch.tensor(few.counts)).square()[:, None]  # chosen query
     expected = normal_density(mean, few.centers[:, None], wide)
-    difference = few.combine.T @ expected - full.expectation(mean, std.square()).T
+    plain = expect_basis(mean, std.square(), *(part.to(mean) for part in place_basis(num_basis, widths)))
+    difference = few.combine.T @ expected - plain.T
     assert difference.abs().max() <= 1e-8 * full.evaluate(full.centers).max()
     assert few.combine.abs().max() < 2  # so rounding is not amplified
 
@@ -61,7 +62,7 @@ def test_reading_equals_the_plain_equations_where_few_are_chosen(dtype: torch.dt
     inputs = [queries, state.coefficients, memory.value.weight, memory.mean.weight, memory.variance.weight]
     with torch.no_grad():
         memory.variance.weight.mul_(9)  # densities of very different widths
-    for attend in (memory.attend, lambda q, s: plain.attend(memory, q, s)):
+    for attend in (memory.attend, lambda q, s: attend_plainly(memory, q, s)):
         context, _ = attend(queries, state)
         results.append([context, *torch.autograd.grad((context * weights).sum(), inputs)])
     tolerance = {torch.float64: 1e-7, torch.float32: 1e-5}[dtype]

@@ -9,7 +9,7 @@ from infty.memory.attention import AttentionDensity
 from infty.memory.compressive import CompressedState, CompressiveMemory, CompressiveMemoryConfig
 from infty.memory.fast.tiling import CPU_BLOCK, GPU_BLOCK, items_at_once, pieces
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
-from infty.memory.ragged import concatenate_ragged, visible
+from infty.memory.ragged import concatenate_rows, visible
 from infty.memory.sticky import StickyConfig
 
 HIDDEN, SEGMENT, BINS = 6, 5, 4
@@ -142,16 +142,16 @@ def test_slots_that_a_row_forgot_or_did_not_take_in_are_not_its_own() -> None:
 
 def test_states_of_unlike_length_are_joined_with_zeros_that_are_nobodys() -> None:
     one, two = torch.randn(2, 3, HIDDEN), torch.randn(1, 5, HIDDEN)
-    rows, own = concatenate_ragged([one, two], [None, None])
+    rows, own = concatenate_rows([one, two], [None, None])
     assert own is not None
     assert own.tolist() == [3, 3, 5]
     assert torch.equal(rows[:2, 2:], one)
     assert rows[:2, :2].count_nonzero() == 0
     assert torch.equal(rows[2:], two)
-    alike, everybody = concatenate_ragged([one, one], [None, torch.tensor([3, 3])])
+    alike, everybody = concatenate_rows([one, one], [None, torch.tensor([3, 3])])
     assert torch.equal(alike, torch.cat([one, one]))
     assert everybody is None
-    assert concatenate_ragged([one, one], [None, torch.tensor([3, 1])])[1].tolist() == [3, 3, 3, 1]  # pyright: ignore[reportOptionalMemberAccess]
+    assert concatenate_rows([one, one], [None, torch.tensor([3, 1])])[1].tolist() == [3, 3, 3, 1]  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def test_the_last_queries_of_a_density_are_its_last() -> None:

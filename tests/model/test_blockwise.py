@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from infty.memory.fast import tiling as blocks
 from infty.model.fast import relative_tiled as blockwise
-from infty.model.fast.relative_tiled import attend_in_blocks
+from infty.model.fast.relative_tiled import attend_in_tiles
 from infty.model.relative_attention import attend_plainly
 
 # Distinct primes: batch 3, heads 2, queries 13, keys 31 (18 of them cached), head size 7.
@@ -33,7 +33,7 @@ def test_equals_the_plain_equation_in_value_and_gradient(
     given = inputs(queries, keys)
     weights = torch.randn(BATCH, HEADS, queries, SIZE)
     results = []
-    for attend in (attend_in_blocks, plainly):
+    for attend in (attend_in_tiles, plainly):
         read = attend(*given)
         results.append([read, *torch.autograd.grad((read * weights).sum(), given)])
     for fast, plain in zip(*results, strict=True):
@@ -43,7 +43,7 @@ def test_equals_the_plain_equation_in_value_and_gradient(
 def test_equals_the_plain_equation_in_float32() -> None:
     given = inputs(200, 456)
     weights, results = torch.randn(BATCH, HEADS, 200, SIZE), []
-    for attend in (attend_in_blocks, plainly):
+    for attend in (attend_in_tiles, plainly):
         read = attend(*given)
         results.append([read, *torch.autograd.grad((read * weights).sum(), given)])
     for fast, plain in zip(*results, strict=True):
@@ -52,24 +52,24 @@ def test_equals_the_plain_equation_in_float32() -> None:
 
 def test_gradients_equal_finite_differences(float64: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blockwise, "QUERIES", 3)
-    assert torch.autograd.gradcheck(attend_in_blocks, inputs(5, 11), fast_mode=True)
+    assert torch.autograd.gradcheck(attend_in_tiles, inputs(5, 11), fast_mode=True)
 
 
 def test_no_query_asks_nothing() -> None:
     given = inputs(0, KEYS)
-    assert attend_in_blocks(*given).shape == (BATCH, HEADS, 0, SIZE)
+    assert attend_in_tiles(*given).shape == (BATCH, HEADS, 0, SIZE)
 
 
 def test_large_scores_do_not_overflow() -> None:
     given = [100 * x.detach() for x in inputs()]
-    torch.testing.assert_close(attend_in_blocks(*given), plainly(*given), rtol=1e-3, atol=1e-3)
-    assert attend_in_blocks(*given).isfinite().all()
+    torch.testing.assert_close(attend_in_tiles(*given), plainly(*given), rtol=1e-3, atol=1e-3)
+    assert attend_in_tiles(*given).isfinite().all()
 
 
 def test_bfloat16_stays_near_float32() -> None:
     given = inputs(200, 456)
     exact = plainly(*given)
-    rounded = attend_in_blocks(*[x.bfloat16() for x in given])
+    rounded = attend_in_tiles(*[x.bfloat16() for x in given])
     assert rounded.dtype == torch.bfloat16
     assert (rounded - exact).abs().max() <= 0.05 * exact.abs().max()
     gradients = [torch.autograd.grad(y.float().sum(), given) for y in (rounded, exact)]

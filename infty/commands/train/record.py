@@ -1,4 +1,4 @@
-"""Records that a run keeps of itself: settings, environment, tokeniser, metrics, status."""
+"""The records that a run writes of itself: settings, environment, tokeniser, metrics, status."""
 
 import contextlib
 import logging
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 def write_run_header(session: Session) -> Values:
     """Write what is trained and with what, and say so; warn if a run goes on with other software than it began with.
 
-    Returns `environment.json`; of a process that does not lead, nothing.
+    Return `environment.json`; nothing in a process that does not lead.
     """
     s = session
     if not s.group.leads:
@@ -63,7 +63,7 @@ def _read_environment(file: Path) -> Values | None:
 
 
 def open_sinks(session: Session) -> list[Sink]:
-    """Open where metrics go: a file, the screen and W&B; of a process that does not lead, nowhere."""
+    """Open the sinks of metrics: a file, the screen and W&B; none in a process that does not lead."""
     s, key, state = session, session.cell.key, session.state
     if not s.group.leads:
         return []

@@ -1,1 +1,1 @@
-"""The memory's equations (section 3) made quick, each equal to its plain form."""
+"""Make the memory's equations (M1 to M12) quick, each equal to its plain form."""

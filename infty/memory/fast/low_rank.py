@@ -1,7 +1,7 @@
-"""A fixed linear map as two thin matrices, where that is less work than one.
+"""Apply a fixed linear map (M6) as two thin matrices, if that is less work than one.
 
 A refit's matrix has far fewer directions than rows: the new vectors fill the last 1 − τ of the interval, and no basis
-function is narrower than the least width σ̃, so that of 512 rows 76 directions are left (section 3.2).
+function is narrower than the least width σ̃, so that of 512 rows 76 directions are left.
 """
 
 import torch
@@ -16,7 +16,11 @@ Factors = tuple[Float[Tensor, "_ _"], ...]
 
 
 def factorise(matrix: Float[Tensor, "rows columns"]) -> Factors:
-    """(U, V) with U V = `matrix` to rounding, by its singular values; (`matrix`,) where these hold no fewer numbers."""
+    """Factorise a map of (M6): (U, V) with U V = `matrix` to rounding, or (`matrix`,) if these hold no fewer numbers.
+
+    Equal to `equations.ridge_operator` if that is the matrix; held by
+    tests/memory/test_linear.py::test_the_papers_refits_lose_nothing.
+    """
     left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
     rank = int((sizes > NEGLIGIBLE * sizes[0]).sum())
     if rank * sum(matrix.shape) >= matrix.numel():
@@ -25,13 +29,17 @@ def factorise(matrix: Float[Tensor, "rows columns"]) -> Factors:
 
 
 def spectral_radius(factors: Factors) -> float:
-    """Largest absolute eigenvalue of a square map: of U V that of V U, which is smaller."""
+    """Compute the largest absolute eigenvalue of a square map, A of (M6): of U V that of V U, which is smaller."""
     last, *others = reversed(factors)
     return torch.linalg.eigvals(last @ others[0] if others else last).abs().max().item()
 
 
 class LinearMap(ExactBuffers):
-    """M as the product of its factors, which are float64 and rounded to the module's precision: `map @ x` is M x."""
+    """Map of (M6) as the product of its factors, in float64, rounded to the module's precision: `map @ x` is M x.
+
+    Carrying and appending is equal to `equations.update`; held by
+    tests/memory/test_longterm.py::test_the_linear_update_equals_sampling_and_refitting.
+    """
 
     def __init__(self, factors: Factors) -> None:
         super().__init__()
@@ -39,7 +47,7 @@ class LinearMap(ExactBuffers):
             self.register_exact(f"factor{place}", factor)
 
     def __matmul__(self, x: Float[Tensor, "*batch columns hidden"]) -> Float[Tensor, "*batch rows hidden"]:
-        """M x, the last factor first."""
+        """Apply the map to x, the last factor first (M6)."""
         for factor in reversed(list(self.buffers())):
             x = factor @ x
         return x

@@ -1,4 +1,4 @@
-"""Reading a signal under a Gaussian density (section 3.1), a block of basis values at a time.
+"""Read a signal under a Gaussian density (M9), a tile of basis values at a time.
 
 z = E_{t ~ N(μ, σ²)}[X̄(t)] = Σ_j a_j v_j with a_j = N(μ; μ̃_j, σ² + σ̃_j²). A query has one variance s = σ² + σ̃² for
 each width, and one distance δ = μ − μ̃ to each centre, so for width and centre
@@ -25,13 +25,17 @@ from infty.memory.attention import AttentionDensity
 from infty.memory.fast.reduced_basis import ReducedBasis
 from infty.memory.fast.tiling import items_at_once, pieces
 
-QUERIES = 1024  # rows of a block
+QUERIES = 1024  # rows of a tile
 
 
 def read_signal(
     values: Float[Tensor, "batch heads chosen d"], density: AttentionDensity, basis: ReducedBasis
 ) -> Float[Tensor, "batch heads query d"]:
-    """E_p[X̄(t)] of each head and query, where a head's signal has the coefficients `values`."""
+    """Read E_p[X̄(t)] for each head and query from signals that have the coefficients `values`, V of (M9).
+
+    Equal to `equations.read_context` before W_O, in value and gradient; held by
+    tests/memory/test_longterm.py::test_reading_equals_the_plain_equations_in_value_and_gradient.
+    """
     mean, variance = density.mean.flatten(0, 1), density.variance.flatten(0, 1)  # i q, with i = batch · heads
     read = _Read.apply(values.flatten(0, 1), mean, variance, basis.centers, basis.widths, basis.counts)
     return read.unflatten(0, values.shape[:2])
@@ -52,7 +56,7 @@ class _Read(torch.autograd.Function):
     ) -> Tensor:
         total = variance + widths.square()[:, None, None]  # w i q: s
         read, kept = values.new_empty(*mean.shape, values.shape[-1]), []
-        for items, rows in _blocks(mean, values):
+        for items, rows in _tiles(mean, values):
             weights = _weights(mean[items, rows], total[:, items, rows], centers.split(counts))
             read[items, rows] = torch.bmm(weights, values[items])
             if any(ctx.needs_input_grad):
@@ -67,7 +71,7 @@ class _Read(torch.autograd.Function):
         values, mean, total, centers, *kept = ctx.saved_tensors
         to_values = torch.zeros_like(values.mT, memory_format=torch.contiguous_format)  # products are quicker so
         zeroth, first, second = (torch.empty_like(total) for _ in range(3))  # ΣT, ΣTδ, ΣTδ²
-        for (items, rows), weights in zip(_blocks(mean, values), kept, strict=True):
+        for (items, rows), weights in zip(_tiles(mean, values), kept, strict=True):
             g = gradient[items, rows]
             to_values[items].baddbmm_(g.mT, weights)
             t = torch.bmm(g, values[items].mT).mul_(weights)
@@ -83,8 +87,8 @@ class _Read(torch.autograd.Function):
         return to_values.mT, to_mean, to_variance, None, None, None
 
 
-def _blocks(mean: Tensor, values: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Items and queries of each block."""
+def _tiles(mean: Tensor, values: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield items and queries of each tile."""
     items, queries = mean.shape
     for rows in pieces(queries, QUERIES):
         for part in pieces(items, items_at_once((rows.stop - rows.start) * values.shape[1], mean.device)):
@@ -92,7 +96,7 @@ def _blocks(mean: Tensor, values: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _weights(mean: Tensor, total: Tensor, groups: Sequence[Tensor]) -> Tensor:
-    """i q k: a of a block, from μ (i q), s (w i q) and the centres of each width.
+    """Compute a of a tile, i q k, from μ (i q), s (w i q) and the centres of each width (M2).
 
     As a power of 2: torch's exp takes four times as long.
     """

@@ -1,6 +1,6 @@
-"""The fewest basis functions that all others are sums of: what a signal is read with.
+"""Choose the fewest basis functions that all others are sums of, to read a signal with (M2).
 
-Basis functions lie closer together than they are wide, so most of them say nothing of their own (section 3.1):
+Basis functions lie closer together than they are wide, so most of them say nothing of their own:
 ψ_j = Σ_k T_kj ψ_k over K chosen ones, as nearly as float32 can tell. That holds on the whole line, hence under every
 density too, E_p[ψ_j] = Σ_k T_kj E_p[ψ_k], and a signal with the coefficients B is one of the K with T B. Of 512
 functions with the paper's widths 219 are chosen, of 1,024 it is 222: beyond that, reading costs no more with more.
@@ -20,7 +20,10 @@ REACH, FINENESS = 8, 4  # a basis function is looked at to 8 of its widths, at 4
 
 
 class ReducedBasis(ExactBuffers):
-    """K of a memory's N basis functions, those of a width together.
+    """Choice of K of a memory's N basis functions (M1), those of a width together.
+
+    Its expectations, combined, are equal to `equations.expect_basis`, to 1e-8 of the greatest; held by
+    tests/memory/test_reduced.py::test_every_expectation_is_made_of_the_chosen_ones.
 
     centers: μ̃ of the K. counts: how many of them each width has. combine: T.
     """
@@ -40,12 +43,20 @@ class ReducedBasis(ExactBuffers):
         self.register_exact("combine", combine)
 
     def coefficients(self, full: Float[Tensor, "batch basis hidden"]) -> Float[Tensor, "batch chosen hidden"]:
-        """T B: coefficients of the chosen functions for the same signal."""
+        """Compute T B, the coefficients of the chosen functions for the same signal (M5).
+
+        Reading with them is equal to `equations.read_context`, to 1e-7; held by
+        tests/memory/test_reduced.py::test_reading_equals_the_plain_equations_where_few_are_chosen.
+        """
         return self.combine @ full
 
 
 def farthest_columns(matrix: Float[Tensor, "rows columns"], tolerance: float) -> list[int]:
-    """Columns, each the farthest from the span of those before it, while that is over `tolerance` of the longest."""
+    """Choose columns, each the farthest from the span of those before, while that is over `tolerance` of the longest.
+
+    They are the columns of a pivoted QR, for (M2); held by
+    tests/memory/test_reduced.py::test_columns_are_those_of_a_pivoted_qr.
+    """
     rest, chosen = matrix.clone(), []
     limit = tolerance * rest.norm(dim=0).max()
     while len(chosen) < rest.shape[1]:
@@ -61,7 +72,7 @@ def farthest_columns(matrix: Float[Tensor, "rows columns"], tolerance: float) ->
 
 @lru_cache(maxsize=8)
 def _reduce(num_basis: int, widths: tuple[float, ...]) -> tuple[list[int], Float[Tensor, "chosen basis"]]:
-    """Which functions are chosen, in order, and T in float64. Layers share it."""
+    """Choose functions, in order, and solve for T in float64. Layers share it."""
     with HOST:
         basis = GaussianBasis(num_basis, widths).double()
         margin, step = REACH * max(widths), min(widths) / FINENESS

@@ -1,4 +1,4 @@
-"""Two scores of each query without the N that they are sums of (section 3.1).
+"""Compute two scores of each query without the N that they are sums of (M8).
 
 w·(K q) = ((w B) W_K)·q, so that two vectors per head, for w_μ and w_σ, take the place of the N scores of a query.
 """
@@ -17,7 +17,11 @@ def score_queries(
     num_heads: int,
     projection: Float[Tensor, "hidden hidden"] | None = None,
 ) -> Float[Tensor, "batch heads query 2"]:
-    """Compute w_μ·(K q)/√d and w_σ·(K q)/√d of each head and query, with K = B W_K.
+    """Compute w_μ·(K q)/√d and w_σ·(K q)/√d of each head and query, with K = B W_K (M8).
+
+    Equal to `equations.score_queries` and a sum by w_μ, w_σ; held by
+    tests/memory/test_longterm.py::test_reading_equals_the_plain_equations_in_value_and_gradient, with a projection by
+    test_queries_that_are_yet_to_be_projected_look_at_the_same_places there.
 
     projection: W_Q, if `queries` are the x that it is to make queries of; ((w B) W_K W_Qᵀ)·x does without them.
     """
@@ -32,5 +36,5 @@ def score_queries(
 
 
 def split_heads(x: Float[Tensor, "batch n hidden"], num_heads: int) -> Float[Tensor, "batch heads n d"]:
-    """Give each head its slice of the hidden size."""
+    """Give each head its slice of the hidden size (M8)."""
     return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)

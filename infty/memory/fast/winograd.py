@@ -1,4 +1,4 @@
-"""A convolution over three neighbours in half the products: Winograd's minimal filtering F(4, 3).
+"""Convolve three neighbours (M7) with half the products: Winograd's minimal filtering F(4, 3).
 
 Four outputs take twelve products with the three taps g of a kernel. Both are polynomials evaluated at 0, ±1, ±2 and ∞:
 six products of the values at those points give the same four outputs from six inputs x,
@@ -44,7 +44,11 @@ def convolve3(
     weight: Float[Tensor, "out channels 3"],
     bias: Float[Tensor, " out"] | None,
 ) -> Float[Tensor, "batch length out"]:
-    """Each vector with its two neighbours, zeros beyond both ends, through the kernel `weight`."""
+    """Convolve each vector with its two neighbours, zeros beyond both ends, with the kernel `weight` (M7).
+
+    Its gate is equal to `equations.smooth`; held by
+    tests/memory/test_convolution.py::test_a_gate_of_it_equals_the_plain_equation.
+    """
     batch, length, channels = x.shape
     tiles = -(-length // STEP)
     padded = F.pad(x, (0, 0, 1, STEP * tiles + 1 - length))

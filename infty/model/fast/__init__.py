@@ -1,1 +1,1 @@
-"""Attention (Dai et al. 2019) and dropout (Srivastava et al. 2014) made quick, each equal to its plain form."""
+"""Make attention (Dai et al. 2019) and dropout (Srivastava et al. 2014) quick, each equal to its plain form."""

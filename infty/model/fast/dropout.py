@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014) that draws two bytes an element: on a CPU draws are most of what dropout costs."""
+"""Drop out (Srivastava et al. 2014) by draws of two bytes per element: on a CPU draws are most of what it costs."""
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ class Dropout(nn.Dropout):
     """`nn.Dropout` from the same generator, four elements to a random number; on a GPU it is `nn.Dropout`."""
 
     def forward(self, input: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Each element is zero with probability p, else divided by 1 − p; unchanged in evaluation."""
+        """Make each element zero with probability p, else divide it by 1 − p; in evaluation keep all."""
         dropped = round(self.p * STEPS)
         if not (self.training and dropped and input.device.type == HOST.type):
             return super().forward(input)

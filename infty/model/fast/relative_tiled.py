@@ -1,7 +1,7 @@
-"""Relative attention (Dai et al. 2019) in blocks of queries over the keys they see: no score outside a block is held.
+"""Attend with relative positions (Dai et al. 2019) in tiles of queries and the keys they see: no other score is held.
 
-Forward and backward make a block's weights, use them and forget them, so that memory does not grow with t · k.
-`relative.attend_plainly` is the same written plainly.
+Forward and backward make a tile's weights, use them and forget them, so that memory does not grow with t · k.
+`relative_attention.attend_plainly` is the same written plainly.
 
 The shift costs nothing: position scores of n queries for w keys are made for falling distances w − 1 … 0 and one
 column more, n × (w + 1) numbers in a row. Read from place n − 1 on as n × w, query i finds the score of its
@@ -21,10 +21,10 @@ from torch.autograd.function import once_differentiable
 
 from infty.memory.fast.tiling import items_at_once, pieces
 
-QUERIES = 128  # rows of a block
+QUERIES = 128  # rows of a tile
 
 
-def attend_in_blocks(
+def attend_in_tiles(
     content: Float[Tensor, "b h t d"],
     position: Float[Tensor, "b h t d"],
     key: Float[Tensor, "b h d k"],
@@ -32,14 +32,20 @@ def attend_in_blocks(
     encoding: Float[Tensor, "h d k+1"],
     unseen: Int[Tensor, " b"] | None = None,
 ) -> Float[Tensor, "b h t d"]:
-    """softmax_j(content_i·k_j + position_i·r_{i−j}) v_j for the last t of k tokens, each seeing none after it.
+    """Read softmax_j(content_i·k_j + position_i·r_{i−j}) v_j for the last t of k tokens, each seeing none after it.
+
+    Equal to `attend_plainly`; held by
+    tests/model/test_blockwise.py::test_equals_the_plain_equation_in_value_and_gradient.
 
     encoding: r of distances k − 1 … 0, and one column that is never looked at. unseen: how many of the oldest
     keys each row does not see either.
     """
+    # One item per row and head; the encoding is every row's.
     b, dtype = len(key), key.dtype
-    hidden = None if unseen is None else _hidden(unseen, key)
+    hidden = None if unseen is None else _mask_unseen(unseen, key)
     encoding = encoding.to(dtype).repeat(b, 1, 1)  # i d k+1, with i = b · h
+
+    # In the precision of the keys: within, autocast would round what is added up over tiles.
     with torch.autocast(key.device.type, enabled=False):
         read = _Attention.apply(
             content.to(dtype).flatten(0, 1),
@@ -53,7 +59,7 @@ def attend_in_blocks(
 
 
 class _Attention(torch.autograd.Function):
-    """Sizes: i items (b · h), t queries, k keys, d head size; in a block n queries and w keys."""
+    """Sizes: i items (b · h), t queries, k keys, d head size; in a tile n queries and w keys."""
 
     @staticmethod
     def forward(
@@ -66,7 +72,7 @@ class _Attention(torch.autograd.Function):
         hidden: Tensor | None,
     ) -> Tensor:
         read, future = torch.empty_like(content), _future(content)
-        for items, rows, keys, distances in _blocks(content, key):
+        for items, rows, keys, distances in _tiles(content, key):
             k, r = key[items, :, keys], encoding[items, :, distances]
             weights = _weights(content[items, rows], position[items, rows], k, r, future, _of(hidden, items, keys))
             read[items, rows] = torch.bmm(weights, value[items, keys])
@@ -79,17 +85,17 @@ class _Attention(torch.autograd.Function):
         content, position, key, value, encoding, hidden, read = ctx.saved_tensors
         value = value.mT.contiguous()  # i d k: products are quicker this way round
         to_content, to_position = torch.empty_like(content), torch.empty_like(position)
-        exact = torch.promote_types(key.dtype, torch.float32)  # many blocks add up in these
+        exact = torch.promote_types(key.dtype, torch.float32)  # many tiles add up in these
         to_key, to_value, to_encoding = (torch.zeros_like(x, dtype=exact) for x in (key, value, encoding))
         future = _future(content)
         mean = (gradient * read).sum(-1, keepdim=True)  # Σ_j weight_j · d loss / d weight_j
-        for items, rows, keys, distances in _blocks(content, key):
+        for items, rows, keys, distances in _tiles(content, key):
             c, p, g = content[items, rows], position[items, rows], gradient[items, rows]
             k, r = key[items, :, keys], encoding[items, :, distances]
             weights = _weights(c, p, k, r, future, _of(hidden, items, keys))
             to_value[items, :, keys] += torch.bmm(g.mT, weights)
             to_weights = torch.bmm(g, value[items, :, keys])
-            to_made, to_scores = _room_for_shifted(to_weights)
+            to_made, to_scores = _make_room(to_weights)
             torch.mul(to_weights.sub_(mean[items, rows]), weights, out=to_scores)
             to_content[items, rows] = torch.bmm(to_scores, k.mT)
             to_key[items, :, keys] += torch.bmm(c.mT, to_scores)
@@ -98,8 +104,8 @@ class _Attention(torch.autograd.Function):
         return to_content, to_position, to_key.to(key), to_value.mT.to(key), to_encoding.to(key), None
 
 
-def _blocks(content: Tensor, key: Tensor) -> Iterator[tuple[slice, slice, slice, slice]]:
-    """Items, queries, the keys that those see, and the distances to them, of each block."""
+def _tiles(content: Tensor, key: Tensor) -> Iterator[tuple[slice, slice, slice, slice]]:
+    """Yield items, queries, the keys that those see, and the distances to them, of each tile."""
     (items, t, _), k = content.shape, key.shape[-1]
     for rows in pieces(t, QUERIES):
         seen = k - t + rows.stop
@@ -109,13 +115,13 @@ def _blocks(content: Tensor, key: Tensor) -> Iterator[tuple[slice, slice, slice,
 
 
 def _future(content: Tensor) -> Tensor:
-    """Added to the scores of a block's own keys: −∞ for those after the query."""
+    """Make what is added to the scores of a tile's own keys: −∞ for those after the query."""
     n = min(content.shape[1], QUERIES)
     return torch.full((n, n), -torch.inf, dtype=content.dtype, device=content.device).triu(1)
 
 
-def _hidden(unseen: Tensor, key: Tensor) -> Tensor:
-    """i 1 k, added to the scores: −∞ for the keys that a row does not see."""
+def _mask_unseen(unseen: Tensor, key: Tensor) -> Tensor:
+    """Make what is added to the scores, i 1 k: −∞ for the keys that a row does not see."""
     _, heads, _, k = key.shape
     hidden = torch.zeros(len(unseen), k, dtype=key.dtype, device=key.device)
     hidden.masked_fill_(torch.arange(k, device=key.device) < unseen[:, None], -torch.inf)
@@ -129,27 +135,27 @@ def _of(hidden: Tensor | None, items: slice, keys: slice) -> Tensor | None:
 def _weights(
     content: Tensor, position: Tensor, key: Tensor, encoding: Tensor, future: Tensor, hidden: Tensor | None
 ) -> Tensor:
-    """i n w: attention weights of a block."""
+    """Compute attention weights of a tile, i n w."""
     n, w = content.shape[1], key.shape[2]
     scores = torch.bmm(content, key)
-    scores += _shifted(torch.bmm(position, encoding))
+    scores += _shift(torch.bmm(position, encoding))
     if hidden is not None:
         scores += hidden
     scores[..., w - n :] += future[:n, :n]
     return torch.softmax(scores, -1, out=scores)
 
 
-def _shifted(made: Tensor) -> Tensor:
-    """i n w: the scores as keys want them, a view of `made`, i n w+1."""
+def _shift(made: Tensor) -> Tensor:
+    """View `made`, i n w+1, as the scores that keys want, i n w."""
     _, n, wide = made.shape
     return made.flatten(1)[:, n - 1 : n - 1 + n * (wide - 1)].unflatten(1, (n, wide - 1))
 
 
-def _room_for_shifted(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """`made`, i n w+1, zero wherever its view by `_shifted` takes nothing from; and that view, to be filled."""
+def _make_room(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Make `made`, i n w+1, zero wherever its view by `_shift` takes nothing from; and that view, to be filled."""
     items, n, w = scores.shape
     made = scores.new_empty(items, n, w + 1)
     flat = made.flatten(1)
     flat[:, : n - 1] = 0
     flat[:, n - 1 + n * w :] = 0
-    return made, _shifted(made)
+    return made, _shift(made)

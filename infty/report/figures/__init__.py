@@ -25,7 +25,7 @@ class Picture:
     shows: Chart | MemoryTrace
 
     def draw(self, stem: Path) -> list[Path]:
-        """Draw it. What draws is imported here, which takes a second."""
+        """Draw the picture with what is imported here, which takes a second."""
         logging.getLogger("matplotlib").addFilter(_is_grave)
         if isinstance(self.shows, Chart):
             from infty.report.figures.lines import draw_chart

@@ -119,7 +119,7 @@ def _line_styles(count: int) -> list[tuple[Any, str, Any]]:
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
-    """Save it. Signs that the font lacks stand in the SVG all the same, for other fonts; the PNG has boxes."""
+    """Save a figure; signs that the font lacks stand in the SVG all the same, and in the PNG as boxes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph|Matplotlib currently does not support", UserWarning)
         return save(figure, stem)

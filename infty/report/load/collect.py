@@ -50,31 +50,27 @@ def _read_runs(folders: Sequence[Path]) -> Iterator[Run]:
     for folder in find_finished_runs(folders):
         try:
             run = folder.read()
+            if run.key in known:
+                raise MissingError("another run of the same cell and seed came first")
+            known.add(run.key)
+            config = {key: value for key, value in run.config.items() if key != "cell"}
+            if changed := differences(settings.setdefault(replace(run.key, seed=0), config), config):
+                listing = one_line("; ".join(changed), 500)
+                raise MissingError(f"not with the settings of the seeds before it ({listing})")
         except MissingError as fault:
             warnings.warn(f"{folder.path} is left out: {fault}", stacklevel=3)
-            continue
-        if run.key in known:
-            warnings.warn(f"{folder.path} is left out: another run of the same cell and seed came first", stacklevel=3)
-            continue
-        known.add(run.key)
-        config = {key: value for key, value in run.config.items() if key != "cell"}
-        if changed := differences(settings.setdefault(replace(run.key, seed=0), config), config):
-            text = f"not with the settings of the seeds before it ({one_line('; '.join(changed), 500)})"
-            warnings.warn(f"{folder.path} is left out: {text}", stacklevel=3)
-            continue
-        yield read_parts(run)
+        else:
+            yield read_parts(run)
 
 
 def read_parts(run: Run) -> Run:
     """Add to a finished run what is told beside its result."""
     test = f"eval/{run.result.protocol.name}-test"
-    evaluation = _read_evaluation(run, f"{test}.json", f"no details of this run: {AGAIN}")
-    knock_outs = {
-        kind: _read_evaluation(run, f"{test}-without-{kind}.json", f"no knock-out: {AGAIN}") for kind in KNOCK_OUTS
-    }
+    names = {kind: f"{test}-without-{kind}.json" for kind in KNOCK_OUTS}
+    knock_outs = {kind: _read_evaluation(run, name, f"no knock-out: {AGAIN}") for kind, name in names.items()}
     return replace(
         run,
-        evaluation=evaluation,
+        evaluation=_read_evaluation(run, f"{test}.json", f"no details of this run: {AGAIN}"),
         knock_outs={kind: found for kind, found in knock_outs.items() if found},
         trace=_read(MemoryTrace, run, f"{test}-memory.json", f"no pictures of its memory: {AGAIN}"),
         curve=list(_read_curve(run.folder.metrics)),

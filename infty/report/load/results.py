@@ -22,7 +22,7 @@ class Measure:
     higher_is_better: bool
 
     def of(self, run: Run) -> float:
-        """Return a run's figure in the unit."""
+        """Return a run's figure in points, or in nats per token."""
         return self.factor * run.result.metric(self.metric)
 
     def order(self, better: str, worse: str) -> tuple[str, str]:

@@ -141,10 +141,11 @@ def take_steps(model: SegmentModel, task: TrainingData, batch_size: int, seed: i
     state: State | None = None
     for step in count():
         batch = task.training_batch(step, batch_size, seed, range(sequences))
-        losses, after = compute_losses(model, batch, state)
+        losses, state = compute_losses(model, batch, state)
         weigh_losses(losses, model).backward()
+        del losses  # whose graph may hold more than an optimiser step leaves
         model.zero_grad()
-        state = after if task.continues else None
+        state = state if task.continues else None
         yield batch.tokens.numel(), [tensor.nbytes for tensor in state_tensors(state or ()).values()]
 
 
