@@ -87,40 +87,28 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources: options, then environment, then the file."""
-        return init_settings, env_settings, _TomlSource(settings_cls), _DefaultFolders(settings_cls)
+        return init_settings, env_settings, _TomlSource(settings_cls)
 
 
 class _TomlSource(TomlConfigSettingsSource):
-    """The nearest infty.toml; its relative folders are relative to it, not to the working directory."""
+    """The nearest infty.toml; without one, and for what it does not say, folders beside it or the working directory.
+
+    Its relative folders are relative to it, not to the working directory.
+    """
 
     def __init__(self, settings_cls: type[BaseSettings]) -> None:
         self.found = find_toml()
         super().__init__(settings_cls, toml_file=self.found or Path())
 
     def __call__(self) -> dict[str, Any]:
-        values = super().__call__()
-        if self.found is not None:
-            for key in ("runs", "data", "experiments"):
-                if isinstance(given := values.get(key), str) and not given.startswith("~"):
-                    values[key] = self.found.parent / given
+        root = self.found.parent if self.found else Path.cwd()
+        made = root / "data" if self.found else root
+        folders = {"runs": made / "runs", "data": made / "corpora", "experiments": root / "experiments"}
+        values = {**folders, **super().__call__()}
+        for key in folders:
+            if isinstance(given := values[key], str) and not given.startswith("~"):
+                values[key] = root / given
         return values
-
-
-class _DefaultFolders(PydanticBaseSettingsSource):
-    """data/runs, data/corpora and experiments beside the nearest infty.toml, else below the working directory."""
-
-    def __call__(self) -> dict[str, Any]:
-        toml = find_toml()
-        root = toml.parent if toml else Path.cwd()
-        return {
-            "runs": root / "data" / "runs" if toml else root / "runs",
-            "data": root / "data" / "corpora" if toml else root / "corpora",
-            "experiments": root / "experiments",
-        }
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        """Give nothing of one field: all values come at once."""
-        return None, field_name, False
 
 
 def find_toml() -> Path | None:

@@ -142,19 +142,19 @@ def _open_members(path: Path) -> Iterator[Iterator[Member]]:
     """Open an archive, and go through its members."""
     if path.name.lower().endswith(".zip"):
         with zipfile.ZipFile(path) as archive:
-            yield (_describe_zipped(archive, member) for member in archive.infolist())
+            yield (_describe_zip_member(archive, member) for member in archive.infolist())
         return
     with tarfile.open(path) as archive:
-        yield _describe_tarred(archive)
+        yield _describe_tar_members(archive)
 
 
-def _describe_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Member:
+def _describe_zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Member:
     kind = member.external_attr >> 28  # of a Unix file: 8 plain, 4 folder, 10 link
     is_folder = member.filename.endswith("/")
     return Member(member.filename, member.file_size, is_folder, kind in (0, 4, 8), lambda: archive.open(member))
 
 
-def _describe_tarred(archive: tarfile.TarFile) -> Iterator[Member]:
+def _describe_tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
     """Describe the members of a tar. ReadError if a damaged header would pass for the end: only zeros follow that."""
     for member in archive:
         if member.size < 0:  # tarfile would go in circles
@@ -162,7 +162,7 @@ def _describe_tarred(archive: tarfile.TarFile) -> Iterator[Member]:
         if member.issparse():  # a few bytes that become as many zeros as they say
             raise tarfile.ReadError(f"{_shorten(member.name)} is a file with holes; pack it without them")
         is_plain = member.isreg() or member.isdir()
-        yield Member(member.name, member.size, member.isdir(), is_plain, partial(_open_tarred, archive, member))
+        yield Member(member.name, member.size, member.isdir(), is_plain, partial(_open_tar_member, archive, member))
     stream: Any = archive.fileobj
     stream.seek(archive.offset)
     if len(rest := stream.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
@@ -173,7 +173,7 @@ def _describe_tarred(archive: tarfile.TarFile) -> Iterator[Member]:
         rest = stream.read(PIECE)
 
 
-def _open_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+def _open_tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     file = archive.extractfile(member)
     assert file is not None, "asked of a file only"
     return file

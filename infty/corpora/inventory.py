@@ -36,16 +36,15 @@ def inventory(data: Path) -> list[Entry]:
     """List every corpus that infty knows or the data folder holds. Sums are not checked (see `verify`)."""
     here = {path.parent.name for path in data.glob(f"*/{MANIFEST}")} if data.is_dir() else set()
     here = {name for name in here if NAME.fullmatch(name)}  # not what a killed process left
-    return [_entry(data, name, name in here) for name in [*KNOWN, *sorted(here - set(KNOWN))]]
+    return [_look_up(data, name, name in here) for name in [*KNOWN, *sorted(here - set(KNOWN))]]
 
 
 def describe_corpus(corpus: Corpus) -> Entry:
     """Describe a corpus that is here."""
-    known = corpus.known
-    title, licence = (known.title, known.licence) if known else (corpus.name, "your own")
     tokens = sorted(path.parent.name for path in corpus.path.glob(f"tokens/[!.]*/{MANIFEST}"))
     origins = sorted({counts["source"] for counts in corpus.splits.values()})
-    return Entry(corpus.name, title, licence, "here", ", ".join(origins) or ORIGIN, corpus.splits, tokens, None)
+    source = ", ".join(origins) or ORIGIN
+    return Entry(corpus.name, *_find_title(corpus.name), "here", source, corpus.splits, tokens, None)
 
 
 @dataclass(frozen=True)
@@ -111,14 +110,19 @@ def inventory_table(entries: list[Entry]) -> Table:
     return Table("corpora", headings, rows, notes)
 
 
-def _entry(data: Path, name: str, here: bool) -> Entry:
+def _look_up(data: Path, name: str, here: bool) -> Entry:
+    """Describe a corpus, whether it is here or not."""
+    hub = KNOWN[name].hub if name in KNOWN else None
+    origin, state, help = f"{hub.repository}@{hub.revision[:7]}" if hub else "–", "missing", remedy(name)
+    if here:
+        try:
+            return describe_corpus(open_corpus(data, name))
+        except MissingError as fault:
+            state, help = "damaged", str(fault)
+    return Entry(name, *_find_title(name), state, origin, {}, [], help)
+
+
+def _find_title(name: str) -> tuple[str, str]:
+    """Find the title and the licence of a corpus."""
     known = KNOWN.get(name)
-    title, licence = (known.title, known.licence) if known else (name, "your own")
-    origin = f"{known.hub.repository}@{known.hub.revision[:7]}" if known and known.hub else "–"
-    if not here:
-        return Entry(name, title, licence, "missing", origin, {}, [], remedy(name))
-    try:
-        corpus = open_corpus(data, name)
-    except MissingError as fault:
-        return Entry(name, title, licence, "damaged", origin, {}, [], str(fault))
-    return describe_corpus(corpus)
+    return (known.title, known.licence) if known else (name, "your own")

@@ -57,27 +57,17 @@ TokenizerConfig = Annotated[WordConfig | BpeConfig | Gpt2Config, Field(discrimin
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to tokens and back."""
+    """Text to tokens and back.
 
-    @property
-    def vocab_size(self) -> int:
-        """The number of tokens that there are."""
-        ...
+    vocab_size: how many tokens there are. separator: the token that stands before a document's first one, as context
+    only. end_of_text: the token that ends a text and nothing else; None if there is none. no_words: the tokens that
+    stand for no word of a text.
+    """
 
-    @property
-    def separator(self) -> int:
-        """The token that stands before a document's first one, as context only."""
-        ...
-
-    @property
-    def end_of_text(self) -> int | None:
-        """The token that ends a text, and nothing else; None if there is none."""
-        ...
-
-    @property
-    def no_words(self) -> tuple[int, ...]:
-        """The tokens that stand for no word of the text."""
-        ...
+    vocab_size: int
+    separator: int
+    end_of_text: int | None
+    no_words: tuple[int, ...]
 
     def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
         """Turn one document into tokens."""
@@ -102,8 +92,9 @@ class WordTokenizer:
     def __init__(self, types: list[str]) -> None:
         self.types, self.numbers = types, {word: i for i, word in enumerate(types)}
         self.vocab_size, self.separator = len(types), self.numbers[END_OF_LINE]
-        self.unknown, self.end_of_text = self.numbers[UNKNOWN], None  # what separates documents ends every line
-        self.no_words = self.separator, self.unknown
+        self.unknown = self.numbers[UNKNOWN]
+        self.end_of_text: int | None = None  # what separates documents ends every line
+        self.no_words: tuple[int, ...] = (self.separator, self.unknown)
 
     @classmethod
     def learn(cls, texts: Iterable[Iterable[str]], size: int) -> "WordTokenizer":
@@ -146,7 +137,7 @@ class _Merged(BaseModel):
     merges: list[tuple[str, str]]
 
     def build(self) -> Bpe:
-        """Build the tokeniser. ValueError unless its tokens are bytes, merges, and the end of text, from 0 on."""
+        """Build the tokeniser. ValueError unless its tokens are bytes, what merges make, and the end of text."""
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         parts = {part for pair in self.merges for part in pair}
         tokens = {*alphabet, *(left + right for left, right in self.merges), END_OF_TEXT}
@@ -170,9 +161,9 @@ class BpeTokenizer:
         bpe.encode_special_tokens = True  # what looks like a mark in a text is text
         separator = bpe.token_to_id(END_OF_TEXT)
         assert separator is not None
-        self.bpe, self.vocab_size = bpe, bpe.get_vocab_size()
-        self.separator = self.end_of_text = separator
-        self.no_words = ()
+        self.bpe, self.vocab_size, self.separator = bpe, bpe.get_vocab_size(), separator
+        self.end_of_text: int | None = separator
+        self.no_words: tuple[int, ...] = ()
 
     @classmethod
     def learn(cls, texts: Iterable[Iterable[str]], size: int) -> "BpeTokenizer":

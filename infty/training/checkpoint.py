@@ -111,7 +111,7 @@ def load_last(folder: Path) -> Checkpoint | None:
     for old in folder.glob(f".step-*{OLD}"):
         restore_folder(folder / old.name[1 : -len(OLD)])
 
-    # The newest one that is whole is gone on from.
+    # The first one that loads is returned; older ones are not read.
     paths = sorted(folder.glob("step-*"), reverse=True)
     for path in paths:
         try:
