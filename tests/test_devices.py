@@ -84,7 +84,7 @@ def test_a_memory_holds_no_tensor_but_parameters_and_buffers(row: str) -> None:
 
 
 def test_devices_are_named_in_two_places_only() -> None:
-    """devices.py chooses; memory/exact.py says where exact numbers are kept. Nothing calls `.cuda()`."""
+    """machine/devices.py chooses; memory/precision.py says where exact numbers are kept. Nothing calls `.cuda()`."""
     for path in ROOT.rglob("*.py"):
         place = path.relative_to(ROOT).as_posix()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -92,7 +92,7 @@ def test_devices_are_named_in_two_places_only() -> None:
             assert not (isinstance(called, ast.Attribute) and called.attr == "cuda"), place
             text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
             named = text in ("cpu", "cuda", "mps", "xpu") or text.startswith("cuda:")
-            assert not named or place in ("devices.py", "memory/exact.py"), f"{place}: {text}"
+            assert not named or place in ("machine/devices.py", "memory/precision.py"), f"{place}: {text}"
 
 
 def gradients(model: SegmentModel, batch: Batch) -> tuple[dict[str, Tensor], int]:

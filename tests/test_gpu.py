@@ -49,8 +49,8 @@ def test_training_in_bfloat16_stays_finite_and_learns(name: str, case: str, row:
     assert isinstance(experiment.task, CorpusConfig)
     task = experiment.task.stand_in(experiment.model.segment_length, "")
     model = Machine(device, "bf16").place(experiment.model.build(task.vocab_size, seed=0))
-    config = TrainingConfig(steps=60, batch_size=4, learning_rate=1e-3, evaluate_every=60)
-    replica, optimizer, memory, losses = Replica(model), make_optimizer(model, 1e-3), None, []
+    config = TrainingConfig(steps=60, batch_size=4, learning_rate=1e-2, evaluate_every=60)
+    replica, optimizer, memory, losses = Replica(model), make_optimizer(model, 1e-2), None, []
     for step in range(config.total_steps):
         metrics, memory = optimize(replica, optimizer, task, config, step, 0, memory)
         losses.append(metrics["train/loss"])

@@ -33,7 +33,7 @@ KEY, USER = "0" * 40, "name-of-the-user"
 SCRIPT = """
 import os, signal, sys, warnings
 from pathlib import Path
-from infty.tracking import WandbRun
+from infty.runs.wandb import WandbRun
 warnings.showwarning = lambda message, *_: print(message)
 WandbRun.FINISH = 1.0
 run = WandbRun(Path(sys.argv[1]), "abcd1234", "name", "project", sys.argv[2], {})
