@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-KnockOut = Literal["zero", "shuffle", "other"]  # what is read instead of the memory (see knockout.py)
+KnockOut = Literal["zero", "shuffle", "other"]  # what is read instead of the memory (see memory/contract.py)
 KNOCK_OUTS: tuple[KnockOut, ...] = get_args(KnockOut)
 
 
