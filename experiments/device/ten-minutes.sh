@@ -40,7 +40,7 @@ trap pack EXIT
 } >"$notes/machine.txt" 2>&1
 
 # Without the suite's own options, which want packages that may be missing here.
-parity=(-q -o addopts= -W default -p no:cacheprovider tests/test_gpu.py)
+parity=(-q -o addopts= -W default -p no:cacheprovider tests/machine/test_gpu.py)
 for how in ${CHECKS-parity float32 tf32 bf16}; do
     said=$notes/$how.txt found=$notes/$how.json
     if [ "$how" = parity ]; then

@@ -19,7 +19,7 @@ def factorise(matrix: Float[Tensor, "rows columns"]) -> Factors:
     """Factorise a map of (M6): (U, V) with U V = `matrix` to rounding, or (`matrix`,) if these hold no fewer numbers.
 
     Equal to `equations.ridge_operator` if that is the matrix; held by
-    tests/memory/test_linear.py::test_the_papers_refits_lose_nothing.
+    tests/memory/fast/test_low_rank.py::test_the_papers_refits_lose_nothing.
     """
     left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
     rank = int((sizes > NEGLIGIBLE * sizes[0]).sum())

@@ -23,7 +23,7 @@ class ReducedBasis(ExactBuffers):
     """Choice of K of a memory's N basis functions (M1), those of a width together.
 
     Its expectations, combined, are equal to `equations.expect_basis`, to 1e-8 of the greatest; held by
-    tests/memory/test_reduced.py::test_every_expectation_is_made_of_the_chosen_ones.
+    tests/memory/fast/test_reduced_basis.py::test_every_expectation_is_made_of_the_chosen_ones.
 
     centers: μ̃ of the K. counts: how many of them each width has. combine: T.
     """
@@ -46,7 +46,7 @@ class ReducedBasis(ExactBuffers):
         """Compute T B, the coefficients of the chosen functions for the same signal (M5).
 
         Reading with them is equal to `equations.read_context`, to 1e-7; held by
-        tests/memory/test_reduced.py::test_reading_equals_the_plain_equations_where_few_are_chosen.
+        tests/memory/fast/test_reduced_basis.py::test_reading_equals_the_plain_equations_where_few_are_chosen.
         """
         return self.combine @ full
 
@@ -55,7 +55,7 @@ def farthest_columns(matrix: Float[Tensor, "rows columns"], tolerance: float) ->
     """Choose columns, each the farthest from the span of those before, while that is over `tolerance` of the longest.
 
     They are the columns of a pivoted QR, for (M2); held by
-    tests/memory/test_reduced.py::test_columns_are_those_of_a_pivoted_qr.
+    tests/memory/fast/test_reduced_basis.py::test_columns_are_those_of_a_pivoted_qr.
     """
     rest, chosen = matrix.clone(), []
     limit = tolerance * rest.norm(dim=0).max()

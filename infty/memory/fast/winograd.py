@@ -47,7 +47,7 @@ def convolve3(
     """Convolve each vector with its two neighbours, zeros beyond both ends, with the kernel `weight` (M7).
 
     Its gate is equal to `equations.smooth`; held by
-    tests/memory/test_convolution.py::test_a_gate_of_it_equals_the_plain_equation.
+    tests/memory/fast/test_winograd.py::test_a_gate_of_it_equals_the_plain_equation.
     """
     batch, length, channels = x.shape
     tiles = -(-length // STEP)

@@ -35,7 +35,7 @@ def attend_in_tiles(
     """Read softmax_j(content_i·k_j + position_i·r_{i−j}) v_j for the last t of k tokens, each seeing none after it.
 
     Equal to `attend_plainly`; held by
-    tests/model/test_blockwise.py::test_equals_the_plain_equation_in_value_and_gradient.
+    tests/model/fast/test_relative_tiled.py::test_equals_the_plain_equation_in_value_and_gradient.
 
     encoding: r of distances k − 1 … 0, and one column that is never looked at. unseen: how many of the oldest
     keys each row does not see either.

@@ -16,7 +16,7 @@ from infty.commands.reproduce.missing import Job, Untrained
 from infty.config.catalog import SHIPPED
 from infty.config.definition import CellKey
 from infty.config.settings import Settings, load_settings
-from tests.reproduce.own import run_of, write_experiment
+from tests.commands.reproduce.own import run_of, write_experiment
 
 
 @pytest.fixture

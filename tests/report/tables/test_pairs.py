@@ -16,7 +16,7 @@ from infty.report.tables.pairs import compare_neighbours
 from infty.runs.folder import Run
 from infty.runs.schemas import MemoryTrace
 from tests.report.handmade import NOTHING, evaluation, make_run, memory, sort_result, text_result
-from tests.report.test_paired import put
+from tests.report.test_paired_bootstrap import put
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -14,8 +14,8 @@ import pytest
 from infty.runs.folder import RunFolder
 from tests import forks
 from tests.conftest import clean_environment
-from tests.distributed.together import as_srun, as_torchrun, free_port, processes, succeed, together
 from tests.reliability.runs import ROOT, metrics
+from tests.training.together import as_srun, as_torchrun, free_port, processes, succeed, together
 
 pytestmark = pytest.mark.slow
 EVEN = ("--set", "training.batch_size=6", "--set", "model.dropout=0.0", "--name", "even")
@@ -195,7 +195,7 @@ def test_machines_that_share_no_disk_are_refused_at_once(tmp_path: Path) -> None
     commands = [
         ((*cell, "--runs", f"{rank}"), clean_environment(tmp_path, **as_torchrun(rank, 2, port))) for rank in (0, 1)
     ]
-    done = forks.start(commands, tmp_path, "tests.distributed.hasty").wait(100)
+    done = forks.start(commands, tmp_path, "tests.training.hasty").wait(100)
     assert [one.returncode for one in done] == [3, 3]
     assert "--runs must be on a disk that they all share" in done[0].stderr
     assert done[1].stderr.startswith("infty, process 1 of 2: not all processes see the same 1/sort")

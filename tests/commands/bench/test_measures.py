@@ -70,7 +70,7 @@ def test_start_is_measured_through_the_real_command(infty: Infty) -> None:
 
 @pytest.mark.slow
 def test_updates_are_measured_against_a_yardstick(infty: Infty) -> None:
-    yardstick = Path(__file__).parent.parent / "plain_model.py"
+    yardstick = Path(__file__).parents[2] / "plain_model.py"
     done = infty("bench", "update", "--rounds", "1", "--threads", "1", "--json", "--against", str(yardstick))
     assert done.returncode == 0, done.stderr
     documents = [json.loads(line) for line in done.stdout.splitlines()]

@@ -18,7 +18,7 @@ from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Replica, compute_losses, weigh_losses
 from infty.training.optimizer import make_optimizer
 from infty.training.step import optimize
-from tests.test_devices import ROWS, model_of, pieces
+from tests.machine.test_devices import ROWS, model_of, pieces
 
 BEST = choose_device("auto", Launch())
 NEEDS_GPU = pytest.mark.skipif(BEST == HOST, reason="torch sees no GPU here")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands.reproduce.own import write_experiment
 from tests.conftest import Infty
-from tests.reproduce.own import write_experiment
 
 pytestmark = pytest.mark.slow
 
-PAGE = (Path(__file__).parents[1] / "docs/cli.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/cli.md").read_text(encoding="utf-8")
 CELL = ("sort", "--scale", "smoke")
 RUNS = ("sort/smoke/infty@x4/seed-0", "sort/smoke/infty@x4/seed-1")
 WORDS = {  # what each line of the table is asked with, in this order

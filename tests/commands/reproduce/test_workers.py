@@ -18,9 +18,9 @@ from infty.commands.reproduce.workers import _Work, train_missing
 from infty.config.definition import CellKey
 from infty.training.checkpoint import load_last
 from infty.training.signals import StopSignals
+from tests.commands.reproduce.own import SMOKE, run_of, write_experiment
 from tests.conftest import Infty, clean_environment
 from tests.reliability.runs import ROOT, finish, start
-from tests.reproduce.own import SMOKE, run_of, write_experiment
 
 pytestmark = pytest.mark.slow
 

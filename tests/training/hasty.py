@@ -1,4 +1,4 @@
-"""`python -m tests.distributed.hasty …` is `infty …` that does not wait for slow disks."""
+"""`python -m tests.training.hasty …` is `infty …` that does not wait for slow disks."""
 
 from infty.cli import main
 from infty.commands.train import agreement as together

@@ -11,9 +11,9 @@ from infty.evaluation.evaluate import use_evaluation_mode
 from infty.evaluation.memory_influence import measure_reach
 from infty.memory.longterm import LongTermMemory
 from infty.model.interface import SegmentModel
+from tests.evaluation.test_memory_trace import LONG_TERM, STICKY, read, sorting
 from tests.model import test_graft
 from tests.model.test_decoder import SEGMENT, make
-from tests.test_inspection import LONG_TERM, STICKY, read, sorting
 
 STEP = 1e-6
 
