@@ -20,12 +20,6 @@ from infty.experiment import Experiment
 
 ROOT = Path(infty.__file__).parent
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-# Words that begin half a sentence, whose other half the reader would have to guess.
-HEADLESS = re.compile(
-    r"(as|at|before|beside|by|for|from|in|it|its|none|not|now|of|on|over|than|that|the same|them|they|those|to|under|"
-    r"until|while|with|without)\b",
-    re.IGNORECASE,
-)
 BUILTIN = {"KeyError", "TypeError", "ValueError"}
 ERRORS = BUILTIN | {name for name, kind in vars(errors).items() if isinstance(kind, type)}
 CAUGHT_BY = {"Exception": ERRORS - {"Stopped"}, "InftyError": ERRORS - BUILTIN - {"Stopped"}}
@@ -77,32 +71,6 @@ def test_there_are_names_to_look_at() -> None:
     assert len(public_names()) > 700
     kinds = {type(name.node) for name in public_names()}
     assert kinds == {ast.Module, ast.ClassDef, ast.FunctionDef}
-
-
-def what_is_wrong(text: str) -> str | None:
-    """What keeps the first sentence of a docstring from being a full statement, if anything does."""
-    first = re.split(r"(?<=[.!?])\s|\n\n", text, maxsplit=1)[0]
-    if not text:
-        return "no docstring"
-    if len(first.split()) < 3:
-        return "too short to say anything"
-    if HEADLESS.match(first):
-        return "begins without what it is about"
-    if re.match(r"[a-z]{2,}[ ,:]", first):
-        return "begins with a part, not with the whole"
-    return None if first.endswith((".", "!", "?")) else "is no sentence"
-
-
-@pytest.mark.parametrize(
-    "text", ["", "Bytes.", "Of a layer.", "The same, moved.", "unit: what a figure is of.", "A sum over all layers"]
-)
-def test_what_is_no_full_statement_is_found(text: str) -> None:
-    assert what_is_wrong(text)
-
-
-def test_every_docstring_is_a_full_statement_and_every_public_name_has_one() -> None:
-    named = [(name.place, name.texts[0]) for name in every_name() if name.public or name.texts[0]]
-    assert [f"{place}: {text[:40]!r} {wrong}" for place, text in named if (wrong := what_is_wrong(text))] == []
 
 
 def without_shape(annotation: ast.AST | None) -> list[str]:

@@ -68,3 +68,10 @@ def test_files_stay_small() -> None:
         path.relative_to(ROOT): len(path.read_text(encoding="utf-8").splitlines()) for path in ROOT.rglob("*.py")
     }
     assert {path: length for path, length in lengths.items() if length > 350} == {}
+
+
+def test_tests_stand_in_folders_named_as_the_packages() -> None:
+    tests = Path(__file__).parent
+    folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
+    packages = {path.parent.relative_to(ROOT) for path in ROOT.rglob("__init__.py")}
+    assert folders - packages == {Path("reliability")}, "what dies, and on which disk, is of no package alone"

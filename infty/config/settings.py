@@ -1,4 +1,4 @@
-"""This machine: folders, network, device, threads, W&B. Never a number that alters a result."""
+"""Settings of the machine: folders, network, device, threads, W&B. Never a number that alters a result."""
 
 import os
 import re

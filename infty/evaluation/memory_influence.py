@@ -1,6 +1,4 @@
-"""Whether memories are read at all: how much of a layer's output comes from them, and whether the loss's gradient
-reaches their parameters through the read.
-"""
+"""Measure what memories contribute: their share of a layer's output, and of the gradient through the read."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager

@@ -112,7 +112,7 @@ class Trace:
         return sticky.positions(state.histogram, state.seeds, state.updates)[0].double().cpu().numpy()
 
     def _read(self, state: LongTermState, places: Places) -> Float[Tensor, "n hidden"]:
-        """The signal X̄(t) of one stream at the points `places`."""
+        """Evaluate the signal X̄(t) of one stream at the points `places`."""
         points = torch.from_numpy(places).to(state.coefficients)
         return evaluate_signal(state.coefficients[0], self.memory.basis.evaluate(points))
 
@@ -201,7 +201,7 @@ def measure_shares(density: AttentionDensity, edges: Places) -> Float64[ndarray,
 
 
 def _histogram(memory: LongTermMemory, density: AttentionDensity) -> list[float]:
-    """The histogram that a sticky update draws from, or would."""
+    """Make the histogram that a sticky update draws from, or would."""
     bins = memory.config.num_bins or HISTOGRAM_BINS
     return attention_histogram(density, bins)[0].clamp(min=0).tolist()
 
@@ -209,7 +209,7 @@ def _histogram(memory: LongTermMemory, density: AttentionDensity) -> list[float]
 def _phrases(
     seen: list[tuple[Trace, AttentionDensity]], tokens: Int64[ndarray, " n"], tokenizer: Tokenizer
 ) -> list[Phrase]:
-    """The phrases that are attended to most: text, first token, share of [0, 1] and of attention, mean over layers.
+    """Find the phrases most attended to: text, first token, share of [0, 1] and of attention, mean over layers.
 
     Only tokens whose vectors are in the memory count; the first vector is the separator's.
     """

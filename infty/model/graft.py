@@ -1,5 +1,6 @@
-"""Graft a memory on another's decoder, layer by layer (section 4.2): Z = Z_attention + Z_LTM (M9), each after its own
-output projection, with the queries of the layer's own attention.
+"""Graft a memory on another's decoder, layer by layer (section 4.2): Z = Z_attention + Z_LTM (M9).
+
+Each has its own output projection; the queries are those of the layer's own attention.
 
 The decoder stays the object it was. Only the `forward` of its attentions is led through a `GraftedLayer`, and only
 if a `Passage` is handed along; without one it computes what it always did. What a family of decoders is called, and
@@ -66,8 +67,9 @@ class Passage:
 
 
 class GraftedLayer(MemoryLayer):
-    """Memory beside one attention of another's decoder. What enters the memory is what that attention read before:
-    its input hidden states, after the layer's own norm, in the previous segment.
+    """Memory beside one attention of another's decoder.
+
+    What enters the memory is that attention's input, after the layer's own norm, in the previous segment.
     """
 
     def __init__(self, config: Gpt2ModelConfig, family: Family, attention: nn.Module, index: int) -> None:

@@ -110,7 +110,7 @@ class WandbRun:
 
     @staticmethod
     def _fault(action: Callable[[], Any], seconds: float) -> BaseException | None:
-        """What an action raised, if it did; a TimeoutError where it goes on for longer than that."""
+        """Return what an action raised, if anything; a TimeoutError if it goes on for longer than `seconds`."""
         outcome: Future[None] = Future()
 
         def act() -> None:

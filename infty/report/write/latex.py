@@ -1,4 +1,4 @@
-"""Tables for a paper: LaTeX with booktabs, to be used with \\input."""
+r"""Tables for a paper: LaTeX with booktabs, to be used with \input."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ MINUS = {ord("−"): r"\ensuremath{-}", ord("–"): "--"}  # whatever the librar
 
 
 def to_latex(part: Part) -> str:
-    """Set each table as a float with its notes. Needs \\usepackage{booktabs} and \\usepackage{graphicx}."""
+    r"""Set each table as a float with its notes. Needs \usepackage{booktabs} and \usepackage{graphicx}."""
     head = f"% {part.results.name}: infty report\n% \\usepackage{{booktabs,graphicx}}\n"
     return head + "\n".join(map(_set_float, part.tables))
 
