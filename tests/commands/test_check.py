@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from infty.commands.check import check_runs
 from infty.config.catalog import SHIPPED
+from infty.config.settings import Settings
 from tests.conftest import Infty
+from tests.report.handmade import evaluate, put
 
 RESULTS = SHIPPED / "results" / "laptop"
 FAULT = "details.chunks.nats.0: must be a finite number; evaluate it again with infty eval"
@@ -30,6 +33,28 @@ def change(file: Path, *path: Any, to: Any) -> None:
         inner = inner[key]
     inner[path[-1]] = to(inner[path[-1]])
     file.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("key", "changed", "told"),
+    [
+        (None, None, []),
+        ("accuracy", 0.76, ["test/accuracy is 0.76, and by its totals 0.75"]),
+        ("loss", 1.50001, ["test/loss is 1.50001, and by its totals 1.5"]),
+    ],
+)
+def test_without_a_command_line_a_figure_is_held_against_its_totals(
+    tmp_path: Path, key: str | None, changed: float, told: list[str]
+) -> None:
+    metrics = {"test/accuracy": 0.75, "test/loss": 1.5}
+    folder = put(tmp_path, "infty", "x4", 0.75, totals={"nats": 6.0, "scored": 4, "correct": 3}, metrics=metrics)
+    evaluate(folder, {"answers": {"right": [1, 2], "symbols": 2}})
+    if key:
+        change(folder / "result.json", "metrics", f"test/{key}", to=lambda _: changed)
+    (one,) = check_runs([tmp_path], Settings())
+    assert one.how == "stored totals only: it has no checkpoint"
+    assert [fault for fault in one.faults if "by its totals" in fault] == told
+    assert len(one.faults) == 2 * len(told), "the evaluation beside it has the figure too"
 
 
 def test_committed_runs_are_as_stored(infty: Infty) -> None:

@@ -7,11 +7,29 @@ from pathlib import Path
 
 import pytest
 
+from infty.commands.compare import compare_runs
 from infty.config.catalog import SHIPPED
 from infty.report import write_report
 from tests.conftest import Infty
+from tests.report.handmade import put
 
 RESULTS = SHIPPED / "results" / "laptop"
+
+
+def test_without_a_command_line_what_differs_is_what_was_made_to_differ(tmp_path: Path) -> None:
+    for seed, accuracy in ((0, 0.5), (1, 0.25)):
+        folder = put(tmp_path, "infty", "x4", accuracy, seed=seed, parameters=7 + seed)
+        (folder / "environment.json").write_text(
+            json.dumps({"cpu": {"model": "a", "cores": 2 + seed}, "command": seed})
+        )
+    found = compare_runs(["sort/laptop/infty@x4/seed-0", "sort/laptop/infty@x4/seed-1"], tmp_path)
+    assert found.settings == {}
+    assert found.environment == {"cpu.cores": [2, 3]}
+    assert found.metrics == {"test/accuracy": [0.5, 0.25], "parameters": [7, 8]}
+    assert found.intervals == [], "without an evaluation beside it there is nothing to pair"
+    assert [table.title for table in found.tables()] == [
+        f"what differs: {part}" for part in ("settings", "environment", "metrics")
+    ]
 
 
 def compare(infty: Infty, *names: str) -> dict[str, dict[str, list[object]]]:
