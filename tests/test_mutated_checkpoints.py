@@ -21,8 +21,7 @@ from infty.memory.sticky import StickyConfig
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.model.interface import SegmentModel
-from infty.model.state_tensors import state_tensors
-from infty.model.weight_tensors import load_weights
+from infty.model.tensors import load_weights, state_tensors
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load_last, save_checkpoint
 from infty.training.config import TrainingConfig

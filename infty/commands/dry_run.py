@@ -129,7 +129,7 @@ def _describe_start(cell: Cell, vocab_size: int, settings: Settings) -> str | No
     try:
         start = find_initial_weights(cell.experiment, settings, may_fetch=False)
     except MissingError as fault:
-        if not is_on_the_hub(str(cell.experiment.model.starting_weights or "")):
+        if not is_on_the_hub(str(cell.experiment.model.weights or "")):
             raise
         return f"not here yet, so random ones stand in: {fault}"
     if start is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,12 +20,15 @@ from infty.memory.contract import (
     Memory,
     MemoryConfig,
     MemoryState,
+    PerRow,
+    Rows,
+    concatenate_rows,
     draw_fixed_numbers,
     exchange_halves,
+    visible,
 )
 from infty.memory.equations import reconstruction_loss
 from infty.memory.precision import full_precision
-from infty.memory.ragged import concatenate_rows, visible
 
 Slots = Float[Tensor, "batch slots hidden"]
 
@@ -75,14 +78,14 @@ class CompressedState(MemoryState):
     """
 
     slots: Slots
-    filled: Int[Tensor, " batch"] | None = None
+    filled: PerRow | None = None
 
     @classmethod
     def concatenate(cls, parts: Sequence["CompressedState"]) -> "CompressedState":
         """Make one state of those of several batches; their rows follow each other."""
         return cls(*concatenate_rows([part.slots for part in parts], [part.filled for part in parts]))
 
-    def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"] | None = None) -> "CompressedState":
+    def reset(self, rows: Rows, seeds: PerRow | None = None) -> "CompressedState":
         """Forget everything in the marked rows: a new document begins there. `seeds` are unused."""
         return replace(self, filled=visible(self.slots, self.filled).masked_fill(rows, 0))
 
@@ -98,16 +101,15 @@ class CompressiveMemory(Memory[CompressedState]):
 
     def __init__(self, config: CompressiveMemoryConfig) -> None:
         super().__init__()
-        self.config = config
-        c = config.compression_rate
-        self.compress = nn.Conv1d(config.hidden_size, config.hidden_size, kernel_size=c, stride=c)
+        self.config, size, c = config, config.hidden_size, config.compression_rate
+        self.compress = nn.Conv1d(size, size, kernel_size=c, stride=c)
 
-    def initial_state(self, batch: int, seeds: Int[Tensor, " batch"] | None = None) -> CompressedState:
+    def initial_state(self, batch: int, seeds: PerRow | None = None) -> CompressedState:
         """Make an empty memory (M12) for `batch` streams: no slot yet. `seeds` are unused."""
         return CompressedState(self.compress.weight.new_zeros(batch, 0, self.config.hidden_size))
 
     def advance(
-        self, state: CompressedState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None, attend: Attend
+        self, state: CompressedState, evicted: Hidden, rows: Rows | None, attend: Attend
     ) -> tuple[CompressedState, Losses]:
         """Compress what left the short-term memory and append it; the loss is that of reconstruction.
 
@@ -168,9 +170,7 @@ class CompressiveMemory(Memory[CompressedState]):
         with full_precision(evicted.device):
             return self.compress(F.pad(evicted, (0, 0, missing, 0)).mT).mT
 
-    def append(
-        self, state: CompressedState, slots: Slots, rows: Bool[Tensor, " batch"] | None = None
-    ) -> CompressedState:
+    def append(self, state: CompressedState, slots: Slots, rows: Rows | None = None) -> CompressedState:
         """Append new slots and drop the oldest beyond `num_slots`, first in, first out (M12).
 
         In rows that are not marked the new ones stay unseen; `rows` None: all are updated.

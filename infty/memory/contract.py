@@ -17,12 +17,16 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-Hidden = Float[Tensor, "batch length hidden"]
+from infty.memory.equations import Hidden, Weight
+
+Wanted = Float[Tensor, "batch wanted hidden"]  # of the last positions, as many as are wanted
+Vectors = Float[Tensor, "batch n hidden"]
+Rows = Bool[Tensor, " batch"]
+PerRow = Int[Tensor, " batch"]  # a number of each row
 Losses = dict[str, Float[Tensor, ""]]
-Attend = Callable[
-    [Bool[Tensor, " batch"] | slice, Float[Tensor, "some n hidden"]], Float[Tensor, "some queries hidden"]
-]
+Attend = Callable[[Rows | slice, Float[Tensor, "some n hidden"]], Float[Tensor, "some queries hidden"]]
 KnockOut = Literal["zero", "shuffle", "other"]  # what is read in the memory's place
 KNOCK_OUTS: tuple[KnockOut, ...] = get_args(KnockOut)
 FLOAT32_BYTES = 4
@@ -69,7 +73,7 @@ class MemoryState(ABC):
     """
 
     @abstractmethod
-    def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"] | None = None) -> "MemoryState":
+    def reset(self, rows: Rows, seeds: PerRow | None = None) -> "MemoryState":
         """Forget everything in the marked rows: a new document begins there, which `seeds` names anew."""
 
     def detach(self: AnyState) -> AnyState:
@@ -91,8 +95,8 @@ class ExtraKeys:
     filled: how many of them, the newest, are each row's own; None: all.
     """
 
-    vectors: Float[Tensor, "batch n hidden"]
-    filled: Int[Tensor, " batch"] | None = None
+    vectors: Vectors
+    filled: PerRow | None = None
 
 
 class Memory(nn.Module, ABC, Generic[AnyState]):
@@ -109,16 +113,14 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
     to_compile: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def initial_state(self, batch: int, seeds: Int[Tensor, " batch"] | None = None) -> AnyState:
+    def initial_state(self, batch: int, seeds: PerRow | None = None) -> AnyState:
         """Make an empty memory for `batch` streams, in the precision and on the device of the weights.
 
         seeds: int64, name the streams for whatever is drawn at random; by default 0, 1, …
         """
 
     @abstractmethod
-    def advance(
-        self, state: AnyState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None, attend: Attend
-    ) -> tuple[AnyState, Losses]:
+    def advance(self, state: AnyState, evicted: Hidden, rows: Rows | None, attend: Attend) -> tuple[AnyState, Losses]:
         """Take in what left the short-term memory, before the memory is read, in the same graph.
 
         evicted: at least one vector per stream, without gradient. rows: the streams whose own it is, others stay as
@@ -131,12 +133,8 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
         return None
 
     def read(
-        self,
-        queries: Float[Tensor, "batch wanted hidden"],
-        x: Hidden,
-        state: AnyState,
-        projection: Float[Tensor, "hidden hidden"] | None = None,
-    ) -> tuple[Float[Tensor, "batch wanted hidden"] | None, AnyState, Losses]:
+        self, queries: Wanted, x: Hidden, state: AnyState, projection: Weight | None = None
+    ) -> tuple[Wanted | None, AnyState, Losses]:
         """Read what the layer asks for: context, the state to keep after reading, and losses of reading.
 
         queries: heads joined, before any bias of position, of the last positions, as many as are wanted. x: the
@@ -145,9 +143,7 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
         """
         return None, state, {}
 
-    def mix(
-        self, near: Float[Tensor, "batch wanted hidden"], far: Float[Tensor, "batch wanted hidden"]
-    ) -> Float[Tensor, "batch wanted hidden"]:
+    def mix(self, near: Wanted, far: Wanted) -> Wanted:
         """Join what attention read and what was read from the memory: Z = Z_STM + Z_LTM (M9)."""
         return near + far
 
@@ -166,11 +162,30 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
                 nn.init.normal_(parameter, std=std)
 
     def parameter_groups(self) -> dict[str, list[Float[Tensor, "..."]]]:
-        """Name the parameters of the gate, of the density's scores, and of what is read, for a look inside.
-
-        {}: this memory is not looked into.
-        """
+        """Name the parameters of the gate, of the density's scores, and of what is read; {}: there are none to see."""
         return {}
+
+
+# Rows of a batch that began at different times share tensors; `filled` says how many of the newest vectors are their
+# own.
+
+
+def visible(vectors: Vectors, filled: PerRow | None) -> PerRow:
+    """Count the vectors, the newest, that are each row's own (slots of M12); `filled` None: all."""
+    return torch.full(vectors.shape[:1], vectors.shape[1], device=vectors.device) if filled is None else filled
+
+
+def concatenate_rows(
+    vectors: Sequence[Float[Tensor, "_ _ hidden"]], filled: Sequence[Int[Tensor, " _"] | None]
+) -> tuple[Vectors, PerRow | None]:
+    """Make one batch of the rows of several (M12). If some have fewer vectors, zeros that are nobody's stand first."""
+    longest = max(part.shape[1] for part in vectors)
+    own = torch.cat([visible(part, some) for part, some in zip(vectors, filled, strict=True)])
+    rows = torch.cat([F.pad(part, (0, 0, longest - part.shape[1], 0)) for part in vectors])
+    return rows, None if bool((own == longest).all()) else own
+
+
+# Knock-outs of all kinds of memories.
 
 
 def exchange_halves(rows: Shaped[Tensor, "batch *rest"]) -> Shaped[Tensor, "batch *rest"]:

@@ -55,16 +55,12 @@ class SegmentModel(ExactBuffers):
             """Read a segment, from the state that the last one returned."""
             ...
 
-    def load_decoder(self, other: "SegmentModel") -> None:
-        """Copy the weights of another model's decoder; memories stay. TypeError if memories are no guests here."""
-        raise TypeError(f"a {type(self).__name__} is trained from scratch: {type(other).__name__} has no place in it")
+    def load_decoder(self, source: "SegmentModel | Path") -> None:
+        """Load the decoder's weights from another model or a Hugging Face folder; memories stay.
 
-    def load_decoder_file(self, folder: Path) -> None:
-        """Read the weights of the decoder from a Hugging Face folder; memories stay.
-
-        MissingError if the folder lacks a tensor or has one of another shape; TypeError as `load_decoder`.
+        MissingError if a folder lacks a tensor or has one of another shape; TypeError if nothing is grafted here.
         """
-        raise TypeError(f"a {type(self).__name__} is trained from scratch, and not from {folder}")
+        raise TypeError(f"a {type(self).__name__} is trained from scratch, and not from {source}")
 
     @property
     def memory_layers(self) -> list[MemoryLayer]:

@@ -4,10 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from infty.memory.contract import Attend, ExtraKeys, Hidden, KnockOut, Losses, Memory, MemoryState
+from infty.memory.contract import (
+    Attend,
+    ExtraKeys,
+    Hidden,
+    KnockOut,
+    Losses,
+    Memory,
+    MemoryState,
+    PerRow,
+    Rows,
+    Wanted,
+    Weight,
+)
 from infty.model.short_term import Evicted, ShortTermState
 
 
@@ -27,7 +39,7 @@ class LayerState:
         short_term = ShortTermState.concatenate([part.short_term for part in parts])
         return cls(short_term, None if far[0] is None else type(far[0]).concatenate(far))
 
-    def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"]) -> "LayerState":
+    def reset(self, rows: Rows, seeds: PerRow) -> "LayerState":
         """Forget everything in the marked rows; `seeds` name the streams that begin there."""
         far = None if self.long_range is None else self.long_range.reset(rows, seeds)
         return LayerState(self.short_term.reset(rows), far)
@@ -37,11 +49,11 @@ class LayerState:
 class Recalled:
     """Recollection that a layer gets of its memory in one segment.
 
-    extra: vectors for attention to read beside its own; far: what was read; None: nothing. state: to be kept.
+    extra: vectors for attention to read beside its own. far: what was read; None: nothing. state: to keep, detached.
     """
 
     extra: ExtraKeys | None
-    far: Float[Tensor, "batch wanted hidden"] | None
+    far: Wanted | None
     state: MemoryState | None
     losses: Losses
 
@@ -56,7 +68,7 @@ class MemoryLayer(nn.Module):
     long_range: Memory[Any] | None
     knocked_out: KnockOut | None = None
 
-    def initial_state(self, seeds: Int[Tensor, " batch"], like: Float[Tensor, " hidden"]) -> LayerState:
+    def initial_state(self, seeds: PerRow, like: Float[Tensor, " hidden"]) -> LayerState:
         """Begin with nothing seen. like: gives hidden size, precision and device."""
         short_term = ShortTermState(like.new_zeros(len(seeds), 0, len(like)))
         far = None if self.long_range is None else self.long_range.initial_state(len(seeds), seeds)
@@ -64,12 +76,12 @@ class MemoryLayer(nn.Module):
 
     def recall(
         self,
-        queries: Float[Tensor, "batch wanted hidden"],
+        queries: Wanted,
         x: Hidden,
         state: MemoryState | None,
         evicted: Evicted,
         attend: Attend,
-        projection: Float[Tensor, "hidden hidden"] | None = None,
+        projection: Weight | None = None,
     ) -> Recalled:
         """Let what left the short-term memory enter the long-range one, and read that: in this order, in one graph.
 
@@ -93,10 +105,8 @@ class MemoryLayer(nn.Module):
         far, after, more = memory.read(queries, x, known, projection)
         if self.knocked_out:
             _, after, _ = memory.read(queries, x, state, projection)
-        return Recalled(memory.extra_keys(known), far, after, {**losses, **more})
+        return Recalled(memory.extra_keys(known), far, after.detach(), {**losses, **more})
 
-    def mix(
-        self, near: Float[Tensor, "batch wanted hidden"], far: Float[Tensor, "batch wanted hidden"] | None
-    ) -> Float[Tensor, "batch wanted hidden"]:
+    def mix(self, near: Wanted, far: Wanted | None) -> Wanted:
         """Join what attention read and what was read from the memory, if there was anything."""
         return near if far is None or self.long_range is None else self.long_range.mix(near, far)

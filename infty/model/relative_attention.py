@@ -10,9 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infty.memory.contract import Hidden, Rows
+from infty.memory.equations import join_heads, split_heads
 from infty.model.fast.dropout import Dropout
 from infty.model.fast.relative_tiled import attend_in_tiles
-from infty.model.short_term import Hidden, KeyValue
+from infty.model.short_term import KeyValue
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class RelativeAttention(nn.Module):
 
         unseen: of how many of the oldest keys each row knows nothing; None: no row has such.
         """
-        q = self.split_heads(queries)
+        q = split_heads(queries, self.num_heads)
         scale = q.shape[-1] ** -0.5
         content = (q + positions.content_bias[:, None]) * scale
         position = (q + positions.position_bias[:, None]) * scale
@@ -93,12 +95,12 @@ class RelativeAttention(nn.Module):
             context = attend_plainly(content, position, seen.key, seen.value, encoding, self.dropout, unseen)
         else:
             context = attend_in_tiles(content, position, seen.key, seen.value, encoding, unseen)
-        return self.output(context.transpose(1, 2).flatten(-2))
+        return self.output(join_heads(context))
 
     def key_values(self, hidden: Hidden) -> KeyValue:
         """Make keys and values of hidden states."""
         key, value = self.key_value(hidden).chunk(2, -1)
-        return KeyValue(self.split_heads(key).mT, self.split_heads(value))
+        return KeyValue(split_heads(key, self.num_heads).mT, split_heads(value, self.num_heads))
 
     def positions(
         self,
@@ -111,14 +113,10 @@ class RelativeAttention(nn.Module):
         return Positions(F.pad(projected, (0, 1)), content_bias, position_bias)
 
     def read_by_content(
-        self, x: Float[Tensor, "b t hidden"], hidden: Float[Tensor, "b n hidden"]
-    ) -> Float[Tensor, "b t hidden"]:
-        """Read `hidden` as x would by content alone, with x and the projections held constant."""
-        q = self.split_heads(F.linear(x.detach(), self.query.weight.detach()))
-        key, value = F.linear(hidden, self.key_value.weight.detach()).chunk(2, -1)
-        context = F.scaled_dot_product_attention(q, self.split_heads(key), self.split_heads(value))
-        return context.transpose(1, 2).flatten(-2)
-
-    def split_heads(self, x: Float[Tensor, "b n hidden"]) -> Float[Tensor, "b h n d"]:
-        """Give each head its slice of the hidden size."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        self, x: Hidden, rows: Rows | slice, vectors: Float[Tensor, "some n hidden"]
+    ) -> Float[Tensor, "some length hidden"]:
+        """Read `vectors` as some rows of x would by content alone, with x and the projections held constant."""
+        query = F.linear(x[rows].detach(), self.query.weight.detach())
+        key, value = F.linear(vectors, self.key_value.weight.detach()).chunk(2, -1)
+        q, k, v = (split_heads(part, self.num_heads) for part in (query, key, value))
+        return join_heads(F.scaled_dot_product_attention(q, k, v))

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from infty.memory.ragged import concatenate_rows, visible
-
-Hidden = Float[Tensor, "batch length hidden"]
+from infty.memory.contract import Hidden, PerRow, Rows, concatenate_rows, visible
 
 
 @dataclass(frozen=True)
@@ -24,11 +22,9 @@ class KeyValue:
         """Put the keys and values of several groups of tokens one after the other."""
         return cls(torch.cat([part.key for part in parts], 3), torch.cat([part.value for part in parts], 2))
 
-    def split(self, left: int) -> tuple["KeyValue", "KeyValue"]:
-        """Separate the oldest `left` tokens from the others."""
-        return KeyValue(self.key[..., :left], self.value[:, :, :left]), KeyValue(
-            self.key[..., left:], self.value[:, :, left:]
-        )
+    def drop(self, left: int) -> "KeyValue":
+        """Drop the oldest `left` tokens."""
+        return KeyValue(self.key[..., left:], self.value[:, :, left:])
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class ShortTermState:
 
     hidden: Float[Tensor, "batch cached hidden"]
     key_value: KeyValue | None = None
-    filled: Int[Tensor, " batch"] | None = None
+    filled: PerRow | None = None
 
     @classmethod
     def concatenate(cls, parts: Sequence["ShortTermState"]) -> "ShortTermState":
@@ -52,7 +48,7 @@ class ShortTermState:
     def split(self, length: int) -> tuple["Evicted", "ShortTermState"]:
         """Separate what leaves a short-term memory of `length` tokens from what stays in it."""
         left = max(self.hidden.shape[1] - length, 0)
-        kept = self.key_value.split(left)[1] if self.key_value else None
+        kept = self.key_value.drop(left) if self.key_value else None
         rows = None if self.filled is None else self.filled >= self.hidden.shape[1]
         filled = None if self.filled is None else self.filled.clamp(max=self.hidden.shape[1] - left)
         return Evicted(self.hidden[:, :left], rows), ShortTermState(self.hidden[:, left:], kept, filled)
@@ -64,7 +60,7 @@ class ShortTermState:
         whole = filled is None or bool((filled >= hidden.shape[1]).all())
         return ShortTermState(hidden, key_value, None if whole else filled)
 
-    def reset(self, rows: Bool[Tensor, " batch"]) -> "ShortTermState":
+    def reset(self, rows: Rows) -> "ShortTermState":
         """Forget everything in the marked rows: a new document begins there."""
         return replace(self, filled=visible(self.hidden, self.filled).masked_fill(rows, 0))
 
@@ -74,4 +70,4 @@ class Evicted:
     """Hidden states that left the short-term memory. rows: their owners, if some began anew too lately; None: all."""
 
     hidden: Float[Tensor, "batch left hidden"]
-    rows: Bool[Tensor, " batch"] | None = None
+    rows: Rows | None = None

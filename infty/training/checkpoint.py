@@ -24,7 +24,7 @@ from infty.base.files import (
     write_json,
 )
 from infty.base.messages import describe_fault
-from infty.model.weight_tensors import Named, write_tensors
+from infty.model.tensors import Named, write_tensors
 
 Tensors = dict[str, Named]  # file stem -> named tensors
 MANIFEST = "MANIFEST.json"

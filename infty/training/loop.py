@@ -9,7 +9,7 @@ import torch
 
 from infty.base.errors import InftyError, MissingError, Stopped
 from infty.evaluation.evaluate import evaluate
-from infty.model.weight_tensors import load_weights, weight_tensors
+from infty.model.tensors import load_weights, weight_tensors
 from infty.tasks.task import Task
 from infty.training.checkpoint import Checkpoint, TrainingState, save_checkpoint, write_pointers
 from infty.training.config import TrainingConfig

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from infty.model.interface import SegmentModel
-from infty.model.weight_tensors import Named
+from infty.model.tensors import Named
 
 
 def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float | None = None) -> torch.optim.Adam:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from infty.base.batch import UNSCORED, Batch
 from infty.base.errors import InftyError
 from infty.base.files import write_json
-from infty.model.weight_tensors import write_tensors
+from infty.model.tensors import write_tensors
 from infty.tasks.task import TrainingData
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica

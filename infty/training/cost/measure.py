@@ -20,7 +20,7 @@ from infty.machine.devices import is_gpu
 from infty.machine.placement import Machine
 from infty.machine.ram import count_held_bytes, count_peak_bytes, forget_peak
 from infty.model.interface import SegmentModel, State
-from infty.model.state_tensors import state_tensors
+from infty.model.tensors import state_tensors
 from infty.tasks.task import TrainingData
 from infty.training.config import TrainingConfig
 from infty.training.cost.fit import LinearCost
