@@ -105,7 +105,7 @@ def go_on(folder: Path) -> None:
     model, task = make()
     begin = resume or Checkpoint(TrainingState(wandb_id="a1"), {})
     config = TrainingConfig(steps=3, batch_size=2, learning_rate=1e-3, evaluate_every=3)
-    train(Replica(model), task, config, seed=0, folder=folder, begin=begin, log=Quiet(), stop=StopSignals())
+    train(Replica(model), task, config, seed=0, folder=folder, begin=begin, log=Quiet().log, stop=StopSignals())
     load_into(model, folder)
 
 

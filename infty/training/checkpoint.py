@@ -26,7 +26,6 @@ from infty.base.files import (
 from infty.base.messages import describe_fault
 from infty.model.tensors import Named, write_tensors
 
-Tensors = dict[str, Named]  # file stem -> named tensors
 MANIFEST = "MANIFEST.json"
 NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # other OSErrors may be transient
 KEPT = 2  # of the last checkpoints; the best one stays as well
@@ -65,7 +64,7 @@ class Checkpoint:
     """All that a run needs to go on; without tensors, to begin."""
 
     state: TrainingState
-    tensors: Tensors
+    tensors: dict[str, Named]  # by the stem of their file
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:

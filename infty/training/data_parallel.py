@@ -1,6 +1,7 @@
 """Compute the gradients of a batch in one of several processes: its rows, a micro-batch at a time."""
 
 from contextlib import nullcontext
+from itertools import accumulate, pairwise
 
 import torch
 from jaxtyping import Float
@@ -83,8 +84,8 @@ class Replica:
         sizes = [len(state[0].short_term.hidden) for state in states]
         if sum(sizes) != batch_size:
             raise KeyError(f"its memory is of {sum(sizes)} rows, and a batch has {batch_size}")
-        edges = [sum(sizes[:piece]) for piece in range(len(sizes) + 1)]
-        saved = {range(low, high): state for low, high, state in zip(edges[:-1], edges[1:], states, strict=True)}
+        edges = pairwise(accumulate(sizes, initial=0))
+        saved = {range(low, high): state for (low, high), state in zip(edges, states, strict=True)}
 
         # States of the same pieces are taken unchanged, which is exact; otherwise they are joined and divided again.
         own = self.assign_rows(batch_size)

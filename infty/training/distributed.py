@@ -144,11 +144,8 @@ def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
 
     InftyError if they can't be reached, or one of them is lost meanwhile.
     """
-    if launch.size == 1:
-        yield ALONE
-        return
-    if _MET:
-        yield _MET[0]
+    if launch.size == 1 or _MET:
+        yield ALONE if launch.size == 1 else _MET[0]
         return
     if is_gpu(device):
         torch.cuda.set_device(device)
@@ -157,10 +154,8 @@ def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
         distributed.init_process_group(choose_backend(device), rank=launch.rank, world_size=launch.size, timeout=PROMPT)
         group = Group(launch.rank, launch.size)
     except (RuntimeError, ValueError) as fault:
-        where = f"{launch.address} port {launch.port}"
-        raise InftyError(
-            f"process {launch.rank} of {launch.size} met no others at {where}: {describe_fault(fault)}"
-        ) from None
+        met = f"met no others at {launch.address} port {launch.port}"
+        raise InftyError(f"process {launch.rank} of {launch.size} {met}: {describe_fault(fault)}") from None
     _MET.append(group)
     try:
         with group.explain_lost_process():

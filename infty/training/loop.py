@@ -2,8 +2,8 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -19,14 +19,6 @@ from infty.training.signals import StopSignals
 from infty.training.step import optimize
 
 
-class Log(Protocol):
-    """A sink of metrics."""
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Log the metrics after `step` optimiser steps, named `<split>/<name>`."""
-        ...
-
-
 def train(
     replica: Replica,
     task: Task,
@@ -35,7 +27,7 @@ def train(
     seed: int,
     folder: Path,
     begin: Checkpoint,
-    log: Log,
+    log: Callable[[int, dict[str, float]], None],
     stop: StopSignals,
 ) -> TrainingState:
     """Train to `config.total_steps`, with checkpoints in `folder`.
@@ -46,6 +38,7 @@ def train(
 
     Args:
         begin: the checkpoint to continue from; without tensors, the run begins at step 0.
+        log: takes the optimiser steps done, and metrics named `<split>/<name>`.
 
     Raises:
         Stopped: after a signal.
@@ -83,7 +76,7 @@ def train(
             loss = validation["validation/loss"]
             if not math.isfinite(loss):
                 raise InftyError(f"validation loss {loss} at step {state.step}; try a lower training.learning_rate")
-            log.log(state.step, validation)
+            log(state.step, validation)
             state.validated_step = state.step
             if state.best_loss is None or loss < state.best_loss:
                 state.best_step, state.best_loss = state.step, loss
@@ -100,7 +93,7 @@ def train(
         state.step += 1
         state.seconds += time.perf_counter() - start
         if state.step % config.log_every == 0 or state.step == config.total_steps:
-            log.log(state.step, metrics)
+            log(state.step, metrics)
 
 
 def _validation_is_due(state: TrainingState, config: TrainingConfig) -> bool:

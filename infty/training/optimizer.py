@@ -15,13 +15,11 @@ def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float
 
     Each parameter group has its `peak` learning rate, which the schedule scales.
     """
-    if memory_rate is None:
-        groups = [{"params": list(model.parameters()), "peak": learning_rate}]
-    else:
-        memories = model.memory_parameters()
-        names = {id(parameter) for parameter in memories}
-        others = [parameter for parameter in model.parameters() if id(parameter) not in names]
-        groups = [{"params": others, "peak": learning_rate}, {"params": memories, "peak": memory_rate}]
+    memories = set(model.memory_parameters() if memory_rate else ())
+    groups = [
+        {"params": [p for p in model.parameters() if p not in memories], "peak": learning_rate},
+        {"params": [p for p in model.parameters() if p in memories], "peak": memory_rate},
+    ]
     return torch.optim.Adam([group for group in groups if group["params"]], lr=learning_rate, fused=True)
 
 

@@ -16,7 +16,7 @@ from infty.model.interface import SegmentModel
 from infty.tasks.task import Task, TrainingData
 from infty.training.checkpoint import KEPT
 from infty.training.config import TrainingConfig
-from infty.training.cost.measure import measure_run
+from infty.training.cost import measure_run
 
 LONG_RUN = 100  # steps; a shorter run fails as early as a trial would
 COPIES = KEPT + 2  # number of checkpoints on disk at once: the last ones, the best, and the one being written

@@ -1,7 +1,7 @@
-"""Measure the cost of training: gradients of a few sequences, taken repeatedly on the real model."""
+"""Measure the cost of training on gradients of a few sequences of the real model, and predict that of any number."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,6 @@ from infty.model.interface import SegmentModel, State
 from infty.model.tensors import state_tensors
 from infty.tasks.task import TrainingData
 from infty.training.config import TrainingConfig
-from infty.training.cost.fit import LinearCost
 from infty.training.data_parallel import compute_losses, weigh_losses
 from infty.training.optimizer import make_optimizer
 
@@ -42,6 +41,35 @@ class Validated(TrainingData, Protocol):
     def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Yield all of a split, as `Task.evaluation_batches` does."""
         ...
+
+
+@dataclass(frozen=True)
+class LinearCost:
+    """Seconds or bytes by the number of sequences at once: a `fixed` part, and `each` per sequence."""
+
+    fixed: float
+    each: float
+
+    @classmethod
+    def fit(cls, measured: Mapping[int, float]) -> "LinearCost":
+        """Fit a line to the costs of the fewest and the most sequences: level if only one is known, never falling."""
+        (few, low), (many, high) = min(measured.items()), max(measured.items())
+        each = max(0.0, (high - low) / (many - few)) if many > few else 0.0
+        return cls(high - many * each, each)
+
+    def add(self, fixed: float) -> "LinearCost":
+        """Add a cost that does not depend on the number of sequences."""
+        return LinearCost(self.fixed + fixed, self.each)
+
+    def predict(self, sequences: int) -> float:
+        """Predict the cost of so many sequences at once."""
+        return self.fixed + self.each * sequences
+
+    def count_fitting(self, limit: float, most: int) -> int:
+        """Count the sequences at once that cost no more than `limit`, up to `most`; 0 if not even one does."""
+        if self.predict(most) <= limit:
+            return most
+        return max(0, int((limit - self.fixed) // self.each)) if self.each else 0
 
 
 @dataclass(frozen=True)
