@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infty.memory.contract import (
-    FLOAT32_BYTES,
     Attend,
     ExtraKeys,
     Hidden,
@@ -52,11 +51,6 @@ class CompressiveMemoryConfig(MemoryConfig):
     def slots(self) -> int:
         """Count the vectors kept of the past: the slots."""
         return self.num_slots
-
-    @property
-    def state_bytes(self) -> int:
-        """Count the bytes of all slots of one stream in float32."""
-        return FLOAT32_BYTES * self.num_slots * self.hidden_size
 
     @property
     def most_extra_keys(self) -> int:

@@ -10,7 +10,7 @@ A new memory is one file with a configuration, a state and a module of these cla
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import torch
@@ -29,7 +29,6 @@ Losses = dict[str, Float[Tensor, ""]]
 Attend = Callable[[Rows | slice, Float[Tensor, "some n hidden"]], Float[Tensor, "some queries hidden"]]
 KnockOut = Literal["zero", "shuffle", "other"]  # what is read in the memory's place
 KNOCK_OUTS: tuple[KnockOut, ...] = get_args(KnockOut)
-FLOAT32_BYTES = 4
 
 
 class MemoryConfig(BaseModel, ABC):
@@ -45,11 +44,6 @@ class MemoryConfig(BaseModel, ABC):
     @abstractmethod
     def slots(self) -> int:
         """Count the vectors kept of the past, to compare memories of other kinds by."""
-
-    @property
-    @abstractmethod
-    def state_bytes(self) -> int:
-        """Count the bytes of a full state, of one stream in one layer in float32, to compare memories by."""
 
     @property
     def most_extra_keys(self) -> int:
@@ -78,14 +72,13 @@ class MemoryState(ABC):
 
     def detach(self: AnyState) -> AnyState:
         """Cut the state from its graph: no gradient flows into earlier segments."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value.detach() for name, value in values.items() if isinstance(value, Tensor)})
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: tensor.detach() for name, tensor in tensors.items()})
 
     @classmethod
     def concatenate(cls: type[AnyState], parts: Sequence[Any]) -> AnyState:
         """Make one state of those of several batches; their rows follow each other."""
-        names = [field.name for field in fields(cls)]
-        return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
 @dataclass(frozen=True)
@@ -166,8 +159,7 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
         return {}
 
 
-# Rows of a batch that began at different times share tensors; `filled` says how many of the newest vectors are their
-# own.
+# Rows that began at different times share tensors: `filled` says how many of the newest vectors are each row's own.
 
 
 def visible(vectors: Vectors, filled: PerRow | None) -> PerRow:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from infty.memory import equations
 from infty.memory.basis import GaussianBasis
 from infty.memory.contract import (
-    FLOAT32_BYTES,
     Attend,
     Hidden,
     KnockOut,
@@ -84,11 +83,6 @@ class LongTermMemoryConfig(MemoryConfig):
     def slots(self) -> int:
         """Count the vectors kept of the past: the coefficients."""
         return self.num_basis
-
-    @property
-    def state_bytes(self) -> int:
-        """Count the bytes of a state of one stream in float32: its coefficients and its histogram, if it is sticky."""
-        return FLOAT32_BYTES * (self.num_basis * self.hidden_size + self.num_bins)
 
     @property
     def num_bins(self) -> int:

@@ -1,15 +1,16 @@
-"""Say what is known of a model: it reads segments (Dai et al. 2019), state goes in and comes out."""
+"""Say what is known of a model: it reads segments (Dai et al. 2019) one by one, and state goes in and comes out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from infty.memory.contract import Losses
+from infty.base.batch import UNSCORED, Batch
+from infty.memory.contract import Losses, PerRow, Rows
 from infty.memory.precision import ExactBuffers
 from infty.model.config import ModelConfig
 from infty.model.memory_layer import LayerState, MemoryLayer
@@ -77,12 +78,12 @@ class SegmentModel(ExactBuffers):
         """Get the device that its parameters are on."""
         return next(self.parameters()).device
 
-    def initial_state(self, seeds: Int[Tensor, " batch"]) -> State:
+    def initial_state(self, seeds: PerRow) -> State:
         """Make an empty state of one stream for each seed. Seeds decide what a sticky memory samples."""
         layers, like = len(self.memory_layers), next(self.parameters()).new_empty(self.config.hidden_size)
         return tuple(layer.initial_state(seeds * layers + i, like) for i, layer in enumerate(self.memory_layers))
 
-    def reset(self, state: State, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"]) -> State:
+    def reset(self, state: State, rows: Rows, seeds: PerRow) -> State:
         """Begin new streams in the marked rows, with an empty memory: short-term, compressed and long-term alike."""
         layers, rows, seeds = len(self.memory_layers), rows.to(self.device), seeds.to(self.device)
         return tuple(layer.reset(rows, seeds * layers + i) for i, layer in enumerate(state))
@@ -95,6 +96,43 @@ class SegmentModel(ExactBuffers):
         """List the parameters of the long-range memories, which may learn at a rate of their own."""
         memories = [layer.long_range for layer in self.memory_layers if layer.long_range is not None]
         return [parameter for memory in memories for parameter in memory.parameters()]
+
+
+def unroll(
+    model: SegmentModel, segments: Iterable[Batch], state: State | None = None
+) -> Iterator[tuple[Output, Batch]]:
+    """Yield outputs, and what they are of, for the segments in which something is scored; `state`: from before them.
+
+    Only what is scored and what follows it in its segment has logits. Segments that score nothing only fill the
+    memory: they run without gradient and yield nothing.
+    """
+    positions = model.positions()
+    for segment in segments:
+        segment = segment.to(model.device)
+        state = _begin(model, segment, state)
+        scored = (segment.targets != UNSCORED).any(0)
+        wanted = int(scored.cummax(0).values.sum())
+        with torch.set_grad_enabled(wanted > 0 and torch.is_grad_enabled()):
+            output = model(segment.tokens, state, positions, wanted)
+        state = output.state
+        if wanted:
+            yield output, _last(segment, wanted)
+
+
+def _begin(model: SegmentModel, segment: Batch, state: State | None) -> State:
+    """Make the state that a segment starts from: empty in the rows that begin anew."""
+    if state is None or segment.fresh is None or segment.fresh.all():
+        return model.initial_state(segment.streams)
+    return model.reset(state, segment.fresh, segment.streams) if segment.fresh.any() else state
+
+
+def _last(segment: Batch, wanted: int) -> Batch:
+    left = segment.tokens.shape[1] - wanted
+    places = None if segment.places is None else segment.places + left
+    aside = None if segment.aside is None else segment.aside[:, left:]
+    return replace(
+        segment, tokens=segment.tokens[:, left:], targets=segment.targets[:, left:], places=places, aside=aside
+    )
 
 
 def sum_losses(losses: Sequence[Losses]) -> Losses:

@@ -6,15 +6,17 @@ Sizes: b batch, t tokens that ask, k keys (cached ones and the segment's), h hea
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infty.memory.contract import Hidden, Rows
 from infty.memory.equations import join_heads, split_heads
 from infty.model.fast.dropout import Dropout
-from infty.model.fast.relative_tiled import attend_in_tiles
+from infty.model.fast.relative_tiled import Asked, Encoding, Unseen, attend_in_tiles
 from infty.model.short_term import KeyValue
+
+Bias = Float[Tensor, "h d"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class Positions:
     encoding: W_R R, a column per distance, falling to 0 (as many as may be needed), then one of zeros.
     """
 
-    encoding: Float[Tensor, "h d places"]
-    content_bias: Float[Tensor, "h d"]
-    position_bias: Float[Tensor, "h d"]
+    encoding: Encoding
+    content_bias: Bias
+    position_bias: Bias
 
 
 def sinusoidal_encoding(distances: Float[Tensor, " k"], size: int) -> Float[Tensor, "k size"]:
@@ -46,21 +48,20 @@ def relative_shift(scores: Float[Tensor, "b h t k"]) -> Float[Tensor, "b h t k"]
 
 
 def attend_plainly(
-    content: Float[Tensor, "b h t d"],
-    position: Float[Tensor, "b h t d"],
-    key: Float[Tensor, "b h d k"],
-    value: Float[Tensor, "b h k d"],
-    encoding: Float[Tensor, "h d k+1"],
+    content: Asked,
+    position: Asked,
+    seen: KeyValue,
+    encoding: Encoding,
     dropout: nn.Module,
-    unseen: Int[Tensor, " b"] | None = None,
-) -> Float[Tensor, "b h t d"]:
+    unseen: Unseen | None = None,
+) -> Asked:
     """Attend as the equation stands, all scores at once, with `dropout` on the weights: tiles are held to this."""
-    t, k = content.shape[2], key.shape[3]
-    scores = content @ key + relative_shift(position @ encoding[..., :-1])  # b h t k
-    hidden = torch.ones(t, k, dtype=torch.bool, device=key.device).triu(1 + k - t)
+    scores = content @ seen.key + relative_shift(position @ encoding[..., :-1])  # b h t k
+    t, k = scores.shape[2:]
+    hidden = torch.ones(t, k, dtype=torch.bool, device=scores.device).triu(1 + k - t)
     if unseen is not None:
-        hidden = hidden | (torch.arange(k, device=key.device) < unseen[:, None])[:, None, None]  # b 1 t k
-    return dropout(scores.masked_fill(hidden, -torch.inf).softmax(-1)) @ value
+        hidden = hidden | (torch.arange(k, device=scores.device) < unseen[:, None])[:, None, None]  # b 1 t k
+    return dropout(scores.masked_fill(hidden, -torch.inf).softmax(-1)) @ seen.value
 
 
 class RelativeAttention(nn.Module):
@@ -75,13 +76,7 @@ class RelativeAttention(nn.Module):
         self.output = nn.Linear(hidden_size, hidden_size, bias=False)
         self.dropout = Dropout(dropout)
 
-    def forward(
-        self,
-        queries: Float[Tensor, "b t hidden"],
-        seen: KeyValue,
-        positions: Positions,
-        unseen: Int[Tensor, " b"] | None = None,
-    ) -> Float[Tensor, "b t hidden"]:
+    def forward(self, queries: Hidden, seen: KeyValue, positions: Positions, unseen: Unseen | None = None) -> Hidden:
         """Read `seen` for its last t tokens, given their queries before the biases u and v are added.
 
         unseen: of how many of the oldest keys each row knows nothing; None: no row has such.
@@ -92,7 +87,7 @@ class RelativeAttention(nn.Module):
         position = (q + positions.position_bias[:, None]) * scale
         encoding = positions.encoding[..., -seen.key.shape[-1] - 1 :]
         if self.training and self.dropout.p:
-            context = attend_plainly(content, position, seen.key, seen.value, encoding, self.dropout, unseen)
+            context = attend_plainly(content, position, seen, encoding, self.dropout, unseen)
         else:
             context = attend_in_tiles(content, position, seen.key, seen.value, encoding, unseen)
         return self.output(join_heads(context))
@@ -103,10 +98,7 @@ class RelativeAttention(nn.Module):
         return KeyValue(split_heads(key, self.num_heads).mT, split_heads(value, self.num_heads))
 
     def positions(
-        self,
-        encoding: Float[Tensor, "distances hidden"],
-        content_bias: Float[Tensor, "h d"],
-        position_bias: Float[Tensor, "h d"],
+        self, encoding: Float[Tensor, "distances hidden"], content_bias: Bias, position_bias: Bias
     ) -> Positions:
         """Make this layer's positions from R and the biases u, v."""
         projected = self.position(encoding).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)

@@ -4,7 +4,7 @@ Weights that are shared (GPT-2's softmax and embedding, Radford et al. 2019) are
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,9 @@ def _map_fields(state: State, change: Callable[[str, Any], Any]) -> State:
     """Change each field of a state, parts within parts too, by its name as in `state_tensors` and its value."""
 
     def visit(part: Any, prefix: str) -> Any:
-        parts = {field.name: getattr(part, field.name) for field in fields(part)}
         changed = {
             name: visit(value, f"{prefix}{name}.") if is_dataclass(value) else change(f"{prefix}{name}", value)
-            for name, value in parts.items()
+            for name, value in vars(part).items()
         }
         return replace(part, **changed)
 

@@ -12,9 +12,8 @@ from infty.base.batch import UNSCORED, Batch
 from infty.base.errors import UsageError
 from infty.machine.launch import Launch
 from infty.memory.precision import HOST
-from infty.model.interface import SegmentModel, State
+from infty.model.interface import SegmentModel, State, unroll
 from infty.model.tensors import Named, concatenate_states, load_state, move_state, select_rows, state_tensors
-from infty.model.unroll import unroll
 from infty.training.distributed import ALONE, Group
 
 Losses = dict[str, Float[Tensor, ""]]

@@ -22,16 +22,16 @@ from torch.autograd.function import once_differentiable
 from infty.memory.fast.tiling import items_at_once, pieces
 
 QUERIES = 128  # rows of a tile
+Asked = Float[Tensor, "b h t d"]  # of the tokens that ask
+Keys = Float[Tensor, "b h d k"]
+Values = Float[Tensor, "b h k d"]
+Encoding = Float[Tensor, "h d places"]  # k + 1 of them
+Unseen = Int[Tensor, " b"]
 
 
 def attend_in_tiles(
-    content: Float[Tensor, "b h t d"],
-    position: Float[Tensor, "b h t d"],
-    key: Float[Tensor, "b h d k"],
-    value: Float[Tensor, "b h k d"],
-    encoding: Float[Tensor, "h d k+1"],
-    unseen: Int[Tensor, " b"] | None = None,
-) -> Float[Tensor, "b h t d"]:
+    content: Asked, position: Asked, key: Keys, value: Values, encoding: Encoding, unseen: Unseen | None = None
+) -> Asked:
     """Read softmax_j(content_i·k_j + position_i·r_{i−j}) v_j for the last t of k tokens, each seeing none after it.
 
     Equal to `attend_plainly`; held by
@@ -63,13 +63,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        content: Tensor,
-        position: Tensor,
-        key: Tensor,
-        value: Tensor,
-        encoding: Tensor,
-        hidden: Tensor | None,
+        ctx: Any, content: Tensor, position: Tensor, key: Tensor, value: Tensor, encoding: Tensor, hidden: Tensor | None
     ) -> Tensor:
         read, future = torch.empty_like(content), _future(content)
         for items, rows, keys, distances in _tiles(content, key):
