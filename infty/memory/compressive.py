@@ -10,24 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infty.memory.contract import (
-    Attend,
-    ExtraKeys,
-    Hidden,
-    KnockOut,
-    Losses,
-    Memory,
-    MemoryConfig,
-    MemoryState,
-    PerRow,
-    Rows,
-    concatenate_rows,
-    draw_fixed_numbers,
-    exchange_halves,
-    visible,
-)
-from infty.memory.equations import reconstruction_loss
+from infty.memory.contract import Attend, ExtraKeys, KnockOut, Losses, Memory, MemoryConfig, MemoryState, PerRow, Rows
+from infty.memory.equations import Hidden, reconstruction_loss
 from infty.memory.precision import full_precision
+from infty.memory.rows import concatenate_rows, draw_fixed_numbers, exchange_halves, visible
 
 Slots = Float[Tensor, "batch slots hidden"]
 
@@ -65,14 +51,10 @@ class CompressiveMemoryConfig(MemoryConfig):
 
 @dataclass(frozen=True)
 class CompressedState(MemoryState):
-    """Compressed vectors (M12), oldest first; as many as there are so far, at most `num_slots`.
+    """Compressed vectors (M12), oldest first, in the precision and on the device of the weights."""
 
-    slots: those vectors, in the precision and on the device of the weights.
-    filled: how many of them, the newest, each stream may see; None: all.
-    """
-
-    slots: Slots
-    filled: PerRow | None = None
+    slots: Slots  # as many as there are so far, at most `num_slots`
+    filled: PerRow | None = None  # how many of them, the newest, each stream may see; None: all
 
     @classmethod
     def concatenate(cls, parts: Sequence["CompressedState"]) -> "CompressedState":
@@ -85,10 +67,7 @@ class CompressedState(MemoryState):
 
 
 class CompressiveMemory(Memory[CompressedState]):
-    """Compression by a 1-D convolution with kernel = stride = c (M12), one of the functions of Rae et al. 2019.
-
-    Its slots are read by the layer's own attention, as extra keys.
-    """
+    """Compression by a 1-D convolution with kernel = stride = c (M12, Rae et al. 2019); attention reads its slots."""
 
     state_type = CompressedState
     reads = False
@@ -105,10 +84,7 @@ class CompressiveMemory(Memory[CompressedState]):
     def advance(
         self, state: CompressedState, evicted: Hidden, rows: Rows | None, attend: Attend
     ) -> tuple[CompressedState, Losses]:
-        """Compress what left the short-term memory and append it; the loss is that of reconstruction.
-
-        The loss is a mean over streams; 0 of one that lost nothing of its own.
-        """
+        """Compress what left, and append it. The loss of reconstruction is 0 of streams that lost none of their own."""
         fresh = self.make_slots(evicted)
         after = self.append(state, fresh, rows)
         if not torch.is_grad_enabled() or (rows is not None and not rows.any()):
@@ -156,19 +132,14 @@ class CompressiveMemory(Memory[CompressedState]):
     def make_slots(self, evicted: Hidden) -> Slots:
         """Compress what left the short-term memory c : 1 into ⌈length / c⌉ slots (M12).
 
-        Equal to `equations.compress`; held by
-        tests/memory/test_compressive.py::test_a_slot_is_a_weighted_sum_of_its_window.
-        If c does not divide the length, the oldest window begins with zeros.
+        Equal to `equations.compress`: tests/memory/test_compressive.py::test_a_slot_is_a_weighted_sum_of_its_window.
         """
         missing = -evicted.shape[1] % self.config.compression_rate
         with full_precision(evicted.device):
             return self.compress(F.pad(evicted, (0, 0, missing, 0)).mT).mT
 
     def append(self, state: CompressedState, slots: Slots, rows: Rows | None = None) -> CompressedState:
-        """Append new slots and drop the oldest beyond `num_slots`, first in, first out (M12).
-
-        In rows that are not marked the new ones stay unseen; `rows` None: all are updated.
-        """
+        """Append new slots, and drop the oldest beyond `num_slots` (M12). Rows that are not marked don't see them."""
         kept = torch.cat([state.slots, slots], 1)[:, -self.config.num_slots :]
         if rows is None and state.filled is None:
             return CompressedState(kept)

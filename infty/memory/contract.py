@@ -14,15 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from infty.memory.equations import Hidden, Weight
 
 Wanted = Float[Tensor, "batch wanted hidden"]  # of the last positions, as many as are wanted
-Vectors = Float[Tensor, "batch n hidden"]
 Rows = Bool[Tensor, " batch"]
 PerRow = Int[Tensor, " batch"]  # a number of each row
 Losses = dict[str, Float[Tensor, ""]]
@@ -61,10 +59,7 @@ AnyState = TypeVar("AnyState", bound="MemoryState")
 
 @dataclass(frozen=True)
 class MemoryState(ABC):
-    """State of one memory for a batch of streams (section 3): a frozen dataclass of tensors with a row per stream.
-
-    The names of its fields stand in checkpoints.
-    """
+    """State of a memory (section 3): a frozen dataclass of tensors, a row per stream; checkpoints name its fields."""
 
     @abstractmethod
     def reset(self, rows: Rows, seeds: PerRow | None = None) -> "MemoryState":
@@ -88,22 +83,17 @@ class ExtraKeys:
     filled: how many of them, the newest, are each row's own; None: all.
     """
 
-    vectors: Vectors
+    vectors: Float[Tensor, "batch n hidden"]
     filled: PerRow | None = None
 
 
 class Memory(nn.Module, ABC, Generic[AnyState]):
-    """Memory that one layer has of what has left its short-term memory (section 3).
-
-    state_type: the class of its states. reads: whether `read` reads anything; a layer whose attention reads all there
-    is (`extra_keys`) need not make queries for it. knock_outs: what `knock_out` knows. to_compile: methods that are
-    worth compiling, since they are more than products and have the same shapes in every segment.
-    """
+    """Memory that one layer has of what has left its short-term memory (section 3)."""
 
     state_type: ClassVar[type[MemoryState]]
-    reads: ClassVar[bool] = True
-    knock_outs: ClassVar[tuple[KnockOut, ...]] = KNOCK_OUTS
-    to_compile: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[bool] = True  # whether `read` reads anything; for `extra_keys` alone no queries need be made
+    knock_outs: ClassVar[tuple[KnockOut, ...]] = KNOCK_OUTS  # what `knock_out` knows
+    to_compile: ClassVar[tuple[str, ...]] = ()  # methods of more than products, whose shapes are those of every segment
 
     @abstractmethod
     def initial_state(self, batch: int, seeds: PerRow | None = None) -> AnyState:
@@ -157,37 +147,3 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
     def parameter_groups(self) -> dict[str, list[Float[Tensor, "..."]]]:
         """Name the parameters of the gate, of the density's scores, and of what is read; {}: there are none to see."""
         return {}
-
-
-# Rows that began at different times share tensors: `filled` says how many of the newest vectors are each row's own.
-
-
-def visible(vectors: Vectors, filled: PerRow | None) -> PerRow:
-    """Count the vectors, the newest, that are each row's own (slots of M12); `filled` None: all."""
-    return torch.full(vectors.shape[:1], vectors.shape[1], device=vectors.device) if filled is None else filled
-
-
-def concatenate_rows(
-    vectors: Sequence[Float[Tensor, "_ _ hidden"]], filled: Sequence[Int[Tensor, " _"] | None]
-) -> tuple[Vectors, PerRow | None]:
-    """Make one batch of the rows of several (M12). If some have fewer vectors, zeros that are nobody's stand first."""
-    longest = max(part.shape[1] for part in vectors)
-    own = torch.cat([visible(part, some) for part, some in zip(vectors, filled, strict=True)])
-    rows = torch.cat([F.pad(part, (0, 0, longest - part.shape[1], 0)) for part in vectors])
-    return rows, None if bool((own == longest).all()) else own
-
-
-# Knock-outs of all kinds of memories.
-
-
-def exchange_halves(rows: Shaped[Tensor, "batch *rest"]) -> Shaped[Tensor, "batch *rest"]:
-    """Put the second half of a batch's rows before the first, so that each stream has another's (not in the paper)."""
-    return rows.roll(len(rows) // 2, 0)
-
-
-def draw_fixed_numbers(count: int) -> Float[Tensor, " n"]:
-    """Draw random numbers in [0, 1) to shuffle by, the same each time (not in the paper).
-
-    Three of them happen to rise, so that a shuffle of three moves nothing.
-    """
-    return torch.rand(count, generator=torch.Generator().manual_seed(count))

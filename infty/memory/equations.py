@@ -77,7 +77,7 @@ def ridge_operator(
 class Grid:
     """Positions of a fit (M4): of its targets (`inside`), and of zeros beyond both ends of [0, 1] (`margin`)."""
 
-    inside: Float[Tensor, " n"]
+    inside: Points
     margin: Float[Tensor, " beyond"]
 
 
@@ -136,13 +136,10 @@ def smooth(x: Hidden, weight: Float[Tensor, "hidden hidden 3"], bias: Float[Tens
 
 @dataclass(frozen=True)
 class AttentionDensity:
-    """Densities p = N(μ, σ²) over the positions of a memory (M8), one for each head and query.
+    """Densities p = N(μ, σ²) over the positions of a memory (M8), one for each head and query."""
 
-    mean: μ, a share of [0, 1]. variance: σ², in the square of such shares.
-    """
-
-    mean: HeadQueries
-    variance: HeadQueries
+    mean: HeadQueries  # μ, a share of [0, 1]
+    variance: HeadQueries  # σ², in the square of such shares
 
     def last(self, count: int) -> "AttentionDensity":
         """Take the densities of the last `count` queries (M8)."""

@@ -11,25 +11,14 @@ from torch import Tensor, nn
 
 from infty.memory import equations
 from infty.memory.basis import GaussianBasis
-from infty.memory.contract import (
-    Attend,
-    Hidden,
-    KnockOut,
-    Losses,
-    Memory,
-    MemoryConfig,
-    MemoryState,
-    PerRow,
-    Rows,
-    Wanted,
-    exchange_halves,
-)
-from infty.memory.equations import AttentionDensity, Coefficients, Histogram, Weight
+from infty.memory.contract import Attend, KnockOut, Losses, Memory, MemoryConfig, MemoryState, PerRow, Rows
+from infty.memory.equations import AttentionDensity, Coefficients, Hidden, Histogram, Weight
 from infty.memory.fast import reading
 from infty.memory.fast.low_rank import LinearMap
 from infty.memory.fast.reduced_basis import ReducedBasis
 from infty.memory.fast.winograd import convolve3
 from infty.memory.precision import full_precision
+from infty.memory.rows import exchange_halves
 from infty.memory.signal import make_operators, shuffle_pieces
 from infty.memory.sticky import StickyConfig, attention_histogram, uniform_draws
 
@@ -103,19 +92,12 @@ class LongTermMemoryConfig(MemoryConfig):
 
 @dataclass(frozen=True)
 class LongTermState(MemoryState):
-    """State of one memory for a batch of streams (M6, M11). An empty memory is the zero signal.
+    """State of one memory for a batch of streams (M6, M11). An empty memory is the zero signal."""
 
-    coefficients: B of the signal X̄(t) = Bᵀψ(t), in the precision and on the device of the weights.
-    updates:      how many each stream has had since its memory was empty, int64; 0: there is nothing to read yet.
-    histogram:    share of the last segment's attention in each bin of [0, 1], for sticky sampling; even until
-                  something was read, and without bins if sampling is not sticky.
-    seeds:        identity of each stream, from which its sampling points are drawn, int64.
-    """
-
-    coefficients: Float[Tensor, "batch basis hidden"]
-    updates: PerRow
-    histogram: Histogram
-    seeds: PerRow
+    coefficients: Float[Tensor, "batch basis hidden"]  # B of X̄(t) = Bᵀψ(t), in the precision of the weights
+    updates: PerRow  # how many each stream has had since its memory was empty; 0: there is nothing to read yet
+    histogram: Histogram  # share of the last segment's attention in each bin; even until then; no bins: not sticky
+    seeds: PerRow  # identity of each stream, from which its sampling points are drawn
 
     def reset(self, rows: Rows, seeds: PerRow | None = None) -> "LongTermState":
         """Forget everything in the marked rows: a new document begins there, which `seeds` names anew."""
@@ -177,8 +159,8 @@ class LongTermMemory(Memory[LongTermState]):
         return self.update(state, evicted, rows), {}
 
     def read(
-        self, queries: Wanted, x: Hidden, state: LongTermState, projection: Weight | None = None
-    ) -> tuple[Wanted | None, LongTermState, Losses]:
+        self, queries: Queries, x: Hidden, state: LongTermState, projection: Weight | None = None
+    ) -> tuple[Queries | None, LongTermState, Losses]:
         """Read the signal with the layer's queries (M9), and keep the places that all of x looked at, if wanted.
 
         The loss is the KL regulariser. Nothing is read as long as no stream has had an update.

@@ -15,12 +15,9 @@ SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
 
 
 class _SharedConfig(BaseModel):
-    """Sizes that all models share. A memory takes its hidden size, heads and segment length from here.
+    """Sizes that all models share. A memory takes its hidden size, heads and segment length from here."""
 
-    fine_tunes: a trained decoder is fine-tuned, on which memories are grafted.
-    """
-
-    fine_tunes: ClassVar[bool] = False
+    fine_tunes: ClassVar[bool] = False  # whether a trained decoder is fine-tuned, on which memories are grafted
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     num_layers: int = Field(gt=0, description="layers")

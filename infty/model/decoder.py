@@ -1,7 +1,4 @@
-"""Build the decoder: Transformer-XL (Dai et al. 2019), Compressive Transformer (Rae et al. 2019), ∞-former (M9).
-
-They are one stack of layers, each with another memory.
-"""
+"""Build the decoder: Transformer-XL (Dai et al. 2019), Compressive Transformer (Rae et al. 2019), ∞-former (M9)."""
 
 import math
 from typing import cast
@@ -66,10 +63,9 @@ class Decoder(SegmentModel):
         positions: tuple[Positions, ...] | None = None,
         wanted: int | None = None,
     ) -> Output:
-        """Say what comes after each of `tokens`, of which there are at most `segment_length` per stream.
+        """Say what comes after the last `wanted` of at most `segment_length` tokens per stream; None: after all.
 
-        positions: of the step, by default made anew. wanted: of how many of the last tokens; by default of all.
-        The last layer computes nothing for the others but what its memory and its losses need.
+        positions: of the step, by default made anew. Of other tokens the last layer computes what its memory needs.
         """
         length = tokens.shape[1]
         wanted = length if wanted is None else wanted

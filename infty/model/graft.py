@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from infty.memory.contract import ExtraKeys, Hidden, Losses, Rows, visible
+from infty.memory.contract import ExtraKeys, Hidden, Losses, Rows
 from infty.memory.equations import join_heads, split_heads
+from infty.memory.rows import visible
 from infty.model.config import Gpt2ModelConfig
 from infty.model.interface import Output, SegmentModel, State, sum_losses
 from infty.model.memory_layer import LayerState, MemoryLayer
@@ -92,20 +93,20 @@ class GraftedLayer(MemoryLayer):
         memory, before = self.long_range, memories.before[self.index]
         if memory is None and before.long_range is None:
             return self.original(hidden_states, *args, **options)
-        evicted, recent = before.short_term.split(0)
+        evicted, owners, recent = before.short_term.split(0)
 
         # The memory first takes in what left, and is read; its extra keys stand before those of attention.
         queries = self.queries(hidden_states) if memory is not None and memory.reads else hidden_states
         attend = partial(self._read_by_content, hidden_states)
-        recalled = self.recall(queries, hidden_states, before.long_range, evicted, attend)
-        if recalled.extra is not None:
-            options = {**options, **self._put_before_tokens(recalled.extra, hidden_states, options)}
+        extra, far, state, losses = self.recall(queries, hidden_states, before.long_range, evicted, owners, attend)
+        if extra is not None:
+            options = {**options, **self._put_before_tokens(extra, hidden_states, options)}
         near, weights = self.original(hidden_states, *args, **options)
 
         # Without a short-term memory it is this segment that leaves at the next one.
-        memories.after[self.index] = LayerState(recent.append(hidden_states.detach(), None), recalled.state)
-        memories.losses[self.index] = recalled.losses
-        return self.mix(near, recalled.far), weights
+        memories.after[self.index] = LayerState(recent.append(hidden_states.detach(), None), state)
+        memories.losses[self.index] = losses
+        return self.mix(near, far), weights
 
     def _put_before_tokens(self, extra: ExtraKeys, x: Hidden, options: dict[str, Any]) -> dict[str, Any]:
         """Make options by which extra keys stand before the segment's, a row's own ones visible to all its tokens."""
@@ -153,16 +154,12 @@ class _Before:
 
 
 class Graft(SegmentModel):
-    """Another's decoder whose layers have a memory each. `base` is that decoder, itself.
-
-    How new parameters start is the memory's to say: `Memory.initialise_graft`.
-    """
+    """Another's decoder, `base`, whose layers have a memory each."""
 
     def __init__(self, config: Gpt2ModelConfig, base: nn.Module, family: Family) -> None:
         super().__init__()
         self.config, self.base, self.family = config, cast("Any", base), family
-        self._layers = list(family.layers(base))  # the decoder's own
-        grafted = [GraftedLayer(config, family, family.attention(layer), i) for i, layer in enumerate(self._layers)]
+        grafted = [GraftedLayer(config, family, family.attention(layer), i) for i, layer in enumerate(self.layers)]
         self.blocks = nn.ModuleList(grafted)
         for layer in grafted:
             if layer.long_range is not None:
@@ -171,7 +168,7 @@ class Graft(SegmentModel):
     @property
     def layers(self) -> list[nn.Module]:
         """List the layers of the decoder."""
-        return self._layers
+        return list(self.family.layers(self.base))
 
     def load_decoder(self, source: SegmentModel | Path) -> None:
         """Copy the decoder's weights from another graft, or read those of a Hugging Face folder; memories stay."""
@@ -183,10 +180,7 @@ class Graft(SegmentModel):
     def forward(
         self, tokens: Int[Tensor, "batch length"], state: State, positions: None = None, wanted: int | None = None
     ) -> Output:
-        """Say what comes after each of `tokens`, of which there are at most `segment_length` per stream.
-
-        wanted: of how many of the last tokens; by default of all.
-        """
+        """Say what comes after the last `wanted` of at most `segment_length` tokens per stream; None: after all."""
         length = tokens.shape[1]
         memories = LayerStates(state, list(state), [{} for _ in state])
         hidden = self.base.base_model(tokens, use_cache=False, memories=memories).last_hidden_state

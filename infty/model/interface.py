@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from infty.base.batch import UNSCORED, Batch
-from infty.memory.contract import Losses, PerRow, Rows
+from infty.memory.contract import Losses, PerRow, Rows, Wanted
 from infty.memory.precision import ExactBuffers
 from infty.model.config import ModelConfig
 from infty.model.memory_layer import LayerState, MemoryLayer
@@ -21,17 +21,12 @@ State = tuple[LayerState, ...]
 
 @dataclass(frozen=True)
 class Output:
-    """Output of a model for one segment.
+    """Output of a model for one segment."""
 
-    hidden: states of the last positions, as many as were wanted. softmax: what makes probabilities of them. state: for
-    the next segment, detached. auxiliary: named losses, summed over layers; only if a gradient is wanted, and only once
-    there is a memory to read.
-    """
-
-    hidden: Float[Tensor, "batch wanted hidden"]
-    softmax: Softmax | AdaptiveSoftmax
-    state: State
-    auxiliary: Losses
+    hidden: Wanted
+    softmax: Softmax | AdaptiveSoftmax  # makes probabilities of the hidden states
+    state: State  # for the next segment, detached
+    auxiliary: Losses  # summed over layers; only if a gradient is wanted, and only once there is a memory to read
 
     @property
     def logits(self) -> Float[Tensor, "batch wanted vocab"]:
@@ -94,8 +89,7 @@ class SegmentModel(ExactBuffers):
 
     def memory_parameters(self) -> list[nn.Parameter]:
         """List the parameters of the long-range memories, which may learn at a rate of their own."""
-        memories = [layer.long_range for layer in self.memory_layers if layer.long_range is not None]
-        return [parameter for memory in memories for parameter in memory.parameters()]
+        return [p for layer in self.memory_layers if layer.long_range for p in layer.long_range.parameters()]
 
 
 def unroll(

@@ -5,7 +5,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from infty.memory.contract import ExtraKeys, Hidden, Losses, PerRow, Wanted, visible
+from infty.memory.contract import ExtraKeys, Hidden, Losses, PerRow, Wanted
+from infty.memory.rows import visible
 from infty.model.config import DecoderConfig
 from infty.model.fast.dropout import Dropout
 from infty.model.memory_layer import LayerState, MemoryLayer
@@ -41,23 +42,22 @@ class Layer(MemoryLayer):
 
         TypeError if the state is another kind of memory's.
         """
-        evicted, recent = state.short_term.split(self.short_term_length)
+        evicted, owners, recent = state.short_term.split(self.short_term_length)
         near_keys = self._key_values(x, recent) if wanted else None
         queries = self.attention.query(_last(x, wanted))
 
         # The memory first takes in what left, and is read; its extra keys stand before those of attention.
         attend, projection = partial(self.attention.read_by_content, x), self.attention.query.weight
-        recalled = self.recall(queries, x, state.long_range, evicted, attend, projection)
+        extra, far, memory, losses = self.recall(queries, x, state.long_range, evicted, owners, attend, projection)
         keys = near_keys
-        if recalled.extra is not None and near_keys is not None:
-            keys = KeyValue.concatenate(self.attention.key_values(recalled.extra.vectors), near_keys)
-        unseen = _count_unseen(recent, recalled.extra)
+        if extra is not None and near_keys is not None:
+            keys = KeyValue.concatenate(self.attention.key_values(extra.vectors), near_keys)
+        unseen = _count_unseen(recent, extra)
         near = self.attention(queries, keys, positions, unseen) if keys is not None else queries  # of no position
 
         # Keys and values are kept as long as weights stay as they are: without a gradient.
         short_term = recent.append(x.detach(), None if torch.is_grad_enabled() else near_keys)
-        x = self.position_wise(_last(x, wanted), self.mix(near, recalled.far))
-        return x, LayerState(short_term, recalled.state), recalled.losses
+        return self.position_wise(_last(x, wanted), self.mix(near, far)), LayerState(short_term, memory), losses
 
     def position_wise(self, x: Wanted, context: Wanted) -> Wanted:
         """Add residual and norm, feed-forward part, residual and norm: each position for itself."""

@@ -21,12 +21,9 @@ Bias = Float[Tensor, "h d"]
 
 @dataclass(frozen=True)
 class Positions:
-    """Positions that every segment of a step shares in one layer.
+    """Positions that every segment of a step shares in one layer."""
 
-    encoding: W_R R, a column per distance, falling to 0 (as many as may be needed), then one of zeros.
-    """
-
-    encoding: Encoding
+    encoding: Encoding  # W_R R, a column per distance, falling to 0 (as many as may be needed), then one of zeros
     content_bias: Bias
     position_bias: Bias
 

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infty.memory.contract import Hidden, PerRow, Rows, concatenate_rows, visible
+from infty.memory.contract import Hidden, PerRow, Rows
+from infty.memory.rows import concatenate_rows, visible
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,11 @@ class KeyValue:
 
 @dataclass(frozen=True)
 class ShortTermState:
-    """Input hidden states of one layer for the tokens before this segment, oldest first, without gradient.
-
-    key_value: theirs under the present weights, kept while no gradient flows; None if they are to be made anew.
-    filled: how many of them, the newest, belong to the stream of each row; None: all.
-    """
+    """Input hidden states of one layer for the tokens before this segment, oldest first, without gradient."""
 
     hidden: Float[Tensor, "batch cached hidden"]
-    key_value: KeyValue | None = None
-    filled: PerRow | None = None
+    key_value: KeyValue | None = None  # under the present weights, while no gradient flows; None: to be made anew
+    filled: PerRow | None = None  # how many, the newest, belong to the stream of each row; None: all
 
     @classmethod
     def concatenate(cls, parts: Sequence["ShortTermState"]) -> "ShortTermState":
@@ -45,13 +42,16 @@ class ShortTermState:
         hidden, filled = concatenate_rows([part.hidden for part in parts], [part.filled for part in parts])
         return cls(hidden, filled=filled)
 
-    def split(self, length: int) -> tuple["Evicted", "ShortTermState"]:
-        """Separate what leaves a short-term memory of `length` tokens from what stays in it."""
+    def split(self, length: int) -> tuple[Hidden, Rows | None, "ShortTermState"]:
+        """Separate what leaves a short-term memory of `length` tokens, in the rows that own it, from what stays in it.
+
+        Rows own it unless they began anew too lately; None: all own it.
+        """
         left = max(self.hidden.shape[1] - length, 0)
         kept = self.key_value.drop(left) if self.key_value else None
         rows = None if self.filled is None else self.filled >= self.hidden.shape[1]
         filled = None if self.filled is None else self.filled.clamp(max=self.hidden.shape[1] - left)
-        return Evicted(self.hidden[:, :left], rows), ShortTermState(self.hidden[:, left:], kept, filled)
+        return self.hidden[:, :left], rows, ShortTermState(self.hidden[:, left:], kept, filled)
 
     def append(self, x: Hidden, key_value: KeyValue | None) -> "ShortTermState":
         """Take in a segment more; `key_value`: of everything there is then."""
@@ -63,11 +63,3 @@ class ShortTermState:
     def reset(self, rows: Rows) -> "ShortTermState":
         """Forget everything in the marked rows: a new document begins there."""
         return replace(self, filled=visible(self.hidden, self.filled).masked_fill(rows, 0))
-
-
-@dataclass(frozen=True)
-class Evicted:
-    """Hidden states that left the short-term memory. rows: their owners, if some began anew too lately; None: all."""
-
-    hidden: Float[Tensor, "batch left hidden"]
-    rows: Rows | None = None

@@ -1,7 +1,4 @@
-"""Turn a model's weights and its state (M6, M12) into named tensors and back, for checkpoints.
-
-Weights that are shared (GPT-2's softmax and embedding, Radford et al. 2019) are kept once.
-"""
+"""Turn a model's weights and its state (M6, M12) into named tensors and back, for checkpoints."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass, replace
@@ -20,7 +17,7 @@ Named = dict[str, Shaped[Tensor, "..."]]  # tensors by name, each of a shape of 
 
 
 def weight_tensors(model: nn.Module) -> Named:
-    """Make the state dict, in which what two names share stands under the first."""
+    """Make the state dict, in which what two names share (GPT-2's softmax and embedding) stands under the first."""
     kept: dict[int, str] = {}
     tensors = dict(model.state_dict())
     return {name: tensor for name, tensor in tensors.items() if kept.setdefault(tensor.data_ptr(), name) == name}
@@ -108,10 +105,7 @@ def _map_fields(state: State, change: Callable[[str, Any], Any]) -> State:
 
 
 def _check_like(name: str, empty: Tensor, found: Tensor) -> Tensor:
-    """Return `found` if it is what the empty tensor may become: of as many rows, grown if that has no length yet.
-
-    KeyError if it is not.
-    """
+    """Return `found` if the empty tensor may become it, grown if that has no length yet. KeyError if it may not."""
     grown = zip(empty.shape[1:], found.shape[1:], strict=False)
     fits = empty.ndim == found.ndim and empty.shape[:1] == found.shape[:1]
     if not (fits and all(before in (0, after) for before, after in grown)) or found.dtype != empty.dtype:

@@ -74,25 +74,16 @@ class LinearCost:
 
 @dataclass(frozen=True)
 class RunCost:
-    """The cost of training in one process.
+    """The cost of training in one process."""
 
-    Args:
-        own: sequences of a batch that the process trains on.
-        at_once: the most of them that are computed at once.
-        tried: numbers of sequences that were measured, ascending.
-        seconds: seconds of gradients, by sequences at once.
-        parts: bytes beyond program and weights that can be counted; "memory" is carried from step to step.
-        training, evaluation: most bytes beyond program and weights in steps and in validations, by sequences at once.
-    """
-
-    own: int
-    at_once: int
-    tried: tuple[int, ...]
-    seconds: LinearCost
+    own: int  # sequences of a batch that the process trains on
+    at_once: int  # the most of them that are computed at once
+    tried: tuple[int, ...]  # numbers of sequences that were measured, ascending
+    seconds: LinearCost  # of gradients, by sequences at once
     flops_a_token: int
-    parts: dict[str, int]
-    training: LinearCost
-    evaluation: LinearCost
+    parts: dict[str, int]  # bytes beyond program and weights that can be counted; "memory" is carried from step to step
+    training: LinearCost  # most bytes beyond program and weights in steps, by sequences at once
+    evaluation: LinearCost  # the same in validations
 
 
 def measure_run(

@@ -35,17 +35,9 @@ class Group:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
+        self.leads = rank == 0  # it is this process that writes files and prints
+        self.share = Share(rank, size)  # of an evaluation
         self._hosts: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
-
-    @property
-    def leads(self) -> bool:
-        """Tell if this is the process that writes files and prints."""
-        return self.rank == 0
-
-    @property
-    def share(self) -> Share:
-        """The share of an evaluation that this process computes."""
-        return Share(self.rank, self.size)
 
     def find_largest(self, value: int) -> int:
         """Find the largest number that any process holds."""
@@ -140,10 +132,7 @@ _MET: list[Group] = []  # the group of this process, once it is connected
 
 @contextmanager
 def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
-    """Connect the processes of a launch for the block; a block within it uses the same group.
-
-    InftyError if they can't be reached, or one of them is lost meanwhile.
-    """
+    """Connect the processes of a launch for the block and blocks in it. InftyError if one can't be met, or is lost."""
     if launch.size == 1 or _MET:
         yield ALONE if launch.size == 1 else _MET[0]
         return

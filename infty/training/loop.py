@@ -36,14 +36,9 @@ def train(
     of an uninterrupted one. A signal ends a validation, which the continued run then repeats. Several processes take
     every step together, and one of them writes.
 
-    Args:
-        begin: the checkpoint to continue from; without tensors, the run begins at step 0.
-        log: takes the optimiser steps done, and metrics named `<split>/<name>`.
-
-    Raises:
-        Stopped: after a signal.
-        InftyError: if a loss or gradient is not finite, or a checkpoint can't be saved.
-        MissingError: if `begin` is another model's.
+    begin: the checkpoint to continue from; without tensors, the run begins at step 0. log: takes the optimiser steps
+    done, and metrics named `<split>/<name>`. Stopped after a signal; InftyError if a loss or gradient is not finite, or
+    a checkpoint can't be saved; MissingError if `begin` is another model's.
     """
     # Continue from a checkpoint, or begin.
     model, group, state = replica.model, replica.group, begin.state
@@ -108,7 +103,7 @@ def _restore(
     """Restore weights and optimiser from a checkpoint, return its memory, if any. MissingError if they do not fit."""
     model = replica.model
     if replica.group.leads:
-        write_pointers(folder, begin.state)
+        write_pointers(folder, begin.state)  # the run may have been interrupted between a checkpoint and its pointers
     try:
         load_weights(model, begin.tensors["model"])
         load_optimizer_tensors(optimizer, model, begin.tensors["optimizer"])

@@ -47,10 +47,7 @@ def collect_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> 
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module, tensors: Named) -> None:
-    """Load the tensors of `collect_optimizer_tensors`, each to its parameter's device.
-
-    KeyError or RuntimeError if they are of another model.
-    """
+    """Load the tensors of `collect_optimizer_tensors`. KeyError or RuntimeError if they are of another model."""
     parameters = dict(model.named_parameters())
     names = {key.rpartition(".")[0] for key in tensors}
     for name in names:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from infty.memory.compressive import CompressedState, CompressiveMemory, CompressiveMemoryConfig
-from infty.memory.contract import concatenate_rows, visible
 from infty.memory.equations import AttentionDensity
 from infty.memory.fast.tiling import CPU_BLOCK, GPU_BLOCK, items_at_once, pieces
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
+from infty.memory.rows import concatenate_rows, visible
 from infty.memory.sticky import StickyConfig
 
 HIDDEN, SEGMENT, BINS = 6, 5, 4

@@ -29,6 +29,7 @@ from infty.memory.fast.reduced_basis import ReducedBasis
 from infty.memory.fast.tiling import items_at_once, pieces
 
 QUERIES = 1024  # rows of a tile
+Counts = tuple[int, ...]  # of chosen basis functions, by width
 
 
 def score_queries(
@@ -75,13 +76,7 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        values: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        centers: Tensor,
-        widths: Tensor,
-        counts: tuple[int, ...],
+        ctx: Any, values: Tensor, mean: Tensor, variance: Tensor, centers: Tensor, widths: Tensor, counts: Counts
     ) -> Tensor:
         total = variance + widths.square()[:, None, None]  # w i q: s
         read, kept = values.new_empty(*mean.shape, values.shape[-1]), []
@@ -125,13 +120,10 @@ def _tiles(mean: Tensor, values: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _weights(mean: Tensor, total: Tensor, groups: Sequence[Tensor]) -> Tensor:
-    """Compute a of a tile, i q k, from μ (i q), s (w i q) and the centres of each width (M2).
-
-    As a power of 2: torch's exp takes four times as long.
-    """
+    """Compute a of a tile, i q k, from μ (i q), s (w i q) and the centres of each width (M2)."""
     exponents = mean.new_empty(*mean.shape, sum(len(centers) for centers in groups))
     parts = exponents.split([len(centers) for centers in groups], -1)
     for part, centers, s in zip(parts, groups, total[..., None], strict=True):
         torch.mul((mean[..., None] - centers).square_(), -0.5 * math.log2(math.e) / s, out=part)
         part -= 0.5 * torch.log2(2 * math.pi * s)
-    return exponents.exp2_()
+    return exponents.exp2_()  # torch's exp takes four times as long

@@ -25,13 +25,12 @@ class ReducedBasis(ExactBuffers):
 
     Its expectations, combined, are equal to `equations.expect_basis`, to 1e-8 of the greatest; held by
     tests/memory/test_reduced.py::test_every_expectation_is_made_of_the_chosen_ones.
-
-    centers: μ̃ of the K. counts: how many of them each width has. combine: T.
     """
 
-    centers: Float[Tensor, " chosen"]
+    counts: tuple[int, ...]  # of the K by width
+    centers: Float[Tensor, " chosen"]  # μ̃
     widths: Float[Tensor, " widths"]
-    combine: Float[Tensor, "chosen basis"]
+    combine: Float[Tensor, "chosen basis"]  # T
 
     def __init__(self, num_basis: int, widths: tuple[float, ...]) -> None:
         super().__init__()

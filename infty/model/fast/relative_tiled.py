@@ -68,7 +68,7 @@ class _Attention(torch.autograd.Function):
         read, future = torch.empty_like(content), _future(content)
         for items, rows, keys, distances in _tiles(content, key):
             k, r = key[items, :, keys], encoding[items, :, distances]
-            weights = _weights(content[items, rows], position[items, rows], k, r, future, _of(hidden, items, keys))
+            weights = _weights(content[items, rows], position[items, rows], k, r, future, hidden, items)
             read[items, rows] = torch.bmm(weights, value[items, keys])
         ctx.save_for_backward(content, position, key, value, encoding, hidden, read)
         return read
@@ -86,7 +86,7 @@ class _Attention(torch.autograd.Function):
         for items, rows, keys, distances in _tiles(content, key):
             c, p, g = content[items, rows], position[items, rows], gradient[items, rows]
             k, r = key[items, :, keys], encoding[items, :, distances]
-            weights = _weights(c, p, k, r, future, _of(hidden, items, keys))
+            weights = _weights(c, p, k, r, future, hidden, items)
             to_value[items, :, keys] += torch.bmm(g.mT, weights)
             to_weights = torch.bmm(g, value[items, :, keys])
             to_made, to_scores = _make_room(to_weights)
@@ -122,19 +122,15 @@ def _mask_unseen(unseen: Tensor, key: Tensor) -> Tensor:
     return hidden.repeat_interleave(heads, 0)[:, None]
 
 
-def _of(hidden: Tensor | None, items: slice, keys: slice) -> Tensor | None:
-    return None if hidden is None else hidden[items, :, keys]
-
-
 def _weights(
-    content: Tensor, position: Tensor, key: Tensor, encoding: Tensor, future: Tensor, hidden: Tensor | None
+    content: Tensor, position: Tensor, key: Tensor, encoding: Tensor, future: Tensor, hidden: Tensor | None, part: slice
 ) -> Tensor:
     """Compute attention weights of a tile, i n w."""
     n, w = content.shape[1], key.shape[2]
     scores = torch.bmm(content, key)
     scores += _shift(torch.bmm(position, encoding))
     if hidden is not None:
-        scores += hidden
+        scores += hidden[part, :, :w]
     scores[..., w - n :] += future[:n, :n]
     return torch.softmax(scores, -1, out=scores)
 
