@@ -10,10 +10,7 @@ from infty.memory.precision import HOST, ExactBuffers
 
 
 class GaussianBasis(ExactBuffers):
-    """Basis functions ψ_j(t) = N(t; μ̃_j, σ̃_j²) (M1): centres μ̃ spaced evenly on [0, 1], each with every width σ̃.
-
-    The order is centre-major: with two widths j = 2·centre + width. ValueError if they do not divide `num_basis`.
-    """
+    """Basis functions (M1) as `equations.place_basis` places them. ValueError if widths do not divide `num_basis`."""
 
     centers: Float[Tensor, " centers"]
     widths: Float[Tensor, " widths"]

@@ -98,10 +98,7 @@ class CompressiveMemory(Memory[CompressedState]):
         return ExtraKeys(state.slots, state.filled) if state.slots.shape[1] else None
 
     def knock_out(self, state: CompressedState, kind: KnockOut) -> CompressedState:
-        """Make the slots that are read in the place of the true ones: none, in another order, or another row's.
-
-        Slots that are not a row's own stay before its own in any order.
-        """
+        """Make the slots that are read in the place of the true ones; in any order a row's own come last."""
         match kind:
             case "zero":
                 return state.reset(torch.ones(len(state.slots), dtype=torch.bool, device=state.slots.device))
@@ -118,10 +115,7 @@ class CompressiveMemory(Memory[CompressedState]):
                 assert_never(kind)
 
     def initialise_graft(self, std: float, num_layers: int) -> None:
-        """Make each slot the mean of the vectors that it joins.
-
-        Departure: attention that was trained without a compressor can read that, and not what N(0, std²) makes.
-        """
+        """Make each slot the mean of its vectors. Departure: trained attention can't read what N(0, std²) makes."""
         super().initialise_graft(std, num_layers)
         rate, identity = self.config.compression_rate, torch.eye(self.config.hidden_size)
         assert self.compress.bias is not None

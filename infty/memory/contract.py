@@ -78,13 +78,10 @@ class MemoryState(ABC):
 
 @dataclass(frozen=True)
 class ExtraKeys:
-    """Vectors that attention reads beside its own (Rae et al. 2019), oldest first; each counts as one place.
-
-    filled: how many of them, the newest, are each row's own; None: all.
-    """
+    """Vectors that attention reads beside its own (Rae et al. 2019), oldest first; each counts as one place."""
 
     vectors: Float[Tensor, "batch n hidden"]
-    filled: PerRow | None = None
+    filled: PerRow | None = None  # how many of them, the newest, are each row's own; None: all
 
 
 class Memory(nn.Module, ABC, Generic[AnyState]):

@@ -178,10 +178,7 @@ def read_context(
 
 
 def kl_to_prior(density: AttentionDensity, prior_std: float, prior_mean: float | None = None) -> HeadQueries:
-    """Measure KL(N(μ, σ²) ‖ N(μ0, σ0²)) in nats (M10); `prior_mean = None` sets μ0 = μ: only the width counts.
-
-    ½(σ²/σ0² − ln(σ²/σ0²) − 1), plus ½(μ − μ0)²/σ0² if the prior has a mean of its own.
-    """
+    """Measure KL(N(μ, σ²) ‖ N(μ0, σ0²)) in nats (M10); `prior_mean = None` sets μ0 = μ: only the width counts."""
     ratio = density.variance / prior_std**2
     kl = 0.5 * (ratio - ratio.log() - 1)
     return kl if prior_mean is None else kl + 0.5 * ((density.mean - prior_mean) / prior_std).square()

@@ -46,10 +46,7 @@ class _SharedConfig(BaseModel):
         return self
 
     def build(self, vocab_size: int, seed: int) -> "SegmentModel":
-        """Build the model with the initial weights that `seed` decides.
-
-        UsageError if the vocabulary is too small for the cut-offs of an adaptive softmax.
-        """
+        """Build the model with the initial weights of `seed`. UsageError if a cutoff is beyond the vocabulary."""
         torch.manual_seed(seed)
         return self._make(vocab_size)
 

@@ -70,20 +70,16 @@ class Gpt2Family:
 
 def build_gpt2(config: Gpt2ModelConfig, vocab_size: int) -> Graft:
     """Build a GPT-2 of these sizes with random weights, and its memories."""
-    c = config
     special = END_OF_TEXT if vocab_size > END_OF_TEXT else None
     sizes = GPT2Config(
         vocab_size=vocab_size,
-        n_positions=c.num_positions,
-        n_embd=c.hidden_size,
-        n_layer=c.num_layers,
-        n_head=c.num_heads,
-        resid_pdrop=c.dropout,
-        embd_pdrop=c.dropout,
-        attn_pdrop=c.dropout,
-        initializer_range=c.initial_std,
-        bos_token_id=special,
-        eos_token_id=special,
+        n_positions=config.num_positions,
+        n_embd=config.hidden_size,
+        n_layer=config.num_layers,
+        n_head=config.num_heads,
+        initializer_range=config.initial_std,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout),
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), special),
     )
     return Graft(config, GPT2LMHeadModel(sizes), Gpt2Family())
 

@@ -103,7 +103,10 @@ def unroll(
     positions = model.positions()
     for segment in segments:
         segment = segment.to(model.device)
-        state = _begin(model, segment, state)
+        if state is None or segment.fresh is None or segment.fresh.all():
+            state = model.initial_state(segment.streams)
+        elif segment.fresh.any():
+            state = model.reset(state, segment.fresh, segment.streams)
         scored = (segment.targets != UNSCORED).any(0)
         wanted = int(scored.cummax(0).values.sum())
         with torch.set_grad_enabled(wanted > 0 and torch.is_grad_enabled()):
@@ -113,20 +116,12 @@ def unroll(
             yield output, _last(segment, wanted)
 
 
-def _begin(model: SegmentModel, segment: Batch, state: State | None) -> State:
-    """Make the state that a segment starts from: empty in the rows that begin anew."""
-    if state is None or segment.fresh is None or segment.fresh.all():
-        return model.initial_state(segment.streams)
-    return model.reset(state, segment.fresh, segment.streams) if segment.fresh.any() else state
-
-
 def _last(segment: Batch, wanted: int) -> Batch:
     left = segment.tokens.shape[1] - wanted
     places = None if segment.places is None else segment.places + left
     aside = None if segment.aside is None else segment.aside[:, left:]
-    return replace(
-        segment, tokens=segment.tokens[:, left:], targets=segment.targets[:, left:], places=places, aside=aside
-    )
+    tokens, targets = segment.tokens[:, left:], segment.targets[:, left:]
+    return replace(segment, tokens=tokens, targets=targets, places=places, aside=aside)
 
 
 def sum_losses(losses: Sequence[Losses]) -> Losses:

@@ -38,10 +38,7 @@ class Layer(MemoryLayer):
     def forward(
         self, x: Hidden, state: LayerState, positions: Positions, wanted: int
     ) -> tuple[Wanted, LayerState, Losses]:
-        """Compute the output of the last `wanted` positions, the layer's next state, and its named losses.
-
-        TypeError if the state is another kind of memory's.
-        """
+        """Compute output at the last `wanted` positions, state, losses. TypeError if the state is another memory's."""
         evicted, owners, recent = state.short_term.split(self.short_term_length)
         near_keys = self._key_values(x, recent) if wanted else None
         queries = self.attention.query(_last(x, wanted))

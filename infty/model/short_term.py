@@ -23,10 +23,6 @@ class KeyValue:
         """Put the keys and values of several groups of tokens one after the other."""
         return cls(torch.cat([part.key for part in parts], 3), torch.cat([part.value for part in parts], 2))
 
-    def drop(self, left: int) -> "KeyValue":
-        """Drop the oldest `left` tokens."""
-        return KeyValue(self.key[..., left:], self.value[:, :, left:])
-
 
 @dataclass(frozen=True)
 class ShortTermState:
@@ -43,12 +39,9 @@ class ShortTermState:
         return cls(hidden, filled=filled)
 
     def split(self, length: int) -> tuple[Hidden, Rows | None, "ShortTermState"]:
-        """Separate what leaves a short-term memory of `length` tokens, in the rows that own it, from what stays in it.
-
-        Rows own it unless they began anew too lately; None: all own it.
-        """
+        """Separate what leaves a memory of `length` tokens, the rows whose own it is (None: all), and what stays."""
         left = max(self.hidden.shape[1] - length, 0)
-        kept = self.key_value.drop(left) if self.key_value else None
+        kept = self.key_value and KeyValue(self.key_value.key[..., left:], self.key_value.value[:, :, left:])
         rows = None if self.filled is None else self.filled >= self.hidden.shape[1]
         filled = None if self.filled is None else self.filled.clamp(max=self.hidden.shape[1] - left)
         return self.hidden[:, :left], rows, ShortTermState(self.hidden[:, left:], kept, filled)

@@ -108,10 +108,7 @@ class AdaptiveSoftmax:
 
 
 class TiedOutput(nn.Module):
-    """Parameters of an adaptive softmax beside the embedding: a bias per word, a vector and a bias per cluster.
-
-    UsageError if a cutoff is not below the number of words.
-    """
+    """Biases of words, vectors and biases of clusters, for an adaptive softmax. UsageError if a cutoff is too high."""
 
     def __init__(self, config: AdaptiveConfig, hidden_size: int, vocab_size: int) -> None:
         super().__init__()

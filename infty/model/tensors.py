@@ -34,11 +34,8 @@ def load_weights(model: nn.Module, tensors: Named) -> None:
 
 
 def write_tensors(path: Path, tensors: Named) -> None:
-    """Write a safetensors file that whoever may read other files here may read: the library would ask for its owner.
-
-    OSError or SafetensorError if it can't be written.
-    """
-    path.touch()
+    """Write a safetensors file. OSError or SafetensorError if it can't be written."""
+    path.touch()  # with the rights of other files here: the library would let its owner alone read it
     rights = path.stat().st_mode
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     path.chmod(rights)

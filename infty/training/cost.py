@@ -169,10 +169,7 @@ def take_steps(model: SegmentModel, task: TrainingData, batch_size: int, seed: i
 
 
 def fill_memories(steps: Steps, within: AbstractContextManager[object] | None = None, seconds: float = inf) -> None:
-    """Take steps until a carried memory no longer grows, or time is up; a single step if none is carried.
-
-    within: a context that is entered for each step.
-    """
+    """Take steps, each `within` a context, until a carried memory grows no more or time is up; one without a memory."""
     start, before = time.perf_counter(), None
     for taken in count(1):
         with within or nullcontext():

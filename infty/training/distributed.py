@@ -69,9 +69,7 @@ class Group:
         """Gather the bytes of each process, by rank, in the process of rank 0; the others get an empty list."""
         if self.size == 1:
             return [data]
-        sizes = np.zeros(self.size, dtype=np.int64)
-        sizes[self.rank] = len(data)
-        sizes = self.sum_arrays(sizes)
+        sizes = self.sum_arrays(np.where(np.arange(self.size) == self.rank, len(data), 0))
         if not self.leads:
             distributed.send(torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8), 0, self._hosts)
             return []

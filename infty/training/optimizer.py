@@ -11,10 +11,7 @@ from infty.model.tensors import Named
 
 
 def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float | None = None) -> torch.optim.Adam:
-    """Make a fused Adam over all parameters. memory_rate: peak rate of long-range memories; None: as the others.
-
-    Each parameter group has its `peak` learning rate, which the schedule scales.
-    """
+    """Make a fused Adam, each group with its `peak` rate. memory_rate: of long-range memories; None: as the others."""
     memories = set(model.memory_parameters() if memory_rate else ())
     groups = [
         {"params": [p for p in model.parameters() if p not in memories], "peak": learning_rate},
