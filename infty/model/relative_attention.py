@@ -74,7 +74,7 @@ class RelativeAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, queries: Hidden, seen: KeyValue, positions: Positions, unseen: Unseen | None = None) -> Hidden:
-        """Read `seen` for its last t tokens, given queries without u, v. unseen: how many oldest keys a row can't see."""
+        """Read `seen` for its last t tokens, given queries without u, v. unseen: oldest keys that a row can't see."""
         q = split_heads(queries, self.num_heads)
         scale = q.shape[-1] ** -0.5
         content = (q + positions.content_bias[:, None]) * scale
