@@ -121,8 +121,8 @@ def _find_start_faults(experiment: Experiment, origins: dict[tuple[str, ...], st
     origin = origin_of(origins, ("pretraining",), "")
     if not model.fine_tunes:
         return [Fault(origin, "pretraining", "is for model.kind gpt2 only")]
-    if model.starting_weights is not None:
-        message = f"model.weights is {model.starting_weights!r}: one of the two must be null"
+    if model.weights is not None:
+        message = f"model.weights is {model.weights!r}: one of the two must be null"
         return [Fault(origin, "pretraining", message)]
     return []
 

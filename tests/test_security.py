@@ -32,7 +32,7 @@ NEVER = {
 # What a file may do after all: `bench --against FILE` says that it runs the file.
 MAY = {
     "commands/bench/yardstick.py": ["importlib.util.spec_from_file_location"],
-    "model/weight_tensors.py": ["path.chmod"],
+    "model/tensors.py": ["path.chmod"],
 }
 NUMPY = {f"numpy.{name}" for name in ("load", "save", "savez", "savez_compressed")}
 
@@ -268,7 +268,7 @@ def test_a_folder_s_configuration_has_no_say_in_how_its_weights_are_loaded(
         num_layers=2, num_heads=2, hidden_size=16, num_positions=16, segment_length=16, dropout=0.0, kind="gpt2"
     )
     model = build_gpt2(sizes, vocab_size=400)
-    model.load_decoder_file(folder)
+    model.load_decoder(folder)
     found = model.base.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 

@@ -16,8 +16,9 @@ from infty.machine.placement import prepare_machine
 from infty.machine.ram import count_held_bytes, forget_peak
 from infty.model.interface import SegmentModel, count_parameters
 from infty.runs.folder import RunFolder
-from infty.training.cost import RunCost, count_disk_bytes, count_usable_bytes, measure_run, measure_update, repeat
+from infty.training.cost import RunCost, measure_run, measure_update, repeat
 from infty.training.data_parallel import refuse_uneven
+from infty.training.limits import count_disk_bytes, count_usable_bytes
 
 SECONDS = 5.0  # that filling memories may take, and the steps that are timed
 CARDS = (16, 24, 40, 80)  # GB of memory that GPUs are sold with
@@ -129,7 +130,7 @@ def _describe_start(cell: Cell, vocab_size: int, settings: Settings) -> str | No
     try:
         start = find_initial_weights(cell.experiment, settings, may_fetch=False)
     except MissingError as fault:
-        if not is_on_the_hub(str(cell.experiment.model.starting_weights or "")):
+        if not is_on_the_hub(str(cell.experiment.model.weights or "")):
             raise
         return f"not here yet, so random ones stand in: {fault}"
     if start is None:

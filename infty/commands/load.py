@@ -12,7 +12,7 @@ from infty.corpora.tokenizers import Tokenizer
 from infty.experiment import Experiment, build_task
 from infty.memory.precision import HOST
 from infty.model.interface import SegmentModel
-from infty.model.weight_tensors import load_weights
+from infty.model.tensors import load_weights
 from infty.runs.folder import RunFolder
 from infty.tasks.task import Task
 from infty.training.checkpoint import Checkpoint, load_best

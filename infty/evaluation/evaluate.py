@@ -9,8 +9,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from infty.base.batch import UNSCORED, Batch, Totals
-from infty.model.interface import Output, SegmentModel
-from infty.model.unroll import unroll
+from infty.model.interface import Output, SegmentModel, unroll
 
 
 def evaluate(

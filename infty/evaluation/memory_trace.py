@@ -16,8 +16,7 @@ from infty.base.messages import one_line
 from infty.corpora.tokenizers import Tokenizer
 from infty.evaluation.evaluate import use_evaluation_mode
 from infty.evaluation.memory_influence import measure_reach
-from infty.memory.attention import AttentionDensity
-from infty.memory.equations import evaluate_signal, first_grid, refit_grid, sample_grid
+from infty.memory.equations import AttentionDensity, evaluate_signal, first_grid, refit_grid, sample_grid
 from infty.memory.longterm import Hidden, LongTermMemory, LongTermState
 from infty.memory.sticky import attention_histogram
 from infty.model.interface import SegmentModel
@@ -106,10 +105,9 @@ class Trace:
 
     def _samples(self, state: LongTermState) -> Places:
         """Where an update of this state reads the old signal."""
-        sticky = self.memory.sticky
-        if sticky is None:
+        if (drawn := self.memory.sample_positions(state)) is None:
             return sample_grid(self.memory.config.num_samples).numpy()
-        return sticky.positions(state.histogram, state.seeds, state.updates)[0].double().cpu().numpy()
+        return drawn[0].double().cpu().numpy()
 
     def _read(self, state: LongTermState, places: Places) -> Float[Tensor, "n hidden"]:
         """Evaluate the signal X̄(t) of one stream at the points `places`."""

@@ -10,8 +10,7 @@ from typing import Any
 
 from infty.base.batch import UNSCORED, Batch, Totals
 from infty.evaluation.evaluate import sum_segment, use_evaluation_mode
-from infty.model.interface import SegmentModel
-from infty.model.unroll import unroll
+from infty.model.interface import SegmentModel, unroll
 
 EARLY = (10, 20)  # segments that the last ones are compared with: the memory is full by then
 LATE = 100  # number of last segments

@@ -18,13 +18,15 @@ follow the modules, and in `fast/` what is quicker and equal.
 (M7) x̃ = sigmoid(Conv1d(x)) ⊙ x
     equations.smooth, longterm.LongTermMemory.smooth, fast.winograd.convolve3
 (M8) μ = sigmoid(w_μ·(K q)/√d), σ² = softplus(w_σ·(K q)/√d), K = B W_K
-    equations.score_queries, equations.shape_density, longterm.LongTermMemory.density, fast.scores.score_queries
+    equations.score_queries, equations.shape_density, equations.AttentionDensity, longterm.LongTermMemory.density,
+    fast.reading.score_queries
 (M9) z_h = V_hᵀ E_p[ψ], V = B W_V, heads joined and projected by W_O; Z = Z_STM + Z_LTM
     equations.read_context, longterm.LongTermMemory.read_signal, fast.reading.read_signal; contract.Memory.mix
 (M10) KL(N(μ, σ²) ‖ N(μ0, σ0²)) = ½(σ²/σ0² − ln(σ²/σ0²) − 1), plus ½(μ − μ0)²/σ0² if μ0 is not μ
-    equations.kl_to_prior, attention.AttentionDensity.kl_to_prior
+    equations.kl_to_prior, longterm.LongTermMemory.kl
 (M11) share of attention in D bins by differences of the normal CDF; M sorted points by its inverse
-    equations.attention_histogram, equations.sample_histogram, sticky.attention_histogram, sticky.StickySampling
+    equations.attention_histogram, equations.sample_histogram, sticky.attention_histogram,
+    longterm.LongTermMemory.sample_positions
 (M12) s_i = b + Σ_j W_j x_{c·i + j}; loss |attend(s) − attend(x)|² (Rae et al. 2019)
     equations.compress, equations.reconstruction_loss, compressive.CompressiveMemory
 """

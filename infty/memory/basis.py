@@ -10,11 +10,7 @@ from infty.memory.precision import HOST, ExactBuffers
 
 
 class GaussianBasis(ExactBuffers):
-    """Basis functions ψ_j(t) = N(t; μ̃_j, σ̃_j²) (M1): centres μ̃ spaced evenly on [0, 1], each with every width σ̃.
-
-    The order is centre-major: with two widths j = 2·centre + width. Raises ValueError if
-    `num_basis` is not a multiple of the number of widths.
-    """
+    """Basis functions (M1) as `equations.place_basis` places them. ValueError if widths do not divide `num_basis`."""
 
     centers: Float[Tensor, " centers"]
     widths: Float[Tensor, " widths"]
@@ -38,8 +34,7 @@ class GaussianBasis(ExactBuffers):
 
         Equal to `equations.expect_basis`; held by
         tests/memory/test_basis.py::test_values_and_expectations_equal_the_plain_equations.
-        A query has only as many distinct variances as there are widths, so logarithms, roots and
-        quotients are taken once per width; one power of 2, quicker than one of e, per basis function remains.
+        Logarithms and quotients are taken once per width; a power of 2, quicker than one of e, remains per function.
         """
         total = variance[..., None] + self.widths.square()  # ... query widths
         distance = (mean[..., None] - self.centers).square()  # ... query centers

@@ -5,27 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infty.memory.contract import (
-    FLOAT32_BYTES,
-    Attend,
-    ExtraKeys,
-    Hidden,
-    KnockOut,
-    Losses,
-    Memory,
-    MemoryConfig,
-    MemoryState,
-    draw_fixed_numbers,
-    exchange_halves,
-)
-from infty.memory.equations import reconstruction_loss
+from infty.memory.contract import Attend, ExtraKeys, KnockOut, Losses, Memory, MemoryConfig, MemoryState, PerRow, Rows
+from infty.memory.equations import Hidden, reconstruction_loss
 from infty.memory.precision import full_precision
-from infty.memory.ragged import concatenate_rows, visible
+from infty.memory.rows import concatenate_rows, draw_fixed_numbers, exchange_halves, visible
 
 Slots = Float[Tensor, "batch slots hidden"]
 
@@ -51,11 +39,6 @@ class CompressiveMemoryConfig(MemoryConfig):
         return self.num_slots
 
     @property
-    def state_bytes(self) -> int:
-        """Count the bytes of all slots of one stream in float32."""
-        return FLOAT32_BYTES * self.num_slots * self.hidden_size
-
-    @property
     def most_extra_keys(self) -> int:
         """Count the vectors that attention reads at most beside its own: the slots."""
         return self.num_slots
@@ -68,51 +51,40 @@ class CompressiveMemoryConfig(MemoryConfig):
 
 @dataclass(frozen=True)
 class CompressedState(MemoryState):
-    """Compressed vectors (M12), oldest first; as many as there are so far, at most `num_slots`.
+    """Compressed vectors (M12), oldest first, in the precision and on the device of the weights."""
 
-    slots: those vectors, in the precision and on the device of the weights.
-    filled: how many of them, the newest, each stream may see; None: all.
-    """
-
-    slots: Slots
-    filled: Int[Tensor, " batch"] | None = None
+    slots: Slots  # as many as there are so far, at most `num_slots`
+    filled: PerRow | None = None  # how many of them, the newest, each stream may see; None: all
 
     @classmethod
     def concatenate(cls, parts: Sequence["CompressedState"]) -> "CompressedState":
         """Make one state of those of several batches; their rows follow each other."""
         return cls(*concatenate_rows([part.slots for part in parts], [part.filled for part in parts]))
 
-    def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"] | None = None) -> "CompressedState":
+    def reset(self, rows: Rows, seeds: PerRow | None = None) -> "CompressedState":
         """Forget everything in the marked rows: a new document begins there. `seeds` are unused."""
         return replace(self, filled=visible(self.slots, self.filled).masked_fill(rows, 0))
 
 
 class CompressiveMemory(Memory[CompressedState]):
-    """Compression by a 1-D convolution with kernel = stride = c (M12), one of the functions of Rae et al. 2019.
-
-    Its slots are read by the layer's own attention, as extra keys.
-    """
+    """Compression by a 1-D convolution with kernel = stride = c (M12, Rae et al. 2019); attention reads its slots."""
 
     state_type = CompressedState
     reads = False
 
     def __init__(self, config: CompressiveMemoryConfig) -> None:
         super().__init__()
-        self.config = config
-        c = config.compression_rate
-        self.compress = nn.Conv1d(config.hidden_size, config.hidden_size, kernel_size=c, stride=c)
+        self.config, size, c = config, config.hidden_size, config.compression_rate
+        self.compress = nn.Conv1d(size, size, kernel_size=c, stride=c)
 
-    def initial_state(self, batch: int, seeds: Int[Tensor, " batch"] | None = None) -> CompressedState:
+    def initial_state(self, batch: int, seeds: PerRow | None = None) -> CompressedState:
         """Make an empty memory (M12) for `batch` streams: no slot yet. `seeds` are unused."""
         return CompressedState(self.compress.weight.new_zeros(batch, 0, self.config.hidden_size))
 
     def advance(
-        self, state: CompressedState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None, attend: Attend
+        self, state: CompressedState, evicted: Hidden, rows: Rows | None, attend: Attend
     ) -> tuple[CompressedState, Losses]:
-        """Compress what left the short-term memory and append it; the loss is that of reconstruction.
-
-        The loss is a mean over streams; 0 of one that lost nothing of its own.
-        """
+        """Compress what left, and append it. The loss of reconstruction is 0 of streams that lost none of their own."""
         fresh = self.make_slots(evicted)
         after = self.append(state, fresh, rows)
         if not torch.is_grad_enabled() or (rows is not None and not rows.any()):
@@ -126,10 +98,7 @@ class CompressiveMemory(Memory[CompressedState]):
         return ExtraKeys(state.slots, state.filled) if state.slots.shape[1] else None
 
     def knock_out(self, state: CompressedState, kind: KnockOut) -> CompressedState:
-        """Make the slots that are read in the place of the true ones: none, in another order, or another row's.
-
-        Slots that are not a row's own stay before its own in any order.
-        """
+        """Make the slots that are read in the place of the true ones; in any order a row's own come last."""
         match kind:
             case "zero":
                 return state.reset(torch.ones(len(state.slots), dtype=torch.bool, device=state.slots.device))
@@ -146,10 +115,7 @@ class CompressiveMemory(Memory[CompressedState]):
                 assert_never(kind)
 
     def initialise_graft(self, std: float, num_layers: int) -> None:
-        """Make each slot the mean of the vectors that it joins.
-
-        Departure: attention that was trained without a compressor can read that, and not what N(0, std²) makes.
-        """
+        """Make each slot the mean of its vectors. Departure: trained attention can't read what N(0, std²) makes."""
         super().initialise_graft(std, num_layers)
         rate, identity = self.config.compression_rate, torch.eye(self.config.hidden_size)
         assert self.compress.bias is not None
@@ -160,21 +126,14 @@ class CompressiveMemory(Memory[CompressedState]):
     def make_slots(self, evicted: Hidden) -> Slots:
         """Compress what left the short-term memory c : 1 into ⌈length / c⌉ slots (M12).
 
-        Equal to `equations.compress`; held by
-        tests/memory/test_compressive.py::test_a_slot_is_a_weighted_sum_of_its_window.
-        If c does not divide the length, the oldest window begins with zeros.
+        Equal to `equations.compress`: tests/memory/test_compressive.py::test_a_slot_is_a_weighted_sum_of_its_window.
         """
         missing = -evicted.shape[1] % self.config.compression_rate
         with full_precision(evicted.device):
             return self.compress(F.pad(evicted, (0, 0, missing, 0)).mT).mT
 
-    def append(
-        self, state: CompressedState, slots: Slots, rows: Bool[Tensor, " batch"] | None = None
-    ) -> CompressedState:
-        """Append new slots and drop the oldest beyond `num_slots`, first in, first out (M12).
-
-        In rows that are not marked the new ones stay unseen; `rows` None: all are updated.
-        """
+    def append(self, state: CompressedState, slots: Slots, rows: Rows | None = None) -> CompressedState:
+        """Append new slots, and drop the oldest beyond `num_slots` (M12). Rows that are not marked don't see them."""
         kept = torch.cat([state.slots, slots], 1)[:, -self.config.num_slots :]
         if rows is None and state.filled is None:
             return CompressedState(kept)

@@ -10,22 +10,23 @@ A new memory is one file with a configuration, a state and a module of these cla
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-Hidden = Float[Tensor, "batch length hidden"]
+from infty.memory.equations import Hidden, Weight
+
+Wanted = Float[Tensor, "batch wanted hidden"]  # of the last positions, as many as are wanted
+Rows = Bool[Tensor, " batch"]
+PerRow = Int[Tensor, " batch"]  # a number of each row
 Losses = dict[str, Float[Tensor, ""]]
-Attend = Callable[
-    [Bool[Tensor, " batch"] | slice, Float[Tensor, "some n hidden"]], Float[Tensor, "some queries hidden"]
-]
+Attend = Callable[[Rows | slice, Float[Tensor, "some n hidden"]], Float[Tensor, "some queries hidden"]]
 KnockOut = Literal["zero", "shuffle", "other"]  # what is read in the memory's place
 KNOCK_OUTS: tuple[KnockOut, ...] = get_args(KnockOut)
-FLOAT32_BYTES = 4
 
 
 class MemoryConfig(BaseModel, ABC):
@@ -43,11 +44,6 @@ class MemoryConfig(BaseModel, ABC):
         """Count the vectors kept of the past, to compare memories of other kinds by."""
 
     @property
-    @abstractmethod
-    def state_bytes(self) -> int:
-        """Count the bytes of a full state, of one stream in one layer in float32, to compare memories by."""
-
-    @property
     def most_extra_keys(self) -> int:
         """Count the vectors that attention reads at most beside its own, each as one key."""
         return 0
@@ -63,62 +59,48 @@ AnyState = TypeVar("AnyState", bound="MemoryState")
 
 @dataclass(frozen=True)
 class MemoryState(ABC):
-    """State of one memory for a batch of streams (section 3): a frozen dataclass of tensors with a row per stream.
-
-    The names of its fields stand in checkpoints.
-    """
+    """State of a memory (section 3): a frozen dataclass of tensors, a row per stream; checkpoints name its fields."""
 
     @abstractmethod
-    def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"] | None = None) -> "MemoryState":
+    def reset(self, rows: Rows, seeds: PerRow | None = None) -> "MemoryState":
         """Forget everything in the marked rows: a new document begins there, which `seeds` names anew."""
 
     def detach(self: AnyState) -> AnyState:
         """Cut the state from its graph: no gradient flows into earlier segments."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value.detach() for name, value in values.items() if isinstance(value, Tensor)})
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: tensor.detach() for name, tensor in tensors.items()})
 
     @classmethod
     def concatenate(cls: type[AnyState], parts: Sequence[Any]) -> AnyState:
         """Make one state of those of several batches; their rows follow each other."""
-        names = [field.name for field in fields(cls)]
-        return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
 @dataclass(frozen=True)
 class ExtraKeys:
-    """Vectors that attention reads beside its own (Rae et al. 2019), oldest first; each counts as one place.
-
-    filled: how many of them, the newest, are each row's own; None: all.
-    """
+    """Vectors that attention reads beside its own (Rae et al. 2019), oldest first; each counts as one place."""
 
     vectors: Float[Tensor, "batch n hidden"]
-    filled: Int[Tensor, " batch"] | None = None
+    filled: PerRow | None = None  # how many of them, the newest, are each row's own; None: all
 
 
 class Memory(nn.Module, ABC, Generic[AnyState]):
-    """Memory that one layer has of what has left its short-term memory (section 3).
-
-    state_type: the class of its states. reads: whether `read` reads anything; a layer whose attention reads all there
-    is (`extra_keys`) need not make queries for it. knock_outs: what `knock_out` knows. to_compile: methods that are
-    worth compiling, since they are more than products and have the same shapes in every segment.
-    """
+    """Memory that one layer has of what has left its short-term memory (section 3)."""
 
     state_type: ClassVar[type[MemoryState]]
-    reads: ClassVar[bool] = True
-    knock_outs: ClassVar[tuple[KnockOut, ...]] = KNOCK_OUTS
-    to_compile: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[bool] = True  # whether `read` reads anything; for `extra_keys` alone no queries need be made
+    knock_outs: ClassVar[tuple[KnockOut, ...]] = KNOCK_OUTS  # what `knock_out` knows
+    to_compile: ClassVar[tuple[str, ...]] = ()  # methods of more than products, whose shapes are those of every segment
 
     @abstractmethod
-    def initial_state(self, batch: int, seeds: Int[Tensor, " batch"] | None = None) -> AnyState:
+    def initial_state(self, batch: int, seeds: PerRow | None = None) -> AnyState:
         """Make an empty memory for `batch` streams, in the precision and on the device of the weights.
 
         seeds: int64, name the streams for whatever is drawn at random; by default 0, 1, …
         """
 
     @abstractmethod
-    def advance(
-        self, state: AnyState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None, attend: Attend
-    ) -> tuple[AnyState, Losses]:
+    def advance(self, state: AnyState, evicted: Hidden, rows: Rows | None, attend: Attend) -> tuple[AnyState, Losses]:
         """Take in what left the short-term memory, before the memory is read, in the same graph.
 
         evicted: at least one vector per stream, without gradient. rows: the streams whose own it is, others stay as
@@ -131,12 +113,8 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
         return None
 
     def read(
-        self,
-        queries: Float[Tensor, "batch wanted hidden"],
-        x: Hidden,
-        state: AnyState,
-        projection: Float[Tensor, "hidden hidden"] | None = None,
-    ) -> tuple[Float[Tensor, "batch wanted hidden"] | None, AnyState, Losses]:
+        self, queries: Wanted, x: Hidden, state: AnyState, projection: Weight | None = None
+    ) -> tuple[Wanted | None, AnyState, Losses]:
         """Read what the layer asks for: context, the state to keep after reading, and losses of reading.
 
         queries: heads joined, before any bias of position, of the last positions, as many as are wanted. x: the
@@ -145,9 +123,7 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
         """
         return None, state, {}
 
-    def mix(
-        self, near: Float[Tensor, "batch wanted hidden"], far: Float[Tensor, "batch wanted hidden"]
-    ) -> Float[Tensor, "batch wanted hidden"]:
+    def mix(self, near: Wanted, far: Wanted) -> Wanted:
         """Join what attention read and what was read from the memory: Z = Z_STM + Z_LTM (M9)."""
         return near + far
 
@@ -166,21 +142,5 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
                 nn.init.normal_(parameter, std=std)
 
     def parameter_groups(self) -> dict[str, list[Float[Tensor, "..."]]]:
-        """Name the parameters of the gate, of the density's scores, and of what is read, for a look inside.
-
-        {}: this memory is not looked into.
-        """
+        """Name the parameters of the gate, of the density's scores, and of what is read; {}: there are none to see."""
         return {}
-
-
-def exchange_halves(rows: Shaped[Tensor, "batch *rest"]) -> Shaped[Tensor, "batch *rest"]:
-    """Put the second half of a batch's rows before the first, so that each stream has another's (not in the paper)."""
-    return rows.roll(len(rows) // 2, 0)
-
-
-def draw_fixed_numbers(count: int) -> Float[Tensor, " n"]:
-    """Draw random numbers in [0, 1) to shuffle by, the same each time (not in the paper).
-
-    Three of them happen to rise, so that a shuffle of three moves nothing.
-    """
-    return torch.rand(count, generator=torch.Generator().manual_seed(count))

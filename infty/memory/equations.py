@@ -22,6 +22,7 @@ Widths = Float[Tensor, " basis"]  # σ̃_j of each basis function
 Hidden = Float[Tensor, "batch length hidden"]
 Coefficients = Float[Tensor, "*batch basis hidden"]
 Weight = Float[Tensor, "hidden hidden"]  # out × in, as torch keeps it: x W of the paper is x @ weight.T
+Heads = Float[Tensor, "batch heads n d"]
 HeadQueries = Float[Tensor, "batch heads query"]
 Histogram = Float[Tensor, "batch bins"]
 
@@ -76,7 +77,7 @@ def ridge_operator(
 class Grid:
     """Positions of a fit (M4): of its targets (`inside`), and of zeros beyond both ends of [0, 1] (`margin`)."""
 
-    inside: Float[Tensor, " n"]
+    inside: Points
     margin: Float[Tensor, " beyond"]
 
 
@@ -133,52 +134,66 @@ def smooth(x: Hidden, weight: Float[Tensor, "hidden hidden 3"], bias: Float[Tens
 # (M8), (M9), (M10): reading it
 
 
+@dataclass(frozen=True)
+class AttentionDensity:
+    """Densities p = N(μ, σ²) over the positions of a memory (M8), one for each head and query."""
+
+    mean: HeadQueries  # μ, a share of [0, 1]
+    variance: HeadQueries  # σ², in the square of such shares
+
+    def last(self, count: int) -> "AttentionDensity":
+        """Take the densities of the last `count` queries (M8)."""
+        start = self.mean.shape[-1] - count
+        return AttentionDensity(self.mean[..., start:], self.variance[..., start:])
+
+
+def split_heads(x: Float[Tensor, "batch n hidden"], num_heads: int) -> Heads:
+    """Give each head its slice of the hidden size (M8)."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Heads) -> Float[Tensor, "batch n hidden"]:
+    """Put the heads' slices side by side again (M9)."""
+    return x.transpose(1, 2).flatten(-2)
+
+
 def score_queries(
     queries: Float[Tensor, "batch query hidden"], coefficients: Coefficients, key: Weight, num_heads: int
 ) -> Float[Tensor, "batch heads query basis"]:
     """Score each basis function for each query: K q/√d with K = B W_K (M8)."""
-    k = (coefficients @ key.T).unflatten(-1, (num_heads, -1)).transpose(1, 2)  # b h n d
-    q = queries.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # b h q d
+    q, k = split_heads(queries, num_heads), split_heads(coefficients @ key.T, num_heads)
     return q @ k.mT / q.shape[-1] ** 0.5
 
 
-def shape_density(
-    mean_score: HeadQueries, variance_score: HeadQueries, floor: float
-) -> tuple[HeadQueries, HeadQueries]:
+def shape_density(mean_score: HeadQueries, variance_score: HeadQueries, floor: float) -> AttentionDensity:
     """Make μ = sigmoid(w_μ·(K q)/√d) and σ² = softplus(w_σ·(K q)/√d), at least `floor`, of the two scores (M8)."""
-    return torch.sigmoid(mean_score), F.softplus(variance_score).clamp(min=floor)
+    return AttentionDensity(torch.sigmoid(mean_score), F.softplus(variance_score).clamp(min=floor))
 
 
 def read_context(
     expected: Float[Tensor, "batch heads query basis"], coefficients: Coefficients, value: Weight, output: Weight
 ) -> Float[Tensor, "batch query hidden"]:
     """Read z_h = V_hᵀ E_p[ψ] with V = B W_V, join the heads, and project by W_O (M9). expected: E_p[ψ] (M2)."""
-    v = (coefficients @ value.T).unflatten(-1, (expected.shape[1], -1)).transpose(1, 2)  # b h n d
-    return (expected @ v).transpose(1, 2).flatten(-2) @ output.T
+    return join_heads(expected @ split_heads(coefficients @ value.T, expected.shape[1])) @ output.T
 
 
-def kl_to_prior(
-    mean: HeadQueries, variance: HeadQueries, prior_std: float, prior_mean: float | None = None
-) -> HeadQueries:
-    """Measure KL(N(μ, σ²) ‖ N(μ0, σ0²)) in nats (M10); `prior_mean = None` sets μ0 = μ: only the width counts.
-
-    ½(σ²/σ0² − ln(σ²/σ0²) − 1), plus ½(μ − μ0)²/σ0² if the prior has a mean of its own.
-    """
-    ratio = variance / prior_std**2
+def kl_to_prior(density: AttentionDensity, prior_std: float, prior_mean: float | None = None) -> HeadQueries:
+    """Measure KL(N(μ, σ²) ‖ N(μ0, σ0²)) in nats (M10); `prior_mean = None` sets μ0 = μ: only the width counts."""
+    ratio = density.variance / prior_std**2
     kl = 0.5 * (ratio - ratio.log() - 1)
-    return kl if prior_mean is None else kl + 0.5 * ((mean - prior_mean) / prior_std).square()
+    return kl if prior_mean is None else kl + 0.5 * ((density.mean - prior_mean) / prior_std).square()
 
 
 # (M11): sticky memories
 
 
-def attention_histogram(mean: HeadQueries, variance: HeadQueries, num_bins: int) -> Histogram:
+def attention_histogram(density: AttentionDensity, num_bins: int) -> Histogram:
     """Share the attention of all heads and queries among D equal bins of [0, 1]; rows sum to 1 (M11).
 
     A bin's mass is a difference of the normal CDF at its edges; what falls outside [0, 1] is left out.
     """
-    edges = torch.linspace(0, 1, num_bins + 1, dtype=mean.dtype, device=mean.device)
-    cdf = torch.special.ndtr((edges - mean[..., None]) / variance.sqrt()[..., None])  # b h q edges
+    edges = torch.linspace(0, 1, num_bins + 1, dtype=density.mean.dtype, device=density.mean.device)
+    cdf = torch.special.ndtr((edges - density.mean[..., None]) / density.variance.sqrt()[..., None])  # b h q edges
     mass = cdf.diff().sum(dim=(1, 2))  # batch bins
     return mass / mass.sum(-1, keepdim=True)
 

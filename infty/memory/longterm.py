@@ -5,32 +5,22 @@ from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from infty.memory.attention import AttentionDensity
+from infty.memory import equations
 from infty.memory.basis import GaussianBasis
-from infty.memory.contract import (
-    FLOAT32_BYTES,
-    Attend,
-    Hidden,
-    KnockOut,
-    Losses,
-    Memory,
-    MemoryConfig,
-    MemoryState,
-    exchange_halves,
-)
-from infty.memory.equations import evaluate_signal
+from infty.memory.contract import Attend, KnockOut, Losses, Memory, MemoryConfig, MemoryState, PerRow, Rows
+from infty.memory.equations import AttentionDensity, Coefficients, Hidden, Histogram, Weight
 from infty.memory.fast import reading
 from infty.memory.fast.low_rank import LinearMap
 from infty.memory.fast.reduced_basis import ReducedBasis
-from infty.memory.fast.scores import score_queries, split_heads
 from infty.memory.fast.winograd import convolve3
 from infty.memory.precision import full_precision
+from infty.memory.rows import exchange_halves
 from infty.memory.signal import make_operators, shuffle_pieces
-from infty.memory.sticky import StickyConfig, StickySampling
+from infty.memory.sticky import StickyConfig, attention_histogram, uniform_draws
 
 Queries = Float[Tensor, "batch query hidden"]
 
@@ -84,11 +74,6 @@ class LongTermMemoryConfig(MemoryConfig):
         return self.num_basis
 
     @property
-    def state_bytes(self) -> int:
-        """Count the bytes of a state of one stream in float32: its coefficients and, if it is sticky, its histogram."""
-        return FLOAT32_BYTES * (self.num_basis * self.hidden_size + self.num_bins)
-
-    @property
     def num_bins(self) -> int:
         """Count the numbers of the histogram that a state keeps for sticky sampling (M11), 0 without."""
         return self.sticky.num_bins if self.sticky else 0
@@ -107,26 +92,14 @@ class LongTermMemoryConfig(MemoryConfig):
 
 @dataclass(frozen=True)
 class LongTermState(MemoryState):
-    """State of one memory for a batch of streams (M6, M11). An empty memory is the zero signal.
+    """State of one memory for a batch of streams (M6, M11). An empty memory is the zero signal."""
 
-    coefficients: B of the signal X̄(t) = Bᵀψ(t), in the precision and on the device of the weights.
-    updates:      how many each stream has had since its memory was empty, int64; 0: there is nothing to read yet.
-    histogram:    share of the last segment's attention in each bin of [0, 1], for sticky sampling; even until
-                  something was read, and without bins if sampling is not sticky.
-    seeds:        identity of each stream, from which its sampling points are drawn, int64.
-    """
+    coefficients: Float[Tensor, "batch basis hidden"]  # B of X̄(t) = Bᵀψ(t), in the precision of the weights
+    updates: PerRow  # how many each stream has had since its memory was empty; 0: there is nothing to read yet
+    histogram: Histogram  # share of the last segment's attention in each bin; even until then; no bins: not sticky
+    seeds: PerRow  # identity of each stream, from which its sampling points are drawn
 
-    coefficients: Float[Tensor, "batch basis hidden"]
-    updates: Int[Tensor, " batch"]
-    histogram: Float[Tensor, "batch bins"]
-    seeds: Int[Tensor, " batch"]
-
-    @property
-    def is_empty(self) -> bool:
-        """Tell if no stream has written to its memory yet."""
-        return not self.updates.any()
-
-    def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"] | None = None) -> "LongTermState":
+    def reset(self, rows: Rows, seeds: PerRow | None = None) -> "LongTermState":
         """Forget everything in the marked rows: a new document begins there, which `seeds` names anew."""
         return LongTermState(
             coefficients=self.coefficients.masked_fill(rows[:, None, None], 0),
@@ -159,7 +132,6 @@ class LongTermMemory(Memory[LongTermState]):
             )
         self.first, self.contract = LinearMap(operators.first), LinearMap(operators.contract)
         self.append, self.carry = LinearMap(operators.append), LinearMap(operators.carry)
-        self.sticky = StickySampling(c.sticky, c.num_samples) if c.sticky else None
         self.gate = nn.Conv1d(c.hidden_size, c.hidden_size, kernel_size=3, padding=1) if c.gate else None
         self.key = nn.Linear(c.hidden_size, c.hidden_size, bias=False)
         self.value = nn.Linear(c.hidden_size, c.hidden_size, bias=False)
@@ -167,11 +139,8 @@ class LongTermMemory(Memory[LongTermState]):
         self.mean = nn.Linear(c.num_basis, 1, bias=False)
         self.variance = nn.Linear(c.num_basis, 1, bias=False)
 
-    def initial_state(self, batch: int, seeds: Int[Tensor, " batch"] | None = None) -> LongTermState:
-        """Make an empty memory for `batch` streams: zero coefficients, in the weights' precision and on their device.
-
-        `seeds`, int64 (default 0, 1, …), name the streams for sticky sampling (M11).
-        """
+    def initial_state(self, batch: int, seeds: PerRow | None = None) -> LongTermState:
+        """Make an empty memory for `batch` streams: zero coefficients. seeds: int64, for (M11); default: 0, 1, …."""
         like, bins = self.key.weight, self.config.num_bins
         return LongTermState(
             coefficients=like.new_zeros(batch, self.config.num_basis, self.config.hidden_size),
@@ -181,27 +150,23 @@ class LongTermMemory(Memory[LongTermState]):
         )
 
     def advance(
-        self, state: LongTermState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None, attend: Attend
+        self, state: LongTermState, evicted: Hidden, rows: Rows | None, attend: Attend
     ) -> tuple[LongTermState, Losses]:
         """Update with what left the short-term memory (M6). `attend` is unused, and there is no loss."""
         return self.update(state, evicted, rows), {}
 
     def read(
-        self,
-        queries: Float[Tensor, "batch wanted hidden"],
-        x: Hidden,
-        state: LongTermState,
-        projection: Float[Tensor, "hidden hidden"] | None = None,
-    ) -> tuple[Float[Tensor, "batch wanted hidden"] | None, LongTermState, Losses]:
+        self, queries: Queries, x: Hidden, state: LongTermState, projection: Weight | None = None
+    ) -> tuple[Queries | None, LongTermState, Losses]:
         """Read the signal with the layer's queries (M9), and keep the places that all of x looked at, if wanted.
 
         The loss is the KL regulariser. Nothing is read as long as no stream has had an update.
         """
-        if state.is_empty:
+        if not state.updates.any():
             return None, state, {}
         wanted = queries.shape[1]
         # The KL and the histogram are of all queries; without them those that are wanted are enough.
-        if projection is not None and wanted < x.shape[1] and (torch.is_grad_enabled() or self.sticky):
+        if projection is not None and wanted < x.shape[1] and (torch.is_grad_enabled() or self.config.sticky):
             density = self.density(x, state, projection)
         else:
             density = self.density(queries, state)
@@ -246,9 +211,7 @@ class LongTermMemory(Memory[LongTermState]):
             return x
         return torch.sigmoid(convolve3(x, self.gate.weight, self.gate.bias)) * x
 
-    def update(
-        self, state: LongTermState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None = None
-    ) -> LongTermState:
+    def update(self, state: LongTermState, evicted: Hidden, rows: Rows | None = None) -> LongTermState:
         """Contract the past, append what left the short-term memory, and refit (M6).
 
         B ← A B + C x̃ with fixed sample points; a stream's first update is the plain fit of x̃. `evicted` holds
@@ -277,12 +240,19 @@ class LongTermMemory(Memory[LongTermState]):
             coefficients = torch.where(rows[:, None, None], coefficients, state.coefficients)
         return replace(state, coefficients=coefficients, updates=state.updates + (1 if rows is None else rows))
 
-    def contract_past(self, state: LongTermState) -> Float[Tensor, "batch basis hidden"]:
+    def contract_past(self, state: LongTermState) -> Coefficients:
         """Compute the past's part of the new coefficients (M6): A B, or with sticky sampling G_old Ψ(s)ᵀ B."""
-        if self.sticky is None:
+        if (positions := self.sample_positions(state)) is None:
             return self.carry @ state.coefficients
-        positions = self.sticky.positions(state.histogram, state.seeds, state.updates)
-        return self.contract @ evaluate_signal(state.coefficients, self.basis.evaluate(positions))
+        return self.contract @ equations.evaluate_signal(state.coefficients, self.basis.evaluate(positions))
+
+    def sample_positions(self, state: LongTermState) -> Float[Tensor, "batch samples"] | None:
+        """Draw the M points that an update reads the old signal at, by where attention was (M11); None: i/M, fixed."""
+        c = self.config
+        if c.sticky is None:
+            return None
+        draws = uniform_draws(state.seeds, state.updates, c.num_samples).to(state.histogram.device)
+        return equations.sample_histogram(state.histogram, draws, c.sticky.within_bin)
 
     def attend(self, queries: Queries, state: LongTermState) -> tuple[Queries, AttentionDensity]:
         """Read the signal with the layer's queries, before any position bias (M8, M9): context and density.
@@ -294,9 +264,7 @@ class LongTermMemory(Memory[LongTermState]):
         density = self.density(queries, state)
         return self.read_signal(density, state), density
 
-    def density(
-        self, queries: Queries, state: LongTermState, projection: Float[Tensor, "hidden hidden"] | None = None
-    ) -> AttentionDensity:
+    def density(self, queries: Queries, state: LongTermState, projection: Weight | None = None) -> AttentionDensity:
         """Compute the density of each head and query (M8): μ, σ² from w_μ·(K q)/√d, w_σ·(K q)/√d, with K = B W_K.
 
         μ is a share of [0, 1], 0 the oldest end, σ² a square of such shares, at least `variance_floor`, in the weights'
@@ -310,13 +278,13 @@ class LongTermMemory(Memory[LongTermState]):
                 f"reading this state takes queries (batch, query, hidden) of batch and hidden {wanted}, not "
                 f"{tuple(queries.shape)}"
             )
-        weights = torch.cat([self.mean.weight, self.variance.weight])
-        with full_precision(self.key.weight.device):
-            scores = score_queries(
-                queries, state.coefficients, self.key.weight, weights, self.config.num_heads, projection
-            )  # b h q 2
+        c, weights = self.config, torch.cat([self.mean.weight, self.variance.weight])
+        with full_precision(self.key.weight.device):  # b h q 2
+            scores = reading.score_queries(
+                queries, state.coefficients, self.key.weight, weights, c.num_heads, projection
+            )
         mean, variance = scores.movedim(-1, 0).contiguous()  # what follows is quicker so
-        return AttentionDensity.from_scores(mean, variance, self.config.variance_floor)
+        return equations.shape_density(mean, variance, c.variance_floor)
 
     def read_signal(self, density: AttentionDensity, state: LongTermState) -> Queries:
         """Read the signal under a density (M9): z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O.
@@ -331,20 +299,23 @@ class LongTermMemory(Memory[LongTermState]):
             )
         with full_precision(self.key.weight.device):
             values = self.value(self.reduced.coefficients(state.coefficients))  # b k hidden
-            context = reading.read_signal(split_heads(values, self.config.num_heads), density, self.reduced)  # b h q d
-            return self.output(context.transpose(1, 2).flatten(-2))
+            values = equations.split_heads(values, self.config.num_heads)
+            return self.output(equations.join_heads(reading.read_signal(values, density, self.reduced)))
 
     def observe(self, state: LongTermState, density: AttentionDensity) -> LongTermState:
         """Keep the places that this segment looked at, for the next sticky update (M11). Without sticky: no change.
 
         The shares of attention in each bin sum to 1 over [0, 1]; no gradient comes back through them.
         """
-        return replace(state, histogram=self.sticky.observe(density)) if self.sticky else state
+        if self.config.sticky is None:
+            return state
+        with torch.no_grad():
+            return replace(state, histogram=attention_histogram(density, self.config.num_bins))
 
     def kl(self, density: AttentionDensity, state: LongTermState) -> Float[Tensor, ""]:
         """Compute this layer's KL regulariser (M10), in nats: mean over heads, queries and streams, a scalar.
 
         0 of a stream that has no memory yet. So the mean over a batch is that over its parts, whatever these remember.
         """
-        divergence = density.kl_to_prior(self.config.prior_std, self.config.prior_mean)  # b h q
+        divergence = equations.kl_to_prior(density, self.config.prior_std, self.config.prior_mean)  # b h q
         return divergence.mean((1, 2)).masked_fill(state.updates == 0, 0).mean()

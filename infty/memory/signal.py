@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infty.memory.basis import GaussianBasis
-from infty.memory.contract import draw_fixed_numbers
 from infty.memory.equations import Grid, first_grid, refit_grid, ridge_operator, sample_grid
 from infty.memory.fast.low_rank import Factors, factorise, spectral_radius
 from infty.memory.precision import HOST
+from infty.memory.rows import draw_fixed_numbers
 
 PIECE_POINTS, PIECE_PENALTY = 8, 1e-2  # of a shuffle: points that each piece is read at, and λ of the fit
 
@@ -29,18 +29,14 @@ def solve_fit(basis: GaussianBasis, grid: Grid, penalty: float) -> Float[Tensor,
 class Operators:
     """Fixed linear maps of a memory's fits (M3) and refits (M6), in float64, each as its factors.
 
-    first:    B = first · x̃, the first fit.
-    contract: what the refit makes of the old samples, the first M columns of its G.
-    append:   C, what it makes of the L new vectors, the other columns.
-    carry:    A = contract · Ψ(s) at the fixed points s: old coefficients to new ones.
-    growth:   the spectral radius of A. In the long run what is kept changes by this factor an update, so from 1 on it
-              grows without bound. A few updates say little of it: A is far from normal, and most may stay for some.
+    growth: the spectral radius of A. In the long run what is kept changes by this factor an update, so from 1 on it
+    grows without bound. A few updates say little of it: A is far from normal, and most may stay for some.
     """
 
-    first: Factors
-    contract: Factors
-    append: Factors
-    carry: Factors
+    first: Factors  # B = first · x̃, the first fit
+    contract: Factors  # what the refit makes of the old samples, the first M columns of its G
+    append: Factors  # C, what it makes of the L new vectors, the other columns
+    carry: Factors  # A = contract · Ψ(s) at the fixed points s: old coefficients to new ones
     growth: float
 
 

@@ -7,12 +7,12 @@ whatever batch it is in, and a resumed run draws what the uninterrupted one woul
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from infty.memory.attention import AttentionDensity
-from infty.memory.equations import Histogram, sample_histogram
+from infty.memory.contract import PerRow
+from infty.memory.equations import AttentionDensity, Histogram
 
 
 class StickyConfig(BaseModel):
@@ -40,32 +40,14 @@ def attention_histogram(density: AttentionDensity, num_bins: int) -> Histogram:
     return mass / mass.sum(-1, keepdim=True)
 
 
-def uniform_draws(seeds: Int[Tensor, " batch"], updates: Int[Tensor, " batch"], count: int) -> Float[Tensor, "batch n"]:
+def uniform_draws(seeds: PerRow, updates: PerRow, count: int) -> Float[Tensor, "batch n"]:
     """Draw numbers in [0, 1) for the samples of (M11): `count` per row, float64, decided by its seed and updates."""
     rows = [torch.Generator().manual_seed(_mix(s, u)) for s, u in zip(seeds.tolist(), updates.tolist(), strict=True)]
     return torch.stack([torch.rand(count, generator=row, dtype=torch.float64) for row in rows])
 
 
-class StickySampling:
-    """Sampler of the old signal (M11), in place of fixed points."""
-
-    def __init__(self, config: StickyConfig, num_samples: int) -> None:
-        self.config, self.num_samples = config, num_samples
-
-    def observe(self, density: AttentionDensity) -> Histogram:
-        """Make the histogram of a segment's attention, without gradient (M11)."""
-        return attention_histogram(density.detach(), self.config.num_bins)
-
-    def positions(
-        self, histogram: Histogram, seeds: Int[Tensor, " batch"], updates: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch samples"]:
-        """Draw M locations from the attention that the previous segment paid, in ascending order (M11)."""
-        draws = uniform_draws(seeds, updates, self.num_samples)
-        return sample_histogram(histogram, draws.to(histogram.device), self.config.within_bin)
-
-
 def _mix(seed: int, update: int) -> int:
-    """One well-spread 64-bit number of two (the finaliser of splitmix64), so that near seeds draw unalike."""
+    """Mix two numbers to one of 64 well-spread bits (the finaliser of splitmix64), so that near seeds draw unalike."""
     x = (seed * 0x9E3779B97F4A7C15 + update * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) % 2**64
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) % 2**64

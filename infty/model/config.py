@@ -1,11 +1,10 @@
 """Sizes of a model: a decoder of ours (section 4), or a GPT-2 (Radford et al. 2019) with memories grafted on."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from infty.base.errors import UsageError
 from infty.model.memory_kinds import KINDS, LongRangeConfig
 from infty.model.softmax import AdaptiveConfig
 
@@ -18,6 +17,7 @@ SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
 class _SharedConfig(BaseModel):
     """Sizes that all models share. A memory takes its hidden size, heads and segment length from here."""
 
+    fine_tunes: ClassVar[bool] = False  # whether a trained decoder is fine-tuned, on which memories are grafted
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     num_layers: int = Field(gt=0, description="layers")
@@ -46,35 +46,21 @@ class _SharedConfig(BaseModel):
         return self
 
     def build(self, vocab_size: int, seed: int) -> "SegmentModel":
-        """Build the model with the initial weights that `seed` decides.
-
-        UsageError if the vocabulary is too small for the cut-offs of an adaptive softmax.
-        """
+        """Build the model with the initial weights of `seed`. UsageError if a cutoff is beyond the vocabulary."""
         torch.manual_seed(seed)
         return self._make(vocab_size)
 
     def _make(self, vocab_size: int) -> "SegmentModel":
         raise NotImplementedError
 
-    @property
-    def fine_tunes(self) -> bool:
-        """Tell whether a trained decoder is fine-tuned, on which memories are grafted."""
-        return False
-
-    @property
-    def starting_weights(self) -> str | None:
-        """Name the folder or the hub's repository whose weights are fine-tuned; None if there is none."""
-        return None
-
-    @property
-    def decoder_sizes(self) -> dict[str, int]:
-        """Return the sizes that starting weights must have, by the names of this configuration."""
-        return {}
-
     def find_faults(self, vocab_size: int) -> list[tuple[str, str]]:
         """Find what does not go together with a vocabulary: keys of the experiment, and messages."""
-        del vocab_size
         return []
+
+    @property
+    def memory_slots(self) -> int:
+        """Count the vectors a layer keeps of the past, short-term tokens among them."""
+        return self.long_range.slots if self.long_range else 0
 
     @property
     def auxiliary_weights(self) -> dict[str, float]:
@@ -85,6 +71,7 @@ class _SharedConfig(BaseModel):
 class DecoderConfig(_SharedConfig):
     """Sizes of a decoder of ours."""
 
+    weights: ClassVar[None] = None  # it is trained from scratch
     kind: Literal["decoder"] = Field(
         default="decoder", exclude_if=lambda kind: kind == "decoder", description="a decoder of ours"
     )
@@ -110,10 +97,7 @@ class DecoderConfig(_SharedConfig):
     def _make(self, vocab_size: int) -> "SegmentModel":
         from infty.model.decoder import Decoder
 
-        try:
-            return Decoder(self, vocab_size)
-        except ValueError as fault:
-            raise UsageError(f"model.adaptive: {fault}") from None
+        return Decoder(self, vocab_size)
 
     def find_faults(self, vocab_size: int) -> list[tuple[str, str]]:
         """Find a cut-off that is beyond the vocabulary."""
@@ -126,7 +110,7 @@ class DecoderConfig(_SharedConfig):
     @property
     def memory_slots(self) -> int:
         """Count the vectors a layer keeps of the past: short-term tokens and basis functions or compressed slots."""
-        return self.short_term_length + (self.long_range.slots if self.long_range else 0)
+        return self.short_term_length + super().memory_slots
 
     @property
     def attended_length(self) -> int:
@@ -138,6 +122,7 @@ class DecoderConfig(_SharedConfig):
 class Gpt2ModelConfig(_SharedConfig):
     """Sizes of a GPT-2 (Radford et al. 2019), the memory grafted on it, and the source of its weights."""
 
+    fine_tunes = True
     kind: Literal["gpt2"] = Field(default="gpt2", description="a GPT-2 (Radford et al. 2019)")
     weights: str | None = Field(
         default=None, description="starting weights: a folder or hub name (owner/name@revision); null: see pretraining"
@@ -154,31 +139,10 @@ class Gpt2ModelConfig(_SharedConfig):
             )
         return self
 
-    @property
-    def fine_tunes(self) -> bool:
-        """Tell that a trained decoder is fine-tuned."""
-        return True
-
-    @property
-    def starting_weights(self) -> str | None:
-        """Name the folder or the hub's repository whose weights are fine-tuned."""
-        return self.weights
-
-    @property
-    def decoder_sizes(self) -> dict[str, int]:
-        """Return the sizes that starting weights must have, by the names of this configuration."""
-        names = ("num_layers", "num_heads", "hidden_size", "num_positions")
-        return {name: getattr(self, name) for name in names}
-
     def _make(self, vocab_size: int) -> "SegmentModel":
         from infty.model.gpt2 import build_gpt2  # loads transformers, which nothing else wants
 
         return build_gpt2(self, vocab_size)
-
-    @property
-    def memory_slots(self) -> int:
-        """Count the vectors a layer keeps of the past: basis functions or compressed slots."""
-        return self.long_range.slots if self.long_range else 0
 
 
 def _kind(values: Any) -> str:

@@ -1,7 +1,4 @@
-"""Build the decoder: Transformer-XL (Dai et al. 2019), Compressive Transformer (Rae et al. 2019), ∞-former (M9).
-
-They are one stack of layers, each with another memory.
-"""
+"""Build the decoder: Transformer-XL (Dai et al. 2019), Compressive Transformer (Rae et al. 2019), ∞-former (M9)."""
 
 import math
 from typing import cast
@@ -31,7 +28,10 @@ class Decoder(SegmentModel):
         self.embedding = nn.Embedding(vocab_size, config.hidden_size)
         layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.blocks = cast("list[Layer]", layers)
-        self.output = _build_output(config, vocab_size)
+        if config.adaptive is None:
+            self.output = nn.Linear(config.hidden_size, vocab_size, bias=False)
+        else:
+            self.output = TiedOutput(config.adaptive, config.hidden_size, vocab_size)
         head_size = config.hidden_size // config.num_heads
         self.content_bias = nn.Parameter(torch.empty(config.num_heads, head_size))
         self.position_bias = nn.Parameter(torch.empty(config.num_heads, head_size))
@@ -45,11 +45,9 @@ class Decoder(SegmentModel):
     @property
     def softmax(self) -> Softmax | AdaptiveSoftmax:
         """Make the softmax that makes probabilities of hidden states."""
-        match self.output:
-            case TiedOutput():
-                return self.output.softmax(self.embedding.weight)
-            case nn.Linear():
-                return Softmax(self.output.weight)
+        if isinstance(self.output, TiedOutput):
+            return self.output.softmax(self.embedding.weight)
+        return Softmax(self.output.weight)
 
     def positions(self) -> tuple[Positions, ...]:
         """Make what the segments of a step share, for each layer; with dropout in training, so it is drawn once."""
@@ -65,10 +63,9 @@ class Decoder(SegmentModel):
         positions: tuple[Positions, ...] | None = None,
         wanted: int | None = None,
     ) -> Output:
-        """Say what comes after each of `tokens`, of which there are at most `segment_length` per stream.
+        """Say what comes after the last `wanted` of at most `segment_length` tokens per stream; None: after all.
 
-        positions: of the step, by default made anew. wanted: of how many of the last tokens; by default of all.
-        The last layer computes nothing for the others but what its memory and its losses need.
+        positions: of the step, by default made anew. Of other tokens the last layer computes what its memory needs.
         """
         length = tokens.shape[1]
         wanted = length if wanted is None else wanted
@@ -81,9 +78,3 @@ class Decoder(SegmentModel):
             states.append(layer_state)
             losses.append(auxiliary)
         return Output(x, self.softmax, tuple(states), sum_losses(losses))
-
-
-def _build_output(config: DecoderConfig, vocab_size: int) -> nn.Linear | TiedOutput:
-    if config.adaptive is None:
-        return nn.Linear(config.hidden_size, vocab_size, bias=False)
-    return TiedOutput(config.adaptive, config.hidden_size, vocab_size)

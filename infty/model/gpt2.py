@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -16,9 +16,10 @@ from transformers.utils import logging
 from infty.base.errors import MissingError
 from infty.base.files import read_json, write_json
 from infty.base.messages import describe_fault
+from infty.memory.equations import split_heads
 from infty.model.config import Gpt2ModelConfig
 from infty.model.graft import Graft, Heads, Hidden
-from infty.model.weight_tensors import write_tensors
+from infty.model.tensors import write_tensors
 
 END_OF_TEXT = 50_256  # of GPT-2's own vocabulary
 MEMORY, SIZES = "memory.safetensors", "memory.json"
@@ -44,7 +45,7 @@ class Gpt2Family:
         """Make keys and values: the other two thirds, split into heads."""
         weight, size = attention.c_attn.weight, attention.split_size
         both = F.linear(x, weight[:, size:].T, attention.c_attn.bias[size:])
-        key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in both.chunk(2, -1))
+        key, value = (split_heads(part, attention.num_heads) for part in both.chunk(2, -1))
         return key, value
 
     def load(self, decoder: Any, folder: Path) -> None:
@@ -56,15 +57,10 @@ class Gpt2Family:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         try:
-            loaded: Any = GPT2LMHeadModel.from_pretrained(
-                folder,
-                config=decoder.config,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                dtype=torch.float32,
+            options = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
+            base, info = cast("Any", GPT2LMHeadModel).from_pretrained(
+                folder, config=decoder.config, output_loading_info=True, **options
             )
-            base, info = loaded
             if info["missing_keys"]:
                 raise ValueError(f"it lacks {', '.join(sorted(info['missing_keys'])[:3])}")
             decoder.load_state_dict(base.state_dict())
@@ -74,20 +70,16 @@ class Gpt2Family:
 
 def build_gpt2(config: Gpt2ModelConfig, vocab_size: int) -> Graft:
     """Build a GPT-2 of these sizes with random weights, and its memories."""
-    c = config
     special = END_OF_TEXT if vocab_size > END_OF_TEXT else None
     sizes = GPT2Config(
         vocab_size=vocab_size,
-        n_positions=c.num_positions,
-        n_embd=c.hidden_size,
-        n_layer=c.num_layers,
-        n_head=c.num_heads,
-        resid_pdrop=c.dropout,
-        embd_pdrop=c.dropout,
-        attn_pdrop=c.dropout,
-        initializer_range=c.initial_std,
-        bos_token_id=special,
-        eos_token_id=special,
+        n_positions=config.num_positions,
+        n_embd=config.hidden_size,
+        n_layer=config.num_layers,
+        n_head=config.num_heads,
+        initializer_range=config.initial_std,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout),
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), special),
     )
     return Graft(config, GPT2LMHeadModel(sizes), Gpt2Family())
 
@@ -108,5 +100,5 @@ def from_pretrained(folder: Path) -> Graft:
         model.blocks.load_state_dict(load_file(folder / MEMORY))
     except (OSError, ValueError, RuntimeError, SafetensorError) as fault:
         raise MissingError(f"{folder} holds no memories of a GPT-2: {describe_fault(fault)}; {mend}") from None
-    model.load_decoder_file(folder)
+    model.load_decoder(folder)
     return model

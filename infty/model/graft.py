@@ -2,9 +2,9 @@
 
 Each has its own output projection; the queries are those of the layer's own attention.
 
-The decoder stays the object it was. Only the `forward` of its attentions is led through a `GraftedLayer`, and only
-if a `Passage` is handed along; without one it computes what it always did. What a family of decoders is called, and
-how its attentions project, is a `Family`: an adapter of five methods.
+The decoder stays the object it was. Only the `forward` of its attentions goes through a `GraftedLayer`, and only if
+the decoder is called with `memories`; otherwise it computes what it always did. How the parts of a family of decoders
+are called, and how its attentions project, is a `Family`: an adapter of five methods.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from infty.memory.contract import ExtraKeys, Hidden, Losses
-from infty.memory.ragged import visible
+from infty.memory.contract import ExtraKeys, Hidden, Losses, Rows
+from infty.memory.equations import join_heads, split_heads
+from infty.memory.rows import visible
 from infty.model.config import Gpt2ModelConfig
 from infty.model.interface import Output, SegmentModel, State, sum_losses
 from infty.model.memory_layer import LayerState, MemoryLayer
@@ -55,10 +56,10 @@ class Family(Protocol):
 
 
 @dataclass
-class Passage:
-    """Luggage that one call of a decoder carries through its layers: states in, states and named losses out.
+class LayerStates:
+    """States of all layers before one call of a decoder; and what each layer enters: its state after, its losses.
 
-    A layer may be called twice (activation checkpointing), so what goes in is not what comes out.
+    A layer may be called twice (activation checkpointing), so it must not change what it begins from.
     """
 
     before: State
@@ -83,33 +84,31 @@ class GraftedLayer(MemoryLayer):
         attention.forward = self.forward
 
     def forward(
-        self, hidden_states: Hidden, *args: Any, passage: Passage | None = None, **options: Any
+        self, hidden_states: Hidden, *args: Any, memories: LayerStates | None = None, **options: Any
     ) -> tuple[Hidden, Any]:
         """Compute what the attention reads, and with it what the memory knows; weights as the attention returns them.
 
         Stands in the attention's place. TypeError if the state is another kind of memory's.
         """
-        if passage is None:
+        if memories is None:
             return self.original(hidden_states, *args, **options)
-        memory, before = self.long_range, passage.before[self.index]
+        memory, before = self.long_range, memories.before[self.index]
         if memory is None and before.long_range is None:
             return self.original(hidden_states, *args, **options)
-        evicted, recent = before.short_term.split(0)
+        evicted, owners, recent = before.short_term.split(0)
 
         # The memory first takes in what left, and is read; its extra keys stand before those of attention.
         queries = self.queries(hidden_states) if memory is not None and memory.reads else hidden_states
         attend = partial(self._read_by_content, hidden_states)
-        recalled = self.recall(queries, hidden_states, before.long_range, evicted, attend)
-        if recalled.extra is not None:
-            options = {**options, **self._put_before_tokens(recalled.extra, hidden_states, options)}
+        extra, far, state, losses = self.recall(queries, hidden_states, before.long_range, evicted, owners, attend)
+        if extra is not None:
+            options = {**options, **self._put_before_tokens(extra, hidden_states, options)}
         near, weights = self.original(hidden_states, *args, **options)
 
         # Without a short-term memory it is this segment that leaves at the next one.
-        short_term = recent.append(hidden_states.detach(), None)
-        long_range = None if recalled.state is None else recalled.state.detach()
-        passage.after[self.index] = LayerState(short_term, long_range)
-        passage.losses[self.index] = recalled.losses
-        return self.mix(near, recalled.far), weights
+        memories.after[self.index] = LayerState(recent.append(hidden_states.detach(), None), state)
+        memories.losses[self.index] = losses
+        return self.mix(near, far), weights
 
     def _put_before_tokens(self, extra: ExtraKeys, x: Hidden, options: dict[str, Any]) -> dict[str, Any]:
         """Make options by which extra keys stand before the segment's, a row's own ones visible to all its tokens."""
@@ -122,7 +121,7 @@ class GraftedLayer(MemoryLayer):
         return {"attention_mask": mask, name: _Before(*self.key_values(extra.vectors))}
 
     def _read_by_content(
-        self, x: Hidden, rows: Bool[Tensor, " batch"] | slice, vectors: Float[Tensor, "some n hidden"]
+        self, x: Hidden, rows: Rows | slice, vectors: Float[Tensor, "some n hidden"]
     ) -> Float[Tensor, "some length hidden"]:
         """Read `vectors` as x would by content alone, with x and the layer's projections held constant."""
         reader = self._reader()
@@ -138,10 +137,9 @@ class _ContentReader(nn.Module):
         self.family, self.attention, self.num_heads = family, attention, num_heads
 
     def forward(self, x: Hidden, vectors: Float[Tensor, "batch n hidden"]) -> Hidden:
-        queries = self.family.queries(self.attention, x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        queries = split_heads(self.family.queries(self.attention, x), self.num_heads)
         key, value = self.family.key_values(self.attention, vectors)
-        context = F.scaled_dot_product_attention(queries, key, value, enable_gqa=True)
-        return context.transpose(1, 2).flatten(-2)
+        return join_heads(F.scaled_dot_product_attention(queries, key, value, enable_gqa=True))
 
 
 @dataclass(frozen=True)
@@ -158,16 +156,12 @@ class _Before:
 
 
 class Graft(SegmentModel):
-    """Another's decoder whose layers have a memory each. `base` is that decoder, itself.
-
-    How new parameters start is the memory's to say: `Memory.initialise_graft`.
-    """
+    """Another's decoder, `base`, whose layers have a memory each."""
 
     def __init__(self, config: Gpt2ModelConfig, base: nn.Module, family: Family) -> None:
         super().__init__()
         self.config, self.base, self.family = config, cast("Any", base), family
-        self._layers = list(family.layers(base))  # the decoder's own
-        grafted = [GraftedLayer(config, family, family.attention(layer), i) for i, layer in enumerate(self._layers)]
+        grafted = [GraftedLayer(config, family, family.attention(layer), i) for i, layer in enumerate(self.layers)]
         self.blocks = nn.ModuleList(grafted)
         for layer in grafted:
             if layer.long_range is not None:
@@ -176,26 +170,22 @@ class Graft(SegmentModel):
     @property
     def layers(self) -> list[nn.Module]:
         """List the layers of the decoder."""
-        return self._layers
+        return list(self.family.layers(self.base))
 
-    def load_decoder(self, other: SegmentModel) -> None:
-        """Copy the weights of another graft's decoder; memories stay."""
-        self.base.load_state_dict(cast("Graft", other).base.state_dict())
-
-    def load_decoder_file(self, folder: Path) -> None:
-        """Read the decoder's weights from a Hugging Face folder; memories stay. MissingError if they do not fit."""
-        self.family.load(self.base, folder)
+    def load_decoder(self, source: SegmentModel | Path) -> None:
+        """Copy the decoder's weights from another graft, or read those of a Hugging Face folder; memories stay."""
+        if isinstance(source, Path):
+            self.family.load(self.base, source)
+        else:
+            self.base.load_state_dict(cast("Graft", source).base.state_dict())
 
     def forward(
         self, tokens: Int[Tensor, "batch length"], state: State, positions: None = None, wanted: int | None = None
     ) -> Output:
-        """Say what comes after each of `tokens`, of which there are at most `segment_length` per stream.
-
-        wanted: of how many of the last tokens; by default of all.
-        """
+        """Say what comes after the last `wanted` of at most `segment_length` tokens per stream; None: after all."""
         length = tokens.shape[1]
-        passage = Passage(state, list(state), [{} for _ in state])
-        hidden = self.base.base_model(tokens, use_cache=False, passage=passage).last_hidden_state
+        memories = LayerStates(state, list(state), [{} for _ in state])
+        hidden = self.base.base_model(tokens, use_cache=False, memories=memories).last_hidden_state
         hidden = hidden[:, length - (length if wanted is None else wanted) :]
         softmax = Softmax(self.base.get_output_embeddings().weight)
-        return Output(hidden, softmax, tuple(passage.after), sum_losses(passage.losses))
+        return Output(hidden, softmax, tuple(memories.after), sum_losses(memories.losses))

@@ -1,15 +1,16 @@
-"""Say what is known of a model: it reads segments (Dai et al. 2019), state goes in and comes out."""
+"""Say what is known of a model: it reads segments (Dai et al. 2019) one by one, and state goes in and comes out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from infty.memory.contract import Losses
+from infty.base.batch import UNSCORED, Batch
+from infty.memory.contract import Losses, PerRow, Rows, Wanted
 from infty.memory.precision import ExactBuffers
 from infty.model.config import ModelConfig
 from infty.model.memory_layer import LayerState, MemoryLayer
@@ -20,17 +21,12 @@ State = tuple[LayerState, ...]
 
 @dataclass(frozen=True)
 class Output:
-    """Output of a model for one segment.
+    """Output of a model for one segment."""
 
-    hidden: states of the last positions, as many as were wanted. softmax: what makes probabilities of them. state: for
-    the next segment, detached. auxiliary: named losses, summed over layers; only if a gradient is wanted, and only once
-    there is a memory to read.
-    """
-
-    hidden: Float[Tensor, "batch wanted hidden"]
-    softmax: Softmax | AdaptiveSoftmax
-    state: State
-    auxiliary: Losses
+    hidden: Wanted
+    softmax: Softmax | AdaptiveSoftmax  # makes probabilities of the hidden states
+    state: State  # for the next segment, detached
+    auxiliary: Losses  # summed over layers; only if a gradient is wanted, and only once there is a memory to read
 
     @property
     def logits(self) -> Float[Tensor, "batch wanted vocab"]:
@@ -55,16 +51,12 @@ class SegmentModel(ExactBuffers):
             """Read a segment, from the state that the last one returned."""
             ...
 
-    def load_decoder(self, other: "SegmentModel") -> None:
-        """Copy the weights of another model's decoder; memories stay. TypeError if memories are no guests here."""
-        raise TypeError(f"a {type(self).__name__} is trained from scratch: {type(other).__name__} has no place in it")
+    def load_decoder(self, source: "SegmentModel | Path") -> None:
+        """Load the decoder's weights from another model or a Hugging Face folder; memories stay.
 
-    def load_decoder_file(self, folder: Path) -> None:
-        """Read the weights of the decoder from a Hugging Face folder; memories stay.
-
-        MissingError if the folder lacks a tensor or has one of another shape; TypeError as `load_decoder`.
+        MissingError if a folder lacks a tensor or has one of another shape; TypeError if nothing is grafted here.
         """
-        raise TypeError(f"a {type(self).__name__} is trained from scratch, and not from {folder}")
+        raise TypeError(f"a {type(self).__name__} is trained from scratch, and not from {source}")
 
     @property
     def memory_layers(self) -> list[MemoryLayer]:
@@ -81,12 +73,12 @@ class SegmentModel(ExactBuffers):
         """Get the device that its parameters are on."""
         return next(self.parameters()).device
 
-    def initial_state(self, seeds: Int[Tensor, " batch"]) -> State:
+    def initial_state(self, seeds: PerRow) -> State:
         """Make an empty state of one stream for each seed. Seeds decide what a sticky memory samples."""
         layers, like = len(self.memory_layers), next(self.parameters()).new_empty(self.config.hidden_size)
         return tuple(layer.initial_state(seeds * layers + i, like) for i, layer in enumerate(self.memory_layers))
 
-    def reset(self, state: State, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"]) -> State:
+    def reset(self, state: State, rows: Rows, seeds: PerRow) -> State:
         """Begin new streams in the marked rows, with an empty memory: short-term, compressed and long-term alike."""
         layers, rows, seeds = len(self.memory_layers), rows.to(self.device), seeds.to(self.device)
         return tuple(layer.reset(rows, seeds * layers + i) for i, layer in enumerate(state))
@@ -97,8 +89,39 @@ class SegmentModel(ExactBuffers):
 
     def memory_parameters(self) -> list[nn.Parameter]:
         """List the parameters of the long-range memories, which may learn at a rate of their own."""
-        memories = [layer.long_range for layer in self.memory_layers if layer.long_range is not None]
-        return [parameter for memory in memories for parameter in memory.parameters()]
+        return [p for layer in self.memory_layers if layer.long_range for p in layer.long_range.parameters()]
+
+
+def unroll(
+    model: SegmentModel, segments: Iterable[Batch], state: State | None = None
+) -> Iterator[tuple[Output, Batch]]:
+    """Yield outputs, and what they are of, for the segments in which something is scored; `state`: from before them.
+
+    Only what is scored and what follows it in its segment has logits. Segments that score nothing only fill the
+    memory: they run without gradient and yield nothing.
+    """
+    positions = model.positions()
+    for segment in segments:
+        segment = segment.to(model.device)
+        if state is None or segment.fresh is None or segment.fresh.all():
+            state = model.initial_state(segment.streams)
+        elif segment.fresh.any():
+            state = model.reset(state, segment.fresh, segment.streams)
+        scored = (segment.targets != UNSCORED).any(0)
+        wanted = int(scored.cummax(0).values.sum())
+        with torch.set_grad_enabled(wanted > 0 and torch.is_grad_enabled()):
+            output = model(segment.tokens, state, positions, wanted)
+        state = output.state
+        if wanted:
+            yield output, _last(segment, wanted)
+
+
+def _last(segment: Batch, wanted: int) -> Batch:
+    left = segment.tokens.shape[1] - wanted
+    places = None if segment.places is None else segment.places + left
+    aside = None if segment.aside is None else segment.aside[:, left:]
+    tokens, targets = segment.tokens[:, left:], segment.targets[:, left:]
+    return replace(segment, tokens=tokens, targets=targets, places=places, aside=aside)
 
 
 def sum_losses(losses: Sequence[Losses]) -> Losses:

@@ -3,11 +3,10 @@
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import nn
 
-from infty.memory.contract import ExtraKeys, Hidden, Losses
-from infty.memory.ragged import visible
+from infty.memory.contract import ExtraKeys, Hidden, Losses, PerRow, Wanted
+from infty.memory.rows import visible
 from infty.model.config import DecoderConfig
 from infty.model.fast.dropout import Dropout
 from infty.model.memory_layer import LayerState, MemoryLayer
@@ -38,33 +37,26 @@ class Layer(MemoryLayer):
 
     def forward(
         self, x: Hidden, state: LayerState, positions: Positions, wanted: int
-    ) -> tuple[Float[Tensor, "batch wanted hidden"], LayerState, Losses]:
-        """Compute the output of the last `wanted` positions, the layer's next state, and its named losses.
-
-        TypeError if the state is another kind of memory's.
-        """
-        evicted, recent = state.short_term.split(self.short_term_length)
+    ) -> tuple[Wanted, LayerState, Losses]:
+        """Compute output at the last `wanted` positions, state, losses. TypeError if the state is another memory's."""
+        evicted, owners, recent = state.short_term.split(self.short_term_length)
         near_keys = self._key_values(x, recent) if wanted else None
         queries = self.attention.query(_last(x, wanted))
 
         # The memory first takes in what left, and is read; its extra keys stand before those of attention.
-        attend, projection = partial(self._read_by_content, x), self.attention.query.weight
-        recalled = self.recall(queries, x, state.long_range, evicted, attend, projection)
+        attend, projection = partial(self.attention.read_by_content, x), self.attention.query.weight
+        extra, far, memory, losses = self.recall(queries, x, state.long_range, evicted, owners, attend, projection)
         keys = near_keys
-        if recalled.extra is not None and near_keys is not None:
-            keys = KeyValue.concatenate(self.attention.key_values(recalled.extra.vectors), near_keys)
-        unseen = _count_unseen(recent, recalled.extra)
+        if extra is not None and near_keys is not None:
+            keys = KeyValue.concatenate(self.attention.key_values(extra.vectors), near_keys)
+        unseen = _count_unseen(recent, extra)
         near = self.attention(queries, keys, positions, unseen) if keys is not None else queries  # of no position
 
         # Keys and values are kept as long as weights stay as they are: without a gradient.
         short_term = recent.append(x.detach(), None if torch.is_grad_enabled() else near_keys)
-        long_range = None if recalled.state is None else recalled.state.detach()
-        x = self.position_wise(_last(x, wanted), self.mix(near, recalled.far))
-        return x, LayerState(short_term, long_range), recalled.losses
+        return self.position_wise(_last(x, wanted), self.mix(near, far)), LayerState(short_term, memory), losses
 
-    def position_wise(
-        self, x: Float[Tensor, "batch wanted hidden"], context: Float[Tensor, "batch wanted hidden"]
-    ) -> Float[Tensor, "batch wanted hidden"]:
+    def position_wise(self, x: Wanted, context: Wanted) -> Wanted:
         """Add residual and norm, feed-forward part, residual and norm: each position for itself."""
         x = self.attention_norm(x + self.dropout(context))
         return self.feed_forward_norm(x + self.feed_forward(x))
@@ -74,18 +66,13 @@ class Layer(MemoryLayer):
         kept = None if torch.is_grad_enabled() else recent.key_value
         return KeyValue.concatenate(kept or self.attention.key_values(recent.hidden), self.attention.key_values(x))
 
-    def _read_by_content(
-        self, x: Hidden, rows: Bool[Tensor, " batch"] | slice, vectors: Float[Tensor, "some n hidden"]
-    ) -> Float[Tensor, "some length hidden"]:
-        return self.attention.read_by_content(x[rows], vectors)
 
-
-def _last(x: Hidden, count: int) -> Float[Tensor, "batch count hidden"]:
+def _last(x: Hidden, count: int) -> Wanted:
     """Take the last `count` positions."""
     return x[:, x.shape[1] - count :]
 
 
-def _count_unseen(recent: ShortTermState, extra: ExtraKeys | None) -> Int[Tensor, " batch"] | None:
+def _count_unseen(recent: ShortTermState, extra: ExtraKeys | None) -> PerRow | None:
     """Count the oldest keys, extra ones first, that are not each row's own; None: all are."""
     if recent.filled is None and (extra is None or extra.filled is None):
         return None

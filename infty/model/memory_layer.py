@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from infty.memory.contract import Attend, ExtraKeys, Hidden, KnockOut, Losses, Memory, MemoryState
-from infty.model.short_term import Evicted, ShortTermState
+from infty.memory.contract import Attend, ExtraKeys, KnockOut, Losses, Memory, MemoryState, PerRow, Rows, Wanted
+from infty.memory.equations import Hidden, Weight
+from infty.model.short_term import ShortTermState
+
+Recalled = tuple[ExtraKeys | None, Wanted | None, MemoryState | None, Losses]
 
 
 @dataclass(frozen=True)
@@ -27,36 +30,20 @@ class LayerState:
         short_term = ShortTermState.concatenate([part.short_term for part in parts])
         return cls(short_term, None if far[0] is None else type(far[0]).concatenate(far))
 
-    def reset(self, rows: Bool[Tensor, " batch"], seeds: Int[Tensor, " batch"]) -> "LayerState":
+    def reset(self, rows: Rows, seeds: PerRow) -> "LayerState":
         """Forget everything in the marked rows; `seeds` name the streams that begin there."""
         far = None if self.long_range is None else self.long_range.reset(rows, seeds)
         return LayerState(self.short_term.reset(rows), far)
 
 
-@dataclass(frozen=True)
-class Recalled:
-    """Recollection that a layer gets of its memory in one segment.
-
-    extra: vectors for attention to read beside its own; far: what was read; None: nothing. state: to be kept.
-    """
-
-    extra: ExtraKeys | None
-    far: Float[Tensor, "batch wanted hidden"] | None
-    state: MemoryState | None
-    losses: Losses
-
-
 class MemoryLayer(nn.Module):
-    """A layer that has a memory or none, whether the rest of it is ours (`Layer`) or another's (`GraftedLayer`).
+    """A layer that has a memory or none, whether the rest of it is ours (`Layer`) or another's (`GraftedLayer`)."""
 
-    knocked_out: what is read in the memory's place; it is never kept. to_compile: as that of a memory.
-    """
-
-    to_compile: ClassVar[tuple[str, ...]] = ()
+    to_compile: ClassVar[tuple[str, ...]] = ()  # as that of a memory
     long_range: Memory[Any] | None
-    knocked_out: KnockOut | None = None
+    knocked_out: KnockOut | None = None  # what is read in the memory's place; it is never kept
 
-    def initial_state(self, seeds: Int[Tensor, " batch"], like: Float[Tensor, " hidden"]) -> LayerState:
+    def initial_state(self, seeds: PerRow, like: Float[Tensor, " hidden"]) -> LayerState:
         """Begin with nothing seen. like: gives hidden size, precision and device."""
         short_term = ShortTermState(like.new_zeros(len(seeds), 0, len(like)))
         far = None if self.long_range is None else self.long_range.initial_state(len(seeds), seeds)
@@ -64,28 +51,29 @@ class MemoryLayer(nn.Module):
 
     def recall(
         self,
-        queries: Float[Tensor, "batch wanted hidden"],
+        queries: Wanted,
         x: Hidden,
         state: MemoryState | None,
-        evicted: Evicted,
+        evicted: Float[Tensor, "batch left hidden"],
+        rows: Rows | None,
         attend: Attend,
-        projection: Float[Tensor, "hidden hidden"] | None = None,
+        projection: Weight | None = None,
     ) -> Recalled:
         """Let what left the short-term memory enter the long-range one, and read that: in this order, in one graph.
 
-        So the loss of the task reaches the gate or the compressor. Arguments are those of `Memory.advance` and
-        `Memory.read`. TypeError if the state is another kind of memory's.
+        Arguments are those of `Memory.advance` and `Memory.read`. Returns extra keys for attention, what was read, if
+        anything, the state to keep, detached, and losses. TypeError if the state is another kind of memory's.
         """
         memory = self.long_range
         if not isinstance(state, type(None) if memory is None else memory.state_type):
             raise TypeError(f"a state of {type(state).__name__} for a memory of {type(memory).__name__}")
         if memory is None:
-            return Recalled(None, None, None, {})
+            return None, None, None, {}
 
         # What left enters; there may be nothing yet.
         losses: Losses = {}
-        if evicted.hidden.shape[1]:
-            state, losses = memory.advance(state, evicted.hidden, evicted.rows, attend)
+        if evicted.shape[1]:
+            state, losses = memory.advance(state, evicted, rows, attend)
 
         # It is read as it is, or knocked out; then it is read again for what reading does to a state: what is kept
         # stays true.
@@ -93,10 +81,8 @@ class MemoryLayer(nn.Module):
         far, after, more = memory.read(queries, x, known, projection)
         if self.knocked_out:
             _, after, _ = memory.read(queries, x, state, projection)
-        return Recalled(memory.extra_keys(known), far, after, {**losses, **more})
+        return memory.extra_keys(known), far, after.detach(), {**losses, **more}
 
-    def mix(
-        self, near: Float[Tensor, "batch wanted hidden"], far: Float[Tensor, "batch wanted hidden"] | None
-    ) -> Float[Tensor, "batch wanted hidden"]:
+    def mix(self, near: Wanted, far: Wanted | None) -> Wanted:
         """Join what attention read and what was read from the memory, if there was anything."""
         return near if far is None or self.long_range is None else self.long_range.mix(near, far)

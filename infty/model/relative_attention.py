@@ -6,25 +6,26 @@ Sizes: b batch, t tokens that ask, k keys (cached ones and the segment's), h hea
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infty.memory.contract import Hidden, Rows
+from infty.memory.equations import join_heads, split_heads
 from infty.model.fast.dropout import Dropout
-from infty.model.fast.relative_tiled import attend_in_tiles
-from infty.model.short_term import Hidden, KeyValue
+from infty.model.fast.relative_tiled import Asked, Encoding, Unseen, attend_in_tiles
+from infty.model.short_term import KeyValue
+
+Bias = Float[Tensor, "h d"]
 
 
 @dataclass(frozen=True)
 class Positions:
-    """Positions that every segment of a step shares in one layer.
+    """Positions that every segment of a step shares in one layer."""
 
-    encoding: W_R R, a column per distance, falling to 0 (as many as may be needed), then one of zeros.
-    """
-
-    encoding: Float[Tensor, "h d places"]
-    content_bias: Float[Tensor, "h d"]
-    position_bias: Float[Tensor, "h d"]
+    encoding: Encoding  # W_R R, a column per distance, falling to 0 (as many as may be needed), then one of zeros
+    content_bias: Bias
+    position_bias: Bias
 
 
 def sinusoidal_encoding(distances: Float[Tensor, " k"], size: int) -> Float[Tensor, "k size"]:
@@ -44,21 +45,20 @@ def relative_shift(scores: Float[Tensor, "b h t k"]) -> Float[Tensor, "b h t k"]
 
 
 def attend_plainly(
-    content: Float[Tensor, "b h t d"],
-    position: Float[Tensor, "b h t d"],
-    key: Float[Tensor, "b h d k"],
-    value: Float[Tensor, "b h k d"],
-    encoding: Float[Tensor, "h d k+1"],
+    content: Asked,
+    position: Asked,
+    seen: KeyValue,
+    encoding: Encoding,
     dropout: nn.Module,
-    unseen: Int[Tensor, " b"] | None = None,
-) -> Float[Tensor, "b h t d"]:
+    unseen: Unseen | None = None,
+) -> Asked:
     """Attend as the equation stands, all scores at once, with `dropout` on the weights: tiles are held to this."""
-    t, k = content.shape[2], key.shape[3]
-    scores = content @ key + relative_shift(position @ encoding[..., :-1])  # b h t k
-    hidden = torch.ones(t, k, dtype=torch.bool, device=key.device).triu(1 + k - t)
+    scores = content @ seen.key + relative_shift(position @ encoding[..., :-1])  # b h t k
+    t, k = scores.shape[2:]
+    hidden = torch.ones(t, k, dtype=torch.bool, device=scores.device).triu(1 + k - t)
     if unseen is not None:
-        hidden = hidden | (torch.arange(k, device=key.device) < unseen[:, None])[:, None, None]  # b 1 t k
-    return dropout(scores.masked_fill(hidden, -torch.inf).softmax(-1)) @ value
+        hidden = hidden | (torch.arange(k, device=scores.device) < unseen[:, None])[:, None, None]  # b 1 t k
+    return dropout(scores.masked_fill(hidden, -torch.inf).softmax(-1)) @ seen.value
 
 
 class RelativeAttention(nn.Module):
@@ -73,52 +73,36 @@ class RelativeAttention(nn.Module):
         self.output = nn.Linear(hidden_size, hidden_size, bias=False)
         self.dropout = Dropout(dropout)
 
-    def forward(
-        self,
-        queries: Float[Tensor, "b t hidden"],
-        seen: KeyValue,
-        positions: Positions,
-        unseen: Int[Tensor, " b"] | None = None,
-    ) -> Float[Tensor, "b t hidden"]:
-        """Read `seen` for its last t tokens, given their queries before the biases u and v are added.
-
-        unseen: of how many of the oldest keys each row knows nothing; None: no row has such.
-        """
-        q = self.split_heads(queries)
+    def forward(self, queries: Hidden, seen: KeyValue, positions: Positions, unseen: Unseen | None = None) -> Hidden:
+        """Read `seen` for its last t tokens, given queries without u, v. unseen: oldest keys that a row can't see."""
+        q = split_heads(queries, self.num_heads)
         scale = q.shape[-1] ** -0.5
         content = (q + positions.content_bias[:, None]) * scale
         position = (q + positions.position_bias[:, None]) * scale
         encoding = positions.encoding[..., -seen.key.shape[-1] - 1 :]
         if self.training and self.dropout.p:
-            context = attend_plainly(content, position, seen.key, seen.value, encoding, self.dropout, unseen)
+            context = attend_plainly(content, position, seen, encoding, self.dropout, unseen)
         else:
             context = attend_in_tiles(content, position, seen.key, seen.value, encoding, unseen)
-        return self.output(context.transpose(1, 2).flatten(-2))
+        return self.output(join_heads(context))
 
     def key_values(self, hidden: Hidden) -> KeyValue:
         """Make keys and values of hidden states."""
         key, value = self.key_value(hidden).chunk(2, -1)
-        return KeyValue(self.split_heads(key).mT, self.split_heads(value))
+        return KeyValue(split_heads(key, self.num_heads).mT, split_heads(value, self.num_heads))
 
     def positions(
-        self,
-        encoding: Float[Tensor, "distances hidden"],
-        content_bias: Float[Tensor, "h d"],
-        position_bias: Float[Tensor, "h d"],
+        self, encoding: Float[Tensor, "distances hidden"], content_bias: Bias, position_bias: Bias
     ) -> Positions:
         """Make this layer's positions from R and the biases u, v."""
         projected = self.position(encoding).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)
         return Positions(F.pad(projected, (0, 1)), content_bias, position_bias)
 
     def read_by_content(
-        self, x: Float[Tensor, "b t hidden"], hidden: Float[Tensor, "b n hidden"]
-    ) -> Float[Tensor, "b t hidden"]:
-        """Read `hidden` as x would by content alone, with x and the projections held constant."""
-        q = self.split_heads(F.linear(x.detach(), self.query.weight.detach()))
-        key, value = F.linear(hidden, self.key_value.weight.detach()).chunk(2, -1)
-        context = F.scaled_dot_product_attention(q, self.split_heads(key), self.split_heads(value))
-        return context.transpose(1, 2).flatten(-2)
-
-    def split_heads(self, x: Float[Tensor, "b n hidden"]) -> Float[Tensor, "b h n d"]:
-        """Give each head its slice of the hidden size."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        self, x: Hidden, rows: Rows | slice, vectors: Float[Tensor, "some n hidden"]
+    ) -> Float[Tensor, "some length hidden"]:
+        """Read `vectors` as some rows of x would by content alone, with x and the projections held constant."""
+        query = F.linear(x[rows].detach(), self.query.weight.detach())
+        key, value = F.linear(vectors, self.key_value.weight.detach()).chunk(2, -1)
+        q, k, v = (split_heads(part, self.num_heads) for part in (query, key, value))
+        return join_heads(F.scaled_dot_product_attention(q, k, v))

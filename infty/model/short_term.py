@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from infty.memory.ragged import concatenate_rows, visible
-
-Hidden = Float[Tensor, "batch length hidden"]
+from infty.memory.contract import Hidden, PerRow, Rows
+from infty.memory.rows import concatenate_rows, visible
 
 
 @dataclass(frozen=True)
@@ -24,24 +23,14 @@ class KeyValue:
         """Put the keys and values of several groups of tokens one after the other."""
         return cls(torch.cat([part.key for part in parts], 3), torch.cat([part.value for part in parts], 2))
 
-    def split(self, left: int) -> tuple["KeyValue", "KeyValue"]:
-        """Separate the oldest `left` tokens from the others."""
-        return KeyValue(self.key[..., :left], self.value[:, :, :left]), KeyValue(
-            self.key[..., left:], self.value[:, :, left:]
-        )
-
 
 @dataclass(frozen=True)
 class ShortTermState:
-    """Input hidden states of one layer for the tokens before this segment, oldest first, without gradient.
-
-    key_value: theirs under the present weights, kept while no gradient flows; None if they are to be made anew.
-    filled: how many of them, the newest, belong to the stream of each row; None: all.
-    """
+    """Input hidden states of one layer for the tokens before this segment, oldest first, without gradient."""
 
     hidden: Float[Tensor, "batch cached hidden"]
-    key_value: KeyValue | None = None
-    filled: Int[Tensor, " batch"] | None = None
+    key_value: KeyValue | None = None  # under the present weights, while no gradient flows; None: to be made anew
+    filled: PerRow | None = None  # how many, the newest, belong to the stream of each row; None: all
 
     @classmethod
     def concatenate(cls, parts: Sequence["ShortTermState"]) -> "ShortTermState":
@@ -49,13 +38,13 @@ class ShortTermState:
         hidden, filled = concatenate_rows([part.hidden for part in parts], [part.filled for part in parts])
         return cls(hidden, filled=filled)
 
-    def split(self, length: int) -> tuple["Evicted", "ShortTermState"]:
-        """Separate what leaves a short-term memory of `length` tokens from what stays in it."""
+    def split(self, length: int) -> tuple[Hidden, Rows | None, "ShortTermState"]:
+        """Separate what leaves a memory of `length` tokens, the rows whose own it is (None: all), and what stays."""
         left = max(self.hidden.shape[1] - length, 0)
-        kept = self.key_value.split(left)[1] if self.key_value else None
+        kept = self.key_value and KeyValue(self.key_value.key[..., left:], self.key_value.value[:, :, left:])
         rows = None if self.filled is None else self.filled >= self.hidden.shape[1]
         filled = None if self.filled is None else self.filled.clamp(max=self.hidden.shape[1] - left)
-        return Evicted(self.hidden[:, :left], rows), ShortTermState(self.hidden[:, left:], kept, filled)
+        return self.hidden[:, :left], rows, ShortTermState(self.hidden[:, left:], kept, filled)
 
     def append(self, x: Hidden, key_value: KeyValue | None) -> "ShortTermState":
         """Take in a segment more; `key_value`: of everything there is then."""
@@ -64,14 +53,6 @@ class ShortTermState:
         whole = filled is None or bool((filled >= hidden.shape[1]).all())
         return ShortTermState(hidden, key_value, None if whole else filled)
 
-    def reset(self, rows: Bool[Tensor, " batch"]) -> "ShortTermState":
+    def reset(self, rows: Rows) -> "ShortTermState":
         """Forget everything in the marked rows: a new document begins there."""
         return replace(self, filled=visible(self.hidden, self.filled).masked_fill(rows, 0))
-
-
-@dataclass(frozen=True)
-class Evicted:
-    """Hidden states that left the short-term memory. rows: their owners, if some began anew too lately; None: all."""
-
-    hidden: Float[Tensor, "batch left hidden"]
-    rows: Bool[Tensor, " batch"] | None = None

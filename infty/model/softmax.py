@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infty.base.batch import UNSCORED
+from infty.base.errors import UsageError
 
 Hidden = Float[Tensor, "*positions hidden"]
 
@@ -51,10 +52,8 @@ class Softmax:
 
     def nats(self, x: Hidden, targets: Int[Tensor, "*positions"]) -> Float[Tensor, "*positions"]:
         """Compute the cross-entropy of each target in nats; 0 if it is UNSCORED."""
-        nats = F.cross_entropy(
-            self.logits(x).flatten(0, -2), targets.flatten(), ignore_index=UNSCORED, reduction="none"
-        )
-        return nats.view(targets.shape)
+        logits = self.logits(x).flatten(0, -2)
+        return F.cross_entropy(logits, targets.flatten(), ignore_index=UNSCORED, reduction="none").view(targets.shape)
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ class AdaptiveSoftmax:
         x, wanted = x.flatten(0, -2)[scored], flat[scored]
         head = self._head(x)
         place, tails = wanted, []
-        for i, (low, high) in enumerate(self._clusters()):
-            place = torch.where((wanted >= low) & (wanted < high), self._shortlist + i, place)
-            inside = ((wanted >= low) & (wanted < high)).nonzero()[:, 0]
+        for i, (low, high) in enumerate(pairwise(self._edges)):
+            own = (wanted >= low) & (wanted < high)
+            place, inside = torch.where(own, self._edges[0] + i, place), own.nonzero()[:, 0]
             tail = -self._tail(x[inside], low, high).gather(1, wanted[inside, None] - low)[:, 0]
             tails.append((inside, tail))
         nats = -head.gather(1, place[:, None])[:, 0]
@@ -87,22 +86,20 @@ class AdaptiveSoftmax:
     def logits(self, x: Hidden) -> Float[Tensor, "*positions vocab"]:
         """Compute ln p of every token of the vocabulary: for looking and generating, not for training."""
         head = self._head(x)
-        parts = [head[..., : self._shortlist]]
-        for i, (low, high) in enumerate(self._clusters()):
-            parts.append(head[..., self._shortlist + i, None] + self._tail(x, low, high))
+        parts = [head[..., : self._edges[0]]]
+        for i, (low, high) in enumerate(pairwise(self._edges)):
+            parts.append(head[..., self._edges[0] + i, None] + self._tail(x, low, high))
         return torch.cat(parts, -1)
 
     @property
-    def _shortlist(self) -> int:
-        return self.cutoffs[0] if self.cutoffs else len(self.weight)
-
-    def _clusters(self) -> list[tuple[int, int]]:
-        return list(pairwise((*self.cutoffs, len(self.weight)))) if self.cutoffs else []
+    def _edges(self) -> tuple[int, ...]:
+        """The ends of the shortlist and of each cluster."""
+        return *self.cutoffs, len(self.weight)
 
     def _head(self, x: Hidden) -> Float[Tensor, "*positions places"]:
         """Compute log-probabilities of the shortlist's words and of the clusters."""
-        weight = torch.cat([self.weight[: self._shortlist], self.cluster_weight])
-        bias = torch.cat([self.bias[: self._shortlist], self.cluster_bias])
+        weight = torch.cat([self.weight[: self._edges[0]], self.cluster_weight])
+        bias = torch.cat([self.bias[: self._edges[0]], self.cluster_bias])
         return F.linear(x, weight, bias).to(self.bias.dtype).log_softmax(-1)
 
     def _tail(self, x: Hidden, low: int, high: int) -> Float[Tensor, "*positions words"]:
@@ -111,15 +108,13 @@ class AdaptiveSoftmax:
 
 
 class TiedOutput(nn.Module):
-    """Parameters of an adaptive softmax beside the embedding: a bias per word, a vector and a bias per cluster.
-
-    ValueError if a cutoff is not below the number of words.
-    """
+    """Biases of words, vectors and biases of clusters, for an adaptive softmax. UsageError if a cutoff is too high."""
 
     def __init__(self, config: AdaptiveConfig, hidden_size: int, vocab_size: int) -> None:
         super().__init__()
         if config.cutoffs and config.cutoffs[-1] >= vocab_size:
-            raise ValueError(f"the last of the cutoffs {list(config.cutoffs)} is not below the {vocab_size} words")
+            cuts = list(config.cutoffs)
+            raise UsageError(f"model.adaptive: the last of the cutoffs {cuts} is not below the {vocab_size} words")
         self.cutoffs = config.cutoffs
         self.bias = nn.Parameter(torch.zeros(vocab_size))
         self.cluster_weight = nn.Parameter(torch.zeros(len(config.cutoffs), hidden_size))

@@ -24,9 +24,8 @@ from infty.base.files import (
     write_json,
 )
 from infty.base.messages import describe_fault
-from infty.model.weight_tensors import Named, write_tensors
+from infty.model.tensors import Named, write_tensors
 
-Tensors = dict[str, Named]  # file stem -> named tensors
 MANIFEST = "MANIFEST.json"
 NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # other OSErrors may be transient
 KEPT = 2  # of the last checkpoints; the best one stays as well
@@ -65,7 +64,7 @@ class Checkpoint:
     """All that a run needs to go on; without tensors, to begin."""
 
     state: TrainingState
-    tensors: Tensors
+    tensors: dict[str, Named]  # by the stem of their file
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -93,10 +92,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def write_pointers(folder: Path, state: TrainingState) -> None:
-    """Write `last.json` and `best.json`, which name the checkpoints of a state's own step and of its best step.
-
-    A run that continues writes them again: it may have been interrupted between a checkpoint and its pointers.
-    """
+    """Write `last.json` and `best.json`, which name the checkpoints of a state's own step and of its best step."""
     write_json(folder / "last.json", {"checkpoint": _name(state.step)})
     if state.best_step is not None:
         write_json(folder / "best.json", {"checkpoint": _name(state.best_step)})
@@ -122,10 +118,13 @@ def load_last(folder: Path) -> Checkpoint | None:
 
         # What is chosen in the end must be there.
         best = found.state.best_step
-        if best is not None and best != found.state.step and not _is_whole(folder / _name(best)):
-            text = f"the best checkpoint so far, {folder / _name(best)}, is damaged: {path.name} takes its place"
-            warnings.warn(text, stacklevel=2)
-            found.state.best_step, found.state.best_loss = found.state.step, None
+        if best is not None and best != found.state.step:
+            try:
+                _check_sums(folder / _name(best), FRESH)
+            except MissingError:
+                text = f"the best checkpoint so far, {folder / _name(best)}, is damaged: {path.name} takes its place"
+                warnings.warn(text, stacklevel=2)
+                found.state.best_step, found.state.best_loss = found.state.step, None
         return found
     if paths:
         raise MissingError(f"no checkpoint in {folder} is whole; start over with --fresh, which removes them")
@@ -151,10 +150,7 @@ def find_best_checkpoint(folder: Path) -> Path:
 
 
 def _load(path: Path, then: str) -> Checkpoint:
-    """Load a checkpoint from its folder.
-
-    MissingError, with what follows `then`, if it is damaged; OSError if a disk may fail.
-    """
+    """Load a checkpoint from its folder. MissingError, which ends with `then`, if it is damaged; OSError of a disk."""
     manifest = _check_sums(path, then)
     try:
         state = TrainingState.model_validate(_read(path / "state.json", then))
@@ -186,14 +182,6 @@ def _read(path: Path, then: str) -> dict[str, Any]:
         return parse_json(path.read_bytes(), path, then)
     except NOT_THERE as fault:
         raise MissingError(f"{path} can't be read ({fault.strerror}); {then}") from None
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        _check_sums(path, FRESH)
-    except MissingError:
-        return False
-    return True
 
 
 def _drop_old(folder: Path, state: TrainingState) -> None:

@@ -1,13 +1,10 @@
 """The configuration of training."""
 
 from collections.abc import Callable
+from operator import not_
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 class TrainingConfig(BaseModel):
@@ -17,12 +14,12 @@ class TrainingConfig(BaseModel):
 
     steps: int | None = Field(default=None, gt=0, description="optimiser steps (section 4.1: 20,000); null: see epochs")
     epochs: int | None = Field(
-        default=None, gt=0, exclude_if=_is_none, description="passes over the training part; null: see steps"
+        default=None, gt=0, exclude_if=not_, description="passes over the training part; null: see steps"
     )
     batch_size: int = Field(gt=0, description="sequences a step (section 4.1: 8)")
     learning_rate: float = Field(gt=0, description="peak of the schedule (section 4.1: 2.5e-4)")
     memory_learning_rate: float | None = Field(
-        default=None, gt=0, exclude_if=_is_none, description="peak for the long-range memories; null: learning_rate"
+        default=None, gt=0, exclude_if=not_, description="peak for the long-range memories; null: learning_rate"
     )
     schedule: Literal["cosine", "linear"] = Field(
         default="cosine", exclude_if=lambda kind: kind == "cosine", description="how the rate falls to 0"

@@ -1,6 +1,7 @@
 """Compute the gradients of a batch in one of several processes: its rows, a micro-batch at a time."""
 
 from contextlib import nullcontext
+from itertools import accumulate, pairwise
 
 import torch
 from jaxtyping import Float
@@ -10,14 +11,12 @@ from torch import Tensor, nn
 from infty.base.batch import UNSCORED, Batch
 from infty.base.errors import UsageError
 from infty.machine.launch import Launch
+from infty.memory.contract import Losses
 from infty.memory.precision import HOST
-from infty.model.interface import SegmentModel, State
-from infty.model.state_tensors import concatenate_states, load_state, move_state, select_rows, state_tensors
-from infty.model.unroll import unroll
-from infty.model.weight_tensors import Named
+from infty.model.interface import SegmentModel, State, unroll
+from infty.model.tensors import Named, concatenate_states, load_state, move_state, select_rows, state_tensors
 from infty.training.distributed import ALONE, Group
 
-Losses = dict[str, Float[Tensor, ""]]
 Memory = tuple[State | None, ...]  # one state per piece of this process's rows
 
 
@@ -65,10 +64,7 @@ class Replica:
         return {name: tensor for data in sent for name, tensor in load(data).items()} or None
 
     def load_memory(self, tensors: Named, batch_size: int) -> Memory:
-        """Load this process's part of the tensors that `gather_memory_tensors` returned.
-
-        KeyError if they are of another model or another number of rows.
-        """
+        """Load this process's part of what `gather_memory_tensors` returned. KeyError if model or rows are others."""
         # Sort the tensors by piece.
         parts: dict[int, Named] = {}
         for name, tensor in tensors.items():
@@ -84,8 +80,8 @@ class Replica:
         sizes = [len(state[0].short_term.hidden) for state in states]
         if sum(sizes) != batch_size:
             raise KeyError(f"its memory is of {sum(sizes)} rows, and a batch has {batch_size}")
-        edges = [sum(sizes[:piece]) for piece in range(len(sizes) + 1)]
-        saved = {range(low, high): state for low, high, state in zip(edges[:-1], edges[1:], states, strict=True)}
+        edges = pairwise(accumulate(sizes, initial=0))
+        saved = {range(low, high): state for (low, high), state in zip(edges, states, strict=True)}
 
         # States of the same pieces are taken unchanged, which is exact; otherwise they are joined and divided again.
         own = self.assign_rows(batch_size)
@@ -118,13 +114,9 @@ def compute_losses(
 ) -> tuple[Losses, State]:
     """Compute the mean losses of a batch and the state after it.
 
-    `loss` is the cross-entropy of the scored targets in nats; the others are the model's auxiliary losses. ValueError
-    if nothing is scored.
-
-    Args:
-        state: the state that the batch continues from; None: empty memories.
-        scored, batch_rows: targets and rows of the whole batch, if this is a piece of one; each loss is then the
-            piece's part of the mean.
+    `loss` is the cross-entropy of the scored targets in nats; the others are the model's auxiliary losses. state: what
+    the batch continues from; None: empty memories. scored, batch_rows: targets and rows of the whole batch, if this is
+    a piece of one; each loss is then the piece's part of the mean. ValueError if nothing is scored.
     """
     scored = int((batch.targets != UNSCORED).sum()) if scored is None else scored
     share = len(batch.streams) / (batch_rows or len(batch.streams))

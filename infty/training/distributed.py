@@ -35,17 +35,9 @@ class Group:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
+        self.leads = rank == 0  # it is this process that writes files and prints
+        self.share = Share(rank, size)  # of an evaluation
         self._hosts: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
-
-    @property
-    def leads(self) -> bool:
-        """Tell if this is the process that writes files and prints."""
-        return self.rank == 0
-
-    @property
-    def share(self) -> Share:
-        """The share of an evaluation that this process computes."""
-        return Share(self.rank, self.size)
 
     def find_largest(self, value: int) -> int:
         """Find the largest number that any process holds."""
@@ -77,9 +69,7 @@ class Group:
         """Gather the bytes of each process, by rank, in the process of rank 0; the others get an empty list."""
         if self.size == 1:
             return [data]
-        sizes = np.zeros(self.size, dtype=np.int64)
-        sizes[self.rank] = len(data)
-        sizes = self.sum_arrays(sizes)
+        sizes = self.sum_arrays(np.where(np.arange(self.size) == self.rank, len(data), 0))
         if not self.leads:
             distributed.send(torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8), 0, self._hosts)
             return []
@@ -140,15 +130,9 @@ _MET: list[Group] = []  # the group of this process, once it is connected
 
 @contextmanager
 def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
-    """Connect the processes of a launch for the block; a block within it uses the same group.
-
-    InftyError if they can't be reached, or one of them is lost meanwhile.
-    """
-    if launch.size == 1:
-        yield ALONE
-        return
-    if _MET:
-        yield _MET[0]
+    """Connect the processes of a launch for the block and blocks in it. InftyError if one can't be met, or is lost."""
+    if launch.size == 1 or _MET:
+        yield ALONE if launch.size == 1 else _MET[0]
         return
     if is_gpu(device):
         torch.cuda.set_device(device)
@@ -157,10 +141,8 @@ def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
         distributed.init_process_group(choose_backend(device), rank=launch.rank, world_size=launch.size, timeout=PROMPT)
         group = Group(launch.rank, launch.size)
     except (RuntimeError, ValueError) as fault:
-        where = f"{launch.address} port {launch.port}"
-        raise InftyError(
-            f"process {launch.rank} of {launch.size} met no others at {where}: {describe_fault(fault)}"
-        ) from None
+        met = f"met no others at {launch.address} port {launch.port}"
+        raise InftyError(f"process {launch.rank} of {launch.size} {met}: {describe_fault(fault)}") from None
     _MET.append(group)
     try:
         with group.explain_lost_process():

@@ -2,14 +2,14 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
 from infty.base.errors import InftyError, MissingError, Stopped
 from infty.evaluation.evaluate import evaluate
-from infty.model.weight_tensors import load_weights, weight_tensors
+from infty.model.tensors import load_weights, weight_tensors
 from infty.tasks.task import Task
 from infty.training.checkpoint import Checkpoint, TrainingState, save_checkpoint, write_pointers
 from infty.training.config import TrainingConfig
@@ -17,14 +17,6 @@ from infty.training.data_parallel import Memory, Replica
 from infty.training.optimizer import collect_optimizer_tensors, load_optimizer_tensors, make_optimizer
 from infty.training.signals import StopSignals
 from infty.training.step import optimize
-
-
-class Log(Protocol):
-    """A sink of metrics."""
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Log the metrics after `step` optimiser steps, named `<split>/<name>`."""
-        ...
 
 
 def train(
@@ -35,7 +27,7 @@ def train(
     seed: int,
     folder: Path,
     begin: Checkpoint,
-    log: Log,
+    log: Callable[[int, dict[str, float]], None],
     stop: StopSignals,
 ) -> TrainingState:
     """Train to `config.total_steps`, with checkpoints in `folder`.
@@ -44,13 +36,9 @@ def train(
     of an uninterrupted one. A signal ends a validation, which the continued run then repeats. Several processes take
     every step together, and one of them writes.
 
-    Args:
-        begin: the checkpoint to continue from; without tensors, the run begins at step 0.
-
-    Raises:
-        Stopped: after a signal.
-        InftyError: if a loss or gradient is not finite, or a checkpoint can't be saved.
-        MissingError: if `begin` is another model's.
+    begin: the checkpoint to continue from; without tensors, the run begins at step 0. log: takes the optimiser steps
+    done, and metrics named `<split>/<name>`. Stopped after a signal; InftyError if a loss or gradient is not finite, or
+    a checkpoint can't be saved; MissingError if `begin` is another model's.
     """
     # Continue from a checkpoint, or begin.
     model, group, state = replica.model, replica.group, begin.state
@@ -83,7 +71,7 @@ def train(
             loss = validation["validation/loss"]
             if not math.isfinite(loss):
                 raise InftyError(f"validation loss {loss} at step {state.step}; try a lower training.learning_rate")
-            log.log(state.step, validation)
+            log(state.step, validation)
             state.validated_step = state.step
             if state.best_loss is None or loss < state.best_loss:
                 state.best_step, state.best_loss = state.step, loss
@@ -100,7 +88,7 @@ def train(
         state.step += 1
         state.seconds += time.perf_counter() - start
         if state.step % config.log_every == 0 or state.step == config.total_steps:
-            log.log(state.step, metrics)
+            log(state.step, metrics)
 
 
 def _validation_is_due(state: TrainingState, config: TrainingConfig) -> bool:
@@ -115,7 +103,7 @@ def _restore(
     """Restore weights and optimiser from a checkpoint, return its memory, if any. MissingError if they do not fit."""
     model = replica.model
     if replica.group.leads:
-        write_pointers(folder, begin.state)
+        write_pointers(folder, begin.state)  # the run may have been interrupted between a checkpoint and its pointers
     try:
         load_weights(model, begin.tensors["model"])
         load_optimizer_tensors(optimizer, model, begin.tensors["optimizer"])

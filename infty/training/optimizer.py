@@ -7,21 +7,16 @@ import torch
 from torch import nn
 
 from infty.model.interface import SegmentModel
-from infty.model.weight_tensors import Named
+from infty.model.tensors import Named
 
 
 def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float | None = None) -> torch.optim.Adam:
-    """Make a fused Adam over all parameters. memory_rate: peak rate of long-range memories; None: as the others.
-
-    Each parameter group has its `peak` learning rate, which the schedule scales.
-    """
-    if memory_rate is None:
-        groups = [{"params": list(model.parameters()), "peak": learning_rate}]
-    else:
-        memories = model.memory_parameters()
-        names = {id(parameter) for parameter in memories}
-        others = [parameter for parameter in model.parameters() if id(parameter) not in names]
-        groups = [{"params": others, "peak": learning_rate}, {"params": memories, "peak": memory_rate}]
+    """Make a fused Adam, each group with its `peak` rate. memory_rate: of long-range memories; None: as the others."""
+    memories = set(model.memory_parameters() if memory_rate else ())
+    groups = [
+        {"params": [p for p in model.parameters() if p not in memories], "peak": learning_rate},
+        {"params": [p for p in model.parameters() if p in memories], "peak": memory_rate},
+    ]
     return torch.optim.Adam([group for group in groups if group["params"]], lr=learning_rate, fused=True)
 
 
@@ -49,10 +44,7 @@ def collect_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> 
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module, tensors: Named) -> None:
-    """Load the tensors of `collect_optimizer_tensors`, each to its parameter's device.
-
-    KeyError or RuntimeError if they are of another model.
-    """
+    """Load the tensors of `collect_optimizer_tensors`. KeyError or RuntimeError if they are of another model."""
     parameters = dict(model.named_parameters())
     names = {key.rpartition(".")[0] for key in tensors}
     for name in names:

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterable, Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -28,9 +28,7 @@ class StopSignals:
                 break
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._restore()
 
     def yield_until_signal(self, items: Iterable[Item]) -> Iterator[Item]:

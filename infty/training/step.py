@@ -1,7 +1,6 @@
 """Take one optimiser step: losses and gradient of a batch over all processes, then Adam."""
 
 import time
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from infty.base.batch import UNSCORED, Batch
 from infty.base.errors import InftyError
 from infty.base.files import write_json
-from infty.model.weight_tensors import write_tensors
+from infty.model.tensors import write_tensors
 from infty.tasks.task import TrainingData
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
@@ -94,8 +93,7 @@ def _keep_batch(run: Path, step: int, batch: Batch, figures: dict[str, float]) -
     Returns its folder, or why it could not be written. Figures are written as text: JSON has no NaN or infinity.
     """
     folder = run / "not-finite" / f"step-{step:08d}"
-    parts = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+    tensors = {name: part for name, part in vars(batch).items() if isinstance(part, Tensor)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / "batch.safetensors", tensors)

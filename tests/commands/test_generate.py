@@ -36,9 +36,8 @@ from infty.config.definition import CellKey
 from infty.config.settings import load_settings
 from infty.corpora.tokenizers import BpeTokenizer, Tokenizer, WordTokenizer
 from infty.experiment import resolve
-from infty.model.interface import SegmentModel
-from infty.model.state_tensors import state_tensors
-from infty.model.unroll import unroll
+from infty.model.interface import SegmentModel, unroll
+from infty.model.tensors import state_tensors
 from infty.runs.folder import RunFolder
 from infty.tasks.corpus import CorpusTask
 from infty.tasks.segmentation import cut_windows

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from infty.evaluation.evaluate import use_evaluation_mode
 from infty.evaluation.memory_trace import BINS, Trace, carry_places, inspect_memory, measure_shares, watch_signals
-from infty.memory.attention import AttentionDensity
+from infty.memory.equations import AttentionDensity
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
 from infty.model.interface import SegmentModel, State
 from infty.runs.schemas import Stream
@@ -99,12 +99,13 @@ def test_with_drawn_samples_each_vector_is_where_a_loop_finds_it(memory: dict[st
         for states in read(model, task)[1][2:-1]:  # before each update
             before = states[layer].long_range
             assert isinstance(before, LongTermState)
-            assert trace.memory.sticky is not None
             new = [TAU + (1 - TAU) * i / SEGMENT for i in range(1, SEGMENT + 1)]
             if not places:
                 places, ends = [(i - 0.5) / SEGMENT for i in range(1, 6)], [i / SEGMENT for i in range(1, 6)]
                 continue
-            samples = trace.memory.sticky.positions(before.histogram, before.seeds, before.updates)[0].tolist()
+            drawn = trace.memory.sample_positions(before)
+            assert drawn is not None
+            samples = drawn[0].tolist()
             distinct.append(len(set(samples)))
             places = [TAU * rank(place, samples) / SAMPLES for place in places] + new
             ends = [TAU * rank(place, samples) / SAMPLES for place in ends] + new

@@ -24,7 +24,7 @@ from infty.machine.placement import Machine
 from infty.memory.longterm import LongTermMemory
 from infty.memory.precision import HOST, full_precision, round_products
 from infty.model.interface import SegmentModel
-from infty.model.state_tensors import state_tensors
+from infty.model.tensors import state_tensors
 from infty.training.data_parallel import compute_losses, weigh_losses
 from tests.conftest import Infty
 

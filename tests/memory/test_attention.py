@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from infty.memory.attention import AttentionDensity
+from infty.memory.equations import AttentionDensity, kl_to_prior, shape_density
 
 
 def one(mean: float, variance: float) -> AttentionDensity:
@@ -25,16 +25,14 @@ def test_kl_equals_quadrature(float64: None, mean: float, variance: float, prior
         )
 
     expected, _ = integrate.quad(integrand, -10, 10)
-    assert one(mean, variance).kl_to_prior(prior_std, prior_mean).item() == pytest.approx(expected, rel=1e-6)
+    assert kl_to_prior(one(mean, variance), prior_std, prior_mean).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_kl_is_zero_at_the_prior(float64: None) -> None:
-    assert one(0.3, 0.05**2).kl_to_prior(0.05).item() == pytest.approx(0, abs=1e-12)
+    assert kl_to_prior(one(0.3, 0.05**2), 0.05).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_scores_become_a_mean_inside_and_a_variance_above_the_floor(float64: None) -> None:
-    density = AttentionDensity.from_scores(
-        torch.tensor([[[-40.0, 0, 40]]]), torch.tensor([[[-40.0, 0, 3]]]), floor=1e-4
-    )
+    density = shape_density(torch.tensor([[[-40.0, 0, 40]]]), torch.tensor([[[-40.0, 0, 3]]]), floor=1e-4)
     np.testing.assert_allclose(density.mean[0, 0], [np.exp(-40.0), 0.5, 1], atol=1e-12)
     np.testing.assert_allclose(density.variance[0, 0], [1e-4, np.log(2), np.log1p(np.exp(3.0))])

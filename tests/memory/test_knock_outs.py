@@ -10,11 +10,11 @@ from torch import Tensor
 from infty.memory import signal
 from infty.memory.basis import GaussianBasis
 from infty.memory.compressive import CompressedState, CompressiveMemory, CompressiveMemoryConfig
-from infty.memory.contract import KNOCK_OUTS, KnockOut, draw_fixed_numbers
+from infty.memory.contract import KNOCK_OUTS, KnockOut
 from infty.memory.equations import evaluate_signal
 from infty.memory.fast.low_rank import LinearMap
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
-from infty.memory.ragged import visible
+from infty.memory.rows import draw_fixed_numbers, visible
 from infty.memory.signal import make_operators, shuffle_pieces
 from infty.model.memory_layer import LayerState
 from tests.model.test_decoder import BATCH, SEGMENT, make

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from infty.commands.bench import plain
-from infty.memory.attention import AttentionDensity
+from infty.memory.equations import AttentionDensity, kl_to_prior
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "long_term_memory.safetensors"
@@ -93,7 +93,7 @@ def test_reading_equals_the_plain_equations_in_value_and_gradient(float64: None)
     gradients = []
     for attend in (memory.attend, lambda q, s: plain.attend(memory, q, s)):
         context, density = attend(queries, state)
-        loss = (context * weights).sum() + density.kl_to_prior(0.05).mean()
+        loss = (context * weights).sum() + kl_to_prior(density, 0.05).mean()
         gradients.append([context, *torch.autograd.grad(loss, inputs)])
     for fast, slow in zip(*gradients, strict=True):
         torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-11)
@@ -172,7 +172,7 @@ def test_kl_is_a_mean_over_streams_and_nothing_for_those_without_a_memory(float6
     memory = make()
     state = filled(memory).reset(torch.arange(BATCH) == 0)
     _, density = memory.attend(torch.randn(BATCH, QUERIES, HIDDEN), state)
-    others = density.kl_to_prior(0.05)[1:].mean()
+    others = kl_to_prior(density, 0.05)[1:].mean()
     torch.testing.assert_close(memory.kl(density, state), others * (BATCH - 1) / BATCH)
 
 
@@ -193,8 +193,8 @@ def test_sticky_sampling_reads_the_old_signal_where_attention_was(float64: None)
     spot = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])  # a place for each stream
     density = AttentionDensity(spot[:, None, None].expand(BATCH, 3, QUERIES), torch.full((BATCH, 3, QUERIES), 1e-6))
     looked = memory.observe(state, density)
-    assert memory.sticky is not None
-    positions = memory.sticky.positions(looked.histogram, looked.seeds, looked.updates)
+    positions = memory.sample_positions(looked)
+    assert positions is not None
     assert (positions.floor_divide(1 / 29) == spot.floor_divide(1 / 29)[:, None]).all()
     updated = memory.update(looked, x).coefficients
     torch.testing.assert_close(updated, plain.update(memory, state, x, positions), rtol=1e-9, atol=1e-11)

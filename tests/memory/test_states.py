@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from infty.memory.attention import AttentionDensity
 from infty.memory.compressive import CompressedState, CompressiveMemory, CompressiveMemoryConfig
+from infty.memory.equations import AttentionDensity
 from infty.memory.fast.tiling import CPU_BLOCK, GPU_BLOCK, items_at_once, pieces
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
-from infty.memory.ragged import concatenate_rows, visible
+from infty.memory.rows import concatenate_rows, visible
 from infty.memory.sticky import StickyConfig
 
 HIDDEN, SEGMENT, BINS = 6, 5, 4
@@ -49,7 +49,7 @@ def test_an_empty_signal_is_zero_even_and_named_and_follows_the_weights() -> Non
     assert torch.equal(state.histogram, torch.full((3, BINS), 1 / BINS, dtype=torch.float64))
     assert state.seeds.tolist() == [0, 1, 2]
     assert memory.initial_state(2, torch.tensor([9, 4])).seeds.tolist() == [9, 4]
-    assert state.is_empty
+    assert not state.updates.any()
     plain = LongTermMemory(memory.config.model_copy(update={"sticky": None}))
     assert plain.initial_state(2).histogram.shape == (2, 0)
 
@@ -63,7 +63,7 @@ def test_marked_rows_of_a_signal_forget_and_others_stay() -> None:
     assert all(map(torch.equal, parts(after, 2)[:3], parts(fresh, 2)[:3]))
     assert after.seeds.tolist() == [40, 41, 72]
     assert state.reset(LAST).seeds.tolist() == [40, 41, 42]
-    assert not after.is_empty
+    assert after.updates.any()
 
 
 def test_only_marked_rows_are_updated() -> None:

@@ -6,8 +6,7 @@ import torch
 from scipy import integrate, stats
 
 from infty.memory import equations
-from infty.memory.attention import AttentionDensity
-from infty.memory.equations import sample_histogram
+from infty.memory.equations import AttentionDensity, sample_histogram
 from infty.memory.sticky import attention_histogram, uniform_draws
 
 BINS = 7
@@ -31,7 +30,7 @@ def test_histogram_equals_quadrature_of_the_summed_densities(float64: None) -> N
 
 def test_histogram_equals_the_plain_equation(float64: None) -> None:
     density = AttentionDensity(torch.rand(2, 3, 5), 0.001 + 0.1 * torch.rand(2, 3, 5))
-    plain = equations.attention_histogram(density.mean, density.variance, BINS)
+    plain = equations.attention_histogram(density, BINS)
     torch.testing.assert_close(attention_histogram(density, BINS), plain, rtol=1e-10, atol=1e-12)
 
 

@@ -12,10 +12,10 @@ from infty.base.batch import UNSCORED, Batch
 from infty.memory.longterm import LongTermState
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
+from infty.model.interface import unroll
 from infty.model.memory_layer import LayerState
 from infty.model.short_term import ShortTermState
-from infty.model.state_tensors import state_tensors
-from infty.model.unroll import unroll
+from infty.model.tensors import state_tensors
 
 # Distinct primes: vocabulary 17, batch 3, segment 5, heads 2, head size 11, feed-forward 23, centres 7, widths 2.
 VOCAB, BATCH, SEGMENT = 17, 3, 5

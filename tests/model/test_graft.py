@@ -17,8 +17,7 @@ from infty.model.config import Gpt2ModelConfig
 from infty.model.gpt2 import build_gpt2, from_pretrained, save_pretrained
 from infty.model.graft import Graft
 from infty.model.interface import State
-from infty.model.state_tensors import load_state, state_tensors
-from infty.model.weight_tensors import load_weights, weight_tensors
+from infty.model.tensors import load_state, load_weights, state_tensors, weight_tensors
 
 BATCH, LENGTH, VOCAB, HIDDEN, LAYERS, HEADS = 3, 8, 53, 22, 2, 2
 LONG_TERM = {"kind": "long_term", "num_basis": 10, "num_samples": 7, "contraction": 0.5, "widths": [0.05, 0.1]}
@@ -77,7 +76,7 @@ def test_with_a_zeroed_output_projection_it_is_hugging_face_s_gpt2(row: str) -> 
         assert ((with_memory[i] - zeroed[i]).abs().max() > 1e-4) == (i > 0)  # the first block has no past
 
 
-def test_without_a_memory_it_is_gpt2_and_without_a_passage_the_decoder_is_what_it_was() -> None:
+def test_without_a_memory_it_is_gpt2_and_called_without_memories_the_decoder_is_what_it_was() -> None:
     for row in MEMORIES:
         model = make(row)
         logits, _ = read(model, segments(3))
@@ -123,10 +122,10 @@ def test_weights_of_others_are_refused_in_one_line(tmp_path: Path) -> None:
     save_pretrained(model, tmp_path)
     for changes in ({"num_layers": 3}, {"hidden_size": 24}):
         with pytest.raises(MissingError, match="holds no weights of this GPT-2"):
-            make("infty", **changes).float().load_decoder_file(tmp_path)
+            make("infty", **changes).float().load_decoder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"\x80\x04]\x94.")
     with pytest.raises(MissingError, match="holds no weights of this GPT-2"):
-        model.load_decoder_file(tmp_path)
+        model.load_decoder(tmp_path)
 
 
 def heads(x: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def test_attention_equals_its_definition_in_loops(float64: None) -> None:
 def test_reading_by_content_holds_queries_and_projections_constant() -> None:
     attention = RelativeAttention(SIZE, HEADS, dropout=0.0)
     x, hidden = (torch.randn(BATCH, n, SIZE, requires_grad=True) for n in (TOKENS, 7))
-    read = attention.read_by_content(x, hidden)
+    read = attention.read_by_content(x, slice(None), hidden)
     read.sum().backward()
     assert hidden.grad is not None
     assert x.grad is None

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from infty.base.batch import UNSCORED
+from infty.base.errors import UsageError
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.model.interface import count_parameters
@@ -79,7 +80,7 @@ def test_cutoffs_that_do_not_rise_are_refused(cutoffs: tuple[int, ...], message:
 
 
 def test_a_cutoff_beyond_the_vocabulary_is_refused() -> None:
-    with pytest.raises(ValueError, match="not below the 23 words"):
+    with pytest.raises(UsageError, match="not below the 23 words"):
         TiedOutput(AdaptiveConfig(cutoffs=(5, 23)), HIDDEN, 23)
 
 

@@ -10,10 +10,9 @@ from torch import Tensor
 from infty.base.batch import UNSCORED, Batch
 from infty.memory.compressive import CompressedState
 from infty.model.decoder import Decoder
-from infty.model.interface import State
+from infty.model.interface import State, unroll
 from infty.model.memory_layer import LayerState
-from infty.model.state_tensors import load_state, state_tensors
-from infty.model.unroll import unroll
+from infty.model.tensors import load_state, state_tensors
 from tests.model.test_decoder import BATCH, MEMORIES, SEGMENT, VOCAB, make
 
 SEGMENTS = 13

@@ -73,7 +73,7 @@ def attempt(task: Poisoned, folder: Path) -> None:
     training = TrainingConfig(steps=6, batch_size=2, learning_rate=1e-2, evaluate_every=3)
     folder.mkdir()
     begin = Checkpoint(TrainingState(wandb_id="a1"), {})
-    train(Replica(task.model), task, training, seed=0, folder=folder, begin=begin, log=Quiet(), stop=StopSignals())
+    train(Replica(task.model), task, training, seed=0, folder=folder, begin=begin, log=Quiet().log, stop=StopSignals())
 
 
 CONFIG = SortConfig(vocabulary=3, length=13, train_sequences=9, validation_sequences=4, test_sequences=4)

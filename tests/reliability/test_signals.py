@@ -130,7 +130,7 @@ def trained(folder: Path, task: SortTask, file: type[MetricsFile] = MetricsFile)
     state = begin.state
     log = file(folder / "metrics.jsonl", state.step, validated=state.validated_step == state.step)
     with contextlib.closing(log), StopSignals() as stop:
-        train(Replica(model), task, training, seed=0, folder=folder / "checkpoints", begin=begin, log=log,
+        train(Replica(model), task, training, seed=0, folder=folder / "checkpoints", begin=begin, log=log.log,
               stop=stop)  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
 from infty.config.settings import load_settings
 from infty.experiment import build_task, resolve
-from infty.model.state_tensors import concatenate_states, select_rows, state_tensors
+from infty.model.tensors import concatenate_states, select_rows, state_tensors
 from infty.tasks.task import Task
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica

@@ -289,7 +289,7 @@ def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
 
     config = TrainingConfig(steps=150, batch_size=8, learning_rate=1e-2, evaluate_every=150)
     begin = Checkpoint(TrainingState(wandb_id="a1"), {})
-    end = train(Replica(model), task, config, seed=0, folder=tmp_path, begin=begin, log=Quiet(), stop=StopSignals())
+    end = train(Replica(model), task, config, seed=0, folder=tmp_path, begin=begin, log=Quiet().log, stop=StopSignals())
     assert (end.step, end.validated_step, end.best_step) == (150, 150, 150)
     assert compute_losses(model, task.make_batch("test", torch.arange(4).numpy()))[0]["loss"].item() < 0.7 * before
 
@@ -314,7 +314,7 @@ def test_the_best_step_is_the_one_with_the_lowest_validation_loss_across_a_stop(
         stop, begin = StopSignals(), load_last(tmp_path) or Checkpoint(TrainingState(wandb_id="a1"), {})
         with pytest.raises(Stopped):
             train(Replica(model), task, config, seed=0, folder=tmp_path, begin=begin,
-                  log=Noted(stop, last), stop=stop)  # fmt: skip
+                  log=Noted(stop, last).log, stop=stop)  # fmt: skip
     best = min(losses, key=lambda step: losses[step])
     assert len(losses) == 12
     assert best < 18, "these numbers show nothing: the best step is after the stop"

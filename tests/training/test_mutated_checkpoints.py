@@ -21,8 +21,7 @@ from infty.memory.sticky import StickyConfig
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.model.interface import SegmentModel
-from infty.model.state_tensors import state_tensors
-from infty.model.weight_tensors import load_weights
+from infty.model.tensors import load_weights, state_tensors
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load_last, save_checkpoint
 from infty.training.config import TrainingConfig
@@ -106,7 +105,7 @@ def go_on(folder: Path) -> None:
     model, task = make()
     begin = resume or Checkpoint(TrainingState(wandb_id="a1"), {})
     config = TrainingConfig(steps=3, batch_size=2, learning_rate=1e-3, evaluate_every=3)
-    train(Replica(model), task, config, seed=0, folder=folder, begin=begin, log=Quiet(), stop=StopSignals())
+    train(Replica(model), task, config, seed=0, folder=folder, begin=begin, log=Quiet().log, stop=StopSignals())
     load_into(model, folder)
 
 

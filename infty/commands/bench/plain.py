@@ -4,11 +4,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infty.memory import equations
-from infty.memory.attention import AttentionDensity
+from infty.memory.equations import AttentionDensity, Coefficients
 from infty.memory.longterm import Hidden, LongTermMemory, LongTermState, Queries
 
 Points = Float[Tensor, " samples"] | Float[Tensor, "batch samples"]
-Coefficients = Float[Tensor, "batch basis hidden"]
 
 
 def solve_refit(memory: LongTermMemory) -> Float[Tensor, "basis all_points"]:
@@ -42,7 +41,6 @@ def attend(memory: LongTermMemory, queries: Queries, state: LongTermState) -> tu
     centers, widths = (part.to(state.coefficients) for part in equations.place_basis(c.num_basis, c.widths))
     scores = equations.score_queries(queries, state.coefficients, memory.key.weight, c.num_heads)  # b h q n
     mean_score, variance_score = (part(scores)[..., 0] for part in (memory.mean, memory.variance))
-    mean, variance = equations.shape_density(mean_score, variance_score, c.variance_floor)
-    expected = equations.expect_basis(mean, variance, centers, widths)
-    context = equations.read_context(expected, state.coefficients, memory.value.weight, memory.output.weight)
-    return context, AttentionDensity(mean, variance)
+    density = equations.shape_density(mean_score, variance_score, c.variance_floor)
+    expected = equations.expect_basis(density.mean, density.variance, centers, widths)
+    return equations.read_context(expected, state.coefficients, memory.value.weight, memory.output.weight), density

@@ -16,7 +16,7 @@ from infty.base.batch import UNSCORED, Batch
 from infty.base.errors import MissingError, UsageError
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
-from infty.model.weight_tensors import Named
+from infty.model.tensors import Named
 from infty.training.data_parallel import compute_losses
 
 NEEDED = ("LiteralModel", "LiteralMemory", "step")

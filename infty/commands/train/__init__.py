@@ -26,9 +26,10 @@ from infty.model.interface import count_parameters
 from infty.runs.folder import RunFolder
 from infty.runs.metrics import Sinks
 from infty.runs.schemas import Evaluation, Result
-from infty.training.cost import count_step_flops, explain_out_of_memory
+from infty.training.cost import count_step_flops
 from infty.training.data_parallel import refuse_uneven
 from infty.training.distributed import Group, process_group
+from infty.training.limits import explain_out_of_memory
 from infty.training.loop import train
 from infty.training.signals import StopSignals
 
@@ -167,7 +168,7 @@ def _guard_run(session: Session) -> Iterator[StopSignals]:
 def _train(session: Session, log: Sinks, stop: StopSignals) -> None:
     """Take the steps that are left."""
     s, seed, folder = session, session.cell.key.seed, session.run.checkpoints
-    train(s.replica, s.task, s.training, seed=seed, folder=folder, begin=s.begin, log=log, stop=stop)
+    train(s.replica, s.task, s.training, seed=seed, folder=folder, begin=s.begin, log=log.log, stop=stop)
 
 
 def _test(session: Session, stop: StopSignals) -> Evaluation | None:

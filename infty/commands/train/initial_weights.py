@@ -82,17 +82,17 @@ def find_initial_weights(experiment: Experiment, settings: Settings, *, may_fetc
     Raises MissingError if they are not there or damaged, UsageError if they are of other sizes.
     """
     model = experiment.model
-    if model.starting_weights is None:
+    if model.weights is None:
         return None
-    found = find_weights(model.starting_weights, settings.data, may_fetch=may_fetch)
+    found = find_weights(model.weights, settings.data, may_fetch=may_fetch)
 
     def refuse(sizes: dict[str, int]) -> None:
         refuse_other_sizes(found.config, sizes, str(found.path))
 
-    refuse(model.decoder_sizes)
+    refuse(model.model_dump(include={"num_layers", "num_heads", "hidden_size", "num_positions"}))
     return InitialWeights(
         found.origin,
         found.sha256,
         lambda vocab_size: refuse({"vocab_size": vocab_size}),
-        lambda new: new.load_decoder_file(found.path),
+        lambda new: new.load_decoder(found.path),
     )

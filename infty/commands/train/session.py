@@ -21,9 +21,9 @@ from infty.runs.folder import RunFolder
 from infty.tasks.task import Task
 from infty.training.checkpoint import Checkpoint, TrainingState, load_last
 from infty.training.config import TrainingConfig
-from infty.training.cost import refuse_full_disk, refuse_too_little_memory
 from infty.training.data_parallel import Replica
 from infty.training.distributed import Group
+from infty.training.limits import refuse_full_disk, refuse_too_little_memory
 
 OTHER_SETTINGS = "start over with --fresh (removes it), or keep both with --name"
 REMOVED = ".removed"  # checkpoints that are being removed

@@ -1,7 +1,9 @@
-"""Read a signal under a Gaussian density (M9), a tile of basis values at a time.
+"""Score queries without the N scores (M8), and read a signal (M9), a tile of basis values at a time.
 
-z = E_{t ~ N(μ, σ²)}[X̄(t)] = Σ_j a_j v_j with a_j = N(μ; μ̃_j, σ² + σ̃_j²). A query has one variance s = σ² + σ̃² for
-each width, and one distance δ = μ − μ̃ to each centre, so for width and centre
+Scoring: w·(K q) = ((w B) W_K)·q, so that two vectors per head, for w_μ and w_σ, replace the N scores of a query.
+
+Reading: z = E_{t ~ N(μ, σ²)}[X̄(t)] = Σ_j a_j v_j with a_j = N(μ; μ̃_j, σ² + σ̃_j²). A query has one variance
+s = σ² + σ̃² for each width, and one distance δ = μ − μ̃ to each centre, so for width and centre
 
     a = exp(−δ²/2s − ½ ln 2πs).
 
@@ -20,12 +22,40 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
-from infty.memory.attention import AttentionDensity
+from infty.memory.equations import AttentionDensity, Weight, split_heads
 from infty.memory.fast.reduced_basis import ReducedBasis
 from infty.memory.fast.tiling import items_at_once, pieces
 
 QUERIES = 1024  # rows of a tile
+Counts = tuple[int, ...]  # of chosen basis functions, by width
+
+
+def score_queries(
+    queries: Float[Tensor, "batch query hidden"],
+    coefficients: Float[Tensor, "batch basis hidden"],
+    key: Weight,
+    weights: Float[Tensor, "2 basis"],
+    num_heads: int,
+    projection: Weight | None = None,
+) -> Float[Tensor, "batch heads query 2"]:
+    """Compute w_μ·(K q)/√d and w_σ·(K q)/√d of each head and query, with K = B W_K (M8).
+
+    Equal to `equations.score_queries` and a sum by w_μ, w_σ; held by
+    tests/memory/test_longterm.py::test_reading_equals_the_plain_equations_in_value_and_gradient, with a projection by
+    test_queries_that_are_yet_to_be_projected_look_at_the_same_places there.
+
+    projection: W_Q, if `queries` are the x that it is to make queries of; ((w B) W_K W_Qᵀ)·x does without them.
+    """
+    both = torch.bmm(weights.expand(len(coefficients), -1, -1), coefficients)  # b 2 hidden
+    summaries = split_heads(F.linear(both, key), num_heads)  # b h 2 d
+    summaries = summaries / summaries.shape[-1] ** 0.5
+    q = queries.to(summaries.dtype)
+    if projection is None:
+        return split_heads(q, num_heads) @ summaries.mT
+    summaries = summaries @ projection.unflatten(0, (num_heads, -1))  # b h 2 hidden
+    return (q @ summaries.flatten(1, 2).mT).unflatten(-1, (-1, 2)).transpose(1, 2)
 
 
 def read_signal(
@@ -46,13 +76,7 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        values: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        centers: Tensor,
-        widths: Tensor,
-        counts: tuple[int, ...],
+        ctx: Any, values: Tensor, mean: Tensor, variance: Tensor, centers: Tensor, widths: Tensor, counts: Counts
     ) -> Tensor:
         total = variance + widths.square()[:, None, None]  # w i q: s
         read, kept = values.new_empty(*mean.shape, values.shape[-1]), []
@@ -96,13 +120,10 @@ def _tiles(mean: Tensor, values: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _weights(mean: Tensor, total: Tensor, groups: Sequence[Tensor]) -> Tensor:
-    """Compute a of a tile, i q k, from μ (i q), s (w i q) and the centres of each width (M2).
-
-    As a power of 2: torch's exp takes four times as long.
-    """
+    """Compute a of a tile, i q k, from μ (i q), s (w i q) and the centres of each width (M2)."""
     exponents = mean.new_empty(*mean.shape, sum(len(centers) for centers in groups))
     parts = exponents.split([len(centers) for centers in groups], -1)
     for part, centers, s in zip(parts, groups, total[..., None], strict=True):
         torch.mul((mean[..., None] - centers).square_(), -0.5 * math.log2(math.e) / s, out=part)
         part -= 0.5 * torch.log2(2 * math.pi * s)
-    return exponents.exp2_()
+    return exponents.exp2_()  # torch's exp takes four times as long

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infty.memory.basis import GaussianBasis
+from infty.memory.equations import place_basis
 from infty.memory.precision import HOST, ExactBuffers
 
 NEGLIGIBLE = 1e-8  # of the longest basis function: what is left of the others; float32 tells 6e-8
@@ -24,22 +25,21 @@ class ReducedBasis(ExactBuffers):
 
     Its expectations, combined, are equal to `equations.expect_basis`, to 1e-8 of the greatest; held by
     tests/memory/fast/test_reduced_basis.py::test_every_expectation_is_made_of_the_chosen_ones.
-
-    centers: μ̃ of the K. counts: how many of them each width has. combine: T.
     """
 
-    centers: Float[Tensor, " chosen"]
+    counts: tuple[int, ...]  # of the K by width
+    centers: Float[Tensor, " chosen"]  # μ̃
     widths: Float[Tensor, " widths"]
-    combine: Float[Tensor, "chosen basis"]
+    combine: Float[Tensor, "chosen basis"]  # T
 
     def __init__(self, num_basis: int, widths: tuple[float, ...]) -> None:
         super().__init__()
         chosen, combine = _reduce(num_basis, widths)
         with HOST:
-            basis = GaussianBasis(num_basis, widths).double()
+            centers, _ = place_basis(num_basis, widths)
         self.counts = tuple(sum(j % len(widths) == width for j in chosen) for width in range(len(widths)))
-        self.register_exact("centers", torch.stack([basis.centers[j // len(widths)] for j in chosen]))
-        self.register_exact("widths", basis.widths)
+        self.register_exact("centers", centers[chosen])
+        self.register_exact("widths", torch.tensor(widths, dtype=torch.float64, device=HOST))
         self.register_exact("combine", combine)
 
     def coefficients(self, full: Float[Tensor, "batch basis hidden"]) -> Float[Tensor, "batch chosen hidden"]:

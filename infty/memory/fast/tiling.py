@@ -13,8 +13,7 @@ CPU_BLOCK, GPU_BLOCK = 2**19, 2**29
 def pieces(total: int, size: int) -> Iterator[slice]:
     """Cut `range(total)` into slices of `size` (rows of M9); the last may be shorter.
 
-    The whole is covered once; held by
-    tests/memory/test_states.py::test_pieces_are_the_whole_and_blocks_fit_what_holds_them.
+    All of it once: tests/memory/test_states.py::test_pieces_are_the_whole_and_blocks_fit_what_holds_them.
     """
     for start in range(0, total, size):
         yield slice(start, min(start + size, total))

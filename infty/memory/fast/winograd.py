@@ -40,14 +40,11 @@ OUTPUTS = (  # O
 
 
 def convolve3(
-    x: Float[Tensor, "batch length channels"],
-    weight: Float[Tensor, "out channels 3"],
-    bias: Float[Tensor, " out"] | None,
+    x: Float[Tensor, "batch length in"], weight: Float[Tensor, "out in 3"], bias: Float[Tensor, " out"] | None
 ) -> Float[Tensor, "batch length out"]:
     """Convolve each vector with its two neighbours, zeros beyond both ends, with the kernel `weight` (M7).
 
-    Its gate is equal to `equations.smooth`; held by
-    tests/memory/fast/test_winograd.py::test_a_gate_of_it_equals_the_plain_equation.
+    In gates equal to `equations.smooth`: tests/memory/fast/test_winograd.py::test_a_gate_of_it_equals_the_plain_equation.
     """
     batch, length, channels = x.shape
     tiles = -(-length // STEP)

@@ -22,16 +22,16 @@ from torch.autograd.function import once_differentiable
 from infty.memory.fast.tiling import items_at_once, pieces
 
 QUERIES = 128  # rows of a tile
+Asked = Float[Tensor, "b h t d"]  # of the tokens that ask
+Keys = Float[Tensor, "b h d k"]
+Values = Float[Tensor, "b h k d"]
+Encoding = Float[Tensor, "h d places"]  # k + 1 of them
+Unseen = Int[Tensor, " b"]
 
 
 def attend_in_tiles(
-    content: Float[Tensor, "b h t d"],
-    position: Float[Tensor, "b h t d"],
-    key: Float[Tensor, "b h d k"],
-    value: Float[Tensor, "b h k d"],
-    encoding: Float[Tensor, "h d k+1"],
-    unseen: Int[Tensor, " b"] | None = None,
-) -> Float[Tensor, "b h t d"]:
+    content: Asked, position: Asked, key: Keys, value: Values, encoding: Encoding, unseen: Unseen | None = None
+) -> Asked:
     """Read softmax_j(content_i·k_j + position_i·r_{i−j}) v_j for the last t of k tokens, each seeing none after it.
 
     Equal to `attend_plainly`; held by
@@ -63,18 +63,12 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        content: Tensor,
-        position: Tensor,
-        key: Tensor,
-        value: Tensor,
-        encoding: Tensor,
-        hidden: Tensor | None,
+        ctx: Any, content: Tensor, position: Tensor, key: Tensor, value: Tensor, encoding: Tensor, hidden: Tensor | None
     ) -> Tensor:
         read, future = torch.empty_like(content), _future(content)
         for items, rows, keys, distances in _tiles(content, key):
             k, r = key[items, :, keys], encoding[items, :, distances]
-            weights = _weights(content[items, rows], position[items, rows], k, r, future, _of(hidden, items, keys))
+            weights = _weights(content[items, rows], position[items, rows], k, r, future, hidden, items)
             read[items, rows] = torch.bmm(weights, value[items, keys])
         ctx.save_for_backward(content, position, key, value, encoding, hidden, read)
         return read
@@ -92,7 +86,7 @@ class _Attention(torch.autograd.Function):
         for items, rows, keys, distances in _tiles(content, key):
             c, p, g = content[items, rows], position[items, rows], gradient[items, rows]
             k, r = key[items, :, keys], encoding[items, :, distances]
-            weights = _weights(c, p, k, r, future, _of(hidden, items, keys))
+            weights = _weights(c, p, k, r, future, hidden, items)
             to_value[items, :, keys] += torch.bmm(g.mT, weights)
             to_weights = torch.bmm(g, value[items, :, keys])
             to_made, to_scores = _make_room(to_weights)
@@ -128,19 +122,15 @@ def _mask_unseen(unseen: Tensor, key: Tensor) -> Tensor:
     return hidden.repeat_interleave(heads, 0)[:, None]
 
 
-def _of(hidden: Tensor | None, items: slice, keys: slice) -> Tensor | None:
-    return None if hidden is None else hidden[items, :, keys]
-
-
 def _weights(
-    content: Tensor, position: Tensor, key: Tensor, encoding: Tensor, future: Tensor, hidden: Tensor | None
+    content: Tensor, position: Tensor, key: Tensor, encoding: Tensor, future: Tensor, hidden: Tensor | None, part: slice
 ) -> Tensor:
     """Compute attention weights of a tile, i n w."""
     n, w = content.shape[1], key.shape[2]
     scores = torch.bmm(content, key)
     scores += _shift(torch.bmm(position, encoding))
     if hidden is not None:
-        scores += hidden
+        scores += hidden[part, :, :w]
     scores[..., w - n :] += future[:n, :n]
     return torch.softmax(scores, -1, out=scores)
 

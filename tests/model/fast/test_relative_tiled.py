@@ -8,6 +8,7 @@ from infty.memory.fast import tiling as blocks
 from infty.model.fast import relative_tiled as blockwise
 from infty.model.fast.relative_tiled import attend_in_tiles
 from infty.model.relative_attention import attend_plainly
+from infty.model.short_term import KeyValue
 
 # Distinct primes: batch 3, heads 2, queries 13, keys 31 (18 of them cached), head size 7.
 BATCH, HEADS, QUERIES, KEYS, SIZE = 3, 2, 13, 31, 7
@@ -18,8 +19,8 @@ def inputs(queries: int = QUERIES, keys: int = KEYS) -> list[Tensor]:
     return [torch.randn(shape, requires_grad=True) for shape in [*shapes, (HEADS, SIZE, keys + 1)]]
 
 
-def plainly(*given: Tensor) -> Tensor:
-    return attend_plainly(*given, dropout=nn.Identity())
+def plainly(content: Tensor, position: Tensor, key: Tensor, value: Tensor, encoding: Tensor) -> Tensor:
+    return attend_plainly(content, position, KeyValue(key, value), encoding, nn.Identity(), None)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 13, 128])

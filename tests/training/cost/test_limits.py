@@ -18,8 +18,9 @@ from infty.model.decoder import Decoder
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import Checkpoint, TrainingState
 from infty.training.config import TrainingConfig
-from infty.training.cost import count_step_flops, explain_out_of_memory, measure_run, measure_update, refuse_full_disk
+from infty.training.cost import count_step_flops, measure_run, measure_update
 from infty.training.data_parallel import Replica
+from infty.training.limits import explain_out_of_memory, refuse_full_disk
 from infty.training.loop import train
 from infty.training.optimizer import make_optimizer
 from infty.training.signals import StopSignals
@@ -109,7 +110,7 @@ def test_what_is_measured_is_as_it_was_and_a_run_goes_on_as_if_it_had_not_been(t
         folder = tmp_path / f"{measured}"
         folder.mkdir()
         train(Replica(model), task, config, seed=0, folder=folder, begin=Checkpoint(TrainingState(wandb_id="a1"), {}),
-              log=Quiet(), stop=StopSignals())  # fmt: skip
+              log=Quiet().log, stop=StopSignals())  # fmt: skip
         weights.append((folder / "step-00000003/model.safetensors").read_bytes())
     assert weights[0] == weights[1]
 

@@ -16,7 +16,7 @@ from infty.model.interface import SegmentModel
 from infty.tasks.task import Task, TrainingData
 from infty.training.checkpoint import KEPT
 from infty.training.config import TrainingConfig
-from infty.training.cost.measure import measure_run
+from infty.training.cost import measure_run
 
 LONG_RUN = 100  # steps; a shorter run fails as early as a trial would
 COPIES = KEPT + 2  # number of checkpoints on disk at once: the last ones, the best, and the one being written
@@ -70,10 +70,7 @@ def count_disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingCo
 
 
 def count_usable_bytes(machine: Machine) -> int | None:
-    """Count the free bytes that this process can take; on a CPU the machine's processes divide them.
-
-    None if the system doesn't report them, or can't reset the peak.
-    """
+    """Count the free bytes that this process can take, on a CPU its share; None if the system doesn't report them."""
     try:
         known = forget_peak(machine.device)  # it returns freed memory to the system
         share = 1 if is_gpu(machine.device) else machine.launch.local_size

@@ -1,7 +1,7 @@
-"""Measure the cost of training: gradients of a few sequences, taken repeatedly on the real model."""
+"""Measure the cost of training on gradients of a few sequences of the real model, and predict that of any number."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +20,9 @@ from infty.machine.devices import is_gpu
 from infty.machine.placement import Machine
 from infty.machine.ram import count_held_bytes, count_peak_bytes, forget_peak
 from infty.model.interface import SegmentModel, State
-from infty.model.state_tensors import state_tensors
+from infty.model.tensors import state_tensors
 from infty.tasks.task import TrainingData
 from infty.training.config import TrainingConfig
-from infty.training.cost.fit import LinearCost
 from infty.training.data_parallel import compute_losses, weigh_losses
 from infty.training.optimizer import make_optimizer
 
@@ -45,26 +44,46 @@ class Validated(TrainingData, Protocol):
 
 
 @dataclass(frozen=True)
+class LinearCost:
+    """Seconds or bytes by the number of sequences at once: a `fixed` part, and `each` per sequence."""
+
+    fixed: float
+    each: float
+
+    @classmethod
+    def fit(cls, measured: Mapping[int, float]) -> "LinearCost":
+        """Fit a line to the costs of the fewest and the most sequences: level if only one is known, never falling."""
+        (few, low), (many, high) = min(measured.items()), max(measured.items())
+        each = max(0.0, (high - low) / (many - few)) if many > few else 0.0
+        return cls(high - many * each, each)
+
+    def add(self, fixed: float) -> "LinearCost":
+        """Add a cost that does not depend on the number of sequences."""
+        return LinearCost(self.fixed + fixed, self.each)
+
+    def predict(self, sequences: int) -> float:
+        """Predict the cost of so many sequences at once."""
+        return self.fixed + self.each * sequences
+
+    def count_fitting(self, limit: float, most: int) -> int:
+        """Count the sequences at once that cost no more than `limit`, up to `most`; 0 if not even one does."""
+        if self.predict(most) <= limit:
+            return most
+        return max(0, int((limit - self.fixed) // self.each)) if self.each else 0
+
+
+@dataclass(frozen=True)
 class RunCost:
-    """The cost of training in one process.
+    """The cost of training in one process."""
 
-    Args:
-        own: sequences of a batch that the process trains on.
-        at_once: the most of them that are computed at once.
-        tried: numbers of sequences that were measured, ascending.
-        seconds: seconds of gradients, by sequences at once.
-        parts: bytes beyond program and weights that can be counted; "memory" is carried from step to step.
-        training, evaluation: most bytes beyond program and weights in steps and in validations, by sequences at once.
-    """
-
-    own: int
-    at_once: int
-    tried: tuple[int, ...]
-    seconds: LinearCost
+    own: int  # sequences of a batch that the process trains on
+    at_once: int  # the most of them that are computed at once
+    tried: tuple[int, ...]  # numbers of sequences that were measured, ascending
+    seconds: LinearCost  # of gradients, by sequences at once
     flops_a_token: int
-    parts: dict[str, int]
-    training: LinearCost
-    evaluation: LinearCost
+    parts: dict[str, int]  # bytes beyond program and weights that can be counted; "memory" is carried from step to step
+    training: LinearCost  # most bytes beyond program and weights in steps, by sequences at once
+    evaluation: LinearCost  # the same in validations
 
 
 def measure_run(
@@ -150,10 +169,7 @@ def take_steps(model: SegmentModel, task: TrainingData, batch_size: int, seed: i
 
 
 def fill_memories(steps: Steps, within: AbstractContextManager[object] | None = None, seconds: float = inf) -> None:
-    """Take steps until a carried memory no longer grows, or time is up; a single step if none is carried.
-
-    within: a context that is entered for each step.
-    """
+    """Take steps, each `within` a context, until a carried memory grows no more or time is up; one without a memory."""
     start, before = time.perf_counter(), None
     for taken in count(1):
         with within or nullcontext():

@@ -1,0 +1,110 @@
+"""Turn a model's weights and its state (M6, M12) into named tensors and back, for checkpoints."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from infty.model.interface import SegmentModel, State
+from infty.model.memory_layer import LayerState
+
+Named = dict[str, Shaped[Tensor, "..."]]  # tensors by name, each of a shape of its own
+
+
+def weight_tensors(model: nn.Module) -> Named:
+    """Make the state dict, in which what two names share (GPT-2's softmax and embedding) stands under the first."""
+    kept: dict[int, str] = {}
+    tensors = dict(model.state_dict())
+    return {name: tensor for name, tensor in tensors.items() if kept.setdefault(tensor.data_ptr(), name) == name}
+
+
+def load_weights(model: nn.Module, tensors: Named) -> None:
+    """Load what `weight_tensors` made. RuntimeError if tensors of another model are given."""
+    own = model.state_dict()
+    if others := [name for name, tensor in tensors.items() if name in own and tensor.dtype != own[name].dtype]:
+        raise RuntimeError(f"weights of another type: {', '.join(others[:3])}")
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    if absent := set(missing) & set(weight_tensors(model)) or set(unexpected):
+        raise RuntimeError(f"weights of another model: {', '.join(sorted(absent)[:3])}")
+
+
+def write_tensors(path: Path, tensors: Named) -> None:
+    """Write a safetensors file. OSError or SafetensorError if it can't be written."""
+    path.touch()  # with the rights of other files here: the library would let its owner alone read it
+    rights = path.stat().st_mode
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    path.chmod(rights)
+
+
+def state_tensors(state: State) -> Named:
+    """Name everything in the state `<layer>.<part>.<field>`, but keys and values, which are made anew."""
+    found: Named = {}
+
+    def collect(name: str, value: Any) -> Any:
+        if isinstance(value, Tensor) and ".key_value." not in name:
+            found[name] = value
+        return value
+
+    _map_fields(state, collect)
+    return found
+
+
+def load_state(model: SegmentModel, tensors: Named, device: torch.device | None = None) -> State:
+    """Undo `state_tensors`, on a device or the model's. KeyError if the tensors are of another model."""
+    hidden = tensors["0.short_term.hidden"]
+    if hidden.ndim != 3:
+        raise KeyError(f"0.short_term.hidden is {list(hidden.shape)}")
+    there = {name: tensor.to(device or model.device) for name, tensor in tensors.items()}
+    zeros = torch.zeros(len(hidden), dtype=torch.int64)
+
+    def fill(name: str, empty: Any) -> Any:
+        if name.endswith(".filled") and name in there:
+            return _check_like(name, zeros, there[name])
+        return _check_like(name, empty, there[name]) if isinstance(empty, Tensor) else empty
+
+    state = _map_fields(model.initial_state(zeros), fill)
+    if others := there.keys() - state_tensors(state).keys():
+        raise KeyError(f"{', '.join(sorted(others)[:3])} are not of a state of this model")
+    return state
+
+
+def concatenate_states(states: Sequence[State]) -> State:
+    """Make one state of those of several batches; their rows follow each other."""
+    return tuple(LayerState.concatenate(layers) for layers in zip(*states, strict=True))
+
+
+def move_state(state: State, device: torch.device) -> State:
+    """Move a state to another device."""
+    return _map_fields(state, lambda _, value: value.to(device) if isinstance(value, Tensor) else value)
+
+
+def select_rows(state: State, rows: slice) -> State:
+    """Make the state of some rows alone."""
+    return _map_fields(state, lambda _, value: value[rows] if isinstance(value, Tensor) else value)
+
+
+def _map_fields(state: State, change: Callable[[str, Any], Any]) -> State:
+    """Change each field of a state, parts within parts too, by its name as in `state_tensors` and its value."""
+
+    def visit(part: Any, prefix: str) -> Any:
+        changed = {
+            name: visit(value, f"{prefix}{name}.") if is_dataclass(value) else change(f"{prefix}{name}", value)
+            for name, value in vars(part).items()
+        }
+        return replace(part, **changed)
+
+    return tuple(visit(layer, f"{i}.") for i, layer in enumerate(state))
+
+
+def _check_like(name: str, empty: Tensor, found: Tensor) -> Tensor:
+    """Return `found` if the empty tensor may become it, grown if that has no length yet. KeyError if it may not."""
+    grown = zip(empty.shape[1:], found.shape[1:], strict=False)
+    fits = empty.ndim == found.ndim and empty.shape[:1] == found.shape[:1]
+    if not (fits and all(before in (0, after) for before, after in grown)) or found.dtype != empty.dtype:
+        raise KeyError(f"{name} is {list(found.shape)} {found.dtype}, wanted {list(empty.shape)} {empty.dtype}")
+    return found
