@@ -14,19 +14,26 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 
 from infty.base.errors import InftyError, MissingError
+from infty.base.messages import LONG, one_line
 
 OLD = ".old.tmp"  # ends the name of a folder that makes way for a new one
 LOCK_SECONDS = 3600  # to wait for another process that makes the same
 FileName = Annotated[str, Field(pattern="^[a-z][a-z.]{0,63}$")]  # of a file in the folder itself, never a path
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class FileSum(BaseModel):
-    """Size and sum of a file when it was written, for a manifest."""
+class Strict(BaseModel):
+    """What a file says: nothing but the fields, each of its own type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    bytes: Annotated[int, Field(ge=0, lt=2**63)]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+class FileSum(Strict):
+    """Size and sum of a file when it was written, for a manifest."""
+
+    bytes: Count
+    sha256: Sum
 
 
 @contextlib.contextmanager
@@ -127,6 +134,16 @@ def parse_json(data: bytes, path: Path, mend: str) -> dict[str, Any]:
     return value
 
 
+@contextlib.contextmanager
+def blame_file(path: Path) -> Iterator[None]:
+    """Raise MissingError, in one line, if a file can't be read within the block: `path`, or the one that is named."""
+    try:
+        yield
+    except OSError as fault:
+        why = f"{fault.filename or path} can't be read ({fault.strerror or fault}); take it away or mend it"
+        raise MissingError(one_line(why, LONG)) from None
+
+
 def sum_files(folder: Path) -> dict[str, dict[str, int | str]]:
     """Return the size and the sum of every file in a folder, as a manifest has them (see `FileSum`)."""
     return {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(folder.iterdir())}
@@ -155,14 +172,12 @@ def hold_lock(lock: Path, work: str) -> Iterator[None]:
     """
     held = FileLock(lock)
     try:
-        held.acquire(timeout=1)
+        acquired = held.acquire(timeout=1)
     except Timeout:
         warnings.warn(f"waiting for another process that {work}", stacklevel=3)
         try:
-            held.acquire(timeout=LOCK_SECONDS)
+            acquired = held.acquire(timeout=LOCK_SECONDS)
         except Timeout:
             raise InftyError(f"another process that {work} has been at it for too long; end it, or wait") from None
-    try:
+    with acquired:
         yield
-    finally:
-        held.release()

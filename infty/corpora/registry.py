@@ -42,6 +42,7 @@ class Known:
         return documents == self.documents.get(split, documents) and abs(words - known) <= 0.01 * known
 
 
+ORIGIN = "a folder of the user's"
 KNOWN = {
     "wikitext": Known(
         "WikiText-103 (Merity et al. 2016)",
@@ -84,3 +85,8 @@ KNOWN = {
     ),
     "generated": Known("generated articles with recurring names", "made by infty: no rights reserved", "generated"),
 }
+
+
+def get_known(name: str) -> Known:
+    """Return what is known of a corpus: of one's own, that it is text."""
+    return KNOWN.get(name) or Known(name, "your own", "text")

@@ -1,33 +1,16 @@
 """Text a piece at a time: however long a file or a line is, only a piece of it is held."""
 
 import codecs
+import io
 from collections.abc import Iterable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import BinaryIO, TextIO
 
 from infty.base.errors import MissingError
 
 PIECE = 2**18  # bytes read at once
 LONG = 2**16  # characters that are cut if no white space is among them
-
-
-class Readable(Protocol):
-    """A file, or another thing, that is read in bytes."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return the next `size` bytes; fewer at the end, then none."""
-        ...
-
-
 Marked = Iterator[tuple[bool, str]]  # whether a document begins here, and the next piece of text
-
-
-@runtime_checkable
-class Text(Protocol):
-    """An open text file, or what reads like one."""
-
-    def read(self, size: int, /) -> str:
-        """Return the next `size` characters; fewer at the end, then none."""
-        ...
+Text = io.TextIOBase  # an open text file, or what reads like one
 
 
 class TextCounter:
@@ -46,25 +29,28 @@ class TextCounter:
         return data
 
 
-class CountedText(TextCounter):
+class CountedText(TextCounter, Text):
     """A text that counts itself as it is read."""
 
-    def __init__(self, text: Text) -> None:
+    def __init__(self, text: TextIO) -> None:
         super().__init__()
         self.text = text
 
-    def read(self, size: int, /) -> str:
-        """Return the next `size` characters."""
-        piece = self.text.read(size)
+    def read(self, size: int | None = -1, /) -> str:
+        """Return the next `size` characters; fewer at the end, then none."""
+        piece = self.text.read(-1 if size is None else size)
         self.add(piece)
         return piece
 
 
-def read_pieces(file: Readable, name: str) -> Iterator[str]:
-    """Read the text of a file in pieces. MissingError, with the place, if it is no UTF-8."""
+def read_pieces(file: BinaryIO, name: str, size: int | None = None) -> Iterator[str]:
+    """Read the text of a file, or its next `size` bytes, in pieces.
+
+    MissingError, with the place, if it is no UTF-8 or ends too early.
+    """
     decoder, read = codecs.getincrementaldecoder("utf-8")(), 0
     while True:
-        chunk, held = file.read(PIECE), len(decoder.getstate()[0])
+        chunk, held = file.read(PIECE if size is None else min(PIECE, size - read)), len(decoder.getstate()[0])
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as fault:
@@ -74,7 +60,9 @@ def read_pieces(file: Readable, name: str) -> Iterator[str]:
         if text:
             yield text
         if not chunk:
-            return
+            break
+    if size is not None and read < size:
+        raise MissingError(f"{name} is cut off at byte {read}; convert it first")
 
 
 def lines(pieces: Iterable[str]) -> Iterator[str]:
