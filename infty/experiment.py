@@ -86,7 +86,7 @@ class Cell:
 
 def resolve(definition: Definition, key: CellKey, overrides: typing.Sequence[str] = ()) -> Cell:
     """Overlay and check the values of a cell. UsageError with every fault at once."""
-    definition.check_names(key.scale, key.model, key.case)
+    definition.check_names(scales=key.scale, models=key.model, cases=key.case)
     parsed = [parse_override(text) for text in overrides]
     layers = definition.layers(key) + [("--set", values) for values, fault in parsed if fault is None]
     faults = definition.faults + [fault for _, fault in parsed if fault is not None]

@@ -75,12 +75,12 @@ class Definition:
 
     def seeds(self, scale: str) -> list[int]:
         """List the seeds of a table at a scale."""
-        own = _section(_section(self.values, "scales"), scale)
+        own = _section(self.values, "scales", scale)
         return own.get("seeds", self.values.get("seeds", [0]))
 
     def tune(self, scale: str) -> Any:
         """Return what `infty tune` tries at a scale, as written; None if nothing is said of it."""
-        return _section(_section(self.values, "scales"), scale).get("tune")
+        return _section(self.values, "scales", scale).get("tune")
 
     def cells(self, scale: str) -> Iterator[CellKey]:
         """Go through every cell and seed of the table at a scale. UsageError if the file has faults.
@@ -93,36 +93,21 @@ class Definition:
                 for seed in self.seeds(scale):
                     yield CellKey(self.name, scale, model, case, seed)
 
-    def check_scale(self, scale: str) -> None:
-        """Raise UsageError if the file has no such scale."""
-        raise_faults(self._absent({"scales": scale}))
-
-    def check_names(self, scale: str, model: str, case: str) -> None:
-        """Raise UsageError if the file has no such scale, row or column."""
-        raise_faults(self._absent({"scales": scale, "models": model, "cases": case}))
-
-    def _absent(self, asked: dict[str, str]) -> list[Fault]:
-        return [
-            Fault(self.path.name, key, f"no {name!r} here; {suggest(name, self.names(key))}")
-            for key, name in asked.items()
-            if name not in self.names(key)
-        ]
+    def check_names(self, **asked: str) -> None:
+        """Raise UsageError if the file has no row (`models`), column (`cases`) or scale (`scales`) of that name."""
+        absent = [(key, name) for key, name in asked.items() if name not in self.names(key)]
+        raise_faults(
+            [Fault(self.path.name, key, f"no {name!r} here; {suggest(name, self.names(key))}") for key, name in absent]
+        )
 
     def layers(self, cell: CellKey) -> list[tuple[str, Values]]:
         """List the overlays of a cell, lowest first: base < scale < case < model < the scale's own case and model."""
-        scale = _section(_section(self.values, "scales"), cell.scale)
-        places = [
-            ("", self.values),
-            (f"scales.{cell.scale}", scale),
-            (f"cases.{cell.case}", _section(_section(self.values, "cases"), cell.case)),
-            (f"models.{cell.model}", _section(_section(self.values, "models"), cell.model)),
-            (f"scales.{cell.scale}.cases.{cell.case}", _section(_section(scale, "cases"), cell.case)),
-            (f"scales.{cell.scale}.models.{cell.model}", _section(_section(scale, "models"), cell.model)),
-        ]
-        return [
-            (f"{self.path.name}{': ' if place else ''}{place}", {k: v for k, v in values.items() if k in PARTS})
-            for place, values in places
-        ]
+        scale, case, model = ("scales", cell.scale), ("cases", cell.case), ("models", cell.model)
+        layers = []
+        for keys in ((), scale, case, model, (*scale, *case), (*scale, *model)):
+            origin = ": ".join(filter(None, (self.path.name, ".".join(keys))))
+            layers.append((origin, {k: v for k, v in _section(self.values, *keys).items() if k in PARTS}))
+        return layers
 
 
 def load_definition(path: Path, source: str) -> Definition:
@@ -137,12 +122,11 @@ def load_definition(path: Path, source: str) -> Definition:
     for key, inner_keys in (("cases", PARTS), ("models", PARTS), ("scales", SCALE_KEYS)):
         faults += _section_faults(path.name, key, values.get(key), inner_keys)
     faults += _row_faults(path.name, values)
-    scales = values.get("scales")
-    for name, scale in (scales if isinstance(scales, dict) else {}).items():
+    for name in _section(values, "scales"):
         for key in ("cases", "models"):
-            inner = scale.get(key) if isinstance(scale, dict) else None
-            faults += _section_faults(path.name, f"scales.{name}.{key}", inner, PARTS)
-            for extra in sorted(set(inner if isinstance(inner, dict) else ()) - set(_section(values, key)), key=str):
+            inner = _section(values, "scales", name)
+            faults += _section_faults(path.name, f"scales.{name}.{key}", inner.get(key), PARTS)
+            for extra in sorted(_section(inner, key).keys() - _section(values, key).keys(), key=str):
                 faults.append(Fault(path.name, f"scales.{name}.{key}.{extra}", f"no such name under {key}"))
     return Definition(path.stem, path, source, values, faults)
 
@@ -168,23 +152,24 @@ def is_portable(name: str) -> bool:
 
 def read_yaml(path: Path) -> tuple[Values, list[Fault]]:
     """Read a mapping from a YAML file, and each key that stands twice in it. UsageError if it can't be parsed."""
+    name = one_line(path.name)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as fault:
-        raise UsageError(f"{one_line(path.name)}: can't be read: {one_line(str(fault))}") from None
-    try:
-        values, doubles = parse_strictly(text)
+        values, doubles = parse_strictly(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as fault:
+        raise UsageError(f"{name}: can't be read: {one_line(str(fault))}") from None
     except ValueError as fault:
-        raise UsageError(f"{one_line(path.name)}: {one_line(str(fault))}") from None
+        raise UsageError(f"{name}: {one_line(str(fault))}") from None
     if not isinstance(values, dict):
-        raise UsageError(f"{one_line(path.name)}: wanted a mapping of {', '.join(TOP_KEYS)}")
+        raise UsageError(f"{name}: wanted a mapping of {', '.join(TOP_KEYS)}")
     return values, [Fault(path.name, key, f"stands twice (line {line})") for key, line in doubles]
 
 
-def _section(values: Values, key: str) -> Values:
-    """Return the mapping at `key`; an empty one if there is none (a fault that `load_definition` has noted)."""
-    found = values.get(key)
-    return found if isinstance(found, dict) else {}
+def _section(values: Values, *keys: str) -> Values:
+    """Return the mapping at nested keys; an empty one if there is none (a fault that `load_definition` has noted)."""
+    for key in keys:
+        found = values.get(key)
+        values = found if isinstance(found, dict) else {}
+    return values
 
 
 def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) -> list[Fault]:

@@ -86,20 +86,15 @@ def _key_path(root: type[BaseModel], location: tuple[Any, ...]) -> tuple[tuple[s
 
     If a value may be one of several things, pydantic tells next which of them it was held against: that is no key.
     """
-    path: list[str] = []
-    choices: list[Any] = [root]
-    config: Any = root
-    is_key = True
-    allowed: list[str] = []
+    path, allowed, choices = list[str](), list[str](), list[Any]([root])
     for part in map(str, location):
-        if not is_key:
-            config, is_key = next((choice for choice in choices if part in _tags(choice)), None), True
+        if len(choices) > 1:
+            choices = [choice for choice in choices if part in _tags(choice)][:1]
             continue
         path.append(part)
-        fields = getattr(config, "model_fields", {})
+        fields = getattr(choices[0], "model_fields", {}) if choices else {}
         allowed = list(fields)
         choices = _alternatives(fields[part].annotation) if part in fields else []
-        config, is_key = next(iter(choices), None), len(choices) < 2
     return tuple(path), allowed
 
 
@@ -120,7 +115,5 @@ def _tags(choice: Any) -> tuple[str, ...]:
 
 def origin_of(origins: dict[tuple[str, ...], str], path: tuple[str, ...], default: str) -> str:
     """Name the layer that set `path`, or what lies in it, or the nearest mapping around it."""
-    for end in range(len(path), 0, -1):
-        if path[:end] in origins:
-            return origins[path[:end]]
-    return default
+    around = (path[:end] for end in range(len(path), 0, -1))
+    return next((origins[keys] for keys in around if keys in origins), default)

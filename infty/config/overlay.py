@@ -44,19 +44,11 @@ def _merge(
 ) -> None:
     for key, value in values.items():
         here, below = (*path, key), merged.get(key)
-        if isinstance(value, dict):
-            replaces = not isinstance(below, dict) or ("kind" in value and value["kind"] != below.get("kind"))
-            if replaces:
-                _forget(origins, here)
-                merged[key] = {}
-                origins[here] = origin
-            _merge(merged[key], value, origin, here, origins)
-        else:
-            _forget(origins, here)
-            merged[key] = value
+        kind = below.get("kind") if isinstance(below, dict) else None
+        if not (isinstance(value, dict) and isinstance(below, dict) and value.get("kind", kind) == kind):
+            for known in [known for known in origins if known[: len(here)] == here]:
+                del origins[known]
+            merged[key] = {} if isinstance(value, dict) else value
             origins[here] = origin
-
-
-def _forget(origins: dict[tuple[str, ...], str], path: tuple[str, ...]) -> None:
-    for known in [known for known in origins if known[: len(path)] == path]:
-        del origins[known]
+        if isinstance(value, dict):
+            _merge(merged[key], value, origin, here, origins)

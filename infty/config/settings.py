@@ -32,9 +32,7 @@ class Settings(BaseSettings):
         description="of products: float32, tf32 (GPUs) or bf16; the memory's stay float32, but tf32 in its gradient",
     )
     micro_batch: int | None = Field(
-        default=None,
-        gt=0,
-        description="most training sequences at once on a device; changes dropout's draws only",
+        default=None, gt=0, description="most training sequences at once on a device; changes dropout's draws only"
     )
     recompute: bool = Field(
         default=False, description="keep no activations within a layer: less memory, about a third more time"
@@ -51,9 +49,8 @@ class Settings(BaseSettings):
     @property
     def options(self) -> list[str]:
         """List the options that give the same numbers on this machine again: all that are not the default."""
-        names = ("device", "precision", "micro_batch", "recompute", "compile", "threads")
         words = []
-        for name in names:
+        for name in ("device", "precision", "micro_batch", "recompute", "compile", "threads"):
             value = getattr(self, name)
             if value != type(self).model_fields[name].default:
                 words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
@@ -83,8 +80,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        *_: Any,
+        **others: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources: options, then environment, then the file."""
         return init_settings, env_settings, _TomlSource(settings_cls)

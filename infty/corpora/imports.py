@@ -48,7 +48,7 @@ def import_folder(
 ) -> Corpus:
     """Import a corpus from a folder in its layout. parts: documents to take of each split; None: all that there are.
 
-    Errors as of `import_corpus`.
+    MissingError, UsageError and InftyError as of `import_corpus`.
     """
     layout = get_known(name).layout
     if layout == "tokenizer":

@@ -71,10 +71,8 @@ class Corpus:
             documents = []
 
         # They follow one another through the bytes of the split, and together hold what it holds.
-        edges = list(accumulate((d.bytes for d in documents), initial=0))
-        sums = len(documents), edges[-1], sum(d.words for d in documents), sum(d.lines for d in documents)
-        counts = [self.splits.get(split, {}).get(key) for key in ("documents", "bytes", "words", "lines")]
-        if [*sums] != counts or [d.start for d in documents] != edges[:-1]:
+        counts, edges = self.splits.get(split, {}), [*accumulate((d.bytes for d in documents), initial=0)]
+        if {**counts, **_count(documents)} != counts or [d.start for d in documents] != edges[:-1]:
             raise self._report_damage(name)
         return documents
 
@@ -232,14 +230,12 @@ def _write_split(
     if not documents:
         raise MissingError(f"the {split} split holds no text: wanted one document at least that is not empty")
 
-    # What is summed here must add up whenever it is read again (see `Corpus.documents`).
     write_text(folder / f"{split}.documents.json", json.dumps({"documents": [asdict(d) for d in documents]}) + "\n")
-    return {
-        "documents": len(documents),
-        "bytes": place,
-        "words": sum(d.words for d in documents),
-        "lines": sum(d.lines for d in documents),
-        "sha256": digest.hexdigest(),
-        **({"partial": True} if source.limit else {}),
-        "source": origin,
-    }
+    partial = {"partial": True} if source.limit else {}
+    return {**_count(documents), "sha256": digest.hexdigest(), **partial, "source": origin}
+
+
+def _count(documents: list[Document]) -> dict[str, int]:
+    """Count what a split holds, as its manifest says it."""
+    sums = {key: sum(getattr(document, key) for document in documents) for key in ("bytes", "words", "lines")}
+    return {"documents": len(documents), **sums}

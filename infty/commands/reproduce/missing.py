@@ -173,7 +173,7 @@ def _open_experiment(settings: Settings, name: str, scale: str) -> Definition:
     """Open an experiment whose cells can be trained as they are. Raises UsageError as `find_missing` does."""
     definition = open_experiment(name, settings.experiments)
     raise_faults(definition.faults)
-    definition.check_scale(scale)
+    definition.check_names(scales=scale)
     _refuse_own_texts(definition, settings, name, scale)
     return definition
 
