@@ -53,10 +53,7 @@ ALL = Share()
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over the targets of a split, from which every metric is computed.
-
-    A mean of means would give a smaller last batch too much weight; totals add up, however the batches are made.
-    """
+    """Sums over the targets of a split, from which every metric is computed, however batches are made."""
 
     nats: float = 0.0  # summed cross-entropy of the scored targets
     scored: int = 0  # targets

@@ -41,9 +41,8 @@ def replace_folder(path: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
     """Fill a folder beside `path`, which takes that name in one rename if the block ends without an error.
 
     A process that is killed leaves the old folder or the new one, each whole: under its name, or where `restore_folder`
-    finds it. A block that removes its folder replaces nothing. OSError if the disk is full or fails.
-
-    keep: names of what the new folder takes over from the old one.
+    finds it. A block that removes its folder replaces nothing. OSError if the disk is full or fails. keep: names of
+    what the new folder takes over from the old one.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     restore_folder(path)
@@ -116,10 +115,9 @@ def read_json(path: Path, mend: str = "train again with --fresh") -> dict[str, A
     """Read a JSON object. MissingError, with `mend`, if there is no such file, or it can't be read or is damaged."""
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise MissingError(f"{path} is missing; {mend}") from None
     except OSError as fault:
-        raise MissingError(f"{path} can't be read ({fault.strerror or fault}); {mend}") from None
+        why = "is missing" if isinstance(fault, FileNotFoundError) else f"can't be read ({fault.strerror or fault})"
+        raise MissingError(f"{path} {why}; {mend}") from None
     return parse_json(data, path, mend)
 
 
@@ -166,10 +164,7 @@ def flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def hold_lock(lock: Path, work: str) -> Iterator[None]:
-    """Hold a lock; wait for another process with a warning, and with InftyError if that takes an hour.
-
-    work: what each process does, as "fetches wikitext".
-    """
+    """Hold a lock during `work`, as "fetches wikitext"; InftyError if another process holds it for an hour."""
     held = FileLock(lock)
     try:
         acquired = held.acquire(timeout=1)

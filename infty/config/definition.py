@@ -1,7 +1,4 @@
-"""experiments/*.yaml as written: strict YAML, the cells of a table, and how overlays make one cell's values.
-
-Imports no torch: listing, completion and reports need the cells only.
-"""
+"""experiments/*.yaml as written: strict YAML, the cells of a table, and how overlays make one cell's values."""
 
 import hashlib
 import re
@@ -83,10 +80,8 @@ class Definition:
         return _section(self.values, "scales", scale).get("tune")
 
     def cells(self, scale: str) -> Iterator[CellKey]:
-        """Go through every cell and seed of the table at a scale. UsageError if the file has faults.
-
-        `rows` are the models that make the table if there are more of them; the others stand in it once they are run.
-        """
+        """Go through every cell and seed of the table at a scale. UsageError if the file has faults."""
+        # `rows` make the table if there are more models; the others stand in it once they are run.
         raise_faults(self.faults)
         for case in self.names("cases"):
             for model in self.values.get("rows", self.names("models")):
@@ -111,10 +106,7 @@ class Definition:
 
 
 def load_definition(path: Path, source: str) -> Definition:
-    """Read an experiment file. Its faults are kept, to be reported together with those of the values.
-
-    Raises UsageError if it is no YAML mapping at all.
-    """
+    """Read an experiment file; its faults are kept, to be told with those of the values. UsageError if it is none."""
     values, faults = read_yaml(path)
     if not is_portable(path.stem):
         faults.append(Fault(path.name, "", "no folder on Windows can be named so, as those of its runs are: rename it"))
@@ -132,10 +124,7 @@ def load_definition(path: Path, source: str) -> Definition:
 
 
 def variant_of(overrides: Sequence[str], name: str | None) -> str:
-    """Return what a run with other settings adds to its folder: `+name`, or `+` and a hash of what `--set` changes.
-
-    UsageError if the name can't be a folder's.
-    """
+    """Return what a run's folder adds: `+name`, or `+` and a hash of the changes. UsageError if it can't be a name."""
     if name is not None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name) or not is_portable(name):
             wanted = "wanted up to 64 lower-case letters, digits, '-', '_' and '.'"
@@ -205,10 +194,8 @@ def _row_faults(origin: str, values: Values) -> list[Fault]:
 
 def _section_faults(origin: str, key: str, section: Any, allowed: tuple[str, ...]) -> list[Fault]:
     """Find the faults of a mapping of named overlays."""
-    if section is None:
-        return []
     if not isinstance(section, dict):
-        return [Fault(origin, key, f"wanted a mapping, got {quote(section)}")]
+        return _shape_faults(origin, key, section, allowed)
     faults = [
         Fault(origin, f"{key}.{name}", NAMES)
         for name in section

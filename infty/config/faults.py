@@ -82,13 +82,10 @@ def _fault(detail: Any, root: type[BaseModel], origins: dict[tuple[str, ...], st
 
 
 def _key_path(root: type[BaseModel], location: tuple[Any, ...]) -> tuple[tuple[str, ...], list[str]]:
-    """Return pydantic's location as keys, and the keys that are allowed beside the last.
-
-    If a value may be one of several things, pydantic tells next which of them it was held against: that is no key.
-    """
+    """Return pydantic's location as keys, and the keys that are allowed beside the last."""
     path, allowed, choices = list[str](), list[str](), list[Any]([root])
     for part in map(str, location):
-        if len(choices) > 1:
+        if len(choices) > 1:  # pydantic tells which of several types the value was held against: that is no key
             choices = [choice for choice in choices if part in _tags(choice)][:1]
             continue
         path.append(part)

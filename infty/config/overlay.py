@@ -9,11 +9,7 @@ Values = dict[str, Any]
 
 
 def overlay(layers: list[tuple[str, Values]]) -> tuple[Values, dict[tuple[str, ...], str]]:
-    """Merge layers deeply, and say which layer each key came from.
-
-    Lists are replaced. So is a mapping that names another `kind` than the one beneath it: its keys belong to something
-    else.
-    """
+    """Merge layers deeply, and say which layer each key came from. Lists are replaced."""
     merged: Values = {}
     origins: dict[tuple[str, ...], str] = {}
     for origin, values in layers:
@@ -44,6 +40,7 @@ def _merge(
 ) -> None:
     for key, value in values.items():
         here, below = (*path, key), merged.get(key)
+        # A mapping that names another `kind` than the one beneath it replaces that, whose keys belong to another thing.
         kind = below.get("kind") if isinstance(below, dict) else None
         if not (isinstance(value, dict) and isinstance(below, dict) and value.get("kind", kind) == kind):
             for known in [known for known in origins if known[: len(here)] == here]:

@@ -88,10 +88,7 @@ class Settings(BaseSettings):
 
 
 class _TomlSource(TomlConfigSettingsSource):
-    """The nearest infty.toml; without one, and for what it does not say, folders beside it or the working directory.
-
-    Its relative folders are relative to it, not to the working directory.
-    """
+    """The nearest infty.toml, from where its folders are seen; without it, folders of the working directory."""
 
     def __init__(self, settings_cls: type[BaseSettings]) -> None:
         self.found = find_toml()

@@ -48,40 +48,34 @@ def open_folder(path: Path, beside: Path) -> Iterator[Path]:
     MissingError if there is neither, the archive is damaged, or a member would fall outside of it or is a link or a
     device: then nothing of it is unpacked. InftyError if the disk has no room for it.
     """
-    if os.path.isdir(path) or (os.path.isfile(path) and not path.name.lower().endswith(ENDS)):
-        with _blame_source(path, path):
-            yield path
-        return
-    if not os.path.isfile(path):  # Path's own raises for names that no file can have
+    is_archive = os.path.isfile(path) and path.name.lower().endswith(ENDS)
+    if not (os.path.isfile(path) or os.path.isdir(path)):  # Path's own raises for names that no file can have
         raise MissingError(f"{path} is not there: wanted a folder, or an archive ({', '.join(ENDS)})")
+    with _unpack_beside(path, beside) if is_archive else contextlib.nullcontext(path) as folder:
+        try:
+            with blame_file(path):
+                yield folder
+        except MissingError as fault:  # in one line, and not of a folder that is gone when somebody reads it
+            raise MissingError(one_line(str(fault).replace(str(folder), str(path)), LONG)) from None
+
+
+@contextlib.contextmanager
+def _unpack_beside(path: Path, beside: Path) -> Iterator[Path]:
+    """Unpack an archive into a temporary folder. Whatever the archive is, what fails is told in one line."""
     try:
         beside.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(prefix=".archive-", dir=beside)
     except OSError as fault:
         hint = "another folder of corpora: INFTY_DATA or infty.toml"
         raise InftyError(f"nothing can be unpacked into {beside}: {fault.strerror} ({hint})") from None
-
-    # Whatever the archive is, what fails is told in one line.
-    with temporary as name:
-        folder = Path(name)
+    with temporary as folder:
         try:
-            _unpack(path, folder)
+            _unpack(path, Path(folder))
         except DAMAGED as fault:
             if isinstance(fault, OSError) and fault.errno in FULL:
                 raise InftyError(f"{path} could not be unpacked into {beside}: {fault.strerror}") from None
             raise MissingError(f"{path} is no archive that can be opened safely: {describe_fault(fault)}") from None
-        with _blame_source(folder, path):
-            yield folder
-
-
-@contextlib.contextmanager
-def _blame_source(folder: Path, path: Path) -> Iterator[None]:
-    """Say of `path`, in one line, what a fault says of files in `folder`: that is gone when somebody reads it."""
-    try:
-        with blame_file(path):
-            yield
-    except MissingError as fault:
-        raise MissingError(one_line(str(fault).replace(str(folder), str(path)), LONG)) from None
+        yield Path(folder)
 
 
 def _unpack(path: Path, folder: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from infty.base.errors import MissingError, UsageError
 from infty.base.files import hold_lock, move_folder, read_json, sha256
 from infty.base.messages import describe_fault, flatten
-from infty.corpora.hub import HubFile, download, list_files
+from infty.corpora.hub import download, list_files
 from infty.corpora.registry import KNOWN, Hub
 
 logger = logging.getLogger(__name__)
@@ -129,6 +129,7 @@ def _explain_lack(files: set[str]) -> str | None:
 
 def _find_on_hub(repository: str, revision: str, kept: Path, *, may_fetch: bool) -> Path:
     """Find the folder of a repository's files; fetch it if it is not here."""
+    # Of a commit its folder is taken, of the main branch the only one.
     stem = f"{repository.replace('/', '--')}@"
     here = {path.name.removeprefix(stem): path for path in sorted(kept.glob(f"{stem}*")) if _is_whole(path)}
     if COMMIT.fullmatch(revision):
@@ -141,26 +142,26 @@ def _find_on_hub(repository: str, revision: str, kept: Path, *, may_fetch: bool)
     if not may_fetch:
         missing = f"there is no folder {repository}, and of the hub's {repository} at {revision} nothing is in {kept}"
         raise MissingError(f"model.weights: {missing}; auto_fetch = true lets train fetch it; {HELP}{others}")
+
+    # The hub says what it has before anything is downloaded.
     commit, listed = list_files(Hub(repository, revision, {}, "model"), repository, HELP + others)
     if why := _explain_lack({file.name for file in listed}):
         raise MissingError(f"model.weights: {repository} at {revision} {why}")
     files = [file for name in (CONFIG, WEIGHTS) for file in listed if file.name == name]
-    return _fetch(Hub(repository, commit, {}, "model"), files, kept / f"{stem}{commit[:12]}")
+    size = f"{sum(file.bytes for file in files) / 1e6:,.1f} MB in {len(files)} files"
+    folder = kept / f"{stem}{commit[:12]}"
+    logger.info(f"fetching {repository} at {commit[:12]}: {size} from the hub, into {folder}")
+
+    # The folder is whole or not there; a later call begins with the first missing file.
+    temporary = folder.with_name(f".{folder.name}.download")
+    kept.mkdir(parents=True, exist_ok=True)
+    with hold_lock(folder.with_name(f".{folder.name}.lock"), f"fetches {repository}"):
+        if not _is_whole(folder):  # else another process fetched them while this one waited
+            download(Hub(repository, commit, {}, "model"), files, temporary, HELP)
+            shutil.rmtree(temporary / ".cache", ignore_errors=True)  # what the hub's library notes of downloads
+            move_folder(temporary, folder)
+    return folder
 
 
 def _is_whole(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
-
-
-def _fetch(hub: Hub, files: list[HubFile], folder: Path) -> Path:
-    """Download files into a folder, which is whole or not there; a later call begins with the first missing file."""
-    size = f"{sum(file.bytes for file in files) / 1e6:,.1f} MB in {len(files)} files"
-    logger.info(f"fetching {hub.repository} at {hub.revision[:12]}: {size} from the hub, into {folder}")
-    temporary = folder.with_name(f".{folder.name}.download")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with hold_lock(folder.with_name(f".{folder.name}.lock"), f"fetches {hub.repository}"):
-        if not _is_whole(folder):  # else another process fetched them while this one waited
-            download(hub, files, temporary, HELP)
-            shutil.rmtree(temporary / ".cache", ignore_errors=True)  # what the hub's library notes of downloads
-            move_folder(temporary, folder)
-    return folder

@@ -39,10 +39,8 @@ def is_offline() -> bool:
 def fetch(data: Path, name: str, parts: dict[str, int | None], *, replace: bool) -> Corpus:
     """Download the parts of a corpus (splits, or the files of a tokeniser) and import them. A broken download goes on.
 
-    parts: how many documents of each are wanted; None: all.
-
-    MissingError if the hub can't be reached, refuses, or sends something else than was pinned; UsageError if the corpus
-    is not on the hub, or has no such part.
+    parts: how many documents of each are wanted; None: all. MissingError if the hub can't be reached, refuses, or sends
+    something else than was pinned; UsageError if the corpus is not on the hub, or has no such part.
     """
     hub = KNOWN[name].hub
     if hub is None:

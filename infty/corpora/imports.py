@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import shutil
 from dataclasses import replace as changed
 from pathlib import Path
 
@@ -11,16 +10,7 @@ from infty.base.files import blame_file, sha256
 from infty.corpora.archives import open_folder
 from infty.corpora.layouts import find_pg19, find_text, find_wikitext, refuse_missing_shards, text_files
 from infty.corpora.registry import ORIGIN, get_known
-from infty.corpora.store import (
-    NAME,
-    Corpus,
-    open_corpus,
-    refuse_no_corpus,
-    remedy,
-    replace_data,
-    write_corpus,
-    write_manifest,
-)
+from infty.corpora.store import NAME, Corpus, copy_corpus, refuse_no_corpus, remedy, write_corpus
 from infty.corpora.tokenizers import BpeTokenizer
 
 FINDERS = {"wikitext": find_wikitext, "pg19": find_pg19, "text": find_text}
@@ -46,10 +36,7 @@ def import_corpus(data: Path, name: str, source: Path, *, replace: bool) -> Corp
 def import_folder(
     data: Path, name: str, folder: Path, origin: str, parts: dict[str, int | None] | None, *, replace: bool
 ) -> Corpus:
-    """Import a corpus from a folder in its layout. parts: documents to take of each split; None: all that there are.
-
-    MissingError, UsageError and InftyError as of `import_corpus`.
-    """
+    """Import `parts` documents of each split (None: all) of a folder. MissingError, UsageError as `import_corpus`."""
     layout = get_known(name).layout
     if layout == "tokenizer":
         return _import_tokenizer(data, name, folder, origin, replace=replace)
@@ -67,11 +54,7 @@ def _import_tokenizer(data: Path, name: str, folder: Path, origin: str, *, repla
         raise MissingError(f"{folder / wrong[0]} is in GPT-2's form, and is not GPT-2's; {remedy(name)}")
     if path.exists() and not replace:
         raise UsageError(f"{path} is here already; --replace puts the new one in its place")
-    with replace_data(path) as temporary:
-        for file in ("vocab.json", "merges.txt"):
-            shutil.copyfile(folder / file, temporary / file)
-        write_manifest(temporary, {"splits": {}, "origin": origin})
-    return open_corpus(data, name)
+    return copy_corpus(data, name, [folder / "vocab.json", folder / "merges.txt"], origin)
 
 
 def own_name(source: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from infty.base.errors import MissingError
 from infty.base.table import Table
-from infty.corpora.manifest import MANIFEST, TokensManifest, is_whole, read_manifest
+from infty.corpora.manifest import MANIFEST, TokensManifest, is_whole
 from infty.corpora.registry import KNOWN, ORIGIN, get_known
 from infty.corpora.store import NAME, Corpus, open_corpus, remedy
 
@@ -88,7 +88,7 @@ def _check_files(data: Path, name: str) -> Iterator[tuple[Path, str | None]]:
                 corpus = open_corpus(data, name)
                 checked = {file: corpus.is_whole(file) for file in corpus.files}
             else:
-                files = read_manifest(folder, TokensManifest, mend).files
+                files = TokensManifest.read(folder, mend).files
                 checked = {file: is_whole(folder / file, entry) for file, entry in files.items()}
         except MissingError as fault:
             yield folder, str(fault)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def find_pg19(folder: Path) -> dict[str, Source]:
             names = [titles.get(path.stem) or _decode_name(path.stem) for path in books]
             found[split] = Source(partial(_read_files, books), _count_bytes(books), names)
         elif tables:
-            found[split] = Source(partial(_read_books, tables), _count_bytes(tables))
+            found[split] = Source(lambda tables=tables: zip(repeat(True), _read_texts(tables)), _count_bytes(tables))
     return _order_splits(found, folder, "train/, validation/, test/ with <id>.txt in them (or parquet files)")
 
 
@@ -181,10 +181,6 @@ def _enter_only_folder(folder: Path) -> Path:
 def _read_articles(paths: list[Path], *, in_tables: bool) -> Marked:
     """Read articles from one file, or from tables with a row per line: empty lines get back the space they lost."""
     return mark_articles((text or BLANK for text in _read_texts(paths)) if in_tables else lines(_read_file(paths[0])))
-
-
-def _read_books(tables: list[Path]) -> Marked:
-    return ((True, text) for text in _read_texts(tables))
 
 
 def _read_texts(tables: list[Path]) -> Iterator[str]:

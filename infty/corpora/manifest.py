@@ -2,7 +2,7 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -31,6 +31,14 @@ class _Manifest(Strict):
     version: Literal[1] = Field(alias="schema")
     files: dict[FileName, FileSum]
 
+    @classmethod
+    def read(cls, folder: Path, mend: str) -> Self:
+        """Read the manifest of a folder of data. MissingError, with `mend`, if it is damaged or of another version."""
+        try:
+            return cls.model_validate_json((folder / MANIFEST).read_bytes())
+        except (OSError, ValidationError) as fault:
+            raise MissingError(f"{folder / MANIFEST} is damaged ({describe_fault(fault)}); {mend}") from None
+
 
 class CorpusManifest(_Manifest):
     """Manifest of an imported corpus, or of a tokeniser, which has no splits."""
@@ -55,20 +63,9 @@ class TokensManifest(_Manifest):
     tokens: dict[Split, Count]
 
 
-Kind = TypeVar("Kind", bound=_Manifest)
-
-
 def split_files(split: str) -> tuple[str, str]:
     """Name the two files of a split: its text and its documents."""
     return f"{split}.txt", f"{split}.documents.json"
-
-
-def read_manifest(folder: Path, kind: type[Kind], mend: str) -> Kind:
-    """Read the manifest of a folder of data. MissingError, with `mend`, if it is damaged or of another version."""
-    try:
-        return kind.model_validate_json((folder / MANIFEST).read_bytes())
-    except (OSError, ValidationError) as fault:
-        raise MissingError(f"{folder / MANIFEST} is damaged ({describe_fault(fault)}); {mend}") from None
 
 
 def is_whole(path: Path, entry: FileSum | None) -> bool:

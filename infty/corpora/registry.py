@@ -21,24 +21,18 @@ class Hub:
 
 @dataclass(frozen=True)
 class Known:
-    """One corpus that infty knows.
-
-    documents, words: of each whole split, as published; a perplexity a word divides by these words.
-    """
+    """One corpus that infty knows."""
 
     title: str
     licence: str
     layout: Layout
     hub: Hub | None = None
-    documents: dict[str, int] = field(default_factory=dict)
-    words: dict[str, int] = field(default_factory=dict)
+    documents: dict[str, int] = field(default_factory=dict)  # of each whole split, as published
+    words: dict[str, int] = field(default_factory=dict)  # likewise; a perplexity per word divides by them
 
     def is_whole(self, split: str, documents: int, words: int) -> bool:
-        """Tell whether so many documents and words are the whole split.
-
-        Words within 1 %: PG-19's published counts are not of white space alone.
-        """
-        known = self.words.get(split, 0)
+        """Tell whether so many documents and words are the whole split."""
+        known = self.words.get(split, 0)  # within 1 %: PG-19's published counts are not of white space alone
         return documents == self.documents.get(split, documents) and abs(words - known) <= 0.01 * known
 
 

@@ -19,7 +19,7 @@ from infty.base.errors import InftyError, MissingError, UsageError
 from infty.base.files import Count, FileSum, Strict, hold_lock, replace_folder, sum_files, write_json, write_text
 from infty.base.progress import show_bar
 from infty.corpora.layouts import Source
-from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, read_manifest, split_files
+from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, split_files
 from infty.corpora.registry import KNOWN, SPLITS, Known, get_known
 from infty.corpora.text_pieces import TextCounter, read_pieces
 
@@ -121,7 +121,7 @@ def open_corpus(folder: Path, name: str) -> Corpus:
     path = folder / name
     if not (path / MANIFEST).is_file():
         raise MissingError(f"no corpus {name!r} in {folder}; {remedy(name)}")
-    manifest = read_manifest(path, CorpusManifest, remedy(name))
+    manifest = CorpusManifest.read(path, remedy(name))
     splits = {split: counts.model_dump(exclude_none=True) for split, counts in manifest.splits.items()}
     return Corpus(path, {**splits}, {**manifest.files})
 
@@ -162,6 +162,15 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
             shutil.copyfile(path / file, temporary / file)
         both = {**here, **new}
         write_manifest(temporary, {"splits": {split: both[split] for split in SPLITS if split in both}})
+    return open_corpus(folder, name)
+
+
+def copy_corpus(folder: Path, name: str, files: list[Path], origin: str) -> Corpus:
+    """Import files as they are, in the place of what is there. InftyError if the disk is full."""
+    with replace_data(folder / name) as temporary:
+        for file in files:
+            shutil.copyfile(file, temporary / file.name)
+        write_manifest(temporary, {"splits": {}, "origin": origin})
     return open_corpus(folder, name)
 
 

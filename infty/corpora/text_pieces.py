@@ -44,10 +44,7 @@ class CountedText(TextCounter, Text):
 
 
 def read_pieces(file: BinaryIO, name: str, size: int | None = None) -> Iterator[str]:
-    """Read the text of a file, or its next `size` bytes, in pieces.
-
-    MissingError, with the place, if it is no UTF-8 or ends too early.
-    """
+    """Read the text of a file, or its next `size` bytes, in pieces. MissingError if it is no UTF-8 or too short."""
     decoder, read = codecs.getincrementaldecoder("utf-8")(), 0
     while True:
         chunk, held = file.read(PIECE if size is None else min(PIECE, size - read)), len(decoder.getstate()[0])
@@ -62,7 +59,7 @@ def read_pieces(file: BinaryIO, name: str, size: int | None = None) -> Iterator[
         if not chunk:
             break
     if size is not None and read < size:
-        raise MissingError(f"{name} is cut off at byte {read}; convert it first")
+        raise MissingError(f"{name} is cut off")
 
 
 def lines(pieces: Iterable[str]) -> Iterator[str]:
@@ -79,11 +76,8 @@ def lines(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def cut_at_spaces(pieces: Iterable[str]) -> Iterator[str]:
-    """Cut a text anew: each piece begins with the one space before a word, so that no word is cut.
-
-    Byte-level BPE splits a text there before anything else, so pieces give the tokens of the whole. If there is no such
-    space in `LONG` characters, the cut falls after them.
-    """
+    """Cut a text anew: each piece begins with the one space before a word, or after `LONG` characters without one."""
+    # Byte-level BPE splits a text there before anything else, so pieces give the tokens of the whole.
     rest = ""
     for piece in pieces:
         rest += piece
@@ -96,9 +90,8 @@ def cut_at_spaces(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _space_before_a_word(text: str, limit: int) -> int:
-    place = text.rfind(" ", 1, limit)
-    while place > 0:
+    place = limit
+    while (place := text.rfind(" ", 1, place)) > 0:
         if not text[place - 1].isspace() and not text[place + 1].isspace():
             return place
-        place = text.rfind(" ", 1, place)
     return limit

@@ -10,7 +10,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from infty.base.errors import MissingError
 from infty.base.files import FileSum, Strict
 from infty.base.progress import show_bar
-from infty.corpora.manifest import MANIFEST, TokensManifest, is_whole, read_manifest
+from infty.corpora.manifest import MANIFEST, TokensManifest, is_whole
 from infty.corpora.registry import SPLITS
 from infty.corpora.store import Corpus, Document, open_corpus, remedy, replace_data, write_manifest
 from infty.corpora.tokenizers import BpeTokenizer, Tokenizer, TokenizerConfig, WordTokenizer, load_tokenizer
@@ -68,12 +68,12 @@ class TokenSet:
     corpus: Corpus
     tokenizer: Tokenizer
     path: Path
+    files: dict[str, FileSum]
     digest: str
 
     def part(self, portion: Portion) -> TokenPart:
         """Read the tokens of a portion. MissingError if files are damaged or the corpus has too little text for it."""
-        split, manifest, name = portion.split, _read_manifest(self.path), self.corpus.name
-        every = self.corpus.documents(split)
+        split, name, every = portion.split, self.corpus.name, self.corpus.documents(portion.split)
         documents, wanted = portion.of(every), portion.last or portion.first + 1
         if wanted - portion.first > len(documents):
             partial = self.corpus.splits[split].get("partial")
@@ -83,9 +83,9 @@ class TokenSet:
 
         # The files are whole, and what is in them fits together.
         for file in (f"{split}.bin", f"{split}.starts.npy"):
-            _check(self.path, file, manifest.files)
+            _check(self.path, file, self.files)
         starts, dtype = _read_starts(self.path / f"{split}.starts.npy", len(every)), _dtype(self.tokenizer.vocab_size)
-        whole = manifest.files[f"{split}.bin"]
+        whole = self.files[f"{split}.bin"]
         if starts is None or int(starts[-1]) * dtype.itemsize != whole.bytes:
             raise _report_damage(self.path, f"{split}.starts.npy")
         starts, words = starts[portion.first : portion.first + len(documents) + 1], self.corpus.words(documents)
@@ -129,12 +129,12 @@ def open_tokens(
         _make(corpus, config, teacher, splits, path, recipe)
 
     # They are believed if they are of this recipe; the tokens' own sums are checked by the part that is read.
-    manifest = _read_manifest(path)
+    manifest = TokensManifest.read(path, f"remove {path}, it is made again")
     if manifest.recipe != recipe:
         raise MissingError(f"{path} belongs to other texts; remove it")
     _check(path, "vocabulary.txt" if config.kind == "word" else "tokenizer.json", manifest.files)
     digest = hashlib.sha256(json.dumps(_dump_sums(manifest.files), sort_keys=True).encode()).hexdigest()
-    return TokenSet(corpus, load_tokenizer(path, config), path, digest)
+    return TokenSet(corpus, load_tokenizer(path, config), path, manifest.files, digest)
 
 
 def _open_with_portions(data: Path, name: str, portions: list[Portion]) -> Corpus:
@@ -218,15 +218,11 @@ def _dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
-def _read_manifest(path: Path) -> TokensManifest:
-    return read_manifest(path, TokensManifest, f"remove {path}, it is made again")
-
-
-def _dump_sums(files: Mapping[str, FileSum]) -> dict[str, dict[str, Any]]:
+def _dump_sums(files: dict[str, FileSum]) -> dict[str, dict[str, Any]]:
     return {name: entry.model_dump() for name, entry in files.items()}
 
 
-def _check(path: Path, name: str, files: Mapping[str, FileSum]) -> None:
+def _check(path: Path, name: str, files: dict[str, FileSum]) -> None:
     if not is_whole(path / name, files.get(name)):
         raise _report_damage(path, name)
 
@@ -236,10 +232,8 @@ def _report_damage(path: Path, name: str) -> MissingError:
 
 
 def _read_starts(path: Path, documents: int) -> Int64[ndarray, " edges"] | None:
-    """Read where documents begin and the last one ends; None if the file holds no such array.
-
-    Its head is held against what it must be, not interpreted: numpy's reader ends in errors of many kinds.
-    """
+    """Read where documents begin and the last one ends; None if the file holds no such array."""
+    # The head is held against what it must be, not interpreted: numpy's reader ends in errors of many kinds.
     whole, size = path.read_bytes(), 8 * (documents + 1)
     head = whole[:-size]
     if not (head.startswith(b"\x93NUMPY") and b"'<i8'" in head and f"({documents + 1},)".encode() in head):
