@@ -7,9 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from infty.config.definition import CellKey, Definition
+from infty.config.definition import CellKey, Definition, Values, overlay, parse_override
 from infty.config.faults import Fault, origin_of, raise_faults, value_faults
-from infty.config.overlay import Values, overlay, parse_override
 from infty.corpora.tokens import Portion
 from infty.model.config import AnyModelConfig
 from infty.tasks.corpus import NAMES, CorpusConfig

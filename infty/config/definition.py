@@ -13,9 +13,9 @@ import yaml
 from infty.base.errors import UsageError
 from infty.base.messages import one_line, suggest
 from infty.config.faults import Fault, quote, raise_faults
-from infty.config.overlay import Values, overlay, parse_override
-from infty.config.strict_yaml import parse_strictly
+from infty.config.strict_yaml import DEEPEST, parse_strictly
 
+Values = dict[str, Any]
 PARTS = ("task", "model", "training", "pretraining")  # what an overlay may set
 SCALE_KEYS = (*PARTS, "cases", "models", "seeds", "tune")  # tune: what `infty tune` tries, by column
 TOP_KEYS = (*PARTS, "models", "cases", "scales", "seeds", "rows")
@@ -134,6 +134,46 @@ def variant_of(overrides: Sequence[str], name: str | None) -> str:
     return "+" + hashlib.sha256(yaml.safe_dump(changes).encode()).hexdigest()[:8] if changes else ""
 
 
+def overlay(layers: list[tuple[str, Values]]) -> tuple[Values, dict[tuple[str, ...], str]]:
+    """Merge layers deeply, and say which layer each key came from. Lists are replaced."""
+    merged, origins = Values(), dict[tuple[str, ...], str]()
+
+    def merge(beneath: Values, values: Values, origin: str, path: tuple[str, ...] = ()) -> None:
+        for key, value in values.items():
+            here, below = (*path, key), beneath.get(key)
+            # A mapping that names another `kind` than the one below replaces it: its keys belong to another thing.
+            kind = below.get("kind") if isinstance(below, dict) else None
+            if not (isinstance(value, dict) and isinstance(below, dict) and value.get("kind", kind) == kind):
+                for known in [known for known in origins if known[: len(here)] == here]:
+                    del origins[known]
+                beneath[key] = {} if isinstance(value, dict) else value
+                origins[here] = origin
+            if isinstance(value, dict):
+                merge(beneath[key], value, origin, here)
+
+    for origin, values in layers:
+        merge(merged, values, origin)
+    return merged, origins
+
+
+def parse_override(text: str) -> tuple[Values, Fault | None]:
+    """Parse `key.path=value` of `--set` into a nested mapping, or say what is wrong; the value is YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        return {}, Fault("--set", text, "wanted key.path=value")
+    if key.count(".") > DEEPEST:
+        return {}, Fault("--set", key, "is nested too deeply")
+    try:
+        nested, doubles = parse_strictly(value)
+    except ValueError:
+        return {}, Fault("--set", key, f"{quote(value)} is not a YAML value")
+    if doubles:
+        return {}, Fault("--set", f"{key}.{doubles[0][0]}", "stands twice")
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested, None
+
+
 def is_portable(name: str) -> bool:
     """Tell whether folders can have that name on every system."""
     return not UNFIT.search(name) and not DEVICE.fullmatch(name)
@@ -141,15 +181,14 @@ def is_portable(name: str) -> bool:
 
 def read_yaml(path: Path) -> tuple[Values, list[Fault]]:
     """Read a mapping from a YAML file, and each key that stands twice in it. UsageError if it can't be parsed."""
-    name = one_line(path.name)
     try:
         values, doubles = parse_strictly(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as fault:
-        raise UsageError(f"{name}: can't be read: {one_line(str(fault))}") from None
+        raise UsageError(f"{one_line(path.name)}: can't be read: {one_line(str(fault))}") from None
     except ValueError as fault:
-        raise UsageError(f"{name}: {one_line(str(fault))}") from None
+        raise UsageError(f"{one_line(path.name)}: {one_line(str(fault))}") from None
     if not isinstance(values, dict):
-        raise UsageError(f"{name}: wanted a mapping of {', '.join(TOP_KEYS)}")
+        raise UsageError(f"{one_line(path.name)}: wanted a mapping of {', '.join(TOP_KEYS)}")
     return values, [Fault(path.name, key, f"stands twice (line {line})") for key, line in doubles]
 
 

@@ -199,11 +199,10 @@ def _encode(corpus: Corpus, split: str, tokenizer: Tokenizer, folder: Path, adva
     starts, dtype = [0], _dtype(tokenizer.vocab_size)
     with (folder / f"{split}.bin").open("wb") as file:
         for document in corpus.documents(split):
-            count = 0
+            starts.append(starts[-1])
             for tokens in tokenizer.encode(_count_progress(corpus.text(document, split), advance)):
                 file.write(tokens.astype(dtype).tobytes())
-                count += len(tokens)
-            starts.append(starts[-1] + count)
+                starts[-1] += len(tokens)
     np.save(folder / f"{split}.starts.npy", np.array(starts, dtype=np.int64), allow_pickle=False)
     return starts[-1]
 
