@@ -165,6 +165,7 @@ def flush(path: Path) -> None:
 @contextlib.contextmanager
 def hold_lock(lock: Path, work: str) -> Iterator[None]:
     """Hold a lock during `work`, as "fetches wikitext"; InftyError if another process holds it for an hour."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
     try:
         acquired = held.acquire(timeout=1)

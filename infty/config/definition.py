@@ -72,8 +72,7 @@ class Definition:
 
     def seeds(self, scale: str) -> list[int]:
         """List the seeds of a table at a scale."""
-        own = _section(self.values, "scales", scale)
-        return own.get("seeds", self.values.get("seeds", [0]))
+        return _section(self.values, "scales", scale).get("seeds", self.values.get("seeds", [0]))
 
     def tune(self, scale: str) -> Any:
         """Return what `infty tune` tries at a scale, as written; None if nothing is said of it."""

@@ -1,7 +1,6 @@
 """This machine: folders, network, device, threads, W&B. Never a number that alters a result."""
 
 import os
-import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +25,7 @@ class Settings(BaseSettings):
     data: Path = Field(description="folder of corpora")
     auto_fetch: bool = Field(default=True, description="whether train may fetch a corpus that is missing")
     experiments: Path = Field(description="folder of your own experiment files")
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "tf32", "bf16"] = Field(
         default="float32",
         description="of products: float32, tf32 (GPUs) or bf16; the memory's stay float32, but tf32 in its gradient",
@@ -55,13 +54,6 @@ class Settings(BaseSettings):
             if value != type(self).model_fields[name].default:
                 words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         return words
-
-    @field_validator("device")
-    @classmethod
-    def _check_device(cls, device: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-            raise ValueError("wanted auto, cpu, cuda or cuda:N")
-        return device
 
     @field_validator("runs", "data", "experiments")
     @classmethod
@@ -144,5 +136,7 @@ def _fault(detail: Any) -> Fault:
     if detail["type"] == "extra_forbidden":
         return Fault("infty.toml", key, f"unknown key; {suggest(key, Settings.model_fields)}")
     message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "string_pattern_mismatch":
+        message = f"wanted {Settings.model_fields[key].description}"
     given = str(detail["input"]) if isinstance(detail["input"], Path) else detail["input"]
     return Fault("settings", key, f"{message}, got {quote(given)} (infty.toml, INFTY_{key.upper()} or option)")

@@ -154,7 +154,6 @@ def _find_on_hub(repository: str, revision: str, kept: Path, *, may_fetch: bool)
 
     # The folder is whole or not there; a later call begins with the first missing file.
     temporary = folder.with_name(f".{folder.name}.download")
-    kept.mkdir(parents=True, exist_ok=True)
     with hold_lock(folder.with_name(f".{folder.name}.lock"), f"fetches {repository}"):
         if not _is_whole(folder):  # else another process fetched them while this one waited
             download(Hub(repository, commit, {}, "model"), files, temporary, HELP)

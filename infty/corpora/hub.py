@@ -54,7 +54,6 @@ def fetch(data: Path, name: str, parts: dict[str, int | None], *, replace: bool)
 
     # What was downloaded stays until it is imported: a fetch that is stopped is gone on with.
     downloads = data / f".{name}.download"
-    data.mkdir(parents=True, exist_ok=True)
     with hold_lock(data / f".{name}.download.lock", f"fetches {name}"):  # the second fetches what the first left
         for path in downloads.rglob("*.parquet"):
             if str(path.relative_to(downloads)) not in {file.name for file in wanted}:

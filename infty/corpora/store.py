@@ -201,7 +201,6 @@ def replace_data(path: Path) -> Iterator[Path]:
     InftyError if the disk is full, the folder can't be written to, or another process takes too long.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with (
             hold_lock(path.with_name(f".{path.name}.lock"), f"makes {path}"),
             replace_folder(path, keep=["tokens"]) as temporary,
