@@ -14,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from infty.base.errors import MissingError
 
 Item = TypeVar("Item")
+Advance = Callable[[int], None]  # a bar, by so many bytes
 NOWHERE = Console(quiet=True)
 _OPEN = [NOWHERE]  # the last one is written to
 
@@ -39,7 +40,7 @@ def track(items: Iterable[Item], count: int, title: str) -> Iterator[Item]:
 
 
 @contextlib.contextmanager
-def show_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def show_bar(title: str, total: int) -> Iterator[Advance]:
     """Show a progress bar of bytes on a terminal; yields the function that advances it."""
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, **_place_bar()) as bar:

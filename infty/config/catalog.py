@@ -31,17 +31,14 @@ def open_experiment(name: str, own: Path) -> Definition:
 
 
 def experiments_with(scale: str, own: Path, say: Callable[[str], None]) -> dict[str, Definition]:
-    """Find every experiment that has a scale, by name. UsageError if none has.
-
-    say: is told of each whose file has faults; it is left out, so that one broken file does not hide the others.
-    """
+    """Find every experiment that has a scale, by name; `say` which files are left out. UsageError if none has it."""
     found: dict[str, Definition] = {}
     for name in experiment_files(own):
         try:
             definition = open_experiment(name, own)
             raise_faults(definition.faults)
             found[name] = definition
-        except UsageError as fault:
+        except UsageError as fault:  # one broken file does not hide the others
             say(f"{name} is left out: {fault}")
     scales = {name for definition in found.values() for name in definition.names("scales")}
     if scale not in scales:

@@ -12,7 +12,7 @@ import yaml
 
 from infty.base.errors import UsageError
 from infty.base.messages import one_line, suggest
-from infty.config.faults import Fault, quote, raise_faults
+from infty.config.faults import Fault, Origins, quote, raise_faults
 from infty.config.strict_yaml import DEEPEST, parse_strictly
 
 Values = dict[str, Any]
@@ -90,9 +90,8 @@ class Definition:
     def check_names(self, **asked: str) -> None:
         """Raise UsageError if the file has no row (`models`), column (`cases`) or scale (`scales`) of that name."""
         absent = [(key, name) for key, name in asked.items() if name not in self.names(key)]
-        raise_faults(
-            [Fault(self.path.name, key, f"no {name!r} here; {suggest(name, self.names(key))}") for key, name in absent]
-        )
+        why = {key: f"no {name!r} here; {suggest(name, self.names(key))}" for key, name in absent}
+        raise_faults([Fault(self.path.name, key, message) for key, message in why.items()])
 
     def layers(self, cell: CellKey) -> list[tuple[str, Values]]:
         """List the overlays of a cell, lowest first: base < scale < case < model < the scale's own case and model."""
@@ -133,9 +132,9 @@ def variant_of(overrides: Sequence[str], name: str | None) -> str:
     return "+" + hashlib.sha256(yaml.safe_dump(changes).encode()).hexdigest()[:8] if changes else ""
 
 
-def overlay(layers: list[tuple[str, Values]]) -> tuple[Values, dict[tuple[str, ...], str]]:
+def overlay(layers: list[tuple[str, Values]]) -> tuple[Values, Origins]:
     """Merge layers deeply, and say which layer each key came from. Lists are replaced."""
-    merged, origins = Values(), dict[tuple[str, ...], str]()
+    merged, origins = Values(), Origins()
 
     def merge(beneath: Values, values: Values, origin: str, path: tuple[str, ...] = ()) -> None:
         for key, value in values.items():
@@ -206,11 +205,8 @@ def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) 
     if not isinstance(values, dict):
         return [Fault(origin, key, f"wanted a mapping, got {quote(values)}")]
     prefix = f"{key}." if key else ""
-    faults = [
-        Fault(origin, f"{prefix}{name}", f"unknown key; {suggest(name, allowed)}")
-        for name in values
-        if name not in allowed
-    ]
+    unknown = [name for name in values if name not in allowed]
+    faults = [Fault(origin, f"{prefix}{name}", f"unknown key; {suggest(name, allowed)}") for name in unknown]
     seeds = values.get("seeds", [0])
     if not isinstance(seeds, list) or not all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in seeds):
         wanted = f"wanted a list of integers from 0 to {MAX_SEED}"
@@ -223,22 +219,16 @@ def _row_faults(origin: str, values: Values) -> list[Fault]:
     rows, models = values.get("rows", []), _section(values, "models")
     if not isinstance(rows, list):
         return [Fault(origin, "rows", f"wanted a list of models, got {quote(rows)}")]
-    return [
-        Fault(origin, "rows", f"no {quote(row)} among the models; {suggest(row, models)}")
-        for row in rows
-        if not isinstance(row, str) or row not in models
-    ]
+    unknown = [row for row in rows if not isinstance(row, str) or row not in models]
+    return [Fault(origin, "rows", f"no {quote(row)} among the models; {suggest(row, models)}") for row in unknown]
 
 
 def _section_faults(origin: str, key: str, section: Any, allowed: tuple[str, ...]) -> list[Fault]:
     """Find the faults of a mapping of named overlays."""
     if not isinstance(section, dict):
         return _shape_faults(origin, key, section, allowed)
-    faults = [
-        Fault(origin, f"{key}.{name}", NAMES)
-        for name in section
-        if not isinstance(name, str) or not NAME.fullmatch(name) or not is_portable(name)
-    ]
+    unfit = [name for name in section if not (isinstance(name, str) and NAME.fullmatch(name) and is_portable(name))]
+    faults = [Fault(origin, f"{key}.{name}", NAMES) for name in unfit]
     for name, values in section.items():
         faults += _shape_faults(origin, f"{key}.{name}", values, allowed)
     return faults

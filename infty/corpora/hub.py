@@ -81,10 +81,7 @@ def _find_files(hub: Hub, name: str, parts: dict[str, int | None]) -> list[HubFi
 
 
 def list_files(hub: Hub, name: str, help: str) -> tuple[str, list[HubFile]]:
-    """Ask for the commit of a revision, and the files of the repository there. help: what else the user can do.
-
-    MissingError within seconds if there is no network, or none is wanted; and if the hub has no such thing.
-    """
+    """Ask the hub for a revision's commit and files. MissingError, with `help`, within seconds if it can't tell."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 

@@ -66,12 +66,9 @@ def find_pg19(folder: Path) -> dict[str, Source]:
 
 
 def find_text(folder: Path) -> dict[str, Source]:
-    """Find every text file of a folder, a document each, 90 : 5 : 5; one or two files in three parts at line ends.
-
-    The files are taken in the order of their names. MissingError if there is none that holds anything.
-    """
+    """Find every text file of a folder, a document each, by name, 90 : 5 : 5. MissingError if none holds anything."""
     paths = text_files(folder)
-    if len(paths) < 3:
+    if len(paths) < 3:  # they are one text, cut at line ends
         total, edges = _count_bytes(paths), {"train": (0.0, 0.9), "validation": (0.9, 0.95), "test": (0.95, 1.0)}
         return {
             split: Source(partial(_read_share, paths, total * low, total * high), int(total * (high - low)))

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import accumulate, chain
 from pathlib import Path
@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.base.files import Count, FileSum, Strict, hold_lock, replace_folder, sum_files, write_json, write_text
-from infty.base.progress import show_bar
+from infty.base.progress import Advance, show_bar
 from infty.corpora.layouts import Source
 from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, split_files
 from infty.corpora.registry import KNOWN, SPLITS, Known, get_known
@@ -196,10 +196,7 @@ def write_manifest(folder: Path, contents: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def replace_data(path: Path) -> Iterator[Path]:
-    """Replace a folder of data, but for the token files in it, one process at a time (see `replace_folder`).
-
-    InftyError if the disk is full, the folder can't be written to, or another process takes too long.
-    """
+    """Replace a folder of data, but for the token files in it, one process at a time. InftyError if that can't be."""
     try:
         with (
             hold_lock(path.with_name(f".{path.name}.lock"), f"makes {path}"),
@@ -212,9 +209,7 @@ def replace_data(path: Path) -> Iterator[Path]:
         raise InftyError(f"{path} could not be made ({why}); nothing was left there ({hint})") from None
 
 
-def _write_split(
-    folder: Path, split: str, source: Source, origin: str, advance: Callable[[int], None]
-) -> dict[str, Any]:
+def _write_split(folder: Path, split: str, source: Source, origin: str, advance: Advance) -> dict[str, Any]:
     """Write the text and the documents of a split, and return what its manifest says of it."""
     documents, digest, place = list[Document](), hashlib.sha256(), 0
     title, counts = "", TextCounter()

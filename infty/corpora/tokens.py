@@ -10,7 +10,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 
 from infty.base.errors import MissingError
 from infty.base.files import FileSum, Strict
-from infty.base.progress import show_bar
+from infty.base.progress import Advance, show_bar
 from infty.corpora.manifest import MANIFEST, TokensManifest, is_whole
 from infty.corpora.registry import SPLITS
 from infty.corpora.store import Corpus, Document, open_corpus, remedy, replace_data, write_manifest
@@ -194,7 +194,7 @@ def _make_tokenizer(corpus: Corpus, portion: Portion, config: TokenizerConfig) -
         return kind.learn(texts, config.vocab_size)
 
 
-def _encode(corpus: Corpus, split: str, tokenizer: Tokenizer, folder: Path, advance: Callable[[int], None]) -> int:
+def _encode(corpus: Corpus, split: str, tokenizer: Tokenizer, folder: Path, advance: Advance) -> int:
     """Write a split's tokens and where its documents begin; return how many tokens they are."""
     starts, dtype = [0], _dtype(tokenizer.vocab_size)
     with (folder / f"{split}.bin").open("wb") as file:
@@ -207,7 +207,7 @@ def _encode(corpus: Corpus, split: str, tokenizer: Tokenizer, folder: Path, adva
     return starts[-1]
 
 
-def _count_progress(pieces: Iterable[str], advance: Callable[[int], None]) -> Iterator[str]:
+def _count_progress(pieces: Iterable[str], advance: Advance) -> Iterator[str]:
     for piece in pieces:
         advance(len(piece.encode()))
         yield piece
