@@ -87,13 +87,11 @@ def refuse_other_sizes(config: dict[str, Any], wanted: dict[str, int], where: st
     for name, size in wanted.items():
         key, default = SIZES[name]
         found = config.get(key, default)
-        if type(found) is int and found == size:
-            continue
-        found = flatten(str(found))
-        if name == "vocab_size":
-            faults.append(f"it has a vocabulary of {found}, and task.tokenizer makes {size} tokens")
-        else:
-            faults.append(f"its {name} is {found}, not {size} (--set model.{name}={found})")
+        if type(found) is not int or found != size:
+            found = flatten(str(found))
+            words = f"it has a vocabulary of {found}, and task.tokenizer makes {size} tokens"
+            other = f"its {name} is {found}, not {size} (--set model.{name}={found})"
+            faults.append(words if name == "vocab_size" else other)
     width = config.get("n_embd", SIZES["hidden_size"][1])
     inner = {"n_inner": 4 * width} if type(width) is int else {}
     for key, value in {**SHAPE, **inner}.items():
