@@ -7,9 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from infty.config.definition import CellKey, Definition
+from infty.config.definition import CellKey, Definition, Values, overlay, parse_override
 from infty.config.faults import Fault, origin_of, raise_faults, value_faults
-from infty.config.overlay import Values, overlay, parse_override
 from infty.corpora.tokens import Portion
 from infty.model.config import AnyModelConfig
 from infty.tasks.corpus import NAMES, CorpusConfig
@@ -86,7 +85,7 @@ class Cell:
 
 def resolve(definition: Definition, key: CellKey, overrides: typing.Sequence[str] = ()) -> Cell:
     """Overlay and check the values of a cell. UsageError with every fault at once."""
-    definition.check_names(key.scale, key.model, key.case)
+    definition.check_names(scales=key.scale, models=key.model, cases=key.case)
     parsed = [parse_override(text) for text in overrides]
     layers = definition.layers(key) + [("--set", values) for values, fault in parsed if fault is None]
     faults = definition.faults + [fault for _, fault in parsed if fault is not None]

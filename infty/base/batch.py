@@ -12,22 +12,14 @@ UNSCORED = -100  # target of a position that no loss counts, as in torch's cross
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences, or the next tokens of streams.
-
-    Args:
-        targets: the token after each of `tokens`, or UNSCORED.
-        streams: a number that identifies each row, for sticky draws.
-        fresh: the rows that begin with an empty memory; the others continue from the previous state. None: every row.
-        places: index in its split of each row's first target; None if nothing is recorded per target.
-        aside: targets that the protocol does not score and that are summed apart (a block's first tokens); None: none.
-    """
+    """Sequences, or the next tokens of streams."""
 
     tokens: Int[Tensor, "batch length"]
-    targets: Int[Tensor, "batch length"]
-    streams: Int[Tensor, " batch"]
-    fresh: Bool[Tensor, " batch"] | None = None
-    places: Int[Tensor, " batch"] | None = None
-    aside: Bool[Tensor, "batch length"] | None = None
+    targets: Int[Tensor, "batch length"]  # the token after each of `tokens`, or UNSCORED
+    streams: Int[Tensor, " batch"]  # a number that identifies each row, for sticky draws
+    fresh: Bool[Tensor, " batch"] | None = None  # rows whose memory begins empty, others continue; None: every row
+    places: Int[Tensor, " batch"] | None = None  # index in its split of each row's first target; None: not recorded
+    aside: Bool[Tensor, "batch length"] | None = None  # targets summed apart, unscored: a block's first tokens
 
     def to(self, device: torch.device) -> "Batch":
         """Move tokens and targets to another device; the rest is read on the host only."""
@@ -61,22 +53,12 @@ ALL = Share()
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over the targets of a split, from which every metric is computed.
+    """Sums over the targets of a split, from which every metric is computed, however batches are made."""
 
-    A mean of means would give a smaller last batch too much weight; totals add up, however the batches are made.
-
-    Args:
-        nats: summed cross-entropy of the scored targets.
-        scored: number of scored targets.
-        correct: number of them that were the most likely token, if that is counted.
-        aside: number of targets that the protocol does not score; with them the totals cover all of a text.
-        aside_nats: their summed cross-entropy.
-    """
-
-    nats: float = 0.0
-    scored: int = 0
-    correct: int = 0
-    aside: int = 0
+    nats: float = 0.0  # summed cross-entropy of the scored targets
+    scored: int = 0  # targets
+    correct: int = 0  # of them the most likely token, if that is counted
+    aside: int = 0  # targets that the protocol does not score; with them the totals cover all of a text
     aside_nats: float = 0.0
 
     def __add__(self, other: "Totals") -> "Totals":

@@ -30,11 +30,9 @@ class DifferenceError(InftyError):
 
 
 class Stopped(BaseException):
-    """A signal asked for an end, and what was done so far is saved. Exit code 128 + signal.
+    """A signal asked for an end, and what was done so far is saved. Exit code 128 + signal."""
 
-    No Exception: it may be raised anywhere, and libraries that go on after any Exception must not go on after this.
-    """
-
+    # No Exception: it may be raised anywhere, and libraries that go on after any of these must not go on after this.
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal

@@ -14,19 +14,26 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 
 from infty.base.errors import InftyError, MissingError
+from infty.base.messages import LONG, one_line
 
 OLD = ".old.tmp"  # ends the name of a folder that makes way for a new one
 LOCK_SECONDS = 3600  # to wait for another process that makes the same
 FileName = Annotated[str, Field(pattern="^[a-z][a-z.]{0,63}$")]  # of a file in the folder itself, never a path
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class FileSum(BaseModel):
-    """Size and sum of a file when it was written, for a manifest."""
+class Strict(BaseModel):
+    """What a file says: nothing but the fields, each of its own type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    bytes: Annotated[int, Field(ge=0, lt=2**63)]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+class FileSum(Strict):
+    """Size and sum of a file when it was written, for a manifest."""
+
+    bytes: Count
+    sha256: Sum
 
 
 @contextlib.contextmanager
@@ -34,9 +41,8 @@ def replace_folder(path: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
     """Fill a folder beside `path`, which takes that name in one rename if the block ends without an error.
 
     A process that is killed leaves the old folder or the new one, each whole: under its name, or where `restore_folder`
-    finds it. A block that removes its folder replaces nothing. OSError if the disk is full or fails.
-
-    keep: names of what the new folder takes over from the old one.
+    finds it. A block that removes its folder replaces nothing. OSError if the disk is full or fails. keep: names of
+    what the new folder takes over from the old one.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     restore_folder(path)
@@ -109,10 +115,9 @@ def read_json(path: Path, mend: str = "train again with --fresh") -> dict[str, A
     """Read a JSON object. MissingError, with `mend`, if there is no such file, or it can't be read or is damaged."""
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise MissingError(f"{path} is missing; {mend}") from None
     except OSError as fault:
-        raise MissingError(f"{path} can't be read ({fault.strerror or fault}); {mend}") from None
+        why = "is missing" if isinstance(fault, FileNotFoundError) else f"can't be read ({fault.strerror or fault})"
+        raise MissingError(f"{path} {why}; {mend}") from None
     return parse_json(data, path, mend)
 
 
@@ -125,6 +130,16 @@ def parse_json(data: bytes, path: Path, mend: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MissingError(f"{path} holds no JSON object; {mend}")
     return value
+
+
+@contextlib.contextmanager
+def blame_file(path: Path) -> Iterator[None]:
+    """Raise MissingError, in one line, if a file can't be read within the block: `path`, or the one that is named."""
+    try:
+        yield
+    except OSError as fault:
+        why = f"{fault.filename or path} can't be read ({fault.strerror or fault}); take it away or mend it"
+        raise MissingError(one_line(why, LONG)) from None
 
 
 def sum_files(folder: Path) -> dict[str, dict[str, int | str]]:
@@ -149,20 +164,16 @@ def flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def hold_lock(lock: Path, work: str) -> Iterator[None]:
-    """Hold a lock; wait for another process with a warning, and with InftyError if that takes an hour.
-
-    work: what each process does, as "fetches wikitext".
-    """
+    """Hold a lock during `work`, as "fetches wikitext"; InftyError if another process holds it for an hour."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
     try:
-        held.acquire(timeout=1)
+        acquired = held.acquire(timeout=1)
     except Timeout:
         warnings.warn(f"waiting for another process that {work}", stacklevel=3)
         try:
-            held.acquire(timeout=LOCK_SECONDS)
+            acquired = held.acquire(timeout=LOCK_SECONDS)
         except Timeout:
             raise InftyError(f"another process that {work} has been at it for too long; end it, or wait") from None
-    try:
+    with acquired:
         yield
-    finally:
-        held.release()

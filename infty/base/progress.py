@@ -1,55 +1,65 @@
-"""Progress bars, on a terminal alone."""
+"""Progress bars, on a terminal alone: the console that a command line opens for them; else there is none."""
 
 import contextlib
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from rich import progress
+from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infty.base.errors import MissingError
-from infty.base.screen import screen
 
 Item = TypeVar("Item")
+Advance = Callable[[int], None]  # a bar, by so many bytes
+NOWHERE = Console(quiet=True)
+_OPEN = [NOWHERE]  # the last one is written to
+
+
+def screen() -> Console:
+    """Return the console for bars, and for what is logged while one is drawn."""
+    return _OPEN[-1]
+
+
+@contextlib.contextmanager
+def show_on(console: Console) -> Iterator[None]:
+    """Show progress on a console within the block."""
+    _OPEN.append(console)
+    try:
+        yield
+    finally:
+        _OPEN.pop()
 
 
 def track(items: Iterable[Item], count: int, title: str) -> Iterator[Item]:
     """Yield the items, with a progress bar on a terminal."""
-    hidden = not screen().is_terminal
-    yield from progress.track(items, title, total=count, console=screen(), disable=hidden, transient=True)
+    yield from progress.track(items, title, total=count, **_place_bar())
 
 
 @contextlib.contextmanager
-def show_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def show_bar(title: str, total: int) -> Iterator[Advance]:
     """Show a progress bar of bytes on a terminal; yields the function that advances it."""
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen(), disable=not screen().is_terminal, transient=True) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.advance(task, count)
+    with Progress(*columns, **_place_bar()) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 @contextlib.contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a text file for reading, with a progress bar; the path `-` is stdin.
-
-    MissingError if it can't be opened or decoded.
-    """
+    """Open a text file for reading, with a progress bar; `-` is stdin. MissingError if it can't be read as text."""
     name = "stdin" if path == Path("-") else path
+    text: dict[str, Any] = {"encoding": "utf-8", "newline": "", **_place_bar()}
     try:
-        with _open_stdin() if name == "stdin" else _open_with_bar(path) as file:
+        with progress.open(path, "r", **text) if name == path else _open_stdin() as file:
             yield file
     except UnicodeDecodeError as fault:
         raise MissingError(f"{name} is no UTF-8 text: {fault}") from None
     except OSError as fault:
         raise MissingError(f"{name} can't be read: {fault.strerror or fault}") from None
-
-
-def _open_with_bar(path: Path) -> contextlib.AbstractContextManager[TextIO]:
-    hidden = not screen().is_terminal
-    return progress.open(path, "r", encoding="utf-8", newline="", console=screen(), disable=hidden, transient=True)
 
 
 @contextlib.contextmanager
@@ -62,3 +72,8 @@ def _open_stdin() -> Iterator[TextIO]:
         yield text
     finally:
         text.detach()
+
+
+def _place_bar() -> dict[str, Any]:
+    """Return where rich draws a bar, and that nothing of it stays."""
+    return {"console": screen(), "disable": not screen().is_terminal, "transient": True}

@@ -22,7 +22,7 @@ def list_corpora(as_json: Json = False, folder: DataFolder = None) -> None:
     from infty.corpora.inventory import inventory, inventory_table
 
     entries = inventory(read_settings(data=folder).data)
-    show_tables(lambda: [inventory_table(entries)], [entry.document() for entry in entries], as_json)
+    show_tables(lambda: [inventory_table(entries)], [vars(entry) for entry in entries], as_json)
 
 
 @data_app.command("fetch", epilog="Example: infty data fetch wikitext --split validation --split test")
@@ -77,4 +77,4 @@ def _show_corpus(corpus: Any, as_json: bool) -> None:
     from infty.corpora.inventory import describe_corpus, inventory_table
 
     entry = describe_corpus(corpus)
-    show_tables(lambda: [inventory_table([entry])], entry.document(), as_json)
+    show_tables(lambda: [inventory_table([entry])], vars(entry), as_json)

@@ -72,7 +72,7 @@ class ScreenHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        from infty.base.screen import screen
+        from infty.base.progress import screen
 
         screen().print(self.format(record), soft_wrap=True)
 
@@ -80,7 +80,7 @@ class ScreenHandler(logging.Handler):
 @contextlib.contextmanager
 def show_progress(screen: Any) -> Iterator[None]:
     """Show on a console what infty logs, and its bars, within the block; warnings go their own way."""
-    from infty.base.screen import show_on
+    from infty.base.progress import show_on
 
     logger, handler = logging.getLogger("infty"), ScreenHandler()
     before = logger.level, logger.propagate

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from infty.base.errors import MissingError
-from infty.base.screen import NOWHERE, show_on
+from infty.base.progress import NOWHERE, show_on
 from infty.corpora.tokenizers import Tokenizer
 from infty.experiment import Experiment, build_task
 from infty.memory.precision import HOST

@@ -86,7 +86,7 @@ def tune_configs(definition: Definition, scale: str, case: str | None = None) ->
     UsageError if there is none, with what one looks like, and if it has faults, all of them.
     """
     raise_faults(definition.faults)
-    definition.check_scale(scale)
+    definition.check_names(scales=scale)
     where, known = f"scales.{scale}.tune", definition.names("cases")
     stated = definition.tune(scale)
     if not isinstance(stated, dict) or not stated:

@@ -1,6 +1,7 @@
 """The catalogue of experiment files: one's own first, then those that came with infty. Imports no torch."""
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 from infty.base.errors import UsageError
@@ -14,11 +15,8 @@ SHIPPED = next((f for f in (PACKAGE / "experiments", PACKAGE.parent / "experimen
 
 def experiment_files(own: Path) -> dict[str, Path]:
     """Find every experiment by name; one's own file hides the shipped one of the same name."""
-    return {
-        path.stem: path
-        for folder in (SHIPPED, own)
-        for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)
-    }
+    files = [sorted(folder.glob("*.yaml"), key=lambda path: path.stem) for folder in (SHIPPED, own)]
+    return {path.stem: path for path in chain(*files)}
 
 
 def open_experiment(name: str, own: Path) -> Definition:
@@ -33,17 +31,14 @@ def open_experiment(name: str, own: Path) -> Definition:
 
 
 def experiments_with(scale: str, own: Path, say: Callable[[str], None]) -> dict[str, Definition]:
-    """Find every experiment that has a scale, by name. UsageError if none has.
-
-    say: is told of each whose file has faults; it is left out, so that one broken file does not hide the others.
-    """
+    """Find every experiment that has a scale, by name; `say` which files are left out. UsageError if none has it."""
     found: dict[str, Definition] = {}
     for name in experiment_files(own):
         try:
-            found[name] = open_experiment(name, own)
-            raise_faults(found[name].faults)
-        except UsageError as fault:
-            found.pop(name, None)
+            definition = open_experiment(name, own)
+            raise_faults(definition.faults)
+            found[name] = definition
+        except UsageError as fault:  # one broken file does not hide the others
             say(f"{name} is left out: {fault}")
     scales = {name for definition in found.values() for name in definition.names("scales")}
     if scale not in scales:

@@ -1,7 +1,4 @@
-"""experiments/*.yaml as written: strict YAML, the cells of a table, and how overlays make one cell's values.
-
-Imports no torch: listing, completion and reports need the cells only.
-"""
+"""experiments/*.yaml as written: strict YAML, the cells of a table, and how overlays make one cell's values."""
 
 import hashlib
 import re
@@ -15,10 +12,10 @@ import yaml
 
 from infty.base.errors import UsageError
 from infty.base.messages import one_line, suggest
-from infty.config.faults import Fault, quote, raise_faults
-from infty.config.overlay import Values, overlay, parse_override
-from infty.config.strict_yaml import parse_strictly
+from infty.config.faults import Fault, Origins, quote, raise_faults
+from infty.config.strict_yaml import DEEPEST, parse_strictly
 
+Values = dict[str, Any]
 PARTS = ("task", "model", "training", "pretraining")  # what an overlay may set
 SCALE_KEYS = (*PARTS, "cases", "models", "seeds", "tune")  # tune: what `infty tune` tries, by column
 TOP_KEYS = (*PARTS, "models", "cases", "scales", "seeds", "rows")
@@ -75,61 +72,39 @@ class Definition:
 
     def seeds(self, scale: str) -> list[int]:
         """List the seeds of a table at a scale."""
-        own = _section(_section(self.values, "scales"), scale)
-        return own.get("seeds", self.values.get("seeds", [0]))
+        return _section(self.values, "scales", scale).get("seeds", self.values.get("seeds", [0]))
 
     def tune(self, scale: str) -> Any:
         """Return what `infty tune` tries at a scale, as written; None if nothing is said of it."""
-        return _section(_section(self.values, "scales"), scale).get("tune")
+        return _section(self.values, "scales", scale).get("tune")
 
     def cells(self, scale: str) -> Iterator[CellKey]:
-        """Go through every cell and seed of the table at a scale. UsageError if the file has faults.
-
-        `rows` are the models that make the table if there are more of them; the others stand in it once they are run.
-        """
+        """Go through every cell and seed of the table at a scale. UsageError if the file has faults."""
+        # `rows` make the table if there are more models; the others stand in it once they are run.
         raise_faults(self.faults)
         for case in self.names("cases"):
             for model in self.values.get("rows", self.names("models")):
                 for seed in self.seeds(scale):
                     yield CellKey(self.name, scale, model, case, seed)
 
-    def check_scale(self, scale: str) -> None:
-        """Raise UsageError if the file has no such scale."""
-        raise_faults(self._absent({"scales": scale}))
-
-    def check_names(self, scale: str, model: str, case: str) -> None:
-        """Raise UsageError if the file has no such scale, row or column."""
-        raise_faults(self._absent({"scales": scale, "models": model, "cases": case}))
-
-    def _absent(self, asked: dict[str, str]) -> list[Fault]:
-        return [
-            Fault(self.path.name, key, f"no {name!r} here; {suggest(name, self.names(key))}")
-            for key, name in asked.items()
-            if name not in self.names(key)
-        ]
+    def check_names(self, **asked: str) -> None:
+        """Raise UsageError if the file has no row (`models`), column (`cases`) or scale (`scales`) of that name."""
+        absent = [(key, name) for key, name in asked.items() if name not in self.names(key)]
+        why = {key: f"no {name!r} here; {suggest(name, self.names(key))}" for key, name in absent}
+        raise_faults([Fault(self.path.name, key, message) for key, message in why.items()])
 
     def layers(self, cell: CellKey) -> list[tuple[str, Values]]:
         """List the overlays of a cell, lowest first: base < scale < case < model < the scale's own case and model."""
-        scale = _section(_section(self.values, "scales"), cell.scale)
-        places = [
-            ("", self.values),
-            (f"scales.{cell.scale}", scale),
-            (f"cases.{cell.case}", _section(_section(self.values, "cases"), cell.case)),
-            (f"models.{cell.model}", _section(_section(self.values, "models"), cell.model)),
-            (f"scales.{cell.scale}.cases.{cell.case}", _section(_section(scale, "cases"), cell.case)),
-            (f"scales.{cell.scale}.models.{cell.model}", _section(_section(scale, "models"), cell.model)),
-        ]
-        return [
-            (f"{self.path.name}{': ' if place else ''}{place}", {k: v for k, v in values.items() if k in PARTS})
-            for place, values in places
-        ]
+        scale, case, model = ("scales", cell.scale), ("cases", cell.case), ("models", cell.model)
+        layers = []
+        for keys in ((), scale, case, model, (*scale, *case), (*scale, *model)):
+            origin = ": ".join(filter(None, (self.path.name, ".".join(keys))))
+            layers.append((origin, {k: v for k, v in _section(self.values, *keys).items() if k in PARTS}))
+        return layers
 
 
 def load_definition(path: Path, source: str) -> Definition:
-    """Read an experiment file. Its faults are kept, to be reported together with those of the values.
-
-    Raises UsageError if it is no YAML mapping at all.
-    """
+    """Read an experiment file; its faults are kept, to be told with those of the values. UsageError if it is none."""
     values, faults = read_yaml(path)
     if not is_portable(path.stem):
         faults.append(Fault(path.name, "", "no folder on Windows can be named so, as those of its runs are: rename it"))
@@ -137,21 +112,17 @@ def load_definition(path: Path, source: str) -> Definition:
     for key, inner_keys in (("cases", PARTS), ("models", PARTS), ("scales", SCALE_KEYS)):
         faults += _section_faults(path.name, key, values.get(key), inner_keys)
     faults += _row_faults(path.name, values)
-    scales = values.get("scales")
-    for name, scale in (scales if isinstance(scales, dict) else {}).items():
+    for name in _section(values, "scales"):
         for key in ("cases", "models"):
-            inner = scale.get(key) if isinstance(scale, dict) else None
-            faults += _section_faults(path.name, f"scales.{name}.{key}", inner, PARTS)
-            for extra in sorted(set(inner if isinstance(inner, dict) else ()) - set(_section(values, key)), key=str):
+            inner = _section(values, "scales", name)
+            faults += _section_faults(path.name, f"scales.{name}.{key}", inner.get(key), PARTS)
+            for extra in sorted(_section(inner, key).keys() - _section(values, key).keys(), key=str):
                 faults.append(Fault(path.name, f"scales.{name}.{key}.{extra}", f"no such name under {key}"))
     return Definition(path.stem, path, source, values, faults)
 
 
 def variant_of(overrides: Sequence[str], name: str | None) -> str:
-    """Return what a run with other settings adds to its folder: `+name`, or `+` and a hash of what `--set` changes.
-
-    UsageError if the name can't be a folder's.
-    """
+    """Return what a run's folder adds: `+name`, or `+` and a hash of the changes. UsageError if it can't be a name."""
     if name is not None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name) or not is_portable(name):
             wanted = "wanted up to 64 lower-case letters, digits, '-', '_' and '.'"
@@ -159,6 +130,46 @@ def variant_of(overrides: Sequence[str], name: str | None) -> str:
         return f"+{name}"
     changes, _ = overlay([("--set", parse_override(text)[0]) for text in overrides])
     return "+" + hashlib.sha256(yaml.safe_dump(changes).encode()).hexdigest()[:8] if changes else ""
+
+
+def overlay(layers: list[tuple[str, Values]]) -> tuple[Values, Origins]:
+    """Merge layers deeply, and say which layer each key came from. Lists are replaced."""
+    merged, origins = Values(), Origins()
+
+    def merge(beneath: Values, values: Values, origin: str, path: tuple[str, ...] = ()) -> None:
+        for key, value in values.items():
+            here, below = (*path, key), beneath.get(key)
+            # A mapping that names another `kind` than the one below replaces it: its keys belong to another thing.
+            kind = below.get("kind") if isinstance(below, dict) else None
+            if not (isinstance(value, dict) and isinstance(below, dict) and value.get("kind", kind) == kind):
+                for known in [known for known in origins if known[: len(here)] == here]:
+                    del origins[known]
+                beneath[key] = {} if isinstance(value, dict) else value
+                origins[here] = origin
+            if isinstance(value, dict):
+                merge(beneath[key], value, origin, here)
+
+    for origin, values in layers:
+        merge(merged, values, origin)
+    return merged, origins
+
+
+def parse_override(text: str) -> tuple[Values, Fault | None]:
+    """Parse `key.path=value` of `--set` into a nested mapping, or say what is wrong; the value is YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        return {}, Fault("--set", text, "wanted key.path=value")
+    if key.count(".") > DEEPEST:
+        return {}, Fault("--set", key, "is nested too deeply")
+    try:
+        nested, doubles = parse_strictly(value)
+    except ValueError:
+        return {}, Fault("--set", key, f"{quote(value)} is not a YAML value")
+    if doubles:
+        return {}, Fault("--set", f"{key}.{doubles[0][0]}", "stands twice")
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested, None
 
 
 def is_portable(name: str) -> bool:
@@ -169,11 +180,9 @@ def is_portable(name: str) -> bool:
 def read_yaml(path: Path) -> tuple[Values, list[Fault]]:
     """Read a mapping from a YAML file, and each key that stands twice in it. UsageError if it can't be parsed."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as fault:
+        values, doubles = parse_strictly(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as fault:
         raise UsageError(f"{one_line(path.name)}: can't be read: {one_line(str(fault))}") from None
-    try:
-        values, doubles = parse_strictly(text)
     except ValueError as fault:
         raise UsageError(f"{one_line(path.name)}: {one_line(str(fault))}") from None
     if not isinstance(values, dict):
@@ -181,10 +190,12 @@ def read_yaml(path: Path) -> tuple[Values, list[Fault]]:
     return values, [Fault(path.name, key, f"stands twice (line {line})") for key, line in doubles]
 
 
-def _section(values: Values, key: str) -> Values:
-    """Return the mapping at `key`; an empty one if there is none (a fault that `load_definition` has noted)."""
-    found = values.get(key)
-    return found if isinstance(found, dict) else {}
+def _section(values: Values, *keys: str) -> Values:
+    """Return the mapping at nested keys; an empty one if there is none (a fault that `load_definition` has noted)."""
+    for key in keys:
+        found = values.get(key)
+        values = found if isinstance(found, dict) else {}
+    return values
 
 
 def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) -> list[Fault]:
@@ -194,11 +205,8 @@ def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) 
     if not isinstance(values, dict):
         return [Fault(origin, key, f"wanted a mapping, got {quote(values)}")]
     prefix = f"{key}." if key else ""
-    faults = [
-        Fault(origin, f"{prefix}{name}", f"unknown key; {suggest(name, allowed)}")
-        for name in values
-        if name not in allowed
-    ]
+    unknown = [name for name in values if name not in allowed]
+    faults = [Fault(origin, f"{prefix}{name}", f"unknown key; {suggest(name, allowed)}") for name in unknown]
     seeds = values.get("seeds", [0])
     if not isinstance(seeds, list) or not all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in seeds):
         wanted = f"wanted a list of integers from 0 to {MAX_SEED}"
@@ -211,24 +219,16 @@ def _row_faults(origin: str, values: Values) -> list[Fault]:
     rows, models = values.get("rows", []), _section(values, "models")
     if not isinstance(rows, list):
         return [Fault(origin, "rows", f"wanted a list of models, got {quote(rows)}")]
-    return [
-        Fault(origin, "rows", f"no {quote(row)} among the models; {suggest(row, models)}")
-        for row in rows
-        if not isinstance(row, str) or row not in models
-    ]
+    unknown = [row for row in rows if not isinstance(row, str) or row not in models]
+    return [Fault(origin, "rows", f"no {quote(row)} among the models; {suggest(row, models)}") for row in unknown]
 
 
 def _section_faults(origin: str, key: str, section: Any, allowed: tuple[str, ...]) -> list[Fault]:
     """Find the faults of a mapping of named overlays."""
-    if section is None:
-        return []
     if not isinstance(section, dict):
-        return [Fault(origin, key, f"wanted a mapping, got {quote(section)}")]
-    faults = [
-        Fault(origin, f"{key}.{name}", NAMES)
-        for name in section
-        if not isinstance(name, str) or not NAME.fullmatch(name) or not is_portable(name)
-    ]
+        return _shape_faults(origin, key, section, allowed)
+    unfit = [name for name in section if not (isinstance(name, str) and NAME.fullmatch(name) and is_portable(name))]
+    faults = [Fault(origin, f"{key}.{name}", NAMES) for name in unfit]
     for name, values in section.items():
         faults += _shape_faults(origin, f"{key}.{name}", values, allowed)
     return faults

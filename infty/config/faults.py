@@ -10,6 +10,8 @@ from pydantic import BaseModel, ValidationError
 from infty.base.errors import UsageError
 from infty.base.messages import one_line, suggest
 
+Origins = dict[tuple[str, ...], str]  # of each key, the layer that set it
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -50,16 +52,14 @@ WANTED = {
 }
 
 
-def value_faults(
-    error: ValidationError, root: type[BaseModel], origins: dict[tuple[str, ...], str], default: str
-) -> list[Fault]:
+def value_faults(error: ValidationError, root: type[BaseModel], origins: Origins, default: str) -> list[Fault]:
     """Collect pydantic's errors; of a mapping whose `kind` is wrong only that, since its keys have no meaning."""
     faults = [_fault(detail, root, origins, default) for detail in error.errors()]
     unknown = [fault.key.removesuffix("kind") for fault in faults if fault.key.endswith(".kind")]
     return [f for f in faults if f.key.endswith(".kind") or not any(f.key.startswith(key) for key in unknown)]
 
 
-def _fault(detail: Any, root: type[BaseModel], origins: dict[tuple[str, ...], str], default: str) -> Fault:
+def _fault(detail: Any, root: type[BaseModel], origins: Origins, default: str) -> Fault:
     """Say one of pydantic's errors in the words of the file."""
     path, allowed = _key_path(root, detail["loc"])
     kind, context, given = detail["type"], detail.get("ctx", {}), quote(detail["input"])
@@ -82,24 +82,16 @@ def _fault(detail: Any, root: type[BaseModel], origins: dict[tuple[str, ...], st
 
 
 def _key_path(root: type[BaseModel], location: tuple[Any, ...]) -> tuple[tuple[str, ...], list[str]]:
-    """Return pydantic's location as keys, and the keys that are allowed beside the last.
-
-    If a value may be one of several things, pydantic tells next which of them it was held against: that is no key.
-    """
-    path: list[str] = []
-    choices: list[Any] = [root]
-    config: Any = root
-    is_key = True
-    allowed: list[str] = []
+    """Return pydantic's location as keys, and the keys that are allowed beside the last."""
+    path, allowed, choices = list[str](), list[str](), list[Any]([root])
     for part in map(str, location):
-        if not is_key:
-            config, is_key = next((choice for choice in choices if part in _tags(choice)), None), True
+        if len(choices) > 1:  # pydantic tells which of several types the value was held against: that is no key
+            choices = [choice for choice in choices if part in _tags(choice)][:1]
             continue
         path.append(part)
-        fields = getattr(config, "model_fields", {})
+        fields = getattr(choices[0], "model_fields", {}) if choices else {}
         allowed = list(fields)
         choices = _alternatives(fields[part].annotation) if part in fields else []
-        config, is_key = next(iter(choices), None), len(choices) < 2
     return tuple(path), allowed
 
 
@@ -118,9 +110,7 @@ def _tags(choice: Any) -> tuple[str, ...]:
     return (kind.default if kind else "", getattr(choice, "__name__", ""))
 
 
-def origin_of(origins: dict[tuple[str, ...], str], path: tuple[str, ...], default: str) -> str:
+def origin_of(origins: Origins, path: tuple[str, ...], default: str) -> str:
     """Name the layer that set `path`, or what lies in it, or the nearest mapping around it."""
-    for end in range(len(path), 0, -1):
-        if path[:end] in origins:
-            return origins[path[:end]]
-    return default
+    around = (path[:end] for end in range(len(path), 0, -1))
+    return next((origins[keys] for keys in around if keys in origins), default)

@@ -1,7 +1,6 @@
 """Settings of the machine: folders, network, device, threads, W&B. Never a number that alters a result."""
 
 import os
-import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -26,15 +25,13 @@ class Settings(BaseSettings):
     data: Path = Field(description="folder of corpora")
     auto_fetch: bool = Field(default=True, description="whether train may fetch a corpus that is missing")
     experiments: Path = Field(description="folder of your own experiment files")
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "tf32", "bf16"] = Field(
         default="float32",
         description="of products: float32, tf32 (GPUs) or bf16; the memory's stay float32, but tf32 in its gradient",
     )
     micro_batch: int | None = Field(
-        default=None,
-        gt=0,
-        description="most training sequences at once on a device; changes dropout's draws only",
+        default=None, gt=0, description="most training sequences at once on a device; changes dropout's draws only"
     )
     recompute: bool = Field(
         default=False, description="keep no activations within a layer: less memory, about a third more time"
@@ -51,20 +48,12 @@ class Settings(BaseSettings):
     @property
     def options(self) -> list[str]:
         """List the options that give the same numbers on this machine again: all that are not the default."""
-        names = ("device", "precision", "micro_batch", "recompute", "compile", "threads")
         words = []
-        for name in names:
+        for name in ("device", "precision", "micro_batch", "recompute", "compile", "threads"):
             value = getattr(self, name)
             if value != type(self).model_fields[name].default:
                 words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         return words
-
-    @field_validator("device")
-    @classmethod
-    def _check_device(cls, device: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-            raise ValueError("wanted auto, cpu, cuda or cuda:N")
-        return device
 
     @field_validator("runs", "data", "experiments")
     @classmethod
@@ -83,18 +72,15 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        *_: Any,
+        **others: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources: options, then environment, then the file."""
         return init_settings, env_settings, _TomlSource(settings_cls)
 
 
 class _TomlSource(TomlConfigSettingsSource):
-    """The nearest infty.toml; without one, and for what it does not say, folders beside it or the working directory.
-
-    Its relative folders are relative to it, not to the working directory.
-    """
+    """The nearest infty.toml, from where its folders are seen; without it, folders of the working directory."""
 
     def __init__(self, settings_cls: type[BaseSettings]) -> None:
         self.found = find_toml()
@@ -150,5 +136,7 @@ def _fault(detail: Any) -> Fault:
     if detail["type"] == "extra_forbidden":
         return Fault("infty.toml", key, f"unknown key; {suggest(key, Settings.model_fields)}")
     message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "string_pattern_mismatch":
+        message = f"wanted {Settings.model_fields[key].description}"
     given = str(detail["input"]) if isinstance(detail["input"], Path) else detail["input"]
     return Fault("settings", key, f"{message}, got {quote(given)} (infty.toml, INFTY_{key.upper()} or option)")

@@ -52,11 +52,8 @@ StrictLoader.add_implicit_resolver(
 )
 
 
-_InC: Any = getattr(yaml, "CSafeLoader", PlainLoader)
-
-
-class QuickLoader(_InC):
-    """PlainLoader's values in a tenth of the time, by the C library if there is one. Only for what is nested little."""
+# PlainLoader's values in a tenth of the time, by the C library if there is one. Only for what is nested little.
+QuickLoader: Any = getattr(yaml, "CSafeLoader", PlainLoader)
 
 
 def parse_yaml(text: str) -> Any:

@@ -10,24 +10,24 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from infty.base.errors import InftyError, MissingError
+from infty.base.files import blame_file
 from infty.base.messages import LONG, describe_fault, one_line
 from infty.corpora.text_pieces import PIECE
 
-TAR_ENDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-ENDS = (".zip", *TAR_ENDS)
+ENDS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MANY = 500_000  # members; PG-19 has 28,753
 DEEP = 32  # folders within folders
-# What the standard library raises for archives that are cut, altered, locked or of an unknown make.
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error,
-           lzma.LZMAError, struct.error, OverflowError, MemoryError, IndexError)  # fmt: skip
+# What the standard library raises for a disk, and for archives that are cut, altered, locked or of an unknown make.
+DAMAGED = (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError, ValueError,
+           zlib.error, lzma.LZMAError, struct.error, OverflowError, MemoryError, IndexError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Member:
     size: int
     is_folder: bool
     is_plain: bool
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], Any]
 
 
 @contextlib.contextmanager
@@ -48,48 +48,33 @@ def open_folder(path: Path, beside: Path) -> Iterator[Path]:
     MissingError if there is neither, the archive is damaged, or a member would fall outside of it or is a link or a
     device: then nothing of it is unpacked. InftyError if the disk has no room for it.
     """
-    if os.path.isdir(path) or (os.path.isfile(path) and not path.name.lower().endswith(ENDS)):
-        with _blame_source(path, path):
-            yield path
-        return
-    if not os.path.isfile(path):  # Path's own raises for names that no file can have
+    is_archive = os.path.isfile(path) and path.name.lower().endswith(ENDS)
+    if not (os.path.isfile(path) or os.path.isdir(path)):  # Path's own raises for names that no file can have
         raise MissingError(f"{path} is not there: wanted a folder, or an archive ({', '.join(ENDS)})")
-
-    # Whatever the archive is, what fails is told in one line.
-    with _make_temporary(beside) as folder:
+    with _unpack_beside(path, beside) if is_archive else contextlib.nullcontext(path) as folder:
         try:
-            _unpack(path, folder)
-        except OSError as fault:
-            if fault.errno in FULL:
+            with blame_file(path):
+                yield folder
+        except MissingError as fault:  # in one line, and not of a folder that is gone when somebody reads it
+            raise MissingError(one_line(str(fault).replace(str(folder), str(path)), LONG)) from None
+
+
+@contextlib.contextmanager
+def _unpack_beside(path: Path, beside: Path) -> Iterator[Path]:
+    """Unpack an archive into a temporary folder. Whatever the archive is, what fails is told in one line."""
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(prefix=".archive-", dir=beside)
+    except OSError as fault:
+        hint = "another folder of corpora: INFTY_DATA or infty.toml"
+        raise InftyError(f"nothing can be unpacked into {beside}: {fault.strerror} ({hint})") from None
+    with temporary as folder:
+        try:
+            _unpack(path, Path(folder))
+        except DAMAGED as fault:
+            if isinstance(fault, OSError) and fault.errno in FULL:
                 raise InftyError(f"{path} could not be unpacked into {beside}: {fault.strerror}") from None
             raise MissingError(f"{path} is no archive that can be opened safely: {describe_fault(fault)}") from None
-        except DAMAGED as fault:
-            raise MissingError(f"{path} is no archive that can be opened safely: {describe_fault(fault)}") from None
-        with _blame_source(folder, path):
-            yield folder
-
-
-@contextlib.contextmanager
-def _blame_source(folder: Path, path: Path) -> Iterator[None]:
-    """Say of `path`, in one line, what a fault says of files in `folder`: that is gone when somebody reads it."""
-    try:
-        yield
-    except OSError as fault:
-        why = f"{fault.filename or path} can't be read ({fault.strerror or fault}); take it away or mend it"
-        raise MissingError(one_line(why, LONG)) from None
-    except MissingError as fault:
-        raise MissingError(one_line(str(fault).replace(str(folder), str(path)), LONG)) from None
-
-
-@contextlib.contextmanager
-def _make_temporary(beside: Path) -> Iterator[Path]:
-    with contextlib.ExitStack() as stack:
-        try:
-            beside.mkdir(parents=True, exist_ok=True)
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".archive-", dir=beside))
-        except OSError as fault:
-            hint = "another folder of corpora: INFTY_DATA or infty.toml"
-            raise InftyError(f"nothing can be unpacked into {beside}: {fault.strerror} ({hint})") from None
         yield Path(folder)
 
 
@@ -138,20 +123,20 @@ def _shorten(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _open_members(path: Path) -> Iterator[Iterator[Member]]:
+def _open_members(path: Path) -> Iterator[Iterable[Member]]:
     """Open an archive, and go through its members."""
-    if path.name.lower().endswith(".zip"):
-        with zipfile.ZipFile(path) as archive:
-            yield (_describe_zip_member(archive, member) for member in archive.infolist())
+    if not path.name.lower().endswith(".zip"):
+        with tarfile.open(path) as archive:
+            yield _describe_tar_members(archive)
         return
-    with tarfile.open(path) as archive:
-        yield _describe_tar_members(archive)
-
-
-def _describe_zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Member:
-    kind = member.external_attr >> 28  # of a Unix file: 8 plain, 4 folder, 10 link
-    is_folder = member.filename.endswith("/")
-    return Member(member.filename, member.file_size, is_folder, kind in (0, 4, 8), lambda: archive.open(member))
+    with zipfile.ZipFile(path) as archive:
+        members = []
+        for m in archive.infolist():
+            is_plain = m.external_attr >> 28 in (0, 4, 8)  # of another system, a folder of Unix, data; 10 is a link
+            members.append(
+                Member(m.filename, m.file_size, m.filename.endswith("/"), is_plain, partial(archive.open, m))
+            )
+        yield members
 
 
 def _describe_tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
@@ -162,7 +147,7 @@ def _describe_tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
         if member.issparse():  # a few bytes that become as many zeros as they say
             raise tarfile.ReadError(f"{_shorten(member.name)} is a file with holes; pack it without them")
         is_plain = member.isreg() or member.isdir()
-        yield Member(member.name, member.size, member.isdir(), is_plain, partial(_open_tar_member, archive, member))
+        yield Member(member.name, member.size, member.isdir(), is_plain, partial(archive.extractfile, member))
     stream: Any = archive.fileobj
     stream.seek(archive.offset)
     if len(rest := stream.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
@@ -171,9 +156,3 @@ def _describe_tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
         if any(rest):
             raise tarfile.ReadError("a header is damaged, or something stands behind the end")
         rest = stream.read(PIECE)
-
-
-def _open_tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    file = archive.extractfile(member)
-    assert file is not None, "asked of a file only"
-    return file

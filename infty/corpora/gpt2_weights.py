@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from infty.base.errors import MissingError, UsageError
 from infty.base.files import hold_lock, move_folder, read_json, sha256
 from infty.base.messages import describe_fault, flatten
-from infty.corpora.hub import HubFile, download, list_files
+from infty.corpora.hub import download, list_files
 from infty.corpora.registry import KNOWN, Hub
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,6 @@ SIZES = {
     "num_positions": ("n_positions", 1024),
     "vocab_size": ("vocab_size", 50_257),
 }
-
-
 # What else shapes a GPT-2, and what the models here have.
 SHAPE = {
     "activation_function": "gelu_new",
@@ -48,13 +46,10 @@ SHAPE = {
 
 @dataclass(frozen=True)
 class WeightsFolder:
-    """A folder with `config.json`, here as `config`, and `model.safetensors`, whose sum is `sha256`.
-
-    origin: what results name it by: the hub's name and commit, or the last part of its path.
-    """
+    """A folder with `config.json`, here as `config`, and `model.safetensors`, whose sum is `sha256`."""
 
     path: Path
-    origin: str
+    origin: str  # what results name it by: the hub's name and commit, or the last part of its path
     config: dict[str, Any]
     sha256: str
 
@@ -72,9 +67,11 @@ def find_weights(given: str, data: Path, *, may_fetch: bool) -> WeightsFolder:
             wanted = f"a folder with {CONFIG} and {WEIGHTS}, or a hub name: OWNER/NAME or OWNER/NAME@REVISION"
             raise MissingError(f"model.weights: {given} {why}; wanted {wanted}")
         return _read(path, os.path.basename(os.path.abspath(path)), "save or copy it there again")
-    revision = name["revision"] or _find_pin(name["repository"])
+    pins = {known.hub.repository: known.hub.revision for known in KNOWN.values() if known.hub}
+    revision = name["revision"] or pins.get(name["repository"], "main")
     folder = _find_on_hub(name["repository"], revision, data / "weights", may_fetch=may_fetch)
-    return _read(folder, f"{name['repository']}@{_commit(folder)}", "remove that folder, and it is fetched again")
+    origin = f"{name['repository']}@{folder.name.rpartition('@')[2]}"
+    return _read(folder, origin, "remove that folder, and it is fetched again")
 
 
 def is_on_the_hub(given: str) -> bool:
@@ -90,13 +87,11 @@ def refuse_other_sizes(config: dict[str, Any], wanted: dict[str, int], where: st
     for name, size in wanted.items():
         key, default = SIZES[name]
         found = config.get(key, default)
-        if type(found) is int and found == size:
-            continue
-        found = flatten(str(found))
-        if name == "vocab_size":
-            faults.append(f"it has a vocabulary of {found}, and task.tokenizer makes {size} tokens")
-        else:
-            faults.append(f"its {name} is {found}, not {size} (--set model.{name}={found})")
+        if type(found) is not int or found != size:
+            found = flatten(str(found))
+            words = f"it has a vocabulary of {found}, and task.tokenizer makes {size} tokens"
+            other = f"its {name} is {found}, not {size} (--set model.{name}={found})"
+            faults.append(words if name == "vocab_size" else other)
     width = config.get("n_embd", SIZES["hidden_size"][1])
     inner = {"n_inner": 4 * width} if type(width) is int else {}
     for key, value in {**SHAPE, **inner}.items():
@@ -114,9 +109,8 @@ def _read(path: Path, origin: str, mend: str) -> WeightsFolder:
         with safe_open(path / WEIGHTS, framework="np") as file:
             file.keys()
     except (SafetensorError, OSError) as fault:
-        raise MissingError(
-            f"model.weights: {path / WEIGHTS} is damaged or no safetensors ({describe_fault(fault)}); {mend}"
-        ) from None
+        why = f"is damaged or no safetensors ({describe_fault(fault)})"
+        raise MissingError(f"model.weights: {path / WEIGHTS} {why}; {mend}") from None
     return WeightsFolder(path, origin, read_json(path / CONFIG, mend), sha256(path / WEIGHTS))
 
 
@@ -131,57 +125,40 @@ def _explain_lack(files: set[str]) -> str | None:
     return f"has no {WEIGHTS}; {SAVE}) writes one"
 
 
-def _find_pin(repository: str) -> str:
-    """Return the commit that is known of a repository, else its main branch."""
-    hubs = [known.hub for known in KNOWN.values() if known.hub]
-    return next((hub.revision for hub in hubs if hub.repository == repository), "main")
-
-
-def _commit(folder: Path) -> str:
-    """Return the first 12 digits of the commit that a kept folder is of."""
-    return folder.name.rpartition("@")[2]
-
-
 def _find_on_hub(repository: str, revision: str, kept: Path, *, may_fetch: bool) -> Path:
     """Find the folder of a repository's files; fetch it if it is not here."""
-    stem = repository.replace("/", "--")
-    here = sorted(path for path in kept.glob(f"{stem}@*") if _is_whole(path))
+    # Of a commit its folder is taken, of the main branch the only one.
+    stem = f"{repository.replace('/', '--')}@"
+    here = {path.name.removeprefix(stem): path for path in sorted(kept.glob(f"{stem}*")) if _is_whole(path)}
     if COMMIT.fullmatch(revision):
-        fit = [path for path in here if _commit(path) == revision[:12]]
+        fit = [revision[:12]] if revision[:12] in here else []
     else:  # only the hub knows the commit of another branch or of a tag
-        fit = here if revision == "main" else []
+        fit = list(here) if revision == "main" else []
     if len(fit) == 1:
-        return fit[0]
-    others = f"; here is {', '.join(f'{repository}@{_commit(path)}' for path in here)}" if here else ""
+        return here[fit[0]]
+    others = f"; here is {', '.join(f'{repository}@{commit}' for commit in here)}" if here else ""
     if not may_fetch:
         missing = f"there is no folder {repository}, and of the hub's {repository} at {revision} nothing is in {kept}"
         raise MissingError(f"model.weights: {missing}; auto_fetch = true lets train fetch it; {HELP}{others}")
+
+    # The hub says what it has before anything is downloaded.
     commit, listed = list_files(Hub(repository, revision, {}, "model"), repository, HELP + others)
     if why := _explain_lack({file.name for file in listed}):
         raise MissingError(f"model.weights: {repository} at {revision} {why}")
     files = [file for name in (CONFIG, WEIGHTS) for file in listed if file.name == name]
-    return _fetch(Hub(repository, commit, {}, "model"), files, kept / f"{stem}@{commit[:12]}")
+    size = f"{sum(file.bytes for file in files) / 1e6:,.1f} MB in {len(files)} files"
+    folder = kept / f"{stem}{commit[:12]}"
+    logger.info(f"fetching {repository} at {commit[:12]}: {size} from the hub, into {folder}")
+
+    # The folder is whole or not there; a later call begins with the first missing file.
+    temporary = folder.with_name(f".{folder.name}.download")
+    with hold_lock(folder.with_name(f".{folder.name}.lock"), f"fetches {repository}"):
+        if not _is_whole(folder):  # else another process fetched them while this one waited
+            download(Hub(repository, commit, {}, "model"), files, temporary, HELP)
+            shutil.rmtree(temporary / ".cache", ignore_errors=True)  # what the hub's library notes of downloads
+            move_folder(temporary, folder)
+    return folder
 
 
 def _is_whole(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
-
-
-def _fetch(hub: Hub, files: list[HubFile], folder: Path) -> Path:
-    """Download files into a folder, which is whole or not there.
-
-    A line that breaks is gone on with where it broke; what is left to a later call begins with the first missing file.
-    """
-    logger.info(
-        f"fetching {hub.repository} at {hub.revision[:12]}: {sum(file.bytes for file in files) / 1e6:,.1f} MB in "
-        f"{len(files)} files from the hub, into {folder}"
-    )
-    temporary = folder.with_name(f".{folder.name}.download")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with hold_lock(folder.with_name(f".{folder.name}.lock"), f"fetches {hub.repository}"):
-        if not _is_whole(folder):  # else another process fetched them while this one waited
-            for file in files:
-                download(hub, file, temporary, HELP)
-            shutil.rmtree(temporary / ".cache", ignore_errors=True)  # what the hub's library notes of downloads
-            move_folder(temporary, folder)
-    return folder

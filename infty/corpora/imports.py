@@ -1,18 +1,17 @@
-"""Import a corpus from a folder or an archive of one's own."""
+"""Import a corpus from a folder, or from an archive of one's own."""
 
 import hashlib
 import re
+from dataclasses import replace as changed
 from pathlib import Path
 
 from infty.base.errors import MissingError, UsageError
-from infty.base.files import sha256
-from infty.base.messages import LONG, one_line
+from infty.base.files import blame_file, sha256
 from infty.corpora.archives import open_folder
-from infty.corpora.hub import import_tokenizer
-from infty.corpora.inventory import ORIGIN
 from infty.corpora.layouts import find_pg19, find_text, find_wikitext, refuse_missing_shards, text_files
-from infty.corpora.registry import KNOWN
-from infty.corpora.store import NAME, Corpus, write_corpus
+from infty.corpora.registry import ORIGIN, get_known
+from infty.corpora.store import NAME, Corpus, copy_corpus, refuse_no_corpus, remedy, write_corpus
+from infty.corpora.tokenizers import BpeTokenizer
 
 FINDERS = {"wikitext": find_wikitext, "pg19": find_pg19, "text": find_text}
 
@@ -25,14 +24,37 @@ def import_corpus(data: Path, name: str, source: Path, *, replace: bool) -> Corp
     """
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} can't be a corpus's name: wanted lower-case letters, digits, '-', '_' and '.'")
-    layout = KNOWN[name].layout if name in KNOWN else "text"
+    layout = get_known(name).layout
     if layout == "generated":
         raise UsageError(f"{name} is made by infty and not imported")
     with open_folder(source, data) as folder:
-        if layout == "tokenizer":
-            return import_tokenizer(data, name, folder, ORIGIN, replace=replace)
-        refuse_missing_shards(folder)
-        return write_corpus(data, name, FINDERS[layout](folder), ORIGIN, replace=replace)
+        if layout != "tokenizer":
+            refuse_missing_shards(folder)
+        return import_folder(data, name, folder, ORIGIN, None, replace=replace)
+
+
+def import_folder(
+    data: Path, name: str, folder: Path, origin: str, parts: dict[str, int | None] | None, *, replace: bool
+) -> Corpus:
+    """Import `parts` documents of each split (None: all) of a folder. MissingError, UsageError as `import_corpus`."""
+    layout = get_known(name).layout
+    if layout == "tokenizer":
+        return _import_tokenizer(data, name, folder, origin, replace=replace)
+    found = FINDERS[layout](folder)
+    sources = {split: changed(found[split], limit=limit) for split, limit in (parts or dict.fromkeys(found)).items()}
+    return write_corpus(data, name, sources, origin, replace=replace)
+
+
+def _import_tokenizer(data: Path, name: str, folder: Path, origin: str, *, replace: bool) -> Corpus:
+    """Import GPT-2's `vocab.json` and `merges.txt`: by the sums that are known of them, if any are."""
+    path, hub = data / name, get_known(name).hub
+    refuse_no_corpus(path)
+    BpeTokenizer.gpt2(folder)
+    if wrong := [file for file, wanted in (hub.sums if hub else {}).items() if sha256(folder / file) != wanted]:
+        raise MissingError(f"{folder / wrong[0]} is in GPT-2's form, and is not GPT-2's; {remedy(name)}")
+    if path.exists() and not replace:
+        raise UsageError(f"{path} is here already; --replace puts the new one in its place")
+    return copy_corpus(data, name, [folder / "vocab.json", folder / "merges.txt"], origin)
 
 
 def own_name(source: Path) -> str:
@@ -40,10 +62,7 @@ def own_name(source: Path) -> str:
     digest = hashlib.sha256()
     for path in text_files(source):
         digest.update(f"{path.name}\0".encode("utf-8", "surrogateescape"))  # of a name that is no UTF-8 its bytes
-        try:
+        with blame_file(path):
             digest.update(bytes.fromhex(sha256(path)))
-        except OSError as fault:
-            why = f"{path} can't be read ({fault.strerror}); take it away or mend it"
-            raise MissingError(one_line(why, LONG)) from None
     slug = re.sub(r"[^a-z0-9]+", "-", source.absolute().name.lower()).strip("-")[:40]
-    return f"text-{slug}-{digest.hexdigest()[:8]}" if slug else f"text-{digest.hexdigest()[:8]}"
+    return "-".join(filter(None, ["text", slug, digest.hexdigest()[:8]]))

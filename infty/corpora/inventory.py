@@ -7,16 +7,14 @@ from typing import Any
 
 from infty.base.errors import MissingError
 from infty.base.table import Table
-from infty.corpora.manifest import MANIFEST, CorpusManifest, TokensManifest, is_whole, read_manifest
-from infty.corpora.registry import KNOWN
+from infty.corpora.manifest import MANIFEST, TokensManifest, is_whole
+from infty.corpora.registry import KNOWN, ORIGIN, get_known
 from infty.corpora.store import NAME, Corpus, open_corpus, remedy
-
-ORIGIN = "a folder of the user's"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One corpus: here, missing or damaged."""
+    """One corpus: here, missing or damaged. Its fields are what JSON holds."""
 
     name: str
     title: str
@@ -27,10 +25,6 @@ class Entry:
     tokens: list[str]
     next: str | None
 
-    def document(self) -> dict[str, Any]:
-        """Return the entry as JSON holds it."""
-        return vars(self)
-
 
 def inventory(data: Path) -> list[Entry]:
     """List every corpus that infty knows or the data folder holds. Sums are not checked (see `verify`)."""
@@ -39,12 +33,27 @@ def inventory(data: Path) -> list[Entry]:
     return [_look_up(data, name, name in here) for name in [*KNOWN, *sorted(here - set(KNOWN))]]
 
 
+def _look_up(data: Path, name: str, here: bool) -> Entry:
+    """Describe a corpus, whether it is here or not."""
+    known, state, help = get_known(name), "missing", remedy(name)
+    if here:
+        try:
+            return describe_corpus(open_corpus(data, name))
+        except MissingError as fault:
+            state, help = "damaged", str(fault)
+    origin = f"{known.hub.repository}@{known.hub.revision[:7]}" if known.hub else "–"
+    return Entry(name, known.title, known.licence, state, origin, {}, [], help)
+
+
 def describe_corpus(corpus: Corpus) -> Entry:
     """Describe a corpus that is here."""
-    tokens = sorted(path.parent.name for path in corpus.path.glob(f"tokens/[!.]*/{MANIFEST}"))
-    origins = sorted({counts["source"] for counts in corpus.splits.values()})
-    source = ", ".join(origins) or ORIGIN
-    return Entry(corpus.name, *_find_title(corpus.name), "here", source, corpus.splits, tokens, None)
+    tokens = [path.name for path in _list_token_folders(corpus.path)]
+    source = ", ".join(sorted({counts["source"] for counts in corpus.splits.values()})) or ORIGIN
+    return Entry(corpus.name, corpus.known.title, corpus.known.licence, "here", source, corpus.splits, tokens, None)
+
+
+def _list_token_folders(path: Path) -> list[Path]:
+    return sorted(manifest.parent for manifest in path.glob(f"tokens/[!.]*/{MANIFEST}"))
 
 
 @dataclass(frozen=True)
@@ -71,30 +80,21 @@ def verify(data: Path, names: list[str]) -> Verified:
 def _check_files(data: Path, name: str) -> Iterator[tuple[Path, str | None]]:
     """Go through the files of a corpus and of its tokens, each with what is wrong with it, if anything is."""
     path = data / name
-    if not (path / MANIFEST).is_file():
-        yield path, f"no corpus {name!r} in {data}; {remedy(name)}"
-        return
-    for folder in [path, *sorted(parent.parent for parent in path.glob(f"tokens/[!.]*/{MANIFEST}"))]:
+    folders = [path, *(_list_token_folders(path) if (path / MANIFEST).is_file() else [])]
+    for folder in folders:
         mend = remedy(name) if folder == path else f"remove {folder}, it is made again"
         try:
-            files = read_manifest(folder, CorpusManifest if folder == path else TokensManifest, mend).files
+            if folder == path:
+                corpus = open_corpus(data, name)
+                checked = {file: corpus.is_whole(file) for file in corpus.files}
+            else:
+                files = TokensManifest.read(folder, mend).files
+                checked = {file: is_whole(folder / file, entry) for file, entry in files.items()}
         except MissingError as fault:
             yield folder, str(fault)
             continue
-        for file, entry in files.items():
-            whole = is_whole(folder / file, entry) and (folder != path or _adds_up(data, name, file))
+        for file, whole in checked.items():
             yield folder / file, None if whole else f"{folder / file} is damaged or missing; {mend}"
-
-
-def _adds_up(data: Path, name: str, file: str) -> bool:
-    """Tell whether a file of a corpus, if it is a split's documents, is what the manifest says of the split."""
-    split, _, kind = file.partition(".")
-    try:
-        if kind == "documents.json":
-            open_corpus(data, name).documents(split)
-    except MissingError:
-        return False
-    return True
 
 
 def inventory_table(entries: list[Entry]) -> Table:
@@ -108,21 +108,3 @@ def inventory_table(entries: list[Entry]) -> Table:
     notes += [f"{entry.name}: {entry.next}" for entry in entries if entry.next]
     headings = ["corpus", "state", "split", "documents", "words", "line ends", "bytes", "sha256"]
     return Table("corpora", headings, rows, notes)
-
-
-def _look_up(data: Path, name: str, here: bool) -> Entry:
-    """Describe a corpus, whether it is here or not."""
-    hub = KNOWN[name].hub if name in KNOWN else None
-    origin, state, help = f"{hub.repository}@{hub.revision[:7]}" if hub else "–", "missing", remedy(name)
-    if here:
-        try:
-            return describe_corpus(open_corpus(data, name))
-        except MissingError as fault:
-            state, help = "damaged", str(fault)
-    return Entry(name, *_find_title(name), state, origin, {}, [], help)
-
-
-def _find_title(name: str) -> tuple[str, str]:
-    """Find the title and the licence of a corpus."""
-    known = KNOWN.get(name)
-    return (known.title, known.licence) if known else (name, "your own")

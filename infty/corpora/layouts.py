@@ -3,10 +3,11 @@
 import csv
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow
 from pyarrow import parquet
 
 from infty.base.errors import MissingError
+from infty.base.files import blame_file
 from infty.base.messages import LONG, describe_fault, one_line
 from infty.corpora.registry import SPLITS
 from infty.corpora.text_pieces import Marked, lines, read_pieces
@@ -23,32 +25,26 @@ _TITLE = re.compile(r" = [^=\n].* = \r?\n")
 _SHARD = re.compile(r"(?P<split>[a-z]+)-\d+-of-(?P<count>\d+).*\.parquet")
 _WIKITEXT_NAMES = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
 BLANK = " \n"  # an empty line of WikiText
-SHARES = {"validation": 0.05, "test": 0.05}  # of one's own texts; training has the rest
 
 
 @dataclass(frozen=True)
 class Source:
-    """One split as it came. documents: read anew at each call. names: of its documents, if the layout tells them.
+    """One split as it came."""
 
-    limit: how many documents are taken of it; None: all.
-    """
-
-    documents: Callable[[], Marked]
+    documents: Callable[[], Marked]  # read anew at each call
     bytes: int
-    names: list[str] | None = None
-    limit: int | None = None
+    names: list[str] | None = None  # of its documents, if the layout tells them
+    limit: int | None = None  # how many documents are taken of it; None: all
 
 
 def find_wikitext(folder: Path) -> dict[str, Source]:
     """Find `wiki.<split>.tokens` or `.raw`, or `<split>-….parquet`, in the folder or below. MissingError if none is."""
     found: dict[str, Source] = {}
     for name, split in _WIKITEXT_NAMES.items():
-        plain = _find_together(folder, f"wiki.{name}.tokens", f"wiki.{name}.raw")
+        plain = _find_together(folder, f"wiki.{name}.tokens", f"wiki.{name}.raw")[:1]
         tables = _find_tables(folder, name)
-        if plain:
-            found[split] = Source(partial(_read_articles, plain[0]), _count_bytes(plain[:1]))
-        elif tables:
-            found[split] = Source(partial(_read_articles_of_tables, tables), _count_bytes(tables))
+        if paths := plain or tables:
+            found[split] = Source(partial(_read_articles, paths, in_tables=not plain), _count_bytes(paths))
     wanted = "wiki.train.tokens, wiki.valid.tokens, wiki.test.tokens (or .raw, or parquet files)"
     return _order_splits(found, folder, wanted)
 
@@ -65,21 +61,21 @@ def find_pg19(folder: Path) -> dict[str, Source]:
             names = [titles.get(path.stem) or _decode_name(path.stem) for path in books]
             found[split] = Source(partial(_read_files, books), _count_bytes(books), names)
         elif tables:
-            found[split] = Source(partial(_read_books_of_tables, tables), _count_bytes(tables))
+            found[split] = Source(lambda tables=tables: zip(repeat(True), _read_texts(tables)), _count_bytes(tables))
     return _order_splits(found, folder, "train/, validation/, test/ with <id>.txt in them (or parquet files)")
 
 
 def find_text(folder: Path) -> dict[str, Source]:
-    """Find every text file of a folder, a document each, 90 : 5 : 5; one or two files in three parts at line ends.
-
-    The files are taken in the order of their names. MissingError if there is none that holds anything.
-    """
+    """Find every text file of a folder, a document each, by name, 90 : 5 : 5. MissingError if none holds anything."""
     paths = text_files(folder)
-    if len(paths) < 3:
-        return _cut_in_three(paths)
-    held = {split: max(1, round(share * len(paths))) for split, share in SHARES.items()}
-    ends = len(paths) - held["validation"] - held["test"], len(paths) - held["test"]
-    parts = {"train": paths[: ends[0]], "validation": paths[ends[0] : ends[1]], "test": paths[ends[1] :]}
+    if len(paths) < 3:  # they are one text, cut at line ends
+        total, edges = _count_bytes(paths), {"train": (0.0, 0.9), "validation": (0.9, 0.95), "test": (0.95, 1.0)}
+        return {
+            split: Source(partial(_read_share, paths, total * low, total * high), int(total * (high - low)))
+            for split, (low, high) in edges.items()
+        }
+    held = max(1, round(0.05 * len(paths)))
+    parts = {"train": paths[: -2 * held], "validation": paths[-2 * held : -held], "test": paths[-held:]}
     return {
         split: Source(partial(_read_files, files), _count_bytes(files), [_decode_name(path.name) for path in files])
         for split, files in parts.items()
@@ -93,9 +89,8 @@ def text_files(folder: Path) -> list[Path]:
     paths = [folder] if folder.is_file() else sorted(_find_files(folder, "*.txt", "*.md"))
     paths = [path for path in paths if path.is_file() and path.stat().st_size]
     if not paths:
-        raise MissingError(
-            one_line(f"{folder} holds no text: wanted files named *.txt or *.md that are not empty", LONG)
-        )
+        wanted = "wanted files named *.txt or *.md that are not empty"
+        raise MissingError(one_line(f"{folder} holds no text: {wanted}", LONG))
     return paths
 
 
@@ -131,10 +126,8 @@ def _decode_name(name: str) -> str:
 
 
 def _read_file(path: Path) -> Iterator[str]:
-    try:
+    with blame_file(path):
         file = path.open("rb")
-    except OSError as fault:
-        raise MissingError(f"{path} can't be read ({fault.strerror}); take it away or mend it") from None
     with file:
         yield from read_pieces(file, str(path))
 
@@ -150,16 +143,6 @@ def _read_files(paths: list[Path]) -> Marked:
             raise MissingError(f"{path} is empty; take it away or mend it")
 
 
-def _cut_in_three(paths: list[Path]) -> dict[str, Source]:
-    """Cut one text of one or two files at line ends, after 90 % and 95 % of its bytes."""
-    total = _count_bytes(paths)
-    edges = {"train": (0.0, 0.9), "validation": (0.9, 0.95), "test": (0.95, 1.0)}
-    return {
-        split: Source(partial(_read_share, paths, total * low, total * high), int(total * (high - low)))
-        for split, (low, high) in edges.items()
-    }
-
-
 def _read_share(paths: list[Path], low: float, high: float) -> Marked:
     """Read the lines that begin between two places of a text, as one document."""
     place, begun = 0, False
@@ -173,11 +156,11 @@ def _read_share(paths: list[Path], low: float, high: float) -> Marked:
 
 def refuse_missing_shards(folder: Path) -> None:
     """Raise MissingError if of files named `…-00000-of-00002.parquet` some are not there."""
-    found: dict[tuple[Path, str, int], int] = {}
-    for path in folder.rglob("*-of-*.parquet"):
-        if match := _SHARD.fullmatch(path.name):
-            key = path.parent, match["split"], int(match["count"])
-            found[key] = found.get(key, 0) + 1
+    found = Counter(
+        (path.parent, match["split"], int(match["count"]))
+        for path in folder.rglob("*-of-*.parquet")
+        if (match := _SHARD.fullmatch(path.name))
+    )
     for (parent, split, count), here in found.items():
         if here != count:
             raise MissingError(f"{parent} has {here} of the {count} files of {split}; bring the others")
@@ -192,17 +175,9 @@ def _enter_only_folder(folder: Path) -> Path:
     return folder
 
 
-def _read_articles(path: Path) -> Marked:
-    return mark_articles(lines(_read_file(path)))
-
-
-def _read_articles_of_tables(tables: list[Path]) -> Marked:
-    """Read articles from tables with a line per row; empty lines get back the one space that they lost."""
-    return mark_articles(text or BLANK for text in _read_texts(tables))
-
-
-def _read_books_of_tables(tables: list[Path]) -> Marked:
-    return ((True, text) for text in _read_texts(tables))
+def _read_articles(paths: list[Path], *, in_tables: bool) -> Marked:
+    """Read articles from one file, or from tables with a row per line: empty lines get back the space they lost."""
+    return mark_articles((text or BLANK for text in _read_texts(paths)) if in_tables else lines(_read_file(paths[0])))
 
 
 def _read_texts(tables: list[Path]) -> Iterator[str]:
@@ -229,16 +204,15 @@ def _refuse_larger_than_file(metadata: Any, size: int) -> None:
         raise ValueError("it says that it is larger than its file")
 
 
-def _read_column(column: Any) -> Iterator[str]:
+def _read_column(column: Any) -> list[str]:
     """Read the texts of a column that says it holds text. ValueError if it does not."""
     kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
     if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
         raise ValueError(f"it holds {column.type}")
     column.validate(full=True)
-    for value in column.to_pylist():
-        if value is None:
-            raise ValueError("a row is empty")
-        yield value
+    if None in (values := column.to_pylist()):
+        raise ValueError("a row is empty")
+    return values
 
 
 def _read_titles(path: Path) -> dict[str, str]:

@@ -21,37 +21,32 @@ class Hub:
 
 @dataclass(frozen=True)
 class Known:
-    """One corpus that infty knows.
-
-    documents, words: of each whole split, as published; a perplexity a word divides by these words.
-    """
+    """One corpus that infty knows."""
 
     title: str
     licence: str
     layout: Layout
     hub: Hub | None = None
-    documents: dict[str, int] = field(default_factory=dict)
-    words: dict[str, int] = field(default_factory=dict)
+    documents: dict[str, int] = field(default_factory=dict)  # of each whole split, as published
+    words: dict[str, int] = field(default_factory=dict)  # likewise; a perplexity per word divides by them
 
     def is_whole(self, split: str, documents: int, words: int) -> bool:
-        """Tell whether so many documents and words are the whole split.
-
-        Words within 1 %: PG-19's published counts are not of white space alone.
-        """
-        known = self.words.get(split, 0)
+        """Tell whether so many documents and words are the whole split."""
+        known = self.words.get(split, 0)  # within 1 %: PG-19's published counts are not of white space alone
         return documents == self.documents.get(split, documents) and abs(words - known) <= 0.01 * known
 
 
+def _name_tables(folder: str) -> dict[str, str]:
+    return {split: f"{folder}/{split}-*.parquet" for split in SPLITS}
+
+
+ORIGIN = "a folder of the user's"
 KNOWN = {
     "wikitext": Known(
         "WikiText-103 (Merity et al. 2016)",
         "CC BY-SA 3.0 and GFDL, Wikipedia's authors",
         "wikitext",
-        Hub(
-            "Salesforce/wikitext",
-            "b08601e04326c79dfdd32d625aee71d232d685c3",
-            {split: f"wikitext-103-v1/{split}-*.parquet" for split in SPLITS},
-        ),
+        Hub("Salesforce/wikitext", "b08601e04326c79dfdd32d625aee71d232d685c3", _name_tables("wikitext-103-v1")),
         {"validation": 60, "test": 60},
         {"train": 103_227_021, "validation": 217_646, "test": 245_569},  # with one <eos> a line
     ),
@@ -59,11 +54,8 @@ KNOWN = {
         "PG-19 (Rae et al. 2019)",
         "books: public domain in the United States; metadata: Apache-2.0",
         "pg19",
-        Hub(
-            "emozilla/pg19",  # the release's texts as parquet; the release itself is a script
-            "c021754c8e01c5b1cc83a1f549c1f97fbbb756b8",
-            {split: f"data/{split}-*.parquet" for split in SPLITS},
-        ),
+        # The release's texts as parquet; the release itself is a script.
+        Hub("emozilla/pg19", "c021754c8e01c5b1cc83a1f549c1f97fbbb756b8", _name_tables("data")),
         {"train": 28_602, "validation": 50, "test": 100},
         {"train": 1_973_136_207, "validation": 3_007_061, "test": 6_966_499},
     ),
@@ -84,3 +76,8 @@ KNOWN = {
     ),
     "generated": Known("generated articles with recurring names", "made by infty: no rights reserved", "generated"),
 }
+
+
+def get_known(name: str) -> Known:
+    """Return what is known of a corpus: of one's own, that it is text."""
+    return KNOWN.get(name) or Known(name, "your own", "text")

@@ -7,20 +7,20 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from infty.base.errors import InftyError, MissingError, UsageError
-from infty.base.files import FileSum, hold_lock, replace_folder, sum_files, write_json, write_text
-from infty.base.progress import show_bar
+from infty.base.files import Count, FileSum, Strict, hold_lock, replace_folder, sum_files, write_json, write_text
+from infty.base.progress import Advance, show_bar
 from infty.corpora.layouts import Source
-from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, read_manifest, split_files
-from infty.corpora.registry import KNOWN, SPLITS, Known
+from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, split_files
+from infty.corpora.registry import KNOWN, SPLITS, Known, get_known
 from infty.corpora.text_pieces import TextCounter, read_pieces
 
 logger = logging.getLogger(__name__)
@@ -30,27 +30,22 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")  # of a corpus
 
 @dataclass(frozen=True)
 class Document:
-    """One document of a split. start, bytes: where its UTF-8 stands. words: between white space. lines: line ends."""
+    """One document of a split."""
 
     name: str
-    start: int
-    bytes: int
-    words: int
-    lines: int
+    start: Count  # its place in the split's text
+    bytes: Annotated[Count, Field(gt=0)]  # of its UTF-8
+    words: Count  # between white space
+    lines: Count  # line ends
 
 
-class _Documents(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class _Documents(Strict):
     documents: list[Document]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """An imported corpus. splits: bytes, words, lines, documents, sha256 and source of each that there is.
-
-    A split is `partial` if only its first documents were fetched.
-    """
+    """An imported corpus. splits: `SplitCounts` of each that there is, as its manifest says them."""
 
     path: Path
     splits: dict[str, dict[str, Any]]
@@ -62,9 +57,9 @@ class Corpus:
         return self.path.name
 
     @property
-    def known(self) -> Known | None:
-        """The entry of the registry for a corpus of this name; None if there is none."""
-        return KNOWN.get(self.name)
+    def known(self) -> Known:
+        """What the registry knows of a corpus of this name."""
+        return get_known(self.name)
 
     def documents(self, split: str) -> list[Document]:
         """Read the documents of a split, in order. MissingError if they are damaged."""
@@ -74,7 +69,10 @@ class Corpus:
             documents = _Documents.model_validate_json((self.path / name).read_bytes()).documents
         except (OSError, ValidationError):
             documents = []
-        if split not in self.splits or not _add_up(documents, self.splits[split]):
+
+        # They follow one another through the bytes of the split, and together hold what it holds.
+        counts, edges = self.splits.get(split, {}), [*accumulate((d.bytes for d in documents), initial=0)]
+        if {**counts, **_count(documents)} != counts or [d.start for d in documents] != edges[:-1]:
             raise self._report_damage(name)
         return documents
 
@@ -84,23 +82,23 @@ class Corpus:
         try:
             with (self.path / name).open("rb") as file:
                 file.seek(document.start)
-                window = _Window(file, document.bytes)
-                yield from read_pieces(window, name)
+                yield from read_pieces(file, name, document.bytes)
         except (OSError, MissingError):
             raise self._report_damage(name) from None
-        if window.left:
-            raise self._report_damage(name)
 
     def check(self, name: str) -> None:
         """Raise MissingError, with what to do, if a file is not what was imported."""
         if not is_whole(self.path / name, self.files.get(name)):
             raise self._report_damage(name)
 
-    def is_whole(self, split: str) -> bool:
-        """Tell whether a split is what was imported."""
+    def is_whole(self, name: str) -> bool:
+        """Tell whether a file is what was imported, and if it holds documents, whether they add up."""
+        split, _, kind = name.partition(".")
         try:
-            self.check(f"{split}.txt")
-            self.documents(split)
+            if kind == "documents.json":
+                self.documents(split)
+            else:
+                self.check(name)
         except MissingError:
             return False
         return True
@@ -111,7 +109,7 @@ class Corpus:
     @property
     def counts_line_ends(self) -> bool:
         """True if a line's end is predicted like a word, as in WikiText."""
-        return self.known is not None and self.known.layout in ("wikitext", "generated")
+        return self.known.layout in ("wikitext", "generated")
 
     def words(self, documents: list[Document]) -> int:
         """Count the words that a perplexity per word divides by."""
@@ -123,7 +121,7 @@ def open_corpus(folder: Path, name: str) -> Corpus:
     path = folder / name
     if not (path / MANIFEST).is_file():
         raise MissingError(f"no corpus {name!r} in {folder}; {remedy(name)}")
-    manifest = read_manifest(path, CorpusManifest, remedy(name))
+    manifest = CorpusManifest.read(path, remedy(name))
     splits = {split: counts.model_dump(exclude_none=True) for split, counts in manifest.splits.items()}
     return Corpus(path, {**splits}, {**manifest.files})
 
@@ -148,25 +146,31 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
     refuse_no_corpus(path)
     with replace_data(path) as temporary:
         # Only a text that has been read once can be held against the one that is here.
-        splits: dict[str, dict[str, Any]] = {}
         with show_bar(f"importing {name}", sum(source.bytes for source in sources.values())) as advance:
-            for split, source in sources.items():
-                splits[split] = {**_write_split(temporary, split, source, advance), "source": origin}
+            new = {split: _write_split(temporary, split, source, origin, advance) for split, source in sources.items()}
         here = _find_whole_splits(path)
-        others = [split for split in splits if split in here and here[split]["sha256"] != splits[split]["sha256"]]
+        others = [split for split in new if split in here and here[split]["sha256"] != new[split]["sha256"]]
         if others and not replace:
             raise UsageError(f"{path} has another text as {' and '.join(others)}; --replace puts this in its place")
-        if not others and splits.keys() <= here.keys():
+        if not others and new.keys() <= here.keys():
             logger.info(f"{name} is here already, the same: {path}")
             shutil.rmtree(temporary)
             return open_corpus(folder, name)
 
         # The splits that are here and were not imported stay, beside the new ones.
-        kept = {split: counts for split, counts in here.items() if split not in splits}
-        for file in (file for split in kept for file in split_files(split)):
+        for file in (file for split in here.keys() - new.keys() for file in split_files(split)):
             shutil.copyfile(path / file, temporary / file)
-        both = {**kept, **splits}
+        both = {**here, **new}
         write_manifest(temporary, {"splits": {split: both[split] for split in SPLITS if split in both}})
+    return open_corpus(folder, name)
+
+
+def copy_corpus(folder: Path, name: str, files: list[Path], origin: str) -> Corpus:
+    """Import files as they are, in the place of what is there. InftyError if the disk is full."""
+    with replace_data(folder / name) as temporary:
+        for file in files:
+            shutil.copyfile(file, temporary / file.name)
+        write_manifest(temporary, {"splits": {}, "origin": origin})
     return open_corpus(folder, name)
 
 
@@ -176,24 +180,13 @@ def refuse_no_corpus(path: Path) -> None:
         raise UsageError(f"{path} is there already and is no corpus; move it away, or take another name")
 
 
-def _add_up(documents: list[Document], counts: dict[str, Any]) -> bool:
-    """Tell whether documents follow one another through the bytes of a split, and together hold what it holds."""
-    edges = list(accumulate((d.bytes for d in documents), initial=0))
-    sums = len(documents), edges[-1], sum(d.words for d in documents), sum(d.lines for d in documents)
-    return (
-        sums == tuple(counts[name] for name in ("documents", "bytes", "words", "lines"))
-        and [d.start for d in documents] == edges[:-1]
-        and all(d.bytes > 0 and d.words >= 0 and d.lines >= 0 for d in documents)
-    )
-
-
 def _find_whole_splits(path: Path) -> dict[str, dict[str, Any]]:
     """Find the splits of a corpus that are what was imported; none if it is damaged or not there."""
     try:
         corpus = open_corpus(path.parent, path.name)
     except MissingError:
         return {}
-    return {split: counts for split, counts in corpus.splits.items() if corpus.is_whole(split)}
+    return {split: counts for split, counts in corpus.splits.items() if all(map(corpus.is_whole, split_files(split)))}
 
 
 def write_manifest(folder: Path, contents: dict[str, Any]) -> None:
@@ -203,12 +196,8 @@ def write_manifest(folder: Path, contents: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def replace_data(path: Path) -> Iterator[Path]:
-    """Replace a folder of data, but for the token files in it, one process at a time (see `replace_folder`).
-
-    InftyError if the disk is full, the folder can't be written to, or another process takes too long.
-    """
+    """Replace a folder of data, but for the token files in it, one process at a time. InftyError if that can't be."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with (
             hold_lock(path.with_name(f".{path.name}.lock"), f"makes {path}"),
             replace_folder(path, keep=["tokens"]) as temporary,
@@ -220,7 +209,7 @@ def replace_data(path: Path) -> Iterator[Path]:
         raise InftyError(f"{path} could not be made ({why}); nothing was left there ({hint})") from None
 
 
-def _write_split(folder: Path, split: str, source: Source, advance: Callable[[int], None]) -> dict[str, Any]:
+def _write_split(folder: Path, split: str, source: Source, origin: str, advance: Advance) -> dict[str, Any]:
     """Write the text and the documents of a split, and return what its manifest says of it."""
     documents, digest, place = list[Document](), hashlib.sha256(), 0
     title, counts = "", TextCounter()
@@ -244,25 +233,12 @@ def _write_split(folder: Path, split: str, source: Source, advance: Callable[[in
     if not documents:
         raise MissingError(f"the {split} split holds no text: wanted one document at least that is not empty")
 
-    # What is summed here must add up whenever it is read again (see `_add_up`).
     write_text(folder / f"{split}.documents.json", json.dumps({"documents": [asdict(d) for d in documents]}) + "\n")
-    return {
-        "documents": len(documents),
-        "bytes": place,
-        "words": sum(d.words for d in documents),
-        "lines": sum(d.lines for d in documents),
-        "sha256": digest.hexdigest(),
-        **({"partial": True} if source.limit else {}),
-    }
+    partial = {"partial": True} if source.limit else {}
+    return {**_count(documents), "sha256": digest.hexdigest(), **partial, "source": origin}
 
 
-class _Window:
-    """The next `size` bytes of a file."""
-
-    def __init__(self, file: Any, size: int) -> None:
-        self.file, self.left = file, size
-
-    def read(self, size: int) -> bytes:
-        data = self.file.read(min(size, self.left))
-        self.left -= len(data)
-        return data
+def _count(documents: list[Document]) -> dict[str, int]:
+    """Count what a split holds, as its manifest says it."""
+    sums = {key: sum(getattr(document, key) for document in documents) for key in ("bytes", "words", "lines")}
+    return {"documents": len(documents), **sums}

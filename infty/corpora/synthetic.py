@@ -1,8 +1,4 @@
-"""A made-up corpus in seconds, for trying things: articles in which names come back long after they were told.
-
-Each article introduces people with a trade and a town, talks of other things, and asks for them again: what a long
-memory is for. The same text on every machine.
-"""
+"""A made-up corpus, the same on every machine: articles in which names come back long after they were told."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -14,11 +10,9 @@ from infty.corpora.text_pieces import Marked
 
 Item = TypeVar("Item")
 ARTICLES = {"train": 60, "validation": 6, "test": 6}
-_SYLLABLES = (
-    "ba be bi bo da de di do ka ke ki ko la le li lo ma me mi mo na ne ni no ra re ri ro sa se si so ta te ti to"
-)
-_TRADES = "baker smith farmer sailor weaver doctor teacher miller painter hunter"
-_TOWNS = "Arden Bexley Corfe Dunster Elm Farnham Goring Hythe Iffley Jarrow"
+_SYLLABLES = [consonant + vowel for consonant in "bdklmnrst" for vowel in "aeio"]
+_TRADES = ["baker", "smith", "farmer", "sailor", "weaver", "doctor", "teacher", "miller", "painter", "hunter"]
+_TOWNS = ["Arden", "Bexley", "Corfe", "Dunster", "Elm", "Farnham", "Goring", "Hythe", "Iffley", "Jarrow"]
 _FILLERS = [
     "the river was wide and the road was long .",
     "it rained for most of the week .",
@@ -43,9 +37,8 @@ def _documents(count: int, split: int) -> Marked:
 
 
 def _article(random: np.random.Philox) -> Iterator[str]:
-    syllables, trades, towns = _SYLLABLES.split(), _TRADES.split(), _TOWNS.split()
-    names = ["".join(_pick(random, syllables) for _ in range(3)).capitalize() for _ in range(4)]
-    people = [(name, _pick(random, trades), _pick(random, towns)) for name in names]
+    names = ["".join(_pick(random, _SYLLABLES) for _ in range(3)).capitalize() for _ in range(4)]
+    people = [(name, _pick(random, _TRADES), _pick(random, _TOWNS)) for name in names]
     yield f" = The people of {people[0][2]} = \n"
     yield " \n"
     for name, trade, town in people:

@@ -1,33 +1,16 @@
 """Text a piece at a time: however long a file or a line is, only a piece of it is held."""
 
 import codecs
+import io
 from collections.abc import Iterable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import BinaryIO, TextIO
 
 from infty.base.errors import MissingError
 
 PIECE = 2**18  # bytes read at once
 LONG = 2**16  # characters that are cut if no white space is among them
-
-
-class Readable(Protocol):
-    """A file, or another thing, that is read in bytes."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return the next `size` bytes; fewer at the end, then none."""
-        ...
-
-
 Marked = Iterator[tuple[bool, str]]  # whether a document begins here, and the next piece of text
-
-
-@runtime_checkable
-class Text(Protocol):
-    """An open text file, or what reads like one."""
-
-    def read(self, size: int, /) -> str:
-        """Return the next `size` characters; fewer at the end, then none."""
-        ...
+Text = io.TextIOBase  # an open text file, or what reads like one
 
 
 class TextCounter:
@@ -46,25 +29,25 @@ class TextCounter:
         return data
 
 
-class CountedText(TextCounter):
+class CountedText(TextCounter, Text):
     """A text that counts itself as it is read."""
 
-    def __init__(self, text: Text) -> None:
+    def __init__(self, text: TextIO) -> None:
         super().__init__()
         self.text = text
 
-    def read(self, size: int, /) -> str:
-        """Return the next `size` characters."""
-        piece = self.text.read(size)
+    def read(self, size: int | None = -1, /) -> str:
+        """Return the next `size` characters; fewer at the end, then none."""
+        piece = self.text.read(-1 if size is None else size)
         self.add(piece)
         return piece
 
 
-def read_pieces(file: Readable, name: str) -> Iterator[str]:
-    """Read the text of a file in pieces. MissingError, with the place, if it is no UTF-8."""
+def read_pieces(file: BinaryIO, name: str, size: int | None = None) -> Iterator[str]:
+    """Read the text of a file, or its next `size` bytes, in pieces. MissingError if it is no UTF-8 or too short."""
     decoder, read = codecs.getincrementaldecoder("utf-8")(), 0
     while True:
-        chunk, held = file.read(PIECE), len(decoder.getstate()[0])
+        chunk, held = file.read(PIECE if size is None else min(PIECE, size - read)), len(decoder.getstate()[0])
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as fault:
@@ -74,7 +57,9 @@ def read_pieces(file: Readable, name: str) -> Iterator[str]:
         if text:
             yield text
         if not chunk:
-            return
+            break
+    if size is not None and read < size:
+        raise MissingError(f"{name} is cut off")
 
 
 def lines(pieces: Iterable[str]) -> Iterator[str]:
@@ -91,11 +76,8 @@ def lines(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def cut_at_spaces(pieces: Iterable[str]) -> Iterator[str]:
-    """Cut a text anew: each piece begins with the one space before a word, so that no word is cut.
-
-    Byte-level BPE splits a text there before anything else, so pieces give the tokens of the whole. If there is no such
-    space in `LONG` characters, the cut falls after them.
-    """
+    """Cut a text anew: each piece begins with the one space before a word, or after `LONG` characters without one."""
+    # Byte-level BPE splits a text there before anything else, so pieces give the tokens of the whole.
     rest = ""
     for piece in pieces:
         rest += piece
@@ -108,9 +90,8 @@ def cut_at_spaces(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _space_before_a_word(text: str, limit: int) -> int:
-    place = text.rfind(" ", 1, limit)
-    while place > 0:
+    place = limit
+    while (place := text.rfind(" ", 1, place)) > 0:
         if not text[place - 1].isspace() and not text[place + 1].isspace():
             return place
-        place = text.rfind(" ", 1, place)
     return limit

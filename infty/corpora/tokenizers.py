@@ -1,10 +1,14 @@
-"""Tokenisers: a corpus's own words, byte-level BPE made from it, and GPT-2's. Text goes in and comes out in pieces."""
+"""Tokenisers: a corpus's own words, byte-level BPE made from it, and GPT-2's. Text goes in and comes out in pieces.
+
+Each has `vocab_size` tokens; among them is `separator`, which stands before a document's first one, as context only;
+`end_of_text`, which ends a text and nothing else (None if there is none); and `no_words`, which stand for no word.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Int64
@@ -14,6 +18,7 @@ from tokenizers import Tokenizer as Bpe
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from infty.base.errors import MissingError
+from infty.base.files import Strict
 from infty.base.messages import describe_fault
 from infty.corpora.text_pieces import LONG, cut_at_spaces, lines
 
@@ -23,25 +28,21 @@ AT_ONCE = 16  # pieces encoded in parallel
 _VOCABULARY = TypeAdapter(dict[str, int])
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class WordConfig(_Config):
+class WordConfig(Strict):
     """Words between white space, and an `<eos>` at each line end; what is not in the vocabulary is `<unk>`."""
 
     kind: Literal["word"] = Field(default="word", description="a token is a word")
     vocab_size: int = Field(gt=2, description="most frequent types of the training part (WikiText-103: 267,735, all)")
 
 
-class BpeConfig(_Config):
+class BpeConfig(Strict):
     """Byte-level BPE learnt from the training part."""
 
     kind: Literal["bpe"] = Field(default="bpe", description="byte-level BPE learnt from the training part")
     vocab_size: int = Field(ge=257, description="tokens; 256 bytes and the end of text are among them")
 
 
-class Gpt2Config(_Config):
+class Gpt2Config(Strict):
     """GPT-2's own byte-level BPE."""
 
     kind: Literal["gpt2"] = Field(default="gpt2", description="GPT-2's own byte-level BPE")
@@ -55,37 +56,6 @@ class Gpt2Config(_Config):
 TokenizerConfig = Annotated[WordConfig | BpeConfig | Gpt2Config, Field(discriminator="kind")]
 
 
-@runtime_checkable
-class Tokenizer(Protocol):
-    """Text to tokens and back.
-
-    vocab_size: how many tokens there are. separator: the token that stands before a document's first one, as context
-    only. end_of_text: the token that ends a text and nothing else; None if there is none. no_words: the tokens that
-    stand for no word of a text.
-    """
-
-    vocab_size: int
-    separator: int
-    end_of_text: int | None
-    no_words: tuple[int, ...]
-
-    def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
-        """Turn one document into tokens."""
-        ...
-
-    def decode(self, tokens: Iterable[int]) -> str:
-        """Turn tokens into their text."""
-        ...
-
-    def lengths(self) -> Int64[ndarray, " vocab"] | None:
-        """Count the UTF-8 bytes of each token; None if tokens are words."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write the files that `load_tokenizer` reads."""
-        ...
-
-
 class WordTokenizer:
     """A list of types by falling frequency, as an adaptive softmax wants them."""
 
@@ -93,8 +63,8 @@ class WordTokenizer:
         self.types, self.numbers = types, {word: i for i, word in enumerate(types)}
         self.vocab_size, self.separator = len(types), self.numbers[END_OF_LINE]
         self.unknown = self.numbers[UNKNOWN]
-        self.end_of_text: int | None = None  # what separates documents ends every line
-        self.no_words: tuple[int, ...] = (self.separator, self.unknown)
+        self.end_of_text = None  # what separates documents ends every line
+        self.no_words = (self.separator, self.unknown)
 
     @classmethod
     def learn(cls, texts: Iterable[Iterable[str]], size: int) -> "WordTokenizer":
@@ -123,9 +93,7 @@ class WordTokenizer:
 
     def save(self, folder: Path) -> None:
         """Write vocabulary.txt, a type per line."""
-        (folder / "vocabulary.txt").write_text(
-            "".join(f"{word}\n" for word in self.types), encoding="utf-8", newline=""
-        )
+        (folder / "vocabulary.txt").write_text("\n".join([*self.types, ""]), encoding="utf-8", newline="")
 
 
 class _Merged(BaseModel):
@@ -162,14 +130,12 @@ class BpeTokenizer:
         separator = bpe.token_to_id(END_OF_TEXT)
         assert separator is not None
         self.bpe, self.vocab_size, self.separator = bpe, bpe.get_vocab_size(), separator
-        self.end_of_text: int | None = separator
-        self.no_words: tuple[int, ...] = ()
+        self.end_of_text, self.no_words = separator, ()
 
     @classmethod
     def learn(cls, texts: Iterable[Iterable[str]], size: int) -> "BpeTokenizer":
         """Learn merges from documents."""
-        bpe = _make_byte_level(models.BPE())
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        bpe, alphabet = _make_byte_level(models.BPE()), pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(
             vocab_size=size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
         )
@@ -187,9 +153,8 @@ class BpeTokenizer:
                 raise ValueError(f"{len(vocabulary)} entries instead of {GPT2_SIZE}")
             return cls(_Merged(vocab=vocabulary, merges=[(left, right) for left, right in split]).build())
         except (OSError, ValueError) as fault:
-            raise MissingError(
-                f"{folder} holds no GPT-2 tokeniser (vocab.json, merges.txt): {describe_fault(fault)}"
-            ) from None
+            why = f"holds no GPT-2 tokeniser (vocab.json, merges.txt): {describe_fault(fault)}"
+            raise MissingError(f"{folder} {why}") from None
 
     def encode(self, pieces: Iterable[str]) -> Iterator[Int64[ndarray, " n"]]:
         """Turn the text into tokens a piece at a time, as if it were encoded whole (see `cut_at_spaces`)."""
@@ -211,6 +176,9 @@ class BpeTokenizer:
         self.bpe.save(str(folder / "tokenizer.json"))
 
 
+Tokenizer = WordTokenizer | BpeTokenizer
+
+
 def load_tokenizer(folder: Path, config: TokenizerConfig, mend: str = "remove that folder") -> Tokenizer:
     """Load the tokeniser that `save` wrote. MissingError, with `mend`, if it is missing or damaged."""
     try:
@@ -224,7 +192,7 @@ def load_tokenizer(folder: Path, config: TokenizerConfig, mend: str = "remove th
 def _read_types(text: str) -> list[str]:
     """Read the lines of a vocabulary. ValueError unless they are words, each once, with the two that all have."""
     types = text.split()
-    if "".join(f"{word}\n" for word in types) != text or len(set(types)) != len(types):
+    if "\n".join([*types, ""]) != text or len(set(types)) != len(types):
         raise ValueError("its lines are not words, each once")
     if not {UNKNOWN, END_OF_LINE} <= set(types):
         raise ValueError(f"it lacks {UNKNOWN} or {END_OF_LINE}")

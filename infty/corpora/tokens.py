@@ -10,7 +10,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,32 +18,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from infty.base.errors import MissingError
-from infty.base.files import FileSum
-from infty.base.progress import show_bar
-from infty.corpora.manifest import MANIFEST, TokensManifest, is_whole, read_manifest
+from infty.base.files import FileSum, Strict
+from infty.base.progress import Advance, show_bar
+from infty.corpora.manifest import MANIFEST, TokensManifest, is_whole
 from infty.corpora.registry import SPLITS
 from infty.corpora.store import Corpus, Document, open_corpus, remedy, replace_data, write_manifest
-from infty.corpora.tokenizers import (
-    BpeConfig,
-    BpeTokenizer,
-    Gpt2Config,
-    Tokenizer,
-    TokenizerConfig,
-    WordConfig,
-    WordTokenizer,
-    load_tokenizer,
-)
+from infty.corpora.tokenizers import BpeTokenizer, Tokenizer, TokenizerConfig, WordTokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
 
-class Portion(BaseModel):
+class Portion(Strict):
     """A part of a corpus: the documents [first, last) of one of its splits."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     split: str = Field(pattern=f"^({'|'.join(SPLITS)})$", description="split of the corpus: train, validation or test")
     first: int = Field(default=0, ge=0, description="first document")
@@ -62,14 +51,14 @@ class Portion(BaseModel):
 
 @dataclass(frozen=True)
 class TokenPart:
-    """A portion in tokens. starts: where its documents begin, and the end. sha256: of all its tokens' split."""
+    """A portion in tokens."""
 
     tokens: Int64[ndarray, " n"] | Any  # on disk; two or four bytes each
-    starts: Int64[ndarray, " edges"]
+    starts: Int64[ndarray, " edges"]  # where its documents begin, and the end
     documents: list[Document]
     words: int
     bytes: int
-    sha256: str
+    sha256: str  # of all its split's tokens
 
 
 @dataclass(frozen=True)
@@ -79,45 +68,37 @@ class TokenSet:
     corpus: Corpus
     tokenizer: Tokenizer
     path: Path
+    files: dict[str, FileSum]
     digest: str
 
     def part(self, portion: Portion) -> TokenPart:
         """Read the tokens of a portion. MissingError if files are damaged or the corpus has too little text for it."""
-        split, manifest = portion.split, _manifest(self.path)
-        every = self.corpus.documents(split)
-        documents = portion.of(every)
-        wanted = portion.last or portion.first + 1
+        split, name, every = portion.split, self.corpus.name, self.corpus.documents(portion.split)
+        documents, wanted = portion.of(every), portion.last or portion.first + 1
         if wanted - portion.first > len(documents):
-            raise self._report_too_few(split, wanted)
-        for name in (f"{split}.bin", f"{split}.starts.npy"):
-            _check(self.path, name, manifest.files)
+            partial = self.corpus.splits[split].get("partial")
+            more = f", or fetch all of it: infty data fetch {name} --replace" if partial else ""
+            have = f"{name} {split} has {len(every)} documents here; {wanted} are wanted"
+            raise MissingError(f"{have}: ask for fewer (--set task.{split}.last=…, and .first){more}")
+
+        # The files are whole, and what is in them fits together.
+        for file in (f"{split}.bin", f"{split}.starts.npy"):
+            _check(self.path, file, self.files)
         starts, dtype = _read_starts(self.path / f"{split}.starts.npy", len(every)), _dtype(self.tokenizer.vocab_size)
-        if starts is None or int(starts[-1]) * dtype.itemsize != manifest.files[f"{split}.bin"].bytes:
+        whole = self.files[f"{split}.bin"]
+        if starts is None or int(starts[-1]) * dtype.itemsize != whole.bytes:
             raise _report_damage(self.path, f"{split}.starts.npy")
         starts, words = starts[portion.first : portion.first + len(documents) + 1], self.corpus.words(documents)
         if not words or starts[0] == starts[-1]:
-            raise MissingError(f"{self.corpus.name} {split} holds no word in the part that is wanted: wanted a text")
+            raise MissingError(f"{name} {split} holds no word in the part that is wanted: wanted a text")
         tokens = np.memmap(self.path / f"{split}.bin", dtype=dtype, mode="r")[starts[0] : starts[-1]]
         if tokens.max() >= self.tokenizer.vocab_size:
             raise _report_damage(self.path, f"{split}.bin")
         size = sum(document.bytes for document in documents)
-        digest = manifest.files[f"{split}.bin"].sha256
-        return TokenPart(tokens, starts - starts[0], documents, words, size, digest)
-
-    def _report_too_few(self, split: str, wanted: int) -> MissingError:
-        """Say what to do about too few documents: of a split that is here in part there is more."""
-        counts, name = self.corpus.splits[split], self.corpus.name
-        more = f", or fetch all of it: infty data fetch {name} --replace" if counts.get("partial") else ""
-        have = f"{name} {split} has {counts['documents']} documents here; {wanted} are wanted"
-        return MissingError(f"{have}: ask for fewer (--set task.{split}.last=…, and .first){more}")
+        return TokenPart(tokens, starts - starts[0], documents, words, size, whole.sha256)
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """The text that a tokeniser is learnt from."""
-
-    corpus: Corpus
-    portion: Portion
+Teacher = tuple[Corpus, Portion]  # the text that a tokeniser is learnt from
 
 
 def open_tokens(
@@ -137,23 +118,23 @@ def open_tokens(
     # What token files are made of names their folder.
     corpus = _open_with_portions(data, name, list(portions.values()))
     splits = sorted({portion.split for portion in portions.values()})
-    teacher = Teacher(corpus, portions["train"])
+    teacher = corpus, portions["train"]
     if learnt_from:
-        teacher = Teacher(_open_with_portions(data, learnt_from[0], [learnt_from[1]]), learnt_from[1])
+        teacher = _open_with_portions(data, learnt_from[0], [learnt_from[1]]), learnt_from[1]
     recipe = _digest_recipe(corpus, config, teacher, splits)
     path = corpus.path / "tokens" / f"{config.kind}-{recipe[:12]}"
     if not (path / MANIFEST).is_file():
         if not make:
             raise MissingError(f"{name} is not tokenised yet; training does it")
-        _make(corpus, config, teacher, splits, path)
+        _make(corpus, config, teacher, splits, path, recipe)
 
     # They are believed if they are of this recipe; the tokens' own sums are checked by the part that is read.
-    manifest = _manifest(path)
+    manifest = TokensManifest.read(path, f"remove {path}, it is made again")
     if manifest.recipe != recipe:
         raise MissingError(f"{path} belongs to other texts; remove it")
     _check(path, "vocabulary.txt" if config.kind == "word" else "tokenizer.json", manifest.files)
-    digest = hashlib.sha256(json.dumps(_sums(manifest.files), sort_keys=True).encode()).hexdigest()
-    return TokenSet(corpus, load_tokenizer(path, config), path, digest)
+    digest = hashlib.sha256(json.dumps(_dump_sums(manifest.files), sort_keys=True).encode()).hexdigest()
+    return TokenSet(corpus, load_tokenizer(path, config), path, manifest.files, digest)
 
 
 def _open_with_portions(data: Path, name: str, portions: list[Portion]) -> Corpus:
@@ -172,64 +153,61 @@ def _open_with_portions(data: Path, name: str, portions: list[Portion]) -> Corpu
 
 def _digest_recipe(corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: list[str]) -> str:
     """Return the digest of what token files are made of: texts, tokeniser, and what it is learnt from."""
+    text, portion = teacher
+    learnt = [text.splits[portion.split]["sha256"], portion.model_dump()]
+    source = _dump_sums(open_corpus(corpus.path.parent, "gpt2").files) if config.kind == "gpt2" else learnt
     sums = {split: corpus.splits[split]["sha256"] for split in splits}
-    learnt = [teacher.corpus.splits[teacher.portion.split]["sha256"], teacher.portion.model_dump()]
-    source = _sums(open_corpus(corpus.path.parent, "gpt2").files) if config.kind == "gpt2" else learnt
     return hashlib.sha256(json.dumps([config.model_dump(), source, sums]).encode()).hexdigest()
 
 
-def _make(corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: list[str], path: Path) -> None:
+def _make(
+    corpus: Corpus, config: TokenizerConfig, teacher: Teacher, splits: list[str], path: Path, recipe: str
+) -> None:
+    """Write the token files of a recipe. MissingError if a text is not what was imported."""
     logger.info(f"tokenising {corpus.name} ({', '.join(splits)}) once, {config.kind}")
+    text, portion = teacher
     for split in splits:
         corpus.check(f"{split}.txt")
-    teacher.corpus.check(f"{teacher.portion.split}.txt")
+    text.check(f"{portion.split}.txt")
     with replace_data(path) as temporary:
         if (path / MANIFEST).is_file():  # another process made them while this one waited
             temporary.rmdir()
             return
-        tokenizer = _make_tokenizer(teacher, config)
+        tokenizer = _make_tokenizer(text, portion, config)
         tokenizer.save(temporary)
-        counts = {}
         with show_bar(f"tokenising {corpus.name}", sum(corpus.splits[split]["bytes"] for split in splits)) as advance:
-            for split in splits:
-                counts[split] = _encode(corpus, split, tokenizer, temporary, advance)
-        recipe = _digest_recipe(corpus, config, teacher, splits)
+            counts = {split: _encode(corpus, split, tokenizer, temporary, advance) for split in splits}
         write_manifest(temporary, {"recipe": recipe, "tokenizer": config.model_dump(), "tokens": counts})
 
 
-def _make_tokenizer(teacher: Teacher, config: TokenizerConfig) -> Tokenizer:
-    corpus, portion = teacher.corpus, teacher.portion
+def _make_tokenizer(corpus: Corpus, portion: Portion, config: TokenizerConfig) -> Tokenizer:
+    """Learn a tokeniser from a portion of a corpus; or build GPT-2's."""
+    if config.kind == "gpt2":
+        store = open_corpus(corpus.path.parent, "gpt2")
+        for name in ("vocab.json", "merges.txt"):
+            store.check(name)
+        return BpeTokenizer.gpt2(store.path)
     documents = portion.of(corpus.documents(portion.split))
     with show_bar(f"learning a vocabulary from {corpus.name}", sum(d.bytes for d in documents)) as advance:
         texts = (_count_progress(corpus.text(document, portion.split), advance) for document in documents)
-        match config:
-            case WordConfig():
-                return WordTokenizer.learn(texts, config.vocab_size)
-            case BpeConfig():
-                return BpeTokenizer.learn(texts, config.vocab_size)
-            case Gpt2Config():
-                folder = corpus.path.parent
-                store = open_corpus(folder, "gpt2")
-                for name in ("vocab.json", "merges.txt"):
-                    store.check(name)
-                return BpeTokenizer.gpt2(store.path)
+        kind = WordTokenizer if config.kind == "word" else BpeTokenizer
+        return kind.learn(texts, config.vocab_size)
 
 
-def _encode(corpus: Corpus, split: str, tokenizer: Tokenizer, folder: Path, advance: Callable[[int], None]) -> int:
+def _encode(corpus: Corpus, split: str, tokenizer: Tokenizer, folder: Path, advance: Advance) -> int:
     """Write a split's tokens and where its documents begin; return how many tokens they are."""
     starts, dtype = [0], _dtype(tokenizer.vocab_size)
     with (folder / f"{split}.bin").open("wb") as file:
         for document in corpus.documents(split):
-            count = 0
+            starts.append(starts[-1])
             for tokens in tokenizer.encode(_count_progress(corpus.text(document, split), advance)):
                 file.write(tokens.astype(dtype).tobytes())
-                count += len(tokens)
-            starts.append(starts[-1] + count)
+                starts[-1] += len(tokens)
     np.save(folder / f"{split}.starts.npy", np.array(starts, dtype=np.int64), allow_pickle=False)
     return starts[-1]
 
 
-def _count_progress(pieces: Iterable[str], advance: Callable[[int], None]) -> Iterator[str]:
+def _count_progress(pieces: Iterable[str], advance: Advance) -> Iterator[str]:
     for piece in pieces:
         advance(len(piece.encode()))
         yield piece
@@ -239,15 +217,11 @@ def _dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
-def _manifest(path: Path) -> TokensManifest:
-    return read_manifest(path, TokensManifest, f"remove {path}, it is made again")
-
-
-def _sums(files: Mapping[str, FileSum]) -> dict[str, dict[str, Any]]:
+def _dump_sums(files: dict[str, FileSum]) -> dict[str, dict[str, Any]]:
     return {name: entry.model_dump() for name, entry in files.items()}
 
 
-def _check(path: Path, name: str, files: Mapping[str, FileSum]) -> None:
+def _check(path: Path, name: str, files: dict[str, FileSum]) -> None:
     if not is_whole(path / name, files.get(name)):
         raise _report_damage(path, name)
 
@@ -257,10 +231,8 @@ def _report_damage(path: Path, name: str) -> MissingError:
 
 
 def _read_starts(path: Path, documents: int) -> Int64[ndarray, " edges"] | None:
-    """Read where documents begin and the last one ends; None if the file holds no such array.
-
-    Its head is held against what it must be, not interpreted: numpy's reader ends in errors of many kinds.
-    """
+    """Read where documents begin and the last one ends; None if the file holds no such array."""
+    # The head is held against what it must be, not interpreted: numpy's reader ends in errors of many kinds.
     whole, size = path.read_bytes(), 8 * (documents + 1)
     head = whole[:-size]
     if not (head.startswith(b"\x93NUMPY") and b"'<i8'" in head and f"({documents + 1},)".encode() in head):

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infty.base.errors import InftyError
 from infty.base.files import write_text
-from infty.base.screen import screen
+from infty.base.progress import screen
 
 logger = logging.getLogger(__name__)
 

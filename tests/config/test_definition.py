@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from infty.base.errors import UsageError
 from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import CellKey, load_definition, read_yaml, variant_of
-from infty.config.overlay import overlay, parse_override
+from infty.config.definition import CellKey, load_definition, overlay, parse_override, read_yaml, variant_of
 from infty.experiment import Cell, resolve
 
 TEXT = """

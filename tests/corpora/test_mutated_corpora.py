@@ -236,7 +236,7 @@ def use(root: Path, kind: str) -> None:
                 assert tokenizer.decode(part.tokens.tolist()).encode()
     with ours():
         entries = inventory(data)
-        json.dumps([entry.document() for entry in entries], allow_nan=False)
+        json.dumps([vars(entry) for entry in entries], allow_nan=False)
         assert inventory_table(entries).to_markdown()
     with ours(lines=20):
         verify(data, []).refuse_faults()

@@ -12,9 +12,8 @@ from typing import Any
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.base.messages import one_line
 from infty.config.catalog import experiments_with, open_experiment
-from infty.config.definition import CellKey, Definition
+from infty.config.definition import CellKey, Definition, overlay
 from infty.config.faults import raise_faults
-from infty.config.overlay import overlay
 from infty.config.settings import Settings
 from infty.corpora.manifest import MANIFEST
 from infty.corpora.registry import KNOWN
@@ -173,7 +172,7 @@ def _open_experiment(settings: Settings, name: str, scale: str) -> Definition:
     """Open an experiment whose cells can be trained as they are. Raises UsageError as `find_missing` does."""
     definition = open_experiment(name, settings.experiments)
     raise_faults(definition.faults)
-    definition.check_scale(scale)
+    definition.check_names(scales=scale)
     _refuse_own_texts(definition, settings, name, scale)
     return definition
 

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from infty.base.errors import MissingError, Stopped, UsageError
 from infty.base.messages import one_line
-from infty.base.screen import screen
+from infty.base.progress import screen
 from infty.commands.reproduce.missing import Job, Tables, Untrained, format_cells, format_time
 from infty.machine.launch import SLOT
 from infty.runs.folder import RunFolder
