@@ -44,7 +44,7 @@ def convolve3(
 ) -> Float[Tensor, "batch length out"]:
     """Convolve each vector with its two neighbours, zeros beyond both ends, with the kernel `weight` (M7).
 
-    In gates equal to `equations.smooth`: tests/memory/fast/test_winograd.py::test_a_gate_of_it_equals_the_plain_equation.
+    Gates equal `equations.smooth`: tests/memory/fast/test_winograd.py::test_a_gate_of_it_equals_the_plain_equation.
     """
     batch, length, channels = x.shape
     tiles = -(-length // STEP)
