@@ -5,12 +5,11 @@ import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from infty.report.load.results import ResultSet, average
+from infty.report.load.results import FEWEST, ResultSet, average
 from infty.runs.folder import Run
 
 Point = tuple[float, float, float | None]  # x, y, and the standard deviation of y if there is one
 Lines = dict[str, list[Point]]
-FEWEST = 100  # tokens in a bin, for its mean to be drawn
 
 
 @dataclass(frozen=True)

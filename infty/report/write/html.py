@@ -9,8 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from infty.config.definition import CellKey
 from infty.report.figures import Picture
 from infty.report.load.results import ResultSet
-from infty.report.write import Part
-from infty.report.write.markdown import name_commit, name_run
+from infty.report.write.text import Part, name_commit, name_run
 from infty.runs.folder import Run
 
 
@@ -20,12 +19,8 @@ def to_page(parts: list[Part], folder: Path) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.globals.clear()
-    environment.filters |= {
-        "facts": _list_facts,
-        "group": _group_runs,
-        "name": name_run,
-        "read": partial(_read, folder),
-    }
+    read = partial(_read, folder)
+    environment.filters |= {"facts": _list_facts, "group": _group_runs, "name": name_run, "read": read}
     count = sum(len(part.results.runs) for part in parts)
     return environment.get_template("page.html.j2").render(parts=parts, count=count)
 
@@ -37,16 +32,10 @@ def _read(folder: Path, picture: Picture) -> str:
 
 def _group_runs(results: ResultSet) -> list[tuple[str, str, list[Run], list[CellKey]]]:
     """Group runs by cell, and last those with other settings: anchor, title, runs, and what is missing."""
-    missing, others = results.missing(), [run for run in results.runs if run.key.variant]
     groups = [
-        (
-            results.anchor(m, c),
-            results.place(m, c),
-            runs,
-            [cell for cell in missing if (cell.model, cell.case) == (m, c)],
-        )
-        for m, c, runs in results.cells()
+        (results.anchor(m, c), results.place(m, c), runs, results.missing(m, c)) for m, c, runs in results.cells()
     ]
+    others = [run for run in results.runs if run.key.variant]
     return [*groups, *([(f"{results.id}~others", "other settings", others, [])] if others else [])]
 
 
