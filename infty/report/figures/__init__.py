@@ -27,18 +27,16 @@ class Picture:
     def draw(self, stem: Path) -> list[Path]:
         """Draw the picture with what is imported here, which takes a second."""
         logging.getLogger("matplotlib").addFilter(_is_grave)
+        from infty.report.figures.drawing import draw_chart, draw_memory
+
         if isinstance(self.shows, Chart):
-            from infty.report.figures.lines import draw_chart
-
             return draw_chart(self.shows, stem)
-        from infty.report.figures.memory import draw_memory
-
         return draw_memory(self.shows, self.title, stem)
 
     def sum(self) -> str:
         """Sum all that it is drawn from, the code that draws included, as SHA-256."""
         shows = vars(self.shows) if isinstance(self.shows, Chart) else self.shows.dump()
-        code = [sha256(Path(__file__).with_name(f"{name}.py")) for name in ("lines", "memory")]
+        code = sha256(Path(__file__).with_name("drawing.py"))
         return hashlib.sha256(json.dumps([self.title, shows, code]).encode()).hexdigest()
 
 
