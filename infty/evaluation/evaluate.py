@@ -1,16 +1,18 @@
-"""Evaluate a model: totals over a split, which are divided once at the end."""
+"""Evaluate a model: totals over a split, which are divided once at the end; and what it owes to its memory."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Bool, Float, Float32, Shaped
+from jaxtyping import Float, Shaped
 from numpy import ndarray
 from torch import Tensor
 
 from infty.base.batch import UNSCORED, Batch, Totals
+from infty.base.errors import UsageError
 from infty.model.interface import Output, SegmentModel
 from infty.model.unroll import unroll
+from infty.tasks.protocols import KnockOut
 
 
 def evaluate(
@@ -18,15 +20,12 @@ def evaluate(
     batches: Iterable[Batch],
     *,
     choices: bool,
-    losses: Float32[ndarray, " targets"] | None = None,
-    right: Bool[ndarray, " targets"] | None = None,
+    record: Shaped[ndarray, " targets"] | None = None,
 ) -> Totals:
     """Sum the totals of a model in evaluation mode over all batches, and restore its mode.
 
-    Args:
-        choices: count how often the target was the most likely token.
-        losses: array to fill, at the batches' places, with the nats of each target.
-        right: array to fill likewise: True if the target was the most likely token.
+    choices: count how often the target was the most likely token. record: array to fill, at the batches' places, with
+    the nats of each target; with `choices` with True if it was the most likely token.
     """
     total = Totals()
     segments = (segment for batch in batches for segment in batch.segments(model.config.segment_length))
@@ -34,10 +33,8 @@ def evaluate(
         for output, segment in unroll(model, segments):
             nats = output.nats(segment.targets)
             total += sum_segment(nats, output, segment, choices)
-            if right is not None:
-                _note(right, output.logits.argmax(-1) == segment.targets, segment)
-            if losses is not None:
-                _note(losses, nats.float(), segment)
+            if record is not None:
+                _note(record, output.logits.argmax(-1) == segment.targets if choices else nats.float(), segment)
     return total
 
 
@@ -70,3 +67,24 @@ def use_evaluation_mode(model: SegmentModel) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+
+
+@contextmanager
+def knock_out_memories(model: SegmentModel, kind: KnockOut) -> Iterator[None]:
+    """Read every long-range memory emptied, in another order, or as another row's, within the block.
+
+    other: rows of the first half read what those of the second half remember. UsageError if there is no memory, or one
+    of which this can't be asked.
+    """
+    layers = [(layer, layer.long_range) for layer in model.memory_layers if layer.long_range is not None]
+    if not layers:
+        raise UsageError("this row has no memory beyond the short-term one: there is nothing to knock out")
+    for layer, memory in layers:
+        if kind not in memory.knock_outs:
+            raise UsageError(f"--knock-out {kind} is not known of a {type(memory).__name__}")
+        layer.knocked_out = kind
+    try:
+        yield
+    finally:
+        for layer, _ in layers:
+            layer.knocked_out = None

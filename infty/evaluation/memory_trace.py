@@ -144,10 +144,10 @@ def inspect_memory(model: SegmentModel, task: Task, split: str, step: int) -> Me
     if not find_signals(model):
         return None
     sample = task.choose_sample(split, model.config.segment_length)
-    batch = sample.batch
+    batch, segments = sample.batch, list(sample.batch.segments(model.config.segment_length))
     with use_evaluation_mode(model), watch_signals(model) as traces:
         state, positions = model.initial_state(batch.streams), model.positions()
-        for segment in batch.segments(model.config.segment_length):
+        for segment in segments:
             state = model(segment.tokens.to(model.device), state, positions).state
             for trace in traces:
                 trace.follow()
@@ -160,7 +160,7 @@ def inspect_memory(model: SegmentModel, task: Task, split: str, step: int) -> Me
     return MemoryTrace(
         step=step,
         protocol=task.protocol.name,
-        stream=Stream(**sample.about),
+        stream=Stream(kind=sample.kind, index=sample.index, segments=len(segments), tokens=batch.tokens.shape[1]),
         density=[measure_shares(density, even).tolist() for _, density in seen],
         histogram=[_histogram(trace.memory, density) for trace, density in seen],
         reconstruction=[Reconstruction(updates=k, layers=[trace.explained[k] for trace in traces]) for k in counts],
