@@ -22,12 +22,10 @@ class Sink(Protocol):
     """Takes metrics after a step, and is closed once."""
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Metrics after `step` optimiser steps, named `<split>/<name>`."""
-        ...
+        """Take metrics after `step` optimiser steps, named `<split>/<name>`."""
 
     def close(self) -> None:
-        """Nothing more comes."""
-        ...
+        """Close the sink: nothing more comes."""
 
 
 class Sinks:
@@ -61,11 +59,8 @@ class MetricsFile:
 
     def __init__(self, path: Path, step: int, *, validated: bool = True) -> None:
         again = ("test/",) if validated else ("test/", "validation/")
-        kept = [
-            line
-            for line in read_lines(path)
-            if line["step"] < step or (line["step"] == step and not any(key.startswith(again) for key in line))
-        ]
+        before = [line for line in read_lines(path) if line["step"] <= step]
+        kept = [line for line in before if line["step"] < step or not any(key.startswith(again) for key in line)]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.path, self.file = path, path.open("a", encoding="utf-8", newline="\n")
 

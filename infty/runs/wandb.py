@@ -16,7 +16,7 @@ from infty.base.messages import describe_fault
 
 
 class WandbRun:
-    """A real W&B run. Any fault of W&B is a warning; training goes on without it.
+    """A real W&B run of what `wandb.init` is told. Any fault of W&B is a warning; training goes on without it.
 
     W&B works in a process of its own, which can die, hang or wait for a network that is not there: each call to it is
     made in a thread that is left behind where it takes too long, and that process is ended with the run.
@@ -25,25 +25,16 @@ class WandbRun:
     START, FINISH = 5.0, 10.0  # seconds that W&B's server may take: to begin a run, and to be sent what is left of it
     BOUND, END = 30.0, 5.0  # seconds that any call may take, and the end of W&B's process
 
-    def __init__(
-        self,
-        folder: Path,
-        run_id: str,
-        name: str,
-        project: str,
-        mode: Literal["offline", "online"],
-        config: dict[str, Any],
-    ) -> None:
+    def __init__(self, **what: Any) -> None:
         self.run: Any = None
         self.dropped = False
         self.wandb: Any = None  # the module
         self.process: Any = None
         self.cache: Any = None  # a temporary folder, where there is no other
-        what = {"project": project, "name": name, "id": run_id, "dir": folder, "mode": mode, "config": config}
         with _nobody_to_ask():
-            self._try("could not start", lambda: self._start(what))
+            self._try("could not start", lambda: self._start(**what))
 
-    def _start(self, what: dict[str, Any]) -> None:
+    def _start(self, mode: Literal["offline", "online"], **what: Any) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else its maker hears of its faults and its speed
         if not os.environ.get("WANDB_MODE"):
             os.environ.pop("WANDB_MODE", None)  # an empty one is a fault to W&B
@@ -55,7 +46,7 @@ class WandbRun:
 
         self.wandb = wandb
         settings = wandb.Settings(
-            mode=what["mode"],
+            mode=mode,
             silent=True,
             console="off",
             disable_git=True,
@@ -70,7 +61,7 @@ class WandbRun:
         service: Any = wandb.setup(settings=settings)  # for all of W&B; what `init` is given is for the run alone
         with contextlib.suppress(AttributeError):  # W&B's own names; there is none where another process's is used
             self.process = service._connection._proc._process
-        run = wandb.init(**what, resume="allow", settings=settings)
+        run = wandb.init(**what, mode=mode, resume="allow", settings=settings)
         self.run = None if self.dropped else run  # it may have been given up meanwhile
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -92,9 +83,8 @@ class WandbRun:
             raise
         if fault is not None:  # whatever it is, it is not worth a training run
             self._drop()
-            said = (
-                "wandb is not installed" if isinstance(fault, ImportError) else f"W&B {what} ({describe_fault(fault)})"
-            )
+            missing = isinstance(fault, ImportError)
+            said = "wandb is not installed" if missing else f"W&B {what} ({describe_fault(fault)})"
             warnings.warn(f"{said}: {then}", stacklevel=3)
 
     def _drop(self) -> None:
@@ -110,7 +100,7 @@ class WandbRun:
 
     @staticmethod
     def _fault(action: Callable[[], Any], seconds: float) -> BaseException | None:
-        """What an action raised, if it did; a TimeoutError where it goes on for longer than that."""
+        """Run an action in a thread and return what it raised; a TimeoutError if it goes on for longer than that."""
         outcome: Future[None] = Future()
 
         def act() -> None:

@@ -72,8 +72,8 @@ def open_sinks(session: Session) -> list[Sink]:
         ScreenProgress(f"{key.experiment} {key.model}@{key.case}", s.training.total_steps, state.step),
     ]
     if s.settings.wandb != "disabled":
-        name, config = "/".join(key.folder.parts), s.cell.config
-        sinks.append(WandbRun(s.run.path, state.wandb_id, name, s.settings.wandb_project, s.settings.wandb, config))
+        place = {"project": s.settings.wandb_project, "name": "/".join(key.folder.parts), "id": state.wandb_id}
+        sinks.append(WandbRun(**place, dir=s.run.path, mode=s.settings.wandb, config=s.cell.config))
     return sinks
 
 
