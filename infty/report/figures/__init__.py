@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ def draw(sets: dict[str, list[Picture]], folder: Path) -> list[Path]:
 
     sets: pictures by the name of their set. Returns the files of all.
     """
-    before, now, files = _read_sums(folder / SUMS), {}, []
+    before: dict[str, Any] = {}
+    now, files = {}, []
+    with suppress(MissingError):  # of sums that can't be read all are drawn
+        before = read_json(folder / SUMS)
     for picture in [picture for pictures in sets.values() for picture in pictures]:
         paths, now[picture.stem] = _paths(folder, picture.stem), picture.sum()
         if before.get(picture.stem) != now[picture.stem] or not all(path.is_file() for path in paths):
@@ -72,20 +76,12 @@ def draw(sets: dict[str, list[Picture]], folder: Path) -> list[Path]:
     for path in [path for stem in gone if "/" not in stem for path in _paths(folder, stem)]:
         path.unlink(missing_ok=True)
     after = {stem: found for stem, found in before.items() if stem not in gone} | now
-    if after and after != before:
-        write_json(folder / SUMS, after)
-    elif not after:
+    if not after:
         (folder / SUMS).unlink(missing_ok=True)
+    elif after != before:
+        write_json(folder / SUMS, after)
     return files
 
 
 def _paths(folder: Path, stem: str) -> list[Path]:
     return [folder / f"{stem}.{kind}" for kind in ("svg", "png")]
-
-
-def _read_sums(path: Path) -> dict[str, Any]:
-    """Read the sums; none if they are not there or can't be read: then all are drawn."""
-    try:
-        return read_json(path)
-    except MissingError:
-        return {}

@@ -100,12 +100,10 @@ def _read(kind: type[Part], run: Run, name: str, otherwise: str) -> Part | None:
 
 def _read_curve(file: Path) -> Iterator[Validation]:
     """Read the validations in `metrics.jsonl`; what is damaged there is passed over."""
-    lines: list[dict[str, Any]] = []
     with suppress(OSError):
-        lines = read_lines(file)
-    for line in lines:
-        with suppress(ValueError):
-            yield Validation.model_validate(line)
+        for line in read_lines(file):
+            with suppress(ValueError):
+                yield Validation.model_validate(line)
 
 
 def find_tunings(folders: Iterable[Path]) -> dict[tuple[str, str], dict[str, tuple[Path, Tuning]]]:

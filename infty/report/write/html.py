@@ -1,13 +1,11 @@
 """One page with everything: opens from disk, asks nobody for anything, and each figure leads to its runs."""
 
 import base64
-from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from infty.config.definition import CellKey
-from infty.report.figures import Picture
 from infty.report.load.results import ResultSet
 from infty.report.write.text import Part, name_commit, name_run
 from infty.runs.folder import Run
@@ -19,15 +17,14 @@ def to_page(parts: list[Part], folder: Path) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.globals.clear()
-    read = partial(_read, folder)
-    environment.filters |= {"facts": _list_facts, "group": _group_runs, "name": name_run, "read": read}
+    environment.filters |= {
+        "facts": _list_facts,
+        "group": _group_runs,
+        "name": name_run,
+        "read": lambda picture: base64.b64encode((folder / f"{picture.stem}.svg").read_bytes()).decode(),
+    }
     count = sum(len(part.results.runs) for part in parts)
     return environment.get_template("page.html.j2").render(parts=parts, count=count)
-
-
-def _read(folder: Path, picture: Picture) -> str:
-    """Read a picture as the page embeds it."""
-    return base64.b64encode((folder / f"{picture.stem}.svg").read_bytes()).decode()
 
 
 def _group_runs(results: ResultSet) -> list[tuple[str, str, list[Run], list[CellKey]]]:
