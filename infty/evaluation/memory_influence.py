@@ -1,6 +1,4 @@
-"""Whether memories are read at all: how much of a layer's output comes from them, and whether the loss's gradient
-reaches their parameters through the read.
-"""
+"""Whether memories are read at all: their part of a layer's output, and the gradient that reaches their parameters."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager

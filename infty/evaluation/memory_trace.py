@@ -137,10 +137,7 @@ def watch_signals(model: SegmentModel) -> Iterator[list[Trace]]:
 
 
 def inspect_memory(model: SegmentModel, task: Task, split: str, step: int) -> MemoryTrace | None:
-    """Trace the memories over a split's first sequence or first long document. step: that the model is of.
-
-    None if no layer has a long-term memory, or the stream ends before anything enters it.
-    """
+    """Trace the memories over a sequence or document of a split; None if none is a signal, or nothing enters one."""
     if not find_signals(model):
         return None
     sample = task.choose_sample(split, model.config.segment_length)

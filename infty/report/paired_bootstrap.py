@@ -56,10 +56,7 @@ def compare_pair(run: Run, baseline: Run) -> Difference | None:
 
 
 def compare_rows(runs: Sequence[Run], baselines: Sequence[Run]) -> Difference | None:
-    """Take a row from another, as a mean over the seeds that both have; None if none pair.
-
-    Each sample's figures are averaged over these seeds before samples are drawn: the interval is over the test data.
-    """
+    """Take a row from another, each sample averaged over the seeds that both have; None if none pair."""
     pairs = pair_up(runs, baselines)
     return _bootstrap(pairs) if pairs else None
 
@@ -118,10 +115,7 @@ def _bootstrap(pairs: Pairs) -> Difference:
 
 @lru_cache(maxsize=2)
 def _draw_samples(count: int, draws: int) -> np.ndarray:
-    """Count how often each of `count` samples is in each of so many draws: draws × count.
-
-    RandomState draws the same in every version of NumPy, so the same runs give the same table.
-    """
+    """Count how often each sample is in each draw: draws × count. RandomState draws the same in every NumPy."""
     drawn = np.random.RandomState(SEED).randint(count, size=(draws, count), dtype=np.int64)
     cells = (drawn + count * np.arange(draws)[:, None]).ravel()
     return np.bincount(cells, minlength=draws * count).reshape(draws, count).astype(np.float64)

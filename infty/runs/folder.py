@@ -120,10 +120,7 @@ class RunFolder:
         return values
 
     def key(self, config: Values | None = None) -> CellKey:
-        """Read which cell this is a run of; the variant is what the folder's name adds. MissingError as `config`.
-
-        config: what that returned, if it was asked for already.
-        """
+        """Read which cell this is a run of, the variant from its folder's name. config: if read. MissingError as `config`."""
         file = self.path / "config.yaml"
         place = Place.check((config or self.config())["cell"], file)
         name, folder = f"{place.model}@{place.case}", Path(os.path.realpath(self.path))
@@ -180,10 +177,7 @@ class RunFolder:
         return said, why if isinstance(why, str) else ""
 
     def refuse_another(self, config: Values, remedy: str) -> None:
-        """Raise UsageError, with the difference and what to do, if the folder holds a run with other settings.
-
-        MissingError if it has checkpoints, and nothing says of what.
-        """
+        """Raise UsageError if the folder holds a run with other settings; MissingError if nothing says of what."""
         if not (self.path / "config.yaml").exists():
             if any(self.checkpoints.glob("step-*")):
                 raise MissingError(f"{self.path} has checkpoints but no config.yaml that says of what; {remedy}")
@@ -229,10 +223,7 @@ def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
 
 
 def find_finished_runs(folders: Sequence[Path]) -> list[RunFolder]:
-    """Find each finished run below `folders` once, in the order of their paths.
-
-    MissingError if there is none, or a folder isn't there.
-    """
+    """Find each finished run below `folders` once, by path. MissingError if there is none, or a folder is not there."""
     if absent := [folder for folder in folders if not folder.is_dir()]:
         raise MissingError(f"no folder {absent[0]}; finished runs come from, for example: infty train sort --case x8")
     found = [run for run in find_runs(folders) if run.finished]
@@ -248,10 +239,7 @@ def trials_folder(runs: Path) -> Path:
 
 
 def find_run(name: str, runs: Path) -> RunFolder:
-    """Find a run by its folder, or by its place below `runs` (`sort/laptop/infty@x8/seed-0`).
-
-    UsageError for a folder of several; MissingError if there is none.
-    """
+    """Find a run by its folder, or its place below `runs`. UsageError if it holds several; MissingError if none."""
     for path in (Path(name), runs / name):
         if (path / "config.yaml").is_file():
             return RunFolder(path)

@@ -53,8 +53,7 @@ class Sinks:
 class MetricsFile:
     """metrics.jsonl: one object a line, each on disk before the next step, cut back when a run continues.
 
-    step: where it goes on. validated: whether that step's validation is done; else it comes again, and so does the
-    test at the end: their earlier lines go.
+    step: where it goes on. validated: its validation is done; else it comes again, as the test does: earlier lines go.
     """
 
     def __init__(self, path: Path, step: int, *, validated: bool = True) -> None:

@@ -202,10 +202,7 @@ class CorpusTask(Task):
         return Score(metrics, {**vars(totals), **self.count_words_and_bytes(split)}, found)
 
     def choose_sample(self, split: str, segment_length: int) -> Sample:
-        """Choose the first long document: whole segments from its start, up to the first reset of the memory.
-
-        Its first input is the separator; targets are its own tokens.
-        """
+        """Choose the first long document: whole segments of it, after a separator, up to a reset of the memory."""
         part, reset = self.parts[split], self.memory_reset
         sizes, most = np.diff(part.starts), LONGEST_SAMPLE * segment_length
         index = int(np.argmax(sizes >= min(LONG_SAMPLE * segment_length, sizes.max())))

@@ -62,10 +62,7 @@ def cut_at_resets(total: int, resets: Places) -> Int64[ndarray, "parts 2"]:
 
 
 def cut_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]:
-    """Cut the training text into `rows` contiguous streams of equal size, which hold every token once.
-
-    Each row begins with an empty memory, even if the text before it is another row's.
-    """
+    """Cut a text into `rows` streams of equal size, which hold every token once and begin with an empty memory each."""
     edges = np.arange(rows + 1) * total // rows
     return [
         cut_segments(low + cut_at_resets(high - low, resets - low), length)

@@ -243,10 +243,7 @@ class SortTask(Task):
         return {"chance": chance, "oracle_window": window, "oracle": self.compute_window_oracle(split, window)}
 
     def compute_window_oracle(self, split: str, window: int) -> float:
-        """Compute the accuracy, from 0 to 1, of an oracle that counts the last `window` symbols and knows no others.
-
-        Teacher-forced like a model, it names the most frequent of the symbols that the answer has not named yet.
-        """
+        """Compute the accuracy, from 0 to 1, of naming the most frequent symbol left in the last `window` ones."""
         right = 0
         for batch in self.evaluation_batches(split, 100):
             symbols, answer = batch.tokens[:, : self.config.length].numpy(), batch.targets[:, self.config.length :]

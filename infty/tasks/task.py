@@ -152,10 +152,7 @@ class Task(TrainingData, ABC):
 
 
 class TaskConfig(BaseModel, ABC):
-    """The settings of a task, and what can be known before any data is opened.
-
-    Every configuration has a `kind`, by which an experiment chooses it. has_text: a model can continue a text of it.
-    """
+    """The settings of a task, whose `kind` an experiment chooses it by. has_text: a model can continue a text of it."""
 
     has_text: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

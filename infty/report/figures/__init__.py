@@ -59,10 +59,7 @@ def make_pictures(results: ResultSet) -> list[Picture]:
 
 
 def draw(sets: dict[str, list[Picture]], folder: Path) -> list[Path]:
-    """Draw what is not there yet, or is of other data; remove what a set had before and has no more.
-
-    sets: pictures by the name of their set. Returns the files of all.
-    """
+    """Draw what is new or of other data; remove what a set, by name, had before and has no more. Return all files."""
     before: dict[str, Any] = {}
     now, files = {}, []
     with suppress(MissingError):  # of sums that can't be read all are drawn

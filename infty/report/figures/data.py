@@ -73,10 +73,7 @@ def _chart_columns(results: ResultSet) -> Iterator[Chart]:
 
 
 def _chart_bins(results: ResultSet, case: str) -> Iterator[Chart]:
-    """Chart loss by how long ago a word last came, which a long memory is tested on, and by place in the document.
-
-    It is the mean over seeds, less that over rows in the same bin: far words are rarer and harder for every row.
-    """
+    """Chart loss, less its mean over rows, by tokens since a word last came and by place in the document."""
     for name, x in (("distance", "tokens since the word last came"), ("position", "token of the document")):
         found = {model: line for model in results.rows if (line := _average_bins(results.of(model, case), name))}
         shared = sorted(set.intersection(*map(set, found.values()))) if found else []

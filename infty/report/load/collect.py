@@ -24,10 +24,7 @@ Part = TypeVar("Part", bound=Record)
 
 
 def collect(folders: Sequence[Path], experiments: Path) -> list[ResultSet]:
-    """Collect finished runs by experiment, scale, protocol, and corpus if it is the user's own.
-
-    MissingError if none is finished, or a folder is not there.
-    """
+    """Collect finished runs by experiment, scale, protocol, and corpus if one's own. MissingError if there is none."""
     groups: dict[tuple[str, str, str, str], list[Run]] = {}
     for run in _read_runs(folders):
         own = run.key.variant[1:] if run.key.variant[1:] == run.result.data.name else ""

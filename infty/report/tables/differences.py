@@ -75,10 +75,7 @@ def compare_knock_outs(results: ResultSet) -> list[Table]:
 
 
 def compare_by_distance(results: ResultSet) -> list[Table]:
-    """Compare rows with the first on words that came lately, long ago or never before in a text.
-
-    Each row and column of the experiment has a line, and below it the same row with its memory emptied.
-    """
+    """Compare rows, also with their memory emptied, with the first on words that came lately, long ago or never."""
     lines: dict[str, Distances] = {}
     for model, case, runs in results.cells():
         baselines, place = results.of(results.baseline, case), results.place(model, case)
