@@ -120,7 +120,7 @@ class RunFolder:
         return values
 
     def key(self, config: Values | None = None) -> CellKey:
-        """Read which cell this is a run of, the variant from its folder's name. config: if read. MissingError as `config`."""
+        """Read which cell this is a run of, with the variant that its folder's name adds. MissingError as `config`."""
         file = self.path / "config.yaml"
         place = Place.check((config or self.config())["cell"], file)
         name, folder = f"{place.model}@{place.case}", Path(os.path.realpath(self.path))
