@@ -145,7 +145,7 @@ class Reconstruction(Record):
 
 
 class Reach(Record):
-    """The reach of each layer's memory (see `evaluation.memory_influence`), and the gradient elsewhere."""
+    """The reach of each layer's memory (see `evaluation.memory_trace`), and the gradient elsewhere."""
 
     share: list[_ShortAmount]
     gate: list[_ShortAmount | None]
