@@ -61,9 +61,11 @@ class _Outcome(Record):
         """Return a metric, or None if this has none such, as `test/regression_error` of a row without a memory."""
         return self.metrics.get(name)
 
-    def _refuse_mixture(self, split: str, *others: Any) -> None:
+    @model_validator(mode="after")
+    def _of_one_task(self) -> Self:
         """Raise ValueError if parts are of different tasks, or a metric lacks that all of the task have."""
-        t, parts = self.totals, (self.data, *others)
+        t, split = self.totals, getattr(self, "split", "test")
+        parts = [getattr(self, name, self.data) for name in ("data", "training_data", "details")]
         signs = (self.calibration is None, self.protocol.words is not None, t.words is not None, t.bytes is not None)
         if {*signs, *(tag_of(part) == TEXT for part in parts)} != {self.is_text}:
             raise ValueError("wanted all of it of one task")
@@ -73,6 +75,7 @@ class _Outcome(Record):
             raise ValueError(f"metrics: lacks {', '.join(absent)}")
         if self.metrics.get(f"{split}/accuracy", 0) > 1:
             raise ValueError(f"metrics: wanted {split}/accuracy from 0 to 1")
+        return self
 
 
 class StartingWeights(Record):
@@ -100,21 +103,11 @@ class Result(_Outcome, Place, _File):
     dirty: bool | None
     command: Text
 
-    @model_validator(mode="after")
-    def _of_one_task(self) -> Self:
-        self._refuse_mixture("test", self.training_data)
-        return self
-
 
 class Evaluation(_Outcome, _Header, _File):
     """A file in `eval/`: the best checkpoint on a split, or without its memory."""
 
     details: Details
-
-    @model_validator(mode="after")
-    def _of_one_task(self) -> Self:
-        self._refuse_mixture(self.split, self.details)
-        return self
 
 
 def _shorten(value: Any) -> Any:

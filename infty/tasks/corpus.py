@@ -255,7 +255,7 @@ class CorpusTask(Task):
         """Describe the protocol with the resets of the memory, and the origin of the number of words."""
         reset = self.protocol.memory_reset or self.config.model_dump()["memory_reset"]
         words = "published" if self.protocol.whole else "counted here"
-        return {**self.protocol.describe(), "memory_reset": reset, "words": words}
+        return {**super().describe_protocol(), "memory_reset": reset, "words": words}
 
     def explain_unfit(self, split: str, batch_size: int | None = None, knock_out: KnockOut | None = None) -> str | None:
         """Explain why a split can't be evaluated so: another text or blocks, one stream, or no other document."""

@@ -1,7 +1,7 @@
 """Evaluation protocols (section 4): a name fixes what a result means, so any change needs a new version of the name."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 KnockOut = Literal["zero", "shuffle", "other"]  # what is read instead of the memory (see memory/contract.py)
 KNOCK_OUTS: tuple[KnockOut, ...] = get_args(KnockOut)
@@ -29,10 +29,6 @@ class EvaluationProtocol:
     def has_blocks_of(self, segment_length: int, tokenizer: str) -> bool:
         """Tell if segments of this length in these tokens are the blocks that the protocol requires, if any."""
         return self.block is None or (self.block, self.tokenizer) == (segment_length, tokenizer)
-
-    def describe(self) -> dict[str, Any]:
-        """Describe the protocol as results hold it."""
-        return {"name": self.name, "unit": self.unit, "memory_reset": self.memory_reset, "scored": self.scored}
 
 
 _EVERY_TOKEN = "every token of the text, a document's first after the separator"

@@ -24,9 +24,10 @@ from pydantic import Field
 
 from infty.base.batch import ALL, UNSCORED, Batch, Share, Totals
 from infty.base.errors import MissingError
+from infty.corpora.registry import SPLITS
 from infty.corpora.text_pieces import Text
 from infty.tasks.protocols import SORT
-from infty.tasks.task import SPLITS, PerTarget, Sample, Score, Task, TaskConfig
+from infty.tasks.task import PerTarget, Sample, Score, Task, TaskConfig
 
 # Each sequence is generated from one integer seed; the seeds of the splits are disjoint ranges.
 FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}

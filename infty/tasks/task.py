@@ -23,10 +23,7 @@ from infty.corpora.tokenizers import Tokenizer, TokenizerConfig
 from infty.corpora.tokens import Portion
 from infty.tasks.protocols import EvaluationProtocol, KnockOut
 
-SPLITS = ("train", "validation", "test")
 TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's has 1.15 on WikiText, 1.5 on books with their line ends
-
-
 PerTarget = Shaped[ndarray, " targets"]
 Source = tuple[str, Portion]  # a corpus by name, and documents of it
 
@@ -144,7 +141,8 @@ class Task(TrainingData, ABC):
 
     def describe_protocol(self) -> dict[str, Any]:
         """Describe the protocol as results hold it."""
-        return self.protocol.describe()
+        p = self.protocol
+        return {"name": p.name, "unit": p.unit, "memory_reset": p.memory_reset, "scored": p.scored}
 
     def explain_unfit(self, split: str, batch_size: int | None = None, knock_out: KnockOut | None = None) -> str | None:
         """Explain why a split can't be evaluated so; None if it can. batch_size: None if the user gave none."""

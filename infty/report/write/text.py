@@ -87,7 +87,8 @@ def to_latex(part: Part) -> str:
 
 def _set_float(table: Table) -> str:
     columns = "l" + ("r" if table.figures else "l") * (len(table.headings) - 1)
-    lines = [" & ".join(map(_set_cell, line)) + r" \\" for line in (table.headings, *table.rows)]
+    cells = [[rf"\textbf{{{escape(c)}}}" if is_best(c) else escape(c) for c in line] for line in table.rows]
+    lines = [" & ".join(line) + r" \\" for line in (map(escape, table.headings), *cells)]
     notes = r"\par ".join(map(escape, table.notes))
     return "\n".join(
         [
@@ -107,10 +108,6 @@ def _set_float(table: Table) -> str:
             "",
         ]
     )
-
-
-def _set_cell(text: str) -> str:
-    return rf"\textbf{{{escape(text)}}}" if is_best(text) else escape(text)
 
 
 def escape(text: str) -> str:
