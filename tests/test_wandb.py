@@ -33,7 +33,7 @@ KEY, USER = "0" * 40, "name-of-the-user"
 SCRIPT = """
 import os, signal, sys, warnings
 from pathlib import Path
-from infty.runs.wandb import WandbRun
+from infty.runs.metrics import WandbRun
 warnings.showwarning = lambda message, *_: print(message)
 WandbRun.FINISH = 1.0
 run = WandbRun(project="project", name="name", id="abcd1234", dir=Path(sys.argv[1]), mode=sys.argv[2], config={})

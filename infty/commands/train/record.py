@@ -14,8 +14,7 @@ from infty.commands.train.session import Session
 from infty.machine.environment import describe_environment
 from infty.model.interface import count_parameters
 from infty.runs.folder import RunFolder, differences
-from infty.runs.metrics import MetricsFile, ScreenProgress, Sink
-from infty.runs.wandb import WandbRun
+from infty.runs.metrics import MetricsFile, ScreenProgress, Sink, WandbRun
 
 Values = dict[str, Any]
 logger = logging.getLogger(__name__)

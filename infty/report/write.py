@@ -1,5 +1,6 @@
-"""Reports as Markdown, as LaTeX with booktabs, and as CSV with one line per run and all figures unrounded."""
+"""Reports as Markdown, as LaTeX, as CSV with a line per run and figures unrounded, and as one page with everything."""
 
+import base64
 import csv
 import io
 import logging
@@ -7,28 +8,27 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from urllib.parse import quote
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from infty.base.table import Table, is_best
+from infty.config.definition import CellKey
 from infty.report.figures import Picture
 from infty.report.load.results import ResultSet
 from infty.report.paired_bootstrap import compare_pair, match_seeds
 from infty.report.tables.scores import FIGURES
 from infty.runs.folder import Run
 
-# fmt: off
-SORT_COLUMNS = [
-    "experiment", "scale", "model", "case", "variant", "seed", "length", "accuracy", "loss", "chance", "oracle",
-    "oracle_window", "parameters", "memory_slots", "tokens_seen", "wall_seconds", "training_flops", "best_step",
-    "protocol", "data_sha256", "commit", "dirty", "command",
-]
-TEXT_COLUMNS = [
-    "experiment", "scale", "model", "case", "variant", "seed", *FIGURES, "difference", "difference_low",
-    "difference_high", "difference_to", "nats", "scored", "words", "bytes", "parameters", "memory_slots", "tokens_seen",
-    "wall_seconds", "training_flops", "best_step", "protocol", "data_name", "data_sha256", "tokens_sha256", "commit",
-    "dirty", "command",
-]
-# fmt: on
+PLACE = ["experiment", "scale", "model", "case", "variant", "seed"]
+COST = ["parameters", "memory_slots", "tokens_seen", "wall_seconds", "training_flops", "best_step", "protocol"]
+DIFFERENCE = ["difference", "difference_low", "difference_high", "difference_to"]
+ORIGIN = ["commit", "dirty", "command"]
+SORTED = ["length", "accuracy", "loss", "chance", "oracle", "oracle_window"]
+SORT_COLUMNS = [*PLACE, *SORTED, *COST, "data_sha256", *ORIGIN]
+READ = [*FIGURES, *DIFFERENCE, "nats", "scored", "words", "bytes"]
+TEXT_COLUMNS = [*PLACE, *READ, *COST, "data_name", "data_sha256", "tokens_sha256", *ORIGIN]
 MINUS = {ord("−"): r"\ensuremath{-}", ord("–"): "--"}  # whatever the library has for them, in a column of figures
 
 
@@ -162,6 +162,52 @@ def _compare_with_first(results: ResultSet, run: Run) -> dict[str, object]:
     baselines = [other for other in results.of(results.baseline, run.key.case) if other is not run]
     for _, baseline in match_seeds([run], baselines):
         if pair := compare_pair(run, baseline):
-            low, high = {"difference_low": pair.low}, {"difference_high": pair.high}
-            return {"difference": pair.difference, **low, **high, "difference_to": results.baseline}
+            return dict(zip(DIFFERENCE, (pair.difference, pair.low, pair.high, results.baseline), strict=True))
     return {}
+
+
+def to_page(parts: list[Part], folder: Path) -> str:
+    """Write HTML that opens from disk and asks nobody for anything. folder: of the pictures, which it embeds."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.globals.clear()
+    environment.filters |= {
+        "facts": _list_facts,
+        "group": _group_runs,
+        "name": name_run,
+        "read": lambda picture: base64.b64encode((folder / f"{picture.stem}.svg").read_bytes()).decode(),
+    }
+    count = sum(len(part.results.runs) for part in parts)
+    return environment.get_template("page.html.j2").render(parts=parts, count=count)
+
+
+def _group_runs(results: ResultSet) -> list[tuple[str, str, list[Run], list[CellKey]]]:
+    """Group runs by cell, and last those with other settings: anchor, title, runs, and what is missing."""
+    groups = [
+        (results.anchor(m, c), results.place(m, c), runs, results.missing(m, c)) for m, c, runs in results.cells()
+    ]
+    others = [run for run in results.runs if run.key.variant]
+    return [*groups, *([(f"{results.id}~others", "other settings", others, [])] if others else [])]
+
+
+def _list_facts(run: Run) -> list[tuple[str, object]]:
+    """List where a run's figures come from."""
+    r, at = run.result, run.environment
+    machine = ", ".join(filter(None, [at.system, at.device, f"{at.threads} threads" if at.threads else ""]))
+    facts = {
+        **{name.removeprefix("test/").replace("_", " "): f"{value:.6g}" for name, value in r.metrics.items()},
+        "command": r.command or "unknown",
+        "seed": run.key.seed,
+        "commit": name_commit(run),
+        "versions": ", ".join(f"{name} {version}" for name, version in at.versions.items()) or "unknown",
+        "machine": machine or "unknown",
+        "data": f"{r.data.name}, sha256 {r.data.sha256}",
+        "protocol": r.protocol.name,
+        "best step": r.best_step,
+        "parameters": f"{r.parameters:,}",
+        "memory slots": f"{r.memory_slots:,}",
+        "training seconds": f"{r.wall_seconds:,.1f}",
+        "starting weights": run.start or "",
+    }
+    return [(key, value) for key, value in facts.items() if value != ""]
