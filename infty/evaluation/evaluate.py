@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Shaped
-from numpy import ndarray
 from torch import Tensor
 
 from infty.base.batch import UNSCORED, Batch, Totals
@@ -13,14 +12,11 @@ from infty.base.errors import UsageError
 from infty.model.interface import Output, SegmentModel
 from infty.model.unroll import unroll
 from infty.tasks.protocols import KnockOut
+from infty.tasks.task import PerTarget
 
 
 def evaluate(
-    model: SegmentModel,
-    batches: Iterable[Batch],
-    *,
-    choices: bool,
-    record: Shaped[ndarray, " targets"] | None = None,
+    model: SegmentModel, batches: Iterable[Batch], *, choices: bool, record: PerTarget | None = None
 ) -> Totals:
     """Sum the totals of a model in evaluation mode over all batches, and restore its mode.
 
@@ -49,7 +45,7 @@ def sum_segment(nats: Float[Tensor, "batch wanted"], output: Output, segment: Ba
     return Totals(rest, int((scored & ~aside).sum()), correct, int(aside.sum()), apart)
 
 
-def _note(noted: Shaped[ndarray, " targets"], found: Shaped[Tensor, "batch wanted"], segment: Batch) -> None:
+def _note(noted: PerTarget, found: Shaped[Tensor, "batch wanted"], segment: Batch) -> None:
     """Write the values of the scored targets into an array, at their places."""
     assert segment.places is not None, "only batches with places can be recorded per target"
     for row, targets, place in zip(found.cpu(), segment.targets.cpu(), segment.places.tolist(), strict=True):

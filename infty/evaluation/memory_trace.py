@@ -141,8 +141,8 @@ def inspect_memory(model: SegmentModel, task: Task, split: str, step: int) -> Me
     with use_evaluation_mode(model), watch_signals(model) as traces:
         if not traces:
             return None
-        sample = task.choose_sample(split, model.config.segment_length)
-        batch, segments = sample.batch, list(sample.batch.segments(model.config.segment_length))
+        kind, index, batch = task.choose_sample(split, model.config.segment_length)
+        segments = list(batch.segments(model.config.segment_length))
         state, positions = model.initial_state(batch.streams), model.positions()
         for segment in segments:
             state = model(segment.tokens.to(model.device), state, positions).state
@@ -157,7 +157,7 @@ def inspect_memory(model: SegmentModel, task: Task, split: str, step: int) -> Me
     return MemoryTrace(
         step=step,
         protocol=task.protocol.name,
-        stream=Stream(kind=sample.kind, index=sample.index, segments=len(segments), tokens=batch.tokens.shape[1]),
+        stream=Stream(kind=kind, index=index, segments=len(segments), tokens=batch.tokens.shape[1]),
         density=[measure_shares(density, even).tolist() for _, density in seen],
         histogram=[
             attention_histogram(density, trace.memory.config.num_bins or HISTOGRAM_BINS)[0].clamp(min=0).tolist()

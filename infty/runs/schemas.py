@@ -110,12 +110,8 @@ class Evaluation(_Outcome, _Header, _File):
     details: Details
 
 
-def _shorten(value: Any) -> Any:
-    """Round to six significant digits, so that files stay small."""
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-_Six = BeforeValidator(_shorten)
+# Six significant digits, so that files stay small.
+_Six = BeforeValidator(lambda value: float(f"{value:.6g}") if isinstance(value, float) else value)
 _ShortShare = Annotated[Share, _Six]
 _ShortAmount = Annotated[Amount, _Six]
 _Bars = Annotated[list[_ShortShare], Field(min_length=1, max_length=10_000)]

@@ -211,8 +211,7 @@ class CorpusTask(Task):
         count = max(count // segment_length * segment_length, min(count, segment_length))
         targets = part.tokens[start : start + count].astype(np.int64)
         tokens = np.concatenate([[self.tokens.tokenizer.separator], targets[:-1]])
-        batch = Batch(*map(torch.from_numpy, (tokens[None], targets[None], np.array([start]))))
-        return Sample("document", index, batch)
+        return "document", index, Batch(*map(torch.from_numpy, (tokens[None], targets[None], np.array([start]))))
 
     def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """Cut one text of any length into segments of one stream; every token is scored."""

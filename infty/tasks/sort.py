@@ -164,7 +164,7 @@ class SortTask(Task):
 
     def choose_sample(self, split: str, segment_length: int) -> Sample:
         """Choose the first sequence."""
-        return Sample("sequence", 0, self.make_batch(split, np.array([0])))
+        return "sequence", 0, self.make_batch(split, np.array([0]))
 
     def make_batch(self, split: str, indices: Int64[ndarray, " batch"]) -> Batch:
         """Make a batch of the sequences `indices` of a split: sequence, separator, answer without its last symbol."""

@@ -25,6 +25,7 @@ from infty.tasks.protocols import EvaluationProtocol, KnockOut
 
 TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's has 1.15 on WikiText, 1.5 on books with their line ends
 PerTarget = Shaped[ndarray, " targets"]
+Sample = tuple[Literal["sequence", "document"], int, Batch]  # what memories are inspected on, with its number
 Source = tuple[str, Portion]  # a corpus by name, and documents of it
 
 
@@ -40,15 +41,6 @@ class Score:
     totals: dict[str, Any]
     details: dict[str, Any]
     calibration: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A stream of a split on which memories are inspected: the sequence or document number `index`."""
-
-    kind: Literal["sequence", "document"]
-    index: int
-    batch: Batch
 
 
 class TrainingData(Protocol):

@@ -48,7 +48,8 @@ def _is_grave(record: logging.LogRecord) -> bool:
 
 def make_pictures(results: ResultSet) -> list[Picture]:
     """Make the charts, and a picture for each cell whose memories were traced, of its first seed."""
-    found = [Picture(f"{results.name}-{chart.name}", chart.about, chart) for chart in make_charts(results)]
+    charts = make_charts(results)
+    found = [Picture(f"{results.name}-{c.name}", f"{c.title}: {c.y} by {c.x}", c) for c in charts]
     for model, case, runs in results.cells():
         traces = [(run.key.seed, run.trace) for run in runs if run.trace and model in results.rows]
         for seed, trace in traces[:1]:

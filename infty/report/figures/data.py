@@ -29,11 +29,6 @@ class Chart:
     joined: bool = True
     zero: bool = False
 
-    @property
-    def about(self) -> str:
-        """The chart's contents in words."""
-        return f"{self.title}: {self.y} by {self.x}"
-
 
 def make_charts(results: ResultSet) -> list[Chart]:
     """Make the charts that the runs have figures for."""
