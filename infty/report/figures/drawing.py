@@ -1,6 +1,5 @@
 """Charts, and the memories of a row, as SVG and PNG: readable without colour, and the same bytes for the same data."""
 
-import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from infty.report.figures.data import Chart, Point
+from infty.report.figures.data import Chart
 from infty.runs.schemas import MemoryTrace, Phrase, Reconstruction
 
 # Okabe and Ito's colour-blind safe palette; each line has its own marker and dash as well.
@@ -33,13 +32,13 @@ def draw_chart(chart: Chart, stem: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
         for (row, points), (colour, marker, dash) in zip(chart.lines.items(), STYLES * len(chart.lines), strict=False):
-            x, y, deviations = _split(points)
+            x, y, deviations = np.array(points, dtype=float).T  # a deviation is no number if there is but one seed
             style: dict[str, Any] = {"linestyle": dash} if chart.joined else {"linestyle": "none", "markersize": 8}
             often = max(1, len(x) // 12)  # markers of a long line would hide it
-            known = deviations if not all(map(math.isnan, deviations)) else None
+            known = None if np.isnan(deviations).all() else deviations
             axes.errorbar(x, y, known, color=colour, marker=marker, capsize=3, label=row, markevery=often, **style)
         for (name, points), shade in zip(chart.references.items(), SHADES, strict=False):
-            x, y, _ = _split(points)
+            x, y, _ = np.array(points, dtype=float).T
             axes.plot(x, y, color=shade, linewidth=1, marker=".", linestyle=(0, (1, 2)), label=name)
         _dress(axes, chart)
         figure.legend(loc="outside lower center", frameon=False, ncols=4)
@@ -60,12 +59,6 @@ def _dress(axes: Axes, chart: Chart) -> None:
         axes.set_xticks(chart.ticks, [f"{at:,.0f}" for at in chart.ticks], rotation=45 if len(chart.ticks) > 8 else 0)
         axes.minorticks_off()
     axes.grid(axis="y", color="0.9")
-
-
-def _split(points: list[Point]) -> tuple[list[float], list[float], list[float]]:
-    """Split points into x, y, and deviations, which are no number if there is but one seed."""
-    x, y, deviations = zip(*points, strict=True)
-    return list(x), list(y), [math.nan if value is None else value for value in deviations]
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
