@@ -157,11 +157,9 @@ def assess(
             "split": split,
             "knock_out": request.knock_out,
             "step": trained.step,
-            "metrics": score.metrics | ({"test/regression_error": trace.regression_error_mean} if trace else {}),
-            "totals": score.totals,
-            "calibration": score.calibration,
+            **score,
+            "metrics": score["metrics"] | ({"test/regression_error": trace.regression_error_mean} if trace else {}),
             "data": task.describe_data(split),
-            "details": score.details,
         }
     )
     return evaluation, trace

@@ -141,6 +141,7 @@ def inspect_memory(model: SegmentModel, task: Task, split: str, step: int) -> Me
     with use_evaluation_mode(model), watch_signals(model) as traces:
         if not traces:
             return None
+        # Read the stream segment by segment, and let each memory note what it does with it.
         kind, index, batch = task.choose_sample(split, model.config.segment_length)
         segments = list(batch.segments(model.config.segment_length))
         state, positions = model.initial_state(batch.streams), model.positions()
@@ -148,6 +149,7 @@ def inspect_memory(model: SegmentModel, task: Task, split: str, step: int) -> Me
             state = model(segment.tokens.to(model.device), state, positions).state
             for trace in traces:
                 trace.follow()
+    # Make numbers of the notes, in double precision; how far memories reach needs the stream once more.
     seen = [(trace, AttentionDensity(d.mean.double(), d.variance.double())) for trace in traces if (d := trace.density)]
     if not seen:
         return None

@@ -102,6 +102,7 @@ class WandbRun:
             self._try("could not start", lambda: self._start(**what))
 
     def _start(self, mode: Literal["offline", "online"], **what: Any) -> None:
+        # Before its import, W&B reads from the environment what it reports, and where it logs.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else its maker hears of its faults and its speed
         if not os.environ.get("WANDB_MODE"):
             os.environ.pop("WANDB_MODE", None)  # an empty one is a fault to W&B
@@ -111,6 +112,7 @@ class WandbRun:
             os.environ["WANDB_CACHE_DIR"] = self.cache.name
         import wandb
 
+        # Its process begins with the settings; with them it tells its server nothing of this machine.
         self.wandb = wandb
         settings = wandb.Settings(
             mode=mode,

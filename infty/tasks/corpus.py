@@ -31,7 +31,7 @@ from infty.corpora.tokens import Portion, TokenPart, TokenSet, open_tokens
 from infty.tasks.loss_breakdown import break_down_losses, compute_text_metrics, measure_distances
 from infty.tasks.protocols import TEXT_PROTOCOLS, KnockOut
 from infty.tasks.segmentation import Spans, TokenReset, cut_at_resets, cut_rows, cut_segments, cut_windows, pack_rows
-from infty.tasks.task import PerTarget, RandomTokens, Sample, Score, Source, Task, TaskConfig, estimate_tokens
+from infty.tasks.task import PerTarget, RandomTokens, Sample, Source, Task, TaskConfig, Values, estimate_tokens
 
 NAMES = "^[a-z0-9][a-z0-9_.-]*$"  # pattern of corpora's names
 GPT2 = "gpt2"  # the tokeniser, and the corpus that holds its files
@@ -193,13 +193,14 @@ class CorpusTask(Task):
         """Make an array for the nats of each token."""
         return np.zeros(len(self.parts[split].tokens), dtype=np.float32)
 
-    def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Score:
+    def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Values:
         """Compute the score of all tokens, and the loss of those whose word last occurred far back."""
         found = break_down_losses(record, self.parts[split].starts, self.measure_distances(split), self.config.far)
         metrics = self.compute_metrics(split, totals)
         if found["far"]["tokens"]:
             metrics[f"{split}/far_loss"] = found["far"]["nats"] / found["far"]["tokens"]
-        return Score(metrics, {**vars(totals), **self.count_words_and_bytes(split)}, found)
+        sums = {**vars(totals), **self.count_words_and_bytes(split)}
+        return {"metrics": metrics, "totals": sums, "details": found, "calibration": {}}
 
     def choose_sample(self, split: str, segment_length: int) -> Sample:
         """Choose the first long document: whole segments of it, after a separator, up to a reset of the memory."""

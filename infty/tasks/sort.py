@@ -27,7 +27,7 @@ from infty.base.errors import MissingError
 from infty.corpora.registry import SPLITS
 from infty.corpora.text_pieces import Text
 from infty.tasks.protocols import SORT
-from infty.tasks.task import PerTarget, Sample, Score, Task, TaskConfig
+from infty.tasks.task import PerTarget, Sample, Task, TaskConfig, Values
 
 # Each sequence is generated from one integer seed; the seeds of the splits are disjoint ranges.
 FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
@@ -155,12 +155,13 @@ class SortTask(Task):
         """Make an array that holds True for each right symbol."""
         return np.zeros(self.sizes[split] * self.sequence_length, dtype=bool)
 
-    def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Score:
+    def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Values:
         """Compute loss and accuracy, chance and the window oracle to compare with, and right symbols by sequence."""
         right = record.reshape(-1, self.sequence_length).sum(1).tolist()
         details = {"answers": {"right": right, "symbols": self.config.vocabulary}}
         calibration = self.calibrate(split, memory_slots, segment_length)
-        return Score(self.compute_metrics(split, totals), dict(vars(totals)), details, calibration)
+        metrics = self.compute_metrics(split, totals)
+        return {"metrics": metrics, "totals": vars(totals), "details": details, "calibration": calibration}
 
     def choose_sample(self, split: str, segment_length: int) -> Sample:
         """Choose the first sequence."""

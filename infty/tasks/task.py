@@ -5,7 +5,6 @@ A new task is a file in this package with a `TaskConfig` and a `Task`, and a lin
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -26,21 +25,8 @@ from infty.tasks.protocols import EvaluationProtocol, KnockOut
 TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's has 1.15 on WikiText, 1.5 on books with their line ends
 PerTarget = Shaped[ndarray, " targets"]
 Sample = tuple[Literal["sequence", "document"], int, Batch]  # what memories are inspected on, with its number
+Values = dict[str, Any]
 Source = tuple[str, Portion]  # a corpus by name, and documents of it
-
-
-@dataclass(frozen=True)
-class Score:
-    """The outcome of an evaluation, as `eval/*.json` holds it: metrics named `<split>/<name>`, and their totals.
-
-    details: sums over parts of the split, for paired intervals and figures. calibration: reference values for the
-    metrics, such as chance.
-    """
-
-    metrics: dict[str, float]
-    totals: dict[str, Any]
-    details: dict[str, Any]
-    calibration: dict[str, float] = field(default_factory=dict)
 
 
 class TrainingData(Protocol):
@@ -106,8 +92,12 @@ class Task(TrainingData, ABC):
         """Make the array that an evaluation fills, in the split's order: nats, or with answers if each is right."""
 
     @abstractmethod
-    def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Score:
-        """Compute the score of an evaluation. memory_slots: number of vectors of the past that one layer keeps."""
+    def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Values:
+        """Compute the metrics of `eval/*.json`, named `<split>/<name>`, their totals, details and calibration.
+
+        details: sums over parts of the split, for paired intervals and figures. calibration: reference values, such as
+        chance. memory_slots: number of vectors of the past that one layer keeps.
+        """
 
     @abstractmethod
     def choose_sample(self, split: str, segment_length: int) -> Sample:
