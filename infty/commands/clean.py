@@ -8,7 +8,7 @@ from typing import Any
 
 from infty.base.errors import UsageError
 from infty.base.table import Table
-from infty.report.load.tuning import find_tunings
+from infty.report.load.collect import find_tunings
 from infty.runs.folder import BASE, RunFolder, find_run, find_runs, trials_folder
 
 PARTS = {"checkpoints": "checkpoints", "wandb": "W&B", "not-finite": "not finite"}  # folders of a run: their names

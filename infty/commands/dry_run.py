@@ -75,7 +75,7 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
         "segment_length": experiment.model.segment_length,
         "steps": steps,
         "tokens": tokens,
-        "passes": round(tokens / size, 2) if (size := task.count_tokens_per_epoch()) else None,
+        "passes": round(tokens / size, 2) if (size := task.tokens_per_epoch) else None,
         "flops_a_token": cost.flops_a_token,
         "training_flops": cost.flops_a_token * tokens,
         "disk_megabytes": round(count_disk_bytes(model, task, training) / 1e6),

@@ -13,8 +13,7 @@ from infty.base.progress import open_text, track
 from infty.commands.load import TrainedModel, load_with_task
 from infty.config.settings import Settings
 from infty.corpora.text_pieces import CountedText
-from infty.evaluation.evaluate import evaluate
-from infty.evaluation.knockout import KnockOut, knock_out_memories
+from infty.evaluation.evaluate import evaluate, knock_out_memories
 from infty.evaluation.memory_trace import inspect_memory
 from infty.evaluation.stream import read_stream
 from infty.experiment import Cell, Experiment
@@ -22,7 +21,8 @@ from infty.machine.placement import prepare_machine
 from infty.machine.ram import count_peak_bytes
 from infty.runs.folder import SCHEMA, RunFolder
 from infty.runs.schemas import Evaluation, MemoryTrace
-from infty.tasks.task import PerTarget, Task
+from infty.tasks.protocols import KnockOut
+from infty.tasks.task import Task
 from infty.training.distributed import ALONE, Group, process_group
 from infty.training.signals import StopSignals
 
@@ -85,7 +85,7 @@ def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | No
         "totals": vars(totals),
         "answer": [wanted for wanted, _ in answers],
         "model_answer": [chosen for _, chosen in answers],
-        "pace": pace.describe(),
+        "pace": pace,
     }
 
 
@@ -138,16 +138,16 @@ def assess(
     with knock_out_memories(trained.model, request.knock_out) if request.knock_out else nullcontext():
         batches = _make_batches(trained.experiment, task, request, group.share)
         heard = stop.yield_until_signal(batches) if stop else batches
-        totals = evaluate(trained.model, heard, choices=task.has_answers, losses=record.losses, right=record.right)
+        totals = evaluate(trained.model, heard, choices=task.has_answers, record=record)
     if number := group.find_largest(stop.received or 0 if stop else 0):
         raise Stopped("stopped while testing; the same command tests what was trained", number)
     totals = group.sum_totals(totals)
-    losses, right = (None if noted is None else group.sum_arrays(noted) for noted in (record.losses, record.right))
+    record = group.sum_arrays(record)
     if not group.leads:
         return None, None
 
     # Divide once, and trace the memories.
-    score = task.score(split, totals, PerTarget(losses, right), model.memory_slots, model.segment_length)
+    score = task.score(split, totals, record, model.memory_slots, model.segment_length)
     traced = split == "test" and not request.knock_out
     trace = inspect_memory(trained.model, task, split, trained.step) if traced else None
     sizes = {"segment_length": model.segment_length, "memory_slots": model.memory_slots}
@@ -157,11 +157,9 @@ def assess(
             "split": split,
             "knock_out": request.knock_out,
             "step": trained.step,
-            "metrics": score.metrics | ({"test/regression_error": trace.regression_error_mean} if trace else {}),
-            "totals": score.totals,
-            "calibration": score.calibration,
+            **score,
+            "metrics": score["metrics"] | ({"test/regression_error": trace.regression_error_mean} if trace else {}),
             "data": task.describe_data(split),
-            "details": score.details,
         }
     )
     return evaluation, trace
@@ -176,8 +174,9 @@ def check_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Va
     trained, task = load_with_task(run, settings.data)
     machine.place(trained.model)
     task = _prepare_task(task, request)
-    if why := task.explain_unfit_check():
-        raise UsageError(why)
+    if task.one_stream:
+        one = f"{task.protocol.name} is one stream whose memory is never reset"
+        raise UsageError(f"--check-batch: {one}, read alone: there is nothing to compare")
     nats = {}
     for size in CHECKED_BATCHES:
         batches = _make_batches(trained.experiment, task, replace(request, batch_size=size))
@@ -195,7 +194,7 @@ def check_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Va
 def _prepare_task(task: Task, request: EvaluationRequest) -> Task:
     """Return the task under the request's protocol. Raises UsageError if the task and the request do not fit."""
     task = task.use_protocol(request.protocol)
-    if why := task.explain_unfit_request(request.split, request.batch_size, request.knock_out):
+    if why := task.explain_unfit(request.split, request.batch_size, request.knock_out):
         raise UsageError(why)
     return task
 

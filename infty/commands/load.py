@@ -39,8 +39,9 @@ def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedMode
     """
     run = RunFolder(Path(path))
     experiment, checkpoint = load_experiment(run), load_best(run.checkpoints)
-    tokenizer, vocab_size = experiment.task.load_vocabulary(locate_tokenizer(run))
-    trained = _restore(run, experiment, checkpoint, tokenizer, vocab_size)
+    tokenizer = experiment.task.load_tokenizer(locate_tokenizer(run))
+    size = tokenizer.vocab_size if tokenizer else experiment.task.vocab_size
+    trained = _restore(run, experiment, checkpoint, tokenizer, size)
     trained.model.to(device)
     return trained
 

@@ -1,10 +1,13 @@
 """What memories do with a text: where they look, what they keep of it, and what they keep the most of (section 3.3).
 
-One stream is read. What every layer's memory did meanwhile becomes numbers, for pictures that need no torch.
+One stream is read. What every layer's memory did meanwhile becomes numbers, for pictures that need no torch; and it is
+measured whether memories are read at all: their part of a layer's output, and the gradient of their parameters.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +15,11 @@ from jaxtyping import Bool, Float, Float64, Int64
 from numpy import ndarray
 from torch import Tensor
 
+from infty.base.batch import UNSCORED, Batch
 from infty.base.messages import one_line
 from infty.corpora.tokenizers import Tokenizer
 from infty.evaluation.evaluate import use_evaluation_mode
-from infty.evaluation.memory_influence import measure_reach
+from infty.memory.contract import Memory
 from infty.memory.equations import AttentionDensity, evaluate_signal, first_grid, refit_grid, sample_grid
 from infty.memory.longterm import Hidden, LongTermMemory, LongTermState
 from infty.memory.sticky import attention_histogram
@@ -27,6 +31,7 @@ UPDATES = (1, 2, 4, 8)  # after which it is asked what is left of each segment
 BINS, HISTOGRAM_BINS = 64, 128  # of the densities; of the histogram where no sticky sampling has its own
 PHRASE, PHRASES = 8, 12  # tokens of a phrase; phrases that are kept
 LEAST = 1e-30  # energy that others may be a share of
+GROUPS = ("gate", "where", "what")  # of a memory's parameters
 
 Places = Float64[ndarray, " n"]  # in [0, 1]
 
@@ -115,16 +120,11 @@ class Trace:
         return evaluate_signal(state.coefficients[0], self.memory.basis.evaluate(points))
 
 
-def find_signals(model: SegmentModel) -> list[LongTermMemory]:
-    """List the memories of a model's layers that are signals: those that there is something to see of."""
-    memories = [layer.long_range for layer in model.memory_layers]
-    return [memory for memory in memories if isinstance(memory, LongTermMemory)]
-
-
 @contextmanager
 def watch_signals(model: SegmentModel) -> Iterator[list[Trace]]:
-    """Let each long-term memory tell its trace of updates and looks; it computes what it always does."""
-    traces = [Trace(memory) for memory in find_signals(model)]
+    """Let each memory that is a signal tell its trace of updates and looks; it computes what it always does."""
+    memories = [layer.long_range for layer in model.memory_layers]
+    traces = [Trace(memory) for memory in memories if isinstance(memory, LongTermMemory)]
     for trace in traces:
         trace.memory.update, trace.memory.density = trace.update, trace.look
     try:
@@ -135,20 +135,19 @@ def watch_signals(model: SegmentModel) -> Iterator[list[Trace]]:
 
 
 def inspect_memory(model: SegmentModel, task: Task, split: str, step: int) -> MemoryTrace | None:
-    """Trace the memories over a split's first sequence or first long document. step: that the model is of.
-
-    None if no layer has a long-term memory, or the stream ends before anything enters it.
-    """
-    if not find_signals(model):
-        return None
-    sample = task.choose_sample(split, model.config.segment_length)
-    batch = sample.batch
+    """Trace the memories over a sequence or document of a split; None if none is a signal, or nothing enters one."""
     with use_evaluation_mode(model), watch_signals(model) as traces:
+        if not traces:
+            return None
+        # Read the stream segment by segment, and let each memory note what it does with it.
+        kind, index, batch = task.choose_sample(split, model.config.segment_length)
+        segments = list(batch.segments(model.config.segment_length))
         state, positions = model.initial_state(batch.streams), model.positions()
-        for segment in batch.segments(model.config.segment_length):
+        for segment in segments:
             state = model(segment.tokens.to(model.device), state, positions).state
             for trace in traces:
                 trace.follow()
+    # Make numbers of the notes, in double precision; how far memories reach needs the stream once more.
     seen = [(trace, AttentionDensity(d.mean.double(), d.variance.double())) for trace in traces if (d := trace.density)]
     if not seen:
         return None
@@ -158,9 +157,12 @@ def inspect_memory(model: SegmentModel, task: Task, split: str, step: int) -> Me
     return MemoryTrace(
         step=step,
         protocol=task.protocol.name,
-        stream=Stream(**sample.about),
+        stream=Stream(kind=kind, index=index, segments=len(segments), tokens=batch.tokens.shape[1]),
         density=[measure_shares(density, even).tolist() for _, density in seen],
-        histogram=[_histogram(trace.memory, density) for trace, density in seen],
+        histogram=[
+            attention_histogram(density, trace.memory.config.num_bins or HISTOGRAM_BINS)[0].clamp(min=0).tolist()
+            for trace, density in seen
+        ],
         reconstruction=[Reconstruction(updates=k, layers=[trace.explained[k] for trace in traces]) for k in counts],
         regression_error=errors,
         regression_error_mean=float(np.mean(errors)),
@@ -198,12 +200,6 @@ def measure_shares(density: AttentionDensity, edges: Places) -> Float64[ndarray,
     return (mass / mass.sum(-1, keepdim=True)).cpu().numpy()
 
 
-def _histogram(memory: LongTermMemory, density: AttentionDensity) -> list[float]:
-    """Make the histogram that a sticky update draws from, or would."""
-    bins = memory.config.num_bins or HISTOGRAM_BINS
-    return attention_histogram(density, bins)[0].clamp(min=0).tolist()
-
-
 def _phrases(
     seen: list[tuple[Trace, AttentionDensity]], tokens: Int64[ndarray, " n"], tokenizer: Tokenizer
 ) -> list[Phrase]:
@@ -224,3 +220,57 @@ def _phrases(
         )
         for i in np.argsort(-attention, kind="stable")[:PHRASES].tolist()
     ]
+
+
+def measure_reach(model: SegmentModel, batch: Batch) -> dict[str, Any]:
+    """Measure how far memories reach in a stream's last segment, by layer with one that can be looked into.
+
+    share: ‖Z_LTM‖ / ‖Z_STM‖ over all its positions. gate, where, what: root mean square of the gradient of its mean
+    loss in nats, the KL left out, over the parameters of the gate (None without one), of what says where to look (W_K,
+    w_μ, w_σ) and of what is then read (W_V, W_O). rest: over all parameters of no memory, to compare with.
+    """
+    memories = [layer.long_range for layer in model.memory_layers if layer.long_range is not None]
+    groups = {memory: found for memory in memories if (found := memory.parameter_groups())}
+    with use_evaluation_mode(model), _note_shares(groups) as shares:
+        state, positions = model.initial_state(batch.streams), model.positions()
+        *earlier, last = batch.segments(model.config.segment_length)
+        for segment in earlier:
+            state = model(segment.tokens.to(model.device), state, positions).state
+        with torch.enable_grad():
+            output = model(last.tokens.to(model.device), state, model.positions())
+            targets = last.targets.to(model.device)
+            loss = output.nats(targets).sum() / (targets != UNSCORED).sum()
+        parameters: list[Tensor] = list(model.parameters())
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    gradients = {p: torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)}
+    of_memories = set(model.memory_parameters())
+    return {
+        "share": list(shares.values()),
+        **{name: [_root_mean_square(gradients, group[name]) for group in groups.values()] for name in GROUPS},
+        "rest": _root_mean_square(gradients, [parameter for parameter in parameters if parameter not in of_memories]),
+    }
+
+
+@contextmanager
+def _note_shares(memories: Iterable[Memory[Any]]) -> Iterator[dict[Memory[Any], float]]:
+    """Within the block the last ‖Z_LTM‖ / ‖Z_STM‖ of each memory is noted; 0 if nothing was read."""
+    found = dict.fromkeys(memories, 0.0)
+
+    def mix(memory: Memory[Any], near: Hidden, far: Hidden) -> Hidden:
+        found[memory] = (far.float().norm() / near.float().norm()).item()
+        return type(memory).mix(memory, near, far)
+
+    for memory in found:
+        memory.mix = partial(mix, memory)
+    try:
+        yield found
+    finally:
+        for memory in found:
+            del memory.mix
+
+
+def _root_mean_square(gradients: dict[Tensor, Tensor], group: Sequence[Tensor]) -> float | None:
+    """Root mean square of the gradients of a group of parameters; None of an empty group."""
+    count = sum(parameter.numel() for parameter in group)
+    squares = sum(gradients[parameter].double().square().sum().item() for parameter in group)
+    return (squares / count) ** 0.5 if count else None

@@ -4,7 +4,6 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,35 +15,10 @@ EARLY = (10, 20)  # segments that the last ones are compared with: the memory is
 LATE = 100  # number of last segments
 
 
-@dataclass(frozen=True)
-class Pace:
-    """The speed at which a stream was read, and the memory it took.
-
-    Segment seconds are medians, peak bytes the most held until then: early at the 10th to 20th segment, late at the
-    last 100. They are None if the stream is too short to compare the two.
-    """
-
-    tokens: int
-    segments: int
-    seconds: float
-    early_segment_seconds: float | None
-    late_segment_seconds: float | None
-    early_peak_bytes: int | None
-    late_peak_bytes: int | None
-
-    def describe(self) -> dict[str, Any]:
-        """Describe the pace as JSON holds it, with tokens per second, the ratio of late to early, and growth."""
-        speed: dict[str, Any] = {"tokens_per_second": round(self.tokens / self.seconds)}
-        if self.early_segment_seconds and self.late_segment_seconds and self.early_peak_bytes and self.late_peak_bytes:
-            speed["late_to_early"] = self.late_segment_seconds / self.early_segment_seconds
-            speed["growth_bytes"] = self.late_peak_bytes - self.early_peak_bytes
-        return {**asdict(self), **speed}
-
-
 def read_stream(
     model: SegmentModel, segments: Iterable[Batch], peak_bytes: Callable[[], int], *, choices: bool
-) -> tuple[Totals, list[list[int]], Pace]:
-    """Read a stream. Returns totals, with `choices` the pairs of target and most likely token, and the pace.
+) -> tuple[Totals, list[list[int]], dict[str, Any]]:
+    """Read a stream. Returns totals, with `choices` the pairs of target and most likely token, and the pace as JSON.
 
     Only the model's state is kept from segment to segment. peak_bytes: returns the most memory held so far.
     """
@@ -55,7 +29,7 @@ def read_stream(
             if choices:
                 pairs = zip(segment.targets[0].tolist(), output.logits[0].argmax(-1).tolist(), strict=True)
                 answers += [[wanted, chosen] for wanted, chosen in pairs if wanted != UNSCORED]
-    return total, answers, meter.measure_pace()
+    return total, answers, meter.describe_pace()
 
 
 class _Meter:
@@ -84,17 +58,29 @@ class _Meter:
         if self.count == EARLY[1]:
             self.early_peak = self.peak_bytes()
 
-    def measure_pace(self) -> Pace:
-        enough = self.count >= EARLY[1] + LATE
-        return Pace(
-            self.tokens,
-            self.count,
-            self.last[-1] - self.first[0],
-            _median_step(self.first[EARLY[0] - 1 :]) if enough else None,
-            _median_step(self.last) if enough else None,
-            self.early_peak if enough else None,
-            self.peak_bytes() if enough else None,
-        )
+    def describe_pace(self) -> dict[str, Any]:
+        """Describe the speed of reading, and the memory it took: early at the 10th to 20th segment, late at the last.
+
+        Segment seconds are medians, peak bytes the most held until then; None if the stream is too short to compare.
+        """
+        seconds = self.last[-1] - self.first[0]
+        early = late = held = peak = None
+        if self.count >= EARLY[1] + LATE:
+            early, late = _median_step(self.first[EARLY[0] - 1 :]), _median_step(self.last)
+            held, peak = self.early_peak, self.peak_bytes()
+        return {
+            "tokens": self.tokens,
+            "segments": self.count,
+            "seconds": seconds,
+            "early_segment_seconds": early,
+            "late_segment_seconds": late,
+            "early_peak_bytes": held,
+            "late_peak_bytes": peak,
+            "tokens_per_second": round(self.tokens / seconds),
+            **(
+                {"late_to_early": late / early, "growth_bytes": peak - held} if early and late and held and peak else {}
+            ),
+        }
 
 
 def _median_step(times: Iterable[float]) -> float:

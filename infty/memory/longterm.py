@@ -140,7 +140,7 @@ class LongTermMemory(Memory[LongTermState]):
         self.variance = nn.Linear(c.num_basis, 1, bias=False)
 
     def initial_state(self, batch: int, seeds: PerRow | None = None) -> LongTermState:
-        """Make an empty memory for `batch` streams: zero coefficients. seeds: int64, for (M11); default: 0 to batch − 1."""
+        """Make an empty memory for `batch` streams: zeros. seeds: int64, for (M11); by default 0 to batch − 1."""
         like, bins = self.key.weight, self.config.num_bins
         return LongTermState(
             coefficients=like.new_zeros(batch, self.config.num_basis, self.config.hidden_size),

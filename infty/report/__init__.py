@@ -11,11 +11,7 @@ from infty.base.table import Table
 from infty.report.figures import draw, make_pictures
 from infty.report.load.collect import collect
 from infty.report.tables import make_tables
-from infty.report.write import Part
-from infty.report.write.csv import to_csv
-from infty.report.write.html import to_page
-from infty.report.write.latex import to_latex
-from infty.report.write.markdown import to_markdown
+from infty.report.write import Part, to_csv, to_latex, to_markdown, to_page
 
 WRITERS: dict[str, Callable[[Part], str]] = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
 FORMATS = (*WRITERS, "html")

@@ -19,8 +19,7 @@ class Difference:
     """A row less another: of texts in nats a token (below 0 is better), of sorting in points of accuracy (above 0 is).
 
     `low` to `high` is the 95 % percentile interval of a bootstrap over `samples`: a text's chunks of consecutive
-    tokens, or test sequences. They are drawn as if independent; if neighbours are alike, as chunks are, the
-    interval is too narrow. each: the difference with each seed that both have and that could be paired.
+    tokens, or test sequences, drawn as if independent. each: the difference with each seed that could be paired.
     """
 
     difference: float
@@ -52,20 +51,12 @@ class Difference:
 
 
 def compare_pair(run: Run, baseline: Run) -> Difference | None:
-    """Take `baseline` from `run`; None if they can't be paired.
-
-    That is if one has no details, the test data or its tokens or chunks or the weights that they were fine-tuned from
-    are not the same, or there is but one sample.
-    """
+    """Take `baseline` from `run`; None if they can't be paired (see `_are_comparable`)."""
     return _bootstrap([(run, baseline)]) if _are_comparable(run, baseline) else None
 
 
 def compare_rows(runs: Sequence[Run], baselines: Sequence[Run]) -> Difference | None:
-    """Take a row from another, as a mean over the seeds that both have; None if none pair.
-
-    Each sample's figures are averaged over these seeds before samples are drawn. So the interval is over the test data:
-    it says nothing of what other seeds would give.
-    """
+    """Take a row from another, each sample averaged over the seeds that both have; None if none pair."""
     pairs = pair_up(runs, baselines)
     return _bootstrap(pairs) if pairs else None
 
@@ -124,10 +115,7 @@ def _bootstrap(pairs: Pairs) -> Difference:
 
 @lru_cache(maxsize=2)
 def _draw_samples(count: int, draws: int) -> np.ndarray:
-    """Count how often each of `count` samples is in each of so many draws: draws × count.
-
-    RandomState draws the same in every version of NumPy, so the same runs give the same table.
-    """
+    """Count how often each sample is in each draw: draws × count. RandomState draws the same in every NumPy."""
     drawn = np.random.RandomState(SEED).randint(count, size=(draws, count), dtype=np.int64)
     cells = (drawn + count * np.arange(draws)[:, None]).ravel()
     return np.bincount(cells, minlength=draws * count).reshape(draws, count).astype(np.float64)

@@ -30,8 +30,7 @@ Values = dict[str, Any]
 class Run:
     """A finished run read back: its cell, settings and result, and what else is told of it, if it was asked for.
 
-    length: of its sequences; None of a text. evaluation: its test; knock_outs: with its memory emptied (zero), shuffled
-    or another document's (other). trace: its memories. curve: its validations.
+    length: of its sequences; None of a text. evaluation: its test; knock_outs: the same without its memory, by kind.
     """
 
     folder: "RunFolder"
@@ -121,10 +120,7 @@ class RunFolder:
         return values
 
     def key(self, config: Values | None = None) -> CellKey:
-        """Read which cell this is a run of; the variant is what the folder's name adds. MissingError as `config`.
-
-        config: what that returned, if it was asked for already.
-        """
+        """Read which cell this is a run of, with the variant that its folder's name adds. MissingError as `config`."""
         file = self.path / "config.yaml"
         place = Place.check((config or self.config())["cell"], file)
         name, folder = f"{place.model}@{place.case}", Path(os.path.realpath(self.path))
@@ -159,7 +155,7 @@ class RunFolder:
             said, why = self._status()
         except (MissingError, OSError) as fault:
             return "damaged", str(fault)
-        held = self._try_lock()
+        held = self.is_locked()
         if held or said is None:
             return ("running" if held else "interrupted" if begun else "missing"), ""
         if said == "done" or (said == "running" and held is False):
@@ -181,10 +177,7 @@ class RunFolder:
         return said, why if isinstance(why, str) else ""
 
     def refuse_another(self, config: Values, remedy: str) -> None:
-        """Raise UsageError, with the difference and what to do, if the folder holds a run with other settings.
-
-        MissingError if it has checkpoints, and nothing says of what.
-        """
+        """Raise UsageError if the folder holds a run with other settings; MissingError if nothing says of what."""
         if not (self.path / "config.yaml").exists():
             if any(self.checkpoints.glob("step-*")):
                 raise MissingError(f"{self.path} has checkpoints but no config.yaml that says of what; {remedy}")
@@ -205,12 +198,8 @@ class RunFolder:
         """Make the lock of the process that writes here, which the system frees however that process ends."""
         return FileLock(self.path / ".lock", timeout=1)
 
-    def is_locked(self) -> bool:
-        """Tell if a process is writing here now; no if nobody can tell."""
-        return self._try_lock() is True
-
-    def _try_lock(self) -> bool | None:
-        """Tell if the lock is held; None if it can't be opened, as in a folder of somebody else's."""
+    def is_locked(self) -> bool | None:
+        """Tell if a process is writing here now; None if the lock can't be opened, as in another user's folder."""
         try:
             if not (self.path / ".lock").exists():
                 return False
@@ -220,23 +209,6 @@ class RunFolder:
             return True
         except OSError:
             return None
-
-
-def contradictions(config: Values, written: Values) -> list[str]:
-    """List as `key: stored -> written` which of a run's cell settings are not what an experiment's file says now.
-
-    Only of keys that both have: what the file leaves to defaults is not compared.
-    """
-    return differences(_intersect(config, written), _intersect(written, config))
-
-
-def _intersect(values: Values, other: Values) -> Values:
-    """Drop the keys that the other hasn't, likewise within what both have as mappings."""
-    return {
-        key: _intersect(value, other[key]) if isinstance(value, dict) and isinstance(other[key], dict) else value
-        for key, value in values.items()
-        if key in other
-    }
 
 
 def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
@@ -251,10 +223,7 @@ def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
 
 
 def find_finished_runs(folders: Sequence[Path]) -> list[RunFolder]:
-    """Find each finished run below `folders` once, in the order of their paths.
-
-    MissingError if there is none, or a folder isn't there.
-    """
+    """Find each finished run below `folders` once, by path. MissingError if there is none, or a folder is not there."""
     if absent := [folder for folder in folders if not folder.is_dir()]:
         raise MissingError(f"no folder {absent[0]}; finished runs come from, for example: infty train sort --case x8")
     found = [run for run in find_runs(folders) if run.finished]
@@ -270,10 +239,7 @@ def trials_folder(runs: Path) -> Path:
 
 
 def find_run(name: str, runs: Path) -> RunFolder:
-    """Find a run by its folder, or by its place below `runs` (`sort/laptop/infty@x8/seed-0`).
-
-    UsageError for a folder of several; MissingError if there is none.
-    """
+    """Find a run by its folder, or its place below `runs`. UsageError if it holds several; MissingError if none."""
     for path in (Path(name), runs / name):
         if (path / "config.yaml").is_file():
             return RunFolder(path)
@@ -282,13 +248,13 @@ def find_run(name: str, runs: Path) -> RunFolder:
     raise MissingError(f"{name} is no run: wanted a folder with config.yaml, here or below {runs}")
 
 
-def differences(before: Values, after: Values, path: str = "") -> list[str]:
-    """List as `key: old -> new` each value that differs between two nested mappings."""
+def differences(before: Values, after: Values, path: str = "", *, shared: bool = False) -> list[str]:
+    """List as `key: old -> new` each value that differs between two nested mappings; shared: of keys that both have."""
     lines = []
-    for key in sorted({*before, *after}, key=str):
+    for key in sorted(before.keys() & after.keys() if shared else {*before, *after}, key=str):
         old, new, here = before.get(key), after.get(key), f"{path}{one_line(str(key))}"
         if isinstance(old, dict) and isinstance(new, dict):
-            lines += differences(old, new, f"{here}.")
+            lines += differences(old, new, f"{here}.", shared=shared)
         elif old != new:
             lines.append(f"{here}: {one_line(str(old))} -> {one_line(str(new))}")
     return lines

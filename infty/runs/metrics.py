@@ -4,68 +4,35 @@ import contextlib
 import json
 import logging
 import os
+import sys
+import tempfile
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infty.base.errors import InftyError
 from infty.base.files import write_text
+from infty.base.messages import describe_fault
 from infty.base.progress import screen
 
 logger = logging.getLogger(__name__)
 
 
-class Sink(Protocol):
-    """Takes metrics after a step, and is closed once."""
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Metrics after `step` optimiser steps, named `<split>/<name>`."""
-        ...
-
-    def close(self) -> None:
-        """Nothing more comes."""
-        ...
-
-
-class Sinks:
-    """Several sinks as one; a `with` block closes them."""
-
-    def __init__(self, sinks: Iterable[Sink]) -> None:
-        self.sinks = list(sinks)
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Hand metrics to each of the sinks."""
-        for sink in self.sinks:
-            sink.log(step, metrics)
-
-    def __enter__(self) -> "Sinks":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with warnings.catch_warnings(), contextlib.ExitStack() as closing:  # each of them, whatever befalls another
-            if kind is not None and issubclass(kind, Exception):  # a full disk, say, which closing meets again
-                warnings.simplefilter("ignore")
-            for sink in self.sinks:
-                closing.callback(sink.close)
-
-
 class MetricsFile:
     """metrics.jsonl: one object a line, each on disk before the next step, cut back when a run continues.
 
-    step: where it goes on. validated: whether that step's validation is done; else it comes again, and so does the
-    test at the end: their earlier lines go.
+    step: where it goes on. validated: its validation is done; else it comes again, as the test does: earlier lines go.
     """
 
     def __init__(self, path: Path, step: int, *, validated: bool = True) -> None:
         again = ("test/",) if validated else ("test/", "validation/")
-        kept = [
-            line
-            for line in read_lines(path)
-            if line["step"] < step or (line["step"] == step and not any(key.startswith(again) for key in line))
-        ]
+        before = [line for line in read_lines(path) if line["step"] <= step]
+        kept = [line for line in before if line["step"] < step or not any(key.startswith(again) for key in line)]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.path, self.file = path, path.open("a", encoding="utf-8", newline="\n")
 
@@ -113,6 +80,155 @@ class ScreenProgress:
     def close(self) -> None:
         """Leave the screen as it is."""
         self.bar.stop()
+
+
+class WandbRun:
+    """A real W&B run of what `wandb.init` is told. Any fault of W&B is a warning; training goes on without it.
+
+    W&B works in a process of its own, which can die, hang or wait for a network that is not there: each call to it is
+    made in a thread that is left behind where it takes too long, and that process is ended with the run.
+    """
+
+    START, FINISH = 5.0, 10.0  # seconds that W&B's server may take: to begin a run, and to be sent what is left of it
+    BOUND, END = 30.0, 5.0  # seconds that any call may take, and the end of W&B's process
+
+    def __init__(self, **what: Any) -> None:
+        self.run: Any = None
+        self.dropped = False
+        self.wandb: Any = None  # the module
+        self.process: Any = None
+        self.cache: Any = None  # a temporary folder, where there is no other
+        with _nobody_to_ask():
+            self._try("could not start", lambda: self._start(**what))
+
+    def _start(self, mode: Literal["offline", "online"], **what: Any) -> None:
+        # Before its import, W&B reads from the environment what it reports, and where it logs.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else its maker hears of its faults and its speed
+        if not os.environ.get("WANDB_MODE"):
+            os.environ.pop("WANDB_MODE", None)  # an empty one is a fault to W&B
+        logging.raiseExceptions = False  # a traceback where W&B's own log can't be written, on a full disk
+        if not _can_hold_logs(os.environ.get("WANDB_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"):
+            self.cache = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # else it logs to the screen
+            os.environ["WANDB_CACHE_DIR"] = self.cache.name
+        import wandb
+
+        # Its process begins with the settings; with them it tells its server nothing of this machine.
+        self.wandb = wandb
+        settings = wandb.Settings(
+            mode=mode,
+            silent=True,
+            console="off",
+            disable_git=True,
+            save_code=False,
+            x_disable_machine_info=True,
+            host="",  # without these two it is the machine's name, and the path of what was called
+            program="infty",
+            init_timeout=self.START,
+            finish_timeout=self.FINISH,
+            finish_timeout_raises=True,
+        )
+        service: Any = wandb.setup(settings=settings)  # for all of W&B; what `init` is given is for the run alone
+        with contextlib.suppress(AttributeError):  # W&B's own names; there is none where another process's is used
+            self.process = service._connection._proc._process
+        run = wandb.init(**what, mode=mode, resume="allow", settings=settings)
+        self.run = None if self.dropped else run  # it may have been given up meanwhile
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Send, or drop W&B with a warning."""
+        if self.run is not None:
+            self._try("failed", lambda: self.run.log(metrics, step=step))
+
+    def close(self) -> None:
+        """Finish the run."""
+        if self.run is not None:
+            self._try("could not finish", lambda: self.run.finish(), "metrics.jsonl has them all")
+            self._drop()
+
+    def _try(self, what: str, action: Callable[[], Any], then: str = "metrics go to metrics.jsonl only") -> None:
+        try:
+            fault = self._fault(action, self.BOUND)
+        except BaseException:  # a signal
+            self._drop()
+            raise
+        if fault is not None:  # whatever it is, it is not worth a training run
+            self._drop()
+            missing = isinstance(fault, ImportError)
+            said = "wandb is not installed" if missing else f"W&B {what} ({describe_fault(fault)})"
+            warnings.warn(f"{said}: {then}", stacklevel=3)
+
+    def _drop(self) -> None:
+        """End W&B's process, which W&B itself would wait for without a bound when the command ends."""
+        self.run, self.dropped = None, True
+        if self.wandb is not None:
+            self._fault(self.wandb.teardown, self.END)
+        if self.process is not None:
+            self.process.kill()  # does nothing where it has ended
+        if self.cache is not None:
+            self.cache.cleanup()
+            os.environ.pop("WANDB_CACHE_DIR", None)
+
+    @staticmethod
+    def _fault(action: Callable[[], Any], seconds: float) -> BaseException | None:
+        """Run an action in a thread and return what it raised; a TimeoutError if it goes on for longer than that."""
+        outcome: Future[None] = Future()
+
+        def act() -> None:
+            try:
+                action()
+            except BaseException as fault:  # W&B ends the interpreter where its process fails
+                outcome.set_exception(fault)
+            else:
+                outcome.set_result(None)
+
+        threading.Thread(target=act, daemon=True).start()
+        try:
+            return outcome.exception(seconds)
+        except TimeoutError:
+            return TimeoutError(f"no answer in {seconds:g} s")
+
+
+def _can_hold_logs(folder: str) -> bool:
+    """Whether W&B's process can log below a folder."""
+    logs = Path(os.path.expanduser(folder), "wandb", "logs")
+    with contextlib.suppress(OSError):
+        logs.mkdir(parents=True, exist_ok=True)
+    return os.access(logs, os.W_OK)
+
+
+@contextlib.contextmanager
+def _nobody_to_ask() -> Iterator[None]:
+    """W&B asks for a key where stdin is a terminal: give it none."""
+    with open(os.devnull) as nothing:
+        stdin, sys.stdin = sys.stdin, nothing
+        try:
+            yield
+        finally:
+            sys.stdin = stdin
+
+
+Sink = MetricsFile | ScreenProgress | WandbRun  # each takes metrics after a step, and is closed once
+
+
+class Sinks:
+    """Several sinks as one; a `with` block closes them."""
+
+    def __init__(self, sinks: Iterable[Sink]) -> None:
+        self.sinks = list(sinks)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Hand metrics to each of the sinks."""
+        for sink in self.sinks:
+            sink.log(step, metrics)
+
+    def __enter__(self) -> "Sinks":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with warnings.catch_warnings(), contextlib.ExitStack() as closing:  # each of them, whatever befalls another
+            if kind is not None and issubclass(kind, Exception):  # a full disk, say, which closing meets again
+                warnings.simplefilter("ignore")
+            for sink in self.sinks:
+                closing.callback(sink.close)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

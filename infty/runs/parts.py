@@ -153,10 +153,9 @@ class Sums(_Columns):
     tokens: list[Count]
 
 
-class Chunks(_Columns):
+class Chunks(Sums):
     """Nats and tokens of consecutive pieces of about the same size."""
 
-    nats: list[Nats]
     tokens: list[Positive]
 
 
@@ -195,19 +194,13 @@ def tag_of(values: Any) -> str:
     return TEXT if TEXT_KEYS.intersection(keys) else SORTING
 
 
-def _dump_calibration(found: Calibration | None, dump: Any) -> Any:
-    return {} if found is None else dump(found)
-
-
 _Text = Annotated[TextData, Tag(TEXT)]
 Data = Annotated[Annotated[SortData, Tag(SORTING)] | _Text, Discriminator(tag_of)]
 TrainingData = Annotated[Annotated[SortSeeds, Tag(SORTING)] | _Text, Discriminator(tag_of)]
-Details = Annotated[
-    Annotated[AnswerDetails, Tag(SORTING)] | Annotated[TextDetails, Tag(TEXT)],
-    Discriminator(tag_of),
-]
+_Parts = Annotated[AnswerDetails, Tag(SORTING)] | Annotated[TextDetails, Tag(TEXT)]
+Details = Annotated[_Parts, Discriminator(tag_of)]
 Calibrated = Annotated[  # a text has none, which is an empty object in files
     Calibration | None,
     BeforeValidator(lambda values: None if values == {} else values),
-    WrapSerializer(_dump_calibration),
+    WrapSerializer(lambda found, dump: {} if found is None else dump(found)),
 ]

@@ -61,9 +61,11 @@ class _Outcome(Record):
         """Return a metric, or None if this has none such, as `test/regression_error` of a row without a memory."""
         return self.metrics.get(name)
 
-    def _refuse_mixture(self, split: str, *others: Any) -> None:
+    @model_validator(mode="after")
+    def _of_one_task(self) -> Self:
         """Raise ValueError if parts are of different tasks, or a metric lacks that all of the task have."""
-        t, parts = self.totals, (self.data, *others)
+        t, split = self.totals, getattr(self, "split", "test")
+        parts = [getattr(self, name, self.data) for name in ("data", "training_data", "details")]
         signs = (self.calibration is None, self.protocol.words is not None, t.words is not None, t.bytes is not None)
         if {*signs, *(tag_of(part) == TEXT for part in parts)} != {self.is_text}:
             raise ValueError("wanted all of it of one task")
@@ -73,6 +75,7 @@ class _Outcome(Record):
             raise ValueError(f"metrics: lacks {', '.join(absent)}")
         if self.metrics.get(f"{split}/accuracy", 0) > 1:
             raise ValueError(f"metrics: wanted {split}/accuracy from 0 to 1")
+        return self
 
 
 class StartingWeights(Record):
@@ -100,29 +103,15 @@ class Result(_Outcome, Place, _File):
     dirty: bool | None
     command: Text
 
-    @model_validator(mode="after")
-    def _of_one_task(self) -> Self:
-        self._refuse_mixture("test", self.training_data)
-        return self
-
 
 class Evaluation(_Outcome, _Header, _File):
     """A file in `eval/`: the best checkpoint on a split, or without its memory."""
 
     details: Details
 
-    @model_validator(mode="after")
-    def _of_one_task(self) -> Self:
-        self._refuse_mixture(self.split, self.details)
-        return self
 
-
-def _shorten(value: Any) -> Any:
-    """Round to six significant digits, so that files stay small."""
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-_Six = BeforeValidator(_shorten)
+# Six significant digits, so that files stay small.
+_Six = BeforeValidator(lambda value: float(f"{value:.6g}") if isinstance(value, float) else value)
 _ShortShare = Annotated[Share, _Six]
 _ShortAmount = Annotated[Amount, _Six]
 _Bars = Annotated[list[_ShortShare], Field(min_length=1, max_length=10_000)]
@@ -145,10 +134,7 @@ class Reconstruction(Record):
 
 
 class Reach(Record):
-    """The reach of each layer's memory (see `evaluation.memory_influence`), and the gradient elsewhere.
-
-    gate: None without one.
-    """
+    """The reach of each layer's memory (see `evaluation.memory_trace`), and the gradient elsewhere."""
 
     share: list[_ShortAmount]
     gate: list[_ShortAmount | None]

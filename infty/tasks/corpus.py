@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,24 +27,11 @@ from infty.base.messages import suggest
 from infty.corpora.registry import KNOWN
 from infty.corpora.text_pieces import PIECE, CountedText, Text
 from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer
-from infty.corpora.tokens import Portion, TokenSet, open_tokens
-from infty.tasks.loss_breakdown import break_down_losses, compute_text_metrics
+from infty.corpora.tokens import Portion, TokenPart, TokenSet, open_tokens
+from infty.tasks.loss_breakdown import break_down_losses, compute_text_metrics, measure_distances
 from infty.tasks.protocols import TEXT_PROTOCOLS, KnockOut
-from infty.tasks.segmentation import (
-    Spans,
-    TokenReset,
-    cut_at_resets,
-    cut_even_rows,
-    cut_segments,
-    cut_windows,
-    find_resets,
-    make_batch,
-    mark_block_starts,
-    pack_rows,
-)
-from infty.tasks.stand_in import RandomTokens, estimate_tokens
-from infty.tasks.task import PerTarget, Sample, Score, Task, TaskConfig
-from infty.tasks.word_distances import measure_distances
+from infty.tasks.segmentation import Spans, TokenReset, cut_at_resets, cut_rows, cut_segments, cut_windows, pack_rows
+from infty.tasks.task import PerTarget, RandomTokens, Sample, Source, Task, TaskConfig, Values, estimate_tokens
 
 NAMES = "^[a-z0-9][a-z0-9_.-]*$"  # pattern of corpora's names
 GPT2 = "gpt2"  # the tokeniser, and the corpus that holds its files
@@ -87,7 +75,7 @@ class CorpusConfig(TaskConfig):
         return {self.corpus: list(self.portions.values())}
 
     def open(
-        self, data: Path, segment_length: int, learnt_from: tuple[str, Portion] | None = None, *, make: bool = True
+        self, data: Path, segment_length: int, learnt_from: Source | None = None, *, make: bool = True
     ) -> "CorpusTask":
         """Open the tokenised text. make: tokenise it if that is not done yet."""
         tokens = open_tokens(data, self.corpus, self.tokenizer, self.portions, learnt_from=learnt_from, make=make)
@@ -95,13 +83,13 @@ class CorpusConfig(TaskConfig):
 
     def stand_in(self, segment_length: int, why: str) -> RandomTokens:
         """Make random tokens, about as many as the text should have."""
-        tokens = estimate_tokens(self.corpus, self.train, self.tokenizer)
-        return RandomTokens(self.vocab_size, segment_length, why, tokens)
+        return RandomTokens(
+            self.vocab_size, segment_length, why, estimate_tokens(self.corpus, self.train, self.tokenizer)
+        )
 
-    def load_vocabulary(self, folder: Path) -> tuple[Tokenizer, int]:
-        """Load the tokeniser that a run keeps, and its size. MissingError if it is missing or damaged."""
-        tokenizer = load_tokenizer(folder, self.tokenizer, "train again with --fresh")
-        return tokenizer, tokenizer.vocab_size
+    def load_tokenizer(self, folder: Path) -> Tokenizer:
+        """Load the tokeniser that a run keeps. MissingError if it is missing or damaged."""
+        return load_tokenizer(folder, self.tokenizer, "train again with --fresh")
 
     def find_faults(self, segment_length: int) -> list[tuple[str, str]]:
         """Find a protocol that does not exist, or that requires other blocks."""
@@ -117,8 +105,7 @@ class CorpusConfig(TaskConfig):
 class CorpusTask(Task):
     """A tokenised corpus, for a model that reads `segment_length` tokens at a time."""
 
-    continues = True
-    has_answers = False
+    continues, has_answers = True, False
 
     def __init__(self, config: CorpusConfig, tokens: TokenSet, segment_length: int) -> None:
         self.config, self.tokens, self.segment_length = config, tokens, segment_length
@@ -126,6 +113,7 @@ class CorpusTask(Task):
         self.tokenizer, self.vocab_size = tokens.tokenizer, tokens.tokenizer.vocab_size
         self.protocol = TEXT_PROTOCOLS[config.protocol]
         self.parts = {split: tokens.part(portion) for split, portion in config.portions.items()}
+        self.tokens_per_epoch: int | None = len(self.parts["train"].tokens)
         tokens.corpus.check(f"{config.test.split}.txt")  # `measure_distances` reads it after training
         self._rows = lru_cache(maxsize=2)(self._make_rows)
 
@@ -152,15 +140,8 @@ class CorpusTask(Task):
 
     def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Count the target tokens of the first `steps` training batches."""
-        seen = 0
-        for row in self._rows(batch_size):
-            sizes = row.stop - row.start
-            seen += int(steps // len(row) * sizes.sum() + sizes[: steps % len(row)].sum())
-        return seen
-
-    def count_tokens_per_epoch(self) -> int:
-        """Count the tokens of the training text."""
-        return len(self.parts["train"].tokens)
+        rows = [(row.stop - row.start, *divmod(steps, len(row))) for row in self._rows(batch_size)]
+        return sum(int(times * sizes.sum() + sizes[:more].sum()) for sizes, times, more in rows)
 
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Yield every token of a split once; the batch size changes no result, as rows have memories of their own."""
@@ -168,12 +149,21 @@ class CorpusTask(Task):
         for step in range(max(map(len, rows), default=0)):
             names = np.array([row.start[min(step, len(row) - 1)] for row in rows])
             batch = self._make_batch(split, [(row, step) for row in rows], names)
-            yield replace(batch, aside=mark_block_starts(batch)) if self.protocol.by_blocks else batch
+            if self.protocol.by_blocks:  # a full segment's last target begins the next block: nothing precedes it
+                aside = torch.zeros_like(batch.targets, dtype=torch.bool)
+                aside[:, -1] = batch.targets[:, -1] != UNSCORED
+                batch = replace(batch, aside=aside)
+            yield batch
+
+    @property
+    def memory_reset(self) -> str | TokenReset:
+        """The places at which an evaluation empties the memory: the protocol's, or those of training."""
+        return self.protocol.memory_reset or self.config.memory_reset
 
     @property
     def one_stream(self) -> bool:
         """True if a split is evaluated as one stream from beginning to end."""
-        return (self.protocol.memory_reset or self.config.memory_reset) == "never"
+        return self.memory_reset == "never"
 
     def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
         """Count the batches of `evaluation_batches`, which are its steps."""
@@ -201,25 +191,20 @@ class CorpusTask(Task):
 
     def make_record(self, split: str) -> PerTarget:
         """Make an array for the nats of each token."""
-        return PerTarget(losses=np.zeros(len(self.parts[split].tokens), dtype=np.float32))
+        return np.zeros(len(self.parts[split].tokens), dtype=np.float32)
 
-    def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Score:
+    def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Values:
         """Compute the score of all tokens, and the loss of those whose word last occurred far back."""
-        assert record.losses is not None
-        found = break_down_losses(
-            record.losses, self.parts[split].starts, self.measure_distances(split), self.config.far
-        )
+        found = break_down_losses(record, self.parts[split].starts, self.measure_distances(split), self.config.far)
         metrics = self.compute_metrics(split, totals)
         if found["far"]["tokens"]:
             metrics[f"{split}/far_loss"] = found["far"]["nats"] / found["far"]["tokens"]
-        return Score(metrics, {**vars(totals), **self.count_words_and_bytes(split)}, found, {})
+        sums = {**vars(totals), **self.count_words_and_bytes(split)}
+        return {"metrics": metrics, "totals": sums, "details": found, "calibration": {}}
 
     def choose_sample(self, split: str, segment_length: int) -> Sample:
-        """Choose the first long document: whole segments from its start, up to the first reset of the memory.
-
-        Its first input is the separator; targets are its own tokens.
-        """
-        part, reset = self.parts[split], self.protocol.memory_reset or self.config.memory_reset
+        """Choose the first long document: whole segments of it, after a separator, up to a reset of the memory."""
+        part, reset = self.parts[split], self.memory_reset
         sizes, most = np.diff(part.starts), LONGEST_SAMPLE * segment_length
         index = int(np.argmax(sizes >= min(LONG_SAMPLE * segment_length, sizes.max())))
         count = min(int(sizes[index]), most, reset.tokens if isinstance(reset, TokenReset) else most)
@@ -227,9 +212,7 @@ class CorpusTask(Task):
         count = max(count // segment_length * segment_length, min(count, segment_length))
         targets = part.tokens[start : start + count].astype(np.int64)
         tokens = np.concatenate([[self.tokens.tokenizer.separator], targets[:-1]])
-        batch = Batch(*map(torch.from_numpy, (tokens[None], targets[None], np.array([start]))))
-        segments = -(-len(targets) // segment_length)
-        return Sample({"kind": "document", "index": index, "segments": segments, "tokens": len(targets)}, batch)
+        return "document", index, Batch(*map(torch.from_numpy, (tokens[None], targets[None], np.array([start]))))
 
     def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """Cut one text of any length into segments of one stream; every token is scored."""
@@ -272,11 +255,11 @@ class CorpusTask(Task):
         """Describe the protocol with the resets of the memory, and the origin of the number of words."""
         reset = self.protocol.memory_reset or self.config.model_dump()["memory_reset"]
         words = "published" if self.protocol.whole else "counted here"
-        return {**self.protocol.describe(), "memory_reset": reset, "words": words}
+        return {**super().describe_protocol(), "memory_reset": reset, "words": words}
 
-    def explain_unfit_request(self, split: str, batch_size: int | None, knock_out: KnockOut | None) -> str | None:
-        """Explain why a split can't be evaluated so: other blocks, one stream, or no other document."""
-        if why := self.explain_unfit_split(split):
+    def explain_unfit(self, split: str, batch_size: int | None = None, knock_out: KnockOut | None = None) -> str | None:
+        """Explain why a split can't be evaluated so: another text or blocks, one stream, or no other document."""
+        if why := self._explain_unfit_split(split):
             return why
         if self.one_stream and (batch_size or 1) > 1:
             return (
@@ -289,14 +272,7 @@ class CorpusTask(Task):
             return f"--knock-out other: the {split} part has one document only"
         return None
 
-    def explain_unfit_check(self) -> str | None:
-        """Explain that a single stream is read alone; None if there are several."""
-        if not self.one_stream:
-            return None
-        one = f"{self.protocol.name} is one stream whose memory is never reset"
-        return f"--check-batch: {one}, read alone: there is nothing to compare"
-
-    def explain_unfit_split(self, split: str) -> str | None:
+    def _explain_unfit_split(self, split: str) -> str | None:
         """Explain why the protocol is not for this split: it requires a whole corpus, or other tokens or blocks."""
         whole, wanted, block = self.protocol.whole, self.protocol.tokenizer, self.protocol.block
         kind, portion = self.config.tokenizer.kind, self.config.portions[split]
@@ -320,31 +296,52 @@ class CorpusTask(Task):
         """Measure the distance from each token to its word's previous occurrence in the document, in tokens."""
         part, tokenizer = self.parts[split], self.tokens.tokenizer
         lengths, found = tokenizer.lengths(), []
-        for i, document in enumerate(part.documents):
+        for document, tokens in zip(part.documents, np.split(part.tokens, part.starts[1:-1]), strict=True):
             text = "".join(self.tokens.corpus.text(document, self.config.portions[split].split)).encode()
-            tokens = part.tokens[part.starts[i] : part.starts[i + 1]].astype(np.int64)
-            found.append(measure_distances(tokens, text, lengths, tokenizer.no_words))
+            found.append(measure_distances(tokens.astype(np.int64), text, lengths, tokenizer.no_words))
         return np.concatenate(found)
 
     def _make_rows(self, batch_size: int) -> list[Spans]:
         part = self.parts["train"]
         if len(part.tokens) < batch_size:
             raise UsageError(f"{len(part.tokens)} tokens to train on are too few for {batch_size} streams")
-        return cut_even_rows(
-            len(part.tokens), batch_size, find_resets(part, self.config.memory_reset), self.segment_length
-        )
+        resets = _find_resets(part, self.config.memory_reset)
+        return cut_rows(len(part.tokens), batch_size, resets, self.segment_length)
 
     def _pack_evaluation_rows(self, split: str, batch_size: int, share: Share) -> list[Spans]:
         """Pack a split into rows for all processes, and return those of one."""
-        parts = self._cut_memories(split, self.protocol.memory_reset)
+        parts = self._cut_memories(split, self.memory_reset)
         rows = pack_rows(parts, batch_size * share.of, self.segment_length)
         return [rows[place] for place in share.select_indices(len(rows))]
 
-    def _cut_memories(self, split: str, reset: str | None) -> Int64[ndarray, "parts 2"]:
-        part = self.parts[split]
-        return cut_at_resets(len(part.tokens), find_resets(part, reset or self.config.memory_reset))
+    def _cut_memories(self, split: str, reset: str | TokenReset) -> Int64[ndarray, "parts 2"]:
+        return cut_at_resets(len(self.parts[split].tokens), _find_resets(self.parts[split], reset))
 
     def _make_batch(self, split: str, places: list[tuple[Spans, int]], names: Int64[ndarray, " batch"]) -> Batch:
-        """Make a batch of the spans at these indices; a row without a span scores nothing."""
-        separator = self.tokens.tokenizer.separator
-        return make_batch(self.parts[split], separator, self.segment_length, places, names, streams=split == "train")
+        """Make a batch of the spans at these indices, padded to segments; a row without a span scores nothing.
+
+        Rows to train on are streams cut at any token, and each begins with the separator, like a document.
+        """
+        part, separator = self.parts[split], self.tokens.tokenizer.separator
+        tokens = np.full((len(places), self.segment_length), separator, dtype=np.int64)
+        targets = np.full_like(tokens, UNSCORED)
+        fresh, firsts = np.zeros(len(places), dtype=bool), np.zeros(len(places), dtype=np.int64)
+        for row, (spans, index) in enumerate(places):
+            if index < len(spans):
+                start, stop = int(spans.start[index]), int(spans.stop[index])
+                fresh[row], firsts[row] = spans.fresh[index], start
+                targets[row, : stop - start] = part.tokens[start:stop]
+                tokens[row, 1 : stop - start] = part.tokens[start : stop - 1]
+                if start and not (index == 0 and split == "train"):
+                    tokens[row, 0] = part.tokens[start - 1]
+                begins = part.starts[np.searchsorted(part.starts, start) : np.searchsorted(part.starts, stop)]
+                tokens[row, begins - start] = separator
+        return Batch(*map(torch.from_numpy, (tokens, targets, names, fresh, firsts)))
+
+
+def _find_resets(part: TokenPart, reset: str | TokenReset) -> Int64[ndarray, " n"]:
+    """Find the places at which memory is emptied: document starts, every so many tokens, or none."""
+    if isinstance(reset, TokenReset):
+        edges = part.starts.tolist() if reset.documents else [0, len(part.tokens)]
+        return np.concatenate([np.arange(low, high, reset.tokens) for low, high in pairwise(edges)])
+    return part.starts if reset == "document" else part.starts[:0]

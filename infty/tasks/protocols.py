@@ -1,7 +1,7 @@
 """Evaluation protocols (section 4): a name fixes what a result means, so any change needs a new version of the name."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 KnockOut = Literal["zero", "shuffle", "other"]  # what is read instead of the memory (see memory/contract.py)
 KNOCK_OUTS: tuple[KnockOut, ...] = get_args(KnockOut)
@@ -11,12 +11,10 @@ KNOCK_OUTS: tuple[KnockOut, ...] = get_args(KnockOut)
 class EvaluationProtocol:
     """The targets that an evaluation scores, and when it empties memories.
 
-    Args:
-        unit: the unit of the main metric.
-        memory_reset: the unit after which memories are emptied; None: as in training.
-        whole: corpus whose whole split is required, and whose published number of words perplexity divides by.
-        tokenizer, block: tokeniser and segment length that are required; None: any.
-        by_blocks: do not score a block's first token; words and bytes still count every token.
+    unit: of the main metric. memory_reset: the unit after which memories are emptied; None: as in training. whole:
+    corpus whose whole split is required, and whose published number of words perplexity divides by. tokenizer, block:
+    tokeniser and segment length that are required; None: any. by_blocks: do not score a block's first token; words and
+    bytes still count every token.
     """
 
     name: str
@@ -31,11 +29,6 @@ class EvaluationProtocol:
     def has_blocks_of(self, segment_length: int, tokenizer: str) -> bool:
         """Tell if segments of this length in these tokens are the blocks that the protocol requires, if any."""
         return self.block is None or (self.block, self.tokenizer) == (segment_length, tokenizer)
-
-    def describe(self) -> dict[str, Any]:
-        """Describe the protocol as results hold it."""
-        inner = ("whole", "tokenizer", "block", "by_blocks")  # requirements, which the name implies
-        return {key: value for key, value in asdict(self).items() if key not in inner}
 
 
 _EVERY_TOKEN = "every token of the text, a document's first after the separator"

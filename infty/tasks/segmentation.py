@@ -10,18 +10,13 @@ early, so that no segment holds two documents (length = 4, | a reset):
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int64
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
-from infty.base.batch import UNSCORED, Batch
 from infty.corpora.tokenizers import Tokenizer
-from infty.corpora.tokens import TokenPart
 
 Places = Int64[ndarray, " n"]
 
@@ -66,11 +61,8 @@ def cut_at_resets(total: int, resets: Places) -> Int64[ndarray, "parts 2"]:
     return np.stack([edges[:-1], edges[1:]], 1)
 
 
-def cut_even_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]:
-    """Cut the training text into `rows` contiguous streams of equal size, which hold every token once.
-
-    Each row begins with an empty memory, even if the text before it is another row's.
-    """
+def cut_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]:
+    """Cut a text into `rows` streams of equal size, which hold every token once and begin with an empty memory each."""
     edges = np.arange(rows + 1) * total // rows
     return [
         cut_segments(low + cut_at_resets(high - low, resets - low), length)
@@ -103,47 +95,3 @@ def cut_windows(tokenizer: Tokenizer, pieces: Iterable[str], segment_length: int
             yield left[: segment_length + 1]
             left = left[segment_length:]
     yield left
-
-
-def find_resets(part: TokenPart, reset: str | TokenReset) -> Places:
-    """Find the places at which memory is emptied: document starts, every so many tokens, or none."""
-    if isinstance(reset, TokenReset):
-        edges = part.starts.tolist() if reset.documents else [0, len(part.tokens)]
-        return np.concatenate([np.arange(low, high, reset.tokens) for low, high in pairwise(edges)])
-    return part.starts if reset == "document" else part.starts[:0]
-
-
-def make_batch(
-    part: TokenPart,
-    separator: int,
-    length: int,
-    places: list[tuple[Spans, int]],
-    names: Int64[ndarray, " batch"],
-    *,
-    streams: bool,
-) -> Batch:
-    """Make a batch of the spans at these indices, padded to `length`; a row without a span scores nothing.
-
-    streams: the rows are streams cut at any token, and each begins with the separator, like a document.
-    """
-    tokens = np.full((len(places), length), separator, dtype=np.int64)
-    targets = np.full_like(tokens, UNSCORED)
-    fresh, firsts = np.zeros(len(places), dtype=bool), np.zeros(len(places), dtype=np.int64)
-    for row, (spans, index) in enumerate(places):
-        if index < len(spans):
-            start, stop = int(spans.start[index]), int(spans.stop[index])
-            fresh[row], firsts[row] = spans.fresh[index], start
-            targets[row, : stop - start] = part.tokens[start:stop]
-            tokens[row, 1 : stop - start] = part.tokens[start : stop - 1]
-            if start and not (index == 0 and streams):
-                tokens[row, 0] = part.tokens[start - 1]
-            begins = part.starts[np.searchsorted(part.starts, start) : np.searchsorted(part.starts, stop)]
-            tokens[row, begins - start] = separator
-    return Batch(*map(torch.from_numpy, (tokens, targets, names, fresh, firsts)))
-
-
-def mark_block_starts(batch: Batch) -> Bool[Tensor, "batch length"]:
-    """Mark the target after a full segment's last token: it begins the next block, where nothing precedes it."""
-    aside = torch.zeros_like(batch.targets, dtype=torch.bool)
-    aside[:, -1] = batch.targets[:, -1] != UNSCORED
-    return aside

@@ -14,8 +14,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,10 +24,10 @@ from pydantic import Field
 
 from infty.base.batch import ALL, UNSCORED, Batch, Share, Totals
 from infty.base.errors import MissingError
-from infty.corpora.text_pieces import CountedText, Text
-from infty.corpora.tokens import Portion
+from infty.corpora.registry import SPLITS
+from infty.corpora.text_pieces import Text
 from infty.tasks.protocols import SORT
-from infty.tasks.task import PerTarget, Sample, Score, Task, TaskConfig
+from infty.tasks.task import PerTarget, Sample, Task, TaskConfig, Values
 
 # Each sequence is generated from one integer seed; the seeds of the splits are disjoint ranges.
 FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
@@ -52,15 +51,9 @@ class SortConfig(TaskConfig):
         """The size of the vocabulary: the symbols and the separator."""
         return self.vocabulary + 1
 
-    def open(
-        self, data: Path, segment_length: int, learnt_from: tuple[str, Portion] | None = None, *, make: bool = True
-    ) -> "SortTask":
+    def open(self, *_: Any, **__: Any) -> "SortTask":
         """Open the task; sequences are generated, so no corpus is read."""
         return SortTask(self)
-
-    def load_vocabulary(self, folder: Path) -> tuple[None, int]:
-        """Return the size of the vocabulary: symbols need no tokeniser."""
-        return None, self.vocab_size
 
     def find_faults(self, segment_length: int) -> list[tuple[str, str]]:
         """Find a length whose targets would straddle two segments, and suggest lengths that work."""
@@ -69,13 +62,8 @@ class SortConfig(TaskConfig):
             return []
         if not fitting:
             return [("model.segment_length", f"{segment_length} is too short for the {self.vocabulary} targets")]
-        return [
-            (
-                "task.length",
-                f"at {self.length} the separator and the {self.vocabulary} targets would straddle two segments of "
-                f"{segment_length}; the nearest that work: {' and '.join(map(str, fitting))}",
-            )
-        ]
+        fault = f"at {self.length} the separator and the {self.vocabulary} targets would straddle two segments of "
+        return [("task.length", f"{fault}{segment_length}; the nearest that work: {' and '.join(map(str, fitting))}")]
 
 
 def find_nearest_lengths(length: int, vocabulary: int, segment_length: int) -> list[int]:
@@ -124,29 +112,22 @@ def tally(
 class SortTask(Task):
     """The sequences of a `SortConfig` as batches of tokens and targets."""
 
-    continues = False
-    has_answers = True
+    continues, has_answers = False, True
     protocol = SORT
 
     def __init__(self, config: SortConfig) -> None:
         self.config = config
         self.name, self.vocab_size = config.kind, config.vocab_size
-        self.sizes = {
-            "train": config.train_sequences,
-            "validation": config.validation_sequences,
-            "test": config.test_sequences,
-        }
+        sizes = config.train_sequences, config.validation_sequences, config.test_sequences
+        self.sizes: dict[str, int] = dict(zip(SPLITS, sizes, strict=True))
+        self.sequence_length = config.length + config.vocabulary  # input tokens
+        self.tokens_per_epoch: int | None = config.train_sequences * self.sequence_length
 
     def order_symbols(
         self, counts: Int64[ndarray, "batch vocabulary"], first: Int64[ndarray, "batch vocabulary"]
     ) -> Int64[ndarray, "batch vocabulary"]:
         """Order all symbols by falling frequency; ties by first occurrence; those that never occur last, ascending."""
         return np.lexsort((first, -counts))  # stable: symbols equal in both ascend
-
-    @property
-    def sequence_length(self) -> int:
-        """The number of input tokens of a sequence."""
-        return self.config.length + self.config.vocabulary
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
         """Make a batch of the training sequences, which every epoch reads in another order drawn from `seed`."""
@@ -160,10 +141,6 @@ class SortTask(Task):
         """Count the steps until each training sequence has been read once."""
         return -(-self.sizes["train"] // batch_size)
 
-    def count_tokens_per_epoch(self) -> int:
-        """Count the tokens of all training sequences."""
-        return self.sizes["train"] * self.sequence_length
-
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Yield the sequences of a split in order."""
         own = share.select_indices(self.sizes[split])
@@ -176,21 +153,19 @@ class SortTask(Task):
 
     def make_record(self, split: str) -> PerTarget:
         """Make an array that holds True for each right symbol."""
-        return PerTarget(right=np.zeros(self.sizes[split] * self.sequence_length, dtype=bool))
+        return np.zeros(self.sizes[split] * self.sequence_length, dtype=bool)
 
-    def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Score:
+    def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Values:
         """Compute loss and accuracy, chance and the window oracle to compare with, and right symbols by sequence."""
-        assert record.right is not None
-        by_sequence = record.right.reshape(-1, self.sequence_length).sum(1).tolist()
-        details = {"answers": {"right": by_sequence, "symbols": self.config.vocabulary}}
+        right = record.reshape(-1, self.sequence_length).sum(1).tolist()
+        details = {"answers": {"right": right, "symbols": self.config.vocabulary}}
         calibration = self.calibrate(split, memory_slots, segment_length)
-        return Score(self.compute_metrics(split, totals), dict(vars(totals)), details, calibration)
+        metrics = self.compute_metrics(split, totals)
+        return {"metrics": metrics, "totals": vars(totals), "details": details, "calibration": calibration}
 
     def choose_sample(self, split: str, segment_length: int) -> Sample:
         """Choose the first sequence."""
-        batch = self.make_batch(split, np.array([0]))
-        segments = -(-self.sequence_length // segment_length)
-        return Sample({"kind": "sequence", "index": 0, "segments": segments, "tokens": self.sequence_length}, batch)
+        return "sequence", 0, self.make_batch(split, np.array([0]))
 
     def make_batch(self, split: str, indices: Int64[ndarray, " batch"]) -> Batch:
         """Make a batch of the sequences `indices` of a split: sequence, separator, answer without its last symbol."""
@@ -259,31 +234,18 @@ class SortTask(Task):
             digest.update(torch.cat([batch.tokens, batch.targets], 1).numpy().astype("<i8").tobytes())
         return {"name": self.config.kind, "sha256": digest.hexdigest()}
 
-    def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
-        """Compute the metrics of a sequence that was read as a stream."""
-        return self.compute_metrics("stream", totals)
-
     def calibrate(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:
         """Compute what accuracy is compared with: chance, and the oracle over the window of one layer's attention.
 
-        The window has as many symbols as a layer has slots, and those in the same segment as the answer.
+        Chance, H_V / V, guesses among the symbols not named yet. The window has as many symbols as a layer has slots,
+        and those in the same segment as the answer.
         """
         window = memory_slots + self.config.length % segment_length
-        return {
-            "chance": self.compute_chance(),
-            "oracle_window": window,
-            "oracle": self.compute_window_oracle(split, window),
-        }
-
-    def compute_chance(self) -> float:
-        """Compute the accuracy, from 0 to 1, of guessing among the symbols not named yet: H_V / V."""
-        return float(np.mean(1 / np.arange(1, self.config.vocabulary + 1)))
+        chance = float(np.mean(1 / np.arange(1, self.config.vocabulary + 1)))
+        return {"chance": chance, "oracle_window": window, "oracle": self.compute_window_oracle(split, window)}
 
     def compute_window_oracle(self, split: str, window: int) -> float:
-        """Compute the accuracy, from 0 to 1, of an oracle that counts the last `window` symbols and knows no others.
-
-        Teacher-forced like a model, it names the most frequent of the symbols that the answer has not named yet.
-        """
+        """Compute the accuracy, from 0 to 1, of naming the most frequent symbol left in the last `window` ones."""
         right = 0
         for batch in self.evaluation_batches(split, 100):
             symbols, answer = batch.tokens[:, : self.config.length].numpy(), batch.targets[:, self.config.length :]

@@ -5,69 +5,40 @@ A new task is a file in this package with a `TaskConfig` and a `Task`, and a lin
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
-from jaxtyping import Bool, Float32
+import numpy as np
+import torch
+from jaxtyping import Shaped
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict
 
 from infty.base.batch import ALL, Batch, Share, Totals
-from infty.base.errors import UsageError
+from infty.base.errors import MissingError, UsageError
+from infty.corpora.registry import KNOWN
 from infty.corpora.text_pieces import CountedText, Text
-from infty.corpora.tokenizers import Tokenizer
+from infty.corpora.tokenizers import Tokenizer, TokenizerConfig
 from infty.corpora.tokens import Portion
 from infty.tasks.protocols import EvaluationProtocol, KnockOut
-from infty.tasks.stand_in import RandomTokens
 
-SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class PerTarget:
-    """Arrays that an evaluation fills for each target of a split, in the split's order; None: not asked for.
-
-    losses: nats. right: True if the target was the most likely token.
-    """
-
-    losses: Float32[ndarray, " targets"] | None = None
-    right: Bool[ndarray, " targets"] | None = None
-
-
-@dataclass(frozen=True)
-class Score:
-    """The outcome of an evaluation, as `eval/*.json` holds it.
-
-    Args:
-        metrics: values named `<split>/<name>`.
-        totals: the sums that metrics are computed from.
-        details: sums over parts of the split, for paired intervals and figures.
-        calibration: reference values for the metrics, such as chance.
-    """
-
-    metrics: dict[str, float]
-    totals: dict[str, Any]
-    details: dict[str, Any]
-    calibration: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A stream of a split on which memories are inspected. about: its description in `eval/*-memory.json`."""
-
-    about: dict[str, Any]
-    batch: Batch
+TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's has 1.15 on WikiText, 1.5 on books with their line ends
+PerTarget = Shaped[ndarray, " targets"]
+Sample = tuple[Literal["sequence", "document"], int, Batch]  # what memories are inspected on, with its number
+Values = dict[str, Any]
+Source = tuple[str, Portion]  # a corpus by name, and documents of it
 
 
 class TrainingData(Protocol):
     """A source of training batches, each a pure function of the arguments: there is no position to save.
 
-    continues: a batch continues where the previous one ended, so memory is carried from step to step.
+    continues: a batch continues where the previous one ended, so memory is carried from step to step. tokens_per_epoch:
+    tokens of one pass over the training data; None if they are not known.
     """
 
     vocab_size: int
     continues: bool
+    tokens_per_epoch: int | None
 
     @abstractmethod
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
@@ -81,19 +52,12 @@ class TrainingData(Protocol):
     def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Count the tokens of the first `steps` training batches."""
 
-    @abstractmethod
-    def count_tokens_per_epoch(self) -> int | None:
-        """Count the tokens of one pass over the training data; None if they are not known."""
-
 
 class Task(TrainingData, ABC):
     """A source of sequences for training and evaluation: `TrainingData`, and all that evaluation needs.
 
-    Args:
-        has_answers: a target is right or wrong, so that accuracy is meaningful.
-        name: the data's, for messages.
-        digest: SHA-256 of the tokenised text; None if sequences are generated.
-        tokenizer: None if tokens are the task's own symbols.
+    has_answers: a target is right or wrong, so that accuracy is meaningful. name: the data's, for messages. digest:
+    SHA-256 of the tokenised text; None if sequences are generated. tokenizer: None if tokens are symbols of the task.
     """
 
     has_answers: bool
@@ -101,6 +65,11 @@ class Task(TrainingData, ABC):
     protocol: EvaluationProtocol
     digest: str | None = None
     tokenizer: Tokenizer | None = None
+
+    @property
+    def one_stream(self) -> bool:
+        """True if a split is evaluated as one stream from beginning to end."""
+        return False
 
     @abstractmethod
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
@@ -120,11 +89,15 @@ class Task(TrainingData, ABC):
 
     @abstractmethod
     def make_record(self, split: str) -> PerTarget:
-        """Make the arrays that an evaluation of `split` fills for each target."""
+        """Make the array that an evaluation fills, in the split's order: nats, or with answers if each is right."""
 
     @abstractmethod
-    def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Score:
-        """Compute the score of an evaluation. memory_slots: number of vectors of the past that one layer keeps."""
+    def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Values:
+        """Compute the metrics of `eval/*.json`, named `<split>/<name>`, their totals, details and calibration.
+
+        details: sums over parts of the split, for paired intervals and figures. calibration: reference values, such as
+        chance. memory_slots: number of vectors of the past that one layer keeps.
+        """
 
     @abstractmethod
     def choose_sample(self, split: str, segment_length: int) -> Sample:
@@ -138,9 +111,9 @@ class Task(TrainingData, ABC):
     def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """Cut one text of any length into segments. MissingError if it is empty or can't be read."""
 
-    @abstractmethod
     def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
         """Compute metrics named `stream/<name>` from the totals over a text that was read as a stream."""
+        return self.compute_metrics("stream", totals)
 
     def use_protocol(self, protocol: str | None) -> "Task":
         """Return this task with another protocol; None: its own. UsageError if it has no such protocol."""
@@ -150,26 +123,16 @@ class Task(TrainingData, ABC):
 
     def describe_protocol(self) -> dict[str, Any]:
         """Describe the protocol as results hold it."""
-        return self.protocol.describe()
+        p = self.protocol
+        return {"name": p.name, "unit": p.unit, "memory_reset": p.memory_reset, "scored": p.scored}
 
-    def explain_unfit_split(self, split: str) -> str | None:
-        """Explain why the protocol is not for such a split; None if it is."""
-        return None
-
-    def explain_unfit_request(self, split: str, batch_size: int | None, knock_out: KnockOut | None) -> str | None:
+    def explain_unfit(self, split: str, batch_size: int | None = None, knock_out: KnockOut | None = None) -> str | None:
         """Explain why a split can't be evaluated so; None if it can. batch_size: None if the user gave none."""
-        return self.explain_unfit_split(split)
-
-    def explain_unfit_check(self) -> str | None:
-        """Explain why evaluations with several batch sizes would be the same one; None if they would not."""
         return None
 
 
 class TaskConfig(BaseModel, ABC):
-    """The settings of a task, and what can be known before any data is opened.
-
-    Every configuration has a `kind`, by which an experiment chooses it. has_text: a model can continue a text of it.
-    """
+    """The settings of a task, whose `kind` an experiment chooses it by. has_text: a model can continue a text of it."""
 
     has_text: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -180,20 +143,15 @@ class TaskConfig(BaseModel, ABC):
         """The size of the vocabulary; an upper bound if the tokeniser is learnt."""
 
     @abstractmethod
-    def open(
-        self, data: Path, segment_length: int, learnt_from: tuple[str, Portion] | None = None, *, make: bool = True
-    ) -> Task:
+    def open(self, data: Path, segment_length: int, learnt_from: Source | None = None, *, make: bool = True) -> Task:
         """Open the task for a model that reads `segment_length` tokens at a time. data: the folder of corpora.
 
         learnt_from: another text that the tokeniser is learnt from as well. make: tokenise a text that is not
         tokenised yet. MissingError if a text is not here, or is not tokenised and `make` is False.
         """
 
-    def stand_in(self, segment_length: int, why: str) -> RandomTokens | None:
-        """Make what the cost of training is measured on if `open` raises MissingError; None if that can't be made up.
-
-        why: the error's message.
-        """
+    def stand_in(self, segment_length: int, why: str) -> "RandomTokens | None":
+        """Make what training's cost is measured on if `open` raises MissingError with `why`; None if that can't be."""
         return None
 
     def find_faults(self, segment_length: int) -> Sequence[tuple[str, str]]:
@@ -210,9 +168,47 @@ class TaskConfig(BaseModel, ABC):
         """The name of the corpus that holds a published tokeniser's files; None if the task uses none."""
         return None
 
-    @abstractmethod
-    def load_vocabulary(self, folder: Path) -> tuple[Tokenizer | None, int]:
-        """Load the tokeniser that a run keeps in `folder`, and the size of the vocabulary.
+    def load_tokenizer(self, folder: Path) -> Tokenizer | None:
+        """Load the tokeniser that a run keeps, if it has one. MissingError if it is missing or damaged."""
+        return None
 
-        MissingError if it is missing or damaged.
-        """
+
+class RandomTokens(TrainingData):
+    """Tokens to measure the cost of training on. why: the text is not here. tokens: about how many it has, if known."""
+
+    continues, has_answers = True, False
+    tokens_per_epoch: int | None = None
+
+    def __init__(self, vocab_size: int, segment_length: int, why: str, tokens: float | None = None) -> None:
+        self.vocab_size, self.segment_length, self.why, self.tokens = vocab_size, segment_length, why, tokens
+
+    def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
+        """Draw tokens in the proportions of a text: the n-th most frequent 1/n times as often (Zipf)."""
+        own = range(batch_size) if rows is None else rows
+        random = [np.random.Generator(np.random.Philox(key=[step, row])).random(self.segment_length + 1) for row in own]
+        tokens = torch.from_numpy(np.exp(np.stack(random) * np.log(self.vocab_size)).astype(np.int64) - 1)
+        return Batch(tokens[:, :-1], tokens[:, 1:], torch.tensor(own), torch.full((len(own),), step == 0))
+
+    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """Hand out nothing: a text that is not here is not validated."""
+        return iter(())
+
+    def count_steps_per_epoch(self, batch_size: int) -> int:
+        """Estimate the steps in which the text is read through. MissingError if nobody knows its length."""
+        if self.tokens is None:
+            raise MissingError(f"how long an epoch takes is known once the text is here: {self.why}")
+        return -int(-self.tokens // (batch_size * self.segment_length))
+
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
+        """Count the tokens of the first `steps` batches, in which every segment is full."""
+        return steps * batch_size * self.segment_length
+
+
+def estimate_tokens(corpus: str, part: Portion, tokenizer: TokenizerConfig) -> float | None:
+    """Estimate the tokens in a part of a corpus from its published words and documents; None if they are not known."""
+    known = KNOWN.get(corpus)
+    words = known.words.get(part.split) if known else None
+    if known is None or words is None or (part.last is not None and part.split not in known.documents):
+        return None
+    share = 1.0 if part.last is None else (part.last - part.first) / known.documents[part.split]
+    return words * share * (1.0 if tokenizer.kind == "word" else TOKENS_A_WORD)

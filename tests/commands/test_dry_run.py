@@ -20,7 +20,7 @@ from infty.training.config import TrainingConfig
 from infty.training.cost import LinearCost, RunCost, measure_run
 from tests.conftest import Infty
 from tests.model.test_decoder import SEGMENT, VOCAB, make
-from tests.training.cost.test_measure import Endless
+from tests.training.test_cost import Endless
 
 SMOKE = ("sort", "--scale", "smoke")
 LINE = LinearCost(5e6, 2e6)

@@ -229,7 +229,7 @@ def test_where_the_lock_cannot_be_opened_the_status_stands(machine: Settings, mo
     """Somebody else's runs, which we may only read: nobody can tell whether a process is at them."""
     run = begin(machine, "infty@x4", {"status": "running"})
     (run.path / ".lock").mkdir()  # can't be opened to write, whoever we are
-    assert (run.state(), run.is_locked()) == ("running", False)
+    assert (run.state(), run.is_locked()) == ("running", None)
     (run.path / ".lock").rmdir()
     (run.path / ".lock").touch()
     assert run.state() == "interrupted"
@@ -238,7 +238,7 @@ def test_where_the_lock_cannot_be_opened_the_status_stands(machine: Settings, mo
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("infty.runs.folder.FileLock.acquire", refuse)
-    assert (run.state(), run.is_locked()) == ("running", False)
+    assert (run.state(), run.is_locked()) == ("running", None)
     run.write_status("failed", "x")
     assert run.state() == "failed"
 

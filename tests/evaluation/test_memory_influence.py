@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from infty.evaluation.evaluate import use_evaluation_mode
-from infty.evaluation.memory_influence import measure_reach
+from infty.evaluation.memory_trace import measure_reach
 from infty.memory.longterm import LongTermMemory
 from infty.model.interface import SegmentModel
 from tests.evaluation.test_memory_trace import LONG_TERM, STICKY, read, sorting

@@ -71,8 +71,8 @@ def test_reading_a_stream_scores_as_evaluating_the_sequence() -> None:
     assert totals == evaluate(model, [batch], choices=True)
     assert [wanted for wanted, _ in answers] == batch.targets[batch.targets != UNSCORED].tolist()
     assert sum(wanted == chosen for wanted, chosen in answers) == totals.correct
-    assert (pace.tokens, pace.segments) == (207, 11)
-    assert pace.describe()["early_segment_seconds"] is None  # too short to tell
+    assert (pace["tokens"], pace["segments"]) == (207, 11)
+    assert pace["early_segment_seconds"] is None  # too short to tell
     assert model.training
 
 
@@ -87,8 +87,8 @@ def test_memory_is_asked_at_the_20th_segment_and_at_the_end() -> None:
 
     _, _, pace = read_stream(decoder(), task(5).cut_stream(io.StringIO(numbers), SEGMENT), peak, choices=True)
     assert len(asked) == 2
-    assert pace.describe()["growth_bytes"] == 1000
-    assert pace.describe()["late_to_early"] > 0
+    assert pace["growth_bytes"] == 1000
+    assert pace["late_to_early"] > 0
 
 
 @pytest.mark.parametrize(

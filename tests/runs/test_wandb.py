@@ -33,10 +33,10 @@ KEY, USER = "0" * 40, "name-of-the-user"
 SCRIPT = """
 import os, signal, sys, warnings
 from pathlib import Path
-from infty.runs.wandb import WandbRun
+from infty.runs.metrics import WandbRun
 warnings.showwarning = lambda message, *_: print(message)
 WandbRun.FINISH = 1.0
-run = WandbRun(Path(sys.argv[1]), "abcd1234", "name", "project", sys.argv[2], {})
+run = WandbRun(project="project", name="name", id="abcd1234", dir=Path(sys.argv[1]), mode=sys.argv[2], config={})
 run.log(1, {"a/b": 1.0})
 %s
 run.close()

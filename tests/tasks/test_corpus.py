@@ -22,9 +22,9 @@ from infty.evaluation.evaluate import evaluate
 from infty.model.decoder import Decoder
 from infty.model.interface import Output
 from infty.model.softmax import Softmax
-from infty.tasks.corpus import CorpusConfig, CorpusTask, TokenReset
-from infty.tasks.loss_breakdown import break_down_losses
-from infty.tasks.word_distances import NEW, NO_WORD, measure_distances
+from infty.tasks.corpus import CorpusConfig, CorpusTask
+from infty.tasks.loss_breakdown import NEW, NO_WORD, break_down_losses, measure_distances
+from infty.tasks.segmentation import TokenReset
 from tests.model.test_decoder import MEMORIES, make
 
 LENGTH = 5
@@ -239,10 +239,10 @@ def test_a_batch_of_any_size_gives_the_same_nats(folder: Path, memory: str) -> N
     """Documents of odd lengths, through the real model, side by side and alone."""
     source, model = task(folder), make(memory)
     alone = np.zeros(len(source.parts["test"].tokens), dtype=np.float32)
-    first = evaluate(model, source.evaluation_batches("test", 1), choices=False, losses=alone)
+    first = evaluate(model, source.evaluation_batches("test", 1), choices=False, record=alone)
     for size in (2, 7):
         losses = np.zeros_like(alone)
-        found = evaluate(model, source.evaluation_batches("test", size), choices=False, losses=losses)
+        found = evaluate(model, source.evaluation_batches("test", size), choices=False, record=losses)
         assert found.nats == pytest.approx(first.nats, rel=1e-6)
         np.testing.assert_allclose(losses, alone, rtol=1e-4)
     assert alone.sum() == pytest.approx(first.nats, rel=1e-5)
@@ -301,9 +301,9 @@ def test_details_add_up_to_the_totals(folder: Path) -> None:
 
 def test_a_protocol_for_a_whole_corpus_is_not_lent_to_a_part(folder: Path) -> None:
     for name in ("wikitext103-word-v1", "pg19-word-v1"):
-        why = task(folder).use_protocol(name).explain_unfit_split("test") or ""
+        why = task(folder).use_protocol(name).explain_unfit("test") or ""
         assert re.match(f"{name} is for the whole test split of .*use --protocol text-documents-v1", why)
-    assert task(folder).explain_unfit_split("test") is None
+    assert task(folder).explain_unfit("test") is None
 
 
 def test_a_portion_is_named_a_subset_only_where_the_whole_is_known(folder: Path) -> None:

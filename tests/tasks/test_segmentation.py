@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infty.tasks.segmentation import Spans, cut_at_resets, cut_even_rows, cut_segments, pack_rows
+from infty.tasks.segmentation import Spans, cut_at_resets, cut_rows, cut_segments, pack_rows
 
 resets = st.lists(st.integers(0, 200), max_size=9).map(lambda x: np.array(sorted(set(x)), dtype=np.int64))
 
@@ -39,7 +39,7 @@ def test_cut_equals_a_loop(total: int, at: np.ndarray, length: int) -> None:
 def test_rows_for_training_hold_every_token_once_and_are_equally_long(
     total: int, rows: int, at: np.ndarray, length: int
 ) -> None:
-    made = cut_even_rows(total, rows, at, length)
+    made = cut_rows(total, rows, at, length)
     read = [tokens_of(spans) for spans in made]
     assert list(chain.from_iterable(read)) == list(range(total))
     assert max(map(len, read)) - min(map(len, read)) <= 1

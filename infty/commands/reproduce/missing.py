@@ -17,7 +17,7 @@ from infty.config.faults import raise_faults
 from infty.config.settings import Settings
 from infty.corpora.manifest import MANIFEST
 from infty.corpora.registry import KNOWN
-from infty.runs.folder import RunFolder, contradictions
+from infty.runs.folder import RunFolder, differences
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Tables:
         state, why = run.condition()
         again = replace(job, words=(*job.words, "--fresh"))
         match state:
-            case "done" if changed := contradictions(run.config(), job.settings):
+            case "done" if changed := differences(run.config(), job.settings, shared=True):
                 other = f"it was trained with other settings: {one_line('; '.join(changed), 500)}"
                 self.failed.append(Untrained(again, other, UsageError.exit_code))
             case "done":

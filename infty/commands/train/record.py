@@ -14,8 +14,7 @@ from infty.commands.train.session import Session
 from infty.machine.environment import describe_environment
 from infty.model.interface import count_parameters
 from infty.runs.folder import RunFolder, differences
-from infty.runs.metrics import MetricsFile, ScreenProgress, Sink
-from infty.runs.wandb import WandbRun
+from infty.runs.metrics import MetricsFile, ScreenProgress, Sink, WandbRun
 
 Values = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -72,8 +71,8 @@ def open_sinks(session: Session) -> list[Sink]:
         ScreenProgress(f"{key.experiment} {key.model}@{key.case}", s.training.total_steps, state.step),
     ]
     if s.settings.wandb != "disabled":
-        name, config = "/".join(key.folder.parts), s.cell.config
-        sinks.append(WandbRun(s.run.path, state.wandb_id, name, s.settings.wandb_project, s.settings.wandb, config))
+        place = {"project": s.settings.wandb_project, "name": "/".join(key.folder.parts), "id": state.wandb_id}
+        sinks.append(WandbRun(**place, dir=s.run.path, mode=s.settings.wandb, config=s.cell.config))
     return sinks
 
 

@@ -144,7 +144,7 @@ def bring_data(cell: Cell, settings: Settings, own: Path | None = None) -> Task:
     ensure_corpora(cell.experiment, settings, own)
     task = build_task(cell.experiment, settings.data)
     for split in ("validation", "test"):
-        if why := task.explain_unfit_split(split):
+        if why := task.explain_unfit(split):
             raise UsageError(why)
     return task
 

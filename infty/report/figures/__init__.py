@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,18 +28,16 @@ class Picture:
     def draw(self, stem: Path) -> list[Path]:
         """Draw the picture with what is imported here, which takes a second."""
         logging.getLogger("matplotlib").addFilter(_is_grave)
+        from infty.report.figures.drawing import draw_chart, draw_memory
+
         if isinstance(self.shows, Chart):
-            from infty.report.figures.lines import draw_chart
-
             return draw_chart(self.shows, stem)
-        from infty.report.figures.memory import draw_memory
-
         return draw_memory(self.shows, self.title, stem)
 
     def sum(self) -> str:
         """Sum all that it is drawn from, the code that draws included, as SHA-256."""
         shows = vars(self.shows) if isinstance(self.shows, Chart) else self.shows.dump()
-        code = [sha256(Path(__file__).with_name(f"{name}.py")) for name in ("lines", "memory")]
+        code = sha256(Path(__file__).with_name("drawing.py"))
         return hashlib.sha256(json.dumps([self.title, shows, code]).encode()).hexdigest()
 
 
@@ -49,7 +48,8 @@ def _is_grave(record: logging.LogRecord) -> bool:
 
 def make_pictures(results: ResultSet) -> list[Picture]:
     """Make the charts, and a picture for each cell whose memories were traced, of its first seed."""
-    found = [Picture(f"{results.name}-{chart.name}", chart.about, chart) for chart in make_charts(results)]
+    charts = make_charts(results)
+    found = [Picture(f"{results.name}-{c.name}", f"{c.title}: {c.y} by {c.x}", c) for c in charts]
     for model, case, runs in results.cells():
         traces = [(run.key.seed, run.trace) for run in runs if run.trace and model in results.rows]
         for seed, trace in traces[:1]:
@@ -60,11 +60,11 @@ def make_pictures(results: ResultSet) -> list[Picture]:
 
 
 def draw(sets: dict[str, list[Picture]], folder: Path) -> list[Path]:
-    """Draw what is not there yet, or is of other data; remove what a set had before and has no more.
-
-    sets: pictures by the name of their set. Returns the files of all.
-    """
-    before, now, files = _read_sums(folder / SUMS), {}, []
+    """Draw what is new or of other data; remove what a set, by name, had before and has no more. Return all files."""
+    before: dict[str, Any] = {}
+    now, files = {}, []
+    with suppress(MissingError):  # of sums that can't be read all are drawn
+        before = read_json(folder / SUMS)
     for picture in [picture for pictures in sets.values() for picture in pictures]:
         paths, now[picture.stem] = _paths(folder, picture.stem), picture.sum()
         if before.get(picture.stem) != now[picture.stem] or not all(path.is_file() for path in paths):
@@ -74,20 +74,12 @@ def draw(sets: dict[str, list[Picture]], folder: Path) -> list[Path]:
     for path in [path for stem in gone if "/" not in stem for path in _paths(folder, stem)]:
         path.unlink(missing_ok=True)
     after = {stem: found for stem, found in before.items() if stem not in gone} | now
-    if after and after != before:
-        write_json(folder / SUMS, after)
-    elif not after:
+    if not after:
         (folder / SUMS).unlink(missing_ok=True)
+    elif after != before:
+        write_json(folder / SUMS, after)
     return files
 
 
 def _paths(folder: Path, stem: str) -> list[Path]:
     return [folder / f"{stem}.{kind}" for kind in ("svg", "png")]
-
-
-def _read_sums(path: Path) -> dict[str, Any]:
-    """Read the sums; none if they are not there or can't be read: then all are drawn."""
-    try:
-        return read_json(path)
-    except MissingError:
-        return {}

@@ -4,13 +4,13 @@ import math
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from infty.report.load.results import ResultSet, average
+from infty.report.load.results import FEWEST, ResultSet, average
 from infty.runs.folder import Run
 
 Point = tuple[float, float, float | None]  # x, y, and the standard deviation of y if there is one
 Lines = dict[str, list[Point]]
-FEWEST = 100  # tokens in a bin, for its mean to be drawn
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,6 @@ class Chart:
     limits: tuple[float, float] | None = None
     joined: bool = True
     zero: bool = False
-
-    @property
-    def about(self) -> str:
-        """The chart's contents in words."""
-        return f"{self.title}: {self.y} by {self.x}"
 
 
 def make_charts(results: ResultSet) -> list[Chart]:
@@ -60,10 +55,11 @@ def _chart_columns(results: ResultSet) -> Iterator[Chart]:
         ticks = [*lengths.values()]
         yield Chart("accuracy", results.title, length, accuracy, lines, references, 10, ticks, limits=(0, 100))
     fit = "error of the fit (share of what was to be fitted)"
+    pace = "training seconds a million tokens"
     others: tuple[tuple[str, str, str, int, dict[str, float], Callable[[Run], float | None]], ...] = (
         ("basis", basis, accuracy, 2, sizes, results.measure.of),
         ("error", basis, fit, 2, sizes, lambda run: run.result.find_metric("test/regression_error")),
-        ("pace", length, "training seconds a million tokens", 10, lengths, _find_pace),
+        ("pace", length, pace, 10, lengths, lambda r: 1e6 * r.result.wall_seconds / max(r.result.tokens_seen, 1)),
     )
     for name, x, y, base, at, figure in others:
         if len(set(at.values())) > 1:
@@ -71,15 +67,8 @@ def _chart_columns(results: ResultSet) -> Iterator[Chart]:
             yield Chart(name, results.title, x, y, lines, base=base, ticks=[*at.values()])
 
 
-def _find_pace(run: Run) -> float:
-    return 1e6 * run.result.wall_seconds / max(run.result.tokens_seen, 1)
-
-
 def _chart_bins(results: ResultSet, case: str) -> Iterator[Chart]:
-    """Chart loss by how long ago a word last came, which a long memory is tested on, and by place in the document.
-
-    It is the mean over seeds, less that over rows in the same bin: far words are rarer and harder for every row.
-    """
+    """Chart loss, less its mean over rows, by tokens since a word last came and by place in the document."""
     for name, x in (("distance", "tokens since the word last came"), ("position", "token of the document")):
         found = {model: line for model in results.rows if (line := _average_bins(results.of(model, case), name))}
         shared = sorted(set.intersection(*map(set, found.values()))) if found else []
@@ -90,7 +79,7 @@ def _chart_bins(results: ResultSet, case: str) -> Iterator[Chart]:
             }
             x, y = f"{x} (from, to twice as many)", "nats a token, less the mean"
             ticks = [float(low) for low in shared]
-            yield Chart(_name(name, case), _title(results, case), x, y, lines, base=2, ticks=ticks, zero=True)
+            yield _make_chart(results, name, case, x, y, lines, base=2, ticks=ticks, zero=True)
 
 
 def _average_bins(runs: list[Run], by: str) -> dict[int, float]:
@@ -114,7 +103,7 @@ def _chart_learning(results: ResultSet, case: str) -> Iterator[Chart]:
         return
     label = "validation loss (nats a token)" if results.is_text else "validation accuracy (%)"
     lines = {name: line for name, runs in found.items() if (line := _average_curves(results, runs))}
-    yield Chart(_name("learning", case), _title(results, case), "optimiser steps", label, lines)
+    yield _make_chart(results, "learning", case, "optimiser steps", label, lines)
 
 
 def _average_curves(results: ResultSet, runs: list[Run]) -> list[Point]:
@@ -129,13 +118,12 @@ def _chart_flops(results: ResultSet, case: str) -> Iterator[Chart]:
     """Chart quality against floating-point operations: a point per row."""
     lines: Lines = {}
     for model in results.models:
-        found = [(flops, run) for run in results.of(model, case) if (flops := run.result.training_flops)]
-        if found:
-            flops = statistics.fmean(flops for flops, _ in found)
-            lines[model] = [(flops / 1e12, *average([results.measure.of(run) for _, run in found]))]
+        if found := [run for run in results.of(model, case) if run.result.training_flops]:
+            flops = statistics.fmean(run.result.training_flops or 0 for run in found)
+            lines[model] = [(flops / 1e12, *average([results.measure.of(run) for run in found]))]
     if len(lines) > 1:  # one alone stands beside nothing
         label = "test loss (nats a token)" if results.is_text else "test accuracy (%)"
-        yield Chart(_name("flops", case), _title(results, case), "TFLOP of training", label, lines, joined=False)
+        yield _make_chart(results, "flops", case, "TFLOP of training", label, lines, joined=False)
 
 
 def _make_lines(results: ResultSet, ticks: dict[str, float], figure: Callable[[Run], float | None]) -> Lines:
@@ -149,9 +137,8 @@ def _make_lines(results: ResultSet, ticks: dict[str, float], figure: Callable[[R
     return found
 
 
-def _name(kind: str, case: str) -> str:
-    return kind if case == "main" else f"{case}-{kind}"
-
-
-def _title(results: ResultSet, case: str) -> str:
-    return results.title if case == "main" else f"{results.title}, {case}"
+def _make_chart(results: ResultSet, name: str, case: str, x: str, y: str, lines: Lines, **more: Any) -> Chart:
+    """Make a chart of a column, which its name and title tell if there are several."""
+    if case == "main":
+        return Chart(name, results.title, x, y, lines, **more)
+    return Chart(f"{case}-{name}", f"{results.title}, {case}", x, y, lines, **more)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +13,10 @@ from infty.base.messages import one_line
 from infty.config.catalog import experiment_files, open_experiment
 from infty.config.definition import CellKey
 from infty.report.load.results import ResultSet
-from infty.report.load.tuning import find_tunings
 from infty.runs.folder import Run, differences, find_finished_runs
 from infty.runs.metrics import read_lines
 from infty.runs.record import Record
-from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Validation
+from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Tuning, Validation
 from infty.tasks.protocols import KNOCK_OUTS
 
 AGAIN = "evaluate it again with infty eval"
@@ -25,10 +24,7 @@ Part = TypeVar("Part", bound=Record)
 
 
 def collect(folders: Sequence[Path], experiments: Path) -> list[ResultSet]:
-    """Collect finished runs by experiment, scale, protocol, and corpus if it is the user's own.
-
-    MissingError if none is finished, or a folder is not there.
-    """
+    """Collect finished runs by experiment, scale, protocol, and corpus if one's own. MissingError if there is none."""
     groups: dict[tuple[str, str, str, str], list[Run]] = {}
     for run in _read_runs(folders):
         own = run.key.variant[1:] if run.key.variant[1:] == run.result.data.name else ""
@@ -101,12 +97,23 @@ def _read(kind: type[Part], run: Run, name: str, otherwise: str) -> Part | None:
 
 def _read_curve(file: Path) -> Iterator[Validation]:
     """Read the validations in `metrics.jsonl`; what is damaged there is passed over."""
-    lines: list[dict[str, Any]] = []
     with suppress(OSError):
-        lines = read_lines(file)
-    for line in lines:
-        with suppress(ValueError):
-            yield Validation.model_validate(line)
+        for line in read_lines(file):
+            with suppress(ValueError):
+                yield Validation.model_validate(line)
+
+
+def find_tunings(folders: Iterable[Path]) -> dict[tuple[str, str], dict[str, tuple[Path, Tuning]]]:
+    """Find files and their tunings by experiment and scale, then column; damaged ones are left out with a warning."""
+    found: dict[tuple[str, str], dict[str, tuple[Path, Tuning]]] = {}
+    for path in sorted(file for folder in folders for file in folder.rglob("tuning-*.json")):
+        try:
+            tuning = Tuning.read(path, "tune again with infty tune")
+        except MissingError as fault:
+            warnings.warn(f"{path} is left out: {fault}", stacklevel=2)
+        else:
+            found.setdefault((tuning.experiment, tuning.scale), {}).setdefault(tuning.case, (path, tuning))
+    return found
 
 
 def _list_cells(experiment: str, scale: str, experiments: Path) -> list[CellKey]:

@@ -10,6 +10,8 @@ from infty.config.definition import CellKey
 from infty.runs.folder import Run
 from infty.runs.schemas import Result, Tuning
 
+FEWEST = 100  # tokens in a bin, for its mean to be told
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -107,10 +109,10 @@ class ResultSet:
         """Go through the table by column: row, column and the cell's runs."""
         return ((model, case, self.of(model, case)) for case in self.cases for model in self.models)
 
-    def missing(self) -> list[CellKey]:
-        """Return the cells × seeds without a finished run."""
+    def missing(self, *place: str) -> list[CellKey]:
+        """Return the cells × seeds without a finished run. place: row and column; without it, all of them."""
         done = {run.key for run in self.runs}
-        return [cell for cell in self.wanted if cell not in done]
+        return [cell for cell in self.wanted if cell not in done and place in ((), (cell.model, cell.case))]
 
     def anchor(self, model: str, case: str) -> str:
         """Return the page's anchor of a cell's runs; rows and columns have no such sign in their names."""
@@ -125,6 +127,11 @@ class ResultSet:
     ) -> Table:
         """Make a table of these runs."""
         return Table(f"{self.title}: {name}", headings, rows, [*notes], figures)
+
+
+def list_metric(runs: Sequence[Run], metric: str) -> list[float]:
+    """List a metric of those runs that have it."""
+    return [value for run in runs if (value := run.result.find_metric(metric)) is not None]
 
 
 def average(values: Sequence[float]) -> tuple[float, float | None]:

@@ -5,14 +5,10 @@ from collections.abc import Callable
 from infty.base.table import Table
 from infty.report.load.results import ResultSet
 from infty.report.tables.beside_the_paper import compare_with_print
-from infty.report.tables.by_distance import compare_by_distance
-from infty.report.tables.cost import list_costs
-from infty.report.tables.knock_outs import compare_knock_outs
-from infty.report.tables.language_modelling import list_text_figures
+from infty.report.tables.differences import compare_by_distance, compare_knock_outs, compare_neighbours
 from infty.report.tables.memory_influence import describe_memories
-from infty.report.tables.pairs import compare_neighbours
-from infty.report.tables.sorting import list_accuracies
-from infty.report.tables.tuning import list_tunings
+from infty.report.tables.scores import list_accuracies, list_text_figures
+from infty.report.tables.training import list_costs, list_tunings
 
 MAKERS: tuple[Callable[[ResultSet], list[Table]], ...] = (
     list_accuracies,

@@ -1,14 +1,18 @@
-"""Our figures beside those in print: the difference, and what may be said of it."""
+"""Our figures beside those in print, from `published.yaml`: the difference, and what may be said of it."""
 
+from functools import cache
+from pathlib import Path
 from statistics import fmean
 
+from pydantic import BaseModel, ConfigDict
+
 from infty.base.table import Table
-from infty.report.load.published import Claim, Publication, Value, load_published
-from infty.report.load.results import ResultSet, add_sign, average, format_average
+from infty.config.strict_yaml import parse_yaml
+from infty.report.load.results import ResultSet, add_sign, average, format_average, list_metric
 from infty.report.paired_bootstrap import Difference, Pairs, compare_rows, match_seeds
-from infty.runs.folder import Run
 from infty.runs.parts import TextData
 
+PUBLISHED = Path(__file__).with_name("published.yaml")
 DEVIATIONS, SHARE, MOST, ENOUGH = 2, 0.005, 0.02, 3  # how far from a published value is still that value
 RULE = (
     f"Reproduced: ours is within {100 * SHARE:g} % of the published value; or within {DEVIATIONS} standard deviations "
@@ -21,6 +25,49 @@ ORDER = (
     f"Too few seeds: fewer than {ENOUGH}; without a true difference two agree half of the time. "
     "No interval: the runs' figures by sequence or chunk are not there."
 )
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Claim(_Strict):
+    """A claim in print: in a column the row `ahead` does better than the row `of`."""
+
+    case: str
+    ahead: str
+    of: str
+    source: str
+
+
+class Value(_Strict):
+    """A figure in print of one row in one column."""
+
+    case: str
+    model: str
+    value: float
+    source: str
+
+
+class Publication(_Strict):
+    """What is in print of an experiment. words: of the test text in each column, which a figure is comparable on."""
+
+    protocol: str
+    metric: str | None = None
+    words: dict[str, int] = {}
+    values: list[Value] = []
+    claims: list[Claim] = []
+
+
+class _Published(_Strict):
+    sources: dict[str, str]
+    experiments: dict[str, Publication]
+
+
+@cache
+def load_published() -> _Published:
+    """Load all that is in print. ValueError if the file is not of this form."""
+    return _Published.model_validate(parse_yaml(PUBLISHED.read_text(encoding="utf-8")))
 
 
 def compare_with_print(results: ResultSet) -> list[Table]:
@@ -46,8 +93,7 @@ def _value_row(results: ResultSet, found: Publication, value: Value) -> list[str
     row = [results.place(value.model, value.case), f"{value.value:.2f}", value.source]
     if not runs:
         return [*row, "–", "–", "missing"]
-    figures = [figure for run in runs if (figure := run.result.find_metric(found.metric or "")) is not None]
-    if not figures:
+    if not (figures := list_metric(runs, found.metric or "")):
         return [*row, "–", "–", "not comparable: another figure"]
     ours = f"{format_average(figures, 2)} (n = {len(runs)})"
     if why := _find_differences(results, found, value.case):
@@ -82,20 +128,30 @@ def _find_differences(results: ResultSet, found: Publication, case: str) -> list
 
 
 def _claim_row(results: ResultSet, claim: Claim) -> list[str]:
-    pairs = match_seeds(results.of(claim.ahead, claim.case), results.of(claim.of, claim.case))
-    whole = compare_rows([run for run, _ in pairs], [other for _, other in pairs])
-    difference = whole.format(results.measure.digits) if whole else _subtract_means(results, pairs)
-    seeds = len(whole.each if whole else pairs)
-    verdict = _judge_order(results, pairs, whole)
-    return [claim.case, f"{claim.ahead} ahead of {claim.of}", claim.source, difference, str(seeds), verdict]
+    runs, others, measure = results.of(claim.ahead, claim.case), results.of(claim.of, claim.case), results.measure
+    pairs, whole = match_seeds(runs, others), compare_rows(runs, others)
+    if why := _find_fault(pairs):
+        difference = "–"
+    else:  # of means, if nothing pairs
+        ahead, of = ([measure.of(run) for run in row] for row in zip(*pairs, strict=True))
+        difference = add_sign(fmean(ahead) - fmean(of), measure.digits)
+    figures = [whole.format(measure.digits) if whole else difference, str(len(whole.each if whole else pairs))]
+    verdict = why or _judge_order(results, whole)
+    return [claim.case, f"{claim.ahead} ahead of {claim.of}", claim.source, *figures, verdict]
 
 
-def _judge_order(results: ResultSet, pairs: Pairs, whole: Difference | None) -> str:
-    """Say what may be said of an order of rows. pairs: runs of both with the same seeds."""
-    if not pairs:
-        return "missing"
-    if why := _find_other_inputs(pairs):
-        return f"not comparable: {why}"
+def _find_fault(pairs: Pairs) -> str:
+    """Say why runs can't be compared; nothing if they can."""
+    runs = [run for pair in pairs for run in pair]
+    if len({run.result.data.digests for run in runs}) > 1:
+        return "not comparable: other test data"
+    if len({run.start for run in runs}) > 1:
+        return "not comparable: other starting weights"
+    return "" if pairs else "missing"
+
+
+def _judge_order(results: ResultSet, whole: Difference | None) -> str:
+    """Say what may be said of an order of rows. whole: their difference, if it has an interval."""
     if results.scale == "smoke":  # a few steps, to see that everything runs
         return "none: nothing was learnt"
     if whole is None:
@@ -103,22 +159,6 @@ def _judge_order(results: ResultSet, pairs: Pairs, whole: Difference | None) -> 
     if whole.seen and len(whole.each) < ENOUGH:
         return "too few seeds"
     return whole.judge(*results.measure.order("agrees", "contradicts"))
-
-
-def _subtract_means(results: ResultSet, pairs: Pairs) -> str:
-    """Subtract the means of runs that can't be paired; a dash if they can't be compared at all."""
-    if not pairs or _find_other_inputs(pairs):
-        return "–"
-    ahead, of = ([results.measure.of(run) for run in row] for row in zip(*pairs, strict=True))
-    return add_sign(fmean(ahead) - fmean(of), results.measure.digits)
-
-
-def _find_other_inputs(pairs: Pairs) -> str:
-    """Say why runs can't be compared; nothing if they can."""
-    runs: list[Run] = [run for pair in pairs for run in pair]
-    if len({run.result.data.digests for run in runs}) > 1:
-        return "other test data"
-    return "other starting weights" if len({run.start for run in runs}) > 1 else ""
 
 
 def _sources(rows: list[list[str]]) -> list[str]:

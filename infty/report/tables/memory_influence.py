@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from infty.base.table import Table
-from infty.report.load.results import ResultSet, format_average
-from infty.report.tables.sorting import name_column
+from infty.report.load.results import ResultSet, format_average, list_metric
+from infty.report.tables.scores import name_column
 from infty.runs.schemas import Reach
 
 GAZE = {"center": "μ", "apart": "μ apart", "width": "σ", "there": "signal at μ"}
@@ -63,11 +63,8 @@ def _list_fits(results: ResultSet) -> Table:
     """List the error of the long-term memories' own fits by case."""
     rows = []
     for model in results.models:
-        errors = [
-            [run.result.find_metric("test/regression_error") for run in results.of(model, c)] for c in results.cases
-        ]
-        known = [[error for error in column if error is not None] for column in errors]
-        if any(known):
-            rows.append([model, *(format_average(column, 4) for column in known)])
+        errors = [list_metric(results.of(model, case), "test/regression_error") for case in results.cases]
+        if any(errors):
+            rows.append([model, *(format_average(column, 4) for column in errors)])
     headings = ["model", *(f"{name_column(results, case)} ↓" for case in results.cases)]
     return results.table("error of the fit", headings, rows, [FITTING])

@@ -8,7 +8,7 @@ import pytest
 from matplotlib import image
 
 from infty.report.figures.data import Chart, make_charts
-from infty.report.figures.lines import draw_chart
+from infty.report.figures.drawing import draw_chart
 from infty.report.load.results import ResultSet
 from infty.runs.folder import Run
 from infty.runs.schemas import Validation

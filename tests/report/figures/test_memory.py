@@ -12,7 +12,7 @@ import pytest
 from matplotlib import colormaps, image
 
 from infty.base.errors import MissingError
-from infty.report.figures.memory import draw_memory
+from infty.report.figures.drawing import draw_memory
 from infty.runs.schemas import MemoryTrace
 from tests.report.handmade import memory
 
@@ -81,7 +81,7 @@ def test_pictures_need_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path; from infty.runs.schemas import MemoryTrace\n"
-        "from infty.report.figures.memory import draw_memory; here = Path(sys.argv[1])\n"
+        "from infty.report.figures.drawing import draw_memory; here = Path(sys.argv[1])\n"
         "draw_memory(MemoryTrace.read(here / 'm.json'), 'x', here / 'x')"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path)], check=True)

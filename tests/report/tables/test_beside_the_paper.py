@@ -10,7 +10,7 @@ import pytest
 from infty.base.table import Table
 from infty.config.catalog import SHIPPED
 from infty.report import write_report
-from infty.report.load.published import load_published
+from infty.report.tables.beside_the_paper import load_published
 from tests.report.handmade import merge, put_text
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -10,9 +10,8 @@ from infty.config.catalog import SHIPPED
 from infty.config.definition import CellKey
 from infty.report import write_report
 from infty.report.load.results import ResultSet
-from infty.report.tables.by_distance import compare_by_distance
+from infty.report.tables.differences import compare_by_distance, compare_neighbours
 from infty.report.tables.memory_influence import describe_memories
-from infty.report.tables.pairs import compare_neighbours
 from infty.runs.folder import Run
 from infty.runs.schemas import MemoryTrace
 from tests.report.handmade import NOTHING, evaluation, make_run, memory, sort_result, text_result

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pylatexenc.latex2text import LatexNodes2Text
 from pylatexenc.latexwalker import LatexWalker
 
-from infty.report.write.latex import escape
+from infty.report.write import escape
 
 
 def test_figures_and_signs_by_hand() -> None:

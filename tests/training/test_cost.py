@@ -18,6 +18,7 @@ class Endless:
     """Streams of random tokens that never begin anew."""
 
     continues = True
+    tokens_per_epoch: int | None = None
 
     def __init__(self, vocab_size: int, length: int) -> None:
         self.vocab_size, self.length, self.asked = vocab_size, length, 0
@@ -30,9 +31,6 @@ class Endless:
 
     def count_steps_per_epoch(self, batch_size: int) -> int:
         return 1
-
-    def count_tokens_per_epoch(self) -> int | None:
-        return None
 
     def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         return steps * batch_size * self.length

@@ -1,4 +1,4 @@
-"""Pictures of one row's memories, from the trace that `infty eval` wrote beside the test: no torch, no model."""
+"""Charts, and the memories of a row, as SVG and PNG: readable without colour, and the same bytes for the same data."""
 
 import warnings
 from pathlib import Path
@@ -6,18 +6,69 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+
+matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from infty.report.figures.lines import STYLE, STYLES, save
+from infty.report.figures.data import Chart
 from infty.runs.schemas import MemoryTrace, Phrase, Reconstruction
 
+# Okabe and Ito's colour-blind safe palette; each line has its own marker and dash as well.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+STYLES = list(zip(COLOURS, "os^DvPX*", ("-", "--", "-.", ":") * 2, strict=True))
+STYLE: dict[Any, Any] = {"svg.hashsalt": "infty", "svg.fonttype": "none", "font.size": 10}
+SHADES = ("0.45", "0.7")  # of lines to read the others by
 MAP = "cividis"  # from dark to light in grey as well, and the same to the colour-blind
 PLACE = "place in the memory (0 oldest, 1 newest)"
 LONGEST = 44  # signs of a phrase
 FEW = 5  # layers that have a name in the legend each
 LOWEST = -0.5  # share explained: what is worse is drawn there
+
+
+def draw_chart(chart: Chart, stem: Path) -> list[Path]:
+    """Draw a line per row with its standard deviation, or a point per row, over lines to read them by."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+        for (row, points), (colour, marker, dash) in zip(chart.lines.items(), STYLES * len(chart.lines), strict=False):
+            x, y, deviations = np.array(points, dtype=float).T  # a deviation is no number if there is but one seed
+            style: dict[str, Any] = {"linestyle": dash} if chart.joined else {"linestyle": "none", "markersize": 8}
+            often = max(1, len(x) // 12)  # markers of a long line would hide it
+            known = None if np.isnan(deviations).all() else deviations
+            axes.errorbar(x, y, known, color=colour, marker=marker, capsize=3, label=row, markevery=often, **style)
+        for (name, points), shade in zip(chart.references.items(), SHADES, strict=False):
+            x, y, _ = np.array(points, dtype=float).T
+            axes.plot(x, y, color=shade, linewidth=1, marker=".", linestyle=(0, (1, 2)), label=name)
+        _dress(axes, chart)
+        figure.legend(loc="outside lower center", frameon=False, ncols=4)
+        return save(figure, stem)
+
+
+def _dress(axes: Axes, chart: Chart) -> None:
+    """Dress the axes with labels, title and ticks."""
+    axes.set(xlabel=chart.x, ylabel=chart.y)
+    axes.set_title(chart.title, parse_math=False)
+    if chart.zero:
+        axes.axhline(0, color="0.7", linewidth=1)
+    if chart.limits:
+        axes.set_ylim(chart.limits)
+    if chart.base:
+        axes.set_xscale("log", base=chart.base)
+    if chart.ticks:
+        axes.set_xticks(chart.ticks, [f"{at:,.0f}" for at in chart.ticks], rotation=45 if len(chart.ticks) > 8 else 0)
+        axes.minorticks_off()
+    axes.grid(axis="y", color="0.9")
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as SVG and PNG, laid out once."""
+    paths = [stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")]
+    figure.savefig(paths[0], metadata={"Date": None})
+    figure.set_layout_engine("none")
+    figure.savefig(paths[1], dpi=160)
+    plt.close(figure)
+    return paths
 
 
 def draw_memory(trace: MemoryTrace, title: str, stem: Path) -> list[Path]:
@@ -36,7 +87,9 @@ def draw_memory(trace: MemoryTrace, title: str, stem: Path) -> list[Path]:
             parts[1].suptitle("phrases with the most attention, and the number of their first token", fontsize=10)
         read = f"{stream.kind} {stream.index}, {stream.tokens:,} tokens in {stream.segments} segments"
         figure.suptitle(f"{title}: {read}", parse_math=False)
-        return _save(figure, stem)
+        with warnings.catch_warnings():  # signs that the font lacks stand in the SVG, and in the PNG as boxes
+            warnings.filterwarnings("ignore", r"Glyph|Matplotlib currently does not support", UserWarning)
+            return save(figure, stem)
 
 
 def _draw_density(figure: SubFigure, axes: Axes, shares: np.ndarray) -> None:
@@ -51,8 +104,7 @@ def _draw_density(figure: SubFigure, axes: Axes, shares: np.ndarray) -> None:
         axes.axhline(layer, color="white", linewidth=1.5)
     axes.set_yticks(np.arange(layers) + 0.5, [str(layer + 1) for layer in range(layers)])
     axes.tick_params(axis="y", length=0)
-    axes.set(xlabel=PLACE, ylabel=f"layer, {heads} head{'s' * (heads > 1)} each")
-    axes.set_title("where the last segment looked")
+    axes.set(xlabel=PLACE, ylabel=f"layer, {heads} head{'s' * (heads > 1)} each", title="where the last segment looked")
     extend = "max" if times_even.max() > top else "neither"
     figure.colorbar(image, ax=axes, label="attention (1: even)", extend=extend)
 
@@ -66,8 +118,8 @@ def _draw_histogram(axes: Axes, shares: np.ndarray) -> None:
                     linewidth=1.2, label=name)  # fmt: skip
     axes.axhline(1, color="0.7", linewidth=1)
     top = 1.25 * max(1.0, bins * float(shares.max()))  # room for the legend
-    axes.set(xlim=(0, 1), ylim=(0, top), xlabel=PLACE, ylabel="attention (1: even)")
-    axes.set_title("all heads together: the sticky histogram")
+    axes.set(xlim=(0, 1), ylim=(0, top), xlabel=PLACE, ylabel="attention (1: even)",
+             title="all heads together: the sticky histogram")  # fmt: skip
     axes.legend(frameon=False, fontsize=8, ncols=FEW, loc="upper center")
 
 
@@ -95,19 +147,17 @@ def _draw_reconstruction(axes: Axes, kept: list[Reconstruction]) -> None:
 def _draw_room(axes: Axes, phrases: list[Phrase]) -> None:
     """Draw attention beside room, the most attended first."""
     rows = np.arange(len(phrases))
+    texts = [p.text if len(p.text) <= LONGEST else f"{p.text[: LONGEST - 1]}…" for p in phrases]
+    labels = [f"{text}  {p.token:,}" for text, p in zip(texts, phrases, strict=True)]
     axes.barh(rows - 0.2, [100 * p.attention for p in phrases], 0.38, color=STYLES[0][0], label="attention")
     axes.barh(rows + 0.2, [100 * p.room for p in phrases], 0.38, color="white", edgecolor="0.2", hatch="////",
               label="room")  # fmt: skip
-    axes.set_yticks(rows, [_shorten(p.text, p.token) for p in phrases], fontsize=8, parse_math=False)
+    axes.set_yticks(rows, labels, fontsize=8, parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel="share of all (%)")
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0)
-
-
-def _shorten(text: str, token: int) -> str:
-    return f"{text if len(text) <= LONGEST else text[: LONGEST - 1] + '…'}  {token:,}"
 
 
 def _line_styles(count: int) -> list[tuple[Any, str, Any]]:
@@ -116,10 +166,3 @@ def _line_styles(count: int) -> list[tuple[Any, str, Any]]:
         return STYLES[:count]
     shades = matplotlib.colormaps[MAP](np.linspace(0, 0.9, count))
     return [(shade, "", STYLES[i % FEW][2]) for i, shade in enumerate(shades)]
-
-
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    """Save a figure; signs that the font lacks stand in the SVG all the same, and in the PNG as boxes."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph|Matplotlib currently does not support", UserWarning)
-        return save(figure, stem)
