@@ -1,7 +1,4 @@
-"""Find out if this process was started alone, or with others by torchrun or Slurm's srun.
-
-Imports no torch.
-"""
+"""Find out, without torch, if this process was started alone, or with others by torchrun or Slurm's srun."""
 
 import os
 import re
