@@ -36,7 +36,8 @@ def fetch_corpus(
     """Download a corpus from the public hub, at a pinned commit, and import it. A broken download goes on."""
     from infty.commands.train.ensure_corpora import fetch_known_corpus
 
-    _show_corpus(fetch_known_corpus(name, splits, read_settings(data=folder).data, replace=replace), as_json)
+    parts = dict.fromkeys(splits or [])
+    _show_corpus(fetch_known_corpus(name, parts, read_settings(data=folder).data, replace=replace), as_json)
 
 
 @data_app.command("import", epilog="Example: infty data import wikitext ~/wikitext-103")

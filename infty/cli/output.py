@@ -108,6 +108,12 @@ def show_values(values: dict[str, Any], as_json: bool, document: Any = None) -> 
             print(f"{key}: {value}")
 
 
+def show_outcome(record: Any, as_json: bool) -> None:
+    """Show the result of a training run or an evaluation; nothing if another process has it."""
+    if record:
+        show_values(summarize(record.dump()), as_json, document=record.dump())
+
+
 def show_tables(make_tables: Callable[[], Iterable[Any]], document: Any, as_json: bool) -> None:
     """Print the document as JSON, or the tables that are made of it."""
     if as_json:
@@ -138,3 +144,42 @@ def refuse_given(options: Mapping[str, Any], beside: str) -> None:
     """Raise UsageError if one of the options has a value: it has no meaning beside another one."""
     if given := next((name for name, value in options.items() if value is not None), None):
         raise UsageError(f"{given} has no meaning with {beside}")
+
+
+def summarize(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Choose the figures of a training run or an evaluation that a person wants to see first."""
+    wanted = ("best_step", "step", "wall_seconds", "parameters", "memory_slots")
+    return {
+        **_round(outcome["metrics"]),
+        **_calibrate(outcome["calibration"]),
+        "protocol": outcome["protocol"]["name"],
+        **{key: outcome[key] for key in wanted if key in outcome},
+    }
+
+
+def summarize_stream(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Choose the figures that a person wants to see first of one long text that was read."""
+    pace = outcome["pace"]
+    answers = {"answer": outcome["answer"], "model": outcome["model_answer"]} if outcome["answer"] else {}
+    summary = {
+        **_round(outcome["metrics"]),
+        **{name: " ".join(map(str, symbols)) for name, symbols in answers.items()},
+        **{key: pace[key] for key in ("tokens", "segments", "tokens_per_second")},
+        "seconds": round(pace["seconds"], 2),
+    }
+    if "late_to_early" in pace:
+        summary["time of a late segment"] = f"{pace['late_to_early']:.3f} × that of the 10th to 20th"
+        summary["memory since the 20th segment"] = f"+ {pace['growth_bytes'] / 1e6:.1f} MB"
+    return summary
+
+
+def _calibrate(calibration: dict[str, Any]) -> dict[str, Any]:
+    """Say what accuracy means in the sorting task; nothing for texts."""
+    if not calibration:
+        return {}
+    window = f"oracle of the last {calibration['oracle_window']} symbols"
+    return _round({"chance": calibration["chance"], window: calibration["oracle"]})
+
+
+def _round(figures: Mapping[str, float]) -> dict[str, Any]:
+    return {name: round(value, 4) for name, value in figures.items()}

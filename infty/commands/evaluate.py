@@ -1,7 +1,7 @@
 """`infty eval`: evaluation of trained runs under a named protocol, and of one long text as a stream."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -41,41 +41,26 @@ class EvaluationRequest:
 
 
 def evaluate_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Evaluation | None:
-    """Evaluate the best checkpoint of a cell's run.
+    """Evaluate the best checkpoint of a cell's run, several processes together; only the one that leads returns it.
 
-    Several processes share the texts or sequences; only the one that leads returns the evaluation. MissingError, with
-    the command that trains it, if there is none, and UsageError if the run has other settings than the cell.
+    MissingError, with the command that trains it, if there is none; UsageError if the run has other settings.
     """
-    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
-    with process_group(machine.launch, machine.device) as group:
-        with group.take_turns():  # the one that leads may have to tokenise the text
-            trained, task = load_with_task(run, settings.data)
-        machine.place(trained.model)
+    with _load_cell(cell, settings) as (run, trained, task, group):
         return evaluate_run(run, trained, task, request, group=group)
 
 
 def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | None) -> Values:
     """Read one text of any length with the best checkpoint of a cell's run: what it answers, and at what pace.
 
-    MissingError if there is no checkpoint or no such text, and UsageError as `evaluate_cell`, or if more than one
-    stream is asked for.
+    MissingError, also if there is no such text, and UsageError as `evaluate_cell`, or for more than one stream.
     """
     if batch_size not in (None, 1):
         raise UsageError(f"--stream reads one text as one stream: --batch {batch_size} has no meaning with it")
-
-    # Load the run.
-    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
-    trained, task = load_with_task(run, settings.data)
-    machine.place(trained.model)
-
-    # Read the text segment by segment; its words and bytes are counted on the way.
-    length = trained.experiment.model.segment_length
-    with open_text(file) as opened:
-        text = CountedText(opened)
-        segments = task.cut_stream(text, length)
-        memory = partial(count_peak_bytes, machine.device)
+    with _load_cell(cell, settings) as (_, trained, task, _), open_text(file) as opened:
+        # Words and bytes of the text are counted while it is read, segment by segment.
+        text, length = CountedText(opened), trained.experiment.model.segment_length
+        segments, memory = task.cut_stream(text, length), partial(count_peak_bytes, trained.model.device)
         totals, answers, pace = read_stream(trained.model, segments, memory, choices=task.has_answers)
-
     return {
         "schema": SCHEMA,
         "file": file.name,
@@ -100,6 +85,17 @@ def find_trained_run(cell: Cell, settings: Settings) -> RunFolder:
     return run
 
 
+@contextmanager
+def _load_cell(cell: Cell, settings: Settings) -> Iterator[tuple[RunFolder, TrainedModel, Task, Group]]:
+    """Connect the processes, and load the best checkpoint of a cell's run and what it is tested with."""
+    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
+    with process_group(machine.launch, machine.device) as group:
+        with group.take_turns():  # the one that leads may have to tokenise the text
+            trained, task = load_with_task(run, settings.data)
+        machine.place(trained.model)
+        yield run, trained, task, group
+
+
 def evaluate_run(
     run: RunFolder,
     trained: TrainedModel,
@@ -108,10 +104,9 @@ def evaluate_run(
     stop: StopSignals | None = None,
     group: Group = ALONE,
 ) -> Evaluation | None:
-    """Evaluate a run's best checkpoint, write the evaluation to its `eval/` and return it.
+    """Evaluate a run's best checkpoint, write the evaluation to its `eval/` and return it, all if this process leads.
 
-    group: with whom; only the one that leads writes and returns. UsageError if what is asked has no meaning for the
-    run, and Stopped after a signal.
+    UsageError if what is asked has no meaning for the run, and Stopped after a signal.
     """
     evaluation, trace = assess(trained, task, request, stop, group)
     if evaluation:
@@ -172,16 +167,14 @@ def check_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Va
 
     same: whether the totals differ by 1e-6 of them at most. MissingError and UsageError as `evaluate_cell`.
     """
-    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
-    trained, task = load_with_task(run, settings.data)
-    machine.place(trained.model)
-    task = _prepare_task(task, request)
-    if why := task.explain_unfit_check():
-        raise UsageError(why)
-    nats = {}
-    for size in CHECKED_BATCHES:
-        batches = _make_batches(trained.experiment, task, replace(request, batch_size=size))
-        nats[size] = evaluate(trained.model, batches, choices=False).nats
+    nats: dict[int, float] = {}
+    with _load_cell(cell, settings) as (_, trained, task, _):
+        task = _prepare_task(task, request)
+        if why := task.explain_unfit_check():
+            raise UsageError(why)
+        for size in CHECKED_BATCHES:
+            batches = _make_batches(trained.experiment, task, replace(request, batch_size=size))
+            nats[size] = evaluate(trained.model, batches, choices=False).nats
     worst = max(abs(value - nats[1]) / nats[1] for value in nats.values())
     return {
         "protocol": task.protocol.name,

@@ -20,10 +20,9 @@ from infty.training.checkpoint import Checkpoint, load_best
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model in evaluation mode, and its experiment.
+    """A trained model in evaluation mode, and its experiment. step: the optimiser step that its weights are of.
 
-    tokenizer: of the text that it was trained on; None if tokens are symbols of the task's own. step: the optimiser
-    step that its weights are of.
+    tokenizer: of the text that it was trained on; None if tokens are symbols of the task's own.
     """
 
     model: SegmentModel
@@ -99,7 +98,6 @@ def _restore(
     try:
         load_weights(model, checkpoint.tensors["model"])
     except RuntimeError:
-        raise MissingError(
-            f"{run.checkpoints}: the best checkpoint is another model's; train again with --fresh"
-        ) from None
+        why = f"{run.checkpoints}: the best checkpoint is another model's; train again with --fresh"
+        raise MissingError(why) from None
     return TrainedModel(model.eval(), tokenizer, experiment, checkpoint.state.step)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -13,8 +14,7 @@ import torch
 from infty.base.errors import BusyError, MissingError
 from infty.commands.evaluate import EvaluationRequest, evaluate_run
 from infty.commands.load import load_beside
-from infty.commands.train.agreement import is_held
-from infty.commands.train.initial_weights import InitialWeights, find_initial_weights, load_trained_weights, plan
+from infty.commands.train.initial_weights import InitialWeights, find_base, find_initial_weights, load_trained_weights
 from infty.commands.train.record import open_sinks, track_status, write_run_header
 from infty.commands.train.session import OTHER_SETTINGS, Session, bring_data, open_session
 from infty.config.settings import Settings
@@ -113,7 +113,7 @@ def _ensure_initial_weights(
             return None
     with group.take_turns():
         found = find_initial_weights(cell.experiment, settings, may_fetch=settings.auto_fetch)
-    for base in plan(cell)[:-1]:
+    if base := find_base(cell):
         with group.take_turns():  # a text that the row lacks is missed before anything is trained
             bring_data(cell, settings, own)
         found = _ensure_base(base, settings, machine, group)
@@ -137,8 +137,8 @@ def _ensure_base(base: Cell, settings: Settings, machine: Machine, group: Group)
             found = load_trained_weights(base, settings)
         except BusyError:  # another process trains them: what it makes is as good
             logger.info(f"waiting for another process, which trains {run.path}")
-            while not group.is_true_anywhere(group.leads and not is_held(run)):
-                pass
+            while group.is_true_anywhere(group.leads and run.is_locked()):
+                time.sleep(1)
             fresh = False  # that process began anew as well
             continue
         except MissingError as fault:

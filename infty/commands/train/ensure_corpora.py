@@ -20,11 +20,10 @@ def ensure_corpora(experiment: Experiment, settings: Settings, own: Path | None 
     own: the user's texts that the experiment's corpus is named after. Raises MissingError, with the commands that help,
     if that can't be: a corpus of the user's, no network, or fetching switched off (`auto_fetch`, HF_HUB_OFFLINE).
     """
-    task = experiment.task
+    task, texts = experiment.task, dict(experiment.task.texts)
     name = task.vocabulary_files
     if name and not (settings.data / name / MANIFEST).is_file():
         _bring(name, _list_splits(name), settings)
-    texts = dict(task.texts)
     if first := experiment.pretraining and experiment.pretraining.text:
         texts.setdefault(first.corpus, []).extend([first.train, first.validation])
     if own is not None:
@@ -40,13 +39,11 @@ def ensure_corpora(experiment: Experiment, settings: Settings, own: Path | None 
 
 def _count_documents(portions: list[Portion]) -> dict[str, int | None]:
     """Count the documents that are read of each split; None: all."""
-    lasts: dict[str, list[int | None]] = {}
-    for portion in portions:
-        lasts.setdefault(portion.split, []).append(portion.last)
-    return {
-        split: None if None in found else max(last for last in found if last is not None)
-        for split, found in sorted(lasts.items())
-    }
+    counts: dict[str, int | None] = {}
+    for portion in sorted(portions, key=lambda portion: portion.split):
+        most, last = counts.get(portion.split, 0), portion.last
+        counts[portion.split] = None if most is None or last is None else max(most, last)
+    return counts
 
 
 def _list_splits(name: str) -> dict[str, int | None]:
@@ -55,21 +52,18 @@ def _list_splits(name: str) -> dict[str, int | None]:
 
 
 def _bring(name: str, parts: dict[str, int | None], settings: Settings) -> None:
-    if name == "generated":
-        write_corpus(settings.data, name, make_sources(), "made by infty", replace=False)
-        return
     if name not in KNOWN:
         raise MissingError(f"no corpus {name!r} in {settings.data}; {remedy(name)}")
-    if not settings.auto_fetch or is_offline():
+    if name != "generated" and (not settings.auto_fetch or is_offline()):
         why = "auto_fetch is off" if not settings.auto_fetch else "HF_HUB_OFFLINE is set"
         raise MissingError(f"{settings.data} has no {name} ({', '.join(parts)}), and {why}; {remedy(name)}")
-    fetch(settings.data, name, parts, replace=False)
+    fetch_known_corpus(name, parts, settings.data, replace=False)
 
 
-def fetch_known_corpus(name: str, splits: list[str] | None, data: Path, *, replace: bool) -> Corpus:
-    """Fetch a corpus that infty knows, or some of its splits. Raises UsageError if its name is not known."""
+def fetch_known_corpus(name: str, parts: dict[str, int | None], data: Path, *, replace: bool) -> Corpus:
+    """Fetch or make a corpus that infty knows, or some parts of it. Raises UsageError if its name is not known."""
     if name not in KNOWN:
         raise UsageError(f"no corpus {name!r} on the hub; {suggest(name, KNOWN)}")
     if name == "generated":
         return write_corpus(data, name, make_sources(), "made by infty", replace=replace)
-    return fetch(data, name, dict.fromkeys(splits) if splits else _list_splits(name), replace=replace)
+    return fetch(data, name, parts or _list_splits(name), replace=replace)

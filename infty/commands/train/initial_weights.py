@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from infty.base.files import sha256
@@ -30,16 +31,6 @@ class InitialWeights:
     refuse_vocabulary: Callable[[int], None]
     load: Callable[[SegmentModel], None]
 
-    def document(self) -> dict[str, str]:
-        """Return origin and sum, as results and checkpoints hold them."""
-        return {"origin": self.origin, "sha256": self.sha256}
-
-
-def plan(cell: Cell) -> list[Cell]:
-    """List what is trained for a cell, in order: what its rows start from, if that is trained here, and itself."""
-    base = find_base(cell)
-    return [base, cell] if base else [cell]
-
 
 def find_base(cell: Cell) -> Cell | None:
     """Find the cell whose weights a row starts from: its model without a memory. None if they are not trained here.
@@ -48,7 +39,7 @@ def find_base(cell: Cell) -> Cell | None:
     setting that the weights depend on.
     """
     experiment = cell.experiment
-    if experiment.pretraining is None or not experiment.model.fine_tunes:
+    if experiment.pretraining is None:
         return None
     task: dict[str, Any] = {"memory_reset": "document"}
     if text := experiment.pretraining.text:
@@ -77,22 +68,16 @@ def load_trained_weights(base: Cell, settings: Settings) -> InitialWeights:
 
 
 def find_initial_weights(experiment: Experiment, settings: Settings, *, may_fetch: bool) -> InitialWeights | None:
-    """Find the weights that `model.weights` names, if it does.
-
-    Raises MissingError if they are not there or damaged, UsageError if they are of other sizes.
-    """
+    """Find the weights that `model.weights` names, if it does. MissingError or UsageError if they are none that fit."""
     model = experiment.model
     if model.starting_weights is None:
         return None
     found = find_weights(model.starting_weights, settings.data, may_fetch=may_fetch)
-
-    def refuse(sizes: dict[str, int]) -> None:
-        refuse_other_sizes(found.config, sizes, str(found.path))
-
+    refuse = partial(refuse_other_sizes, found.config, where=str(found.path))
     refuse(model.decoder_sizes)
     return InitialWeights(
         found.origin,
         found.sha256,
-        lambda vocab_size: refuse({"vocab_size": vocab_size}),
+        lambda size: refuse({"vocab_size": size}),
         lambda new: new.load_decoder_file(found.path),
     )

@@ -1,16 +1,20 @@
 """An opened run: the lock is held, its data and weights are here and fit, and so do disk and memory."""
 
 import contextlib
+import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from infty.base.errors import InftyError, UsageError
+from filelock import Timeout
+
+from infty.base.errors import BusyError, InftyError, MissingError, UsageError
+from infty.base.files import write_text
 from infty.commands.load import refuse_other_text
-from infty.commands.train.agreement import hold_lock, refuse_other_folders, refuse_split_data
 from infty.commands.train.ensure_corpora import ensure_corpora
 from infty.commands.train.initial_weights import InitialWeights
 from infty.config.settings import Settings
@@ -27,6 +31,7 @@ from infty.training.distributed import Group
 
 OTHER_SETTINGS = "start over with --fresh (removes it), or keep both with --name"
 REMOVED = ".removed"  # checkpoints that are being removed
+LATE = 15  # seconds that a network's file system may take to show one machine what another has written
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,9 @@ def open_session(
         InftyError: if disk or memory do not suffice.
     """
     # Take the lock: nobody else writes to this run.
-    with hold_lock(run, group):
+    with _hold_lock(run, group):
         # Agree between processes that all see this folder, and that it holds no other run.
-        refuse_other_folders(group, run)
+        _refuse_other_folders(group, run)
         if not fresh:
             with group.take_turns():
                 run.refuse_another(cell.config, OTHER_SETTINGS)
@@ -111,7 +116,7 @@ def open_session(
                 refuse_other_text(found.state.tokens, task)
             elif initial:
                 initial.refuse_vocabulary(task.vocab_size)
-        refuse_split_data(group, found, task)
+        _refuse_split_data(group, found, task)
 
         # Build the model.
         model = cell.experiment.model.build(task.vocab_size, cell.key.seed)
@@ -121,7 +126,7 @@ def open_session(
             initial.load(model)
         machine.place(model)
         training = cell.experiment.training.count_steps(task.count_steps_per_epoch)
-        weights = initial.document() if initial else None
+        weights = {"origin": initial.origin, "sha256": initial.sha256} if initial else None
         begin = found or Checkpoint(TrainingState(tokens=task.digest, starting_weights=weights), {})
         session = Session(cell, run, settings, machine, group, task, training, model, begin)
 
@@ -131,7 +136,7 @@ def open_session(
         # Clear what an earlier run left.
         if group.leads:
             if fresh:
-                clear(run)
+                _clear(run)
             shutil.rmtree(run.path / REMOVED, ignore_errors=True)
         yield session
 
@@ -149,21 +154,65 @@ def bring_data(cell: Cell, settings: Settings, own: Path | None = None) -> Task:
     return task
 
 
-def clear(run: RunFolder) -> None:
-    """Remove everything a run folder holds but its lock.
+@contextlib.contextmanager
+def _hold_lock(run: RunFolder, group: Group) -> Iterator[None]:
+    """Hold the lock on a run folder within the block. Raises BusyError in all processes if another one holds it.
 
-    The result first, then all checkpoints at once, and the configuration last: so an interruption leaves no run that
-    seems finished, or has half a checkpoint, or is of unknown settings.
+    If nothing was written, as after a refusal, no folder stays that was made for it.
     """
-    (run.path / "result.json").unlink(missing_ok=True)
-    shutil.rmtree(run.path / REMOVED, ignore_errors=True)
-    if run.checkpoints.is_dir():
-        run.checkpoints.replace(run.path / REMOVED)
-    for path in sorted(run.path.iterdir(), key=lambda path: (path.is_file(), path.name == "config.yaml")):
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != ".lock":
-            path.unlink()
+    with contextlib.ExitStack() as stack:
+        busy = False
+        if group.leads:
+            made = [folder for folder in (run.path, *run.path.parents) if not folder.exists()]
+            run.path.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(run.lock())
+                stack.callback(_remove_unused, run.path, made)
+            except Timeout:
+                busy = True
+        if group.is_true_anywhere(busy):
+            raise BusyError(f"another process is training in {run.path}; wait, or use --name for a second run")
+        yield
+
+
+def _remove_unused(path: Path, made: list[Path]) -> None:
+    """Remove folders that were made for a run, innermost first, as far as they hold nothing but its lock."""
+    with contextlib.suppress(OSError):  # no more than tidiness
+        if made and [file.name for file in path.iterdir()] == [".lock"]:
+            (path / ".lock").unlink()
+        for folder in made:
+            folder.rmdir()
+
+
+def _refuse_other_folders(group: Group, run: RunFolder) -> None:
+    """Raise MissingError if a process does not see what the one that leads writes to the run folder."""
+    if group.size == 1:
+        return
+    file, mark = run.path / ".together", group.find_largest(secrets.randbelow(2**62) if group.leads else 0)
+    if group.leads:
+        write_text(file, str(mark))
+    group.wait()
+    seen = any(_has_mark(file, mark) or time.sleep(1) for _ in range(LATE))  # a network's file system may take a moment
+    missing = group.is_true_anywhere(not seen)
+    if group.leads:
+        file.unlink()
+    if missing:
+        raise MissingError(f"not all processes see the same {run.path}: --runs must be on a disk that they all share")
+
+
+def _has_mark(file: Path, mark: int) -> bool:
+    try:
+        return file.read_text(encoding="utf-8") == str(mark)
+    except OSError:
+        return False
+
+
+def _refuse_split_data(group: Group, resume: Checkpoint | None, task: Task) -> None:
+    """Raise MissingError if processes would not go on from the same step, or with the same text."""
+    figures = (resume.state.step if resume else 0, int(task.digest[:15], 16) if task.digest else 0)
+    if group.size > 1 and not all(map(group.is_same_everywhere, figures)):
+        why = "the processes do not see the same checkpoints and texts: all machines must share --runs and data"
+        raise MissingError(why)
 
 
 def _refuse_together(session: Session) -> None:
@@ -178,3 +227,20 @@ def _refuse_together(session: Session) -> None:
         fault = found
     if s.group.is_true_anywhere(fault is not None):
         raise fault or InftyError("another process refuses this: see what it says")
+
+
+def _clear(run: RunFolder) -> None:
+    """Remove everything a run folder holds but its lock.
+
+    The result first, then all checkpoints at once, and the configuration last: so an interruption leaves no run that
+    seems finished, or has half a checkpoint, or is of unknown settings.
+    """
+    (run.path / "result.json").unlink(missing_ok=True)
+    shutil.rmtree(run.path / REMOVED, ignore_errors=True)
+    if run.checkpoints.is_dir():
+        run.checkpoints.replace(run.path / REMOVED)
+    for path in sorted(run.path.iterdir(), key=lambda path: (path.is_file(), path.name == "config.yaml")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()
