@@ -57,11 +57,9 @@ class Experiment(BaseModel):
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell with its checked values.
+    """A cell with its checked values. origins: the layer that each key came from; absent keys are defaults.
 
-    Args:
-        origins: the layer that each key came from; absent keys are defaults.
-        made_by: the command that trains it, if it is not a cell of a table.
+    made_by: the command that trains it, if it is not a cell of a table.
     """
 
     key: CellKey
@@ -103,10 +101,7 @@ def resolve(definition: Definition, key: CellKey, overrides: Sequence[str] = ())
 
 
 def build_task(experiment: Experiment, data: Path, *, make: bool = True) -> Task:
-    """Open the task of an experiment. data: the folder of corpora. make: tokenise a text that is not tokenised yet.
-
-    MissingError if a corpus is not there, or is not tokenised and `make` is False.
-    """
+    """Open an experiment's task on the folder of corpora. make: tokenise a text that is not yet; else MissingError."""
     first = experiment.pretraining and experiment.pretraining.text
     learnt_from = (first.corpus, first.train) if first else None
     return experiment.task.open(data, experiment.model.segment_length, learnt_from, make=make)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from infty.base.errors import DifferenceError, UsageError
 from infty.cli.completion import complete_protocol, complete_run
@@ -63,14 +64,14 @@ def _print_version(wanted: bool) -> None:
 def begin(
     ctx: typer.Context,
     version: Annotated[  # noqa: ARG001
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        bool, Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="No progress on stderr: warnings, errors and results alone.")
+        bool, Option("-q", "--quiet", help="No progress on stderr: warnings, errors and results alone.")
     ] = False,
     verbose: Annotated[
         bool,
-        typer.Option(
+        Option(
             "-v", "--verbose", help="Where an unexpected fault comes from (as INFTY_DEBUG=1), and where settings do."
         ),
     ] = False,
@@ -87,8 +88,8 @@ def begin(
 def train(
     cell_options: CellOptions,
     machine_options: MachineOptions,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Sizes and predicted time; writes nothing.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Remove what this run left, and start over.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Sizes and predicted time; writes nothing.")] = False,
+    fresh: Annotated[bool, Option("--fresh", help="Remove what this run left, and start over.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train one cell of an experiment, or go on where it stopped, and test it.
@@ -113,21 +114,21 @@ def evaluate(
     cell_options: CellOptions,
     machine_options: InferenceOptions,
     split: Annotated[
-        Literal["test", "validation"] | None, typer.Option(help="Which part of the data; by default test.")
+        Literal["test", "validation"] | None, Option(help="Which part of the data; by default test.")
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="By default the experiment's own.", autocompletion=complete_protocol)
+        str | None, Option(help="By default the experiment's own.", autocompletion=complete_protocol)
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Sequences at once; never changes the result.")] = None,
+    batch: Annotated[int | None, Option(min=1, help="Sequences at once; never changes the result.")] = None,
     check_batch: Annotated[
-        bool, typer.Option("--check-batch", help="Show that it doesn't: evaluate with 1, 2 and 7.")
+        bool, Option("--check-batch", help="Show that it doesn't: evaluate with 1, 2 and 7.")
     ] = False,
     knock_out: Annotated[
         KnockOut | None,
-        typer.Option(help="Evaluate with the memory emptied, its past shuffled, or another document's."),
+        Option(help="Evaluate with the memory emptied, its past shuffled, or another document's."),
     ] = None,
     stream: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Read one text of any length, at constant memory; - is stdin.")
+        Path | None, Option(metavar="FILE", help="Read one text of any length, at constant memory; - is stdin.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -169,17 +170,15 @@ def generate(
     cell_options: CellOptions,
     machine_options: InferenceOptions,
     prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What it goes on from; by default a document begins.")
+        str | None, Option(metavar="TEXT", help="What it goes on from; by default a document begins.")
     ] = None,
-    file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The same from a file of any length; - is stdin.")
-    ] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens to make.")] = 100,
+    file: Annotated[Path | None, Option(metavar="FILE", help="The same from a file of any length; - is stdin.")] = None,
+    tokens: Annotated[int, Option(min=1, help="Tokens to make.")] = 100,
     temperature: Annotated[
-        float, typer.Option(min=0.0, help="Low keeps to what is likely; 0 takes the most likely token.")
+        float, Option(min=0.0, help="Low keeps to what is likely; 0 takes the most likely token.")
     ] = 0.8,
-    top_k: Annotated[int, typer.Option(min=1, help="Draw from so many of the most likely tokens.")] = 40,
-    draw: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the draws.")] = 0,
+    top_k: Annotated[int, Option(min=1, help="Draw from so many of the most likely tokens.")] = 40,
+    draw: Annotated[int, Option(min=0, max=2**31 - 1, help="Seed of the draws.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Continue a text with the best checkpoint of a cell, its memory carried from the first token on."""
@@ -219,7 +218,7 @@ app.command(epilog="Example: infty report data/runs --format md,html")(report)
 def tune(
     experiment: Experiment,
     machine_options: TableOptions,
-    case: Annotated[str | None, typer.Option(help="Column; by default each that has a grid.")] = None,
+    case: Annotated[str | None, Option(help="Column; by default each that has a grid.")] = None,
     scale: Scale = "laptop",
     as_json: Json = False,
 ) -> None:
@@ -237,9 +236,7 @@ def tune(
 def compare(
     names: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RUN RUN...", help="Run folders, or their place below --runs.", autocompletion=complete_run
-        ),
+        Argument(metavar="RUN RUN...", help="Run folders, or their place below --runs.", autocompletion=complete_run),
     ],
     as_json: Json = False,
     runs: Runs = None,
@@ -254,9 +251,9 @@ def compare(
 @app.command(epilog="Example: infty export sort/laptop/infty@x8/seed-0 --out infty.zip")
 def export(
     name: Annotated[
-        str, typer.Argument(metavar="RUN", help="Run folder, or its place below --runs.", autocompletion=complete_run)
+        str, Argument(metavar="RUN", help="Run folder, or its place below --runs.", autocompletion=complete_run)
     ],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="By default named after the run, here.")] = None,
+    out: Annotated[Path | None, Option(metavar="FILE", help="By default named after the run, here.")] = None,
     as_json: Json = False,
     runs: Runs = None,
 ) -> None:
@@ -272,11 +269,9 @@ def export(
 def clean(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[RUN]...", help="By default every finished run and trial.", autocompletion=complete_run
-        ),
+        Argument(metavar="[RUN]...", help="By default every finished run and trial.", autocompletion=complete_run),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove what is listed.")] = False,
+    yes: Annotated[bool, Option("--yes", help="Remove what is listed.")] = False,
     as_json: Json = False,
     runs: Runs = None,
 ) -> None:
@@ -314,14 +309,14 @@ def show(
 @app.command(epilog="Example: infty bench step read --against literal.py --json")
 def bench(
     measures: Annotated[
-        list[str] | None, typer.Argument(metavar="[MEASURE]...", help="step, read, update, stream, data, start.")
+        list[str] | None, Argument(metavar="[MEASURE]...", help="step, read, update, stream, data, start.")
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A plain implementation to hold against; it is run.")
+        Path | None, Option(metavar="FILE", help="A plain implementation to hold against; it is run.")
     ] = None,
-    length: Annotated[int, typer.Option(min=1, help="Symbols of a sequence in a step.")] = 4000,
-    batch: Annotated[int, typer.Option(min=1, help="Sequences in a step.")] = 2,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each takes its turn.")] = 5,
+    length: Annotated[int, Option(min=1, help="Symbols of a sequence in a step.")] = 4000,
+    batch: Annotated[int, Option(min=1, help="Sequences in a step.")] = 2,
+    rounds: Annotated[int, Option(min=1, help="How often each takes its turn.")] = 5,
     as_json: Json = False,
     threads: Threads = 2,
 ) -> None:

@@ -16,11 +16,7 @@ from infty.machine.launch import detect_launch
 
 @dataclass
 class Call:
-    """The options of this call of `infty` on which messages depend.
-
-    quiet: nothing on stderr but warnings and errors. verbose: with the origin of faults and settings.
-    folders: of runs and data, by what chooses them, once the settings are known.
-    """
+    """The options of this call on which messages depend; folders: of runs and data, by what chooses them."""
 
     quiet: bool = False
     verbose: bool = False

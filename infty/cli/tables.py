@@ -4,7 +4,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from infty.base.errors import DifferenceError
 from infty.cli.completion import complete_experiment
@@ -13,16 +13,16 @@ from infty.cli.output import open_console, print_json, read_settings, refuse_giv
 
 
 def report(
-    folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", help="Folders of runs.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write; by default `report` beside the runs.")] = None,
+    folders: Annotated[list[Path] | None, Argument(metavar="[DIR]...", help="Folders of runs.")] = None,
+    out: Annotated[Path | None, Option(help="Where to write; by default `report` beside the runs.")] = None,
     formats: Annotated[
-        str | None, typer.Option("--format", help="Some of md, tex, csv, html, with commas; by default all.")
+        str | None, Option("--format", help="Some of md, tex, csv, html, with commas; by default all.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing: hold stored figures against totals and checkpoints.")
+        bool, Option("--check", help="Write nothing: hold stored figures against totals and checkpoints.")
     ] = False,
     keep: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Copy the runs' small files there first, to be committed.")
+        Path | None, Option(metavar="FOLDER", help="Copy the runs' small files there first, to be committed.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -46,10 +46,7 @@ def report(
 
 
 def write_beside_runs(folders: list[Path], machine: Any, out: Path | None, formats: str | None = None) -> Any:
-    """Write a report on folders of runs, by default in `report` beside the first. Raises as `write_report`.
-
-    formats: names with commas between them; `None` for all.
-    """
+    """Write a report on folders of runs, by default in `report` beside the first. formats: with commas; None: all."""
     from infty.report import FORMATS, write_report
 
     wanted = FORMATS if formats is None else [name.strip() for name in formats.split(",")]
@@ -70,19 +67,17 @@ def reproduce(
     machine_options: TableOptions,
     experiments: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="EXPERIMENT",
             help="Names or YAML files; by default all that read no text of yours.",
             autocompletion=complete_experiment,
         ),
     ] = None,
     scale: Scale = "laptop",
-    jobs: Annotated[int, typer.Option(min=1, help="Cells that are trained at once.")] = 1,
-    out: Annotated[
-        Path | None, typer.Option(help="Where the report goes; by default `report` beside the runs.")
-    ] = None,
+    jobs: Annotated[int, Option(min=1, help="Cells that are trained at once.")] = 1,
+    out: Annotated[Path | None, Option(help="Where the report goes; by default `report` beside the runs.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="What is missing, with commands and time; writes nothing.")
+        bool, Option("--dry-run", help="What is missing, with commands and time; writes nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:

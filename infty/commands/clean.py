@@ -52,10 +52,7 @@ class Dispensable:
 
 
 def find_dispensable(runs: Path, names: Sequence[str]) -> Dispensable:
-    """Find what can go of the runs named; if none is, of all finished runs, and trials whose outcome is recorded.
-
-    UsageError for a run that is at work or is not finished, MissingError for one that is not there.
-    """
+    """Find what can go of the runs named, else of all that are finished and of trials. UsageError if one isn't done."""
     named = [find_run(name, runs) for name in names]
     for run in named:
         if not _is_done(run):

@@ -41,19 +41,13 @@ class EvaluationRequest:
 
 
 def evaluate_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Evaluation | None:
-    """Evaluate the best checkpoint of a cell's run, several processes together; only the one that leads returns it.
-
-    MissingError, with the command that trains it, if there is none; UsageError if the run has other settings.
-    """
+    """Evaluate the best checkpoint of a cell's run. Only the process that leads returns the evaluation."""
     with _load_cell(cell, settings) as (run, trained, task, group):
         return evaluate_run(run, trained, task, request, group=group)
 
 
 def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | None) -> Values:
-    """Read one text of any length with the best checkpoint of a cell's run: what it answers, and at what pace.
-
-    MissingError, also if there is no such text, and UsageError as `evaluate_cell`, or for more than one stream.
-    """
+    """Read one text with the best checkpoint of a cell's run: what it answers, at what pace. UsageError for several."""
     if batch_size not in (None, 1):
         raise UsageError(f"--stream reads one text as one stream: --batch {batch_size} has no meaning with it")
     with _load_cell(cell, settings) as (_, trained, task, _), open_text(file) as opened:
@@ -104,10 +98,7 @@ def evaluate_run(
     stop: StopSignals | None = None,
     group: Group = ALONE,
 ) -> Evaluation | None:
-    """Evaluate a run's best checkpoint, write the evaluation to its `eval/` and return it, all if this process leads.
-
-    UsageError if what is asked has no meaning for the run, and Stopped after a signal.
-    """
+    """Evaluate a run's best checkpoint and write that to its `eval/`. Only the process that leads returns it."""
     evaluation, trace = assess(trained, task, request, stop, group)
     if evaluation:
         folder, name = run.path / "eval", f"{evaluation.protocol.name}-{request.split}"
@@ -121,10 +112,7 @@ def evaluate_run(
 def assess(
     trained: TrainedModel, task: Task, request: EvaluationRequest, stop: StopSignals | None = None, group: Group = ALONE
 ) -> tuple[Evaluation | None, MemoryTrace | None]:
-    """Evaluate a run, and trace its memories in a test without a knock-out, if it has such; writes nothing.
-
-    Of several processes only the one that leads returns them. UsageError and Stopped as `evaluate_run`.
-    """
+    """Evaluate a run, and trace its memories in a test without a knock-out; write nothing. Stopped after a signal."""
     # Ask the task for its protocol, and for room to note what comes of each target.
     task = _prepare_task(task, request)
     split, model, record = request.split, trained.experiment.model, task.make_record(request.split)
@@ -163,10 +151,7 @@ def assess(
 
 
 def check_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Values:
-    """Evaluate with 1, 2 and 7 rows at once, to show that the batch size changes nothing.
-
-    same: whether the totals differ by 1e-6 of them at most. MissingError and UsageError as `evaluate_cell`.
-    """
+    """Evaluate with 1, 2 and 7 rows at once. same: if totals differ by 1e-6 of them at most. UsageError if unfit."""
     nats: dict[int, float] = {}
     with _load_cell(cell, settings) as (_, trained, task, _):
         task = _prepare_task(task, request)

@@ -22,10 +22,7 @@ Keys = tuple[str, ...]
 
 
 def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
-    """List every cell × seed of every experiment that has the scale: its state and why, metrics and next command.
-
-    After an experiment's cells come the other runs on disk. UsageError if no experiment has such a scale.
-    """
+    """List every cell × seed of experiments with the scale, then other runs: state, why, metrics and next command."""
     rows = []
     for name, definition in experiments_with(scale, settings.experiments, warnings.warn).items():
         cells = list(dict.fromkeys(definition.cells(scale)))

@@ -45,10 +45,7 @@ def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedMode
 
 
 def load_with_task(run: RunFolder, data: Path) -> tuple[TrainedModel, Task]:
-    """Load a run, and the sequences or texts that it was trained on, to be tested with. data: the folder of corpora.
-
-    Raises MissingError as `load_run` does, and if the text is not there or is another one now.
-    """
+    """Load a run, and what it was trained on. MissingError as `load_run`, and if the text in `data` is another now."""
     with show_on(NOWHERE):
         task = build_task(load_experiment(run), data)
     return load_beside(run, task), task
@@ -79,10 +76,7 @@ def locate_tokenizer(run: RunFolder) -> Path:
 
 
 def refuse_other_text(digest: str | None, task: Task) -> None:
-    """Raise MissingError if a checkpoint was trained on another text, or in other tokens, than there is now.
-
-    digest: of the tokens that it was trained on; None of a task without a text.
-    """
+    """Raise MissingError if a checkpoint was trained on other tokens, of this digest, than there are now."""
     if task.digest not in (None, digest):
         raise MissingError(
             f"this run was trained on another text than the corpus {task.name!r} is now (tokens "

@@ -47,14 +47,11 @@ def _make_compiler() -> Callable[[Function], Function]:
 
 @dataclass(frozen=True)
 class Machine:
-    """The device that a model computes on, and how it computes there.
+    """The device that a model computes on, and how it computes there, in this process of a launch.
 
-    Args:
-        precision: of matrix products. "bf16" is autocast: weights, sums, norms and the memory stay in float32. "tf32"
-            exists on GPUs: the factors of float32 products lose 13 bits, except in the memory.
-        recompute: activation checkpointing, layer by layer.
-        micro_batch: largest number of training sequences computed at once; None: no limit.
-        launch: this process among those started together.
+    precision: of matrix products. "bf16" is autocast: weights, sums, norms and the memory stay in float32. "tf32"
+    exists on GPUs: the factors of float32 products lose 13 bits, except in the memory. recompute: activations, layer by
+    layer. micro_batch: largest number of training sequences computed at once; None: no limit.
     """
 
     device: torch.device

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +23,7 @@ from infty.config.catalog import open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import Experiment, build_task, resolve
 from infty.machine.ram import count_peak_bytes
-from infty.memory import equations
-from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
+from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig
 from infty.memory.precision import HOST
 from infty.model.config import DecoderConfig
 from infty.model.memory_layer import LayerState
@@ -57,9 +57,10 @@ class Spec:
     basis: int = 512
     against: str | None = None
 
-    def to_json(self) -> str:
-        """Write the specification as the text that a contestant's process gets as its argument."""
-        return json.dumps(asdict(self))
+    @property
+    def command(self) -> list[str]:
+        """The command that starts the contestant."""
+        return [sys.executable, "-m", "infty.commands.bench.contestants", json.dumps(asdict(self))]
 
 
 def resolve_paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> Experiment:
@@ -144,7 +145,7 @@ def _make_memory_run(spec: Spec) -> Run:
 
     # Both are timed as they are called in training, or by the plain equations.
     if not reading:
-        update = _make_sampled_update(memory) if plainly else memory.update
+        update = plain.make_update(memory) if plainly else memory.update
         return torch.no_grad()(lambda: update(state, evicted))
     state = replace(state, coefficients=state.coefficients.requires_grad_())
     attend = (lambda q, s: plain.attend(memory, q, s)) if plainly else memory.attend
@@ -156,19 +157,8 @@ def _make_memory_run(spec: Spec) -> Run:
     return read
 
 
-def _make_sampled_update(memory: LongTermMemory) -> Callable[[LongTermState, Tensor], Tensor]:
-    """Make the update B = G [X̄(s_1) … X̄(s_M); x̃] of the plain equations, with G solved once."""
-    centers, widths = equations.place_basis(memory.config.num_basis, memory.config.widths)
-    values = equations.evaluate_basis(equations.sample_grid(memory.config.num_samples), centers, widths).float()
-    operator = plain.solve_refit(memory).float()
-    return lambda state, x: equations.update(state.coefficients, values, plain.smooth(memory, x), operator)
-
-
 def _make_stream() -> Run:
-    """Make a run of a million symbols in one stream, which then times segments from the 10th on and from the last on.
-
-    They are timed ten by ten in turns: a machine that is slower for a while is so for both.
-    """
+    """Make a run of a million symbols in one stream, which then times segments at both ends in turns."""
     experiment = resolve_paper_experiment("infty", 4000, 1)
     length = experiment.model.segment_length
     model, segments = experiment.model.build(SYMBOLS + 1, seed=0).eval(), -(-STREAM_TOKENS // length)
@@ -190,7 +180,8 @@ def _make_stream() -> Run:
         growth = count_peak_bytes(HOST) - early_peak
 
         # Time segments at both ends.
-        turns = [[_time(lambda state=state: advance(state, 10)) / 10 for state in (early, late)] for _ in range(TURNS)]
+        ends = [partial(advance, state, 10) for state in (early, late)]
+        turns = [[time_run(end) / 10 for end in ends] for _ in range(TURNS)]
         return {
             "segments": segments,
             "early_segment_seconds": statistics.median(seconds for seconds, _ in turns),
@@ -225,10 +216,11 @@ def _make_matmul() -> Run:
         return run
 
     runs = [product(size) for size in MATMUL_SIZES]
-    return min(runs, key=lambda run: min(_time(run) for _ in range(3)))
+    return min(runs, key=lambda run: min(time_run(run) for _ in range(3)))
 
 
-def _time(run: Run) -> float:
+def time_run(run: Run) -> float:
+    """Time one run in seconds."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start

@@ -3,16 +3,16 @@
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any, Literal
 
 from infty.base.errors import UsageError
-from infty.commands.bench.contestants import SYMBOLS, Spec, read_paper_decoder, resolve_paper_experiment
+from infty.commands.bench.contestants import SYMBOLS, Spec, read_paper_decoder, resolve_paper_experiment, time_run
 from infty.commands.bench.products import count_step_products
-from infty.commands.bench.rotation import Rotation, make_command, rotate
+from infty.commands.bench.rotation import Rotation, rotate
 from infty.commands.bench.yardstick import load_yardstick
 from infty.machine.environment import describe_environment
 from infty.machine.placement import Machine
@@ -27,10 +27,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure and the mark it is to reach.
-
-    value: a ratio, or what the name says. mark: what it is to be at least or at most; None: there is none.
-    """
+    """One figure: a ratio, or what the name says; and the mark it is to be at least or at most, if there is one."""
 
     name: str
     value: float
@@ -90,14 +87,6 @@ class Bench:
         larger = {who: replace(size, who=who, basis=1024) for who in ("infty", "transformer-xl")}
         yield self._compare_slots(self._rotate(larger), 1024)
 
-    def read(self) -> Iterator[Measure]:
-        """Measure reading the long-term memory, forward and backward."""
-        yield from self._measure_memory("read", mark=3.0)
-
-    def update(self) -> Iterator[Measure]:
-        """Measure contracting, appending and refitting, without gradient."""
-        yield from self._measure_memory("update", mark=None)
-
     def stream(self) -> Iterator[Measure]:
         """Measure a million tokens in one stream through a model of the paper's sizes."""
         (pace,) = self._rotate({"stream": Spec("stream", batch=1)}, rounds=1).laps["stream"]
@@ -112,12 +101,13 @@ class Bench:
 
     def start(self) -> Iterator[Measure]:
         """Measure the seconds of `infty --help`."""
-        seconds = [_time([sys.executable, "-m", "infty", "--help"]) for _ in range(self.rounds + 1)][1:]
-        yield Measure(
-            "start: seconds of infty --help", statistics.median(seconds), {"seconds": seconds}, "at most", 0.4
-        )
+        run = partial(subprocess.run, [sys.executable, "-m", "infty", "--help"], check=True, capture_output=True)
+        seconds = [time_run(run) for _ in range(self.rounds + 1)][1:]
+        median = statistics.median(seconds)
+        yield Measure("start: seconds of infty --help", median, {"seconds": seconds}, "at most", 0.4)
 
     def _measure_memory(self, kind: Literal["read", "update"], mark: float | None) -> Iterator[Measure]:
+        """Measure reading, forward and backward, or an update without gradient: contract, append and refit."""
         rivals: tuple[Literal["plain", "yardstick"], ...] = ("plain", "yardstick") if self.against else ("plain",)
         for name, size in SIZES.items():
             specs = {who: replace(size, kind=kind, who=who) for who in ("infty", *rivals)}
@@ -125,6 +115,9 @@ class Bench:
             for rival in rivals:
                 claim, held = f"{kind}, {name}: times as fast as {rival}", mark if rival == rivals[-1] else None
                 yield Measure(claim, laps.compare(rival, "infty"), _collect_parts(laps), mark=held)
+
+    read = partialmethod(_measure_memory, "read", mark=3.0)
+    update = partialmethod(_measure_memory, "update", mark=None)
 
     def _compare_slots(self, laps: Rotation, basis: int) -> Measure:
         """Compare the memory with as much more short-term memory, N = 512 (the authors' code) or 1,024 (the paper)."""
@@ -144,19 +137,14 @@ class Bench:
     def _rotate(self, specs: dict[str, Spec], rounds: int | None = None) -> Rotation:
         against = str(self.against.resolve()) if self.against else None
         specs = {name: replace(spec, threads=self.threads, against=against) for name, spec in specs.items()}
-        commands = {name: make_command(spec.to_json()) for name, spec in specs.items()}
-        return rotate(commands, rounds or self.rounds)
+        return rotate({name: spec.command for name, spec in specs.items()}, rounds or self.rounds)
 
 
 MEASURES = ("step", "read", "update", "stream", "data", "start")
 
 
 def run_measures(bench: Bench, wanted: list[str]) -> Iterator[Measure]:
-    """Run the wanted measures, or all if none is named.
-
-    Raises UsageError before anything is timed: for a name that is not known, a length that does not fit, or a yardstick
-    that lacks something.
-    """
+    """Run the wanted measures, or all if none is named. UsageError, before anything is timed, for what can't be."""
     if unknown := [name for name in wanted if name not in MEASURES]:
         raise UsageError(f"no measure {unknown[0]!r}; there is {', '.join(MEASURES)}")
     resolve_paper_experiment("infty", bench.length, bench.batch)
@@ -170,9 +158,3 @@ def _collect_parts(laps: Rotation) -> dict[str, Any]:
     """Collect the median seconds and the peak memory of each contestant."""
     seconds = {f"{name}_seconds": laps.find_median(name) for name in laps.laps}
     return seconds | {f"{name}_peak_mb": round(laps.find_peak(name) / 2**20) for name in laps.laps}
-
-
-def _time(command: list[str]) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - start

@@ -12,10 +12,9 @@ from infty.model.config import DecoderConfig
 def count_step_products(
     config: DecoderConfig, vocab_size: int, length: int, scored: int, batch: int
 ) -> tuple[int, int]:
-    """Count the floating-point operations of a step on sequences of `length` tokens, of which `scored` are scored.
+    """Count the floating-point operations of a step on `length` tokens, of which the last `scored` are scored.
 
-    The first count has every layer do everything for every token. The second is without what the last layer leaves
-    out, since nobody reads its output at tokens that are not scored.
+    Twice: all layers whole, and without what the last layer leaves out at tokens that are not scored.
     """
     full = done = 0
     starts = range(0, length, config.segment_length)

@@ -2,9 +2,9 @@
 
 import json
 import logging
+import os
 import statistics
 import subprocess
-import sys
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -39,16 +39,16 @@ class Rotation:
 def rotate(commands: dict[str, list[str]], rounds: int) -> Rotation:
     """Start the contestants one by one, and let them take turns `rounds` times. Raises InftyError if one dies.
 
-    commands: of each contestant, one that prints a line when it is ready, runs for every line on its stdin and answers
-    with a line of JSON. Every other round goes backwards, so that nobody always follows the same one.
+    commands: of each, one that prints a line when it is ready, and answers every line on its stdin with a line of JSON.
     """
     laps: dict[str, Laps] = {name: [] for name in commands}
     with ExitStack() as stack:
         processes = {}
         for name, command in commands.items():
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-            processes[name] = subprocess.Popen(command, **pipes, start_new_session=True)  # Ctrl-C is for us alone
-            stack.callback(_stop, processes[name])
+            process = subprocess.Popen(command, **pipes, start_new_session=True)  # Ctrl-C is for us alone
+            processes[name] = stack.enter_context(process)
+            stack.callback(process.kill)
             logger.info(f"starting {name}")
             _read_line(name, processes[name])
         for number in range(rounds):
@@ -58,25 +58,10 @@ def rotate(commands: dict[str, list[str]], rounds: int) -> Rotation:
     return Rotation(laps)
 
 
-def make_command(spec: str) -> list[str]:
-    """Make the command that starts a contestant of `contestants`."""
-    return [sys.executable, "-m", "infty.commands.bench.contestants", spec]
-
-
-def _stop(process: "subprocess.Popen[str]") -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        with suppress(BrokenPipeError):  # it was never read
-            if pipe is not None:
-                pipe.close()
-
-
 def _run_lap(name: str, process: "subprocess.Popen[str]") -> dict[str, Any]:
     assert process.stdin is not None
     with suppress(BrokenPipeError):  # it ended, as the missing answer will tell
-        process.stdin.write("go\n")
-        process.stdin.flush()
+        os.write(process.stdin.fileno(), b"go\n")
     return json.loads(_read_line(name, process))
 
 

@@ -144,8 +144,7 @@ class Tables:
 def find_missing(settings: Settings, names: Sequence[str], scale: str, options: Sequence[str], jobs: int) -> Tables:
     """Find what the tables of experiments lack, by seed, experiment, column and row: so a column can soon be compared.
 
-    names: of experiments, or paths of their files; none: all that have the scale and read no text of the user's.
-    options: of `infty train`. Cells that are trained at once share the processors, unless the settings name threads.
+    names: of experiments or files; none: all that have the scale and read no text of the user's. options: of `train`.
     Raises UsageError if an experiment isn't there, has faults or no such scale, or reads a text that only the user has.
     """
     every = {} if names else experiments_with(scale, settings.experiments, logger.info)

@@ -33,10 +33,7 @@ SHOWN = ("test/accuracy", "test/word_perplexity")  # one of them is in every res
 
 
 def train_missing(tables: Tables, jobs: int) -> None:
-    """Train and test what is missing, `jobs` at once. A cell that fails stops no other: see `refuse_failures`.
-
-    A signal is handed on to the processes that run, and no more begin. Raises Stopped once these have saved and ended.
-    """
+    """Train and test what is missing, `jobs` at once, whatever fails. Raises Stopped after a signal, once all ended."""
     began, missing, done = time.monotonic(), len(tables.missing), format_cells(len(tables.done))
     left = f"{missing} to train, about {format_time(tables.predict_all(jobs))}" if missing else "nothing is missing"
     logger.info(f"{done} finished before; {left}")

@@ -37,20 +37,12 @@ logger = logging.getLogger(__name__)
 
 
 def train_cell(cell: Cell, settings: Settings, *, fresh: bool, own: Path | None = None) -> Result | None:
-    """Train one cell, or go on where it stopped; then test its best checkpoint.
+    """Train one cell, or go on where it stopped; then test its best checkpoint, also with its memory emptied.
 
-    A row with a memory is tested with the memory emptied as well: the difference belongs beside its figure. The result
-    of a finished run is returned as it is. With `fresh`, an earlier run is removed once everything that a new one needs
-    is there. Of several processes, only the one that leads returns the result.
-
-    Args:
-        own: texts of the user's, which the cell's corpus is named after.
-
-    Raises:
-        UsageError: if the folder holds a run with other settings, or another process writes there.
-        MissingError: if a text is missing.
-        Stopped: after a signal.
-        InftyError: if training fails.
+    The result of a finished run is returned as it is. With `fresh`, an earlier run is removed once everything that a
+    new one needs is there. own: texts of the user's, which the cell's corpus is named after. Of several processes, only
+    the one that leads returns the result. UsageError if the folder holds a run with other settings, MissingError if a
+    text is missing, Stopped after a signal, InftyError if training fails.
     """
     run = RunFolder(settings.runs / cell.key.folder)
     with _open(cell, run, settings, fresh=fresh, own=own) as session:
@@ -121,10 +113,7 @@ def _ensure_initial_weights(
 
 
 def _ensure_base(base: Cell, settings: Settings, machine: Machine, group: Group) -> InitialWeights:
-    """Train the weights that all rows start from, if they are not here, or are of another text than is here now.
-
-    Waits for another process that trains them.
-    """
+    """Train the weights that all rows start from, if they are not here or are of another text, or wait for them."""
     run, fresh = RunFolder(settings.runs / base.key.folder), False
     while True:
         # Train them if nobody has, and load them.

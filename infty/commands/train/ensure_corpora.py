@@ -15,10 +15,9 @@ from infty.experiment import Experiment
 
 
 def ensure_corpora(experiment: Experiment, settings: Settings, own: Path | None = None) -> None:
-    """Make, import or fetch what an experiment reads and this machine has not. Does nothing if everything is here.
+    """Make, import or fetch what an experiment reads and this machine has not. MissingError, with help, if it can't be.
 
-    own: the user's texts that the experiment's corpus is named after. Raises MissingError, with the commands that help,
-    if that can't be: a corpus of the user's, no network, or fetching switched off (`auto_fetch`, HF_HUB_OFFLINE).
+    own: the user's texts that the experiment's corpus is named after.
     """
     task, texts = experiment.task, dict(experiment.task.texts)
     name = task.vocabulary_files

@@ -20,10 +20,9 @@ from infty.training.config import TrainingConfig
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights that rows start from. origin: a folder, a name on the hub or a run. sha256: of their file.
+    """Weights that rows start from, of a folder, the hub or a run, with the sum of their file.
 
-    refuse_vocabulary: raises UsageError if the weights are of another vocabulary than so many tokens. load: puts them
-    into a model, whose memories stay as they are; raises MissingError if they do not fit.
+    refuse_vocabulary: raises UsageError if they are of another number of tokens. load: puts them into a model.
     """
 
     origin: str
@@ -35,8 +34,7 @@ class InitialWeights:
 def find_base(cell: Cell) -> Cell | None:
     """Find the cell whose weights a row starts from: its model without a memory. None if they are not trained here.
 
-    It is the same for all rows of a case, and of all cases if it has a text of its own; its folder has a hash of every
-    setting that the weights depend on.
+    Its folder has a hash of every setting that the weights depend on, so that all rows that can share it do.
     """
     experiment = cell.experiment
     if experiment.pretraining is None:

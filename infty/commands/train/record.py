@@ -22,10 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_run_header(session: Session) -> Values:
-    """Write what is trained and with what, and log it; warn if a run goes on with other software than it began with.
-
-    Return `environment.json`; nothing in a process that does not lead.
-    """
+    """Write and log what is trained and with what; warn if software has changed. Return `environment.json`."""
     s = session
     if not s.group.leads:
         return {}

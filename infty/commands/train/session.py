@@ -36,10 +36,9 @@ LATE = 15  # seconds that a network's file system may take to show one machine w
 
 @dataclass(frozen=True)
 class Session:
-    """A run that can begin or go on.
+    """A run that can begin or go on, together with the processes of its group.
 
     training: the experiment's, in steps. begin: the checkpoint that it goes on from; one without tensors if it begins.
-    group: the processes that train together.
     """
 
     cell: Cell
@@ -84,16 +83,9 @@ def open_session(
     """Open a run: everything it needs is found and tried before anything of it is removed or written.
 
     Within the block nobody else writes there. Yields None if the run is finished, and `fresh` does not ask for another.
-
-    Args:
-        initial: weights that a run which begins starts from.
-        own: texts of the user's, which the cell's corpus is named after.
-
-    Raises:
-        BusyError: if another process writes there.
-        UsageError: if the folder holds a run with other settings.
-        MissingError: if a text is missing or is another than before, or processes do not see the same.
-        InftyError: if disk or memory do not suffice.
+    initial: weights that a run which begins starts from. own: texts of the user's, which the corpus is named after.
+    BusyError if another process writes there, UsageError if the folder holds a run with other settings, MissingError if
+    a text is missing or another than before, or processes do not see the same, InftyError if disk or memory are full.
     """
     # Take the lock: nobody else writes to this run.
     with _hold_lock(run, group):
@@ -142,10 +134,7 @@ def open_session(
 
 
 def bring_data(cell: Cell, settings: Settings, own: Path | None = None) -> Task:
-    """Make, import or fetch what a cell reads and this machine has not, and open it.
-
-    MissingError if that can't be; UsageError if the cell's protocol is for another text.
-    """
+    """Bring what a cell reads and this machine has not, and open it. UsageError if its protocol is for another text."""
     ensure_corpora(cell.experiment, settings, own)
     task = build_task(cell.experiment, settings.data)
     for split in ("validation", "test"):
@@ -156,10 +145,7 @@ def bring_data(cell: Cell, settings: Settings, own: Path | None = None) -> Task:
 
 @contextlib.contextmanager
 def _hold_lock(run: RunFolder, group: Group) -> Iterator[None]:
-    """Hold the lock on a run folder within the block. Raises BusyError in all processes if another one holds it.
-
-    If nothing was written, as after a refusal, no folder stays that was made for it.
-    """
+    """Hold the lock on a run folder within the block; leave no folder that was made for nothing. Raises BusyError."""
     with contextlib.ExitStack() as stack:
         busy = False
         if group.leads:
@@ -232,8 +218,7 @@ def _refuse_together(session: Session) -> None:
 def _clear(run: RunFolder) -> None:
     """Remove everything a run folder holds but its lock.
 
-    The result first, then all checkpoints at once, and the configuration last: so an interruption leaves no run that
-    seems finished, or has half a checkpoint, or is of unknown settings.
+    The result first, the configuration last: an interruption leaves no run that seems finished or is of no settings.
     """
     (run.path / "result.json").unlink(missing_ok=True)
     shutil.rmtree(run.path / REMOVED, ignore_errors=True)
