@@ -124,8 +124,7 @@ def evaluate(
         bool, Option("--check-batch", help="Show that it doesn't: evaluate with 1, 2 and 7.")
     ] = False,
     knock_out: Annotated[
-        KnockOut | None,
-        Option(help="Evaluate with the memory emptied, its past shuffled, or another document's."),
+        KnockOut | None, Option(help="Evaluate with the memory emptied, its past shuffled, or another document's.")
     ] = None,
     stream: Annotated[
         Path | None, Option(metavar="FILE", help="Read one text of any length, at constant memory; - is stdin.")

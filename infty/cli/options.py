@@ -73,8 +73,7 @@ class MachineOptions:
     ] = None
     compile: Annotated[bool | None, Option("--compile", help="Let torch.compile fuse what it can.")] = None
     micro_batch: Annotated[
-        int | None,
-        Option(min=1, help="Most training sequences at once on a device; changes dropout's draws only."),
+        int | None, Option(min=1, help="Most training sequences at once on a device; changes dropout's draws only.")
     ] = None
     recompute: Annotated[
         bool | None, Option("--recompute", help="Keep no activations within layers: less memory, more time.")

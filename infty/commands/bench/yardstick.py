@@ -17,7 +17,7 @@ from infty.base.errors import MissingError, UsageError
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.model.weight_tensors import Named
-from infty.training.data_parallel import compute_losses
+from infty.training.data_parallel import compute_losses, weigh_losses
 
 NEEDED = ("LiteralModel", "LiteralMemory", "step")
 CLIP = 0.25  # of the gradient's norm, in the file's step
@@ -90,8 +90,7 @@ def compare_steps(
     targets = tokens[:, 1:].clone()
     targets[:, :length] = UNSCORED
     losses, _ = compute_losses(ours, Batch(tokens[:, :-1], targets, torch.arange(batch)))
-    weights = {"loss": 1.0, **config.auxiliary_weights}
-    torch.stack([weights[name] * loss for name, loss in losses.items()]).sum().backward()
+    weigh_losses(losses, ours).backward()
     torch.nn.utils.clip_grad_norm_(ours.parameters(), CLIP)
 
     # Compare them by our names.

@@ -11,21 +11,23 @@ from typing import Any
 
 import torch
 
-from infty.base.errors import BusyError, MissingError
+from infty.base.errors import BusyError, MissingError, Stopped
+from infty.base.files import read_json, replace_folder, write_json
 from infty.commands.evaluate import EvaluationRequest, evaluate_run
-from infty.commands.load import load_beside
+from infty.commands.load import load_beside, locate_tokenizer
 from infty.commands.train.initial_weights import InitialWeights, find_base, find_initial_weights, load_trained_weights
-from infty.commands.train.record import open_sinks, track_status, write_run_header
 from infty.commands.train.session import OTHER_SETTINGS, Session, bring_data, open_session
 from infty.config.settings import Settings
 from infty.experiment import Cell
+from infty.machine.environment import describe_environment
 from infty.machine.launch import detect_launch
 from infty.machine.placement import Machine, prepare_machine
 from infty.machine.ram import count_peak_bytes
 from infty.model.interface import count_parameters
-from infty.runs.folder import RunFolder
-from infty.runs.metrics import Sinks
+from infty.runs.folder import RunFolder, differences
+from infty.runs.metrics import MetricsFile, ScreenProgress, Sink, Sinks
 from infty.runs.schemas import Evaluation, Result
+from infty.runs.wandb import WandbRun
 from infty.training.cost import count_step_flops, explain_out_of_memory
 from infty.training.data_parallel import refuse_uneven
 from infty.training.distributed import Group, process_group
@@ -53,10 +55,7 @@ def train_trial(cell: Cell, settings: Settings, folder: Path) -> Values:
     """Train a cell in `folder` without a test; return its best validation and its cost. Raises as `train_cell`."""
     with _open(cell, RunFolder(folder), settings, fresh=False) as session:
         assert session is not None, "a trial has no result that could be there"
-        with _guard_run(session) as stop:
-            write_run_header(session)
-            with Sinks(open_sinks(session)) as log:
-                _train(session, log, stop)
+        with _guard_run(session) as stop, _train(session, stop):
             state = session.state
             return {"validation_loss": state.best_loss, "best_step": state.best_step, **session.describe_costs()}
 
@@ -82,9 +81,7 @@ def _complete(run: RunFolder, session: Session | None) -> Result | None:
         logger.info(f"already finished: {run.path} (train again with --fresh)")
         return run.result() if detect_launch().leads else None
     with _guard_run(session) as stop:
-        environment = write_run_header(session)
-        with Sinks(open_sinks(session)) as log:
-            _train(session, log, stop)
+        with _train(session, stop) as (environment, log):
             test = _test(session, stop)
             peak = session.group.find_largest(count_peak_bytes(session.machine.device))
             if test:
@@ -147,16 +144,76 @@ def _ensure_base(base: Cell, settings: Settings, machine: Machine, group: Group)
 def _guard_run(session: Session) -> Iterator[StopSignals]:
     """Note signals, keep `status.json` true, and explain the errors of a lost process and of a full device."""
     group = session.group
-    status = track_status(session.run) if group.leads else nullcontext()
+    status = _track_status(session.run) if group.leads else nullcontext()
     full = explain_out_of_memory(session.machine.device)
     with StopSignals(insist=group.size == 1) as stop, status, group.explain_lost_process(), full:
         yield stop
 
 
-def _train(session: Session, log: Sinks, stop: StopSignals) -> None:
-    """Take the steps that are left."""
+@contextlib.contextmanager
+def _track_status(run: RunFolder) -> Iterator[None]:
+    """Keep `status.json` true while a run goes on and when it ends, whatever ends it."""
+    run.write_status("running")
+    try:
+        yield
+    except BaseException as fault:
+        by_signal = isinstance(fault, Stopped | KeyboardInterrupt)
+        why = ("stopped", "by a signal; the same command continues") if by_signal else ("failed", str(fault))
+        with contextlib.suppress(OSError):  # a full disk must not hide what failed
+            run.write_status(*why)
+        raise
+    run.write_status("done")
+
+
+@contextlib.contextmanager
+def _train(session: Session, stop: StopSignals) -> Iterator[tuple[Values, Sinks]]:
+    """Write the run's header and take the steps that are left; metrics can be logged until the block ends."""
     s, seed, folder = session, session.cell.key.seed, session.run.checkpoints
-    train(s.replica, s.task, s.training, seed=seed, folder=folder, begin=s.begin, log=log, stop=stop)
+    environment = _write_header(s) if s.group.leads else {}
+    with Sinks(_open_sinks(s) if s.group.leads else []) as log:
+        train(s.replica, s.task, s.training, seed=seed, folder=folder, begin=s.begin, log=log, stop=stop)
+        yield environment, log
+
+
+def _write_header(session: Session) -> Values:
+    """Write and log what is trained and with what; warn if software has changed. Return `environment.json`."""
+    # The environment, with the command that gives the same numbers again.
+    s, file = session, session.run.path / "environment.json"
+    command = " ".join([s.cell.command, *s.settings.options])
+    environment = {**describe_environment(s.machine), "command": command}
+    try:
+        before = read_json(file, "it is written anew") if file.exists() else None
+        if before and (changed := differences({**before, "command": command}, environment)):
+            warnings.warn(f"this run began in another environment: {'; '.join(changed)}", stacklevel=2)
+    except MissingError as fault:
+        warnings.warn(str(fault), stacklevel=2)
+
+    # The settings, and the tokeniser that weights mean nothing without.
+    s.run.write_config(s.cell.config)
+    write_json(file, environment)
+    if s.task.tokenizer:
+        with replace_folder(locate_tokenizer(s.run)) as temporary:
+            s.task.tokenizer.save(temporary)
+    key, step = s.cell.key, s.state.step
+    begin = f"continuing at step {step} of" if s.begin.tensors else "training for"
+    logger.info(
+        f"{key.experiment} {key.model}@{key.case}, {key.scale} scale, seed {key.seed}: {begin} "
+        f"{s.training.total_steps:,} steps, {count_parameters(s.model):,} parameters, {s.run.path}"
+    )
+    return environment
+
+
+def _open_sinks(session: Session) -> list[Sink]:
+    """Open the sinks of metrics: a file, the screen and W&B."""
+    s, key, state = session, session.cell.key, session.state
+    sinks: list[Sink] = [
+        MetricsFile(s.run.metrics, state.step, validated=state.validated_step == state.step),
+        ScreenProgress(f"{key.experiment} {key.model}@{key.case}", s.training.total_steps, state.step),
+    ]
+    if s.settings.wandb != "disabled":
+        name, config = "/".join(key.folder.parts), s.cell.config
+        sinks.append(WandbRun(s.run.path, state.wandb_id, name, s.settings.wandb_project, s.settings.wandb, config))
+    return sinks
 
 
 def _test(session: Session, stop: StopSignals) -> Evaluation | None:

@@ -178,19 +178,17 @@ def _refuse_other_folders(group: Group, run: RunFolder) -> None:
     if group.leads:
         write_text(file, str(mark))
     group.wait()
-    seen = any(_has_mark(file, mark) or time.sleep(1) for _ in range(LATE))  # a network's file system may take a moment
+    seen, tries = False, 0
+    while not seen and tries < LATE:  # a network's file system may take a moment
+        time.sleep(min(tries, 1))
+        with contextlib.suppress(OSError):
+            seen = file.read_text(encoding="utf-8") == str(mark)
+        tries += 1
     missing = group.is_true_anywhere(not seen)
     if group.leads:
         file.unlink()
     if missing:
         raise MissingError(f"not all processes see the same {run.path}: --runs must be on a disk that they all share")
-
-
-def _has_mark(file: Path, mark: int) -> bool:
-    try:
-        return file.read_text(encoding="utf-8") == str(mark)
-    except OSError:
-        return False
 
 
 def _refuse_split_data(group: Group, resume: Checkpoint | None, task: Task) -> None:
