@@ -63,20 +63,17 @@ def open_console(stderr: bool = False) -> Any:
     return Lasting(stderr=stderr, markup=False, highlight=False, quiet=silent)
 
 
-class ScreenHandler(logging.Handler):
-    """A handler that prints each message as it is, above the bars that are drawn; the terminal breaks long lines."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one message."""
-        from infty.base.screen import screen
-
-        screen().print(self.format(record), soft_wrap=True)
-
-
 @contextlib.contextmanager
 def show_progress(screen: Any) -> Iterator[None]:
     """Show on a console what infty logs, and its bars, within the block; warnings go their own way."""
+    from infty.base.screen import screen as find_screen
     from infty.base.screen import show_on
+
+    class ScreenHandler(logging.Handler):
+        """A handler that prints messages above the bars that are drawn; the terminal breaks long lines."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            find_screen().print(self.format(record), soft_wrap=True)
 
     logger, handler = logging.getLogger("infty"), ScreenHandler()
     before = logger.level, logger.propagate
@@ -115,20 +112,15 @@ def show_tables(make_tables: Callable[[], Iterable[Any]], document: Any, as_json
     if as_json:
         print_json(document)
         return
-    for table in make_tables():
-        _print_table(table)
-
-
-def _print_table(table: Any) -> None:
-    """Draw a table on a terminal; elsewhere print whole lines, which other programs can read."""
     screen = open_console()
-    if screen.is_terminal:
-        screen.print(table.to_rich(screen.width))
-        for note in table.notes:
-            screen.print(note, soft_wrap=": infty " in note)  # a command stays one line, which can be pasted
-        screen.print()
-    else:
-        print("\n".join([table.title, "", table.to_markdown(), *table.notes, ""]))
+    for table in make_tables():
+        if screen.is_terminal:
+            screen.print(table.to_rich(screen.width))
+            for note in table.notes:
+                screen.print(note, soft_wrap=": infty " in note)  # a command stays one line, which can be pasted
+            screen.print()
+        else:  # whole lines, which other programs can read
+            print("\n".join([table.title, "", table.to_markdown(), *table.notes, ""]))
 
 
 def print_json(document: Any) -> None:
@@ -145,9 +137,11 @@ def refuse_given(options: Mapping[str, Any], beside: str) -> None:
 def summarize(outcome: dict[str, Any]) -> dict[str, Any]:
     """Choose the figures of a training run or an evaluation that a person wants to see first."""
     wanted = ("best_step", "step", "wall_seconds", "parameters", "memory_slots")
+    oracle: dict[str, float] = {}
+    if known := outcome["calibration"]:  # of the sorting task: what accuracy means there
+        oracle = {"chance": known["chance"], f"oracle of the last {known['oracle_window']} symbols": known["oracle"]}
     return {
-        **_round(outcome["metrics"]),
-        **_calibrate(outcome["calibration"]),
+        **_round({**outcome["metrics"], **oracle}),
         "protocol": outcome["protocol"]["name"],
         **{key: outcome[key] for key in wanted if key in outcome},
     }
@@ -167,14 +161,6 @@ def summarize_stream(outcome: dict[str, Any]) -> dict[str, Any]:
         summary["time of a late segment"] = f"{pace['late_to_early']:.3f} × that of the 10th to 20th"
         summary["memory since the 20th segment"] = f"+ {pace['growth_bytes'] / 1e6:.1f} MB"
     return summary
-
-
-def _calibrate(calibration: dict[str, Any]) -> dict[str, Any]:
-    """Say what accuracy means in the sorting task; nothing for texts."""
-    if not calibration:
-        return {}
-    window = f"oracle of the last {calibration['oracle_window']} symbols"
-    return _round({"chance": calibration["chance"], window: calibration["oracle"]})
 
 
 def _round(figures: Mapping[str, float]) -> dict[str, Any]:

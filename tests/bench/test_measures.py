@@ -11,8 +11,7 @@ import pytest
 
 from infty.base.errors import InftyError
 from infty.commands.bench.contestants import Spec
-from infty.commands.bench.measures import Measure
-from infty.commands.bench.rotation import Rotation, rotate
+from infty.commands.bench.measures import Measure, Rotation, rotate
 from tests.conftest import Infty
 
 ECHO = """

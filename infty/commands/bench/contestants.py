@@ -1,6 +1,6 @@
 """Contestants of the bench, each in a fresh process that runs it once per line and prints seconds and peak bytes.
 
-`python -m infty.commands.bench.contestants '{"kind": "step", …}'`: started by `rotation`, not by hand.
+`python -m infty.commands.bench.contestants '{"kind": "step", …}'`: started by `measures`, not by hand.
 """
 
 import json

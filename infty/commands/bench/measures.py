@@ -1,28 +1,90 @@
 """The measures of `infty bench`: each a ratio with its parts, and the mark it is to reach."""
 
+import json
+import logging
+import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any, Literal
 
-from infty.base.errors import UsageError
+from infty.base.errors import InftyError, UsageError
 from infty.commands.bench.contestants import SYMBOLS, Spec, read_paper_decoder, resolve_paper_experiment, time_run
 from infty.commands.bench.products import count_step_products
-from infty.commands.bench.rotation import Rotation, rotate
 from infty.commands.bench.yardstick import load_yardstick
 from infty.machine.environment import describe_environment
 from infty.machine.placement import Machine
 from infty.memory.precision import HOST
+
+logger = logging.getLogger(__name__)
 
 # b, H, queries and E of the two readings and updates that are timed, at N = M = 512 and L = 1,024
 SIZES = {
     "hidden 300": Spec("read", batch=2, heads=6, queries=1024, hidden=300),
     "hidden 768": Spec("read", batch=1, heads=12, queries=512, hidden=768),
 }
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """The figures of each contestant's runs, in order."""
+
+    laps: dict[str, list[dict[str, Any]]]
+
+    def find_median(self, name: str) -> float:
+        """Find the median seconds of a contestant's runs."""
+        return statistics.median(lap["seconds"] for lap in self.laps[name])
+
+    def find_peak(self, name: str) -> int:
+        """Find the most bytes that a contestant's process held."""
+        return self.laps[name][-1]["peak_bytes"]
+
+    def compare(self, name: str, other: str) -> float:
+        """Find the median, over the rounds, of the ratio of seconds of `name` to those of `other`."""
+        pairs = zip(self.laps[name], self.laps[other], strict=True)
+        return statistics.median(lap["seconds"] / against["seconds"] for lap, against in pairs)
+
+    def collect_parts(self) -> dict[str, Any]:
+        """Collect the median seconds and the peak memory of each contestant."""
+        seconds = {f"{name}_seconds": self.find_median(name) for name in self.laps}
+        return seconds | {f"{name}_peak_mb": round(self.find_peak(name) / 2**20) for name in self.laps}
+
+
+def rotate(commands: dict[str, list[str]], rounds: int) -> Rotation:
+    """Start the contestants one by one, and let them take turns, A B C C B A A B C …: a slower while is so for all.
+
+    commands: of each, one that prints a line when it is ready, and answers every line on its stdin with a line of JSON.
+    Raises InftyError if one dies.
+    """
+    laps, processes = Rotation({name: [] for name in commands}), {}
+    with ExitStack() as stack:
+        for name, command in commands.items():
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            process = subprocess.Popen(command, **pipes, start_new_session=True)  # Ctrl-C is for us alone
+            processes[name] = stack.enter_context(process)
+            stack.callback(process.kill)
+            logger.info(f"starting {name}")
+            _read_line(name, process)
+        for number in range(rounds):
+            for name in list(processes)[:: -1 if number % 2 else 1]:
+                logger.info(f"round {number + 1} of {rounds}: {name}")
+                with suppress(BrokenPipeError):  # it ended, as the missing answer will tell
+                    os.write(processes[name].stdin.fileno(), b"go\n")
+                laps.laps[name].append(json.loads(_read_line(name, processes[name])))
+    return laps
+
+
+def _read_line(name: str, process: "subprocess.Popen[str]") -> str:
+    """Read the next line of a contestant. Raises InftyError if it has ended."""
+    assert process.stdout is not None
+    if line := process.stdout.readline():
+        return line
+    raise InftyError(f"{name} ended with exit code {process.wait()}; what it said stands above")
 
 
 @dataclass(frozen=True)
@@ -77,7 +139,7 @@ class Bench:
             yield Measure("step: relative difference to yardstick", worst, parts, "at most", 1e-5)
             specs["yardstick"] = replace(size, who="yardstick")
         laps = self._rotate(specs)
-        parts = _collect_parts(laps)
+        parts = laps.collect_parts()
         if self.against:
             yield Measure("step: times as fast as yardstick", laps.compare("yardstick", "infty"), parts, mark=2.5)
             memory = laps.find_peak("infty") / laps.find_peak("yardstick")
@@ -97,7 +159,7 @@ class Bench:
         """Measure how many times as quickly sequences are made as trained on."""
         laps = self._rotate({kind: Spec(kind, length=8000, batch=self.batch) for kind in ("data", "step")})
         made = laps.compare("step", "data")
-        yield Measure("data: sequences made to trained, 8,000 symbols", made, _collect_parts(laps), mark=20.0)
+        yield Measure("data: sequences made to trained, 8,000 symbols", made, laps.collect_parts(), mark=20.0)
 
     def start(self) -> Iterator[Measure]:
         """Measure the seconds of `infty --help`."""
@@ -114,7 +176,7 @@ class Bench:
             laps = self._rotate(specs)
             for rival in rivals:
                 claim, held = f"{kind}, {name}: times as fast as {rival}", mark if rival == rivals[-1] else None
-                yield Measure(claim, laps.compare(rival, "infty"), _collect_parts(laps), mark=held)
+                yield Measure(claim, laps.compare(rival, "infty"), laps.collect_parts(), mark=held)
 
     read = partialmethod(_measure_memory, "read", mark=3.0)
     update = partialmethod(_measure_memory, "update", mark=None)
@@ -122,7 +184,7 @@ class Bench:
     def _compare_slots(self, laps: Rotation, basis: int) -> Measure:
         """Compare the memory with as much more short-term memory, N = 512 (the authors' code) or 1,024 (the paper)."""
         name = f"step: time to Transformer-XL with as many slots, N {basis}"
-        return Measure(name, laps.compare("infty", "transformer-xl"), _collect_parts(laps), "at most", 1.0)
+        return Measure(name, laps.compare("infty", "transformer-xl"), laps.collect_parts(), "at most", 1.0)
 
     def _measure_shares(self, laps: Rotation) -> Iterator[Measure]:
         """Compare the needed products per second with those that square matrices reach here."""
@@ -152,9 +214,3 @@ def run_measures(bench: Bench, wanted: list[str]) -> Iterator[Measure]:
         load_yardstick(bench.against)
     for name in wanted or MEASURES:
         yield from getattr(bench, name)()
-
-
-def _collect_parts(laps: Rotation) -> dict[str, Any]:
-    """Collect the median seconds and the peak memory of each contestant."""
-    seconds = {f"{name}_seconds": laps.find_median(name) for name in laps.laps}
-    return seconds | {f"{name}_peak_mb": round(laps.find_peak(name) / 2**20) for name in laps.laps}
