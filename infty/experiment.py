@@ -93,10 +93,9 @@ def resolve(definition: Definition, key: CellKey, overrides: Sequence[str] = ())
     except ValidationError as error:
         raise_faults(faults + value_faults(error, Experiment, origins, definition.path.name))
         raise
-    found = [
-        Fault(origin_of(origins, tuple(key.split(".")), ""), key, why) for key, why in _find_contradictions(experiment)
-    ]
-    raise_faults(faults + found)
+    for name, why in _find_contradictions(experiment):
+        faults.append(Fault(origin_of(origins, tuple(name.split(".")), ""), name, why))
+    raise_faults(faults)
     return Cell(key, experiment, origins, definition.source, tuple(overrides))
 
 

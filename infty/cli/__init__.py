@@ -47,7 +47,6 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _run() -> int:
-    """Run the command that was typed, and return its exit code."""
     warnings.showwarning = lambda message, *_: _say(f"warning: {message}") if _leads() else None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

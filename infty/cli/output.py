@@ -64,16 +64,15 @@ def open_console(stderr: bool = False) -> Any:
 
 
 @contextlib.contextmanager
-def show_progress(screen: Any) -> Iterator[None]:
+def show_progress(console: Any) -> Iterator[None]:
     """Show on a console what infty logs, and its bars, within the block; warnings go their own way."""
-    from infty.base.screen import screen as find_screen
-    from infty.base.screen import show_on
+    from infty.base.screen import screen, show_on
 
     class ScreenHandler(logging.Handler):
         """A handler that prints messages above the bars that are drawn; the terminal breaks long lines."""
 
         def emit(self, record: logging.LogRecord) -> None:
-            find_screen().print(self.format(record), soft_wrap=True)
+            screen().print(self.format(record), soft_wrap=True)
 
     logger, handler = logging.getLogger("infty"), ScreenHandler()
     before = logger.level, logger.propagate
@@ -81,7 +80,7 @@ def show_progress(screen: Any) -> Iterator[None]:
     logger.setLevel(logging.INFO)
     logger.propagate = False  # a library may have given the root logger a handler, which would say it again
     try:
-        with show_on(screen):
+        with show_on(console):
             yield
     finally:
         logger.removeHandler(handler)

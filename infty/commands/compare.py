@@ -71,7 +71,6 @@ def _list_figures(run: Run) -> dict[str, Any]:
 
 
 def _describe_pairs(read: list[Run | None]) -> list[str]:
-    """Describe the paired difference of each run to the first, if there is one."""
     first, notes = read[0], []
     for number, run in enumerate(read[1:], 2):
         if run and first and run.key.experiment == first.key.experiment and (pair := compare_pair(run, first)):

@@ -17,7 +17,7 @@ from infty.evaluation.evaluate import evaluate
 from infty.evaluation.knockout import KnockOut, knock_out_memories
 from infty.evaluation.memory_trace import inspect_memory
 from infty.evaluation.stream import read_stream
-from infty.experiment import Cell, Experiment
+from infty.experiment import Cell
 from infty.machine.placement import prepare_machine
 from infty.machine.ram import count_peak_bytes
 from infty.runs.folder import SCHEMA, RunFolder
@@ -119,7 +119,7 @@ def assess(
 
     # Read this process's share of the split, and sum over all processes.
     with knock_out_memories(trained.model, request.knock_out) if request.knock_out else nullcontext():
-        batches = _make_batches(trained.experiment, task, request, group.share)
+        batches = _make_batches(trained, task, request, group.share)
         heard = stop.yield_until_signal(batches) if stop else batches
         totals = evaluate(trained.model, heard, choices=task.has_answers, losses=record.losses, right=record.right)
     if number := group.find_largest(stop.received or 0 if stop else 0):
@@ -158,7 +158,7 @@ def check_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Va
         if why := task.explain_unfit_check():
             raise UsageError(why)
         for size in CHECKED_BATCHES:
-            batches = _make_batches(trained.experiment, task, replace(request, batch_size=size))
+            batches = _make_batches(trained, task, replace(request, batch_size=size))
             nats[size] = evaluate(trained.model, batches, choices=False).nats
     worst = max(abs(value - nats[1]) / nats[1] for value in nats.values())
     return {
@@ -178,11 +178,9 @@ def _prepare_task(task: Task, request: EvaluationRequest) -> Task:
     return task
 
 
-def _make_batches(
-    experiment: Experiment, task: Task, request: EvaluationRequest, share: Share = ALL
-) -> Iterator[Batch]:
-    size = request.batch_size or experiment.training.evaluation_batch_size
+def _make_batches(trained: TrainedModel, task: Task, request: EvaluationRequest, share: Share = ALL) -> Iterator[Batch]:
+    split, size = request.split, request.batch_size or trained.experiment.training.evaluation_batch_size
     if request.knock_out == "other":
-        return task.pair_samples(request.split, size, share)
-    steps = task.count_evaluation_steps(request.split, size, share)
-    return track(task.evaluation_batches(request.split, size, share), steps, f"evaluating {request.split}")
+        return task.pair_samples(split, size, share)
+    steps = task.count_evaluation_steps(split, size, share)
+    return track(task.evaluation_batches(split, size, share), steps, f"evaluating {split}")

@@ -35,13 +35,12 @@ def export_run(run: RunFolder, target: Path | None = None) -> Path:
     for folder, names in ((run.path / "eval", "*.json"), (run.checkpoints / "tokenizer", "*"), (best, "*")):
         paths += sorted(folder.glob(names))
     with replace_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for path in paths:
+        for path in paths:  # of any size, a piece at a time
             _add(archive, path, (cell.folder / path.relative_to(run.path)).as_posix())
     return target
 
 
 def _add(archive: zipfile.ZipFile, path: Path, name: str) -> None:
-    """Add a file of any size, a piece at a time."""
     member = zipfile.ZipInfo(name, EARLIEST)
     member.compress_type = zipfile.ZIP_DEFLATED
     member.external_attr = 0o644 << 16

@@ -108,7 +108,7 @@ def read_text(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> R
         for window in windows:
             segment = tuple(window.tolist())
             if len(segment) > length:
-                state = model(_make_row(segment[:length], model), state, positions, 0).state
+                state = model(torch.tensor([segment[:length]], device=model.device), state, positions, 0).state
                 tokens += length
     return Reading(state, segment, tokens + len(segment) - 1)
 
@@ -120,7 +120,7 @@ def generate_tokens(model: SegmentModel, reading: Reading, sampling: Sampling) -
         positions = model.positions()
     while True:
         with use_evaluation_mode(model):  # here and not around all: whoever takes the tokens has a mode of their own
-            output = model(_make_row(segment, model), state, positions, 1)
+            output = model(torch.tensor([segment], device=model.device), state, positions, 1)
             token = draw_token(output.logits[0, -1], sampling, generator)
         if len(segment) == model.config.segment_length:
             state, segment = output.state, ()
@@ -153,10 +153,6 @@ def decode_stream(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> I
             held, known = [token], tokenizer.decode([token])
     if len(held) > 1:
         yield tokenizer.decode(held)[len(known) :]
-
-
-def _make_row(tokens: tuple[int, ...], model: SegmentModel) -> Int64[Tensor, "1 length"]:
-    return torch.tensor([tokens], device=next(model.parameters()).device)
 
 
 @contextmanager

@@ -100,7 +100,6 @@ def tune_configs(definition: Definition, scale: str, case: str | None = None) ->
 
 
 def _trial(definition: Definition, key: CellKey, config: TuneConfig, point: Values, settings: Settings) -> Trial:
-    """Try one row at one point."""
     sets = [f"training.steps={config.steps}", *(f"{key}={json.dumps(value)}" for key, value in point.items())]
     if resolve(definition, key).experiment.training.epochs is not None:
         sets.append("training.epochs=null")

@@ -60,9 +60,7 @@ class Machine:
     recompute: bool = False
     micro_batch: int | None = None
     launch: Launch = field(default_factory=Launch)
-    _compile: Callable[[Function], Function] = field(
-        default_factory=_make_compiler, init=False, repr=False, compare=False
-    )
+    _compile: Callable[[Function], Function] = field(default_factory=_make_compiler, init=False, compare=False)
 
     def place(self, model: Model) -> Model:
         """Move a model to the device and set it to compute as asked; weights and their names do not change."""

@@ -80,7 +80,6 @@ def rotate(commands: dict[str, list[str]], rounds: int) -> Rotation:
 
 
 def _read_line(name: str, process: "subprocess.Popen[str]") -> str:
-    """Read the next line of a contestant. Raises InftyError if it has ended."""
     assert process.stdout is not None
     if line := process.stdout.readline():
         return line

@@ -37,16 +37,16 @@ def load_yardstick(path: Path) -> ModuleType:
     return module
 
 
-def build_its_model(module: ModuleType, config: DecoderConfig, vocab_size: int, dropout: float) -> nn.Module:
+def build_its_model(module: ModuleType, config: DecoderConfig, vocab: int, dropout: float) -> nn.Module:
     """Build the file's model at our sizes."""
     c, basis = config, config.long_range.slots if config.long_range else 0
     sizes = (c.num_layers, c.hidden_size, c.num_heads, c.feed_forward_size, basis, c.segment_length)
-    return module.LiteralModel(vocab_size, *sizes, dropout)
+    return module.LiteralModel(vocab, *sizes, dropout)
 
 
-def draw_tokens(vocab_size: int, length: int, batch: int) -> Int[Tensor, "batch length"]:
+def draw_tokens(vocab: int, length: int, batch: int) -> Int[Tensor, "batch length"]:
     """Draw random symbols, the separator, and random answers; the last token is only a target."""
-    symbols = vocab_size - 2
+    symbols = vocab - 2
     tokens = torch.randint(0, symbols, (batch, length + symbols + 1))
     tokens[:, length] = symbols
     return tokens
@@ -70,9 +70,7 @@ def translate(weights: Named) -> Named:
     return translated
 
 
-def compare_steps(
-    module: ModuleType, config: DecoderConfig, vocab_size: int, length: int, batch: int
-) -> dict[str, float]:
+def compare_steps(module: ModuleType, config: DecoderConfig, vocab: int, length: int, batch: int) -> dict[str, float]:
     """Compare a step of the yardstick with ours, with the same weights and data and without dropout.
 
     Returns relative differences: of the loss; of all gradients together, as the norm of the difference over the norm;
@@ -81,8 +79,8 @@ def compare_steps(
     # Give both the same weights; dropout is off, which would draw otherwise in each.
     config = config.model_copy(update={"dropout": 0.0})
     torch.manual_seed(0)
-    theirs, tokens = build_its_model(module, config, vocab_size, 0.0), draw_tokens(vocab_size, length, batch)
-    ours = Decoder(config, vocab_size)
+    theirs, tokens = build_its_model(module, config, vocab, 0.0), draw_tokens(vocab, length, batch)
+    ours = Decoder(config, vocab)
     ours.load_state_dict(translate(theirs.state_dict()))
 
     # Take the gradients of a step of each; a learning rate of 0 leaves their weights as they are.

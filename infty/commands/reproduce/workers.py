@@ -127,7 +127,6 @@ class _Work:
             raise Stopped(f"stopped by {signal.Signals(stop.received).name}: {counts}", stop.received)
 
     def _begin(self, stop: StopSignals) -> None:
-        """Start cells in the places that are free."""
         while self.tables.missing and len(self.children) < self.jobs and stop.received is None:
             job = self.tables.missing.pop(0)
             if not self.tables.is_open(job):  # another process was here meanwhile
@@ -194,7 +193,6 @@ class _Work:
         return format_time(self.tables.predict_all(self.jobs, running))
 
     def _draw(self) -> Group:
-        """Draw the bar, and below it the last line of each process."""
         self.bar.update(self.task, completed=self._count_ended(), left=self._format_left())
         lines = [f"  {child.job}: {child.lines[-1] if child.lines else 'begins'}" for child in list(self.children)]
         return Group(self.bar, *(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))

@@ -204,7 +204,6 @@ def _write_header(session: Session) -> Values:
 
 
 def _open_sinks(session: Session) -> list[Sink]:
-    """Open the sinks of metrics: a file, the screen and W&B."""
     s, key, state = session, session.cell.key, session.state
     sinks: list[Sink] = [
         MetricsFile(s.run.metrics, state.step, validated=state.validated_step == state.step),
