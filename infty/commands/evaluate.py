@@ -21,7 +21,7 @@ from infty.experiment import Cell
 from infty.machine.placement import prepare_machine
 from infty.machine.ram import count_peak_bytes
 from infty.runs.folder import SCHEMA, RunFolder
-from infty.runs.schemas import Evaluation, MemoryTrace
+from infty.runs.schemas import Evaluation
 from infty.tasks.task import PerTarget, Task
 from infty.training.distributed import ALONE, Group, process_group
 from infty.training.signals import StopSignals
@@ -43,7 +43,7 @@ class EvaluationRequest:
 def evaluate_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Evaluation | None:
     """Evaluate the best checkpoint of a cell's run. Only the process that leads returns the evaluation."""
     with _load_cell(cell, settings) as (run, trained, task, group):
-        return evaluate_run(run, trained, task, request, group=group)
+        return evaluate_run(trained, task, request, group=group, folder=run.path / "eval")
 
 
 def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | None) -> Values:
@@ -91,28 +91,17 @@ def _load_cell(cell: Cell, settings: Settings) -> Iterator[tuple[RunFolder, Trai
 
 
 def evaluate_run(
-    run: RunFolder,
     trained: TrainedModel,
     task: Task,
     request: EvaluationRequest,
     stop: StopSignals | None = None,
     group: Group = ALONE,
+    folder: Path | None = None,
 ) -> Evaluation | None:
-    """Evaluate a run's best checkpoint and write that to its `eval/`. Only the process that leads returns it."""
-    evaluation, trace = assess(trained, task, request, stop, group)
-    if evaluation:
-        folder, name = run.path / "eval", f"{evaluation.protocol.name}-{request.split}"
-        folder.mkdir(exist_ok=True)
-        if trace:
-            trace.write(folder / f"{name}-memory.json")
-        evaluation.write(folder / f"{name}{f'-without-{request.knock_out}' if request.knock_out else ''}.json")
-    return evaluation
+    """Evaluate a run, and trace its memories in a plain test. Only the process that leads returns the evaluation.
 
-
-def assess(
-    trained: TrainedModel, task: Task, request: EvaluationRequest, stop: StopSignals | None = None, group: Group = ALONE
-) -> tuple[Evaluation | None, MemoryTrace | None]:
-    """Evaluate a run, and trace its memories in a test without a knock-out; write nothing. Stopped after a signal."""
+    folder: where both are written; None: nowhere. UsageError if the request does not fit, Stopped after a signal.
+    """
     # Ask the task for its protocol, and for room to note what comes of each target.
     task = _prepare_task(task, request)
     split, model, record = request.split, trained.experiment.model, task.make_record(request.split)
@@ -127,7 +116,7 @@ def assess(
     totals = group.sum_totals(totals)
     losses, right = (None if noted is None else group.sum_arrays(noted) for noted in (record.losses, record.right))
     if not group.leads:
-        return None, None
+        return None
 
     # Divide once, and trace the memories.
     score = task.score(split, totals, PerTarget(losses, right), model.memory_slots, model.segment_length)
@@ -140,14 +129,20 @@ def assess(
             "split": split,
             "knock_out": request.knock_out,
             "step": trained.step,
+            **vars(score),
             "metrics": score.metrics | ({"test/regression_error": trace.regression_error_mean} if trace else {}),
-            "totals": score.totals,
-            "calibration": score.calibration,
             "data": task.describe_data(split),
-            "details": score.details,
         }
     )
-    return evaluation, trace
+
+    # Write both, if that is asked for.
+    if folder:
+        name = f"{evaluation.protocol.name}-{split}"
+        folder.mkdir(exist_ok=True)
+        if trace:
+            trace.write(folder / f"{name}-memory.json")
+        evaluation.write(folder / f"{name}{f'-without-{request.knock_out}' if request.knock_out else ''}.json")
+    return evaluation
 
 
 def check_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Values:

@@ -38,8 +38,7 @@ def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedMode
     """
     run = RunFolder(Path(path))
     experiment, checkpoint = load_experiment(run), load_best(run.checkpoints)
-    tokenizer, vocab_size = experiment.task.load_vocabulary(locate_tokenizer(run))
-    trained = _restore(run, experiment, checkpoint, tokenizer, vocab_size)
+    trained = _restore(run, experiment, checkpoint, *experiment.task.load_vocabulary(locate_tokenizer(run)))
     trained.model.to(device)
     return trained
 

@@ -221,10 +221,10 @@ def _test(session: Session, stop: StopSignals) -> Evaluation | None:
     with s.group.take_turns():  # the one that leads has written it
         trained = load_beside(s.run, s.task)
     s.machine.place(trained.model)
-    test = evaluate_run(s.run, trained, s.task, EvaluationRequest(), stop, s.group)
+    test = evaluate_run(trained, s.task, EvaluationRequest(), stop, s.group, s.run.path / "eval")
     if s.cell.experiment.model.long_range:
         logger.info("tested again with the memory emptied: what the row owes to it")
-        evaluate_run(s.run, trained, s.task, EvaluationRequest(knock_out="zero"), stop, s.group)
+        evaluate_run(trained, s.task, EvaluationRequest(knock_out="zero"), stop, s.group, s.run.path / "eval")
     return test
 
 

@@ -42,13 +42,11 @@ def find_base(cell: Cell) -> Cell | None:
     task: dict[str, Any] = {"memory_reset": "document"}
     if text := experiment.pretraining.text:
         task |= {"corpus": text.corpus, "train": text.train, "validation": text.validation, "test": text.validation}
-    parts: dict[str, Any] = {
-        "task": experiment.task.model_copy(update=task),
-        "model": experiment.model.model_copy(update={"long_range": None}),
-        "training": TrainingConfig(**experiment.pretraining.model_dump(exclude={"text"})),
-        "pretraining": None,
-    }
-    base = Experiment(**parts)
+    base = Experiment(
+        task=experiment.task.model_copy(update=task),
+        model=experiment.model.model_copy(update={"long_range": None}),
+        training=TrainingConfig(**experiment.pretraining.model_dump(exclude={"text"})),
+    )
     digest = hashlib.sha256(json.dumps(base.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
     case = text.corpus if text else cell.key.case
     key = replace(cell.key, model=BASE, case=case, seed=0, variant=f"+{digest}")
