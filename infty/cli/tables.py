@@ -30,8 +30,13 @@ def report(
     machine = read_settings()
     folders = folders or [machine.runs]
     if check:
+        from infty.commands.check import check_runs, checks_table
+
         refuse_given({"--out": out, "--format": formats, "--keep": keep}, "--check, which writes nothing")
-        _check(folders, machine, as_json)
+        checked = check_runs(folders, machine)
+        show_tables(lambda: [checks_table(checked)], [vars(one) for one in checked], as_json)
+        if faults := [f"{one.run}: {fault}" for one in checked for fault in one.faults]:
+            raise DifferenceError("\n".join(faults))
         return
     if keep:
         from infty.report.keep import keep_runs
@@ -51,15 +56,6 @@ def write_beside_runs(folders: list[Path], machine: Any, out: Path | None, forma
 
     wanted = FORMATS if formats is None else [name.strip() for name in formats.split(",")]
     return write_report(folders, out or folders[0].absolute().parent / "report", wanted, machine.experiments)
-
-
-def _check(folders: list[Path], machine: Any, as_json: bool) -> None:
-    from infty.commands.check import check_runs, checks_table
-
-    checked = check_runs(folders, machine)
-    show_tables(lambda: [checks_table(checked)], [vars(one) for one in checked], as_json)
-    if faults := [f"{one.run}: {fault}" for one in checked for fault in one.faults]:
-        raise DifferenceError("\n".join(faults))
 
 
 @expand
@@ -82,33 +78,23 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """Train and test every cell that the tables lack, and report. Stopped, the same command goes on."""
-    from infty.commands.reproduce.missing import find_missing
+    from infty.commands.reproduce.missing import find_missing, format_time
     from infty.commands.reproduce.workers import train_missing
 
     machine = machine_options.read_settings()
     given = {f"--{name}": str(value) for name, value in vars(machine_options).items() if value is not None}
     tables = find_missing(machine, experiments or [], scale, list(chain(*given.items())), jobs)
-    if dry_run:
-        _show_forecast(tables.forecast(jobs), as_json)
-        tables.refuse_failures()
-        return
-    train_missing(tables, jobs)
-    written = write_beside_runs([machine.runs], machine, out).files if tables.done or tables.trained else []
-    files = [str(file) for file in written]
-    if as_json:
-        print_json({**tables.document(), "files": files})
+    if dry_run:  # commands that can be pasted, with the time of each behind it
+        document = tables.forecast(jobs)
+        lines = [f"{job['command']}  # about {format_time(job['expected_seconds'])}" for job in document["missing"]]
+        lines.append(f"# {len(lines)} to train, about {format_time(document['seconds'])}")
     else:
-        print(*files, sep="\n", end="\n" * bool(files))
-    tables.refuse_failures()
-
-
-def _show_forecast(forecast: dict[str, Any], as_json: bool) -> None:
-    """Print commands that can be pasted, with the time of each behind it."""
-    from infty.commands.reproduce.missing import format_time
-
+        train_missing(tables, jobs)
+        written = write_beside_runs([machine.runs], machine, out).files if tables.done or tables.trained else []
+        lines = [str(file) for file in written]
+        document = {**tables.document(), "files": lines}
     if as_json:
-        print_json(forecast)
-        return
-    for job in forecast["missing"]:
-        print(f"{job['command']}  # about {format_time(job['expected_seconds'])}")
-    print(f"# {len(forecast['missing'])} to train, about {format_time(forecast['seconds'])}")
+        print_json(document)
+    else:
+        print(*lines, sep="\n", end="\n" * bool(lines))
+    tables.refuse_failures()

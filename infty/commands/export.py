@@ -19,6 +19,7 @@ def export_run(run: RunFolder, target: Path | None = None) -> Path:
     Unpacked in a folder of runs, it stands where training would have put it. target: by default named after the run.
     MissingError if the run is not finished or damaged, UsageError if there is such a file, or can be none.
     """
+    # What can't be written is refused first.
     if not run.finished:
         raise MissingError(f"{run.path} is not finished; continue it with: {run.command() or 'infty train …'}")
     cell = run.read().key
@@ -30,20 +31,18 @@ def export_run(run: RunFolder, target: Path | None = None) -> Path:
     if not target.parent.is_dir():
         raise UsageError(f"--out {target}: there is no folder {target.parent}")
     verify_best(run.checkpoints)
+
+    # Files of any size are added a piece at a time.
     best = find_best_checkpoint(run.checkpoints)
     paths = [run.path / name for name in FILES if (run.path / name).is_file()]
     for folder, names in ((run.path / "eval", "*.json"), (run.checkpoints / "tokenizer", "*"), (best, "*")):
         paths += sorted(folder.glob(names))
     with replace_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for path in paths:  # of any size, a piece at a time
-            _add(archive, path, (cell.folder / path.relative_to(run.path)).as_posix())
+        for path in paths:
+            member = zipfile.ZipInfo((cell.folder / path.relative_to(run.path)).as_posix(), EARLIEST)
+            member.compress_type = zipfile.ZIP_DEFLATED
+            member.external_attr = 0o644 << 16
+            member.file_size = path.stat().st_size  # large ones need another kind of entry
+            with path.open("rb") as source, archive.open(member, "w") as entry:
+                shutil.copyfileobj(source, entry)
     return target
-
-
-def _add(archive: zipfile.ZipFile, path: Path, name: str) -> None:
-    member = zipfile.ZipInfo(name, EARLIEST)
-    member.compress_type = zipfile.ZIP_DEFLATED
-    member.external_attr = 0o644 << 16
-    member.file_size = path.stat().st_size  # large ones need another kind of entry
-    with path.open("rb") as source, archive.open(member, "w") as entry:
-        shutil.copyfileobj(source, entry)

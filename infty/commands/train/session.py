@@ -108,7 +108,12 @@ def open_session(
                 refuse_other_text(found.state.tokens, task)
             elif initial:
                 initial.refuse_vocabulary(task.vocab_size)
-        _refuse_split_data(group, found, task)
+
+        # Agree on the step to go on from, and on the text.
+        figures = (found.state.step if found else 0, int(task.digest[:15], 16) if task.digest else 0)
+        if group.size > 1 and not all(map(group.is_same_everywhere, figures)):
+            why = "the processes do not see the same checkpoints and texts: all machines must share --runs and data"
+            raise MissingError(why)
 
         # Build the model.
         model = cell.experiment.model.build(task.vocab_size, cell.key.seed)
@@ -189,14 +194,6 @@ def _refuse_other_folders(group: Group, run: RunFolder) -> None:
         file.unlink()
     if missing:
         raise MissingError(f"not all processes see the same {run.path}: --runs must be on a disk that they all share")
-
-
-def _refuse_split_data(group: Group, resume: Checkpoint | None, task: Task) -> None:
-    """Raise MissingError if processes would not go on from the same step, or with the same text."""
-    figures = (resume.state.step if resume else 0, int(task.digest[:15], 16) if task.digest else 0)
-    if group.size > 1 and not all(map(group.is_same_everywhere, figures)):
-        why = "the processes do not see the same checkpoints and texts: all machines must share --runs and data"
-        raise MissingError(why)
 
 
 def _refuse_together(session: Session) -> None:
