@@ -35,7 +35,7 @@ def fetch_corpus(
     folder: DataFolder = None,
 ) -> None:
     """Download a corpus from the public hub, at a pinned commit, and import it. A broken download goes on."""
-    from infty.commands.train.ensure_corpora import fetch_known_corpus
+    from infty.commands.train.requirements import fetch_known_corpus
 
     parts = dict.fromkeys(splits or [])
     _show_corpus(fetch_known_corpus(name, parts, read_settings(data=folder).data, replace=replace), as_json)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from infty.base.errors import MissingError
-from infty.commands.train.initial_weights import find_base, find_initial_weights
+from infty.commands.train.requirements import find_base, find_initial_weights
 from infty.config.settings import Settings
 from infty.corpora.gpt2_weights import is_on_the_hub
 from infty.experiment import Cell, build_task

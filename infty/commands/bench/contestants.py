@@ -26,13 +26,12 @@ from infty.machine.ram import count_peak_bytes
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig
 from infty.memory.precision import HOST
 from infty.model.config import DecoderConfig
-from infty.model.memory_layer import LayerState
+from infty.model.interface import State
 from infty.training.data_parallel import Replica
 from infty.training.optimizer import make_optimizer
 from infty.training.step import optimize
 
 Run = Callable[[], Any]
-State = tuple[LayerState, ...]
 KL_WEIGHT, LEARNING_RATE = 1e-6, 2e-4
 STREAM_TOKENS, TURNS = 1_000_000, 15
 ONCE = ("agree", "stream")  # what runs once needs no warming up
@@ -66,9 +65,9 @@ class Spec:
 def resolve_paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> Experiment:
     """Resolve the sorting experiment at the paper's sizes, with N = `basis` and as many slots for every model."""
     definition = open_experiment("sort", Path())
-    slots = f"model.long_range.num_basis={basis}" if model == "infty" else f"model.short_term_length={1024 + basis}"
-    overrides = [slots, f"task.length={length}", f"training.batch_size={batch}"]
-    overrides += [f"model.long_range.kl_weight={KL_WEIGHT}"] if model == "infty" else []
+    memory = [f"model.long_range.num_basis={basis}", f"model.long_range.kl_weight={KL_WEIGHT}"]
+    slots = memory if model == "infty" else [f"model.short_term_length={1024 + basis}"]
+    overrides = [*slots, f"task.length={length}", f"training.batch_size={batch}"]
     return resolve(definition, CellKey("sort", "paper", model, "x4", 0), overrides).experiment
 
 

@@ -5,6 +5,7 @@ The file is a Python module with `LiteralModel(vocab, layers, hidden, heads, inn
 """
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -58,9 +59,7 @@ def translate(weights: Named) -> Named:
     for name, value in weights.items():
         name = name.replace("layers.", "blocks.").replace(".memory.", ".long_range.")
         name = name.replace(".norm1.", ".attention_norm.").replace(".norm2.", ".feed_forward_norm.")
-        for own in ("position", "output"):
-            if name.startswith("blocks.") and name.split(".")[2] == own:
-                name = name.replace(f".{own}.", f".attention.{own}.")
+        name = re.sub(r"^(blocks\.\d+)\.(position|output)\.", r"\1.attention.\2.", name)
         if ".qkv." in name:
             query, key_value = value.split([value.shape[1], 2 * value.shape[1]])
             translated[name.replace(".qkv.", ".attention.query.")] = query

@@ -1,4 +1,4 @@
-"""`infty train`: plan, open a session, train, test, and write the result."""
+"""`infty train`: open a session, train, test, and write the result."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ from infty.base.errors import BusyError, MissingError, Stopped
 from infty.base.files import read_json, replace_folder, write_json
 from infty.commands.evaluate import EvaluationRequest, evaluate_run
 from infty.commands.load import load_beside, locate_tokenizer
-from infty.commands.train.initial_weights import InitialWeights, find_base, find_initial_weights, load_trained_weights
+from infty.commands.train.requirements import InitialWeights, find_base, find_initial_weights, load_trained_weights
 from infty.commands.train.session import OTHER_SETTINGS, Session, bring_data, open_session
 from infty.config.settings import Settings
 from infty.experiment import Cell

@@ -15,8 +15,7 @@ from filelock import Timeout
 from infty.base.errors import BusyError, InftyError, MissingError, UsageError
 from infty.base.files import write_text
 from infty.commands.load import refuse_other_text
-from infty.commands.train.ensure_corpora import ensure_corpora
-from infty.commands.train.initial_weights import InitialWeights
+from infty.commands.train.requirements import InitialWeights, ensure_corpora
 from infty.config.settings import Settings
 from infty.experiment import Cell, build_task
 from infty.machine.placement import Machine
