@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from infty.commands.bench import plain
@@ -32,6 +33,7 @@ from infty.training.optimizer import make_optimizer
 from infty.training.step import optimize
 
 Run = Callable[[], Any]
+Square = Float[Tensor, "size size"]
 KL_WEIGHT, LEARNING_RATE = 1e-6, 2e-4
 STREAM_TOKENS, TURNS = 1_000_000, 15
 ONCE = ("agree", "stream")  # what runs once needs no warming up
@@ -87,7 +89,8 @@ def make_run(spec: Spec) -> Run:
         case "read" | "update", _:
             return _make_memory_run(spec)
         case "matmul", _:
-            return _make_matmul()
+            products = [partial(_multiply, *torch.randn(3, size, size)) for size in MATMUL_SIZES]
+            return min(products, key=lambda run: min(time_run(run) for _ in range(3)))
         case "stream", _:
             return _make_stream()
         case "data", _:
@@ -200,22 +203,12 @@ def _propagate(read: tuple[Tensor, ...], cotangent: Tensor, inputs: list[Tensor]
     ((context * cotangent).sum() + KL_WEIGHT * kl).backward()
 
 
-def _make_matmul() -> Run:
-    """Make a run of square float32 products, of the size that is quickest here."""
-
-    def product(size: int) -> Callable[[], dict[str, float]]:
-        a, b, out = torch.randn(3, size, size)
-        repeats = 4096**3 // size**3
-
-        def run() -> dict[str, float]:
-            for _ in range(repeats):
-                torch.mm(a, b, out=out)
-            return {"operations": 2.0 * size**3 * repeats, "size": size}
-
-        return run
-
-    runs = [product(size) for size in MATMUL_SIZES]
-    return min(runs, key=lambda run: min(time_run(run) for _ in range(3)))
+def _multiply(a: Square, b: Square, out: Square) -> dict[str, float]:
+    """Multiply square matrices, smaller ones so often that all sizes take as many operations."""
+    size, repeats = len(a), 4096**3 // len(a) ** 3
+    for _ in range(repeats):
+        torch.mm(a, b, out=out)
+    return {"operations": 2.0 * size**3 * repeats, "size": size}
 
 
 def time_run(run: Run) -> float:
