@@ -225,22 +225,16 @@ def main() -> None:
     run, repeats, returned = make_run(spec), REPEATS if spec.kind in SHORT else 1, None
     for _ in range(0 if spec.kind in ONCE else 2):
         run()
-    _say("ready")
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        for _ in range(repeats):
-            returned = run()
-        seconds = (time.perf_counter() - start) / repeats
-        facts = returned if isinstance(returned, dict) else {}
-        peak = count_peak_bytes(HOST)
-        _say(json.dumps({"seconds": seconds, "peak_bytes": peak, **facts}))
-
-
-def _say(line: str) -> None:
-    """Write a line to the parent process; end at once if it is gone, since an ordinary end would write the rest."""
     try:
-        print(line, flush=True)
-    except BrokenPipeError:
+        print("ready", flush=True)
+        for _ in sys.stdin:
+            start = time.perf_counter()
+            for _ in range(repeats):
+                returned = run()
+            seconds = (time.perf_counter() - start) / repeats
+            facts = returned if isinstance(returned, dict) else {}
+            print(json.dumps({"seconds": seconds, "peak_bytes": count_peak_bytes(HOST), **facts}), flush=True)
+    except BrokenPipeError:  # the parent process is gone; an ordinary end would write the rest
         os._exit(1)
 
 
