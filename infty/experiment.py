@@ -1,6 +1,6 @@
 """Resolve a cell of a YAML table to one frozen, checked Experiment, and build the task and model it describes."""
 
-import typing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +34,7 @@ class PretrainingConfig(TrainingConfig):
 
     text: PretrainingText | None = Field(
         default=None,
-        exclude_if=lambda value: value is None,
+        exclude_if=lambda text: text is None,
         description="another text than the task's; the tokeniser is learnt from it as well. null: the task's",
     )
 
@@ -56,11 +56,9 @@ class Experiment(BaseModel):
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell with its checked values.
+    """A cell with its checked values. origins: the layer that each key came from; absent keys are defaults.
 
-    Args:
-        origins: the layer that each key came from; absent keys are defaults.
-        made_by: the command that trains it, if it is not a cell of a table.
+    made_by: the command that trains it, if it is not a cell of a table.
     """
 
     key: CellKey
@@ -73,8 +71,7 @@ class Cell:
     @property
     def config(self) -> Values:
         """The content of the run folder's `config.yaml`: everything that the result depends on."""
-        k = self.key
-        place = {"experiment": k.experiment, "scale": k.scale, "model": k.model, "case": k.case, "seed": k.seed}
+        place = {key: value for key, value in vars(self.key).items() if key != "variant"}
         return {"cell": place, **self.experiment.model_dump(mode="json")}
 
     @property
@@ -83,51 +80,37 @@ class Cell:
         return self.made_by or self.key.command(self.source, self.overrides)
 
 
-def resolve(definition: Definition, key: CellKey, overrides: typing.Sequence[str] = ()) -> Cell:
+def resolve(definition: Definition, key: CellKey, overrides: Sequence[str] = ()) -> Cell:
     """Overlay and check the values of a cell. UsageError with every fault at once."""
     definition.check_names(scales=key.scale, models=key.model, cases=key.case)
     parsed = [parse_override(text) for text in overrides]
     layers = definition.layers(key) + [("--set", values) for values, fault in parsed if fault is None]
     faults = definition.faults + [fault for _, fault in parsed if fault is not None]
     values, origins = overlay(layers)
-    experiment = None
     try:
         experiment = Experiment.model_validate(values)
     except ValidationError as error:
-        faults += value_faults(error, Experiment, origins, definition.path.name)
-    else:
-        faults += _find_task_faults(experiment, origins) + _find_start_faults(experiment, origins)
+        raise_faults(faults + value_faults(error, Experiment, origins, definition.path.name))
+        raise
+    for name, why in _find_contradictions(experiment):
+        faults.append(Fault(origin_of(origins, tuple(name.split(".")), ""), name, why))
     raise_faults(faults)
-    assert experiment is not None
     return Cell(key, experiment, origins, definition.source, tuple(overrides))
 
 
 def build_task(experiment: Experiment, data: Path, *, make: bool = True) -> Task:
-    """Open the task of an experiment. data: the folder of corpora. make: tokenise a text that is not tokenised yet.
-
-    MissingError if a corpus is not there, or is not tokenised and `make` is False.
-    """
+    """Open an experiment's task on the folder of corpora. make: tokenise a text that is not yet; else MissingError."""
     first = experiment.pretraining and experiment.pretraining.text
     learnt_from = (first.corpus, first.train) if first else None
     return experiment.task.open(data, experiment.model.segment_length, learnt_from, make=make)
 
 
-def _find_start_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
-    """Find settings of the starting weights that contradict each other."""
-    model = experiment.model
-    if experiment.pretraining is None:
-        return []
-    origin = origin_of(origins, ("pretraining",), "")
-    if not model.fine_tunes:
-        return [Fault(origin, "pretraining", "is for model.kind gpt2 only")]
-    if model.weights is not None:
-        message = f"model.weights is {model.weights!r}: one of the two must be null"
-        return [Fault(origin, "pretraining", message)]
-    return []
-
-
-def _find_task_faults(experiment: Experiment, origins: dict[tuple[str, ...], str]) -> list[Fault]:
-    """Find settings of the task and the model that contradict each other."""
+def _find_contradictions(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """Find settings of the task, the model and its starting weights that contradict each other: keys and messages."""
     task, model = experiment.task, experiment.model
-    found = [*task.find_faults(model.segment_length), *model.find_faults(task.vocab_size)]
-    return [Fault(origin_of(origins, tuple(key.split(".")), ""), key, message) for key, message in found]
+    yield from task.find_faults(model.segment_length)
+    yield from model.find_faults(task.vocab_size)
+    if experiment.pretraining and not model.fine_tunes:
+        yield "pretraining", "is for model.kind gpt2 only"
+    elif experiment.pretraining and model.weights is not None:
+        yield "pretraining", f"model.weights is {model.weights!r}: one of the two must be null"

@@ -33,21 +33,15 @@ def main() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     stopped = Stopped(f"stopped by {signal.Signals(number).name}", number)
-    if _is_importing(frame):  # libraries do not survive an exception while they are loaded; what is on disk is whole
+    while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    if frame:  # libraries do not survive an exception while they are imported; what is on disk is whole
         os.write(2, f"infty: {stopped}\n".encode())
         os._exit(stopped.exit_code)
     raise stopped
 
 
-def _is_importing(frame: FrameType | None) -> bool:
-    """Tell whether a module is being imported in a frame or around it."""
-    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
-        frame = frame.f_back
-    return frame is not None
-
-
 def _run() -> int:
-    """Run the command that was typed, and return its exit code."""
     warnings.showwarning = lambda message, *_: _say(f"warning: {message}") if _leads() else None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -1,15 +1,17 @@
 """The command line. A command is a few lines that call one function; everything heavy is imported inside."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from infty.base.errors import DifferenceError, UsageError
-from infty.cli.completion import complete_protocol
+from infty.cli.completion import complete_protocol, complete_run
 from infty.cli.data import data_app
-from infty.cli.generate import generate
 from infty.cli.options import (
     CellOptions,
     Experiment,
@@ -22,10 +24,19 @@ from infty.cli.options import (
     Threads,
     expand,
 )
-from infty.cli.output import CALL, open_console, read_settings, refuse_given, show_progress, show_tables, show_values
-from infty.cli.report import report
-from infty.cli.reproduce import reproduce
-from infty.cli.runs import clean, compare, export
+from infty.cli.output import (
+    CALL,
+    open_console,
+    print_json,
+    read_settings,
+    refuse_given,
+    show_outcome,
+    show_progress,
+    show_tables,
+    show_values,
+    summarize_stream,
+)
+from infty.cli.tables import report, reproduce
 from infty.machine.launch import detect_launch
 from infty.tasks.protocols import KnockOut
 
@@ -53,14 +64,14 @@ def _print_version(wanted: bool) -> None:
 def begin(
     ctx: typer.Context,
     version: Annotated[  # noqa: ARG001
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        bool, Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="No progress on stderr: warnings, errors and results alone.")
+        bool, Option("-q", "--quiet", help="No progress on stderr: warnings, errors and results alone.")
     ] = False,
     verbose: Annotated[
         bool,
-        typer.Option(
+        Option(
             "-v", "--verbose", help="Where an unexpected fault comes from (as INFTY_DEBUG=1), and where settings do."
         ),
     ] = False,
@@ -77,15 +88,14 @@ def begin(
 def train(
     cell_options: CellOptions,
     machine_options: MachineOptions,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Sizes and predicted time; writes nothing.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Remove what this run left, and start over.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Sizes and predicted time; writes nothing.")] = False,
+    fresh: Annotated[bool, Option("--fresh", help="Remove what this run left, and start over.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train one cell of an experiment, or go on where it stopped, and test it.
 
     On several GPUs or machines: torchrun … -m infty train …
     """
-    from infty.cli.summaries import summarize
     from infty.commands import train as workflow
     from infty.commands.dry_run import forecast
 
@@ -95,9 +105,7 @@ def train(
         if detect_launch().leads:
             show_values(forecast(cell, machine), as_json)
         return
-    result = workflow.train_cell(cell, machine, fresh=fresh, own=cell_options.data)
-    if result:
-        show_values(summarize(result.dump()), as_json, document=result.dump())
+    show_outcome(workflow.train_cell(cell, machine, fresh=fresh, own=cell_options.data), as_json)
 
 
 @app.command("eval", epilog="Example: infty eval sort --model infty --case x8  ·  infty eval sort --stream symbols.txt")
@@ -106,26 +114,24 @@ def evaluate(
     cell_options: CellOptions,
     machine_options: InferenceOptions,
     split: Annotated[
-        Literal["test", "validation"] | None, typer.Option(help="Which part of the data; by default test.")
+        Literal["test", "validation"] | None, Option(help="Which part of the data; by default test.")
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="By default the experiment's own.", autocompletion=complete_protocol)
+        str | None, Option(help="By default the experiment's own.", autocompletion=complete_protocol)
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Sequences at once; never changes the result.")] = None,
+    batch: Annotated[int | None, Option(min=1, help="Sequences at once; never changes the result.")] = None,
     check_batch: Annotated[
-        bool, typer.Option("--check-batch", help="Show that it doesn't: evaluate with 1, 2 and 7.")
+        bool, Option("--check-batch", help="Show that it doesn't: evaluate with 1, 2 and 7.")
     ] = False,
     knock_out: Annotated[
-        KnockOut | None,
-        typer.Option(help="Evaluate with the memory emptied, its past shuffled, or another document's."),
+        KnockOut | None, Option(help="Evaluate with the memory emptied, its past shuffled, or another document's.")
     ] = None,
     stream: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Read one text of any length, at constant memory; - is stdin.")
+        Path | None, Option(metavar="FILE", help="Read one text of any length, at constant memory; - is stdin.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate the best checkpoint of a cell."""
-    from infty.cli.summaries import summarize, summarize_stream
     from infty.commands import evaluate as assessment
 
     machine = machine_options.read_settings()
@@ -154,12 +160,54 @@ def evaluate(
                 "which is a fault of infty: please report it, with what `infty env` says"
             )
     else:
-        evaluation = assessment.evaluate_cell(cell, machine, request)
-        if evaluation:
-            show_values(summarize(evaluation.dump()), as_json, document=evaluation.dump())
+        show_outcome(assessment.evaluate_cell(cell, machine, request), as_json)
 
 
-app.command(epilog="Example: infty generate wikitext --prompt 'The city' --tokens 50")(generate)
+@app.command(epilog="Example: infty generate wikitext --prompt 'The city' --tokens 50")
+@expand
+def generate(
+    cell_options: CellOptions,
+    machine_options: InferenceOptions,
+    prompt: Annotated[
+        str | None, Option(metavar="TEXT", help="What it goes on from; by default a document begins.")
+    ] = None,
+    file: Annotated[Path | None, Option(metavar="FILE", help="The same from a file of any length; - is stdin.")] = None,
+    tokens: Annotated[int, Option(min=1, help="Tokens to make.")] = 100,
+    temperature: Annotated[
+        float, Option(min=0.0, help="Low keeps to what is likely; 0 takes the most likely token.")
+    ] = 0.8,
+    top_k: Annotated[int, Option(min=1, help="Draw from so many of the most likely tokens.")] = 40,
+    draw: Annotated[int, Option(min=0, max=2**31 - 1, help="Seed of the draws.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Continue a text with the best checkpoint of a cell, its memory carried from the first token on."""
+    if prompt is not None and file is not None:
+        raise UsageError("--prompt and --file are two texts to go on from: give one of them")
+
+    from infty.commands.generate import Sampling, generate_cell
+
+    machine = machine_options.read_settings()
+    cell = cell_options.resolve_cell(machine)
+    text = (prompt or "") if file is None else file
+    write = (lambda _: None) if as_json else _write
+    outcome = generate_cell(cell, machine, text, tokens, Sampling(temperature, top_k, draw), write)
+    if as_json:
+        print_json(outcome)
+        return
+    _write("\n")
+    if (made := outcome["generated_tokens"]) < tokens:
+        open_console(stderr=True).print(f"the text ended after {made} tokens")
+
+
+def _write(piece: str) -> None:
+    """Write a piece at once. A reader that went away, as `| head` does, has enough, and that is the end."""
+    try:
+        print(piece, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        raise typer.Exit from None
+
+
 app.command(epilog="Example: infty reproduce sort --scale smoke --jobs 2")(reproduce)
 app.command(epilog="Example: infty report data/runs --format md,html")(report)
 
@@ -169,7 +217,7 @@ app.command(epilog="Example: infty report data/runs --format md,html")(report)
 def tune(
     experiment: Experiment,
     machine_options: TableOptions,
-    case: Annotated[str | None, typer.Option(help="Column; by default each that has a grid.")] = None,
+    case: Annotated[str | None, Option(help="Column; by default each that has a grid.")] = None,
     scale: Scale = "laptop",
     as_json: Json = False,
 ) -> None:
@@ -183,9 +231,56 @@ def tune(
     show_values({case: record.chosen for case, record in records.items()}, as_json, document=documents)
 
 
-app.command(epilog="Example: infty compare sort/laptop/infty@x8/seed-0 sort/laptop/infty@x8/seed-1")(compare)
-app.command(epilog="Example: infty export sort/laptop/infty@x8/seed-0 --out infty.zip")(export)
-app.command(epilog="Example: infty clean  ·  infty clean sort/laptop/infty@x8/seed-0 --yes")(clean)
+@app.command(epilog="Example: infty compare sort/laptop/infty@x8/seed-0 sort/laptop/infty@x8/seed-1")
+def compare(
+    names: Annotated[
+        list[str],
+        Argument(metavar="RUN RUN...", help="Run folders, or their place below --runs.", autocompletion=complete_run),
+    ],
+    as_json: Json = False,
+    runs: Runs = None,
+) -> None:
+    """Show what differs between runs: settings, versions and figures."""
+    from infty.commands.compare import compare_runs
+
+    compared = compare_runs(names, read_settings(runs=runs).runs)
+    show_tables(compared.tables, compared.document(), as_json)
+
+
+@app.command(epilog="Example: infty export sort/laptop/infty@x8/seed-0 --out infty.zip")
+def export(
+    name: Annotated[
+        str, Argument(metavar="RUN", help="Run folder, or its place below --runs.", autocompletion=complete_run)
+    ],
+    out: Annotated[Path | None, Option(metavar="FILE", help="By default named after the run, here.")] = None,
+    as_json: Json = False,
+    runs: Runs = None,
+) -> None:
+    """Write one archive of a finished run: its configuration, results and best checkpoint."""
+    from infty.commands.export import export_run
+    from infty.runs.folder import find_run
+
+    file = export_run(find_run(name, read_settings(runs=runs).runs), out)
+    show_values({"file": str(file), "megabytes": round(file.stat().st_size / 1e6, 1)}, as_json)
+
+
+@app.command(epilog="Example: infty clean  ·  infty clean sort/laptop/infty@x8/seed-0 --yes")
+def clean(
+    names: Annotated[
+        list[str] | None,
+        Argument(metavar="[RUN]...", help="By default every finished run and trial.", autocompletion=complete_run),
+    ] = None,
+    yes: Annotated[bool, Option("--yes", help="Remove what is listed.")] = False,
+    as_json: Json = False,
+    runs: Runs = None,
+) -> None:
+    """List what finished runs keep that no report needs (checkpoints, W&B's files), and remove it."""
+    from infty.commands.clean import find_dispensable, remove
+
+    found = find_dispensable(read_settings(runs=runs).runs, names or [])
+    if yes:
+        remove(found)
+    show_tables(lambda: [found.table(removed=yes)], {**found.document(), "removed": yes}, as_json)
 
 
 @app.command("list", epilog="Example: infty list --scale laptop")
@@ -206,20 +301,21 @@ def show(
     from infty.commands.listing import explain, explanation_table
 
     cell = cell_options.resolve_cell(read_settings())
-    show_tables(lambda: [explanation_table(cell)], [vars(value) for value in explain(cell)], as_json)
+    values = list(explain(cell.experiment, cell.origins))
+    show_tables(lambda: [explanation_table(cell.key, values)], values, as_json)
 
 
 @app.command(epilog="Example: infty bench step read --against literal.py --json")
 def bench(
     measures: Annotated[
-        list[str] | None, typer.Argument(metavar="[MEASURE]...", help="step, read, update, stream, data, start.")
+        list[str] | None, Argument(metavar="[MEASURE]...", help="step, read, update, stream, data, start.")
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A plain implementation to hold against; it is run.")
+        Path | None, Option(metavar="FILE", help="A plain implementation to hold against; it is run.")
     ] = None,
-    length: Annotated[int, typer.Option(min=1, help="Symbols of a sequence in a step.")] = 4000,
-    batch: Annotated[int, typer.Option(min=1, help="Sequences in a step.")] = 2,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each takes its turn.")] = 5,
+    length: Annotated[int, Option(min=1, help="Symbols of a sequence in a step.")] = 4000,
+    batch: Annotated[int, Option(min=1, help="Sequences in a step.")] = 2,
+    rounds: Annotated[int, Option(min=1, help="How often each takes its turn.")] = 5,
     as_json: Json = False,
     threads: Threads = 2,
 ) -> None:

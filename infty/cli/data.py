@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from infty.cli.completion import complete_corpus
 from infty.cli.options import Json
@@ -11,9 +12,9 @@ from infty.cli.output import print_json, read_settings, show_tables
 
 data_app = typer.Typer(name="data", help="Corpora: what is here, download, import, check.", no_args_is_help=True)
 
-Corpus = Annotated[str, typer.Argument(metavar="NAME", help="Name of a corpus.", autocompletion=complete_corpus)]
-Replace = Annotated[bool, typer.Option("--replace", help="Put it in the place of another one of that name.")]
-DataFolder = Annotated[Path | None, typer.Option("--folder", help="Folder of corpora; by default the settings' own.")]
+Corpus = Annotated[str, Argument(metavar="NAME", help="Name of a corpus.", autocompletion=complete_corpus)]
+Replace = Annotated[bool, Option("--replace", help="Put it in the place of another one of that name.")]
+DataFolder = Annotated[Path | None, Option("--folder", help="Folder of corpora; by default the settings' own.")]
 
 
 @data_app.command("list", epilog="Example: infty data list --json")
@@ -28,21 +29,22 @@ def list_corpora(as_json: Json = False, folder: DataFolder = None) -> None:
 @data_app.command("fetch", epilog="Example: infty data fetch wikitext --split validation --split test")
 def fetch_corpus(
     name: Corpus,
-    splits: Annotated[list[str] | None, typer.Option("--split", help="Only this split; repeatable.")] = None,
+    splits: Annotated[list[str] | None, Option("--split", help="Only this split; repeatable.")] = None,
     replace: Replace = False,
     as_json: Json = False,
     folder: DataFolder = None,
 ) -> None:
     """Download a corpus from the public hub, at a pinned commit, and import it. A broken download goes on."""
-    from infty.commands.train.ensure_corpora import fetch_known_corpus
+    from infty.commands.train.requirements import fetch_known_corpus
 
-    _show_corpus(fetch_known_corpus(name, splits, read_settings(data=folder).data, replace=replace), as_json)
+    parts = dict.fromkeys(splits or [])
+    _show_corpus(fetch_known_corpus(name, parts, read_settings(data=folder).data, replace=replace), as_json)
 
 
 @data_app.command("import", epilog="Example: infty data import wikitext ~/wikitext-103")
 def import_folder(
     name: Corpus,
-    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder or archive that holds it.")],
+    source: Annotated[Path, Argument(metavar="FOLDER", help="Folder or archive that holds it.")],
     replace: Replace = False,
     as_json: Json = False,
     folder: DataFolder = None,
@@ -57,7 +59,7 @@ def import_folder(
 def verify_corpora(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="By default all that are here.", autocompletion=complete_corpus),
+        Argument(metavar="[NAME]...", help="By default all that are here.", autocompletion=complete_corpus),
     ] = None,
     as_json: Json = False,
     folder: DataFolder = None,

@@ -7,18 +7,18 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import typer
+from typer import Argument, Option
 
 from infty.cli.completion import complete_experiment, complete_from
 from infty.cli.output import read_settings
 
 Experiment = Annotated[
-    str, typer.Argument(metavar="EXPERIMENT", help="Name or YAML file.", autocompletion=complete_experiment)
+    str, Argument(metavar="EXPERIMENT", help="Name or YAML file.", autocompletion=complete_experiment)
 ]
-Scale = Annotated[str, typer.Option(help="laptop, paper or smoke.", autocompletion=complete_from("scales"))]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
-Runs = Annotated[Path | None, typer.Option(help="Folder of the run folders.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+Scale = Annotated[str, Option(help="laptop, paper or smoke.", autocompletion=complete_from("scales"))]
+Json = Annotated[bool, Option("--json", help="One JSON document on stdout, all else on stderr.")]
+Runs = Annotated[Path | None, Option(help="Folder of the run folders.")]
+Threads = Annotated[int | None, Option(min=1, help="CPU threads.")]
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,20 @@ class CellOptions:
     """Options that name one cell of an experiment; with `data` its corpus is the user's own files."""
 
     experiment: Experiment
-    model: Annotated[str, typer.Option(help="Row of the table.", autocompletion=complete_from("models"))] = "infty"
-    case: Annotated[
-        str | None, typer.Option(help="Column; by default the first.", autocompletion=complete_from("cases"))
-    ] = None
+    model: Annotated[str, Option(help="Row of the table.", autocompletion=complete_from("models"))] = "infty"
+    case: Annotated[str | None, Option(help="Column; by default the first.", autocompletion=complete_from("cases"))] = (
+        None
+    )
     scale: Scale = "laptop"
     seed: Annotated[
-        int, typer.Option(min=0, max=2**31 - 1, help="Decides initial weights, order of the data and dropout.")
+        int, Option(min=0, max=2**31 - 1, help="Decides initial weights, order of the data and dropout.")
     ] = 0
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a setting; repeatable.")
+        list[str] | None, Option("--set", metavar="KEY.PATH=VALUE", help="Change a setting; repeatable.")
     ] = None
-    name: Annotated[str | None, typer.Option("--name", help="Name of a run with other settings.")] = None
+    name: Annotated[str | None, Option("--name", help="Name of a run with other settings.")] = None
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="FOLDER", help="Your own text files, split by documents.")
+        Path | None, Option("--data", metavar="FOLDER", help="Your own text files, split by documents.")
     ] = None
 
     def resolve_cell(self, machine: Any) -> Any:
@@ -66,18 +66,17 @@ class MachineOptions:
     """Options that change this machine's settings for one command. `None` leaves a setting as it is."""
 
     runs: Runs = None
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None
+    device: Annotated[str | None, Option(help="auto, cpu, cuda or cuda:N.")] = None
     precision: Annotated[
         Literal["float32", "tf32", "bf16"] | None,
-        typer.Option(help="Of products; tf32 is a GPU's. The memory's are in float32."),
+        Option(help="Of products; tf32 is a GPU's. The memory's are in float32."),
     ] = None
-    compile: Annotated[bool | None, typer.Option("--compile", help="Let torch.compile fuse what it can.")] = None
+    compile: Annotated[bool | None, Option("--compile", help="Let torch.compile fuse what it can.")] = None
     micro_batch: Annotated[
-        int | None,
-        typer.Option(min=1, help="Most training sequences at once on a device; changes dropout's draws only."),
+        int | None, Option(min=1, help="Most training sequences at once on a device; changes dropout's draws only.")
     ] = None
     recompute: Annotated[
-        bool | None, typer.Option("--recompute", help="Keep no activations within layers: less memory, more time.")
+        bool | None, Option("--recompute", help="Keep no activations within layers: less memory, more time.")
     ] = None
     threads: Threads = None
 

@@ -16,11 +16,7 @@ from infty.machine.launch import detect_launch
 
 @dataclass
 class Call:
-    """The options of this call of `infty` on which messages depend.
-
-    quiet: nothing on stderr but warnings and errors. verbose: with the origin of faults and settings.
-    folders: of runs and data, by what chooses them, once the settings are known.
-    """
+    """The options of this call on which messages depend; folders: of runs and data, by what chooses them."""
 
     quiet: bool = False
     verbose: bool = False
@@ -67,20 +63,16 @@ def open_console(stderr: bool = False) -> Any:
     return Lasting(stderr=stderr, markup=False, highlight=False, quiet=silent)
 
 
-class ScreenHandler(logging.Handler):
-    """A handler that prints each message as it is, above the bars that are drawn; the terminal breaks long lines."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one message."""
-        from infty.base.progress import screen
-
-        screen().print(self.format(record), soft_wrap=True)
-
-
 @contextlib.contextmanager
-def show_progress(screen: Any) -> Iterator[None]:
+def show_progress(console: Any) -> Iterator[None]:
     """Show on a console what infty logs, and its bars, within the block; warnings go their own way."""
-    from infty.base.progress import show_on
+    from infty.base.progress import screen, show_on
+
+    class ScreenHandler(logging.Handler):
+        """A handler that prints messages above the bars that are drawn; the terminal breaks long lines."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            screen().print(self.format(record), soft_wrap=True)
 
     logger, handler = logging.getLogger("infty"), ScreenHandler()
     before = logger.level, logger.propagate
@@ -88,7 +80,7 @@ def show_progress(screen: Any) -> Iterator[None]:
     logger.setLevel(logging.INFO)
     logger.propagate = False  # a library may have given the root logger a handler, which would say it again
     try:
-        with show_on(screen):
+        with show_on(console):
             yield
     finally:
         logger.removeHandler(handler)
@@ -108,25 +100,26 @@ def show_values(values: dict[str, Any], as_json: bool, document: Any = None) -> 
             print(f"{key}: {value}")
 
 
+def show_outcome(record: Any, as_json: bool) -> None:
+    """Show the result of a training run or an evaluation; nothing if another process has it."""
+    if record:
+        show_values(summarize(record.dump()), as_json, document=record.dump())
+
+
 def show_tables(make_tables: Callable[[], Iterable[Any]], document: Any, as_json: bool) -> None:
     """Print the document as JSON, or the tables that are made of it."""
     if as_json:
         print_json(document)
         return
-    for table in make_tables():
-        _print_table(table)
-
-
-def _print_table(table: Any) -> None:
-    """Draw a table on a terminal; elsewhere print whole lines, which other programs can read."""
     screen = open_console()
-    if screen.is_terminal:
-        screen.print(table.to_rich(screen.width))
-        for note in table.notes:
-            screen.print(note, soft_wrap=": infty " in note)  # a command stays one line, which can be pasted
-        screen.print()
-    else:
-        print("\n".join([table.title, "", table.to_markdown(), *table.notes, ""]))
+    for table in make_tables():
+        if screen.is_terminal:
+            screen.print(table.to_rich(screen.width))
+            for note in table.notes:
+                screen.print(note, soft_wrap=": infty " in note)  # a command stays one line, which can be pasted
+            screen.print()
+        else:  # whole lines, which other programs can read
+            print("\n".join([table.title, "", table.to_markdown(), *table.notes, ""]))
 
 
 def print_json(document: Any) -> None:
@@ -138,3 +131,36 @@ def refuse_given(options: Mapping[str, Any], beside: str) -> None:
     """Raise UsageError if one of the options has a value: it has no meaning beside another one."""
     if given := next((name for name, value in options.items() if value is not None), None):
         raise UsageError(f"{given} has no meaning with {beside}")
+
+
+def summarize(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Choose the figures of a training run or an evaluation that a person wants to see first."""
+    wanted = ("best_step", "step", "wall_seconds", "parameters", "memory_slots")
+    oracle: dict[str, float] = {}
+    if known := outcome["calibration"]:  # of the sorting task: what accuracy means there
+        oracle = {"chance": known["chance"], f"oracle of the last {known['oracle_window']} symbols": known["oracle"]}
+    return {
+        **_round({**outcome["metrics"], **oracle}),
+        "protocol": outcome["protocol"]["name"],
+        **{key: outcome[key] for key in wanted if key in outcome},
+    }
+
+
+def summarize_stream(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Choose the figures that a person wants to see first of one long text that was read."""
+    pace = outcome["pace"]
+    answers = {"answer": outcome["answer"], "model": outcome["model_answer"]} if outcome["answer"] else {}
+    summary = {
+        **_round(outcome["metrics"]),
+        **{name: " ".join(map(str, symbols)) for name, symbols in answers.items()},
+        **{key: pace[key] for key in ("tokens", "segments", "tokens_per_second")},
+        "seconds": round(pace["seconds"], 2),
+    }
+    if "late_to_early" in pace:
+        summary["time of a late segment"] = f"{pace['late_to_early']:.3f} × that of the 10th to 20th"
+        summary["memory since the 20th segment"] = f"+ {pace['growth_bytes'] / 1e6:.1f} MB"
+    return summary
+
+
+def _round(figures: Mapping[str, float]) -> dict[str, Any]:
+    return {name: round(value, 4) for name, value in figures.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 from infty.base.batch import Totals
 from infty.base.errors import InftyError, MissingError
 from infty.base.table import Table
-from infty.commands.evaluate import EvaluationRequest, assess
+from infty.commands.evaluate import EvaluationRequest, evaluate_run
 from infty.commands.load import load_with_task
 from infty.config.settings import Settings
 from infty.machine.placement import Machine, prepare_machine
@@ -74,7 +74,7 @@ def _check_run(run: RunFolder, machine: Machine, settings: Settings) -> Checked:
     logger.info(f"evaluating again: {name}")
     machine.place(trained.model)
     try:
-        again, _ = assess(trained, task, EvaluationRequest())
+        again = evaluate_run(trained, task, EvaluationRequest())
     except InftyError as fault:
         return Checked(name, "stored totals only: it can't be evaluated", [*faults, str(fault)])
     assert again is not None, "one process leads"

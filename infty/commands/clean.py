@@ -12,32 +12,32 @@ from infty.report.load.collect import find_tunings
 from infty.runs.folder import BASE, RunFolder, find_run, find_runs, trials_folder
 
 PARTS = {"checkpoints": "checkpoints", "wandb": "W&B", "not-finite": "not finite"}  # folders of a run: their names
+WHOLE = "."  # a trial goes with all of its folder
 
 
 @dataclass(frozen=True)
 class Dispensable:
-    """Files that can go. parts: of each run the bytes of its folders that hold some; trials: of each trial's folder."""
+    """Files that can go. parts: bytes by the run's or trial's folder, and by the folder in it that holds them."""
 
     parts: dict[Path, dict[str, int]]
-    trials: dict[Path, int]
 
     @property
     def bytes(self) -> int:
         """Bytes of all that can go."""
-        return sum(sum(sizes.values()) for sizes in self.parts.values()) + sum(self.trials.values())
+        return sum(sum(sizes.values()) for sizes in self.parts.values())
 
     def document(self) -> dict[str, Any]:
         """Return what can go as JSON holds it, with its bytes."""
-        runs = [{"run": str(path), "bytes": sizes} for path, sizes in self.parts.items()]
-        trials = [{"trial": str(path), "bytes": size} for path, size in self.trials.items()]
+        runs = [{"run": str(path), "bytes": sizes} for path, sizes in self.parts.items() if WHOLE not in sizes]
+        trials = [{"trial": str(path), "bytes": sizes[WHOLE]} for path, sizes in self.parts.items() if WHOLE in sizes]
         return {"runs": runs, "trials": trials, "bytes": self.bytes}
 
     def table(self, *, removed: bool) -> Table:
         """Make a table with a row per run, in megabytes, and what follows from removing it."""
-        rows = [
-            [_name(path), *(_megabytes(sizes.get(part)) for part in PARTS), "–"] for path, sizes in self.parts.items()
-        ]
-        rows += [[_name(path), *["–"] * len(PARTS), _megabytes(size)] for path, size in self.trials.items()]
+        rows = []
+        for path, sizes in self.parts.items():
+            megabytes = [f"{sizes[part] / 1e6:,.1f}" if part in sizes else "–" for part in (*PARTS, WHOLE)]
+            rows.append(["/".join(path.parts[-4:]), *megabytes])
         total = f"{self.bytes / 1e6:,.1f} MB"
         notes = [f"{total} removed." if removed else f"{total} in all. To remove them: infty clean --yes"]
         if not rows:
@@ -52,17 +52,16 @@ class Dispensable:
 
 
 def find_dispensable(runs: Path, names: Sequence[str]) -> Dispensable:
-    """Find what can go of the runs named; if none is, of all finished runs, and trials whose outcome is recorded.
-
-    UsageError for a run that is at work or is not finished, MissingError for one that is not there.
-    """
+    """Find what can go of the runs named, else of all that are finished and of trials. UsageError if one isn't done."""
     named = [find_run(name, runs) for name in names]
     for run in named:
         if not _is_done(run):
             raise UsageError(f"{run.path} is not finished: its checkpoints are needed to go on")
-    found = named or [run for run in find_runs([runs]) if not _starts_others(run) and _is_done(run)]
-    parts = {run.path: sizes for run in found if (sizes := _sizes(run.path))}
-    return Dispensable(parts, {} if named else dict(_trials(runs)))
+    others = (run for run in find_runs([runs]) if not run.path.parent.name.startswith(f"{BASE}@"))
+    found = named or [run for run in others if _is_done(run)]
+    sizes = {run.path: {part: size for part in PARTS if (size := _sum(run.path / part))} for run in found}
+    trials = {} if named else {path: {WHOLE: _sum(path)} for path in _find_trials(runs)}
+    return Dispensable({path: parts for path, parts in sizes.items() if parts} | trials)
 
 
 def remove(found: Dispensable) -> None:
@@ -70,38 +69,21 @@ def remove(found: Dispensable) -> None:
     for path, sizes in found.parts.items():
         for part in sizes:
             shutil.rmtree(path / part)
-    for path in found.trials:
-        shutil.rmtree(path)
 
 
 def _is_done(run: RunFolder) -> bool:
     return run.state() == "done" and not run.is_locked()
 
 
-def _starts_others(run: RunFolder) -> bool:
-    return run.path.parent.name.startswith(f"{BASE}@")
-
-
-def _sizes(path: Path) -> dict[str, int]:
-    return {part: size for part in PARTS if (path / part).is_dir() and (size := _bytes(path / part))}
-
-
-def _trials(runs: Path) -> Iterator[tuple[Path, int]]:
-    """Find trials, and their bytes, of columns whose record is written: a report reads that instead of them."""
+def _find_trials(runs: Path) -> Iterator[Path]:
+    """Find the trials of columns whose record is written: a report reads that instead of them."""
     for (experiment, scale), columns in find_tunings([runs]).items():
         for trial in find_runs([trials_folder(runs) / experiment / scale]):
             column = trial.path.parent.name.partition("+")[0].rpartition("@")[2]
             if column in columns and not trial.is_locked():
-                yield trial.path, _bytes(trial.path)
+                yield trial.path
 
 
-def _bytes(path: Path) -> int:
-    return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
-
-
-def _name(path: Path) -> str:
-    return "/".join(path.parts[-4:])
-
-
-def _megabytes(size: int | None) -> str:
-    return "–" if size is None else f"{size / 1e6:,.1f}"
+def _sum(folder: Path) -> int:
+    """Sum the bytes of all files in a folder; 0 if there is none."""
+    return sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())

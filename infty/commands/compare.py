@@ -13,55 +13,47 @@ from infty.report.load.results import add_sign, choose_measure
 from infty.report.paired_bootstrap import compare_pair
 from infty.runs.folder import Run, RunFolder, find_run
 
-NOT_SETTINGS = ("cell",)  # of config.yaml: where a run stands
 FIGURES = ("parameters", "memory_slots", "tokens_seen", "wall_seconds", "training_flops", "best_step")
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Runs by the names that they were asked for by, and what differs: key, and a value per run (None: none)."""
+    """Runs by name, and what differs: settings, environment and metrics, each by key with a value per run or None."""
 
     runs: list[str]
-    settings: dict[str, list[Any]]
-    environment: dict[str, list[Any]]
-    metrics: dict[str, list[Any]]
+    differing: dict[str, dict[str, list[Any]]]
     intervals: list[str]
 
     def document(self) -> dict[str, Any]:
         """Return the comparison as JSON holds it."""
-        return vars(self)
+        return {"runs": self.runs, **self.differing, "intervals": self.intervals}
 
     def tables(self) -> list[Table]:
         """Make a table of settings, one of surroundings if they differ, and one of figures."""
-        notes = {"metrics": self.intervals}
-        parts = {"settings": self.settings, "environment": self.environment, "metrics": self.metrics}
-        return [
-            Table(f"what differs: {title}", ["", *self.runs], _make_rows(values), notes.get(title, []))
-            for title, values in parts.items()
-            if values or title == "settings"
-        ]
+        tables = []
+        for title, found in self.differing.items():
+            rows = [[key, *map(_format, values)] for key, values in found.items()]
+            if rows or title == "settings":
+                notes = self.intervals if title == "metrics" else []
+                tables.append(Table(f"what differs: {title}", ["", *self.runs], rows, notes))
+        return tables
 
 
 def compare_runs(asked: Sequence[str], runs: Path) -> Compared:
-    """Compare runs, named by folder or by their place below `runs` (`sort/laptop/infty@x8/seed-0`).
-
-    UsageError for fewer than two or a folder of several; MissingError if one is not there or damaged.
-    """
+    """Compare runs (see `find_run`). UsageError for fewer than two; MissingError if one is not there or damaged."""
     if len(asked) < 2:
         raise UsageError("compare wants two runs or more, for example: infty compare RUN RUN")
     folders = [find_run(name, runs) for name in asked]
     read = [read_parts(folder.read()) if folder.finished else None for folder in folders]
-    configs = [_flatten({k: v for k, v in folder.config().items() if k not in NOT_SETTINGS}) for folder in folders]
-    around = [_flatten(_read_environment(folder)) for folder in folders]
-    figures = [_list_figures(run) if run else {} for run in read]
-    settings, environment, metrics = (_find_differences(values) for values in (configs, around, figures))
-    return Compared(_choose_names(asked, folders), settings, environment, metrics, _describe_pairs(read))
-
-
-def _choose_names(asked: Sequence[str], folders: list[RunFolder]) -> list[str]:
-    """Name runs by row, column and seed if that tells them apart; else as they were asked for."""
-    short = ["/".join(folder.path.resolve().parts[-2:]) for folder in folders]
-    return short if len(set(short)) == len(short) else list(asked)
+    parts = {
+        "settings": [_flatten({k: v for k, v in folder.config().items() if k != "cell"}) for folder in folders],
+        "environment": [_flatten(_read_environment(folder)) for folder in folders],
+        "metrics": [_list_figures(run) if run else {} for run in read],
+    }
+    short = ["/".join(folder.path.resolve().parts[-2:]) for folder in folders]  # row, column and seed
+    names = short if len(set(short)) == len(short) else list(asked)
+    differing = {part: _find_differences(values) for part, values in parts.items()}
+    return Compared(names, differing, _describe_pairs(read))
 
 
 def _read_environment(folder: RunFolder) -> dict[str, Any]:
@@ -74,13 +66,11 @@ def _read_environment(folder: RunFolder) -> dict[str, Any]:
 
 def _list_figures(run: Run) -> dict[str, Any]:
     r = run.result
-    inputs = {"protocol": r.protocol.name, "data": r.data.sha256[:12]}
-    figures = {key: getattr(r, key) for key in FIGURES}
-    return {**r.metrics, **inputs, **figures, "training_flops": r.training_flops and float(r.training_flops)}
+    figures = {"protocol": r.protocol.name, "data": r.data.sha256[:12], **{key: getattr(r, key) for key in FIGURES}}
+    return {**r.metrics, **figures, "training_flops": r.training_flops and float(r.training_flops)}
 
 
 def _describe_pairs(read: list[Run | None]) -> list[str]:
-    """Describe the paired difference of each run to the first, if there is one."""
     first, notes = read[0], []
     for number, run in enumerate(read[1:], 2):
         if run and first and run.key.experiment == first.key.experiment and (pair := compare_pair(run, first)):
@@ -106,10 +96,6 @@ def _find_differences(values: list[dict[str, Any]]) -> dict[str, list[Any]]:
     keys = dict.fromkeys(key for one in values for key in one)
     rows = {key: [one.get(key) for one in values] for key in keys}
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
-
-
-def _make_rows(values: dict[str, list[Any]]) -> list[list[str]]:
-    return [[key, *map(_format, row)] for key, row in values.items()]
 
 
 def _format(value: Any) -> str:

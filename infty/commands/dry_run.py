@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from infty.base.errors import MissingError
-from infty.commands.train.initial_weights import find_base, find_initial_weights
+from infty.commands.train.requirements import find_base, find_initial_weights
 from infty.config.settings import Settings
 from infty.corpora.gpt2_weights import is_on_the_hub
 from infty.experiment import Cell, build_task
@@ -27,10 +27,7 @@ GUESSED = "; until then steps are reckoned from its published words"
 
 
 def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
-    """Predict sizes, FLOPs per token, memory, and the training time, from a few sequences' gradients.
-
-    Random tokens replace a text that is not here yet; then the number of its tokens is not known.
-    """
+    """Predict sizes, FLOPs, memory and time from a few sequences' gradients; random tokens replace a missing text."""
     # Open the data, or what replaces it.
     experiment, machine, seed = cell.experiment, prepare_machine(settings), cell.key.seed
     why = None
@@ -100,8 +97,7 @@ def describe_memory(
 ) -> dict[str, Any]:
     """Describe in MiB what one device will hold, by parts; whether it fits, and how many sequences fit into others.
 
-    Activations are all that steps take beyond what can be counted, work space of products among it. evaluated:
-    sequences at once. program, free: bytes before there was a model; held: with it.
+    evaluated: sequences at once. program, free: bytes before there was a model; held: with it.
     """
     here, validating = program + free, held + cost.evaluation.predict(evaluated)
 

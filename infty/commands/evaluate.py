@@ -1,7 +1,7 @@
 """`infty eval`: evaluation of trained runs under a named protocol, and of one long text as a stream."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,11 @@ from infty.corpora.text_pieces import CountedText
 from infty.evaluation.evaluate import evaluate, knock_out_memories
 from infty.evaluation.memory_trace import inspect_memory
 from infty.evaluation.stream import read_stream
-from infty.experiment import Cell, Experiment
+from infty.experiment import Cell
 from infty.machine.placement import prepare_machine
 from infty.machine.ram import count_peak_bytes
 from infty.runs.folder import SCHEMA, RunFolder
-from infty.runs.schemas import Evaluation, MemoryTrace
+from infty.runs.schemas import Evaluation
 from infty.tasks.protocols import KnockOut
 from infty.tasks.task import Task
 from infty.training.distributed import ALONE, Group, process_group
@@ -41,41 +41,20 @@ class EvaluationRequest:
 
 
 def evaluate_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Evaluation | None:
-    """Evaluate the best checkpoint of a cell's run.
-
-    Several processes share the texts or sequences; only the one that leads returns the evaluation. MissingError, with
-    the command that trains it, if there is none, and UsageError if the run has other settings than the cell.
-    """
-    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
-    with process_group(machine.launch, machine.device) as group:
-        with group.take_turns():  # the one that leads may have to tokenise the text
-            trained, task = load_with_task(run, settings.data)
-        machine.place(trained.model)
-        return evaluate_run(run, trained, task, request, group=group)
+    """Evaluate the best checkpoint of a cell's run. Only the process that leads returns the evaluation."""
+    with _load_cell(cell, settings) as (run, trained, task, group):
+        return evaluate_run(trained, task, request, group=group, folder=run.path / "eval")
 
 
 def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | None) -> Values:
-    """Read one text of any length with the best checkpoint of a cell's run: what it answers, and at what pace.
-
-    MissingError if there is no checkpoint or no such text, and UsageError as `evaluate_cell`, or if more than one
-    stream is asked for.
-    """
+    """Read one text with the best checkpoint of a cell's run: what it answers, at what pace. UsageError for several."""
     if batch_size not in (None, 1):
         raise UsageError(f"--stream reads one text as one stream: --batch {batch_size} has no meaning with it")
-
-    # Load the run.
-    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
-    trained, task = load_with_task(run, settings.data)
-    machine.place(trained.model)
-
-    # Read the text segment by segment; its words and bytes are counted on the way.
-    length = trained.experiment.model.segment_length
-    with open_text(file) as opened:
-        text = CountedText(opened)
-        segments = task.cut_stream(text, length)
-        memory = partial(count_peak_bytes, machine.device)
+    with _load_cell(cell, settings) as (_, trained, task, _), open_text(file) as opened:
+        # Words and bytes of the text are counted while it is read, segment by segment.
+        text, length = CountedText(opened), trained.experiment.model.segment_length
+        segments, memory = task.cut_stream(text, length), partial(count_peak_bytes, trained.model.device)
         totals, answers, pace = read_stream(trained.model, segments, memory, choices=task.has_answers)
-
     return {
         "schema": SCHEMA,
         "file": file.name,
@@ -100,35 +79,28 @@ def find_trained_run(cell: Cell, settings: Settings) -> RunFolder:
     return run
 
 
+@contextmanager
+def _load_cell(cell: Cell, settings: Settings) -> Iterator[tuple[RunFolder, TrainedModel, Task, Group]]:
+    """Connect the processes, and load the best checkpoint of a cell's run and what it is tested with."""
+    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
+    with process_group(machine.launch, machine.device) as group:
+        with group.take_turns():  # the one that leads may have to tokenise the text
+            trained, task = load_with_task(run, settings.data)
+        machine.place(trained.model)
+        yield run, trained, task, group
+
+
 def evaluate_run(
-    run: RunFolder,
     trained: TrainedModel,
     task: Task,
     request: EvaluationRequest,
     stop: StopSignals | None = None,
     group: Group = ALONE,
+    folder: Path | None = None,
 ) -> Evaluation | None:
-    """Evaluate a run's best checkpoint, write the evaluation to its `eval/` and return it.
+    """Evaluate a run, and trace its memories in a plain test. Only the process that leads returns the evaluation.
 
-    group: with whom; only the one that leads writes and returns. UsageError if what is asked has no meaning for the
-    run, and Stopped after a signal.
-    """
-    evaluation, trace = assess(trained, task, request, stop, group)
-    if evaluation:
-        folder, name = run.path / "eval", f"{evaluation.protocol.name}-{request.split}"
-        folder.mkdir(exist_ok=True)
-        if trace:
-            trace.write(folder / f"{name}-memory.json")
-        evaluation.write(folder / f"{name}{f'-without-{request.knock_out}' if request.knock_out else ''}.json")
-    return evaluation
-
-
-def assess(
-    trained: TrainedModel, task: Task, request: EvaluationRequest, stop: StopSignals | None = None, group: Group = ALONE
-) -> tuple[Evaluation | None, MemoryTrace | None]:
-    """Evaluate a run, and trace its memories in a test without a knock-out, if it has such; writes nothing.
-
-    Of several processes only the one that leads returns them. UsageError and Stopped as `evaluate_run`.
+    folder: where both are written; None: nowhere. UsageError if the request does not fit, Stopped after a signal.
     """
     # Ask the task for its protocol, and for room to note what comes of each target.
     task = _prepare_task(task, request)
@@ -136,7 +108,7 @@ def assess(
 
     # Read this process's share of the split, and sum over all processes.
     with knock_out_memories(trained.model, request.knock_out) if request.knock_out else nullcontext():
-        batches = _make_batches(trained.experiment, task, request, group.share)
+        batches = _make_batches(trained, task, request, group.share)
         heard = stop.yield_until_signal(batches) if stop else batches
         totals = evaluate(trained.model, heard, choices=task.has_answers, record=record)
     if number := group.find_largest(stop.received or 0 if stop else 0):
@@ -144,7 +116,7 @@ def assess(
     totals = group.sum_totals(totals)
     record = group.sum_arrays(record)
     if not group.leads:
-        return None, None
+        return None
 
     # Divide once, and trace the memories.
     score = task.score(split, totals, record, model.memory_slots, model.segment_length)
@@ -162,25 +134,28 @@ def assess(
             "data": task.describe_data(split),
         }
     )
-    return evaluation, trace
+
+    # Write both, if that is asked for.
+    if folder:
+        name = f"{evaluation.protocol.name}-{split}"
+        folder.mkdir(exist_ok=True)
+        if trace:
+            trace.write(folder / f"{name}-memory.json")
+        evaluation.write(folder / f"{name}{f'-without-{request.knock_out}' if request.knock_out else ''}.json")
+    return evaluation
 
 
 def check_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Values:
-    """Evaluate with 1, 2 and 7 rows at once, to show that the batch size changes nothing.
-
-    same: whether the totals differ by 1e-6 of them at most. MissingError and UsageError as `evaluate_cell`.
-    """
-    machine, run = prepare_machine(settings), find_trained_run(cell, settings)
-    trained, task = load_with_task(run, settings.data)
-    machine.place(trained.model)
-    task = _prepare_task(task, request)
-    if task.one_stream:
-        one = f"{task.protocol.name} is one stream whose memory is never reset"
-        raise UsageError(f"--check-batch: {one}, read alone: there is nothing to compare")
-    nats = {}
-    for size in CHECKED_BATCHES:
-        batches = _make_batches(trained.experiment, task, replace(request, batch_size=size))
-        nats[size] = evaluate(trained.model, batches, choices=False).nats
+    """Evaluate with 1, 2 and 7 rows at once. same: if totals differ by 1e-6 of them at most. UsageError if unfit."""
+    nats: dict[int, float] = {}
+    with _load_cell(cell, settings) as (_, trained, task, _):
+        task = _prepare_task(task, request)
+        if task.one_stream:
+            one = f"{task.protocol.name} is one stream whose memory is never reset"
+            raise UsageError(f"--check-batch: {one}, read alone: there is nothing to compare")
+        for size in CHECKED_BATCHES:
+            batches = _make_batches(trained, task, replace(request, batch_size=size))
+            nats[size] = evaluate(trained.model, batches, choices=False).nats
     worst = max(abs(value - nats[1]) / nats[1] for value in nats.values())
     return {
         "protocol": task.protocol.name,
@@ -199,11 +174,9 @@ def _prepare_task(task: Task, request: EvaluationRequest) -> Task:
     return task
 
 
-def _make_batches(
-    experiment: Experiment, task: Task, request: EvaluationRequest, share: Share = ALL
-) -> Iterator[Batch]:
-    size = request.batch_size or experiment.training.evaluation_batch_size
+def _make_batches(trained: TrainedModel, task: Task, request: EvaluationRequest, share: Share = ALL) -> Iterator[Batch]:
+    split, size = request.split, request.batch_size or trained.experiment.training.evaluation_batch_size
     if request.knock_out == "other":
-        return task.pair_samples(request.split, size, share)
-    steps = task.count_evaluation_steps(request.split, size, share)
-    return track(task.evaluation_batches(request.split, size, share), steps, f"evaluating {request.split}")
+        return task.pair_samples(split, size, share)
+    steps = task.count_evaluation_steps(split, size, share)
+    return track(task.evaluation_batches(split, size, share), steps, f"evaluating {split}")

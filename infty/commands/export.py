@@ -16,41 +16,33 @@ EARLIEST = (1980, 1, 1, 0, 0, 0)  # that an archive can name: the same run gives
 def export_run(run: RunFolder, target: Path | None = None) -> Path:
     """Write a zip archive with the run's configuration, results and best checkpoint; return its path.
 
-    Unpacked in a folder of runs, it stands where training would have put it: `infty eval`, `report --check`, `compare`
-    and `load_run` read it there. target: by default named after the run, in the folder that one is in. MissingError
-    if the run is not finished or damaged, UsageError if there is such a file, or can be none.
+    Unpacked in a folder of runs, it stands where training would have put it. target: by default named after the run.
+    MissingError if the run is not finished or damaged, UsageError if there is such a file, or can be none.
     """
+    # What can't be written is refused first.
     if not run.finished:
         raise MissingError(f"{run.path} is not finished; continue it with: {run.command() or 'infty train …'}")
     cell = run.read().key
     target = target or Path("-".join(cell.folder.parts) + ".zip")
-    _refuse_no_place(target)
-    verify_best(run.checkpoints)
-    best = find_best_checkpoint(run.checkpoints)
-    paths = [run.path / name for name in FILES if (run.path / name).is_file()]
-    for folder, names in ((run.path / "eval", "*.json"), (run.checkpoints / "tokenizer", "*"), (best, "*")):
-        paths += sorted(folder.glob(names))
-    with replace_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for path in paths:
-            _add(archive, path, (cell.folder / path.relative_to(run.path)).as_posix())
-    return target
-
-
-def _refuse_no_place(target: Path) -> None:
-    """Raise UsageError if no new file of that name can be made."""
     if target.is_dir():
         raise UsageError(f"{target} is a folder; --out names a file, as {target / 'run.zip'}")
     if target.exists():
         raise UsageError(f"{target} is there already; --out names another file")
     if not target.parent.is_dir():
         raise UsageError(f"--out {target}: there is no folder {target.parent}")
+    verify_best(run.checkpoints)
 
-
-def _add(archive: zipfile.ZipFile, path: Path, name: str) -> None:
-    """Add a file of any size, a piece at a time."""
-    member = zipfile.ZipInfo(name, EARLIEST)
-    member.compress_type = zipfile.ZIP_DEFLATED
-    member.external_attr = 0o644 << 16
-    member.file_size = path.stat().st_size  # large ones need another kind of entry
-    with path.open("rb") as source, archive.open(member, "w") as entry:
-        shutil.copyfileobj(source, entry)
+    # Files of any size are added a piece at a time.
+    best = find_best_checkpoint(run.checkpoints)
+    paths = [run.path / name for name in FILES if (run.path / name).is_file()]
+    for folder, names in ((run.path / "eval", "*.json"), (run.checkpoints / "tokenizer", "*"), (best, "*")):
+        paths += sorted(folder.glob(names))
+    with replace_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for path in paths:
+            member = zipfile.ZipInfo((cell.folder / path.relative_to(run.path)).as_posix(), EARLIEST)
+            member.compress_type = zipfile.ZIP_DEFLATED
+            member.external_attr = 0o644 << 16
+            member.file_size = path.stat().st_size  # large ones need another kind of entry
+            with path.open("rb") as source, archive.open(member, "w") as entry:
+                shutil.copyfileobj(source, entry)
+    return target

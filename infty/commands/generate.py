@@ -40,10 +40,7 @@ BROKEN = "\ufffd"  # what bytes become that are no character, or not a whole one
 
 @dataclass(frozen=True)
 class Sampling:
-    """A way to draw a token: from the softmax of logits / temperature over the `top_k` most likely ones.
-
-    temperature: 0 takes the most likely token. draw: seed of the draws.
-    """
+    """A way to draw a token: from the softmax of logits / temperature over the `top_k` likeliest; draw: the seed."""
 
     temperature: float = 0.8
     top_k: int = 40
@@ -69,8 +66,7 @@ def generate_cell(
     """Continue a text by `count` tokens, or to its end, with the best checkpoint of a cell's run.
 
     prompt: a text, or a file of any length (`-`: stdin). write: takes each piece of the continuation once it is made.
-    Raises UsageError if the cell is not about texts, the temperature is no number, or the run has other settings than
-    the cell; MissingError if there is no checkpoint or no such text.
+    UsageError if the cell is not about texts, or the temperature is no number.
     """
     # What can't be asked for is refused before a model is loaded.
     if not cell.experiment.task.has_text:
@@ -112,7 +108,7 @@ def read_text(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> R
         for window in windows:
             segment = tuple(window.tolist())
             if len(segment) > length:
-                state = model(_make_row(segment[:length], model), state, positions, 0).state
+                state = model(torch.tensor([segment[:length]], device=model.device), state, positions, 0).state
                 tokens += length
     return Reading(state, segment, tokens + len(segment) - 1)
 
@@ -124,7 +120,7 @@ def generate_tokens(model: SegmentModel, reading: Reading, sampling: Sampling) -
         positions = model.positions()
     while True:
         with use_evaluation_mode(model):  # here and not around all: whoever takes the tokens has a mode of their own
-            output = model(_make_row(segment, model), state, positions, 1)
+            output = model(torch.tensor([segment], device=model.device), state, positions, 1)
             token = draw_token(output.logits[0, -1], sampling, generator)
         if len(segment) == model.config.segment_length:
             state, segment = output.state, ()
@@ -147,10 +143,7 @@ def take_until_end(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[int]
 
 
 def decode_stream(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> Iterator[str]:
-    """Decode tokens as they come, a character whose bytes span several of them once it is whole.
-
-    before: the token that they follow; between words it takes a space. The pieces together are the text of all.
-    """
+    """Decode tokens that follow the token `before`, as they come: each character once all its bytes are there."""
     held, known = [before], tokenizer.decode([before])
     for token in tokens:
         held.append(token)
@@ -160,10 +153,6 @@ def decode_stream(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> I
             held, known = [token], tokenizer.decode([token])
     if len(held) > 1:
         yield tokenizer.decode(held)[len(known) :]
-
-
-def _make_row(tokens: tuple[int, ...], model: SegmentModel) -> Int64[Tensor, "1 length"]:
-    return torch.tensor([tokens], device=next(model.parameters()).device)
 
 
 @contextmanager

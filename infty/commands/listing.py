@@ -3,9 +3,8 @@
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -16,20 +15,14 @@ from infty.config.definition import CellKey
 from infty.config.settings import Settings
 from infty.runs.folder import RunFolder, find_runs
 
-if TYPE_CHECKING:
-    from infty.experiment import Cell
-
 # <model>@<case>+<variant>/seed-N, as training names folders
 RUN_NAME = re.compile(r"([a-z0-9][a-z0-9_-]*)@([a-z0-9][a-z0-9_-]*)(\+[a-z0-9][a-z0-9_.-]*)?/seed-(0|[1-9]\d*)")
 LONGEST_WHY = 160  # signs
+Keys = tuple[str, ...]
 
 
 def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
-    """List every cell × seed of every experiment that has the scale: its state and why, metrics and next command.
-
-    After an experiment's cells come the other runs on disk: with other settings, of models that are no rows of the
-    table, or trained first for others. UsageError if no experiment has such a scale.
-    """
+    """List every cell × seed of experiments with the scale, then other runs: state, why, metrics and next command."""
     rows = []
     for name, definition in experiments_with(scale, settings.experiments, warnings.warn).items():
         cells = list(dict.fromkeys(definition.cells(scale)))
@@ -51,47 +44,31 @@ def overview_tables(rows: list[dict[str, Any]], scale: str) -> list[Table]:
         open_ones = [row for row in own if row["next"] and not row["variant"]]
         begun = [row for row in open_ones if row["state"] != "missing"]  # what was begun is continued first
         missing = next((row["next"] for row in begun + open_ones), None)
-        body = []
-        for label in dict.fromkeys((row["model"], row["variant"]) for row in own):
-            of_it = [row for row in own if (row["model"], row["variant"]) == label]
-            body.append(["".join(label), *(_states([row for row in of_it if row["case"] == case]) for case in cases)])
+        cells: dict[str, dict[str, list[dict[str, Any]]]] = {}  # rows of a label, by case
+        for row in own:
+            cells.setdefault(row["model"] + row["variant"], {}).setdefault(row["case"], []).append(row)
+        body = [[label, *(_states(by_case.get(case, [])) for case in cases)] for label, by_case in cells.items()]
         notes = [f"next: {missing}" if missing else "complete", *filter(None, map(_note, own))]
         tables.append(Table(f"{name}, {scale} scale", ["model", *cases], body, notes, figures=False))
     return tables
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """One value of a resolved configuration: its key, where it comes from, and what it is."""
-
-    key: str
-    value: Any
-    origin: str
-    meaning: str
-
-
-def explain(cell: "Cell") -> list[Explanation]:
-    """Explain every value of a cell, in the order of its configuration."""
-    return list(_explain(cell.experiment, (), cell.origins))
-
-
-def explanation_table(cell: "Cell") -> Table:
-    """Make a table of `explain` for the screen."""
-    key = cell.key
-    rows = [[line.key, str(line.value), line.origin, line.meaning] for line in explain(cell)]
-    headings = ["key", "value", "from", "what it is, and where in the paper"]
-    title = f"{key.experiment}: {key.model}@{key.case}, {key.scale} scale"
-    return Table(title, headings, rows, figures=False)
-
-
-def _explain(config: BaseModel, path: tuple[str, ...], origins: dict[tuple[str, ...], str]) -> Any:
+def explain(config: BaseModel, origins: dict[Keys, str], path: Keys = ()) -> Iterator[dict[str, Any]]:
+    """Explain each value of a resolved configuration, in order: its key, where it comes from, and what it is."""
     for name, field in type(config).model_fields.items():
         value, here = getattr(config, name), (*path, name)
         if isinstance(value, BaseModel):
-            yield from _explain(value, here, origins)
+            yield from explain(value, origins, here)
         else:
             origin = origins.get(here) or ("default" if not field.is_required() else f"model.{name}")
-            yield Explanation(".".join(here), value, origin, field.description or "")
+            yield {"key": ".".join(here), "value": value, "origin": origin, "meaning": field.description or ""}
+
+
+def explanation_table(key: CellKey, values: list[dict[str, Any]]) -> Table:
+    """Make a table of `explain` for the screen."""
+    headings = ["key", "value", "from", "what it is, and where in the paper"]
+    title = f"{key.experiment}: {key.model}@{key.case}, {key.scale} scale"
+    return Table(title, headings, [[str(part) for part in value.values()] for value in values], figures=False)
 
 
 def _row(cell: CellKey, runs: Path, command: str | None, fresh: str) -> dict[str, Any]:

@@ -20,10 +20,9 @@ from infty.training.checkpoint import Checkpoint, load_best
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model in evaluation mode, and its experiment.
+    """A trained model in evaluation mode, and its experiment. step: the optimiser step that its weights are of.
 
-    tokenizer: of the text that it was trained on; None if tokens are symbols of the task's own. step: the optimiser
-    step that its weights are of.
+    tokenizer: of the text that it was trained on; None if tokens are symbols of the task's own.
     """
 
     model: SegmentModel
@@ -47,10 +46,7 @@ def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedMode
 
 
 def load_with_task(run: RunFolder, data: Path) -> tuple[TrainedModel, Task]:
-    """Load a run, and the sequences or texts that it was trained on, to be tested with. data: the folder of corpora.
-
-    Raises MissingError as `load_run` does, and if the text is not there or is another one now.
-    """
+    """Load a run, and what it was trained on. MissingError as `load_run`, and if the text in `data` is another now."""
     with show_on(NOWHERE):
         task = build_task(load_experiment(run), data)
     return load_beside(run, task), task
@@ -81,10 +77,7 @@ def locate_tokenizer(run: RunFolder) -> Path:
 
 
 def refuse_other_text(digest: str | None, task: Task) -> None:
-    """Raise MissingError if a checkpoint was trained on another text, or in other tokens, than there is now.
-
-    digest: of the tokens that it was trained on; None of a task without a text.
-    """
+    """Raise MissingError if a checkpoint was trained on other tokens, of this digest, than there are now."""
     if task.digest not in (None, digest):
         raise MissingError(
             f"this run was trained on another text than the corpus {task.name!r} is now (tokens "
@@ -100,7 +93,6 @@ def _restore(
     try:
         load_weights(model, checkpoint.tensors["model"])
     except RuntimeError:
-        raise MissingError(
-            f"{run.checkpoints}: the best checkpoint is another model's; train again with --fresh"
-        ) from None
+        why = f"{run.checkpoints}: the best checkpoint is another model's; train again with --fresh"
+        raise MissingError(why) from None
     return TrainedModel(model.eval(), tokenizer, experiment, checkpoint.state.step)

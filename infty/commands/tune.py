@@ -4,7 +4,6 @@ import itertools
 import json
 import logging
 import shlex
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -36,18 +35,16 @@ class TuneConfig(BaseModel):
     grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
     seed: Annotated[int, Field(ge=0)] = 0
 
-    def points(self) -> Iterator[Values]:
+    def points(self) -> list[Values]:
         """List every combination of values."""
-        for values in itertools.product(*self.grid.values()):
-            yield dict(zip(self.grid, values, strict=True))
+        return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
 
 
 def tune(definition: Definition, scale: str, case: str | None, settings: Settings) -> dict[str, Tuning]:
     """Train each row at each point of a column's grid, or go on where that stopped; write `tuning-<column>.json`.
 
-    case: the column; None for every column that has a grid, each with its own. Returns what was written, by column.
-    The test split is never read. A point at which training fails (a loss that is no number, say) is recorded as that.
-    UsageError if the experiment states no grid, or a faulty one.
+    case: the column; None for all that have a grid. Returns what was written, by column. The test split is never read.
+    A point at which training fails is recorded as that. UsageError if the experiment states no grid, or a faulty one.
     """
     configs = tune_configs(definition, scale, case)
     return {case: _tune_column(definition, scale, case, config, settings) for case, config in configs.items()}
@@ -56,18 +53,16 @@ def tune(definition: Definition, scale: str, case: str | None, settings: Setting
 def _tune_column(definition: Definition, scale: str, case: str, config: TuneConfig, settings: Settings) -> Tuning:
     file = settings.runs / definition.name / scale / f"tuning-{case}.json"  # which a report looks for
     rows = list(dict.fromkeys(cell.model for cell in definition.cells(scale)))
-    points = list(config.points())
-    trials = []
+    points, trials = config.points(), []
     for model, point in itertools.product(rows, points):
         number = f"trial {len(trials) + 1} of {len(rows) * len(points)}"
-        logger.info(f"{number}: {model}@{case}, {_describe_point(point)}")
+        logger.info(f"{number}: {model}@{case}, {', '.join(f'{key} = {value}' for key, value in point.items())}")
         key = CellKey(definition.name, scale, model, case, config.seed)
         trials.append(_trial(definition, key, config, point, settings))
     environment = describe_environment(prepare_machine(settings))
+    place = {"experiment": definition.name, "scale": scale, "case": case}
     record = Tuning(
-        experiment=definition.name,
-        scale=scale,
-        case=case,
+        **place,
         **config.model_dump(),
         chosen={model: _choose(trials, model) for model in rows},
         trials=trials,
@@ -81,10 +76,7 @@ def _tune_column(definition: Definition, scale: str, case: str, config: TuneConf
 
 
 def tune_configs(definition: Definition, scale: str, case: str | None = None) -> dict[str, TuneConfig]:
-    """Read what there is to tune, by column; of one column if `case` says so.
-
-    UsageError if there is none, with what one looks like, and if it has faults, all of them.
-    """
+    """Read what there is to tune, by column; of one column if `case` says so. UsageError if it is none, or faulty."""
     raise_faults(definition.faults)
     definition.check_names(scales=scale)
     where, known = f"scales.{scale}.tune", definition.names("cases")
@@ -108,7 +100,6 @@ def tune_configs(definition: Definition, scale: str, case: str | None = None) ->
 
 
 def _trial(definition: Definition, key: CellKey, config: TuneConfig, point: Values, settings: Settings) -> Trial:
-    """Try one row at one point."""
     sets = [f"training.steps={config.steps}", *(f"{key}={json.dumps(value)}" for key, value in point.items())]
     if resolve(definition, key).experiment.training.epochs is not None:
         sets.append("training.epochs=null")
@@ -128,13 +119,5 @@ def _trial(definition: Definition, key: CellKey, config: TuneConfig, point: Valu
 
 def _choose(trials: list[Trial], model: str) -> Values | None:
     """Choose the settings of a row's lowest validation loss; None if every point failed."""
-    own = [
-        (loss, trial.settings)
-        for trial in trials
-        if trial.model == model and (loss := trial.validation_loss) is not None
-    ]
+    own = [(loss, t.settings) for t in trials if t.model == model and (loss := t.validation_loss) is not None]
     return min(own, key=lambda pair: pair[0])[1] if own else None
-
-
-def _describe_point(point: Values) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in point.items())

@@ -25,9 +25,8 @@ def choose_backend(device: torch.device) -> str:
 
 
 def choose_device(name: str, launch: Launch) -> torch.device:
-    """Choose the device of that name. auto: a GPU if torch sees one, else the CPU.
+    """Choose the device of that name. auto: a GPU if torch sees one, else the CPU. Each process takes a GPU of its own.
 
-    Each process of a launch takes a GPU of its own; parallel runs of `infty reproduce` spread over the GPUs.
     UsageError for a GPU that is not there, or that several processes would share.
     """
     count = torch.cuda.device_count()

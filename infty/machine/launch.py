@@ -1,7 +1,4 @@
-"""Find out if this process was started alone, or with others by torchrun or Slurm's srun.
-
-Imports no torch.
-"""
+"""Find out, without torch, if this process was started alone, or with others by torchrun or Slurm's srun."""
 
 import os
 import re
@@ -20,13 +17,9 @@ FIRST_PORT, PORTS = 10_000, 20_000  # a port per Slurm step; Linux assigns the p
 
 @dataclass(frozen=True)
 class Launch:
-    """The processes that were started together, and the place of this one among them.
+    """The processes that were started together, and the place of this one among them: on all machines, and on this.
 
-    Args:
-        rank: index of this process among all `size`.
-        local_rank: index among the `local_size` processes on this machine.
-        address: machine of the process of rank 0, with `port`.
-        slot: index of this run among those that `reproduce --jobs` trains side by side; it decides the GPU.
+    address: machine of the process of rank 0. slot: index among the runs that `reproduce --jobs` trains side by side.
     """
 
     rank: int = 0

@@ -18,44 +18,40 @@ from infty.memory.precision import round_products
 from infty.model.interface import SegmentModel
 
 Precision = Literal["float32", "tf32", "bf16"]
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = Callable[..., Any]
 Model = TypeVar("Model", bound=SegmentModel)
 
 
-class _Compiler:
-    """A compiler of functions until one fails (no C++ compiler, say); then all run uncompiled, after one warning."""
+def _make_compiler() -> Callable[[Function], Function]:
+    """Make a compiler of functions until one fails (no C++ compiler, say); then all run uncompiled, with a warning."""
+    works = True
 
-    def __init__(self) -> None:
-        self.works = True
-
-    def __call__(self, plain: Function) -> Function:
-        """Wrap `plain` so that its first call compiles it."""
-        compiled: Callable[..., Any] | None = None
+    def wrap(plain: Function) -> Function:
+        compiled: Function | None = None  # at the first call
 
         def call(*args: Any, **options: Any) -> Any:
-            nonlocal compiled
+            nonlocal works, compiled
             try:
-                if self.works:
+                if works:
                     compiled = compiled or torch.compile(plain)
                     return compiled(*args, **options)
             except Exception as fault:  # any kind: a fault of the model itself recurs without compilation
-                self.works = False
+                works = False
                 warnings.warn(f"--compile failed and is left out: {describe_fault(fault)}", stacklevel=2)
             return plain(*args, **options)
 
-        return call  # pyright: ignore[reportReturnType]
+        return call
+
+    return wrap
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The device that a model computes on, and how it computes there.
+    """The device that a model computes on, and how it computes there, in this process of a launch.
 
-    Args:
-        precision: of matrix products. "bf16" is autocast: weights, sums, norms and the memory stay in float32. "tf32"
-            exists on GPUs: the factors of float32 products lose 13 bits, except in the memory.
-        recompute: activation checkpointing, layer by layer.
-        micro_batch: largest number of training sequences computed at once; None: no limit.
-        launch: this process among those started together.
+    precision: of matrix products. "bf16" is autocast: weights, sums, norms and the memory stay in float32. "tf32"
+    exists on GPUs: the factors of float32 products lose 13 bits, except in the memory. recompute: activations, layer by
+    layer. micro_batch: largest number of training sequences computed at once; None: no limit.
     """
 
     device: torch.device
@@ -64,35 +60,22 @@ class Machine:
     recompute: bool = False
     micro_batch: int | None = None
     launch: Launch = field(default_factory=Launch)
-    _compiler: _Compiler = field(default_factory=_Compiler, init=False, repr=False, compare=False)
+    _compile: Callable[[Function], Function] = field(default_factory=_make_compiler, init=False, compare=False)
 
     def place(self, model: Model) -> Model:
         """Move a model to the device and set it to compute as asked; weights and their names do not change."""
         model.to(self.device)
         if self.recompute:
             for layer in model.layers:
-                layer.forward = partial(_recompute, layer.forward)
-        if self.compiled:
-            _compile(model, self._compiler)
+                layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        if self.compiled:  # what has more to fuse than matrix products, whose shapes are the same in every segment
+            for module in (module for layer in model.memory_layers for module in (layer, layer.long_range) if module):
+                for name in module.to_compile:
+                    setattr(module, name, self._compile(getattr(module, name)))
         if self.precision == "bf16":
             for name in ("positions", "forward"):  # forward may call positions, so each has a context of its own
                 setattr(model, name, torch.autocast(self.device.type, torch.bfloat16)(getattr(model, name)))
         return model
-
-
-def _recompute(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Call `forward` without keeping its activations: if a gradient is needed, it is called again."""
-    if not torch.is_grad_enabled():
-        return forward(*args, **options)
-    return checkpoint(forward, *args, use_reentrant=False, **options)
-
-
-def _compile(model: SegmentModel, compiler: _Compiler) -> None:
-    """Compile the methods with more to fuse than matrix products, whose shapes are the same in every segment."""
-    for layer in model.memory_layers:
-        for module in (layer, layer.long_range):
-            for name in module.to_compile if module else ():
-                setattr(module, name, compiler(getattr(module, name)))
 
 
 def prepare_machine(settings: Settings) -> Machine:

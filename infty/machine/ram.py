@@ -23,10 +23,7 @@ def count_peak_bytes(device: torch.device) -> int:
 
 
 def forget_peak(device: torch.device) -> bool:
-    """Reset the peak of `count_peak_bytes`. Returns False if that is impossible: on a CPU it needs Linux with glibc.
-
-    Freed memory that the C library keeps is returned to the system first, or it would hide what is allocated next.
-    """
+    """Reset the peak of `count_peak_bytes`; returns False if that is impossible: on a CPU it needs Linux with glibc."""
     if is_gpu(device):
         torch.cuda.reset_peak_memory_stats(device)
         return True
@@ -63,10 +60,7 @@ def _read_kilobytes(file: Path, key: str) -> int:
 
 
 def _find_free_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """Find the bytes left under each limit (cgroup v2) on this process's group and its ancestors.
-
-    Inactive file pages are reclaimed on demand, so they count as free.
-    """
+    """Find the bytes left under each limit (cgroup v2) on this process's group and those around it."""
     name = next((line[3:] for line in own.read_text(encoding="utf-8").splitlines() if line.startswith("0::")), "/")
     group, free = root / name.strip("/"), []
     for folder in (group, *group.parents):

@@ -10,7 +10,7 @@ import pytest
 
 from infty.commands.check import check_runs
 from infty.config.catalog import SHIPPED
-from infty.config.settings import Settings
+from infty.config.settings import load_settings
 from tests.conftest import Infty
 from tests.report.handmade import evaluate, put
 
@@ -51,7 +51,7 @@ def test_without_a_command_line_a_figure_is_held_against_its_totals(
     evaluate(folder, {"answers": {"right": [1, 2], "symbols": 2}})
     if key:
         change(folder / "result.json", "metrics", f"test/{key}", to=lambda _: changed)
-    (one,) = check_runs([tmp_path], Settings())
+    (one,) = check_runs([tmp_path], load_settings())
     assert one.how == "stored totals only: it has no checkpoint"
     assert [fault for fault in one.faults if "by its totals" in fault] == told
     assert len(one.faults) == 2 * len(told), "the evaluation beside it has the figure too"

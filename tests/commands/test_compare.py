@@ -23,9 +23,9 @@ def test_without_a_command_line_what_differs_is_what_was_made_to_differ(tmp_path
             json.dumps({"cpu": {"model": "a", "cores": 2 + seed}, "command": seed})
         )
     found = compare_runs(["sort/laptop/infty@x4/seed-0", "sort/laptop/infty@x4/seed-1"], tmp_path)
-    assert found.settings == {}
-    assert found.environment == {"cpu.cores": [2, 3]}
-    assert found.metrics == {"test/accuracy": [0.5, 0.25], "parameters": [7, 8]}
+    assert found.differing["settings"] == {}
+    assert found.differing["environment"] == {"cpu.cores": [2, 3]}
+    assert found.differing["metrics"] == {"test/accuracy": [0.5, 0.25], "parameters": [7, 8]}
     assert found.intervals == [], "without an evaluation beside it there is nothing to pair"
     assert [table.title for table in found.tables()] == [
         f"what differs: {part}" for part in ("settings", "environment", "metrics")

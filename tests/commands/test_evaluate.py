@@ -8,13 +8,12 @@ import torch
 from torch.nn import functional as F
 
 from infty.base.errors import UsageError
-from infty.commands.evaluate import EvaluationRequest, assess, evaluate_run
+from infty.commands.evaluate import EvaluationRequest, evaluate_run
 from infty.commands.load import TrainedModel
 from infty.config.catalog import open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import build_task, resolve
 from infty.memory.longterm import LongTermMemory
-from infty.runs.folder import RunFolder
 from infty.runs.parts import AnswerDetails
 from infty.tasks.sort import SortTask
 
@@ -48,9 +47,9 @@ def answer_sequences(trained: TrainedModel, task: SortTask) -> tuple[list[float]
 
 
 @pytest.mark.parametrize("row", ["transformer-xl", "compressive", "infty", "infty-sticky"])
-def test_totals_metrics_and_details_are_those_of_a_plain_loop(row: str) -> None:
+def test_totals_metrics_and_details_are_those_of_a_plain_loop(row: str, tmp_path: Path) -> None:
     trained, task = untrained(row)
-    evaluation, trace = assess(trained, task, EvaluationRequest())
+    evaluation = evaluate_run(trained, task, EvaluationRequest(), folder=tmp_path)
     nats, right = answer_sequences(trained, task)
     assert evaluation
     assert evaluation.totals.nats == pytest.approx(sum(nats), rel=1e-5)
@@ -59,7 +58,8 @@ def test_totals_metrics_and_details_are_those_of_a_plain_loop(row: str) -> None:
     assert isinstance(evaluation.details, AnswerDetails)
     assert evaluation.details.answers.right == right
     assert (evaluation.step, evaluation.split, evaluation.knock_out) == (7, "test", None)
-    assert (trace is None) == (not row.startswith("infty")), "signals are traced, and nothing else is"
+    traced = (tmp_path / "sort-accuracy-v1-test-memory.json").exists()
+    assert traced == row.startswith("infty"), "signals are traced, and nothing else is"
 
 
 def test_an_emptied_memory_is_read_as_if_nothing_had_entered_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,8 +67,8 @@ def test_an_emptied_memory_is_read_as_if_nothing_had_entered_it(monkeypatch: pyt
     with torch.no_grad():
         for parameter in trained.model.parameters():
             parameter.mul_(5)  # so that what is read counts
-    whole, _ = assess(trained, task, EvaluationRequest())
-    emptied, trace = assess(trained, task, EvaluationRequest(knock_out="zero"))
+    whole = evaluate_run(trained, task, EvaluationRequest())
+    emptied = evaluate_run(trained, task, EvaluationRequest(knock_out="zero"))
     read = LongTermMemory.read
 
     def read_nothing(*args: Any) -> tuple[Any, ...]:
@@ -81,7 +81,7 @@ def test_an_emptied_memory_is_read_as_if_nothing_had_entered_it(monkeypatch: pyt
     assert emptied
     assert emptied.totals.nats == pytest.approx(sum(nats), rel=1e-5)
     assert emptied.totals.nats != pytest.approx(whole.totals.nats, rel=1e-3)
-    assert (emptied.knock_out, trace) == ("zero", None)
+    assert emptied.knock_out == "zero"
 
 
 def test_what_has_no_meaning_is_refused_in_words() -> None:
@@ -90,14 +90,12 @@ def test_what_has_no_meaning_is_refused_in_words() -> None:
         ("infty", EvaluationRequest(protocol="text-documents-v1"), "this task has sort-accuracy-v1 only"),
     ):
         with pytest.raises(UsageError, match=why):
-            assess(*untrained(row), request)
+            evaluate_run(*untrained(row), request)
 
 
-def test_an_evaluation_is_written_by_its_protocol_split_and_knock_out_and_an_assessment_is_not(tmp_path: Path) -> None:
+def test_an_evaluation_is_written_by_its_protocol_split_and_knock_out(tmp_path: Path) -> None:
     trained, task = untrained("infty")
-    assess(trained, task, EvaluationRequest())
-    run = RunFolder(tmp_path)
     for request in (EvaluationRequest(), EvaluationRequest(split="validation"), EvaluationRequest(knock_out="shuffle")):
-        evaluate_run(run, trained, task, request)
+        evaluate_run(trained, task, request, folder=tmp_path)
     names = ["sort-accuracy-v1-test", "sort-accuracy-v1-test-memory", "sort-accuracy-v1-test-without-shuffle"]
-    assert sorted(path.stem for path in tmp_path.rglob("*")) == ["eval", *names, "sort-accuracy-v1-validation"]
+    assert sorted(path.stem for path in tmp_path.iterdir()) == [*names, "sort-accuracy-v1-validation"]

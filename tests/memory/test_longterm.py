@@ -79,7 +79,7 @@ def test_the_linear_update_equals_sampling_and_refitting(float64: None) -> None:
     memory = make()
     state, x = filled(memory), evicted(memory)
     torch.testing.assert_close(
-        memory.update(state, x).coefficients, plain.update(memory, state, x), rtol=1e-10, atol=1e-12
+        memory.update(state, x).coefficients, plain.make_update(memory)(state, x), rtol=1e-10, atol=1e-12
     )
 
 
@@ -197,8 +197,8 @@ def test_sticky_sampling_reads_the_old_signal_where_attention_was(float64: None)
     assert positions is not None
     assert (positions.floor_divide(1 / 29) == spot.floor_divide(1 / 29)[:, None]).all()
     updated = memory.update(looked, x).coefficients
-    torch.testing.assert_close(updated, plain.update(memory, state, x, positions), rtol=1e-9, atol=1e-11)
-    assert not torch.allclose(updated, plain.update(memory, state, x))
+    torch.testing.assert_close(updated, plain.make_update(memory, positions)(state, x), rtol=1e-9, atol=1e-11)
+    assert not torch.allclose(updated, plain.make_update(memory)(state, x))
 
 
 def test_a_sticky_stream_does_not_depend_on_its_batch(float64: None) -> None:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from infty.base.errors import MissingError
-from infty.cli.summaries import summarize
+from infty.cli.output import summarize
 from infty.commands.listing import list_cells, overview_tables
 from infty.config import catalog
 from infty.config.definition import CellKey

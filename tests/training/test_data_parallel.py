@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from infty.commands.train.ensure_corpora import ensure_corpora
+from infty.commands.train.requirements import ensure_corpora
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
 from infty.config.settings import load_settings

@@ -1,6 +1,6 @@
 """Contestants of the bench, each in a fresh process that runs it once per line and prints seconds and peak bytes.
 
-`python -m infty.commands.bench.contestants '{"kind": "step", …}'`: started by `rotation`, not by hand.
+`python -m infty.commands.bench.contestants '{"kind": "step", …}'`: started by `measures`, not by hand.
 """
 
 import json
@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from infty.commands.bench import plain
@@ -22,17 +24,16 @@ from infty.config.catalog import open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import Experiment, build_task, resolve
 from infty.machine.ram import count_peak_bytes
-from infty.memory import equations
-from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
+from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig
 from infty.memory.precision import HOST
 from infty.model.config import DecoderConfig
-from infty.model.memory_layer import LayerState
+from infty.model.interface import State
 from infty.training.data_parallel import Replica
 from infty.training.optimizer import make_optimizer
 from infty.training.step import optimize
 
 Run = Callable[[], Any]
-State = tuple[LayerState, ...]
+Square = Float[Tensor, "size size"]
 KL_WEIGHT, LEARNING_RATE = 1e-6, 2e-4
 STREAM_TOKENS, TURNS = 1_000_000, 15
 ONCE = ("agree", "stream")  # what runs once needs no warming up
@@ -57,17 +58,18 @@ class Spec:
     basis: int = 512
     against: str | None = None
 
-    def to_json(self) -> str:
-        """Write the specification as the text that a contestant's process gets as its argument."""
-        return json.dumps(asdict(self))
+    @property
+    def command(self) -> list[str]:
+        """The command that starts the contestant."""
+        return [sys.executable, "-m", "infty.commands.bench.contestants", json.dumps(asdict(self))]
 
 
 def resolve_paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> Experiment:
     """Resolve the sorting experiment at the paper's sizes, with N = `basis` and as many slots for every model."""
     definition = open_experiment("sort", Path())
-    slots = f"model.long_range.num_basis={basis}" if model == "infty" else f"model.short_term_length={1024 + basis}"
-    overrides = [slots, f"task.length={length}", f"training.batch_size={batch}"]
-    overrides += [f"model.long_range.kl_weight={KL_WEIGHT}"] if model == "infty" else []
+    memory = [f"model.long_range.num_basis={basis}", f"model.long_range.kl_weight={KL_WEIGHT}"]
+    slots = memory if model == "infty" else [f"model.short_term_length={1024 + basis}"]
+    overrides = [*slots, f"task.length={length}", f"training.batch_size={batch}"]
     return resolve(definition, CellKey("sort", "paper", model, "x4", 0), overrides).experiment
 
 
@@ -87,7 +89,8 @@ def make_run(spec: Spec) -> Run:
         case "read" | "update", _:
             return _make_memory_run(spec)
         case "matmul", _:
-            return _make_matmul()
+            products = [partial(_multiply, *torch.randn(3, size, size)) for size in MATMUL_SIZES]
+            return min(products, key=lambda run: min(time_run(run) for _ in range(3)))
         case "stream", _:
             return _make_stream()
         case "data", _:
@@ -144,7 +147,7 @@ def _make_memory_run(spec: Spec) -> Run:
 
     # Both are timed as they are called in training, or by the plain equations.
     if not reading:
-        update = _make_sampled_update(memory) if plainly else memory.update
+        update = plain.make_update(memory) if plainly else memory.update
         return torch.no_grad()(lambda: update(state, evicted))
     state = replace(state, coefficients=state.coefficients.requires_grad_())
     attend = (lambda q, s: plain.attend(memory, q, s)) if plainly else memory.attend
@@ -156,19 +159,8 @@ def _make_memory_run(spec: Spec) -> Run:
     return read
 
 
-def _make_sampled_update(memory: LongTermMemory) -> Callable[[LongTermState, Tensor], Tensor]:
-    """Make the update B = G [X̄(s_1) … X̄(s_M); x̃] of the plain equations, with G solved once."""
-    centers, widths = equations.place_basis(memory.config.num_basis, memory.config.widths)
-    values = equations.evaluate_basis(equations.sample_grid(memory.config.num_samples), centers, widths).float()
-    operator = plain.solve_refit(memory).float()
-    return lambda state, x: equations.update(state.coefficients, values, plain.smooth(memory, x), operator)
-
-
 def _make_stream() -> Run:
-    """Make a run of a million symbols in one stream, which then times segments from the 10th on and from the last on.
-
-    They are timed ten by ten in turns: a machine that is slower for a while is so for both.
-    """
+    """Make a run of a million symbols in one stream, which then times segments at both ends in turns."""
     experiment = resolve_paper_experiment("infty", 4000, 1)
     length = experiment.model.segment_length
     model, segments = experiment.model.build(SYMBOLS + 1, seed=0).eval(), -(-STREAM_TOKENS // length)
@@ -190,7 +182,8 @@ def _make_stream() -> Run:
         growth = count_peak_bytes(HOST) - early_peak
 
         # Time segments at both ends.
-        turns = [[_time(lambda state=state: advance(state, 10)) / 10 for state in (early, late)] for _ in range(TURNS)]
+        ends = [partial(advance, state, 10) for state in (early, late)]
+        turns = [[time_run(end) / 10 for end in ends] for _ in range(TURNS)]
         return {
             "segments": segments,
             "early_segment_seconds": statistics.median(seconds for seconds, _ in turns),
@@ -210,25 +203,16 @@ def _propagate(read: tuple[Tensor, ...], cotangent: Tensor, inputs: list[Tensor]
     ((context * cotangent).sum() + KL_WEIGHT * kl).backward()
 
 
-def _make_matmul() -> Run:
-    """Make a run of square float32 products, of the size that is quickest here."""
-
-    def product(size: int) -> Callable[[], dict[str, float]]:
-        a, b, out = torch.randn(3, size, size)
-        repeats = 4096**3 // size**3
-
-        def run() -> dict[str, float]:
-            for _ in range(repeats):
-                torch.mm(a, b, out=out)
-            return {"operations": 2.0 * size**3 * repeats, "size": size}
-
-        return run
-
-    runs = [product(size) for size in MATMUL_SIZES]
-    return min(runs, key=lambda run: min(_time(run) for _ in range(3)))
+def _multiply(a: Square, b: Square, out: Square) -> dict[str, float]:
+    """Multiply square matrices, smaller ones so often that all sizes take as many operations."""
+    size, repeats = len(a), 4096**3 // len(a) ** 3
+    for _ in range(repeats):
+        torch.mm(a, b, out=out)
+    return {"operations": 2.0 * size**3 * repeats, "size": size}
 
 
-def _time(run: Run) -> float:
+def time_run(run: Run) -> float:
+    """Time one run in seconds."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
@@ -241,22 +225,16 @@ def main() -> None:
     run, repeats, returned = make_run(spec), REPEATS if spec.kind in SHORT else 1, None
     for _ in range(0 if spec.kind in ONCE else 2):
         run()
-    _say("ready")
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        for _ in range(repeats):
-            returned = run()
-        seconds = (time.perf_counter() - start) / repeats
-        facts = returned if isinstance(returned, dict) else {}
-        peak = count_peak_bytes(HOST)
-        _say(json.dumps({"seconds": seconds, "peak_bytes": peak, **facts}))
-
-
-def _say(line: str) -> None:
-    """Write a line to the parent process; end at once if it is gone, since an ordinary end would write the rest."""
     try:
-        print(line, flush=True)
-    except BrokenPipeError:
+        print("ready", flush=True)
+        for _ in sys.stdin:
+            start = time.perf_counter()
+            for _ in range(repeats):
+                returned = run()
+            seconds = (time.perf_counter() - start) / repeats
+            facts = returned if isinstance(returned, dict) else {}
+            print(json.dumps({"seconds": seconds, "peak_bytes": count_peak_bytes(HOST), **facts}), flush=True)
+    except BrokenPipeError:  # the parent process is gone; an ordinary end would write the rest
         os._exit(1)
 
 

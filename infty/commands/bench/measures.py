@@ -1,22 +1,27 @@
 """The measures of `infty bench`: each a ratio with its parts, and the mark it is to reach."""
 
+import json
+import logging
+import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any, Literal
 
-from infty.base.errors import UsageError
-from infty.commands.bench.contestants import SYMBOLS, Spec, read_paper_decoder, resolve_paper_experiment
+from infty.base.errors import InftyError, UsageError
+from infty.commands.bench.contestants import SYMBOLS, Spec, read_paper_decoder, resolve_paper_experiment, time_run
 from infty.commands.bench.products import count_step_products
-from infty.commands.bench.rotation import Rotation, make_command, rotate
 from infty.commands.bench.yardstick import load_yardstick
 from infty.machine.environment import describe_environment
 from infty.machine.placement import Machine
 from infty.memory.precision import HOST
+
+logger = logging.getLogger(__name__)
 
 # b, H, queries and E of the two readings and updates that are timed, at N = M = 512 and L = 1,024
 SIZES = {
@@ -26,11 +31,64 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One figure and the mark it is to reach.
+class Rotation:
+    """The figures of each contestant's runs, in order."""
 
-    value: a ratio, or what the name says. mark: what it is to be at least or at most; None: there is none.
+    laps: dict[str, list[dict[str, Any]]]
+
+    def find_median(self, name: str) -> float:
+        """Find the median seconds of a contestant's runs."""
+        return statistics.median(lap["seconds"] for lap in self.laps[name])
+
+    def find_peak(self, name: str) -> int:
+        """Find the most bytes that a contestant's process held."""
+        return self.laps[name][-1]["peak_bytes"]
+
+    def compare(self, name: str, other: str) -> float:
+        """Find the median, over the rounds, of the ratio of seconds of `name` to those of `other`."""
+        pairs = zip(self.laps[name], self.laps[other], strict=True)
+        return statistics.median(lap["seconds"] / against["seconds"] for lap, against in pairs)
+
+    def collect_parts(self) -> dict[str, Any]:
+        """Collect the median seconds and the peak memory of each contestant."""
+        seconds = {f"{name}_seconds": self.find_median(name) for name in self.laps}
+        return seconds | {f"{name}_peak_mb": round(self.find_peak(name) / 2**20) for name in self.laps}
+
+
+def rotate(commands: dict[str, list[str]], rounds: int) -> Rotation:
+    """Start the contestants one by one, and let them take turns, A B C C B A A B C …: a slower while is so for all.
+
+    commands: of each, one that prints a line when it is ready, and answers every line on its stdin with a line of JSON.
+    Raises InftyError if one dies.
     """
+    laps, processes = Rotation({name: [] for name in commands}), {}
+    with ExitStack() as stack:
+        for name, command in commands.items():
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            process = subprocess.Popen(command, **pipes, start_new_session=True)  # Ctrl-C is for us alone
+            processes[name] = stack.enter_context(process)
+            stack.callback(process.kill)
+            logger.info(f"starting {name}")
+            _read_line(name, process)
+        for number in range(rounds):
+            for name in list(processes)[:: -1 if number % 2 else 1]:
+                logger.info(f"round {number + 1} of {rounds}: {name}")
+                with suppress(BrokenPipeError):  # it ended, as the missing answer will tell
+                    os.write(processes[name].stdin.fileno(), b"go\n")
+                laps.laps[name].append(json.loads(_read_line(name, processes[name])))
+    return laps
+
+
+def _read_line(name: str, process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    if line := process.stdout.readline():
+        return line
+    raise InftyError(f"{name} ended with exit code {process.wait()}; what it said stands above")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure: a ratio, or what the name says; and the mark it is to be at least or at most, if there is one."""
 
     name: str
     value: float
@@ -80,7 +138,7 @@ class Bench:
             yield Measure("step: relative difference to yardstick", worst, parts, "at most", 1e-5)
             specs["yardstick"] = replace(size, who="yardstick")
         laps = self._rotate(specs)
-        parts = _collect_parts(laps)
+        parts = laps.collect_parts()
         if self.against:
             yield Measure("step: times as fast as yardstick", laps.compare("yardstick", "infty"), parts, mark=2.5)
             memory = laps.find_peak("infty") / laps.find_peak("yardstick")
@@ -89,14 +147,6 @@ class Bench:
         yield from self._measure_shares(laps)
         larger = {who: replace(size, who=who, basis=1024) for who in ("infty", "transformer-xl")}
         yield self._compare_slots(self._rotate(larger), 1024)
-
-    def read(self) -> Iterator[Measure]:
-        """Measure reading the long-term memory, forward and backward."""
-        yield from self._measure_memory("read", mark=3.0)
-
-    def update(self) -> Iterator[Measure]:
-        """Measure contracting, appending and refitting, without gradient."""
-        yield from self._measure_memory("update", mark=None)
 
     def stream(self) -> Iterator[Measure]:
         """Measure a million tokens in one stream through a model of the paper's sizes."""
@@ -108,28 +158,32 @@ class Bench:
         """Measure how many times as quickly sequences are made as trained on."""
         laps = self._rotate({kind: Spec(kind, length=8000, batch=self.batch) for kind in ("data", "step")})
         made = laps.compare("step", "data")
-        yield Measure("data: sequences made to trained, 8,000 symbols", made, _collect_parts(laps), mark=20.0)
+        yield Measure("data: sequences made to trained, 8,000 symbols", made, laps.collect_parts(), mark=20.0)
 
     def start(self) -> Iterator[Measure]:
         """Measure the seconds of `infty --help`."""
-        seconds = [_time([sys.executable, "-m", "infty", "--help"]) for _ in range(self.rounds + 1)][1:]
-        yield Measure(
-            "start: seconds of infty --help", statistics.median(seconds), {"seconds": seconds}, "at most", 0.4
-        )
+        run = partial(subprocess.run, [sys.executable, "-m", "infty", "--help"], check=True, capture_output=True)
+        seconds = [time_run(run) for _ in range(self.rounds + 1)][1:]
+        median = statistics.median(seconds)
+        yield Measure("start: seconds of infty --help", median, {"seconds": seconds}, "at most", 0.4)
 
     def _measure_memory(self, kind: Literal["read", "update"], mark: float | None) -> Iterator[Measure]:
+        """Measure reading, forward and backward, or an update without gradient: contract, append and refit."""
         rivals: tuple[Literal["plain", "yardstick"], ...] = ("plain", "yardstick") if self.against else ("plain",)
         for name, size in SIZES.items():
             specs = {who: replace(size, kind=kind, who=who) for who in ("infty", *rivals)}
             laps = self._rotate(specs)
             for rival in rivals:
                 claim, held = f"{kind}, {name}: times as fast as {rival}", mark if rival == rivals[-1] else None
-                yield Measure(claim, laps.compare(rival, "infty"), _collect_parts(laps), mark=held)
+                yield Measure(claim, laps.compare(rival, "infty"), laps.collect_parts(), mark=held)
+
+    read = partialmethod(_measure_memory, "read", mark=3.0)
+    update = partialmethod(_measure_memory, "update", mark=None)
 
     def _compare_slots(self, laps: Rotation, basis: int) -> Measure:
         """Compare the memory with as much more short-term memory, N = 512 (the authors' code) or 1,024 (the paper)."""
         name = f"step: time to Transformer-XL with as many slots, N {basis}"
-        return Measure(name, laps.compare("infty", "transformer-xl"), _collect_parts(laps), "at most", 1.0)
+        return Measure(name, laps.compare("infty", "transformer-xl"), laps.collect_parts(), "at most", 1.0)
 
     def _measure_shares(self, laps: Rotation) -> Iterator[Measure]:
         """Compare the needed products per second with those that square matrices reach here."""
@@ -144,19 +198,14 @@ class Bench:
     def _rotate(self, specs: dict[str, Spec], rounds: int | None = None) -> Rotation:
         against = str(self.against.resolve()) if self.against else None
         specs = {name: replace(spec, threads=self.threads, against=against) for name, spec in specs.items()}
-        commands = {name: make_command(spec.to_json()) for name, spec in specs.items()}
-        return rotate(commands, rounds or self.rounds)
+        return rotate({name: spec.command for name, spec in specs.items()}, rounds or self.rounds)
 
 
 MEASURES = ("step", "read", "update", "stream", "data", "start")
 
 
 def run_measures(bench: Bench, wanted: list[str]) -> Iterator[Measure]:
-    """Run the wanted measures, or all if none is named.
-
-    Raises UsageError before anything is timed: for a name that is not known, a length that does not fit, or a yardstick
-    that lacks something.
-    """
+    """Run the wanted measures, or all if none is named. UsageError, before anything is timed, for what can't be."""
     if unknown := [name for name in wanted if name not in MEASURES]:
         raise UsageError(f"no measure {unknown[0]!r}; there is {', '.join(MEASURES)}")
     resolve_paper_experiment("infty", bench.length, bench.batch)
@@ -164,15 +213,3 @@ def run_measures(bench: Bench, wanted: list[str]) -> Iterator[Measure]:
         load_yardstick(bench.against)
     for name in wanted or MEASURES:
         yield from getattr(bench, name)()
-
-
-def _collect_parts(laps: Rotation) -> dict[str, Any]:
-    """Collect the median seconds and the peak memory of each contestant."""
-    seconds = {f"{name}_seconds": laps.find_median(name) for name in laps.laps}
-    return seconds | {f"{name}_peak_mb": round(laps.find_peak(name) / 2**20) for name in laps.laps}
-
-
-def _time(command: list[str]) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - start

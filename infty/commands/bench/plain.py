@@ -1,5 +1,7 @@
 """Run a memory's own weights through the plain equations, to time them and to hold the memory to them."""
 
+from collections.abc import Callable
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -10,29 +12,24 @@ from infty.memory.longterm import Hidden, LongTermMemory, LongTermState, Queries
 Points = Float[Tensor, " samples"] | Float[Tensor, "batch samples"]
 
 
-def solve_refit(memory: LongTermMemory) -> Float[Tensor, "basis all_points"]:
-    """Solve G of a memory's refit, in float64, on its grid of M + L points."""
-    c = memory.config
+def make_update(
+    memory: LongTermMemory, points: Points | None = None
+) -> Callable[[LongTermState, Hidden], Coefficients]:
+    """Make the update of streams that were updated before, with G solved once. points: s, by default i/M."""
+    # G on the grid of M + L points, and the basis at the points where the past is read.
+    c, gate = memory.config, memory.gate
     centers, widths = equations.place_basis(c.num_basis, c.widths)
     grid = equations.refit_grid(c.num_samples, c.segment_length, c.contraction)
     design, margin = (equations.evaluate_basis(points, centers, widths).T for points in (grid.inside, grid.margin))
-    return equations.ridge_operator(design, margin, c.ridge_penalty)
+    operator = equations.ridge_operator(design, margin, c.ridge_penalty).to(memory.key.weight)
+    points = equations.sample_grid(c.num_samples) if points is None else points.double()
+    values = equations.evaluate_basis(points, centers, widths).to(operator)
 
+    def update(state: LongTermState, evicted: Hidden) -> Coefficients:
+        entering = equations.smooth(evicted, gate.weight, gate.bias) if gate else evicted
+        return equations.update(state.coefficients, values, entering, operator)
 
-def smooth(memory: LongTermMemory, x: Hidden) -> Hidden:
-    """Smooth what enters by the memory's gate, if it has one."""
-    return equations.smooth(x, memory.gate.weight, memory.gate.bias) if memory.gate else x
-
-
-def update(memory: LongTermMemory, state: LongTermState, evicted: Hidden, points: Points | None = None) -> Coefficients:
-    """Compute the new coefficients of streams that were all updated before, with a G that is solved here and now.
-
-    points: s, by default the fixed ones, i/M.
-    """
-    centers, widths = equations.place_basis(memory.config.num_basis, memory.config.widths)
-    points = equations.sample_grid(memory.config.num_samples) if points is None else points
-    values = equations.evaluate_basis(points.double(), centers, widths).to(evicted)
-    return equations.update(state.coefficients, values, smooth(memory, evicted), solve_refit(memory).to(evicted))
+    return update
 
 
 def attend(memory: LongTermMemory, queries: Queries, state: LongTermState) -> tuple[Queries, AttentionDensity]:

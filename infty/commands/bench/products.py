@@ -9,13 +9,10 @@ Sizes as everywhere: E hidden, F feed-forward, L segment, N basis functions, V v
 from infty.model.config import DecoderConfig
 
 
-def count_step_products(
-    config: DecoderConfig, vocab_size: int, length: int, scored: int, batch: int
-) -> tuple[int, int]:
-    """Count the floating-point operations of a step on sequences of `length` tokens, of which `scored` are scored.
+def count_step_products(config: DecoderConfig, vocab: int, length: int, scored: int, batch: int) -> tuple[int, int]:
+    """Count the floating-point operations of a step on `length` tokens, of which the last `scored` are scored.
 
-    The first count has every layer do everything for every token. The second is without what the last layer leaves
-    out, since nobody reads its output at tokens that are not scored.
+    Twice: all layers whole, and without what the last layer leaves out at tokens that are not scored.
     """
     full = done = 0
     starts = range(0, length, config.segment_length)
@@ -25,7 +22,7 @@ def count_step_products(
         passes = 3 if is_last else 1
         whole = _count_layer(config, tokens, start, tokens, is_last)
         needed = _count_layer(config, tokens, start, scored if is_last else 0, is_last)
-        logits = 2 * config.hidden_size * vocab_size * (scored if is_last else 0)
+        logits = 2 * config.hidden_size * vocab * (scored if is_last else 0)
         full += passes * (config.num_layers * whole + logits)
         done += passes * ((config.num_layers - 1) * whole + needed + logits)
     positions = config.num_layers * 2 * config.hidden_size**2 * config.attended_length * 3

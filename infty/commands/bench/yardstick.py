@@ -5,6 +5,7 @@ The file is a Python module with `LiteralModel(vocab, layers, hidden, heads, inn
 """
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +18,7 @@ from infty.base.errors import MissingError, UsageError
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.model.tensors import Named
-from infty.training.data_parallel import compute_losses
+from infty.training.data_parallel import compute_losses, weigh_losses
 
 NEEDED = ("LiteralModel", "LiteralMemory", "step")
 CLIP = 0.25  # of the gradient's norm, in the file's step
@@ -37,16 +38,16 @@ def load_yardstick(path: Path) -> ModuleType:
     return module
 
 
-def build_its_model(module: ModuleType, config: DecoderConfig, vocab_size: int, dropout: float) -> nn.Module:
+def build_its_model(module: ModuleType, config: DecoderConfig, vocab: int, dropout: float) -> nn.Module:
     """Build the file's model at our sizes."""
     c, basis = config, config.long_range.slots if config.long_range else 0
     sizes = (c.num_layers, c.hidden_size, c.num_heads, c.feed_forward_size, basis, c.segment_length)
-    return module.LiteralModel(vocab_size, *sizes, dropout)
+    return module.LiteralModel(vocab, *sizes, dropout)
 
 
-def draw_tokens(vocab_size: int, length: int, batch: int) -> Int[Tensor, "batch length"]:
+def draw_tokens(vocab: int, length: int, batch: int) -> Int[Tensor, "batch length"]:
     """Draw random symbols, the separator, and random answers; the last token is only a target."""
-    symbols = vocab_size - 2
+    symbols = vocab - 2
     tokens = torch.randint(0, symbols, (batch, length + symbols + 1))
     tokens[:, length] = symbols
     return tokens
@@ -58,9 +59,7 @@ def translate(weights: Named) -> Named:
     for name, value in weights.items():
         name = name.replace("layers.", "blocks.").replace(".memory.", ".long_range.")
         name = name.replace(".norm1.", ".attention_norm.").replace(".norm2.", ".feed_forward_norm.")
-        for own in ("position", "output"):
-            if name.startswith("blocks.") and name.split(".")[2] == own:
-                name = name.replace(f".{own}.", f".attention.{own}.")
+        name = re.sub(r"^(blocks\.\d+)\.(position|output)\.", r"\1.attention.\2.", name)
         if ".qkv." in name:
             query, key_value = value.split([value.shape[1], 2 * value.shape[1]])
             translated[name.replace(".qkv.", ".attention.query.")] = query
@@ -70,9 +69,7 @@ def translate(weights: Named) -> Named:
     return translated
 
 
-def compare_steps(
-    module: ModuleType, config: DecoderConfig, vocab_size: int, length: int, batch: int
-) -> dict[str, float]:
+def compare_steps(module: ModuleType, config: DecoderConfig, vocab: int, length: int, batch: int) -> dict[str, float]:
     """Compare a step of the yardstick with ours, with the same weights and data and without dropout.
 
     Returns relative differences: of the loss; of all gradients together, as the norm of the difference over the norm;
@@ -81,8 +78,8 @@ def compare_steps(
     # Give both the same weights; dropout is off, which would draw otherwise in each.
     config = config.model_copy(update={"dropout": 0.0})
     torch.manual_seed(0)
-    theirs, tokens = build_its_model(module, config, vocab_size, 0.0), draw_tokens(vocab_size, length, batch)
-    ours = Decoder(config, vocab_size)
+    theirs, tokens = build_its_model(module, config, vocab, 0.0), draw_tokens(vocab, length, batch)
+    ours = Decoder(config, vocab)
     ours.load_state_dict(translate(theirs.state_dict()))
 
     # Take the gradients of a step of each; a learning rate of 0 leaves their weights as they are.
@@ -90,8 +87,7 @@ def compare_steps(
     targets = tokens[:, 1:].clone()
     targets[:, :length] = UNSCORED
     losses, _ = compute_losses(ours, Batch(tokens[:, :-1], targets, torch.arange(batch)))
-    weights = {"loss": 1.0, **config.auxiliary_weights}
-    torch.stack([weights[name] * loss for name, loss in losses.items()]).sum().backward()
+    weigh_losses(losses, ours).backward()
     torch.nn.utils.clip_grad_norm_(ours.parameters(), CLIP)
 
     # Compare them by our names.

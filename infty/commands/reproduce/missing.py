@@ -12,7 +12,7 @@ from typing import Any
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.base.messages import one_line
 from infty.config.catalog import experiments_with, open_experiment
-from infty.config.definition import CellKey, Definition, overlay
+from infty.config.definition import CellKey, overlay
 from infty.config.faults import raise_faults
 from infty.config.settings import Settings
 from infty.corpora.manifest import MANIFEST
@@ -27,11 +27,16 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """A cell, and the words after `infty` that train it."""
+    """A cell, the words after `infty` that train it, and why it was not trained: it failed, or was left out.
+
+    settings: as the experiment's file has them. exit_code: None if it was left out.
+    """
 
     cell: CellKey
     words: tuple[str, ...]
-    settings: Values = field(default_factory=dict, compare=False)  # as its experiment's file has them
+    settings: Values = field(default_factory=dict, compare=False)
+    why: str = ""
+    exit_code: int | None = None
 
     def __str__(self) -> str:
         return f"{self.cell.experiment} {self.cell.model}@{self.cell.case} seed {self.cell.seed}"
@@ -44,21 +49,8 @@ class Job:
     def document(self, **more: Any) -> Values:
         """Describe the job for JSON; `more` is added."""
         place = {key: getattr(self.cell, key) for key in ("experiment", "scale", "case", "model", "seed")}
-        return {**place, "command": self.command, **more}
-
-
-@dataclass(frozen=True)
-class Untrained:
-    """A job that failed, or that was left out: then it has no exit code."""
-
-    job: Job
-    why: str
-    exit_code: int | None = None
-
-    def document(self) -> Values:
-        """Describe the failure for JSON."""
-        code = {} if self.exit_code is None else {"exit_code": self.exit_code}
-        return self.job.document(**code, why=self.why)
+        failure = {key: value for key in ("exit_code", "why") if (value := getattr(self, key))}
+        return {**place, "command": self.command, **failure, **more}
 
 
 @dataclass
@@ -73,8 +65,8 @@ class Tables:
     missing: list[Job] = field(default_factory=list)
     done: list[Job] = field(default_factory=list)
     trained: list[Job] = field(default_factory=list)
-    failed: list[Untrained] = field(default_factory=list)
-    left_out: list[Untrained] = field(default_factory=list)
+    failed: list[Job] = field(default_factory=list)
+    left_out: list[Job] = field(default_factory=list)
     seconds: dict[CellKey, float] = field(default_factory=dict)
     took: list[float] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
@@ -88,12 +80,12 @@ class Tables:
         match state:
             case "done" if changed := differences(run.config(), job.settings, shared=True):
                 other = f"it was trained with other settings: {one_line('; '.join(changed), 500)}"
-                self.failed.append(Untrained(again, other, UsageError.exit_code))
+                self.fail(again, other, UsageError.exit_code)
             case "done":
                 self.done.append(job)
                 self.seconds[job.cell] = run.result().wall_seconds
             case "damaged":
-                self.failed.append(Untrained(again, why, MissingError.exit_code))
+                self.fail(again, why, MissingError.exit_code)
             case "running":
                 self.leave_out([job], TAKEN)
                 logger.info(f"{job} is left out: {TAKEN}")
@@ -101,9 +93,13 @@ class Tables:
                 return True
         return False
 
+    def fail(self, job: Job, why: str, exit_code: int) -> None:
+        """Note a job that failed."""
+        self.failed.append(replace(job, why=why, exit_code=exit_code))
+
     def leave_out(self, jobs: Iterable[Job], why: str) -> None:
         """Note what is not to be trained."""
-        self.left_out += [Untrained(job, why) for job in jobs]
+        self.left_out += [replace(job, why=why) for job in jobs]
 
     def predict_cell(self, cell: CellKey) -> float | None:
         """Predict the seconds of a cell from those of its column, else its table, else any now; None: unknown."""
@@ -125,78 +121,58 @@ class Tables:
     def forecast(self, jobs: int) -> Values:
         """Describe for JSON what would be trained."""
         left = [job.document(expected_seconds=self.predict_cell(job.cell)) for job in self.missing]
-        return {"missing": left, **self._describe_others(), "seconds": self.predict_all(jobs)}
+        return {"missing": left, **self._describe("done", "failed", "left_out"), "seconds": self.predict_all(jobs)}
 
     def document(self) -> Values:
         """Describe for JSON what was done."""
-        trained = [job.document() for job in self.trained]
-        return {"trained": trained, **self._describe_others(), "seconds": round(self.spent, 1)}
+        return {**self._describe("trained", "done", "failed", "left_out"), "seconds": round(self.spent, 1)}
 
     def refuse_failures(self) -> None:
         """Raise, if cells failed, the error that all of them ended with, else InftyError; with a reason for each."""
         if not self.failed:
             return
-        codes = {failure.exit_code for failure in self.failed}
+        codes = {job.exit_code for job in self.failed}
         kind = next((kind for kind in (UsageError, MissingError) if codes == {kind.exit_code}), InftyError)
-        told = [f"{failure.job}: {failure.why}\n  again with: {failure.job.command}" for failure in self.failed]
+        told = [f"{job}: {job.why}\n  again with: {job.command}" for job in self.failed]
         raise kind("\n".join([f"{format_cells(len(told))} could not be trained", *told]))
 
-    def _describe_others(self) -> Values:
-        return {
-            "done": [job.document() for job in self.done],
-            "failed": [failure.document() for failure in self.failed],
-            "left_out": [other.document() for other in self.left_out],
-        }
+    def _describe(self, *lists: str) -> Values:
+        return {name: [job.document() for job in getattr(self, name)] for name in lists}
 
 
 def find_missing(settings: Settings, names: Sequence[str], scale: str, options: Sequence[str], jobs: int) -> Tables:
     """Find what the tables of experiments lack, by seed, experiment, column and row: so a column can soon be compared.
 
-    names: of experiments, or paths of their files; none: all that have the scale and read no text of the user's.
-    options: of `infty train`. Cells that are trained at once share the processors, unless the settings name threads.
+    names: of experiments or files; none: all that have the scale and read no text of the user's. options: of `train`.
     Raises UsageError if an experiment isn't there, has faults or no such scale, or reads a text that only the user has.
     """
-    definitions = {name: _open_experiment(settings, name, scale) for name in names} or _open_all(settings, scale)
+    every = {} if names else experiments_with(scale, settings.experiments, logger.info)
     threads = ["--threads", str(max(1, (os.cpu_count() or 1) // jobs))] if jobs > 1 and not settings.threads else []
     found: dict[CellKey, Job] = {}
-    for name, definition in definitions.items():
-        for cell in definition.cells(scale):
+    for name in names or every:
+        definition = every.get(name) or open_experiment(name, settings.experiments)
+        raise_faults(definition.faults)
+        definition.check_names(scales=scale)
+        cells = {cell: overlay(definition.layers(cell))[0] for cell in definition.cells(scale)}
+        if any(_needs_own_text(values.get("task"), settings) for values in cells.values()):
+            helps = f"train its cells one by one with: infty train {shlex.quote(name)} --data FOLDER"
+            why = f"at {scale} scale {name} reads texts of your own; {helps}"
+            if names:
+                raise UsageError(why)
+            logger.info(f"{name} is left out: {why}")
+            continue
+        for cell, values in cells.items():
             words = (*shlex.split(cell.command(name))[1:], *options, *threads)
-            found.setdefault(cell, Job(cell, words, overlay(definition.layers(cell))[0]))
+            found.setdefault(cell, Job(cell, words, values))
     tables = Tables(settings.runs)
     tables.missing = [job for job in sorted(found.values(), key=lambda job: job.cell.seed) if tables.is_open(job)]
     return tables
 
 
-def _open_experiment(settings: Settings, name: str, scale: str) -> Definition:
-    """Open an experiment whose cells can be trained as they are. Raises UsageError as `find_missing` does."""
-    definition = open_experiment(name, settings.experiments)
-    raise_faults(definition.faults)
-    definition.check_names(scales=scale)
-    _refuse_own_texts(definition, settings, name, scale)
-    return definition
-
-
-def _refuse_own_texts(definition: Definition, settings: Settings, name: str, scale: str) -> None:
-    """Raise UsageError if cells read a text that only the user has, under a name that depends on it."""
-    for cell in definition.cells(scale):
-        task = overlay(definition.layers(cell))[0].get("task")
-        corpus = task.get("corpus") if isinstance(task, dict) else None
-        if isinstance(corpus, str) and corpus not in KNOWN and not (settings.data / corpus / MANIFEST).is_file():
-            helps = f"train its cells one by one with: infty train {shlex.quote(name)} --data FOLDER"
-            raise UsageError(f"at {scale} scale {name} reads texts of your own; {helps}")
-
-
-def _open_all(settings: Settings, scale: str) -> dict[str, Definition]:
-    """Open every experiment that has the scale and can be trained as it is; log a line on each that can't."""
-    found = experiments_with(scale, settings.experiments, logger.info)
-    for name, definition in list(found.items()):
-        try:
-            _refuse_own_texts(definition, settings, name, scale)
-        except UsageError as fault:
-            logger.info(f"{name} is left out: {fault}")
-            del found[name]
-    return found
+def _needs_own_text(task: Any, settings: Settings) -> bool:
+    """Tell if a task reads a text that only the user has, under a name that depends on it."""
+    corpus = task.get("corpus") if isinstance(task, dict) else None
+    return isinstance(corpus, str) and corpus not in KNOWN and not (settings.data / corpus / MANIFEST).is_file()
 
 
 def format_time(seconds: float | None) -> str:

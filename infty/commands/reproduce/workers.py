@@ -19,7 +19,7 @@ from rich.text import Text
 from infty.base.errors import MissingError, Stopped, UsageError
 from infty.base.messages import one_line
 from infty.base.progress import screen
-from infty.commands.reproduce.missing import Job, Tables, Untrained, format_cells, format_time
+from infty.commands.reproduce.missing import Job, Tables, format_cells, format_time
 from infty.machine.launch import SLOT
 from infty.runs.folder import RunFolder
 from infty.training.signals import StopSignals
@@ -33,10 +33,7 @@ SHOWN = ("test/accuracy", "test/word_perplexity")  # one of them is in every res
 
 
 def train_missing(tables: Tables, jobs: int) -> None:
-    """Train and test what is missing, `jobs` at once. A cell that fails stops no other: see `refuse_failures`.
-
-    A signal is handed on to the processes that run, and no more begin. Raises Stopped once these have saved and ended.
-    """
+    """Train and test what is missing, `jobs` at once, whatever fails. Raises Stopped after a signal, once all ended."""
     began, missing, done = time.monotonic(), len(tables.missing), format_cells(len(tables.done))
     left = f"{missing} to train, about {format_time(tables.predict_all(jobs))}" if missing else "nothing is missing"
     logger.info(f"{done} finished before; {left}")
@@ -130,7 +127,6 @@ class _Work:
             raise Stopped(f"stopped by {signal.Signals(stop.received).name}: {counts}", stop.received)
 
     def _begin(self, stop: StopSignals) -> None:
-        """Start cells in the places that are free."""
         while self.tables.missing and len(self.children) < self.jobs and stop.received is None:
             job = self.tables.missing.pop(0)
             if not self.tables.is_open(job):  # another process was here meanwhile
@@ -154,32 +150,30 @@ class _Work:
     def _note_outcome(self, child: _Child, stopping: bool) -> str:
         """Note how a process ended, and say it."""
         tables, job, code = self.tables, child.job, child.process.returncode
-        if code == 0:
-            try:
+        try:
+            if code == 0:
                 return self._note_result(child)
-            except MissingError as fault:  # it ended well, and its result can't be read
-                return self._note_failure(Untrained(job, str(fault), fault.exit_code))
-        if stopping and code in (*BY_SIGNAL, *(-number for number in BY_SIGNAL.values())):
-            tables.missing.insert(0, job)
-            return "stopped"
-        if code == UsageError.exit_code and not tables.is_open(job):  # both began it at the same moment
-            return "another process was quicker"
-        return self._note_failure(Untrained(job, child.explain(), code if code > 0 else 128 - code))
+            if stopping and code in (*BY_SIGNAL, *(-number for number in BY_SIGNAL.values())):
+                tables.missing.insert(0, job)
+                return "stopped"
+            if code == UsageError.exit_code and not tables.is_open(job):  # both began it at the same moment
+                return "another process was quicker"
+            why, code = child.explain(), code if code > 0 else 128 - code
+        except MissingError as fault:  # it ended well, and its result can't be read
+            why, code = str(fault), fault.exit_code
+        tables.fail(job, why, code)
+        return f"failed: {one_line(why.splitlines()[0])}"
 
     def _note_result(self, child: _Child) -> str:
         """Note the result of a process, and say it. Raises MissingError if it is not there or damaged."""
-        tables, job = self.tables, child.job
+        tables, job, elapsed = self.tables, child.job, child.elapsed
         result = RunFolder(tables.runs / job.cell.folder).result()
         tables.trained.append(job)
         tables.seconds[job.cell] = result.wall_seconds
-        tables.took.append(child.elapsed)
-        tables.beside.append(max(0.0, child.elapsed - result.wall_seconds))
+        tables.took.append(elapsed)
+        tables.beside.append(max(0.0, elapsed - result.wall_seconds))
         name = next(name for name in SHOWN if name in result.metrics)
-        return f"done in {format_time(child.elapsed)}, {name} {result.metric(name):.4f}"
-
-    def _note_failure(self, failure: Untrained) -> str:
-        self.tables.failed.append(failure)
-        return f"failed: {one_line(failure.why.splitlines()[0])}"
+        return f"done in {format_time(elapsed)}, {name} {result.metric(name):.4f}"
 
     def _leave_out_like(self, job: Job) -> str:
         """Leave out the cells that lack the same data, and say how many."""
@@ -199,7 +193,6 @@ class _Work:
         return format_time(self.tables.predict_all(self.jobs, running))
 
     def _draw(self) -> Group:
-        """Draw the bar, and below it the last line of each process."""
         self.bar.update(self.task, completed=self._count_ended(), left=self._format_left())
         lines = [f"  {child.job}: {child.lines[-1] if child.lines else 'begins'}" for child in list(self.children)]
         return Group(self.bar, *(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))

@@ -1,7 +1,8 @@
-"""`infty train`: plan, open a session, train, test, and write the result."""
+"""`infty train`: open a session, train, test, and write the result."""
 
 import contextlib
 import logging
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -10,21 +11,21 @@ from typing import Any
 
 import torch
 
-from infty.base.errors import BusyError, MissingError
+from infty.base.errors import BusyError, MissingError, Stopped
+from infty.base.files import read_json, replace_folder, write_json
 from infty.commands.evaluate import EvaluationRequest, evaluate_run
-from infty.commands.load import load_beside
-from infty.commands.train.agreement import is_held
-from infty.commands.train.initial_weights import InitialWeights, find_initial_weights, load_trained_weights, plan
-from infty.commands.train.record import open_sinks, track_status, write_run_header
+from infty.commands.load import load_beside, locate_tokenizer
+from infty.commands.train.requirements import InitialWeights, find_base, find_initial_weights, load_trained_weights
 from infty.commands.train.session import OTHER_SETTINGS, Session, bring_data, open_session
 from infty.config.settings import Settings
 from infty.experiment import Cell
+from infty.machine.environment import describe_environment
 from infty.machine.launch import detect_launch
 from infty.machine.placement import Machine, prepare_machine
 from infty.machine.ram import count_peak_bytes
 from infty.model.interface import count_parameters
-from infty.runs.folder import RunFolder
-from infty.runs.metrics import Sinks
+from infty.runs.folder import RunFolder, differences
+from infty.runs.metrics import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun
 from infty.runs.schemas import Evaluation, Result
 from infty.training.cost import count_step_flops
 from infty.training.data_parallel import refuse_uneven
@@ -38,20 +39,12 @@ logger = logging.getLogger(__name__)
 
 
 def train_cell(cell: Cell, settings: Settings, *, fresh: bool, own: Path | None = None) -> Result | None:
-    """Train one cell, or go on where it stopped; then test its best checkpoint.
+    """Train one cell, or go on where it stopped; then test its best checkpoint, also with its memory emptied.
 
-    A row with a memory is tested with the memory emptied as well: the difference belongs beside its figure. The result
-    of a finished run is returned as it is. With `fresh`, an earlier run is removed once everything that a new one needs
-    is there. Of several processes, only the one that leads returns the result.
-
-    Args:
-        own: texts of the user's, which the cell's corpus is named after.
-
-    Raises:
-        UsageError: if the folder holds a run with other settings, or another process writes there.
-        MissingError: if a text is missing.
-        Stopped: after a signal.
-        InftyError: if training fails.
+    The result of a finished run is returned as it is. With `fresh`, an earlier run is removed once everything that a
+    new one needs is there. own: texts of the user's, which the cell's corpus is named after. Of several processes, only
+    the one that leads returns the result. UsageError if the folder holds a run with other settings, MissingError if a
+    text is missing, Stopped after a signal, InftyError if training fails.
     """
     run = RunFolder(settings.runs / cell.key.folder)
     with _open(cell, run, settings, fresh=fresh, own=own) as session:
@@ -62,10 +55,7 @@ def train_trial(cell: Cell, settings: Settings, folder: Path) -> Values:
     """Train a cell in `folder` without a test; return its best validation and its cost. Raises as `train_cell`."""
     with _open(cell, RunFolder(folder), settings, fresh=False) as session:
         assert session is not None, "a trial has no result that could be there"
-        with _guard_run(session) as stop:
-            write_run_header(session)
-            with Sinks(open_sinks(session)) as log:
-                _train(session, log, stop)
+        with _guard_run(session) as stop, _train(session, stop):
             state = session.state
             return {"validation_loss": state.best_loss, "best_step": state.best_step, **session.describe_costs()}
 
@@ -91,9 +81,7 @@ def _complete(run: RunFolder, session: Session | None) -> Result | None:
         logger.info(f"already finished: {run.path} (train again with --fresh)")
         return run.result() if detect_launch().leads else None
     with _guard_run(session) as stop:
-        environment = write_run_header(session)
-        with Sinks(open_sinks(session)) as log:
-            _train(session, log, stop)
+        with _train(session, stop) as (environment, log):
             test = _test(session, stop)
             peak = session.group.find_largest(count_peak_bytes(session.machine.device))
             if test:
@@ -114,7 +102,7 @@ def _ensure_initial_weights(
             return None
     with group.take_turns():
         found = find_initial_weights(cell.experiment, settings, may_fetch=settings.auto_fetch)
-    for base in plan(cell)[:-1]:
+    if base := find_base(cell):
         with group.take_turns():  # a text that the row lacks is missed before anything is trained
             bring_data(cell, settings, own)
         found = _ensure_base(base, settings, machine, group)
@@ -122,10 +110,7 @@ def _ensure_initial_weights(
 
 
 def _ensure_base(base: Cell, settings: Settings, machine: Machine, group: Group) -> InitialWeights:
-    """Train the weights that all rows start from, if they are not here, or are of another text than is here now.
-
-    Waits for another process that trains them.
-    """
+    """Train the weights that all rows start from, if they are not here or are of another text, or wait for them."""
     run, fresh = RunFolder(settings.runs / base.key.folder), False
     while True:
         # Train them if nobody has, and load them.
@@ -138,8 +123,8 @@ def _ensure_base(base: Cell, settings: Settings, machine: Machine, group: Group)
             found = load_trained_weights(base, settings)
         except BusyError:  # another process trains them: what it makes is as good
             logger.info(f"waiting for another process, which trains {run.path}")
-            while not group.is_true_anywhere(group.leads and not is_held(run)):
-                pass
+            while group.is_true_anywhere(group.leads and bool(run.is_locked())):
+                time.sleep(1)
             fresh = False  # that process began anew as well
             continue
         except MissingError as fault:
@@ -159,16 +144,75 @@ def _ensure_base(base: Cell, settings: Settings, machine: Machine, group: Group)
 def _guard_run(session: Session) -> Iterator[StopSignals]:
     """Note signals, keep `status.json` true, and explain the errors of a lost process and of a full device."""
     group = session.group
-    status = track_status(session.run) if group.leads else nullcontext()
+    status = _track_status(session.run) if group.leads else nullcontext()
     full = explain_out_of_memory(session.machine.device)
     with StopSignals(insist=group.size == 1) as stop, status, group.explain_lost_process(), full:
         yield stop
 
 
-def _train(session: Session, log: Sinks, stop: StopSignals) -> None:
-    """Take the steps that are left."""
+@contextlib.contextmanager
+def _track_status(run: RunFolder) -> Iterator[None]:
+    """Keep `status.json` true while a run goes on and when it ends, whatever ends it."""
+    run.write_status("running")
+    try:
+        yield
+    except BaseException as fault:
+        by_signal = isinstance(fault, Stopped | KeyboardInterrupt)
+        why = ("stopped", "by a signal; the same command continues") if by_signal else ("failed", str(fault))
+        with contextlib.suppress(OSError):  # a full disk must not hide what failed
+            run.write_status(*why)
+        raise
+    run.write_status("done")
+
+
+@contextlib.contextmanager
+def _train(session: Session, stop: StopSignals) -> Iterator[tuple[Values, Sinks]]:
+    """Write the run's header and take the steps that are left; metrics can be logged until the block ends."""
     s, seed, folder = session, session.cell.key.seed, session.run.checkpoints
-    train(s.replica, s.task, s.training, seed=seed, folder=folder, begin=s.begin, log=log.log, stop=stop)
+    environment = _write_header(s) if s.group.leads else {}
+    with Sinks(_open_sinks(s) if s.group.leads else []) as log:
+        train(s.replica, s.task, s.training, seed=seed, folder=folder, begin=s.begin, log=log.log, stop=stop)
+        yield environment, log
+
+
+def _write_header(session: Session) -> Values:
+    """Write and log what is trained and with what; warn if software has changed. Return `environment.json`."""
+    # The environment, with the command that gives the same numbers again.
+    s, file = session, session.run.path / "environment.json"
+    command = " ".join([s.cell.command, *s.settings.options])
+    environment = {**describe_environment(s.machine), "command": command}
+    try:
+        before = read_json(file, "it is written anew") if file.exists() else None
+        if before and (changed := differences({**before, "command": command}, environment)):
+            warnings.warn(f"this run began in another environment: {'; '.join(changed)}", stacklevel=2)
+    except MissingError as fault:
+        warnings.warn(str(fault), stacklevel=2)
+
+    # The settings, and the tokeniser that weights mean nothing without.
+    s.run.write_config(s.cell.config)
+    write_json(file, environment)
+    if s.task.tokenizer:
+        with replace_folder(locate_tokenizer(s.run)) as temporary:
+            s.task.tokenizer.save(temporary)
+    key, step = s.cell.key, s.state.step
+    begin = f"continuing at step {step} of" if s.begin.tensors else "training for"
+    logger.info(
+        f"{key.experiment} {key.model}@{key.case}, {key.scale} scale, seed {key.seed}: {begin} "
+        f"{s.training.total_steps:,} steps, {count_parameters(s.model):,} parameters, {s.run.path}"
+    )
+    return environment
+
+
+def _open_sinks(session: Session) -> list[Sink]:
+    s, key, state = session, session.cell.key, session.state
+    sinks: list[Sink] = [
+        MetricsFile(s.run.metrics, state.step, validated=state.validated_step == state.step),
+        ScreenProgress(f"{key.experiment} {key.model}@{key.case}", s.training.total_steps, state.step),
+    ]
+    if s.settings.wandb != "disabled":
+        place = {"project": s.settings.wandb_project, "name": "/".join(key.folder.parts), "id": state.wandb_id}
+        sinks.append(WandbRun(**place, dir=s.run.path, mode=s.settings.wandb, config=s.cell.config))
+    return sinks
 
 
 def _test(session: Session, stop: StopSignals) -> Evaluation | None:
@@ -177,10 +221,10 @@ def _test(session: Session, stop: StopSignals) -> Evaluation | None:
     with s.group.take_turns():  # the one that leads has written it
         trained = load_beside(s.run, s.task)
     s.machine.place(trained.model)
-    test = evaluate_run(s.run, trained, s.task, EvaluationRequest(), stop, s.group)
+    test = evaluate_run(trained, s.task, EvaluationRequest(), stop, s.group, s.run.path / "eval")
     if s.cell.experiment.model.long_range:
         logger.info("tested again with the memory emptied: what the row owes to it")
-        evaluate_run(s.run, trained, s.task, EvaluationRequest(knock_out="zero"), stop, s.group)
+        evaluate_run(trained, s.task, EvaluationRequest(knock_out="zero"), stop, s.group, s.run.path / "eval")
     return test
 
 

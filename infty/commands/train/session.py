@@ -1,18 +1,21 @@
 """An opened run: the lock is held, its data and weights are here and fit, and so do disk and memory."""
 
 import contextlib
+import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from infty.base.errors import InftyError, UsageError
+from filelock import Timeout
+
+from infty.base.errors import BusyError, InftyError, MissingError, UsageError
+from infty.base.files import write_text
 from infty.commands.load import refuse_other_text
-from infty.commands.train.agreement import hold_lock, refuse_other_folders, refuse_split_data
-from infty.commands.train.ensure_corpora import ensure_corpora
-from infty.commands.train.initial_weights import InitialWeights
+from infty.commands.train.requirements import InitialWeights, ensure_corpora
 from infty.config.settings import Settings
 from infty.experiment import Cell, build_task
 from infty.machine.placement import Machine
@@ -27,14 +30,14 @@ from infty.training.limits import refuse_full_disk, refuse_too_little_memory
 
 OTHER_SETTINGS = "start over with --fresh (removes it), or keep both with --name"
 REMOVED = ".removed"  # checkpoints that are being removed
+LATE = 15  # seconds that a network's file system may take to show one machine what another has written
 
 
 @dataclass(frozen=True)
 class Session:
-    """A run that can begin or go on.
+    """A run that can begin or go on, together with the processes of its group.
 
     training: the experiment's, in steps. begin: the checkpoint that it goes on from; one without tensors if it begins.
-    group: the processes that train together.
     """
 
     cell: Cell
@@ -79,21 +82,14 @@ def open_session(
     """Open a run: everything it needs is found and tried before anything of it is removed or written.
 
     Within the block nobody else writes there. Yields None if the run is finished, and `fresh` does not ask for another.
-
-    Args:
-        initial: weights that a run which begins starts from.
-        own: texts of the user's, which the cell's corpus is named after.
-
-    Raises:
-        BusyError: if another process writes there.
-        UsageError: if the folder holds a run with other settings.
-        MissingError: if a text is missing or is another than before, or processes do not see the same.
-        InftyError: if disk or memory do not suffice.
+    initial: weights that a run which begins starts from. own: texts of the user's, which the corpus is named after.
+    BusyError if another process writes there, UsageError if the folder holds a run with other settings, MissingError if
+    a text is missing or another than before, or processes do not see the same, InftyError if disk or memory are full.
     """
     # Take the lock: nobody else writes to this run.
-    with hold_lock(run, group):
+    with _hold_lock(run, group):
         # Agree between processes that all see this folder, and that it holds no other run.
-        refuse_other_folders(group, run)
+        _refuse_other_folders(group, run)
         if not fresh:
             with group.take_turns():
                 run.refuse_another(cell.config, OTHER_SETTINGS)
@@ -111,7 +107,12 @@ def open_session(
                 refuse_other_text(found.state.tokens, task)
             elif initial:
                 initial.refuse_vocabulary(task.vocab_size)
-        refuse_split_data(group, found, task)
+
+        # Agree on the step to go on from, and on the text.
+        figures = (found.state.step if found else 0, int(task.digest[:15], 16) if task.digest else 0)
+        if group.size > 1 and not all(map(group.is_same_everywhere, figures)):
+            why = "the processes do not see the same checkpoints and texts: all machines must share --runs and data"
+            raise MissingError(why)
 
         # Build the model.
         model = cell.experiment.model.build(task.vocab_size, cell.key.seed)
@@ -121,7 +122,7 @@ def open_session(
             initial.load(model)
         machine.place(model)
         training = cell.experiment.training.count_steps(task.count_steps_per_epoch)
-        weights = initial.document() if initial else None
+        weights = {"origin": initial.origin, "sha256": initial.sha256} if initial else None
         begin = found or Checkpoint(TrainingState(tokens=task.digest, starting_weights=weights), {})
         session = Session(cell, run, settings, machine, group, task, training, model, begin)
 
@@ -131,16 +132,13 @@ def open_session(
         # Clear what an earlier run left.
         if group.leads:
             if fresh:
-                clear(run)
+                _clear(run)
             shutil.rmtree(run.path / REMOVED, ignore_errors=True)
         yield session
 
 
 def bring_data(cell: Cell, settings: Settings, own: Path | None = None) -> Task:
-    """Make, import or fetch what a cell reads and this machine has not, and open it.
-
-    MissingError if that can't be; UsageError if the cell's protocol is for another text.
-    """
+    """Bring what a cell reads and this machine has not, and open it. UsageError if its protocol is for another text."""
     ensure_corpora(cell.experiment, settings, own)
     task = build_task(cell.experiment, settings.data)
     for split in ("validation", "test"):
@@ -149,21 +147,52 @@ def bring_data(cell: Cell, settings: Settings, own: Path | None = None) -> Task:
     return task
 
 
-def clear(run: RunFolder) -> None:
-    """Remove everything a run folder holds but its lock.
+@contextlib.contextmanager
+def _hold_lock(run: RunFolder, group: Group) -> Iterator[None]:
+    """Hold the lock on a run folder within the block; leave no folder that was made for nothing. Raises BusyError."""
+    with contextlib.ExitStack() as stack:
+        busy = False
+        if group.leads:
+            made = [folder for folder in (run.path, *run.path.parents) if not folder.exists()]
+            run.path.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(run.lock())
+                stack.callback(_remove_unused, run.path, made)
+            except Timeout:
+                busy = True
+        if group.is_true_anywhere(busy):
+            raise BusyError(f"another process is training in {run.path}; wait, or use --name for a second run")
+        yield
 
-    The result first, then all checkpoints at once, and the configuration last: so an interruption leaves no run that
-    seems finished, or has half a checkpoint, or is of unknown settings.
-    """
-    (run.path / "result.json").unlink(missing_ok=True)
-    shutil.rmtree(run.path / REMOVED, ignore_errors=True)
-    if run.checkpoints.is_dir():
-        run.checkpoints.replace(run.path / REMOVED)
-    for path in sorted(run.path.iterdir(), key=lambda path: (path.is_file(), path.name == "config.yaml")):
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != ".lock":
-            path.unlink()
+
+def _remove_unused(path: Path, made: list[Path]) -> None:
+    """Remove folders that were made for a run, innermost first, as far as they hold nothing but its lock."""
+    with contextlib.suppress(OSError):  # no more than tidiness
+        if made and [file.name for file in path.iterdir()] == [".lock"]:
+            (path / ".lock").unlink()
+        for folder in made:
+            folder.rmdir()
+
+
+def _refuse_other_folders(group: Group, run: RunFolder) -> None:
+    """Raise MissingError if a process does not see what the one that leads writes to the run folder."""
+    if group.size == 1:
+        return
+    file, mark = run.path / ".together", group.find_largest(secrets.randbelow(2**62) if group.leads else 0)
+    if group.leads:
+        write_text(file, str(mark))
+    group.wait()
+    seen, tries = False, 0
+    while not seen and tries < LATE:  # a network's file system may take a moment
+        time.sleep(min(tries, 1))
+        with contextlib.suppress(OSError):
+            seen = file.read_text(encoding="utf-8") == str(mark)
+        tries += 1
+    missing = group.is_true_anywhere(not seen)
+    if group.leads:
+        file.unlink()
+    if missing:
+        raise MissingError(f"not all processes see the same {run.path}: --runs must be on a disk that they all share")
 
 
 def _refuse_together(session: Session) -> None:
@@ -178,3 +207,19 @@ def _refuse_together(session: Session) -> None:
         fault = found
     if s.group.is_true_anywhere(fault is not None):
         raise fault or InftyError("another process refuses this: see what it says")
+
+
+def _clear(run: RunFolder) -> None:
+    """Remove everything a run folder holds but its lock.
+
+    The result first, the configuration last: an interruption leaves no run that seems finished or is of no settings.
+    """
+    (run.path / "result.json").unlink(missing_ok=True)
+    shutil.rmtree(run.path / REMOVED, ignore_errors=True)
+    if run.checkpoints.is_dir():
+        run.checkpoints.replace(run.path / REMOVED)
+    for path in sorted(run.path.iterdir(), key=lambda path: (path.is_file(), path.name == "config.yaml")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()

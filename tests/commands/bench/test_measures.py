@@ -11,8 +11,7 @@ import pytest
 
 from infty.base.errors import InftyError
 from infty.commands.bench.contestants import Spec
-from infty.commands.bench.measures import Measure
-from infty.commands.bench.rotation import Rotation, make_command, rotate
+from infty.commands.bench.measures import Measure, Rotation, rotate
 from tests.conftest import Infty
 
 ECHO = """
@@ -96,9 +95,10 @@ def test_a_mistake_is_told_before_anything_is_timed(
 
 
 def test_a_contestant_whose_reader_went_away_ends_without_a_word() -> None:
-    command = make_command(Spec("data", length=204, batch=1).to_json())
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen(
+        Spec("data", length=204, batch=1).command, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None

@@ -11,8 +11,7 @@ from rich.console import Console
 
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.cli.output import show_progress
-from infty.commands.reproduce import Tables, find_missing, format_time
-from infty.commands.reproduce.missing import Job, Untrained
+from infty.commands.reproduce.missing import Job, Tables, find_missing, format_time
 from infty.config.catalog import SHIPPED
 from infty.config.definition import CellKey
 from infty.config.settings import Settings, load_settings
@@ -87,7 +86,7 @@ def test_what_another_process_trains_is_left_out_and_what_is_damaged_is_told(mac
         tables, told = missing(machine, "mine")
     assert [job.cell.model for job in tables.missing] == ["c"]
     assert told == "mine a@x4 seed 0 is left out: another process trains it\n"
-    assert [(other.job.cell.model, other.why) for other in tables.left_out] == [("a", "another process trains it")]
+    assert [(other.cell.model, other.why) for other in tables.left_out] == [("a", "another process trains it")]
     with pytest.raises(MissingError, match=r"b@x4 seed 0: .*result\.json can't be read") as damaged:
         tables.refuse_failures()
     assert str(damaged.value).endswith("infty train mine --model b --case x4 --scale smoke --seed 0 --fresh")
@@ -120,7 +119,8 @@ def test_the_error_is_that_of_all_failures_or_a_plain_one(
     tables = Tables(tmp_path)
     tables.refuse_failures()
     job = Job(CellKey("sort", "smoke", "infty", "x4"), ("train", "a b"))
-    tables.failed = [Untrained(job, "no", code) for code in codes]
+    for code in codes:
+        tables.fail(job, "no", code)
     with pytest.raises(InftyError) as raised:
         tables.refuse_failures()
     assert type(raised.value) is kind

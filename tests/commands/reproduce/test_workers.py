@@ -255,7 +255,7 @@ def test_a_process_that_leaves_no_last_word_or_no_result_fails_alone(
     jobs = [Job(CellKey("sort", "smoke", row, "x4"), ()) for row in ("infty", "compressive")]
     tables = Tables(tmp_path, missing=jobs)
     train_missing(tables, jobs=2)
-    assert {failed.job.cell.model for failed in tables.failed} == {"infty", "compressive"}
+    assert {failed.cell.model for failed in tables.failed} == {"infty", "compressive"}
     assert [failed.exit_code for failed in tables.failed] == [exit_code] * 2
     assert any(failed.why.endswith(why) for failed in tables.failed)
 

@@ -11,7 +11,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from infty.base.errors import UsageError
-from infty.commands.train.initial_weights import find_base
+from infty.commands.train.requirements import find_base
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import Cell, Experiment, resolve
