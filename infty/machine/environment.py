@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from infty.config.catalog import PACKAGE
-from infty.machine.devices import name_device
-from infty.machine.placement import Machine
+from infty.machine.placement import Machine, is_gpu
 
 PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "tokenizers", "wandb")
 
@@ -22,7 +21,7 @@ def describe_environment(machine: Machine) -> dict[str, Any]:
         "dirty": bool(_run_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
         "versions": {"python": platform.python_version(), **{name: _find_version(name) for name in PACKAGES}},
         "system": f"{platform.system()} {platform.machine()}",
-        "device": name_device(device),
+        "device": torch.cuda.get_device_name(device) if is_gpu(device) else device.type,
         "processes": machine.launch.size,
         "precision": machine.precision,
         "micro_batch": machine.micro_batch,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from infty.machine.devices import is_gpu
+from infty.machine.placement import is_gpu
 
 
 def count_peak_bytes(device: torch.device) -> int:

@@ -239,11 +239,10 @@ class CorpusTask(Task):
         """Describe the text of a result: corpus, split, sums and tokeniser."""
         corpus, portion = self.tokens.corpus, self.config.portions[split]
         part, known = self.parts[split], corpus.known
-        whole = known and portion.split == split and known.is_whole(split, len(part.documents), part.words)
-        kind = known.title if known else corpus.name
+        whole = portion.split == split and known.is_whole(split, len(part.documents), part.words)
         return {
             "name": corpus.name,
-            "title": kind if whole or not (known and known.words) else f"{kind}, subset",
+            "title": known.title if whole or not known.words else f"{known.title}, subset",
             "split": portion.split,
             "documents": len(part.documents),
             "sha256": corpus.splits[portion.split]["sha256"],

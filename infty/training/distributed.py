@@ -21,8 +21,8 @@ from torch import Tensor, distributed, nn
 from infty.base.batch import Share, Totals
 from infty.base.errors import InftyError, Stopped
 from infty.base.messages import describe_fault
-from infty.machine.devices import choose_backend, is_gpu
 from infty.machine.launch import Launch
+from infty.machine.placement import choose_backend, is_gpu
 from infty.memory.precision import HOST
 
 PATIENCE = timedelta(hours=4)  # the others wait while one process evaluates a stream
