@@ -123,7 +123,7 @@ def open_corpus(folder: Path, name: str) -> Corpus:
         raise MissingError(f"no corpus {name!r} in {folder}; {remedy(name)}")
     manifest = CorpusManifest.read(path, remedy(name))
     splits = {split: counts.model_dump(exclude_none=True) for split, counts in manifest.splits.items()}
-    return Corpus(path, {**splits}, {**manifest.files})
+    return Corpus(path, {**splits}, manifest.files)
 
 
 def remedy(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 from tokenizers import Tokenizer as Bpe
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -96,10 +96,8 @@ class WordTokenizer:
         (folder / "vocabulary.txt").write_text("\n".join([*self.types, ""]), encoding="utf-8", newline="")
 
 
-class _Merged(BaseModel):
+class _Merged(Strict, extra="ignore"):
     """Byte-level BPE: the numbers of its tokens, and which two become one, in order."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
 
     vocab: dict[str, int]
     merges: list[tuple[str, str]]
