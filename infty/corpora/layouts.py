@@ -24,7 +24,6 @@ from infty.corpora.text_pieces import Marked, lines, read_pieces
 _TITLE = re.compile(r" = [^=\n].* = \r?\n")
 _SHARD = re.compile(r"(?P<split>[a-z]+)-\d+-of-(?P<count>\d+).*\.parquet")
 _WIKITEXT_NAMES = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
-BLANK = " \n"  # an empty line of WikiText
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,8 @@ def text_files(folder: Path) -> list[Path]:
     """List every `*.txt` and `*.md` below a folder that is not empty, or the one file. MissingError if none is."""
     if not os.path.exists(folder):  # Path's own raises for names that no file can have
         raise MissingError(one_line(f"{folder} is not there: wanted a folder of text files, or one text file", LONG))
-    paths = [folder] if folder.is_file() else sorted(_find_files(folder, "*.txt", "*.md"))
-    paths = [path for path in paths if path.is_file() and path.stat().st_size]
+    paths = [folder] if folder.is_file() else [p for p in folder.rglob("*") if p.name.endswith((".txt", ".md"))]
+    paths = sorted(path for path in paths if path.is_file() and path.stat().st_size)
     if not paths:
         wanted = "wanted files named *.txt or *.md that are not empty"
         raise MissingError(one_line(f"{folder} holds no text: {wanted}", LONG))
@@ -103,14 +102,9 @@ def mark_articles(text: Iterable[str]) -> Marked:
         first, only_blank, before = False, only_blank and not line.strip(), line
 
 
-def _find_files(folder: Path, *patterns: str) -> list[Path]:
-    """Find the files of such names, in the folder or below; those of each pattern in order."""
-    return [path for pattern in patterns for path in sorted(folder.rglob(pattern)) if not path.is_dir()]
-
-
 def _find_together(folder: Path, *patterns: str) -> list[Path]:
-    """Find the files of such names; MissingError if not all are in one folder: nobody can know which are meant."""
-    paths = _find_files(folder, *patterns)
+    """Find the files of such names, here or below. MissingError if not all are in one folder: which are meant?"""
+    paths = [path for pattern in patterns for path in sorted(folder.rglob(pattern)) if not path.is_dir()]
     if len(folders := sorted({str(path.parent) for path in paths})) > 1:
         raise MissingError(f"several corpora lie here ({', '.join(folders)}); name the folder of one")
     return paths
@@ -177,7 +171,7 @@ def _enter_only_folder(folder: Path) -> Path:
 
 def _read_articles(paths: list[Path], *, in_tables: bool) -> Marked:
     """Read articles from one file, or from tables with a row per line: empty lines get back the space they lost."""
-    return mark_articles((text or BLANK for text in _read_texts(paths)) if in_tables else lines(_read_file(paths[0])))
+    return mark_articles((text or " \n" for text in _read_texts(paths)) if in_tables else lines(_read_file(paths[0])))
 
 
 def _read_texts(tables: list[Path]) -> Iterator[str]:

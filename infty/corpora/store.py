@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import accumulate, chain
 from pathlib import Path
@@ -94,26 +94,21 @@ class Corpus:
     def is_whole(self, name: str) -> bool:
         """Tell whether a file is what was imported, and if it holds documents, whether they add up."""
         split, _, kind = name.partition(".")
-        try:
+        with contextlib.suppress(MissingError):
             if kind == "documents.json":
                 self.documents(split)
             else:
                 self.check(name)
-        except MissingError:
-            return False
-        return True
+            return True
+        return False
 
     def _report_damage(self, name: str) -> MissingError:
         return MissingError(f"{self.path / name} is not what was imported; {remedy(self.name)}")
 
-    @property
-    def counts_line_ends(self) -> bool:
-        """True if a line's end is predicted like a word, as in WikiText."""
-        return self.known.layout in ("wikitext", "generated")
-
-    def words(self, documents: list[Document]) -> int:
-        """Count the words that a perplexity per word divides by."""
-        return sum(document.words + self.counts_line_ends * document.lines for document in documents)
+    def words(self, texts: Iterable[Document | TextCounter]) -> int:
+        """Count the words that a perplexity per word divides by, as which WikiText also counts line ends."""
+        counts_ends = self.known.layout in ("wikitext", "generated")
+        return sum(text.words + counts_ends * text.lines for text in texts)
 
 
 def open_corpus(folder: Path, name: str) -> Corpus:

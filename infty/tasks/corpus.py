@@ -226,8 +226,8 @@ class CorpusTask(Task):
         """Compute the metrics of a text that was read as a stream. MissingError if it has no word."""
         if not text.words:
             raise MissingError("the stream holds no word: wanted a text")
-        ends = text.lines if self.tokens.corpus.counts_line_ends else 0
-        return compute_text_metrics("stream", totals, {"words": text.words + ends, "bytes": text.bytes})
+        words = self.tokens.corpus.words([text])
+        return compute_text_metrics("stream", totals, {"words": words, "bytes": text.bytes})
 
     def count_words_and_bytes(self, split: str) -> dict[str, int]:
         """Count the words and bytes that the metrics of a split divide by."""

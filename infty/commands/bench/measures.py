@@ -17,7 +17,6 @@ from infty.base.errors import InftyError, UsageError
 from infty.commands.bench.contestants import SYMBOLS, Spec, read_paper_decoder, resolve_paper_experiment, time_run
 from infty.commands.bench.products import count_step_products
 from infty.commands.bench.yardstick import load_yardstick
-from infty.machine.environment import describe_environment
 from infty.machine.placement import Machine
 from infty.memory.precision import HOST
 
@@ -125,7 +124,7 @@ class Bench:
 
     def environment(self) -> dict[str, Any]:
         """Describe the versions and the machine that it runs on."""
-        return {**describe_environment(Machine(HOST)), "threads": self.threads}
+        return {**Machine(HOST).describe_environment(), "threads": self.threads}
 
     def step(self) -> Iterator[Measure]:
         """Measure a training step of the sorting task at the paper's sizes."""
