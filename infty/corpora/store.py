@@ -133,9 +133,8 @@ def remedy(name: str) -> str:
 def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: str, *, replace: bool) -> Corpus:
     """Import a corpus: copy the text of every split, count it, and put a manifest beside it. Whole or not there.
 
-    Splits that are here already and that `sources` has not stay. UsageError if a split is here with another text and
-    `replace` is not asked for, or if something else is in its place; InftyError if the disk is full; MissingError if
-    the text is no text.
+    Splits that are here and that `sources` has not stay. UsageError if a split is here with another text, unless
+    `replace`, or something else is in its place; InftyError if the disk is full; MissingError if the text is no text.
     """
     path = folder / name
     refuse_no_corpus(path)
@@ -177,11 +176,10 @@ def refuse_no_corpus(path: Path) -> None:
 
 def _find_whole_splits(path: Path) -> dict[str, dict[str, Any]]:
     """Find the splits of a corpus that are what was imported; none if it is damaged or not there."""
-    try:
+    with contextlib.suppress(MissingError):
         corpus = open_corpus(path.parent, path.name)
-    except MissingError:
-        return {}
-    return {split: counts for split, counts in corpus.splits.items() if all(map(corpus.is_whole, split_files(split)))}
+        return {split: said for split, said in corpus.splits.items() if all(map(corpus.is_whole, split_files(split)))}
+    return {}
 
 
 def write_manifest(folder: Path, contents: dict[str, Any]) -> None:

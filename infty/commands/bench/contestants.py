@@ -79,7 +79,7 @@ def read_paper_decoder() -> DecoderConfig:
 
 
 def make_run(spec: Spec) -> Run:
-    """Make the function that runs a contestant once. Raises ValueError if there is no such contestant."""
+    """Make the function that runs a contestant once."""
     torch.manual_seed(0)
     match spec.kind, spec.who:
         case "step", "yardstick":
@@ -99,8 +99,6 @@ def make_run(spec: Spec) -> Run:
         case "agree", _:
             module = load_yardstick(Path(spec.against or ""))
             return lambda: compare_steps(module, read_paper_decoder(), YARDSTICK_VOCABULARY, spec.length, spec.batch)
-        case _:
-            raise ValueError(f"no contestant {spec.kind} of {spec.who}")
 
 
 def _make_step(spec: Spec) -> Run:
@@ -150,7 +148,7 @@ def _make_memory_run(spec: Spec) -> Run:
         update = plain.make_update(memory) if plainly else memory.update
         return torch.no_grad()(lambda: update(state, evicted))
     state = replace(state, coefficients=state.coefficients.requires_grad_())
-    attend = (lambda q, s: plain.attend(memory, q, s)) if plainly else memory.attend
+    attend = partial(plain.attend, memory) if plainly else memory.attend
 
     def read() -> None:
         context, density = attend(queries, state)
