@@ -32,11 +32,6 @@ def is_gpu(device: torch.device) -> bool:
     return device.type == GPU
 
 
-def choose_backend(device: torch.device) -> str:
-    """Choose how processes communicate: gradients over NCCL between GPUs, everything else over gloo."""
-    return f"{HOST.type}:gloo,{GPU}:nccl" if is_gpu(device) else f"{HOST.type}:gloo"
-
-
 def choose_device(name: str, launch: Launch) -> torch.device:
     """Choose the device of that name. auto: a GPU if torch sees one, else the CPU. Each process takes a GPU of its own.
 

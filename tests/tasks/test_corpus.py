@@ -17,7 +17,7 @@ from infty.base.batch import UNSCORED, Totals
 from infty.base.errors import UsageError
 from infty.corpora.layouts import Source
 from infty.corpora.store import write_corpus
-from infty.corpora.tokens import Portion, open_tokens
+from infty.corpora.tokens import open_tokens
 from infty.evaluation.evaluate import evaluate
 from infty.model.decoder import Decoder
 from infty.model.interface import Output

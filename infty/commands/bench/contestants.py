@@ -66,11 +66,10 @@ class Spec:
 
 def resolve_paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> Experiment:
     """Resolve the sorting experiment at the paper's sizes, with N = `basis` and as many slots for every model."""
-    definition = open_experiment("sort", Path())
     memory = [f"model.long_range.num_basis={basis}", f"model.long_range.kl_weight={KL_WEIGHT}"]
     slots = memory if model == "infty" else [f"model.short_term_length={1024 + basis}"]
     overrides = [*slots, f"task.length={length}", f"training.batch_size={batch}"]
-    return resolve(definition, CellKey("sort", "paper", model, "x4", 0), overrides).experiment
+    return resolve(open_experiment("sort", Path()), CellKey("sort", "paper", model, "x4", 0), overrides).experiment
 
 
 def read_paper_decoder() -> DecoderConfig:
