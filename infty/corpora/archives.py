@@ -124,7 +124,6 @@ def _shorten(name: str) -> str:
 
 @contextlib.contextmanager
 def _open_members(path: Path) -> Iterator[Iterable[Member]]:
-    """Open an archive, and go through its members."""
     if not path.name.lower().endswith(".zip"):
         with tarfile.open(path) as archive:
             yield _describe_tar_members(archive)
