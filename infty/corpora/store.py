@@ -207,7 +207,7 @@ def _write_split(folder: Path, split: str, source: Source, origin: str, advance:
     documents, digest, place = list[Document](), hashlib.sha256(), 0
     title, counts = "", TextCounter()
     with (folder / f"{split}.txt").open("wb") as file:
-        for begins, piece in chain(source.documents(), [(True, "")]):
+        for begins, piece in chain(source.documents, [(True, "")]):
             # A document ends with the piece before the next one; what holds nothing is none.
             if begins and counts.bytes:
                 name = source.names[len(documents)] if source.names else title or str(len(documents))

@@ -1,7 +1,6 @@
 """A made-up corpus, the same on every machine: articles in which names come back long after they were told."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -25,10 +24,7 @@ _FILLERS = [
 
 def make_sources() -> dict[str, Source]:
     """Make the sources of the made-up corpus, by split."""
-    return {
-        split: Source(partial(_write_articles, count, i), 3000 * count)
-        for i, (split, count) in enumerate(ARTICLES.items())
-    }
+    return {split: Source(_write_articles(count, i), 3000 * count) for i, (split, count) in enumerate(ARTICLES.items())}
 
 
 def _write_articles(count: int, split: int) -> Marked:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ DOCUMENTS = ["a b a\nc a b\n", "b b c\n", "c\na a a b c a b a c b a\n"]
 
 
 def text(documents: list[str]) -> Source:
-    return Source(lambda: ((True, document) for document in documents), 1)
+    return Source(zip(repeat(True), documents), 1)
 
 
 @pytest.fixture
