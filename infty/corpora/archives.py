@@ -124,19 +124,16 @@ def _shorten(name: str) -> str:
 
 @contextlib.contextmanager
 def _open_members(path: Path) -> Iterator[Iterable[Member]]:
-    """Open an archive, and go through its members."""
     if not path.name.lower().endswith(".zip"):
         with tarfile.open(path) as archive:
             yield _describe_tar_members(archive)
         return
     with zipfile.ZipFile(path) as archive:
-        members = []
-        for m in archive.infolist():
-            is_plain = m.external_attr >> 28 in (0, 4, 8)  # of another system, a folder of Unix, data; 10 is a link
-            members.append(
-                Member(m.filename, m.file_size, m.filename.endswith("/"), is_plain, partial(archive.open, m))
-            )
-        yield members
+        plain = (0, 4, 8)  # the file is of another system, a folder of Unix, or data; 10 is a link
+        yield [
+            Member(m.filename, m.file_size, m.is_dir(), m.external_attr >> 28 in plain, partial(archive.open, m))
+            for m in archive.infolist()
+        ]
 
 
 def _describe_tar_members(archive: tarfile.TarFile) -> Iterator[Member]:

@@ -65,7 +65,6 @@ def fetch(data: Path, name: str, parts: dict[str, int | None], *, replace: bool)
 
 
 def _find_files(hub: Hub, name: str, parts: dict[str, int | None]) -> list[HubFile]:
-    """Find the files that hold the parts, as the hub lists them."""
     if absent := [part for part in parts if part not in hub.files]:
         raise UsageError(f"{name} has no {absent[0]!r}; there is {', '.join(hub.files)}")
     _, listed = list_files(hub, name, remedy(name))
