@@ -21,6 +21,8 @@ from infty.base.files import blame_file
 from infty.base.messages import LONG, describe_fault, one_line
 from infty.corpora.text_pieces import PIECE
 
+# Members are judged here, not by tarfile's data filter: that strips a leading "/", where this refuses it, knows neither
+# "C:" nor "\\" as the beginning of a path, and Python 3.11.0 to 3.11.3 lack it.
 ENDS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MANY = 500_000  # members; PG-19 has 28,753
