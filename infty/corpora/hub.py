@@ -110,8 +110,8 @@ def download(hub: Hub, files: list[HubFile], folder: Path, help: str) -> None:
 
     if not screen().is_terminal:
         disable_progress_bars()
-    # Not snapshot_download: of several threads it doesn't say which file failed, it doesn't go on with the first that is
-    # missing, and without a network it returns an incomplete folder.
+    # Not snapshot_download: its threads don't say which file failed, it doesn't go on with the first that is missing,
+    # and without a network it returns an incomplete folder.
     get = partial(hf_hub_download, hub.repository, repo_type=hub.kind, revision=hub.revision, local_dir=folder)
     for file in files:
         try:
