@@ -55,7 +55,7 @@ class Experiment(Strict):
 class Cell:
     """A cell with its checked values. origins: the layer that each key came from; absent keys are defaults.
 
-    made_by: the command that trains it, if it is not a cell of a table.
+    made_by: the command that trains it, if it is not a cell of a table. own: texts that its corpus is named after.
     """
 
     key: CellKey
@@ -64,6 +64,7 @@ class Cell:
     source: str
     overrides: tuple[str, ...] = ()
     made_by: str | None = None
+    own: Path | None = None
 
     @property
     def config(self) -> Values:
@@ -77,7 +78,7 @@ class Cell:
         return self.made_by or self.key.command(self.source, self.overrides)
 
 
-def resolve(definition: Definition, key: CellKey, overrides: Sequence[str] = ()) -> Cell:
+def resolve(definition: Definition, key: CellKey, overrides: Sequence[str] = (), own: Path | None = None) -> Cell:
     """Overlay and check the values of a cell. UsageError with every fault at once."""
     definition.check_names(scales=key.scale, models=key.model, cases=key.case)
     parsed = [parse_override(text) for text in overrides]
@@ -92,7 +93,7 @@ def resolve(definition: Definition, key: CellKey, overrides: Sequence[str] = ())
     for name, why in _find_contradictions(experiment):
         faults.append(Fault(origin_of(origins, tuple(name.split(".")), ""), name, why))
     raise_faults(faults)
-    return Cell(key, experiment, origins, definition.source, tuple(overrides))
+    return Cell(key, experiment, origins, definition.source, tuple(overrides), own=own)
 
 
 def build_task(experiment: Experiment, data: Path, *, make: bool = True) -> Task:

@@ -105,7 +105,7 @@ def train(
         if detect_launch().leads:
             show_values(forecast(cell, machine), as_json)
         return
-    show_outcome(workflow.train_cell(cell, machine, fresh=fresh, own=cell_options.data), as_json)
+    show_outcome(workflow.train_cell(cell, machine, fresh=fresh), as_json)
 
 
 @app.command("eval", epilog="Example: infty eval sort --model infty --case x8  ·  infty eval sort --stream symbols.txt")

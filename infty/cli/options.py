@@ -58,7 +58,7 @@ class CellOptions:
         definition = open_experiment(self.experiment, machine.experiments)
         case = self.case or definition.names("cases")[0]
         key = CellKey(definition.name, self.scale, self.model, case, self.seed, variant_of(overrides, name))
-        return resolve(definition, key, overrides)
+        return resolve(definition, key, overrides, self.data)
 
 
 @dataclass(frozen=True)

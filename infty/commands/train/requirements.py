@@ -113,7 +113,7 @@ def find_base(cell: Cell) -> Cell | None:
     digest = hashlib.sha256(json.dumps(base.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
     case = text.corpus if text else cell.key.case
     key = replace(cell.key, model=BASE, case=case, seed=0, variant=f"+{digest}")
-    return replace(cell, key=key, experiment=base, made_by=cell.command)
+    return replace(cell, key=key, experiment=base, made_by=cell.command, own=None)
 
 
 def load_trained_weights(base: Cell, settings: Settings) -> InitialWeights:

@@ -77,14 +77,13 @@ def open_session(
     initial: InitialWeights | None = None,
     *,
     fresh: bool = False,
-    own: Path | None = None,
 ) -> Iterator[Session | None]:
     """Open a run: everything it needs is found and tried before anything of it is removed or written.
 
     Within the block nobody else writes there. Yields None if the run is finished, and `fresh` does not ask for another.
-    initial: weights that a run which begins starts from. own: texts of the user's, which the corpus is named after.
-    BusyError if another process writes there, UsageError if the folder holds a run with other settings, MissingError if
-    a text is missing or another than before, or processes do not see the same, InftyError if disk or memory are full.
+    initial: weights that a run which begins starts from. BusyError if another process writes there, UsageError if the
+    folder holds a run with other settings, MissingError if a text is missing or another than before, or processes do
+    not see the same, InftyError if disk or memory are full.
     """
     # Take the lock: nobody else writes to this run.
     with _hold_lock(run, group):
@@ -102,7 +101,7 @@ def open_session(
             found = None if fresh else load_last(run.checkpoints)
 
             # Bring the data.
-            task = bring_data(cell, settings, own)
+            task = bring_data(cell, settings)
             if found:
                 refuse_other_text(found.state.tokens, task)
             elif initial:
@@ -137,9 +136,9 @@ def open_session(
         yield session
 
 
-def bring_data(cell: Cell, settings: Settings, own: Path | None = None) -> Task:
+def bring_data(cell: Cell, settings: Settings) -> Task:
     """Bring what a cell reads and this machine has not, and open it. UsageError if its protocol is for another text."""
-    ensure_corpora(cell.experiment, settings, own)
+    ensure_corpora(cell.experiment, settings, cell.own)
     task = build_task(cell.experiment, settings.data)
     for split in ("validation", "test"):
         if why := task.explain_unfit(split):
