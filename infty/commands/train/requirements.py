@@ -135,8 +135,5 @@ def find_initial_weights(experiment: Experiment, settings: Settings, *, may_fetc
     refuse = partial(refuse_other_sizes, found.config, where=str(found.path))
     refuse(model.model_dump(include={"num_layers", "num_heads", "hidden_size", "num_positions"}))
     return InitialWeights(
-        found.origin,
-        found.sha256,
-        lambda size: refuse({"vocab_size": size}),
-        lambda new: new.load_decoder(found.path),
+        found.origin, found.sha256, lambda size: refuse({"vocab_size": size}), lambda new: new.load_decoder(found.path)
     )
