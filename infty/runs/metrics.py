@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
@@ -207,26 +207,28 @@ def _nobody_to_ask() -> Iterator[None]:
 
 
 Sink = MetricsFile | ScreenProgress | WandbRun  # each takes metrics after a step, and is closed once
-Log = Callable[[int, dict[str, float]], None]
 
 
-@contextlib.contextmanager
-def log_to(sinks: Sequence[Sink]) -> Iterator[Log]:
-    """Yield what hands the metrics after a step to each of the sinks; they are closed when the block ends."""
+class Sinks:
+    """Several sinks as one; a `with` block closes them."""
 
-    def log(step: int, metrics: dict[str, float]) -> None:
-        for sink in sinks:
+    def __init__(self, sinks: Iterable[Sink]) -> None:
+        self.sinks = list(sinks)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Hand metrics to each of the sinks."""
+        for sink in self.sinks:
             sink.log(step, metrics)
 
-    with contextlib.ExitStack() as closing:  # each of them, whatever befalls another
-        for sink in sinks:
-            closing.callback(sink.close)
-        try:
-            yield log
-        except Exception:  # a full disk, say, which closing meets again
-            with warnings.catch_warnings(action="ignore"):
-                closing.close()
-            raise
+    def __enter__(self) -> "Sinks":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with warnings.catch_warnings(), contextlib.ExitStack() as closing:  # each of them, whatever befalls another
+            if kind is not None and issubclass(kind, Exception):  # a full disk, say, which closing meets again
+                warnings.simplefilter("ignore")
+            for sink in self.sinks:
+                closing.callback(sink.close)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

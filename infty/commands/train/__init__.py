@@ -25,7 +25,7 @@ from infty.machine.placement import Machine, prepare_machine
 from infty.machine.ram import count_peak_bytes
 from infty.model.interface import count_parameters
 from infty.runs.folder import RunFolder, differences
-from infty.runs.metrics import Log, MetricsFile, ScreenProgress, Sink, WandbRun, log_to
+from infty.runs.metrics import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun
 from infty.runs.schemas import Evaluation, Result
 from infty.training.cost import count_step_flops
 from infty.training.data_parallel import refuse_uneven
@@ -82,7 +82,7 @@ def _complete(run: RunFolder, session: Session | None) -> Result | None:
             test = _test(session, stop)
             peak = session.group.find_largest(count_peak_bytes(session.machine.device))
             if test:
-                log(session.state.step, test.metrics)
+                log.log(session.state.step, test.metrics)
         return _finish(session, test, peak, environment) if test else None
 
 
@@ -163,12 +163,12 @@ def _track_status(run: RunFolder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _train(session: Session, stop: StopSignals) -> Iterator[tuple[Values, Log]]:
+def _train(session: Session, stop: StopSignals) -> Iterator[tuple[Values, Sinks]]:
     """Write the run's header and take the steps that are left; metrics can be logged until the block ends."""
     s, seed, folder = session, session.cell.key.seed, session.run.checkpoints
     environment = _write_header(s) if s.group.leads else {}
-    with log_to(_open_sinks(s) if s.group.leads else []) as log:
-        train(s.replica, s.task, s.training, seed=seed, folder=folder, begin=s.begin, log=log, stop=stop)
+    with Sinks(_open_sinks(s) if s.group.leads else []) as log:
+        train(s.replica, s.task, s.training, seed=seed, folder=folder, begin=s.begin, log=log.log, stop=stop)
         yield environment, log
 
 
