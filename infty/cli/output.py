@@ -68,9 +68,13 @@ def show_progress(console: Any) -> Iterator[None]:
     """Show on a console what infty logs, and its bars, within the block; warnings go their own way."""
     from infty.base.progress import screen, show_on
 
-    logger, handler = logging.getLogger("infty"), logging.Handler()
-    # Messages come above the bars that are drawn; the terminal breaks long lines.
-    handler.emit = lambda record: screen().print(handler.format(record), soft_wrap=True)
+    class ScreenHandler(logging.Handler):
+        """A handler that prints messages above the bars that are drawn; the terminal breaks long lines."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            screen().print(self.format(record), soft_wrap=True)
+
+    logger, handler = logging.getLogger("infty"), ScreenHandler()
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
