@@ -53,18 +53,15 @@ class Experiment(Strict):
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell with its checked values. origins: the layer that each key came from; absent keys are defaults.
-
-    made_by: the command that trains it, if it is not a cell of a table. own: texts that its corpus is named after.
-    """
+    """A cell with its checked values."""
 
     key: CellKey
     experiment: Experiment
-    origins: dict[tuple[str, ...], str]
+    origins: dict[tuple[str, ...], str]  # the layer that each key came from; absent keys are defaults
     source: str
     overrides: tuple[str, ...] = ()
-    made_by: str | None = None
-    own: Path | None = None
+    made_by: str | None = None  # the command that trains it, if it is not a cell of a table
+    own: Path | None = None  # texts of the user's, which its corpus is named after
 
     @property
     def config(self) -> Values:

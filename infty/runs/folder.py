@@ -28,18 +28,15 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run read back: its cell, settings and result, and what else is told of it, if it was asked for.
-
-    length: of its sequences; None of a text. evaluation: its test; knock_outs: the same without its memory, by kind.
-    """
+    """A finished run read back: its cell, settings and result, and what else is told of it, if it was asked for."""
 
     folder: "RunFolder"
     key: CellKey
     config: Values
     result: Result
-    length: int | None
-    evaluation: Evaluation | None = None
-    knock_outs: dict[str, Evaluation] = field(default_factory=dict)
+    length: int | None  # of its sequences; None of a text
+    evaluation: Evaluation | None = None  # its test
+    knock_outs: dict[str, Evaluation] = field(default_factory=dict)  # the same without its memory, by kind
     trace: MemoryTrace | None = None
     curve: list[Validation] = field(default_factory=list)
     environment: Environment = field(default_factory=Environment)

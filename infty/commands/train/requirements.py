@@ -83,15 +83,12 @@ def fetch_known_corpus(name: str, parts: dict[str, int | None], data: Path, *, r
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights that rows start from, of a folder, the hub or a run, with the sum of their file.
-
-    refuse_vocabulary: raises UsageError if they are of another number of tokens. load: puts them into a model.
-    """
+    """Weights that rows start from, of a folder, the hub or a run."""
 
     origin: str
-    sha256: str
-    refuse_vocabulary: Callable[[int], None]
-    load: Callable[[SegmentModel], None]
+    sha256: str  # of their file
+    refuse_vocabulary: Callable[[int], None]  # raises UsageError if they are of another number of tokens
+    load: Callable[[SegmentModel], None]  # puts them into a model
 
 
 def find_base(cell: Cell) -> Cell | None:

@@ -35,10 +35,7 @@ LATE = 15  # seconds that a network's file system may take to show one machine w
 
 @dataclass(frozen=True)
 class Session:
-    """A run that can begin or go on, together with the processes of its group.
-
-    training: the experiment's, in steps. begin: the checkpoint that it goes on from; one without tensors if it begins.
-    """
+    """A run that can begin or go on, together with the processes of its group."""
 
     cell: Cell
     run: RunFolder
@@ -46,9 +43,9 @@ class Session:
     machine: Machine
     group: Group
     task: Task
-    training: TrainingConfig
+    training: TrainingConfig  # the experiment's, in steps
     model: SegmentModel
-    begin: Checkpoint
+    begin: Checkpoint  # the one that it goes on from, or one without tensors if it begins
 
     @cached_property
     def replica(self) -> Replica:
