@@ -28,10 +28,7 @@ from infty.training.config import TrainingConfig
 
 
 def ensure_corpora(experiment: Experiment, settings: Settings, own: Path | None = None) -> None:
-    """Make, import or fetch what an experiment reads and this machine has not. MissingError, with help, if it can't be.
-
-    own: the user's texts that the experiment's corpus is named after.
-    """
+    """Make, fetch, or import from `own`, what an experiment reads and lacks here. MissingError, with help, if it can't."""
     task, texts = experiment.task, dict(experiment.task.texts)
     name = task.vocabulary_files
     if name and not (settings.data / name / MANIFEST).is_file():
@@ -92,10 +89,7 @@ class InitialWeights:
 
 
 def find_base(cell: Cell) -> Cell | None:
-    """Find the cell whose weights a row starts from: its model without a memory. None if they are not trained here.
-
-    Its folder has a hash of every setting that the weights depend on, so that all rows that can share it do.
-    """
+    """Find the cell whose weights a row starts from: its model without a memory. None if they are not trained here."""
     experiment = cell.experiment
     if experiment.pretraining is None:
         return None
@@ -107,6 +101,7 @@ def find_base(cell: Cell) -> Cell | None:
         model=experiment.model.model_copy(update={"long_range": None}),
         training=TrainingConfig(**experiment.pretraining.model_dump(exclude={"text"})),
     )
+    # Its folder has a hash of every setting that the weights depend on, so that all rows that can share it do.
     digest = hashlib.sha256(json.dumps(base.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
     case = text.corpus if text else cell.key.case
     key = replace(cell.key, model=BASE, case=case, seed=0, variant=f"+{digest}")

@@ -206,10 +206,8 @@ def _refuse_together(session: Session) -> None:
 
 
 def _clear(run: RunFolder) -> None:
-    """Remove everything a run folder holds but its lock.
-
-    The result first, the configuration last: an interruption leaves no run that seems finished or is of no settings.
-    """
+    """Remove everything a run folder holds but its lock; the result first, the configuration last."""
+    # So an interruption leaves no run that seems finished or is of no settings.
     (run.path / "result.json").unlink(missing_ok=True)
     shutil.rmtree(run.path / REMOVED, ignore_errors=True)
     if run.checkpoints.is_dir():
