@@ -28,7 +28,7 @@ from infty.training.config import TrainingConfig
 
 
 def ensure_corpora(experiment: Experiment, settings: Settings, own: Path | None = None) -> None:
-    """Make, fetch, or import from `own`, what an experiment reads and lacks here. MissingError, with help, if it can't."""
+    """Bring what an experiment reads and lacks here: made, fetched or imported from `own`. MissingError if it can't."""
     task, texts = experiment.task, dict(experiment.task.texts)
     name = task.vocabulary_files
     if name and not (settings.data / name / MANIFEST).is_file():
