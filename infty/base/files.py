@@ -13,8 +13,7 @@ from typing import Annotated, Any
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 
-from infty.base.errors import InftyError, MissingError
-from infty.base.messages import LONG, one_line
+from infty.base.errors import LONG, InftyError, MissingError, one_line
 
 OLD = ".old.tmp"  # ends the name of a folder that makes way for a new one
 LOCK_SECONDS = 3600  # to wait for another process that makes the same

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infty.base.errors import UsageError
-from infty.base.messages import one_line
+from infty.base.errors import UsageError, one_line
 from infty.machine.launch import detect_launch
 
 

@@ -110,7 +110,7 @@ def tune(
 ) -> None:
     """Try the experiment's stated grid for every row, on validation only; stopped, the same command goes on."""
     from infty.commands.tune import tune
-    from infty.config.catalog import open_experiment
+    from infty.config.definition import open_experiment
 
     machine = machine_options.read_settings()
     records = tune(open_experiment(experiment, machine.experiments), scale, case, machine)

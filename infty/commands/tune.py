@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from infty.base.errors import InftyError, MissingError, UsageError
+from infty.base.errors import InftyError, MissingError, UsageError, suggest
 from infty.base.files import Strict
-from infty.base.messages import suggest
 from infty.commands.train import train_trial
 from infty.config.definition import CellKey, Definition, variant_of
 from infty.config.faults import Fault, raise_faults

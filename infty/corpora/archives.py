@@ -16,9 +16,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from infty.base.errors import InftyError, MissingError
+from infty.base.errors import LONG, InftyError, MissingError, describe_fault, one_line
 from infty.base.files import blame_file
-from infty.base.messages import LONG, describe_fault, one_line
 from infty.corpora.text_pieces import PIECE
 
 ENDS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from infty.config.catalog import PACKAGE
+from infty.config.definition import PACKAGE
 from infty.machine.devices import name_device
 from infty.machine.placement import Machine
 

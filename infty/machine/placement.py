@@ -9,8 +9,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from infty.base.errors import UsageError
-from infty.base.messages import describe_fault
+from infty.base.errors import UsageError, describe_fault
 from infty.config.settings import Settings
 from infty.machine.devices import choose_device, is_gpu
 from infty.machine.launch import Launch, detect_launch

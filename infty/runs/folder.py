@@ -11,9 +11,8 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from infty.base.errors import MissingError, UsageError
+from infty.base.errors import MissingError, UsageError, one_line
 from infty.base.files import read_json, write_json, write_text
-from infty.base.messages import one_line
 from infty.config.definition import CellKey
 from infty.config.strict_yaml import parse_yaml
 from infty.runs.parts import TextDetails

@@ -15,9 +15,8 @@ from typing import Any, Literal
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from infty.base.errors import InftyError
+from infty.base.errors import InftyError, describe_fault
 from infty.base.files import write_text
-from infty.base.messages import describe_fault
 from infty.base.progress import screen
 
 logger = logging.getLogger(__name__)

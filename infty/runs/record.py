@@ -5,9 +5,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from infty.base.errors import MissingError
+from infty.base.errors import MissingError, one_line
 from infty.base.files import read_json, write_json
-from infty.base.messages import one_line
 
 AGAIN = "train again with --fresh"
 SORTING, TEXT = "<sorting>", "<text>"  # tags of what differs between tasks; no key of a file is spelled like them

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from infty.config.catalog import SHIPPED
-from infty.config.definition import CellKey
+from infty.config.definition import SHIPPED, CellKey
 from infty.report import write_report
 from infty.runs.folder import Run, RunFolder
 from infty.runs.record import Record

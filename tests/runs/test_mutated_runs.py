@@ -21,7 +21,7 @@ from rich.console import Console
 from infty.base.errors import MissingError
 from infty.cli.output import summarize
 from infty.commands.listing import list_cells, overview_tables
-from infty.config import catalog
+from infty.config import definition as catalog
 from infty.config.definition import CellKey
 from infty.config.settings import Settings, load_settings
 from infty.report import FORMATS, write_report

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from infty.base.errors import MissingError
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from infty.runs.record import Record
 from infty.runs.schemas import Evaluation, MemoryTrace, Result
 from tests.report.handmade import DATA, SORT, evaluation, sort_result, text_result

@@ -9,10 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from infty.base.errors import InftyError, MissingError, UsageError
-from infty.base.messages import one_line
-from infty.config.catalog import experiments_with, open_experiment
-from infty.config.definition import CellKey, overlay
+from infty.base.errors import InftyError, MissingError, UsageError, one_line
+from infty.config.definition import CellKey, experiments_with, open_experiment, overlay
 from infty.config.faults import raise_faults
 from infty.config.settings import Settings
 from infty.corpora.manifest import MANIFEST

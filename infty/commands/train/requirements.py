@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from infty.base.errors import MissingError, UsageError
+from infty.base.errors import MissingError, UsageError, suggest
 from infty.base.files import sha256
-from infty.base.messages import suggest
 from infty.commands.load import load_with_task
 from infty.config.settings import Settings
 from infty.corpora.gpt2_weights import find_weights, refuse_other_sizes
