@@ -102,7 +102,7 @@ def show_values(values: dict[str, Any], as_json: bool, document: Any = None) -> 
 def show_outcome(record: Any, as_json: bool) -> None:
     """Show the result of a training run or an evaluation; nothing if another process has it."""
     if record:
-        show_values(summarize(record.dump()), as_json, document=record.dump())
+        show_values(summarize(record.model_dump()), as_json, document=record.model_dump())
 
 
 def show_tables(make_tables: Callable[[], Iterable[Any]], document: Any, as_json: bool) -> None:

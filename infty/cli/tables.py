@@ -114,5 +114,5 @@ def tune(
 
     machine = machine_options.read_settings()
     records = tune(open_experiment(experiment, machine.experiments), scale, case, machine)
-    documents = {case: record.dump() for case, record in records.items()}
+    documents = {case: record.model_dump() for case, record in records.items()}
     show_values({case: record.chosen for case, record in records.items()}, as_json, document=documents)

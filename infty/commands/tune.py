@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from infty.base.errors import InftyError, MissingError, UsageError, suggest
 from infty.base.files import Strict
 from infty.commands.train import train_trial
-from infty.config.definition import CellKey, Definition, variant_of
+from infty.config.definition import CellKey, Definition, Values, variant_of
 from infty.config.faults import Fault, raise_faults
 from infty.config.settings import Settings
 from infty.experiment import resolve
@@ -22,8 +22,6 @@ from infty.runs.folder import trials_folder
 from infty.runs.schemas import Trial, Tuning
 
 logger = logging.getLogger(__name__)
-
-Values = dict[str, Any]
 
 
 class TuneConfig(Strict):

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from infty.base.errors import MissingError, UsageError, one_line
 from infty.base.files import read_json, write_json, write_text
-from infty.config.definition import CellKey
+from infty.config.definition import CellKey, Values
 from infty.config.strict_yaml import parse_yaml
 from infty.runs.parts import TextDetails
 from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Place, Result, Task, Validation
@@ -22,7 +22,6 @@ SCHEMA = 1  # of JSON that commands print; records have their own
 RECORDS = ("config.yaml", "environment.json", "status.json", "result.json")  # of a run, beside metrics and evaluations
 BASE = "base"  # row that a GPT-2 trained first has in the runs; it stands in no table
 STATES = ("running", "done", "failed", "stopped")  # what status.json may say
-Values = dict[str, Any]
 
 
 @dataclass(frozen=True)

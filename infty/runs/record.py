@@ -47,10 +47,6 @@ class Record(BaseModel):
             line = ": ".join([keys, what.replace("Input should be", "must be")])
             raise MissingError(f"{file}: {one_line(line.removeprefix(': '))}; {mend}") from None
 
-    def dump(self) -> dict[str, Any]:
-        """Return what its file holds."""
-        return self.model_dump()
-
     def write(self, file: Path) -> None:
         """Replace its file in one step."""
-        write_json(file, self.dump())
+        write_json(file, self.model_dump())

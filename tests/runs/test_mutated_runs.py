@@ -160,7 +160,7 @@ def readable(run: RunFolder) -> bool:
             assert line.isprintable(), line
             assert "train again with --fresh" in line
     if fine and run.finished:
-        assert json.dumps({**summarize(run.result().dump()), **run.result().dump()}, allow_nan=False)
+        assert json.dumps({**summarize(run.result().model_dump()), **run.result().model_dump()}, allow_nan=False)
     return fine
 
 

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from infty.base.errors import InftyError, MissingError, UsageError, one_line
-from infty.config.definition import CellKey, experiments_with, open_experiment, overlay
+from infty.config.definition import CellKey, Values, experiments_with, open_experiment, overlay
 from infty.config.faults import raise_faults
 from infty.config.settings import Settings
 from infty.corpora.manifest import MANIFEST
@@ -20,7 +20,6 @@ from infty.runs.folder import RunFolder, differences
 logger = logging.getLogger(__name__)
 
 TAKEN = "another process trains it"
-Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
