@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from infty.base.files import Strict
 from infty.config.definition import CellKey, Definition, Values, overlay, parse_override
 from infty.config.faults import Fault, origin_of, raise_faults, value_faults
 from infty.corpora.tokens import Portion
@@ -19,10 +20,8 @@ from infty.training.config import TrainingConfig
 TaskChoice = Annotated[SortConfig | CorpusConfig, Field(discriminator="kind")]  # a new task joins here
 
 
-class PretrainingText(BaseModel):
+class PretrainingText(Strict):
     """The text that a GPT-2 is trained on before it is fine-tuned on another."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     corpus: str = Field(pattern=NAMES, description="name of a corpus that `infty data list` shows")
     train: Portion = Field(description="documents to train on")
@@ -39,10 +38,8 @@ class PretrainingConfig(TrainingConfig):
     )
 
 
-class Experiment(BaseModel):
+class Experiment(Strict):
     """The task, the model and the training of one cell."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     task: TaskChoice = Field(description="what is learnt")
     model: AnyModelConfig = Field(description="what learns it")
@@ -56,17 +53,15 @@ class Experiment(BaseModel):
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell with its checked values. origins: the layer that each key came from; absent keys are defaults.
-
-    made_by: the command that trains it, if it is not a cell of a table.
-    """
+    """A cell with its checked values."""
 
     key: CellKey
     experiment: Experiment
-    origins: dict[tuple[str, ...], str]
+    origins: dict[tuple[str, ...], str]  # the layer that each key came from; absent keys are defaults
     source: str
     overrides: tuple[str, ...] = ()
-    made_by: str | None = None
+    made_by: str | None = None  # the command that trains it, if it is not a cell of a table
+    own: Path | None = None  # texts of the user's, which its corpus is named after
 
     @property
     def config(self) -> Values:
@@ -80,7 +75,7 @@ class Cell:
         return self.made_by or self.key.command(self.source, self.overrides)
 
 
-def resolve(definition: Definition, key: CellKey, overrides: Sequence[str] = ()) -> Cell:
+def resolve(definition: Definition, key: CellKey, overrides: Sequence[str] = (), own: Path | None = None) -> Cell:
     """Overlay and check the values of a cell. UsageError with every fault at once."""
     definition.check_names(scales=key.scale, models=key.model, cases=key.case)
     parsed = [parse_override(text) for text in overrides]
@@ -95,7 +90,7 @@ def resolve(definition: Definition, key: CellKey, overrides: Sequence[str] = ())
     for name, why in _find_contradictions(experiment):
         faults.append(Fault(origin_of(origins, tuple(name.split(".")), ""), name, why))
     raise_faults(faults)
-    return Cell(key, experiment, origins, definition.source, tuple(overrides))
+    return Cell(key, experiment, origins, definition.source, tuple(overrides), own=own)
 
 
 def build_task(experiment: Experiment, data: Path, *, make: bool = True) -> Task:

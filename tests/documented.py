@@ -13,8 +13,7 @@ from typer.main import get_command
 
 from infty.base.errors import UsageError
 from infty.cli.app import app
-from infty.config.catalog import SHIPPED, experiment_files, open_experiment
-from infty.config.definition import CellKey
+from infty.config.definition import SHIPPED, CellKey, experiment_files, open_experiment
 from infty.experiment import resolve
 
 ROOT = Path(__file__).parent.parent

@@ -12,8 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from infty.base.table import Table
-from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import CellKey
+from infty.config.definition import SHIPPED, CellKey, open_experiment
 from infty.experiment import Experiment, resolve
 from infty.report.load.results import ResultSet, add_sign, average
 from infty.report.paired_bootstrap import Pairs, pair_up

@@ -6,8 +6,7 @@
 import json
 from pathlib import Path
 
-from infty.config.catalog import open_experiment
-from infty.config.definition import CellKey
+from infty.config.definition import CellKey, open_experiment
 from infty.experiment import build_task, resolve
 from infty.training.data_parallel import Replica
 from infty.training.optimizer import make_optimizer

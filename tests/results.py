@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from infty.base.table import Table
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from infty.report.load.collect import collect
 from infty.report.load.results import ResultSet
 from infty.report.tables import make_tables

@@ -13,8 +13,7 @@ from typing import get_args
 
 import pytest
 
-from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import CellKey
+from infty.config.definition import SHIPPED, CellKey, open_experiment
 from infty.machine.placement import Precision
 from infty.runs.folder import RunFolder
 from tests.forks import ROOT, clean_environment

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from infty.config.catalog import SHIPPED, experiment_files, open_experiment
-from infty.config.definition import CellKey
+from infty.config.definition import SHIPPED, CellKey, experiment_files, open_experiment
 from infty.experiment import resolve
 from infty.memory.longterm import LongTermMemoryConfig
 from infty.memory.signal import make_operators

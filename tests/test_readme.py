@@ -13,7 +13,7 @@ import yaml
 
 from infty import LongTermMemory
 from infty.commands.bench.measures import Measure
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from tests import test_house
 from tests.conftest import Infty
 from tests.documented import (

@@ -13,8 +13,7 @@ from typing import Annotated, Any
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 
-from infty.base.errors import InftyError, MissingError
-from infty.base.messages import LONG, one_line
+from infty.base.errors import LONG, InftyError, MissingError, one_line
 
 OLD = ".old.tmp"  # ends the name of a folder that makes way for a new one
 LOCK_SECONDS = 3600  # to wait for another process that makes the same
@@ -24,9 +23,9 @@ Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Strict(BaseModel):
-    """What a file says: nothing but the fields, each of its own type."""
+    """What a file says: nothing but the fields, each of its own type, and numbers that have an end."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class FileSum(Strict):

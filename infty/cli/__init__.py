@@ -8,8 +8,7 @@ import traceback
 import warnings
 from types import FrameType
 
-from infty.base.errors import InftyError, Stopped, UsageError
-from infty.base.messages import one_line
+from infty.base.errors import InftyError, Stopped, UsageError, one_line
 from infty.cli.output import CALL, explain_fault
 from infty.machine.launch import detect_launch
 

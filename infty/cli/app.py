@@ -12,18 +12,7 @@ from typer import Argument, Option
 from infty.base.errors import DifferenceError, UsageError
 from infty.cli.completion import complete_protocol, complete_run
 from infty.cli.data import data_app
-from infty.cli.options import (
-    CellOptions,
-    Experiment,
-    InferenceOptions,
-    Json,
-    MachineOptions,
-    Runs,
-    Scale,
-    TableOptions,
-    Threads,
-    expand,
-)
+from infty.cli.options import CellOptions, InferenceOptions, Json, MachineOptions, Runs, Scale, Threads, expand
 from infty.cli.output import (
     CALL,
     open_console,
@@ -36,7 +25,7 @@ from infty.cli.output import (
     show_values,
     summarize_stream,
 )
-from infty.cli.tables import report, reproduce
+from infty.cli.tables import report, reproduce, tune
 from infty.machine.launch import detect_launch
 from infty.tasks.protocols import KnockOut
 
@@ -105,7 +94,7 @@ def train(
         if detect_launch().leads:
             show_values(forecast(cell, machine), as_json)
         return
-    show_outcome(workflow.train_cell(cell, machine, fresh=fresh, own=cell_options.data), as_json)
+    show_outcome(workflow.train_cell(cell, machine, fresh=fresh), as_json)
 
 
 @app.command("eval", epilog="Example: infty eval sort --model infty --case x8  ·  infty eval sort --stream symbols.txt")
@@ -210,25 +199,7 @@ def _write(piece: str) -> None:
 
 app.command(epilog="Example: infty reproduce sort --scale smoke --jobs 2")(reproduce)
 app.command(epilog="Example: infty report data/runs --format md,html")(report)
-
-
-@app.command(epilog="Example: infty tune sort --scale laptop")
-@expand
-def tune(
-    experiment: Experiment,
-    machine_options: TableOptions,
-    case: Annotated[str | None, Option(help="Column; by default each that has a grid.")] = None,
-    scale: Scale = "laptop",
-    as_json: Json = False,
-) -> None:
-    """Try the experiment's stated grid for every row, on validation only; stopped, the same command goes on."""
-    from infty.commands.tune import tune
-    from infty.config.catalog import open_experiment
-
-    machine = machine_options.read_settings()
-    records = tune(open_experiment(experiment, machine.experiments), scale, case, machine)
-    documents = {case: record.dump() for case, record in records.items()}
-    show_values({case: record.chosen for case, record in records.items()}, as_json, document=documents)
+app.command(epilog="Example: infty tune sort --scale laptop")(tune)
 
 
 @app.command(epilog="Example: infty compare sort/laptop/infty@x8/seed-0 sort/laptop/infty@x8/seed-1")

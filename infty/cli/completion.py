@@ -44,7 +44,7 @@ def complete(names: Callable[[typer.Context], Iterable[str]]) -> Callable[..., l
 @complete
 def complete_experiment(_: typer.Context) -> Iterable[str]:
     """List the names of the experiments."""
-    from infty.config.catalog import experiment_files
+    from infty.config.definition import experiment_files
 
     return experiment_files(read_settings().experiments)
 
@@ -54,7 +54,7 @@ def complete_from(key: str) -> Callable[..., list[str]]:
 
     @complete
     def names(ctx: typer.Context) -> Iterable[str]:
-        from infty.config.catalog import open_experiment
+        from infty.config.definition import open_experiment
 
         # An option that still lacks its value leaves the words before it unparsed, in ctx.args.
         name = ctx.params.get("experiment") or next(iter(ctx.args), "sort")

@@ -44,8 +44,7 @@ class CellOptions:
 
     def resolve_cell(self, machine: Any) -> Any:
         """Check the cell that the options name, and return it. UsageError with every fault."""
-        from infty.config.catalog import open_experiment
-        from infty.config.definition import CellKey, variant_of
+        from infty.config.definition import CellKey, open_experiment, variant_of
         from infty.experiment import resolve
 
         name, overrides = self.name, self.overrides or []
@@ -58,7 +57,7 @@ class CellOptions:
         definition = open_experiment(self.experiment, machine.experiments)
         case = self.case or definition.names("cases")[0]
         key = CellKey(definition.name, self.scale, self.model, case, self.seed, variant_of(overrides, name))
-        return resolve(definition, key, overrides)
+        return resolve(definition, key, overrides, self.data)
 
 
 @dataclass(frozen=True)

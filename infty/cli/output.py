@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infty.base.errors import UsageError
-from infty.base.messages import one_line
+from infty.base.errors import UsageError, one_line
 from infty.machine.launch import detect_launch
 
 
@@ -103,7 +102,7 @@ def show_values(values: dict[str, Any], as_json: bool, document: Any = None) -> 
 def show_outcome(record: Any, as_json: bool) -> None:
     """Show the result of a training run or an evaluation; nothing if another process has it."""
     if record:
-        show_values(summarize(record.dump()), as_json, document=record.dump())
+        show_values(summarize(record.model_dump()), as_json, document=record.model_dump())
 
 
 def show_tables(make_tables: Callable[[], Iterable[Any]], document: Any, as_json: bool) -> None:

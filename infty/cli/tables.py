@@ -1,4 +1,4 @@
-"""`infty report` and `infty reproduce`: tables and figures of runs, and the runs that they lack."""
+"""`infty report`, `reproduce` and `tune`: tables and figures of runs, the runs that they lack, and their settings."""
 
 from itertools import chain
 from pathlib import Path
@@ -8,8 +8,8 @@ from typer import Argument, Option
 
 from infty.base.errors import DifferenceError
 from infty.cli.completion import complete_experiment
-from infty.cli.options import Json, Scale, TableOptions, expand
-from infty.cli.output import open_console, print_json, read_settings, refuse_given, show_tables
+from infty.cli.options import Experiment, Json, Scale, TableOptions, expand
+from infty.cli.output import open_console, print_json, read_settings, refuse_given, show_tables, show_values
 
 
 def report(
@@ -98,3 +98,21 @@ def reproduce(
     else:
         print(*lines, sep="\n", end="\n" * bool(lines))
     tables.refuse_failures()
+
+
+@expand
+def tune(
+    experiment: Experiment,
+    machine_options: TableOptions,
+    case: Annotated[str | None, Option(help="Column; by default each that has a grid.")] = None,
+    scale: Scale = "laptop",
+    as_json: Json = False,
+) -> None:
+    """Try the experiment's stated grid for every row, on validation only; stopped, the same command goes on."""
+    from infty.commands.tune import tune
+    from infty.config.definition import open_experiment
+
+    machine = machine_options.read_settings()
+    records = tune(open_experiment(experiment, machine.experiments), scale, case, machine)
+    documents = {case: record.model_dump() for case, record in records.items()}
+    show_values({case: record.chosen for case, record in records.items()}, as_json, document=documents)

@@ -119,7 +119,7 @@ def _check_evaluation(run: RunFolder, result: Result) -> Iterator[str]:
 
 def _find_differences(result: Result, other: Evaluation, tolerance: float) -> Iterator[str]:
     """Find metrics, totals, data and protocol that another outcome has otherwise."""
-    for stored, values in ((result.metrics, other.metrics), (result.totals.dump(), other.totals.dump())):
+    for stored, values in ((result.metrics, other.metrics), (result.totals.model_dump(), other.totals.model_dump())):
         for key, value in stored.items():
             found = values.get(key)
             if found is None or not math.isclose(value, found, rel_tol=tolerance):

@@ -49,15 +49,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Reading:
-    """A text as a model has read it.
+    """A text as a model has read it."""
 
-    state: from before the segment that the text ends in. segment: its tokens so far, 1 to `segment_length`.
-    tokens: how many the text has, without the separator before it.
-    """
-
-    state: State
-    segment: tuple[int, ...]
-    tokens: int
+    state: State  # from before the segment that the text ends in
+    segment: tuple[int, ...]  # its tokens so far, 1 to `segment_length`
+    tokens: int  # how many the text has, without the separator before it
 
 
 def generate_cell(

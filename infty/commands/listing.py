@@ -8,10 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from infty.base.messages import one_line
+from infty.base.errors import one_line
 from infty.base.table import Table
-from infty.config.catalog import experiments_with
-from infty.config.definition import CellKey
+from infty.config.definition import CellKey, experiments_with
 from infty.config.settings import Settings
 from infty.runs.folder import RunFolder, find_runs
 

@@ -20,15 +20,12 @@ from infty.training.checkpoint import Checkpoint, load_best
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model in evaluation mode, and its experiment. step: the optimiser step that its weights are of.
-
-    tokenizer: of the text that it was trained on; None if tokens are symbols of the task's own.
-    """
+    """A trained model in evaluation mode, and its experiment."""
 
     model: SegmentModel
-    tokenizer: Tokenizer | None
+    tokenizer: Tokenizer | None  # of the text that it was trained on; None if tokens are symbols of the task's own
     experiment: Experiment
-    step: int
+    step: int  # the optimiser step that its weights are of
 
 
 def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedModel:

@@ -7,12 +7,12 @@ import shlex
 from dataclasses import replace
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from infty.base.errors import InftyError, MissingError, UsageError
-from infty.base.messages import suggest
+from infty.base.errors import InftyError, MissingError, UsageError, suggest
+from infty.base.files import Strict
 from infty.commands.train import train_trial
-from infty.config.definition import CellKey, Definition, variant_of
+from infty.config.definition import CellKey, Definition, Values, variant_of
 from infty.config.faults import Fault, raise_faults
 from infty.config.settings import Settings
 from infty.experiment import resolve
@@ -22,13 +22,9 @@ from infty.runs.schemas import Trial, Tuning
 
 logger = logging.getLogger(__name__)
 
-Values = dict[str, Any]
 
-
-class TuneConfig(BaseModel):
+class TuneConfig(Strict):
     """`scales.<scale>.tune.<column>` of an experiment: the grid, and the budget of each of its points."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     steps: Annotated[int, Field(gt=0)]
     grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
 
-from infty.base.errors import UsageError
-from infty.base.messages import one_line, suggest
+from infty.base.errors import UsageError, one_line, suggest
 
 Origins = dict[tuple[str, ...], str]  # of each key, the layer that set it
 

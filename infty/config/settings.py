@@ -8,8 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from infty.base.errors import UsageError
-from infty.base.messages import one_line, suggest
+from infty.base.errors import UsageError, one_line, suggest
 from infty.config.faults import Fault, quote, raise_faults
 
 # What W&B's own variable may say, and what it means.

@@ -16,9 +16,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from infty.base.errors import InftyError, MissingError
+from infty.base.errors import LONG, InftyError, MissingError, describe_fault, one_line
 from infty.base.files import blame_file
-from infty.base.messages import LONG, describe_fault, one_line
 from infty.corpora.text_pieces import PIECE
 
 # Members are judged here, not by tarfile's data filter: that strips a leading "/", where this refuses it, knows neither

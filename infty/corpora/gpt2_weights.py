@@ -10,9 +10,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from infty.base.errors import MissingError, UsageError
+from infty.base.errors import MissingError, UsageError, describe_fault, flatten
 from infty.base.files import hold_lock, move_folder, read_json, sha256
-from infty.base.messages import describe_fault, flatten
 from infty.corpora.hub import download, list_files
 from infty.corpora.registry import KNOWN, Hub
 

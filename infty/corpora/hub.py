@@ -9,9 +9,8 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
-from infty.base.errors import MissingError, UsageError
+from infty.base.errors import MissingError, UsageError, describe_fault
 from infty.base.files import hold_lock, sha256
-from infty.base.messages import describe_fault
 from infty.base.progress import screen
 from infty.corpora.imports import import_folder
 from infty.corpora.registry import KNOWN, Hub

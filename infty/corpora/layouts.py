@@ -13,9 +13,8 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from infty.base.errors import MissingError
+from infty.base.errors import LONG, MissingError, describe_fault, one_line
 from infty.base.files import blame_file
-from infty.base.messages import LONG, describe_fault, one_line
 from infty.corpora.registry import SPLITS
 from infty.corpora.text_pieces import Marked, lines, read_pieces
 

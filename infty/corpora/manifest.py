@@ -6,9 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from infty.base.errors import MissingError
+from infty.base.errors import MissingError, describe_fault
 from infty.base.files import Count, FileName, FileSum, Strict, Sum, sha256
-from infty.base.messages import describe_fault
 from infty.corpora.registry import Split
 
 MANIFEST = "MANIFEST.json"

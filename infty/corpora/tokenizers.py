@@ -17,9 +17,8 @@ from pydantic import BaseModel, Field, TypeAdapter
 from tokenizers import Tokenizer as Bpe
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from infty.base.errors import MissingError
+from infty.base.errors import MissingError, describe_fault
 from infty.base.files import Strict
-from infty.base.messages import describe_fault
 from infty.corpora.text_pieces import LONG, cut_at_spaces, lines
 
 UNKNOWN, END_OF_LINE, END_OF_TEXT = "<unk>", "<eos>", "<|endoftext|>"

@@ -16,7 +16,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from infty.base.batch import UNSCORED, Batch
-from infty.base.messages import one_line
+from infty.base.errors import one_line
 from infty.corpora.tokenizers import Tokenizer
 from infty.evaluation.evaluate import use_evaluation_mode
 from infty.memory.contract import Memory

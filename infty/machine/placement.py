@@ -12,9 +12,8 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from infty.base.errors import UsageError
-from infty.base.messages import describe_fault
-from infty.config.catalog import PACKAGE
+from infty.base.errors import UsageError, describe_fault
+from infty.config.definition import PACKAGE
 from infty.config.settings import Settings
 from infty.machine.launch import Launch, detect_launch
 from infty.memory.precision import HOST, round_products

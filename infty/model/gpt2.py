@@ -13,9 +13,8 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
 
-from infty.base.errors import MissingError
+from infty.base.errors import MissingError, describe_fault
 from infty.base.files import read_json, write_json
-from infty.base.messages import describe_fault
 from infty.memory.equations import split_heads
 from infty.model.config import Gpt2ModelConfig
 from infty.model.graft import Graft, Heads, Hidden

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infty.base.errors import MissingError, UsageError
+from infty.base.errors import MissingError, UsageError, one_line
 from infty.base.files import replace_folder, write_text
-from infty.base.messages import one_line
 from infty.report.load.collect import find_tunings
 from infty.runs.folder import RECORDS, RunFolder, find_finished_runs
 from infty.runs.metrics import read_lines

@@ -144,12 +144,12 @@ def _describe_run(results: ResultSet, run: Run) -> dict[str, object]:
     return {
         **r.metrics,
         **{key.removeprefix("test/"): value for key, value in r.metrics.items()},
-        **r.totals.dump(),
-        **(r.calibration.dump() if r.calibration else {}),
-        **r.dump(),
+        **r.totals.model_dump(),
+        **(r.calibration.model_dump() if r.calibration else {}),
+        **r.model_dump(),
         "training_flops": r.training_flops and float(r.training_flops),  # a measured figure, as seconds are
         **vars(run.key),
-        **{f"data_{key}": value for key, value in r.data.dump().items()},
+        **{f"data_{key}": value for key, value in r.data.model_dump().items()},
         "tokens_sha256": r.data.digests[-1],
         "length": run.length,
         "protocol": r.protocol.name,

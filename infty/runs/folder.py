@@ -11,10 +11,9 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from infty.base.errors import MissingError, UsageError
+from infty.base.errors import MissingError, UsageError, one_line
 from infty.base.files import read_json, write_json, write_text
-from infty.base.messages import one_line
-from infty.config.definition import CellKey
+from infty.config.definition import CellKey, Values
 from infty.config.strict_yaml import parse_yaml
 from infty.runs.parts import TextDetails
 from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Place, Result, Task, Validation
@@ -23,23 +22,19 @@ SCHEMA = 1  # of JSON that commands print; records have their own
 RECORDS = ("config.yaml", "environment.json", "status.json", "result.json")  # of a run, beside metrics and evaluations
 BASE = "base"  # row that a GPT-2 trained first has in the runs; it stands in no table
 STATES = ("running", "done", "failed", "stopped")  # what status.json may say
-Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run read back: its cell, settings and result, and what else is told of it, if it was asked for.
-
-    length: of its sequences; None of a text. evaluation: its test; knock_outs: the same without its memory, by kind.
-    """
+    """A finished run read back: its cell, settings and result, and what else is told of it, if it was asked for."""
 
     folder: "RunFolder"
     key: CellKey
     config: Values
     result: Result
-    length: int | None
-    evaluation: Evaluation | None = None
-    knock_outs: dict[str, Evaluation] = field(default_factory=dict)
+    length: int | None  # of its sequences; None of a text
+    evaluation: Evaluation | None = None  # its test
+    knock_outs: dict[str, Evaluation] = field(default_factory=dict)  # the same without its memory, by kind
     trace: MemoryTrace | None = None
     curve: list[Validation] = field(default_factory=list)
     environment: Environment = field(default_factory=Environment)

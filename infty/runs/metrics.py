@@ -15,9 +15,8 @@ from typing import Any, Literal
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from infty.base.errors import InftyError
+from infty.base.errors import InftyError, describe_fault
 from infty.base.files import write_text
-from infty.base.messages import describe_fault
 from infty.base.progress import screen
 
 logger = logging.getLogger(__name__)
@@ -85,8 +84,7 @@ class ScreenProgress:
 class WandbRun:
     """A real W&B run of what `wandb.init` is told. Any fault of W&B is a warning; training goes on without it.
 
-    W&B works in a process of its own, which can die, hang or wait for a network that is not there: each call to it is
-    made in a thread that is left behind where it takes too long, and that process is ended with the run.
+    W&B's own process can die or hang: each call is made in a thread that is left behind if it takes too long.
     """
 
     START, FINISH = 5.0, 10.0  # seconds that W&B's server may take: to begin a run, and to be sent what is left of it

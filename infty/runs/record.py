@@ -5,9 +5,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from infty.base.errors import MissingError
+from infty.base.errors import MissingError, one_line
 from infty.base.files import read_json, write_json
-from infty.base.messages import one_line
 
 AGAIN = "train again with --fresh"
 SORTING, TEXT = "<sorting>", "<text>"  # tags of what differs between tasks; no key of a file is spelled like them
@@ -48,10 +47,6 @@ class Record(BaseModel):
             line = ": ".join([keys, what.replace("Input should be", "must be")])
             raise MissingError(f"{file}: {one_line(line.removeprefix(': '))}; {mend}") from None
 
-    def dump(self) -> dict[str, Any]:
-        """Return what its file holds."""
-        return self.model_dump()
-
     def write(self, file: Path) -> None:
         """Replace its file in one step."""
-        write_json(file, self.dump())
+        write_json(file, self.model_dump())

@@ -1,7 +1,6 @@
 """The records of a run, which training and evaluation build, its JSON files hold, and reports get.
 
-A record is checked when it is made, so that nobody else has to. The keys of its file come in the order of its bases,
-from the last to the first, and then its own.
+The keys of a record's file come in the order of its bases, from the last to the first, and then its own.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -162,23 +161,19 @@ class Phrase(Record):
 
 
 class MemoryTrace(_File):
-    """`<protocol>-test-memory.json` in `eval/`: the memories of a row over one stream.
-
-    Lists have an entry per layer. density: by head and bin. histogram: by bin. room: phrases of a text; None for
-    sequences. Floats are rounded to six significant digits.
-    """
+    """`<protocol>-test-memory.json` in `eval/`: a row's memories over one stream, to six digits; an entry per layer."""
 
     step: Count
     protocol: Name
     stream: Stream
-    density: list[list[_Bars]] = Field(min_length=1, max_length=1000)
-    histogram: list[_Bars]
+    density: list[list[_Bars]] = Field(min_length=1, max_length=1000)  # by head and bin
+    histogram: list[_Bars]  # by bin
     reconstruction: list[Reconstruction] = Field(min_length=1, max_length=4)
     regression_error: list[_ShortAmount]
     regression_error_mean: _ShortAmount
     reach: Reach
     gaze: list[Gaze]
-    room: list[Phrase] | None = Field(max_length=100)
+    room: list[Phrase] | None = Field(max_length=100)  # of a text; None for sequences
 
     @model_validator(mode="after")
     def _rectangular(self) -> Self:

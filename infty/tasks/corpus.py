@@ -22,8 +22,7 @@ from numpy import ndarray
 from pydantic import Field
 
 from infty.base.batch import ALL, UNSCORED, Batch, Share, Totals
-from infty.base.errors import MissingError, UsageError
-from infty.base.messages import suggest
+from infty.base.errors import MissingError, UsageError, suggest
 from infty.corpora.registry import KNOWN
 from infty.corpora.text_pieces import PIECE, CountedText, Text
 from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer

@@ -14,17 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from infty.base.files import Strict
 from infty.corpora.tokenizers import Tokenizer
 
 Places = Int64[ndarray, " n"]
 
 
-class TokenReset(BaseModel):
+class TokenReset(Strict):
     """A reset of the memory every so many tokens (2,048 in the released GPT-2 code)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     tokens: int = Field(gt=0, description="tokens between two resets")
     documents: bool = Field(

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict
 
 from infty.base.batch import ALL, Batch, Share, Totals
 from infty.base.errors import MissingError, UsageError
+from infty.base.files import Strict
 from infty.corpora.registry import KNOWN
 from infty.corpora.text_pieces import CountedText, Text
 from infty.corpora.tokenizers import Tokenizer, TokenizerConfig
@@ -131,11 +131,10 @@ class Task(TrainingData, ABC):
         return None
 
 
-class TaskConfig(BaseModel, ABC):
+class TaskConfig(Strict, ABC):
     """The settings of a task, whose `kind` an experiment chooses it by. has_text: a model can continue a text of it."""
 
     has_text: ClassVar[bool] = False
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @property
     @abstractmethod

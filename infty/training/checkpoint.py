@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from infty.base.errors import InftyError, MissingError
+from infty.base.errors import InftyError, MissingError, describe_fault
 from infty.base.files import (
     OLD,
     FileName,
@@ -23,7 +23,6 @@ from infty.base.files import (
     sum_files,
     write_json,
 )
-from infty.base.messages import describe_fault
 from infty.model.tensors import Named, write_tensors
 
 MANIFEST = "MANIFEST.json"

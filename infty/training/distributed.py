@@ -19,8 +19,7 @@ from numpy import ndarray
 from torch import Tensor, distributed, nn
 
 from infty.base.batch import Share, Totals
-from infty.base.errors import InftyError, Stopped
-from infty.base.messages import describe_fault
+from infty.base.errors import InftyError, Stopped, describe_fault
 from infty.machine.launch import Launch
 from infty.machine.placement import is_gpu
 from infty.memory.precision import HOST

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from infty.base.errors import InftyError
-from infty.base.messages import describe_fault
+from infty.base.errors import InftyError, describe_fault
 from infty.machine.placement import Machine, is_gpu
 from infty.machine.ram import count_free_bytes, forget_peak
 from infty.model.interface import SegmentModel

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from infty.cli.options import MachineOptions, expand
 from infty.cli.output import show_progress
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from tests import forks
 from tests.conftest import Infty, clean_environment
 

@@ -19,7 +19,7 @@ import pytest
 from rich.cells import cell_len
 
 import infty
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from tests import forks
 from tests.conftest import Infty, clean_environment
 from tests.reliability.runs import dies, finish

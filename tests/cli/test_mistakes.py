@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from tests.conftest import Infty
 
 EXPERIMENTS = "gpt2, pg19, sort, sort-ablation, sort-basis, text, wikitext, wikitext-ablation"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from infty.commands.check import check_runs
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from infty.config.settings import load_settings
 from tests.conftest import Infty
 from tests.report.handmade import evaluate, put

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infty.commands.compare import compare_runs
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from infty.report import write_report
 from tests.conftest import Infty
 from tests.report.handmade import put

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 from infty.base.errors import UsageError
 from infty.commands.evaluate import EvaluationRequest, evaluate_run
 from infty.commands.load import TrainedModel
-from infty.config.catalog import open_experiment
-from infty.config.definition import CellKey
+from infty.config.definition import CellKey, open_experiment
 from infty.experiment import build_task, resolve
 from infty.memory.longterm import LongTermMemory
 from infty.runs.parts import AnswerDetails

@@ -31,8 +31,7 @@ from infty.commands.generate import (
     take_until_end,
 )
 from infty.commands.load import load_run, load_with_task
-from infty.config.catalog import open_experiment
-from infty.config.definition import CellKey
+from infty.config.definition import CellKey, open_experiment
 from infty.config.settings import load_settings
 from infty.corpora.tokenizers import BpeTokenizer, Tokenizer, WordTokenizer
 from infty.experiment import resolve

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from infty.report import write_report
 from infty.report.keep import keep_runs
 from tests.conftest import Infty

@@ -10,8 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infty.base.errors import UsageError
-from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import CellKey, load_definition, overlay, parse_override, read_yaml, variant_of
+from infty.config.definition import (
+    SHIPPED,
+    CellKey,
+    load_definition,
+    open_experiment,
+    overlay,
+    parse_override,
+    read_yaml,
+    variant_of,
+)
 from infty.experiment import Cell, resolve
 
 TEXT = """

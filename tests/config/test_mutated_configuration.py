@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infty.base.errors import UsageError
-from infty.config.catalog import SHIPPED, experiment_files, open_experiment
-from infty.config.definition import CellKey, variant_of
+from infty.config.definition import SHIPPED, CellKey, experiment_files, open_experiment, variant_of
 from infty.config.settings import Settings, load_settings
 from infty.experiment import Cell, Experiment, resolve
 from infty.runs.folder import RunFolder

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from infty.config.strict_yaml import PlainLoader, QuickLoader, _is_nested_little, _parse, parse_yaml
 
 CONFIGS = sorted((SHIPPED / "results").rglob("config.yaml"))

@@ -220,7 +220,7 @@ def test_the_document_says_where_the_last_segment_s_queries_look(float64: None) 
         "width": statistics.median_low(widths.flatten().tolist()),
         "there": np.mean(sizes) / np.mean(size),
     }
-    assert found.gaze[0].dump() == pytest.approx(expected, rel=1e-3)
+    assert found.gaze[0].model_dump() == pytest.approx(expected, rel=1e-3)
     edges = np.arange(BINS + 1) / BINS
     for head in range(2):
         below = stats.norm.cdf(

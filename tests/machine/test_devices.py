@@ -15,8 +15,7 @@ from torch import Tensor
 import infty
 from infty.base.batch import Batch
 from infty.base.errors import UsageError
-from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import CellKey
+from infty.config.definition import SHIPPED, CellKey, open_experiment
 from infty.experiment import resolve
 from infty.machine.launch import Launch, read_launch
 from infty.machine.placement import Machine, choose_device

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import CellKey
+from infty.config.definition import SHIPPED, CellKey, open_experiment
 from infty.experiment import resolve
 from infty.machine.launch import Launch
 from infty.machine.placement import Machine, choose_device

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from infty.config.catalog import SHIPPED
-from infty.config.definition import CellKey
+from infty.config.definition import SHIPPED, CellKey
 from infty.report import write_report
 from infty.runs.folder import Run, RunFolder
 from infty.runs.record import Record
@@ -80,7 +79,7 @@ def text_result(cell: dict[str, Any], **changes: Any) -> Result:
 
 def evaluation(result: Result, details: dict[str, Any], **changes: Any) -> Evaluation:
     """The test that a result is of, with its details: answers, or of a text some of them."""
-    values = {key: value for key, value in result.dump().items() if key in Evaluation.model_fields}
+    values = {key: value for key, value in result.model_dump().items() if key in Evaluation.model_fields}
     if result.is_text:
         nothing = {"new_word": NOTHING, "no_word": NOTHING}
         rest = {"by_position": BINS, "by_distance": {**BINS, **nothing}, "far": {"more_than": 9, **NOTHING}}
@@ -124,7 +123,7 @@ def memory(
 def write(record: Record, file: Path) -> None:
     """In one line, of which a test may change some signs."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(record.dump()))
+    file.write_text(json.dumps(record.model_dump()))
 
 
 def evaluate(folder: Path, details: dict[str, Any], *, without: str = "", **changes: Any) -> Path:

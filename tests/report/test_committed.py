@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker
 
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from infty.report import Written, write_report
 from infty.report.figures import Picture
 from tests.results import BLOCK, PAGES, committed, findings, with_results

@@ -13,7 +13,7 @@ from matplotlib import image
 from rich.console import Console
 
 from infty.base.table import Table
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from infty.report import write_report
 from infty.report.load.results import ResultSet
 from tests.conftest import Infty
@@ -37,7 +37,7 @@ def test_the_figure_has_a_line_a_model_and_is_the_same_bytes_twice(runs: Path, t
 def test_reports_need_no_torch(runs: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from pathlib import Path; from infty.report import write_report; from infty.config.catalog import SHIPPED\n"
+        "from pathlib import Path; from infty.report import write_report; from infty.config.definition import SHIPPED\n"
         f"write_report([Path({str(runs)!r})], Path({str(tmp_path / 'out')!r}), ['md'], SHIPPED)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

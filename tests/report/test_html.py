@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Request, sync_playwright
 
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from infty.report import write_report
 
 RESULTS = SHIPPED / "results" / "laptop"

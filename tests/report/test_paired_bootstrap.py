@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from infty.report import write_report
 from infty.report.paired_bootstrap import compare_pair, compare_rows
 from infty.runs.folder import Run

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infty.base.errors import MissingError
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from infty.report import write_report
 from tests.report.handmade import evaluate, put, report
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from infty.base.errors import MissingError
 from infty.cli.output import summarize
 from infty.commands.listing import list_cells, overview_tables
-from infty.config import catalog
+from infty.config import definition as catalog
 from infty.config.definition import CellKey
 from infty.config.settings import Settings, load_settings
 from infty.report import FORMATS, write_report
@@ -160,7 +160,7 @@ def readable(run: RunFolder) -> bool:
             assert line.isprintable(), line
             assert "train again with --fresh" in line
     if fine and run.finished:
-        assert json.dumps({**summarize(run.result().dump()), **run.result().dump()}, allow_nan=False)
+        assert json.dumps({**summarize(run.result().model_dump()), **run.result().model_dump()}, allow_nan=False)
     return fine
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from infty.base.errors import MissingError
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from infty.runs.record import Record
 from infty.runs.schemas import Evaluation, MemoryTrace, Result
 from tests.report.handmade import DATA, SORT, evaluation, sort_result, text_result
@@ -46,15 +46,15 @@ def test_records_are_made_of_records_as_of_what_files_hold() -> None:
         details=evaluation(result, {}).details,
     )
     assert whole == evaluation(result, {})
-    assert json.loads(json.dumps(whole.dump())) == whole.dump()
+    assert json.loads(json.dumps(whole.model_dump())) == whole.model_dump()
     assert whole.metric("test/loss") == 1.0
     assert whole.find_metric("test/far_loss") is None
 
 
 def test_keys_that_nobody_reads_may_hold_anything_and_absent_ones_stay_absent() -> None:
     result = sort_result(CELL)
-    assert Result.check({**result.dump(), "more": float("nan")}, "x") == result
-    assert {"starting_weights", "words", "bytes"}.isdisjoint({*result.dump(), *result.dump()["totals"]})
+    assert Result.check({**result.model_dump(), "more": float("nan")}, "x") == result
+    assert {"starting_weights", "words", "bytes"}.isdisjoint({*result.model_dump(), *result.model_dump()["totals"]})
 
 
 @pytest.mark.parametrize(
@@ -75,5 +75,5 @@ def test_keys_that_nobody_reads_may_hold_anything_and_absent_ones_stay_absent() 
 )
 def test_what_does_not_fit_together_is_refused_in_one_line(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(MissingError) as caught:
-        Result.check({**sort_result(CELL).dump(), **changes}, "result.json")
+        Result.check({**sort_result(CELL).model_dump(), **changes}, "result.json")
     assert str(caught.value) == f"result.json: {fault}; train again with --fresh"

@@ -5,8 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from infty.base.batch import Batch
-from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import CellKey
+from infty.config.definition import SHIPPED, CellKey, open_experiment
 from infty.experiment import resolve
 from infty.training.cost import count_step_flops
 from infty.training.data_parallel import compute_losses, weigh_losses

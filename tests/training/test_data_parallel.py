@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from infty.commands.train.requirements import ensure_corpora
-from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import CellKey
+from infty.config.definition import SHIPPED, CellKey, open_experiment
 from infty.config.settings import load_settings
 from infty.experiment import build_task, resolve
 from infty.model.tensors import concatenate_states, select_rows, state_tensors

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from infty.commands.bench import plain
 from infty.commands.bench.yardstick import build_its_model, compare_steps, draw_tokens, load_yardstick
-from infty.config.catalog import open_experiment
-from infty.config.definition import CellKey
+from infty.config.definition import CellKey, open_experiment
 from infty.experiment import Experiment, build_task, resolve
 from infty.machine.ram import count_peak_bytes
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig

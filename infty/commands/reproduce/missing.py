@@ -9,10 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from infty.base.errors import InftyError, MissingError, UsageError
-from infty.base.messages import one_line
-from infty.config.catalog import experiments_with, open_experiment
-from infty.config.definition import CellKey, overlay
+from infty.base.errors import InftyError, MissingError, UsageError, one_line
+from infty.config.definition import CellKey, Values, experiments_with, open_experiment, overlay
 from infty.config.faults import raise_faults
 from infty.config.settings import Settings
 from infty.corpora.manifest import MANIFEST
@@ -22,21 +20,17 @@ from infty.runs.folder import RunFolder, differences
 logger = logging.getLogger(__name__)
 
 TAKEN = "another process trains it"
-Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A cell, the words after `infty` that train it, and why it was not trained: it failed, or was left out.
-
-    settings: as the experiment's file has them. exit_code: None if it was left out.
-    """
+    """A cell, the words after `infty` that train it, and why it was not trained: it failed, or was left out."""
 
     cell: CellKey
     words: tuple[str, ...]
-    settings: Values = field(default_factory=dict, compare=False)
+    settings: Values = field(default_factory=dict, compare=False)  # as the experiment's file has them
     why: str = ""
-    exit_code: int | None = None
+    exit_code: int | None = None  # None if it was left out
 
     def __str__(self) -> str:
         return f"{self.cell.experiment} {self.cell.model}@{self.cell.case} seed {self.cell.seed}"
@@ -55,22 +49,18 @@ class Job:
 
 @dataclass
 class Tables:
-    """The cells of tables by their state. missing: in the order in which they are trained.
-
-    done: finished before. trained: now. seconds: that finished cells were trained for. took: seconds that each process
-    took now; beside: those of them in which it did not train. spent: seconds altogether.
-    """
+    """The cells of tables by their state, and the seconds that were spent on them."""
 
     runs: Path
-    missing: list[Job] = field(default_factory=list)
-    done: list[Job] = field(default_factory=list)
-    trained: list[Job] = field(default_factory=list)
+    missing: list[Job] = field(default_factory=list)  # in the order in which they are trained
+    done: list[Job] = field(default_factory=list)  # finished before
+    trained: list[Job] = field(default_factory=list)  # now
     failed: list[Job] = field(default_factory=list)
     left_out: list[Job] = field(default_factory=list)
-    seconds: dict[CellKey, float] = field(default_factory=dict)
-    took: list[float] = field(default_factory=list)
-    beside: list[float] = field(default_factory=list)
-    spent: float = 0.0
+    seconds: dict[CellKey, float] = field(default_factory=dict)  # that finished cells were trained for
+    took: list[float] = field(default_factory=list)  # seconds that each process took now
+    beside: list[float] = field(default_factory=list)  # those of them in which it did not train
+    spent: float = 0.0  # seconds altogether
 
     def is_open(self, job: Job) -> bool:
         """Tell if a cell is to be trained; note it if it is done, damaged or in another process's hands."""

@@ -16,8 +16,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from infty.base.errors import MissingError, Stopped, UsageError
-from infty.base.messages import one_line
+from infty.base.errors import MissingError, Stopped, UsageError, one_line
 from infty.base.progress import screen
 from infty.commands.reproduce.missing import Job, Tables, format_cells, format_time
 from infty.machine.launch import SLOT

@@ -37,16 +37,15 @@ Values = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 
-def train_cell(cell: Cell, settings: Settings, *, fresh: bool, own: Path | None = None) -> Result | None:
+def train_cell(cell: Cell, settings: Settings, *, fresh: bool) -> Result | None:
     """Train one cell, or go on where it stopped; then test its best checkpoint, also with its memory emptied.
 
-    The result of a finished run is returned as it is. With `fresh`, an earlier run is removed once everything that a
-    new one needs is there. own: texts of the user's, which the cell's corpus is named after. Of several processes, only
-    the one that leads returns the result. UsageError if the folder holds a run with other settings, MissingError if a
-    text is missing, Stopped after a signal, InftyError if training fails.
+    The result of a finished run is returned as it is, by the process that leads. With `fresh`, an earlier run is
+    removed once everything that a new one needs is there. UsageError if the folder holds a run with other settings,
+    MissingError if a text is missing, Stopped after a signal, InftyError if training fails.
     """
     run = RunFolder(settings.runs / cell.key.folder)
-    with _open(cell, run, settings, fresh=fresh, own=own) as session:
+    with _open(cell, run, settings, fresh=fresh) as session:
         return _complete(run, session)
 
 
@@ -60,17 +59,15 @@ def train_trial(cell: Cell, settings: Settings, folder: Path) -> Values:
 
 
 @contextlib.contextmanager
-def _open(
-    cell: Cell, run: RunFolder, settings: Settings, *, fresh: bool, own: Path | None = None
-) -> Iterator[Session | None]:
+def _open(cell: Cell, run: RunFolder, settings: Settings, *, fresh: bool) -> Iterator[Session | None]:
     """Join the processes that train together, ensure the initial weights, and open a session."""
     machine = prepare_machine(settings)
     for part in ("training", "pretraining"):
         if config := getattr(cell.experiment, part):
             refuse_uneven(f"{part}.batch_size", config.batch_size, machine.launch)
     with process_group(machine.launch, machine.device) as group:
-        initial = _ensure_initial_weights(cell, run, settings, machine, group, own, fresh=fresh)
-        with open_session(cell, run, settings, machine, group, initial, fresh=fresh, own=own) as session:
+        initial = _ensure_initial_weights(cell, run, settings, machine, group, fresh=fresh)
+        with open_session(cell, run, settings, machine, group, initial, fresh=fresh) as session:
             yield session
 
 
@@ -89,7 +86,7 @@ def _complete(run: RunFolder, session: Session | None) -> Result | None:
 
 
 def _ensure_initial_weights(
-    cell: Cell, run: RunFolder, settings: Settings, machine: Machine, group: Group, own: Path | None, *, fresh: bool
+    cell: Cell, run: RunFolder, settings: Settings, machine: Machine, group: Group, *, fresh: bool
 ) -> InitialWeights | None:
     """Find the weights that a run starts from, or train them; None if it needs none, or has begun already."""
     if not cell.experiment.model.fine_tunes:
@@ -103,7 +100,7 @@ def _ensure_initial_weights(
         found = find_initial_weights(cell.experiment, settings, may_fetch=settings.auto_fetch)
     if base := find_base(cell):
         with group.take_turns():  # a text that the row lacks is missed before anything is trained
-            bring_data(cell, settings, own)
+            bring_data(cell, settings)
         found = _ensure_base(base, settings, machine, group)
     return found
 

@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from infty.base.errors import MissingError, UsageError
+from infty.base.errors import MissingError, UsageError, suggest
 from infty.base.files import sha256
-from infty.base.messages import suggest
 from infty.commands.load import load_with_task
 from infty.config.settings import Settings
 from infty.corpora.gpt2_weights import find_weights, refuse_other_sizes
@@ -28,10 +27,7 @@ from infty.training.config import TrainingConfig
 
 
 def ensure_corpora(experiment: Experiment, settings: Settings, own: Path | None = None) -> None:
-    """Make, import or fetch what an experiment reads and this machine has not. MissingError, with help, if it can't be.
-
-    own: the user's texts that the experiment's corpus is named after.
-    """
+    """Bring what an experiment reads and lacks here: made, fetched or imported from `own`. MissingError if it can't."""
     task, texts = experiment.task, dict(experiment.task.texts)
     name = task.vocabulary_files
     if name and not (settings.data / name / MANIFEST).is_file():
@@ -83,22 +79,16 @@ def fetch_known_corpus(name: str, parts: dict[str, int | None], data: Path, *, r
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights that rows start from, of a folder, the hub or a run, with the sum of their file.
-
-    refuse_vocabulary: raises UsageError if they are of another number of tokens. load: puts them into a model.
-    """
+    """Weights that rows start from, of a folder, the hub or a run."""
 
     origin: str
-    sha256: str
-    refuse_vocabulary: Callable[[int], None]
-    load: Callable[[SegmentModel], None]
+    sha256: str  # of their file
+    refuse_vocabulary: Callable[[int], None]  # raises UsageError if they are of another number of tokens
+    load: Callable[[SegmentModel], None]  # puts them into a model
 
 
 def find_base(cell: Cell) -> Cell | None:
-    """Find the cell whose weights a row starts from: its model without a memory. None if they are not trained here.
-
-    Its folder has a hash of every setting that the weights depend on, so that all rows that can share it do.
-    """
+    """Find the cell whose weights a row starts from: its model without a memory. None if they are not trained here."""
     experiment = cell.experiment
     if experiment.pretraining is None:
         return None
@@ -110,10 +100,11 @@ def find_base(cell: Cell) -> Cell | None:
         model=experiment.model.model_copy(update={"long_range": None}),
         training=TrainingConfig(**experiment.pretraining.model_dump(exclude={"text"})),
     )
+    # Its folder has a hash of every setting that the weights depend on, so that all rows that can share it do.
     digest = hashlib.sha256(json.dumps(base.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
     case = text.corpus if text else cell.key.case
     key = replace(cell.key, model=BASE, case=case, seed=0, variant=f"+{digest}")
-    return replace(cell, key=key, experiment=base, made_by=cell.command)
+    return replace(cell, key=key, experiment=base, made_by=cell.command, own=None)
 
 
 def load_trained_weights(base: Cell, settings: Settings) -> InitialWeights:
@@ -135,8 +126,5 @@ def find_initial_weights(experiment: Experiment, settings: Settings, *, may_fetc
     refuse = partial(refuse_other_sizes, found.config, where=str(found.path))
     refuse(model.model_dump(include={"num_layers", "num_heads", "hidden_size", "num_positions"}))
     return InitialWeights(
-        found.origin,
-        found.sha256,
-        lambda size: refuse({"vocab_size": size}),
-        lambda new: new.load_decoder(found.path),
+        found.origin, found.sha256, lambda size: refuse({"vocab_size": size}), lambda new: new.load_decoder(found.path)
     )

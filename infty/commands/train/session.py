@@ -35,10 +35,7 @@ LATE = 15  # seconds that a network's file system may take to show one machine w
 
 @dataclass(frozen=True)
 class Session:
-    """A run that can begin or go on, together with the processes of its group.
-
-    training: the experiment's, in steps. begin: the checkpoint that it goes on from; one without tensors if it begins.
-    """
+    """A run that can begin or go on, together with the processes of its group."""
 
     cell: Cell
     run: RunFolder
@@ -46,9 +43,9 @@ class Session:
     machine: Machine
     group: Group
     task: Task
-    training: TrainingConfig
+    training: TrainingConfig  # the experiment's, in steps
     model: SegmentModel
-    begin: Checkpoint
+    begin: Checkpoint  # the one that it goes on from, or one without tensors if it begins
 
     @cached_property
     def replica(self) -> Replica:
@@ -77,14 +74,13 @@ def open_session(
     initial: InitialWeights | None = None,
     *,
     fresh: bool = False,
-    own: Path | None = None,
 ) -> Iterator[Session | None]:
     """Open a run: everything it needs is found and tried before anything of it is removed or written.
 
     Within the block nobody else writes there. Yields None if the run is finished, and `fresh` does not ask for another.
-    initial: weights that a run which begins starts from. own: texts of the user's, which the corpus is named after.
-    BusyError if another process writes there, UsageError if the folder holds a run with other settings, MissingError if
-    a text is missing or another than before, or processes do not see the same, InftyError if disk or memory are full.
+    initial: weights that a run which begins starts from. BusyError if another process writes there, UsageError if the
+    folder holds a run with other settings, MissingError if a text is missing or another than before, or processes do
+    not see the same, InftyError if disk or memory are full.
     """
     # Take the lock: nobody else writes to this run.
     with _hold_lock(run, group):
@@ -102,7 +98,7 @@ def open_session(
             found = None if fresh else load_last(run.checkpoints)
 
             # Bring the data.
-            task = bring_data(cell, settings, own)
+            task = bring_data(cell, settings)
             if found:
                 refuse_other_text(found.state.tokens, task)
             elif initial:
@@ -137,9 +133,9 @@ def open_session(
         yield session
 
 
-def bring_data(cell: Cell, settings: Settings, own: Path | None = None) -> Task:
+def bring_data(cell: Cell, settings: Settings) -> Task:
     """Bring what a cell reads and this machine has not, and open it. UsageError if its protocol is for another text."""
-    ensure_corpora(cell.experiment, settings, own)
+    ensure_corpora(cell.experiment, settings, cell.own)
     task = build_task(cell.experiment, settings.data)
     for split in ("validation", "test"):
         if why := task.explain_unfit(split):
@@ -210,10 +206,8 @@ def _refuse_together(session: Session) -> None:
 
 
 def _clear(run: RunFolder) -> None:
-    """Remove everything a run folder holds but its lock.
-
-    The result first, the configuration last: an interruption leaves no run that seems finished or is of no settings.
-    """
+    """Remove everything a run folder holds but its lock; the result first, the configuration last."""
+    # So an interruption leaves no run that seems finished or is of no settings.
     (run.path / "result.json").unlink(missing_ok=True)
     shutil.rmtree(run.path / REMOVED, ignore_errors=True)
     if run.checkpoints.is_dir():

@@ -36,7 +36,7 @@ class Picture:
 
     def sum(self) -> str:
         """Sum all that it is drawn from, the code that draws included, as SHA-256."""
-        shows = vars(self.shows) if isinstance(self.shows, Chart) else self.shows.dump()
+        shows = vars(self.shows) if isinstance(self.shows, Chart) else self.shows.model_dump()
         code = sha256(Path(__file__).with_name("drawing.py"))
         return hashlib.sha256(json.dumps([self.title, shows, code]).encode()).hexdigest()
 

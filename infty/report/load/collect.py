@@ -8,10 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from infty.base.errors import MissingError, UsageError
-from infty.base.messages import one_line
-from infty.config.catalog import experiment_files, open_experiment
-from infty.config.definition import CellKey
+from infty.base.errors import MissingError, UsageError, one_line
+from infty.config.definition import CellKey, experiment_files, open_experiment
 from infty.report.load.results import ResultSet
 from infty.runs.folder import Run, differences, find_finished_runs
 from infty.runs.metrics import read_lines

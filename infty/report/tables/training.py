@@ -2,7 +2,7 @@
 
 import statistics
 
-from infty.base.messages import one_line
+from infty.base.errors import one_line
 from infty.base.table import Entry, Table
 from infty.report.load.results import ResultSet
 from infty.runs.folder import Run

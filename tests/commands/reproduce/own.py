@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from infty.runs.folder import RunFolder
 
 SMOKE = ("--scale", "smoke")

@@ -12,8 +12,7 @@ from rich.console import Console
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.cli.output import show_progress
 from infty.commands.reproduce.missing import Job, Tables, find_missing, format_time
-from infty.config.catalog import SHIPPED
-from infty.config.definition import CellKey
+from infty.config.definition import SHIPPED, CellKey
 from infty.config.settings import Settings, load_settings
 from tests.commands.reproduce.own import run_of, write_experiment
 

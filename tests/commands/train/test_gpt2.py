@@ -12,8 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from infty.base.errors import UsageError
 from infty.commands.train.requirements import find_base
-from infty.config.catalog import SHIPPED, open_experiment
-from infty.config.definition import CellKey
+from infty.config.definition import SHIPPED, CellKey, open_experiment
 from infty.experiment import Cell, Experiment, resolve
 from infty.model.interface import count_parameters
 from infty.runs.folder import RunFolder

@@ -164,9 +164,9 @@ def test_what_is_no_memory_is_refused_in_one_line(path: tuple[Any, ...], value: 
 
 def test_floats_are_kept_with_six_digits_and_no_other_is_lost() -> None:
     for values in (memory(), memory(texts=TEXTS), memory(1, 1, (1,))):
-        kept = MemoryTrace.check(values, "x").dump()
+        kept = MemoryTrace.check(values, "x").model_dump()
         assert list(kept) == ["schema", "step", *(key for key in values if key not in ("schema", "step"))]
         assert kept["reconstruction"][0]["layers"] == [
             [float(f"{value:.6g}") for value in layer] for layer in values["reconstruction"][0]["layers"]
         ]
-        assert MemoryTrace.check(kept, "x").dump() == kept
+        assert MemoryTrace.check(kept, "x").model_dump() == kept

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from infty.base.table import Table
-from infty.config.catalog import SHIPPED
+from infty.config.definition import SHIPPED
 from infty.report import write_report
 from infty.report.tables.beside_the_paper import load_published
 from tests.report.handmade import merge, put_text
@@ -219,7 +219,7 @@ def test_the_best_is_bold_only_where_every_seed_and_the_interval_say_so(tmp_path
 
 
 def test_every_published_number_is_of_a_row_and_a_column_that_there_is() -> None:
-    from infty.config.catalog import open_experiment
+    from infty.config.definition import open_experiment
     from infty.tasks.protocols import SORT, TEXT_PROTOCOLS
 
     for name, found in load_published().experiments.items():

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from infty.config.catalog import SHIPPED
-from infty.config.definition import CellKey
+from infty.config.definition import SHIPPED, CellKey
 from infty.report import write_report
 from infty.report.load.results import ResultSet
 from infty.report.tables.differences import compare_by_distance, compare_neighbours
