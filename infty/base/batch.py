@@ -25,15 +25,18 @@ class Batch:
         """Move tokens and targets to another device; the rest is read on the host only."""
         return replace(self, tokens=self.tokens.to(device), targets=self.targets.to(device))
 
+    def cut(self, start: int, stop: int | None = None) -> "Batch":
+        """Cut out the tokens from `start` to `stop`, or to the end."""
+        places = None if self.places is None else self.places + start
+        aside = None if self.aside is None else self.aside[:, start:stop]
+        tokens, targets = self.tokens[:, start:stop], self.targets[:, start:stop]
+        return replace(self, tokens=tokens, targets=targets, places=places, aside=aside)
+
     def segments(self, length: int) -> Iterator["Batch"]:
         """Yield the sequences in segments of `length` tokens, first to last; the last may be shorter."""
         goes_on = torch.zeros(len(self.streams), dtype=torch.bool)
-        pieces = zip(self.tokens.split(length, 1), self.targets.split(length, 1), strict=True)
-        for i, (tokens, targets) in enumerate(pieces):
-            places = None if self.places is None else self.places + i * length
-            aside = None if self.aside is None else self.aside[:, i * length : (i + 1) * length]
-            fresh = goes_on if i else self.fresh
-            yield replace(self, tokens=tokens, targets=targets, places=places, aside=aside, fresh=fresh)
+        for start in range(0, self.tokens.shape[1], length):
+            yield replace(self.cut(start, start + length), fresh=goes_on if start else self.fresh)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Strict(BaseModel):
-    """What a file says: nothing but the fields, each of its own type."""
+    """What a file says: nothing but the fields, each of its own type, and no number without end."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class FileSum(Strict):

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from infty.base.files import Strict
 from infty.model.memory_kinds import KINDS, LongRangeConfig
 from infty.model.softmax import AdaptiveConfig
 
@@ -14,11 +15,10 @@ if TYPE_CHECKING:
 SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
 
 
-class _SharedConfig(BaseModel):
+class _SharedConfig(Strict):
     """Sizes that all models share. A memory takes its hidden size, heads and segment length from here."""
 
     fine_tunes: ClassVar[bool] = False  # whether a trained decoder is fine-tuned, on which memories are grafted
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     num_layers: int = Field(gt=0, description="layers")
     num_heads: int = Field(gt=0, description="attention heads H")

@@ -14,20 +14,19 @@ from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infty.base.batch import UNSCORED
 from infty.base.errors import UsageError
+from infty.base.files import Strict
 
 Hidden = Float[Tensor, "*positions hidden"]
 
 
-class AdaptiveConfig(BaseModel):
+class AdaptiveConfig(Strict):
     """Cuts of the vocabulary; without them it is a plain softmax, tied to the embedding."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     cutoffs: tuple[int, ...] = Field(
         default=(), strict=False, description="first word of each cluster (Transformer-XL: 20,000, 40,000, 200,000)"

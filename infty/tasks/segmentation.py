@@ -7,24 +7,22 @@ early, so that no segment holds two documents (length = 4, | a reset):
     segments  abcd, ef··, ghij, k···      fresh: yes, no, yes, no
 """
 
-import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int64
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from infty.base.files import Strict
 from infty.corpora.tokenizers import Tokenizer
 
 Places = Int64[ndarray, " n"]
 
 
-class TokenReset(BaseModel):
+class TokenReset(Strict):
     """A reset of the memory every so many tokens (2,048 in the released GPT-2 code)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     tokens: int = Field(gt=0, description="tokens between two resets")
     documents: bool = Field(
@@ -72,14 +70,13 @@ def cut_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]:
 
 def pack_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> list[Spans]:
     """Distribute whole parts over rows of evaluation, the longest first, each to the row with the fewest segments."""
-    rows = min(rows, len(parts))
-    given: list[list[int]] = [[] for _ in range(rows)]
-    heap = [(0, row) for row in range(rows)]
+    load = [0] * min(rows, len(parts))
+    given: list[list[int]] = [[] for _ in load]
     segments = -(-(parts[:, 1] - parts[:, 0]) // length)
     for part in np.argsort(-segments, kind="stable").tolist():
-        load, row = heapq.heappop(heap)
+        row = load.index(min(load))
         given[row].append(part)
-        heapq.heappush(heap, (load + int(segments[part]), row))
+        load[row] += int(segments[part])
     return [cut_segments(parts[sorted(indices)], length) for indices in given]
 
 

@@ -283,10 +283,9 @@ def _parse_symbols(words: list[str], vocabulary: int, read: int) -> Int64[ndarra
 
 def _cut_stream(tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"], segment_length: int) -> Iterator[Batch]:
     """Cut tokens that continue a stream into segments."""
-    if len(tokens):
-        one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
-        whole = Batch(torch.from_numpy(tokens)[None], torch.from_numpy(targets)[None], one, goes_on)
-        yield from whole.segments(segment_length)
+    one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
+    whole = Batch(torch.from_numpy(tokens)[None], torch.from_numpy(targets)[None], one, goes_on)
+    return whole.segments(segment_length)
 
 
 def _scale(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) -> Int64[ndarray, "..."]:

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from operator import not_
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from infty.base.files import Strict
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(Strict):
     """The settings of training: Adam, linear warm-up, cosine or linear decay to 0, clipped gradients."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     steps: int | None = Field(default=None, gt=0, description="optimiser steps (section 4.1: 20,000); null: see epochs")
     epochs: int | None = Field(

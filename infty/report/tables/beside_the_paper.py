@@ -4,8 +4,9 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
+from infty.base.files import Strict
 from infty.base.table import Table
 from infty.config.strict_yaml import parse_yaml
 from infty.report.load.results import ResultSet, add_sign, average, format_average, list_metric
@@ -27,11 +28,7 @@ ORDER = (
 )
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Claim(_Strict):
+class Claim(Strict):
     """A claim in print: in a column the row `ahead` does better than the row `of`."""
 
     case: str
@@ -40,7 +37,7 @@ class Claim(_Strict):
     source: str
 
 
-class Value(_Strict):
+class Value(Strict):
     """A figure in print of one row in one column."""
 
     case: str
@@ -49,17 +46,17 @@ class Value(_Strict):
     source: str
 
 
-class Publication(_Strict):
+class Publication(Strict):
     """What is in print of an experiment. words: of the test text in each column, which a figure is comparable on."""
 
     protocol: str
     metric: str | None = None
-    words: dict[str, int] = {}
-    values: list[Value] = []
-    claims: list[Claim] = []
+    words: dict[str, int] = Field(default={})
+    values: list[Value] = Field(default=[])
+    claims: list[Claim] = Field(default=[])
 
 
-class _Published(_Strict):
+class _Published(Strict):
     sources: dict[str, str]
     experiments: dict[str, Publication]
 
