@@ -54,6 +54,3 @@ def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], exp
         write_text(out / "index.html", to_page(parts, out))
         files.append(out / "index.html")
     return Written([table for part in parts for table in part.tables], files)
-
-
-__all__ = ["Written", "write_report"]

@@ -12,7 +12,6 @@ from infty.base.batch import UNSCORED, Batch
 from infty.base.errors import UsageError
 from infty.machine.launch import Launch
 from infty.memory.contract import Losses
-from infty.memory.precision import HOST
 from infty.model.interface import SegmentModel, State, unroll
 from infty.model.tensors import Named, concatenate_states, load_state, move_state, select_rows, state_tensors
 from infty.training.distributed import ALONE, Group
@@ -76,7 +75,7 @@ class Replica:
             raise KeyError(f"it has the pieces {sorted(parts)}")
 
         # Load the states, with the rows of the batch that each one holds.
-        states = [load_state(self.model, parts[piece], HOST) for piece in sorted(parts)]
+        states = [load_state(self.model, parts[piece]) for piece in sorted(parts)]
         sizes = [len(state[0].short_term.hidden) for state in states]
         if sum(sizes) != batch_size:
             raise KeyError(f"its memory is of {sum(sizes)} rows, and a batch has {batch_size}")
