@@ -35,6 +35,10 @@ class FileSum(Strict):
     bytes: Count
     sha256: Sum
 
+    def fits(self, path: Path) -> bool:
+        """Tell if a file is what was written. OSError if it is not there."""
+        return path.stat().st_size == self.bytes and sha256(path) == self.sha256
+
 
 @contextlib.contextmanager
 def replace_folder(path: Path, keep: Sequence[str] = ()) -> Iterator[Path]:

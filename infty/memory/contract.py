@@ -44,6 +44,11 @@ class MemoryConfig(BaseModel, ABC):
         """Count the vectors kept of the past, to compare memories of other kinds by."""
 
     @property
+    @abstractmethod
+    def state_bytes(self) -> int:
+        """Count the bytes of what one stream's state knows, in float32, to compare memories by."""
+
+    @property
     def most_extra_keys(self) -> int:
         """Count the vectors that attention reads at most beside its own, each as one key."""
         return 0

@@ -74,6 +74,11 @@ class LongTermMemoryConfig(MemoryConfig):
         return self.num_basis
 
     @property
+    def state_bytes(self) -> int:
+        """Count the bytes of one stream's coefficients, and of its histogram if it is sticky, in float32."""
+        return torch.float32.itemsize * (self.num_basis * self.hidden_size + self.num_bins)
+
+    @property
     def num_bins(self) -> int:
         """Count the numbers of the histogram that a state keeps for sticky sampling (M11), 0 without."""
         return self.sticky.num_bins if self.sticky else 0

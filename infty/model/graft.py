@@ -36,15 +36,19 @@ class Family(Protocol):
 
     def layers(self, decoder: nn.Module) -> Sequence[nn.Module]:
         """List the layers, first to last."""
+        ...
 
     def attention(self, layer: nn.Module) -> nn.Module:
         """Get a layer's self-attention, whose `forward` takes hidden states and returns (Z, weights)."""
+        ...
 
     def queries(self, attention: nn.Module, x: Hidden) -> Hidden:
         """Make an attention's queries, heads joined."""
+        ...
 
     def key_values(self, attention: nn.Module, x: Hidden) -> tuple[Heads, Heads]:
         """Make an attention's keys and values of vectors that have no place among the segment's tokens."""
+        ...
 
     def load(self, decoder: nn.Module, folder: Path) -> None:
         """Read a decoder's weights from a Hugging Face folder. MissingError if it lacks one, or has other shapes."""

@@ -12,17 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from infty.base.errors import InftyError, MissingError
-from infty.base.files import (
-    OLD,
-    FileName,
-    FileSum,
-    parse_json,
-    replace_folder,
-    restore_folder,
-    sha256,
-    sum_files,
-    write_json,
-)
+from infty.base.files import OLD, FileName, FileSum, parse_json, replace_folder, restore_folder, sum_files, write_json
 from infty.base.messages import describe_fault
 from infty.model.tensors import Named, write_tensors
 
@@ -167,7 +157,7 @@ def _check_sums(path: Path, then: str) -> dict[str, FileSum]:
     try:
         manifest = _MANIFEST.validate_python(_read(path / MANIFEST, then))
         for name, entry in manifest.items():
-            if (path / name).stat().st_size != entry.bytes or sha256(path / name) != entry.sha256:
+            if not entry.fits(path / name):
                 raise MissingError(f"{path}: {name} is not what was saved; {then}")
     except (*NOT_THERE, ValueError) as fault:
         raise MissingError(f"{path} is damaged ({_explain(fault)}); {then}") from None
