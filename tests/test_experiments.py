@@ -104,7 +104,7 @@ def growth(geometry: tuple[Any, ...]) -> float:
 def test_no_memory_that_ships_grows_without_bound(name: str, scale: str) -> None:
     """With fixed sample points, in the long run: a stream of any length stays finite."""
     sizes = {
-        m.geometry
+        (m.num_basis, m.widths, m.segment_length, m.num_samples, m.contraction, m.ridge_penalty)
         for cell in cells(name, scale)
         if isinstance(
             m := resolve(open_experiment(name, SHIPPED), cell).experiment.model.long_range, LongTermMemoryConfig

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Int64
+from numpy import ndarray
 from torch import Tensor
 
 UNSCORED = -100  # target of a position that no loss counts, as in torch's cross_entropy
@@ -20,6 +21,12 @@ class Batch:
     fresh: Bool[Tensor, " batch"] | None = None  # rows whose memory begins empty, others continue; None: every row
     places: Int[Tensor, " batch"] | None = None  # index in its split of each row's first target; None: not recorded
     aside: Bool[Tensor, "batch length"] | None = None  # targets summed apart, unscored: a block's first tokens
+
+    @classmethod
+    def of_stream(cls, tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"]) -> "Batch":
+        """Make one row of the next tokens of the only stream there is."""
+        one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
+        return cls(torch.from_numpy(tokens)[None], torch.from_numpy(targets)[None], one, goes_on)
 
     def to(self, device: torch.device) -> "Batch":
         """Move tokens and targets to another device; the rest is read on the host only."""

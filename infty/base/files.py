@@ -40,6 +40,9 @@ class FileSum(Strict):
         return path.stat().st_size == self.bytes and sha256(path) == self.sha256
 
 
+FileSums = dict[FileName, FileSum]  # of all files in a folder
+
+
 @contextlib.contextmanager
 def replace_folder(path: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
     """Fill a folder beside `path`, which takes that name in one rename if the block ends without an error.

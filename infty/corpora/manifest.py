@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from infty.base.errors import MissingError
-from infty.base.files import Count, FileName, FileSum, Strict, Sum
+from infty.base.files import Count, FileSum, FileSums, Strict, Sum
 from infty.base.messages import describe_fault
 from infty.corpora.registry import Split
 
@@ -29,7 +29,7 @@ class SplitCounts(Strict):
 
 class _Manifest(Strict):
     version: Literal[1] = Field(alias="schema")
-    files: dict[FileName, FileSum]
+    files: FileSums
 
     @classmethod
     def read(cls, folder: Path, mend: str) -> Self:

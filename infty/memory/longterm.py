@@ -84,12 +84,6 @@ class LongTermMemoryConfig(MemoryConfig):
         return self.sticky.num_bins if self.sticky else 0
 
     @property
-    def geometry(self) -> tuple[int, tuple[float, ...], int, int, float, float]:
-        """Give N, σ̃, L, M, τ and λ: all that the fits depend on (M3, M4; see `make_operators`)."""
-        sizes = self.num_basis, self.widths, self.segment_length, self.num_samples
-        return *sizes, self.contraction, self.ridge_penalty
-
-    @property
     def auxiliary_weights(self) -> dict[str, float]:
         """Name the KL regulariser, with its weight (M10)."""
         return {"kl": self.kl_weight}
@@ -128,7 +122,8 @@ class LongTermMemory(Memory[LongTermState]):
         super().__init__()
         c = self.config = config
         self.basis, self.reduced = GaussianBasis(c.num_basis, c.widths), ReducedBasis(c.num_basis, c.widths)
-        operators = make_operators(*c.geometry)
+        sizes = c.num_basis, c.widths, c.segment_length, c.num_samples
+        operators = make_operators(*sizes, c.contraction, c.ridge_penalty)
         if operators.growth >= 1 and not c.sticky:
             warnings.warn(
                 f"this memory grows without bound, in the long run {operators.growth:.2g}-fold an update; more samples "
@@ -303,7 +298,7 @@ class LongTermMemory(Memory[LongTermState]):
                 f"{tuple(density.mean.shape)} and {tuple(density.variance.shape)}"
             )
         with full_precision(self.key.weight.device):
-            values = self.value(self.reduced.coefficients(state.coefficients))  # b k hidden
+            values = self.value(self.reduced.combine @ state.coefficients)  # b k hidden
             values = equations.split_heads(values, self.config.num_heads)
             return self.output(equations.join_heads(reading.read_signal(values, density, self.reduced)))
 

@@ -45,14 +45,6 @@ class _SharedConfig(Strict):
                 raise ValueError(f"long_range.{name} differs from {name}; leave it out, it is taken from there")
         return self
 
-    def build(self, vocab_size: int, seed: int) -> "SegmentModel":
-        """Build the model with the initial weights of `seed`. UsageError if a cutoff is beyond the vocabulary."""
-        torch.manual_seed(seed)
-        return self._make(vocab_size)
-
-    def _make(self, vocab_size: int) -> "SegmentModel":
-        raise NotImplementedError
-
     def find_faults(self, vocab_size: int) -> list[tuple[str, str]]:
         """Find what does not go together with a vocabulary: keys of the experiment, and messages."""
         return []
@@ -94,9 +86,11 @@ class DecoderConfig(_SharedConfig):
             )
         return self
 
-    def _make(self, vocab_size: int) -> "SegmentModel":
+    def build(self, vocab_size: int, seed: int) -> "SegmentModel":
+        """Build the model with the initial weights of `seed`. UsageError if a cutoff is beyond the vocabulary."""
         from infty.model.decoder import Decoder
 
+        torch.manual_seed(seed)
         return Decoder(self, vocab_size)
 
     def find_faults(self, vocab_size: int) -> list[tuple[str, str]]:
@@ -139,9 +133,11 @@ class Gpt2ModelConfig(_SharedConfig):
             )
         return self
 
-    def _make(self, vocab_size: int) -> "SegmentModel":
+    def build(self, vocab_size: int, seed: int) -> "SegmentModel":
+        """Build the model with the initial weights of `seed`."""
         from infty.model.gpt2 import build_gpt2  # loads transformers, which nothing else wants
 
+        torch.manual_seed(seed)
         return build_gpt2(self, vocab_size)
 
 

@@ -219,11 +219,9 @@ class CorpusTask(Task):
 
     def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """Cut one text of any length into segments of one stream; every token is scored."""
-        one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
         for window in cut_windows(self.tokens.tokenizer, iter(lambda: file.read(PIECE), ""), segment_length):
             if len(window) > 1:
-                tokens = torch.from_numpy(window)[None]
-                yield Batch(tokens[:, :-1], tokens[:, 1:], one, goes_on)
+                yield Batch.of_stream(window[:-1], window[1:])
 
     def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
         """Compute the metrics of a text that was read as a stream. MissingError if it has no word."""
