@@ -21,8 +21,7 @@ from infty.runs.folder import differences
 from infty.tasks.corpus import CorpusConfig
 from infty.tasks.sort import SortConfig
 from infty.training.data_parallel import Replica
-from infty.training.optimizer import make_optimizer
-from infty.training.step import optimize
+from infty.training.step import make_optimizer, optimize
 from tests.conftest import Infty
 
 EXPERIMENTS = sorted(experiment_files(SHIPPED))

@@ -5,7 +5,7 @@ what is known then, and `mix` of what was read with what attention read. All of 
 task reaches a gate or a compressor. State goes in and comes out; a module holds parameters only.
 
 A new memory is one file with a configuration, a state and a module of these classes, and one line of the union in
-`infty.model.memory_kinds`.
+`infty.model.config`.
 """
 
 from abc import ABC, abstractmethod

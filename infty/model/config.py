@@ -1,17 +1,22 @@
 """Sizes of a model: a decoder of ours (section 4), or a GPT-2 (Radford et al. 2019) with memories grafted on."""
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from infty.base.files import Strict
-from infty.model.memory_kinds import KINDS, LongRangeConfig
+from infty.memory.compressive import CompressiveMemoryConfig
+from infty.memory.contract import MemoryConfig
+from infty.memory.longterm import LongTermMemoryConfig
 from infty.model.softmax import AdaptiveConfig
 
 if TYPE_CHECKING:
     from infty.model.interface import SegmentModel
 
+AnyMemoryConfig = LongTermMemoryConfig | CompressiveMemoryConfig  # a new memory joins here
+LongRangeConfig = Annotated[AnyMemoryConfig, Field(discriminator="kind")]
+KINDS: dict[str, type[MemoryConfig]] = {kind.model_fields["kind"].default: kind for kind in get_args(AnyMemoryConfig)}
 SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
 
 

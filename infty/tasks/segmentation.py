@@ -9,6 +9,7 @@ early, so that no segment holds two documents (length = 4, | a reset):
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -61,11 +62,9 @@ def cut_at_resets(total: int, resets: Places) -> Int64[ndarray, "parts 2"]:
 
 def cut_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]:
     """Cut a text into `rows` streams of equal size, which hold every token once and begin with an empty memory each."""
-    edges = np.arange(rows + 1) * total // rows
-    return [
-        cut_segments(low + cut_at_resets(high - low, resets - low), length)
-        for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
-    ]
+    edges = (np.arange(rows + 1) * total // rows).tolist()
+    parts = [low + cut_at_resets(high - low, resets - low) for low, high in pairwise(edges)]
+    return [cut_segments(part, length) for part in parts]
 
 
 def pack_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> list[Spans]:

@@ -22,7 +22,7 @@ from infty.model.tensors import state_tensors
 from infty.tasks.task import TrainingData
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import compute_losses, weigh_losses
-from infty.training.optimizer import make_optimizer
+from infty.training.step import make_optimizer
 
 FEW = 4  # sequences that are tried beside one
 WRITTEN = 2  # steps that write a carried memory, for the next one to read

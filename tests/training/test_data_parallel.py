@@ -14,8 +14,7 @@ from infty.model.tensors import concatenate_states, select_rows, state_tensors
 from infty.tasks.task import Task
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
-from infty.training.optimizer import make_optimizer
-from infty.training.step import _derive_seed, optimize
+from infty.training.step import _derive_seed, make_optimizer, optimize
 
 ROWS = [("sort", "infty"), ("sort", "compressive"), ("wikitext", "infty"), ("wikitext", "compressive")]
 

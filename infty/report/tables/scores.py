@@ -37,7 +37,9 @@ def list_accuracies(results: ResultSet) -> list[Table]:
         "Oracle: exact counts of as many last symbols as one layer's attention sees with the same number of slots.",
         *_note_faults(results, results.cases),
     ]
-    headings = [f"{name_column(results, case)} ↑ ({_format_length(results, case)})" for case in results.cases]
+    found = {case: results.of(None, case) for case in results.cases}
+    lengths = {case: f"{runs[0].length:,} symbols" if runs else "no run" for case, runs in found.items()}
+    headings = [f"{name_column(results, case)} ↑ ({length})" for case, length in lengths.items()]
     return [results.table("accuracy", ["model", *headings], rows, notes), *_compare_with_first(results)]
 
 
@@ -76,11 +78,6 @@ def _format_accuracy(results: ResultSet, model: str, case: str, *, best: bool) -
     values = [results.measure.of(run) for run in results.of(model, case)]
     text = f"{format_average(values, 1)} (n = {len(values)})" if values else "–"
     return Entry(text, best=best, runs=results.anchor(model, case))
-
-
-def _format_length(results: ResultSet, case: str) -> str:
-    found = results.of(None, case)
-    return f"{found[0].length:,} symbols" if found else "no run"
 
 
 def _list_column(results: ResultSet, case: str) -> Table:
