@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from infty.base.files import Strict
 from infty.config.definition import CellKey, Definition, Values, overlay, parse_override
 from infty.config.faults import Fault, origin_of, raise_faults, value_faults
 from infty.corpora.tokens import Portion
@@ -19,10 +20,8 @@ from infty.training.config import TrainingConfig
 TaskChoice = Annotated[SortConfig | CorpusConfig, Field(discriminator="kind")]  # a new task joins here
 
 
-class PretrainingText(BaseModel):
+class PretrainingText(Strict):
     """The text that a GPT-2 is trained on before it is fine-tuned on another."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     corpus: str = Field(pattern=NAMES, description="name of a corpus that `infty data list` shows")
     train: Portion = Field(description="documents to train on")
@@ -39,10 +38,8 @@ class PretrainingConfig(TrainingConfig):
     )
 
 
-class Experiment(BaseModel):
+class Experiment(Strict):
     """The task, the model and the training of one cell."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     task: TaskChoice = Field(description="what is learnt")
     model: AnyModelConfig = Field(description="what learns it")

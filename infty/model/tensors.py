@@ -77,14 +77,9 @@ def concatenate_states(states: Sequence[State]) -> State:
     return tuple(LayerState.concatenate(layers) for layers in zip(*states, strict=True))
 
 
-def move_state(state: State, device: torch.device) -> State:
-    """Move a state to another device."""
-    return _map_fields(state, lambda _, value: value.to(device) if isinstance(value, Tensor) else value)
-
-
-def select_rows(state: State, rows: slice) -> State:
-    """Make the state of some rows alone."""
-    return _map_fields(state, lambda _, value: value[rows] if isinstance(value, Tensor) else value)
+def select_rows(state: State, rows: slice, device: torch.device) -> State:
+    """Make the state of some rows alone, on a device."""
+    return _map_fields(state, lambda _, value: value[rows].to(device) if isinstance(value, Tensor) else value)
 
 
 def _map_fields(state: State, change: Callable[[str, Any], Any]) -> State:

@@ -260,38 +260,38 @@ class CorpusTask(Task):
 
     def explain_unfit(self, split: str, batch_size: int | None = None, knock_out: KnockOut | None = None) -> str | None:
         """Explain why a split can't be evaluated so: another text or blocks, one stream, or no other document."""
-        if why := self._explain_unfit_split(split):
-            return why
+        # The protocol may be for blocks of other tokens, or for a whole corpus.
+        p, kind, portion, part = (
+            self.protocol,
+            self.config.tokenizer.kind,
+            self.config.portions[split],
+            self.parts[split],
+        )
+        if not p.has_blocks_of(self.segment_length, kind):
+            return (
+                f"{p.name} is for blocks of {p.block} {p.tokenizer} tokens; these are of {self.segment_length} {kind} "
+                "tokens: use --protocol gpt2-blocks-v1"
+            )
+        named = self.config.corpus == p.whole and portion.split == split and p.tokenizer in (None, kind)
+        if p.whole and not (named and KNOWN[p.whole].is_whole(split, len(part.documents), part.words)):
+            return (
+                f"{p.name} is for the whole {split} split of {KNOWN[p.whole].title}"
+                f"{f' in {p.tokenizer} tokens' if p.tokenizer else ''}; this is {len(part.documents)} documents of "
+                f"{self.config.corpus} {portion.split} in {kind} tokens: use --protocol text-documents-v1 or "
+                "text-stream-v1"
+            )
+
+        # Streams are read alone, and another's memory is that of another document.
         if self.one_stream and (batch_size or 1) > 1:
             return (
-                f"--batch {batch_size}: {self.protocol.name} is one stream whose memory is never reset, read alone; "
+                f"--batch {batch_size}: {p.name} is one stream whose memory is never reset, read alone; "
                 "--protocol text-documents-v1 reads documents side by side"
             )
-        if knock_out == "other" and self.protocol.memory_reset != "document":
+        if knock_out == "other" and p.memory_reset != "document":
             return "--knock-out other reads another document's memory: --protocol text-documents-v1"
-        if knock_out == "other" and len(self.parts[split].documents) < 2:
+        if knock_out == "other" and len(part.documents) < 2:
             return f"--knock-out other: the {split} part has one document only"
         return None
-
-    def _explain_unfit_split(self, split: str) -> str | None:
-        """Explain why the protocol is not for this split: it requires a whole corpus, or other tokens or blocks."""
-        whole, wanted, block = self.protocol.whole, self.protocol.tokenizer, self.protocol.block
-        kind, portion = self.config.tokenizer.kind, self.config.portions[split]
-        if not self.protocol.has_blocks_of(self.segment_length, kind):
-            return (
-                f"{self.protocol.name} is for blocks of {block} {wanted} tokens; these are of {self.segment_length} "
-                f"{kind} tokens: use --protocol gpt2-blocks-v1"
-            )
-        if whole is None:
-            return None
-        named = self.config.corpus == whole and portion.split == split and wanted in (None, kind)
-        if named and KNOWN[whole].is_whole(split, len(self.parts[split].documents), self.parts[split].words):
-            return None
-        return (
-            f"{self.protocol.name} is for the whole {split} split of {KNOWN[whole].title}"
-            f"{f' in {wanted} tokens' if wanted else ''}; this is {len(self.parts[split].documents)} documents of "
-            f"{self.config.corpus} {portion.split} in {kind} tokens: use --protocol text-documents-v1 or text-stream-v1"
-        )
 
     def measure_distances(self, split: str) -> Int64[ndarray, " tokens"]:
         """Measure the distance from each token to its word's previous occurrence in the document, in tokens."""

@@ -13,7 +13,7 @@ from infty.base.errors import UsageError
 from infty.machine.launch import Launch
 from infty.memory.contract import Losses
 from infty.model.interface import SegmentModel, State, unroll
-from infty.model.tensors import Named, concatenate_states, load_state, move_state, select_rows, state_tensors
+from infty.model.tensors import Named, concatenate_states, load_state, select_rows, state_tensors
 from infty.training.distributed import ALONE, Group
 
 Memory = tuple[State | None, ...]  # one state per piece of this process's rows
@@ -83,13 +83,11 @@ class Replica:
         saved = {range(low, high): state for (low, high), state in zip(edges, states, strict=True)}
 
         # States of the same pieces are taken unchanged, which is exact; otherwise they are joined and divided again.
-        own = self.assign_rows(batch_size)
+        own, device = self.assign_rows(batch_size), self.model.device
         if all(rows in saved for rows in own):
-            found = [saved[rows] for rows in own]
-        else:
-            whole = concatenate_states(states)
-            found = [select_rows(whole, slice(rows.start, rows.stop)) for rows in own]
-        return tuple(move_state(state, self.model.device) for state in found)
+            return tuple(select_rows(saved[rows], slice(None), device) for rows in own)
+        whole = concatenate_states(states)
+        return tuple(select_rows(whole, slice(rows.start, rows.stop), device) for rows in own)
 
 
 class BatchLosses(nn.Module):

@@ -74,7 +74,7 @@ def test_memories_of_pieces_are_those_of_the_batch(tmp_path: Path, model: str) -
         for pieces in (kept[2], kept[3]):
             again = concatenate_states([piece for piece in pieces if piece is not None])
             torch.testing.assert_close(model_(tokens, again).logits, wanted, rtol=1e-4, atol=1e-4)
-            some = select_rows(again, slice(3, 6))
+            some = select_rows(again, slice(3, 6), model_.device)
             torch.testing.assert_close(model_(tokens[3:6], some).logits, wanted[3:6], rtol=1e-4, atol=1e-4)
 
 
