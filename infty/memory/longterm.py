@@ -268,9 +268,7 @@ class LongTermMemory(Memory[LongTermState]):
         """Compute the density of each head and query (M8): μ, σ² from w_μ·(K q)/√d, w_σ·(K q)/√d, with K = B W_K.
 
         μ is a share of [0, 1], 0 the oldest end, σ² a square of such shares, at least `variance_floor`, in the weights'
-        precision. ValueError as `attend`.
-
-        projection: W_Q, if `queries` are the x that it is to make queries of.
+        precision. projection: W_Q, if `queries` are the x that it is to make queries of. ValueError as `attend`.
         """
         wanted = len(state.updates), self.config.hidden_size
         if queries.ndim != 3 or (queries.shape[0], queries.shape[2]) != wanted:
