@@ -26,11 +26,7 @@ _MANIFEST = TypeAdapter(FileSums)
 
 
 class TrainingState(Strict, frozen=False):
-    """The position of a run, beside its tensors: `state.json`.
-
-    Batches, dropout and learning rate of a step are functions of (seed, step), so `step` is the position in the data
-    and the state of every generator too.
-    """
+    """The position of a run, beside its tensors: `state.json`. Data and generators follow `step` (see `train`)."""
 
     step: int = Field(default=0, ge=0, lt=10**8, description="optimiser steps done")
     validated_step: int = Field(default=0, ge=0, description="steps done at the last validation")
