@@ -333,10 +333,9 @@ def bench(
 def env(machine_options: Annotated[MachineOptions, "runs", "device", "threads"], as_json: Json = False) -> None:
     """Show versions, device, threads and paths, to paste into a bug report."""
     from infty.config.settings import find_toml
-    from infty.machine.environment import describe_environment
     from infty.machine.placement import prepare_machine
 
     machine = machine_options.read_settings()
     chosen = prepare_machine(machine)
     paths = {"infty.toml": str(find_toml()), **{key: str(value) for key, value in machine.model_dump().items()}}
-    show_values({**describe_environment(chosen), "settings": paths}, as_json)
+    show_values({**chosen.describe_environment(), "settings": paths}, as_json)

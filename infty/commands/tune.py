@@ -16,7 +16,6 @@ from infty.config.definition import CellKey, Definition, variant_of
 from infty.config.faults import Fault, raise_faults
 from infty.config.settings import Settings
 from infty.experiment import resolve
-from infty.machine.environment import describe_environment
 from infty.machine.placement import prepare_machine
 from infty.runs.folder import trials_folder
 from infty.runs.schemas import Trial, Tuning
@@ -59,7 +58,7 @@ def _tune_column(definition: Definition, scale: str, case: str, config: TuneConf
         logger.info(f"{number}: {model}@{case}, {', '.join(f'{key} = {value}' for key, value in point.items())}")
         key = CellKey(definition.name, scale, model, case, config.seed)
         trials.append(_trial(definition, key, config, point, settings))
-    environment = describe_environment(prepare_machine(settings))
+    environment = prepare_machine(settings).describe_environment()
     place = {"experiment": definition.name, "scale": scale, "case": case}
     record = Tuning(
         **place,

@@ -21,6 +21,8 @@ from infty.base.files import blame_file
 from infty.base.messages import LONG, describe_fault, one_line
 from infty.corpora.text_pieces import PIECE
 
+# Members are judged here, not by tarfile's data filter: that strips a leading "/", where this refuses it, knows neither
+# "C:" nor "\\" as the beginning of a path, and Python 3.11.0 to 3.11.3 lack it.
 ENDS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MANY = 500_000  # members; PG-19 has 28,753
@@ -124,19 +126,16 @@ def _shorten(name: str) -> str:
 
 @contextlib.contextmanager
 def _open_members(path: Path) -> Iterator[Iterable[Member]]:
-    """Open an archive, and go through its members."""
     if not path.name.lower().endswith(".zip"):
         with tarfile.open(path) as archive:
             yield _describe_tar_members(archive)
         return
     with zipfile.ZipFile(path) as archive:
-        members = []
-        for m in archive.infolist():
-            is_plain = m.external_attr >> 28 in (0, 4, 8)  # of another system, a folder of Unix, data; 10 is a link
-            members.append(
-                Member(m.filename, m.file_size, m.filename.endswith("/"), is_plain, partial(archive.open, m))
-            )
-        yield members
+        plain = (0, 4, 8)  # the file is of another system, a folder of Unix, or data; 10 is a link
+        yield [
+            Member(m.filename, m.file_size, m.is_dir(), m.external_attr >> 28 in plain, partial(archive.open, m))
+            for m in archive.infolist()
+        ]
 
 
 def _describe_tar_members(archive: tarfile.TarFile) -> Iterator[Member]:

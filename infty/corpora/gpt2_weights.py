@@ -130,12 +130,10 @@ def _find_on_hub(repository: str, revision: str, kept: Path, *, may_fetch: bool)
     # Of a commit its folder is taken, of the main branch the only one.
     stem = f"{repository.replace('/', '--')}@"
     here = {path.name.removeprefix(stem): path for path in sorted(kept.glob(f"{stem}*")) if _is_whole(path)}
-    if COMMIT.fullmatch(revision):
-        fit = [revision[:12]] if revision[:12] in here else []
-    else:  # only the hub knows the commit of another branch or of a tag
-        fit = list(here) if revision == "main" else []
+    commit = revision[:12] if COMMIT.fullmatch(revision) else None  # of another branch or tag only the hub knows it
+    fit = [path for key, path in here.items() if key == commit or revision == "main"]
     if len(fit) == 1:
-        return here[fit[0]]
+        return fit[0]
     others = f"; here is {', '.join(f'{repository}@{commit}' for commit in here)}" if here else ""
     if not may_fetch:
         missing = f"there is no folder {repository}, and of the hub's {repository} at {revision} nothing is in {kept}"

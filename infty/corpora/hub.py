@@ -65,7 +65,6 @@ def fetch(data: Path, name: str, parts: dict[str, int | None], *, replace: bool)
 
 
 def _find_files(hub: Hub, name: str, parts: dict[str, int | None]) -> list[HubFile]:
-    """Find the files that hold the parts, as the hub lists them."""
     if absent := [part for part in parts if part not in hub.files]:
         raise UsageError(f"{name} has no {absent[0]!r}; there is {', '.join(hub.files)}")
     _, listed = list_files(hub, name, remedy(name))
@@ -111,6 +110,8 @@ def download(hub: Hub, files: list[HubFile], folder: Path, help: str) -> None:
 
     if not screen().is_terminal:
         disable_progress_bars()
+    # Not snapshot_download: of several threads it doesn't say which file failed, it doesn't go on with the first that is
+    # missing, and without a network it returns an incomplete folder.
     get = partial(hf_hub_download, hub.repository, repo_type=hub.kind, revision=hub.revision, local_dir=folder)
     for file in files:
         try:

@@ -19,8 +19,8 @@ FINDERS = {"wikitext": find_wikitext, "pg19": find_pg19, "text": find_text}
 def import_corpus(data: Path, name: str, source: Path, *, replace: bool) -> Corpus:
     """Copy, count and check what is in `source`; any name that is not a known corpus's is plain text.
 
-    MissingError if it is something else or damaged, UsageError for a name that can't be, or that is taken by another
-    corpus if `replace` is not asked for, InftyError on a full disk. Nothing half-made is left by any.
+    MissingError if it is something else or damaged, UsageError for a name that can't be or that another corpus has
+    (unless `replace`), InftyError on a full disk. Nothing half-made is left by any.
     """
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} can't be a corpus's name: wanted lower-case letters, digits, '-', '_' and '.'")

@@ -34,7 +34,6 @@ def inventory(data: Path) -> list[Entry]:
 
 
 def _look_up(data: Path, name: str, here: bool) -> Entry:
-    """Describe a corpus, whether it is here or not."""
     known, state, help = get_known(name), "missing", remedy(name)
     if here:
         try:

@@ -4,9 +4,8 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,13 @@ from infty.corpora.text_pieces import Marked, lines, read_pieces
 _TITLE = re.compile(r" = [^=\n].* = \r?\n")
 _SHARD = re.compile(r"(?P<split>[a-z]+)-\d+-of-(?P<count>\d+).*\.parquet")
 _WIKITEXT_NAMES = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
-BLANK = " \n"  # an empty line of WikiText
 
 
 @dataclass(frozen=True)
 class Source:
     """One split as it came."""
 
-    documents: Callable[[], Marked]  # read anew at each call
+    documents: Marked  # which are read once
     bytes: int
     names: list[str] | None = None  # of its documents, if the layout tells them
     limit: int | None = None  # how many documents are taken of it; None: all
@@ -43,8 +41,10 @@ def find_wikitext(folder: Path) -> dict[str, Source]:
     for name, split in _WIKITEXT_NAMES.items():
         plain = _find_together(folder, f"wiki.{name}.tokens", f"wiki.{name}.raw")[:1]
         tables = _find_tables(folder, name)
+        # A table has a row per line, and its empty lines lack their space.
+        text = lines(_read_file(plain[0])) if plain else (row or " \n" for row in _read_texts(tables))
         if paths := plain or tables:
-            found[split] = Source(partial(_read_articles, paths, in_tables=not plain), _count_bytes(paths))
+            found[split] = Source(mark_articles(text), _count_bytes(paths))
     wanted = "wiki.train.tokens, wiki.valid.tokens, wiki.test.tokens (or .raw, or parquet files)"
     return _order_splits(found, folder, wanted)
 
@@ -59,9 +59,9 @@ def find_pg19(folder: Path) -> dict[str, Source]:
         tables = _find_tables(folder, split)
         if books:
             names = [titles.get(path.stem) or _decode_name(path.stem) for path in books]
-            found[split] = Source(partial(_read_files, books), _count_bytes(books), names)
+            found[split] = Source(_read_files(books), _count_bytes(books), names)
         elif tables:
-            found[split] = Source(lambda tables=tables: zip(repeat(True), _read_texts(tables)), _count_bytes(tables))
+            found[split] = Source(zip(repeat(True), _read_texts(tables)), _count_bytes(tables))
     return _order_splits(found, folder, "train/, validation/, test/ with <id>.txt in them (or parquet files)")
 
 
@@ -71,13 +71,13 @@ def find_text(folder: Path) -> dict[str, Source]:
     if len(paths) < 3:  # they are one text, cut at line ends
         total, edges = _count_bytes(paths), {"train": (0.0, 0.9), "validation": (0.9, 0.95), "test": (0.95, 1.0)}
         return {
-            split: Source(partial(_read_share, paths, total * low, total * high), int(total * (high - low)))
+            split: Source(_read_share(paths, total * low, total * high), int(total * (high - low)))
             for split, (low, high) in edges.items()
         }
     held = max(1, round(0.05 * len(paths)))
     parts = {"train": paths[: -2 * held], "validation": paths[-2 * held : -held], "test": paths[-held:]}
     return {
-        split: Source(partial(_read_files, files), _count_bytes(files), [_decode_name(path.name) for path in files])
+        split: Source(_read_files(files), _count_bytes(files), [_decode_name(path.name) for path in files])
         for split, files in parts.items()
     }
 
@@ -86,8 +86,8 @@ def text_files(folder: Path) -> list[Path]:
     """List every `*.txt` and `*.md` below a folder that is not empty, or the one file. MissingError if none is."""
     if not os.path.exists(folder):  # Path's own raises for names that no file can have
         raise MissingError(one_line(f"{folder} is not there: wanted a folder of text files, or one text file", LONG))
-    paths = [folder] if folder.is_file() else sorted(_find_files(folder, "*.txt", "*.md"))
-    paths = [path for path in paths if path.is_file() and path.stat().st_size]
+    paths = [folder] if folder.is_file() else [p for p in folder.rglob("*") if p.name.endswith((".txt", ".md"))]
+    paths = sorted(path for path in paths if path.is_file() and path.stat().st_size)
     if not paths:
         wanted = "wanted files named *.txt or *.md that are not empty"
         raise MissingError(one_line(f"{folder} holds no text: {wanted}", LONG))
@@ -103,14 +103,9 @@ def mark_articles(text: Iterable[str]) -> Marked:
         first, only_blank, before = False, only_blank and not line.strip(), line
 
 
-def _find_files(folder: Path, *patterns: str) -> list[Path]:
-    """Find the files of such names, in the folder or below; those of each pattern in order."""
-    return [path for pattern in patterns for path in sorted(folder.rglob(pattern)) if not path.is_dir()]
-
-
 def _find_together(folder: Path, *patterns: str) -> list[Path]:
-    """Find the files of such names; MissingError if not all are in one folder: nobody can know which are meant."""
-    paths = _find_files(folder, *patterns)
+    """Find the files of such names, here or below. MissingError if not all are in one folder: which are meant?"""
+    paths = [path for pattern in patterns for path in sorted(folder.rglob(pattern)) if not path.is_dir()]
     if len(folders := sorted({str(path.parent) for path in paths})) > 1:
         raise MissingError(f"several corpora lie here ({', '.join(folders)}); name the folder of one")
     return paths
@@ -173,11 +168,6 @@ def _enter_only_folder(folder: Path) -> Path:
             break
         folder = inner[0]
     return folder
-
-
-def _read_articles(paths: list[Path], *, in_tables: bool) -> Marked:
-    """Read articles from one file, or from tables with a row per line: empty lines get back the space they lost."""
-    return mark_articles((text or BLANK for text in _read_texts(paths)) if in_tables else lines(_read_file(paths[0])))
 
 
 def _read_texts(tables: list[Path]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import accumulate, chain
 from pathlib import Path
@@ -94,26 +94,21 @@ class Corpus:
     def is_whole(self, name: str) -> bool:
         """Tell whether a file is what was imported, and if it holds documents, whether they add up."""
         split, _, kind = name.partition(".")
-        try:
+        with contextlib.suppress(MissingError):
             if kind == "documents.json":
                 self.documents(split)
             else:
                 self.check(name)
-        except MissingError:
-            return False
-        return True
+            return True
+        return False
 
     def _report_damage(self, name: str) -> MissingError:
         return MissingError(f"{self.path / name} is not what was imported; {remedy(self.name)}")
 
-    @property
-    def counts_line_ends(self) -> bool:
-        """True if a line's end is predicted like a word, as in WikiText."""
-        return self.known.layout in ("wikitext", "generated")
-
-    def words(self, documents: list[Document]) -> int:
-        """Count the words that a perplexity per word divides by."""
-        return sum(document.words + self.counts_line_ends * document.lines for document in documents)
+    def words(self, texts: Iterable[Document | TextCounter]) -> int:
+        """Count the words that a perplexity per word divides by, as which WikiText also counts line ends."""
+        counts_ends = self.known.layout in ("wikitext", "generated")
+        return sum(text.words + counts_ends * text.lines for text in texts)
 
 
 def open_corpus(folder: Path, name: str) -> Corpus:
@@ -123,7 +118,7 @@ def open_corpus(folder: Path, name: str) -> Corpus:
         raise MissingError(f"no corpus {name!r} in {folder}; {remedy(name)}")
     manifest = CorpusManifest.read(path, remedy(name))
     splits = {split: counts.model_dump(exclude_none=True) for split, counts in manifest.splits.items()}
-    return Corpus(path, {**splits}, {**manifest.files})
+    return Corpus(path, {**splits}, manifest.files)
 
 
 def remedy(name: str) -> str:
@@ -138,9 +133,8 @@ def remedy(name: str) -> str:
 def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: str, *, replace: bool) -> Corpus:
     """Import a corpus: copy the text of every split, count it, and put a manifest beside it. Whole or not there.
 
-    Splits that are here already and that `sources` has not stay. UsageError if a split is here with another text and
-    `replace` is not asked for, or if something else is in its place; InftyError if the disk is full; MissingError if
-    the text is no text.
+    Splits that are here and that `sources` has not stay. UsageError if a split is here with another text, unless
+    `replace`, or something else is in its place; InftyError if the disk is full; MissingError if the text is no text.
     """
     path = folder / name
     refuse_no_corpus(path)
@@ -182,11 +176,10 @@ def refuse_no_corpus(path: Path) -> None:
 
 def _find_whole_splits(path: Path) -> dict[str, dict[str, Any]]:
     """Find the splits of a corpus that are what was imported; none if it is damaged or not there."""
-    try:
+    with contextlib.suppress(MissingError):
         corpus = open_corpus(path.parent, path.name)
-    except MissingError:
-        return {}
-    return {split: counts for split, counts in corpus.splits.items() if all(map(corpus.is_whole, split_files(split)))}
+        return {split: said for split, said in corpus.splits.items() if all(map(corpus.is_whole, split_files(split)))}
+    return {}
 
 
 def write_manifest(folder: Path, contents: dict[str, Any]) -> None:
@@ -214,7 +207,7 @@ def _write_split(folder: Path, split: str, source: Source, origin: str, advance:
     documents, digest, place = list[Document](), hashlib.sha256(), 0
     title, counts = "", TextCounter()
     with (folder / f"{split}.txt").open("wb") as file:
-        for begins, piece in chain(source.documents(), [(True, "")]):
+        for begins, piece in chain(source.documents, [(True, "")]):
             # A document ends with the piece before the next one; what holds nothing is none.
             if begins and counts.bytes:
                 name = source.names[len(documents)] if source.names else title or str(len(documents))

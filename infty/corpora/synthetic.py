@@ -1,6 +1,6 @@
 """A made-up corpus, the same on every machine: articles in which names come back long after they were told."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -24,30 +24,23 @@ _FILLERS = [
 
 def make_sources() -> dict[str, Source]:
     """Make the sources of the made-up corpus, by split."""
-    return {
-        split: Source(lambda count=count, i=i: _documents(count, i), 3000 * count)
-        for i, (split, count) in enumerate(ARTICLES.items())
-    }
+    return {split: Source(_write_articles(count, i), 3000 * count) for i, (split, count) in enumerate(ARTICLES.items())}
 
 
-def _documents(count: int, split: int) -> Marked:
+def _write_articles(count: int, split: int) -> Marked:
     for number in range(count):
-        for i, line in enumerate(_article(np.random.Philox(key=1000 * split + number))):
-            yield i == 0, line
-
-
-def _article(random: np.random.Philox) -> Iterator[str]:
-    names = ["".join(_pick(random, _SYLLABLES) for _ in range(3)).capitalize() for _ in range(4)]
-    people = [(name, _pick(random, _TRADES), _pick(random, _TOWNS)) for name in names]
-    yield f" = The people of {people[0][2]} = \n"
-    yield " \n"
-    for name, trade, town in people:
-        yield f" {name} was a {trade} from {town} . \n"
-    for _ in range(6):
-        fillers = " ".join(_pick(random, _FILLERS) for _ in range(4))
-        name, trade, town = _pick(random, people)
-        yield f" {fillers} then {name} , the {trade} from {town} , came home . \n"
-    yield " \n"
+        random = np.random.Philox(key=1000 * split + number)
+        names = ["".join(_pick(random, _SYLLABLES) for _ in range(3)).capitalize() for _ in range(4)]
+        people = [(name, _pick(random, _TRADES), _pick(random, _TOWNS)) for name in names]
+        yield True, f" = The people of {people[0][2]} = \n"
+        yield False, " \n"
+        for name, trade, town in people:
+            yield False, f" {name} was a {trade} from {town} . \n"
+        for _ in range(6):
+            fillers = " ".join(_pick(random, _FILLERS) for _ in range(4))
+            name, trade, town = _pick(random, people)
+            yield False, f" {fillers} then {name} , the {trade} from {town} , came home . \n"
+        yield False, " \n"
 
 
 def _pick(random: np.random.Philox, items: Sequence[Item]) -> Item:

@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import re
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, TextIO
 
@@ -9,6 +10,7 @@ from infty.base.errors import MissingError
 
 PIECE = 2**18  # bytes read at once
 LONG = 2**16  # characters that are cut if no white space is among them
+_WORD_AFTER_SPACE = re.compile(r".*\S( )\S", re.DOTALL)  # the last one space between words
 Marked = Iterator[tuple[bool, str]]  # whether a document begins here, and the next piece of text
 Text = io.TextIOBase  # an open text file, or what reads like one
 
@@ -82,16 +84,9 @@ def cut_at_spaces(pieces: Iterable[str]) -> Iterator[str]:
     for piece in pieces:
         rest += piece
         while len(rest) > LONG:
-            place = _space_before_a_word(rest, LONG)
+            found = _WORD_AFTER_SPACE.match(rest, 0, LONG + 1)
+            place = found.start(1) if found else LONG
             yield rest[:place]
             rest = rest[place:]
     if rest:
         yield rest
-
-
-def _space_before_a_word(text: str, limit: int) -> int:
-    place = limit
-    while (place := text.rfind(" ", 1, place)) > 0:
-        if not text[place - 1].isspace() and not text[place + 1].isspace():
-            return place
-    return limit

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 from tokenizers import Tokenizer as Bpe
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -25,7 +25,6 @@ from infty.corpora.text_pieces import LONG, cut_at_spaces, lines
 UNKNOWN, END_OF_LINE, END_OF_TEXT = "<unk>", "<eos>", "<|endoftext|>"
 GPT2_SIZE = 50_257
 AT_ONCE = 16  # pieces encoded in parallel
-_VOCABULARY = TypeAdapter(dict[str, int])
 
 
 class WordConfig(Strict):
@@ -96,10 +95,8 @@ class WordTokenizer:
         (folder / "vocabulary.txt").write_text("\n".join([*self.types, ""]), encoding="utf-8", newline="")
 
 
-class _Merged(BaseModel):
+class _Merged(Strict, extra="ignore"):
     """Byte-level BPE: the numbers of its tokens, and which two become one, in order."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
 
     vocab: dict[str, int]
     merges: list[tuple[str, str]]
@@ -146,7 +143,7 @@ class BpeTokenizer:
     def gpt2(cls, folder: Path) -> "BpeTokenizer":
         """Build GPT-2's tokeniser from `vocab.json` and `merges.txt`. MissingError if they are something else."""
         try:
-            vocabulary = _VOCABULARY.validate_json((folder / "vocab.json").read_bytes(), strict=True)
+            vocabulary = TypeAdapter(dict[str, int]).validate_json((folder / "vocab.json").read_bytes(), strict=True)
             merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
             split = [line.split(" ") for line in merges if line and not line.startswith("#version")]
             if len(vocabulary) != GPT2_SIZE:

@@ -44,10 +44,6 @@ class Portion(Strict):
             raise ValueError(f"last {self.last} must be above first {self.first}")
         return self
 
-    def of(self, items: list[Any]) -> list[Any]:
-        """Return its part of a list with an entry per document."""
-        return items[self.first : self.last]
-
 
 @dataclass(frozen=True)
 class TokenPart:
@@ -74,7 +70,7 @@ class TokenSet:
     def part(self, portion: Portion) -> TokenPart:
         """Read the tokens of a portion. MissingError if files are damaged or the corpus has too little text for it."""
         split, name, every = portion.split, self.corpus.name, self.corpus.documents(portion.split)
-        documents, wanted = portion.of(every), portion.last or portion.first + 1
+        documents, wanted = every[portion.first : portion.last], portion.last or portion.first + 1
         if wanted - portion.first > len(documents):
             partial = self.corpus.splits[split].get("partial")
             more = f", or fetch all of it: infty data fetch {name} --replace" if partial else ""
@@ -118,9 +114,8 @@ def open_tokens(
     # What token files are made of names their folder.
     corpus = _open_with_portions(data, name, list(portions.values()))
     splits = sorted({portion.split for portion in portions.values()})
-    teacher = corpus, portions["train"]
-    if learnt_from:
-        teacher = _open_with_portions(data, learnt_from[0], [learnt_from[1]]), learnt_from[1]
+    text, portion = learnt_from or (name, portions["train"])
+    teacher = _open_with_portions(data, text, [portion]), portion
     recipe = _digest_recipe(corpus, config, teacher, splits)
     path = corpus.path / "tokens" / f"{config.kind}-{recipe[:12]}"
     if not (path / MANIFEST).is_file():
@@ -133,7 +128,7 @@ def open_tokens(
     if manifest.recipe != recipe:
         raise MissingError(f"{path} belongs to other texts; remove it")
     _check(path, "vocabulary.txt" if config.kind == "word" else "tokenizer.json", manifest.files)
-    digest = hashlib.sha256(json.dumps(_dump_sums(manifest.files), sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(manifest.files, sort_keys=True, default=FileSum.model_dump).encode()).hexdigest()
     return TokenSet(corpus, load_tokenizer(path, config), path, manifest.files, digest)
 
 
@@ -155,9 +150,10 @@ def _digest_recipe(corpus: Corpus, config: TokenizerConfig, teacher: Teacher, sp
     """Return the digest of what token files are made of: texts, tokeniser, and what it is learnt from."""
     text, portion = teacher
     learnt = [text.splits[portion.split]["sha256"], portion.model_dump()]
-    source = _dump_sums(open_corpus(corpus.path.parent, "gpt2").files) if config.kind == "gpt2" else learnt
+    source = open_corpus(corpus.path.parent, "gpt2").files if config.kind == "gpt2" else learnt
     sums = {split: corpus.splits[split]["sha256"] for split in splits}
-    return hashlib.sha256(json.dumps([config.model_dump(), source, sums]).encode()).hexdigest()
+    made_of = json.dumps([config.model_dump(), source, sums], default=FileSum.model_dump)
+    return hashlib.sha256(made_of.encode()).hexdigest()
 
 
 def _make(
@@ -187,7 +183,7 @@ def _make_tokenizer(corpus: Corpus, portion: Portion, config: TokenizerConfig) -
         for name in ("vocab.json", "merges.txt"):
             store.check(name)
         return BpeTokenizer.gpt2(store.path)
-    documents = portion.of(corpus.documents(portion.split))
+    documents = corpus.documents(portion.split)[portion.first : portion.last]
     with show_bar(f"learning a vocabulary from {corpus.name}", sum(d.bytes for d in documents)) as advance:
         texts = (_count_progress(corpus.text(document, portion.split), advance) for document in documents)
         kind = WordTokenizer if config.kind == "word" else BpeTokenizer
@@ -215,10 +211,6 @@ def _count_progress(pieces: Iterable[str], advance: Advance) -> Iterator[str]:
 
 def _dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
-
-
-def _dump_sums(files: dict[str, FileSum]) -> dict[str, dict[str, Any]]:
-    return {name: entry.model_dump() for name, entry in files.items()}
 
 
 def _check(path: Path, name: str, files: dict[str, FileSum]) -> None:

@@ -1,9 +1,12 @@
-"""Place a model on this machine: device, precision, compilation, recomputation."""
+"""Place a model on this machine: device (the only module that names one), precision, compilation, recomputation."""
 
+import platform
+import subprocess
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import metadata
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -11,15 +14,43 @@ from torch.utils.checkpoint import checkpoint
 
 from infty.base.errors import UsageError
 from infty.base.messages import describe_fault
+from infty.config.catalog import PACKAGE
 from infty.config.settings import Settings
-from infty.machine.devices import choose_device, is_gpu
 from infty.machine.launch import Launch, detect_launch
-from infty.memory.precision import round_products
+from infty.memory.precision import HOST, round_products
 from infty.model.interface import SegmentModel
 
+GPU = "cuda"
+PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "tokenizers", "wandb")
 Precision = Literal["float32", "tf32", "bf16"]
 Function = Callable[..., Any]
 Model = TypeVar("Model", bound=SegmentModel)
+
+
+def is_gpu(device: torch.device) -> bool:
+    """Tell if a device is a GPU that torch sees."""
+    return device.type == GPU
+
+
+def choose_device(name: str, launch: Launch) -> torch.device:
+    """Choose the device of that name. auto: a GPU if torch sees one, else the CPU. Each process takes a GPU of its own.
+
+    UsageError for a GPU that is not there, or that several processes would share.
+    """
+    count = torch.cuda.device_count()
+    if name == HOST.type or (name == "auto" and not count):
+        return HOST
+    asked = torch.device(GPU if name == "auto" else name)
+    if launch.local_size == 1:
+        if (asked.index or 0) >= count:
+            raise UsageError(f"device {name}: torch sees {count} GPUs here; use cpu or auto")
+        return asked if asked.index is not None else torch.device(GPU, launch.slot % count)
+    if asked.index is not None:
+        raise UsageError(f"device {name} for {launch.local_size} processes: use cuda or auto, and each takes its own")
+    own_only = launch.by_slurm and count == 1  # Slurm may show each task its own GPU alone
+    if launch.local_size > count and not own_only:
+        raise UsageError(f"{launch.local_size} processes here and {count} GPUs: start as many as those, or use cpu")
+    return torch.device(GPU, 0 if own_only else launch.local_rank)
 
 
 def _make_compiler() -> Callable[[Function], Function]:
@@ -77,6 +108,23 @@ class Machine:
                 setattr(model, name, torch.autocast(self.device.type, torch.bfloat16)(getattr(model, name)))
         return model
 
+    def describe_environment(self) -> dict[str, Any]:
+        """Describe the environment as environment.json records and `infty env` prints it: no host name, no path."""
+        commit = _run_git("rev-parse", "HEAD")
+        return {
+            "commit": commit,
+            "dirty": bool(_run_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
+            "versions": {"python": platform.python_version(), **{name: _find_version(name) for name in PACKAGES}},
+            "system": f"{platform.system()} {platform.machine()}",
+            "device": torch.cuda.get_device_name(self.device) if is_gpu(self.device) else self.device.type,
+            "processes": self.launch.size,
+            "precision": self.precision,
+            "micro_batch": self.micro_batch,
+            "recompute": self.recompute,
+            "compiled": self.compiled,
+            "threads": torch.get_num_threads(),
+        }
+
 
 def prepare_machine(settings: Settings) -> Machine:
     """Apply the settings of device, threads and precision. UsageError if the device is not there or can't do it."""
@@ -89,3 +137,21 @@ def prepare_machine(settings: Settings) -> Machine:
     if is_gpu(device):  # on a CPU no global state changes
         round_products("tf32" if precision == "tf32" else "ieee")
     return Machine(device, precision, settings.compile, settings.recompute, settings.micro_batch, launch)
+
+
+def _run_git(*words: str) -> str | None:
+    """Run git on the checkout of this package and return its output; None if there is no checkout or git fails."""
+    if not (PACKAGE.parent / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(PACKAGE.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _find_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,5 +1,6 @@
 """Count bytes of memory: held by this process, held at most, and free on this machine."""
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from infty.machine.devices import is_gpu
+from infty.machine.placement import is_gpu
 
 
 def count_peak_bytes(device: torch.device) -> int:
@@ -27,12 +28,11 @@ def forget_peak(device: torch.device) -> bool:
     if is_gpu(device):
         torch.cuda.reset_peak_memory_stats(device)
         return True
-    try:
+    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except (OSError, AttributeError):
-        return False
-    return True
+        return True
+    return False
 
 
 def count_held_bytes(device: torch.device) -> int:
@@ -64,15 +64,13 @@ def _find_free_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("
     name = next((line[3:] for line in own.read_text(encoding="utf-8").splitlines() if line.startswith("0::")), "/")
     group, free = root / name.strip("/"), []
     for folder in (group, *group.parents):
-        try:
+        with contextlib.suppress(OSError):
             limit = (folder / "memory.max").read_text(encoding="ascii").strip()
             if limit != "max":
                 used = int((folder / "memory.current").read_text(encoding="ascii"))
                 lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
                 idle = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
                 free.append(int(limit) - used + idle)
-        except OSError:
-            pass
         if folder == root:
             break
     return free

@@ -10,7 +10,7 @@ from infty.memory.precision import HOST, ExactBuffers
 
 
 class GaussianBasis(ExactBuffers):
-    """Basis functions (M1) as `equations.place_basis` places them. ValueError if widths do not divide `num_basis`."""
+    """Basis functions (M1) as `equations.place_basis` places them. ValueError if the widths do not share N evenly."""
 
     centers: Float[Tensor, " centers"]
     widths: Float[Tensor, " widths"]
@@ -34,7 +34,7 @@ class GaussianBasis(ExactBuffers):
 
         Equal to `equations.expect_basis`; held by
         tests/memory/test_basis.py::test_values_and_expectations_equal_the_plain_equations.
-        Logarithms and quotients are taken once per width; a power of 2, quicker than one of e, remains per function.
+        Only a power of 2, quicker than one of e, is taken per function; logarithm and quotient are taken per width.
         """
         total = variance[..., None] + self.widths.square()  # ... query widths
         distance = (mean[..., None] - self.centers).square()  # ... query centers

@@ -75,7 +75,7 @@ class CompressiveMemory(Memory[CompressedState]):
     """Compression by a 1-D convolution with kernel = stride = c (M12, Rae et al. 2019); attention reads its slots."""
 
     state_type = CompressedState
-    reads = False
+    reads = False  # but attention does, through `extra_keys`
 
     def __init__(self, config: CompressiveMemoryConfig) -> None:
         super().__init__()
@@ -89,21 +89,21 @@ class CompressiveMemory(Memory[CompressedState]):
     def advance(
         self, state: CompressedState, evicted: Hidden, rows: Rows | None, attend: Attend
     ) -> tuple[CompressedState, Losses]:
-        """Compress what left, and append it. The loss of reconstruction is 0 of streams that lost none of their own."""
+        """Compress what left, and append it. The loss of reconstruction is 0 of streams outside `rows`."""
         fresh = self.make_slots(evicted)
         after = self.append(state, fresh, rows)
         if not torch.is_grad_enabled() or (rows is not None and not rows.any()):
             return after, {}
-        own = slice(None) if rows is None else rows  # those that lost something of their own
+        own = slice(None) if rows is None else rows  # the streams that the evicted vectors belong to
         loss = reconstruction_loss(lambda vectors: attend(own, vectors), evicted[own], fresh[own])
-        return after, {"reconstruction": loss * (len(fresh[own]) / len(fresh))}  # the others have none to lose
+        return after, {"reconstruction": loss * (len(fresh[own]) / len(fresh))}  # the others count as 0
 
     def extra_keys(self, state: CompressedState) -> ExtraKeys | None:
         """Give the slots that there are so far."""
         return ExtraKeys(state.slots, state.filled) if state.slots.shape[1] else None
 
     def knock_out(self, state: CompressedState, kind: KnockOut) -> CompressedState:
-        """Make the slots that are read in the place of the true ones; in any order a row's own come last."""
+        """Make the slots that are read in the place of the true ones; in another order a row's own still come last."""
         match kind:
             case "zero":
                 return state.reset(torch.ones(len(state.slots), dtype=torch.bool, device=state.slots.device))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from infty.memory.equations import Hidden, Weight
 
-Wanted = Float[Tensor, "batch wanted hidden"]  # of the last positions, as many as are wanted
+Wanted = Float[Tensor, "batch wanted hidden"]  # the last `wanted` positions
 Rows = Bool[Tensor, " batch"]
 PerRow = Int[Tensor, " batch"]  # a number of each row
 Losses = dict[str, Float[Tensor, ""]]
@@ -41,7 +41,7 @@ class MemoryConfig(BaseModel, ABC):
     @property
     @abstractmethod
     def slots(self) -> int:
-        """Count the vectors kept of the past, to compare memories of other kinds by."""
+        """Count the vectors kept of the past, by which kinds of memory are compared."""
 
     @property
     @abstractmethod
@@ -68,7 +68,7 @@ class MemoryState(ABC):
 
     @abstractmethod
     def reset(self, rows: Rows, seeds: PerRow | None = None) -> "MemoryState":
-        """Forget everything in the marked rows: a new document begins there, which `seeds` names anew."""
+        """Forget everything in the marked rows: a new document begins there, with new `seeds`."""
 
     def detach(self: AnyState) -> AnyState:
         """Cut the state from its graph: no gradient flows into earlier segments."""
@@ -93,9 +93,9 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
     """Memory that one layer has of what has left its short-term memory (section 3)."""
 
     state_type: ClassVar[type[MemoryState]]
-    reads: ClassVar[bool] = True  # whether `read` reads anything; for `extra_keys` alone no queries need be made
+    reads: ClassVar[bool] = True  # False: `read` reads nothing, so that no queries need be made
     knock_outs: ClassVar[tuple[KnockOut, ...]] = KNOCK_OUTS  # what `knock_out` knows
-    to_compile: ClassVar[tuple[str, ...]] = ()  # methods of more than products, whose shapes are those of every segment
+    to_compile: ClassVar[tuple[str, ...]] = ()  # methods worth compiling: the same shapes in every segment
 
     @abstractmethod
     def initial_state(self, batch: int, seeds: PerRow | None = None) -> AnyState:
@@ -108,9 +108,10 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
     def advance(self, state: AnyState, evicted: Hidden, rows: Rows | None, attend: Attend) -> tuple[AnyState, Losses]:
         """Take in what left the short-term memory, before the memory is read, in the same graph.
 
-        evicted: at least one vector per stream, without gradient. rows: the streams whose own it is, others stay as
-        they are; None: all. attend: what the layer's queries in some rows read from vectors by content alone, only
-        the vectors having a gradient. Losses are means over streams, and there only if a gradient is wanted.
+        evicted: at least one vector per stream, without gradient. rows: the streams that it belongs to, others stay
+        as they are; None: all. attend(rows, vectors): what the layer's queries in these rows read from vectors by
+        content alone; only the vectors have a gradient. Losses are means over streams,
+        and there only if a gradient is wanted.
         """
 
     def extra_keys(self, state: AnyState) -> ExtraKeys | None:
@@ -122,9 +123,9 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
     ) -> tuple[Wanted | None, AnyState, Losses]:
         """Read what the layer asks for: context, the state to keep after reading, and losses of reading.
 
-        queries: heads joined, before any bias of position, of the last positions, as many as are wanted. x: the
-        layer's input at all positions. projection: W_Q that makes queries of x; None: `queries` are those of all
-        positions. The context is what is to be added after the memory's own output projection; None: nothing was read.
+        queries: of the last `wanted` positions, heads joined, before any bias of position. x: the layer's input at all
+        positions. projection: W_Q, to make the other queries of x; None: `queries` are those of all positions. The
+        context is what is to be added, after the memory's own output projection; None: nothing was read.
         """
         return None, state, {}
 
@@ -136,8 +137,8 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
     def knock_out(self, state: AnyState, kind: KnockOut) -> AnyState:
         """Make the state that is read in the place of the true one.
 
-        zero: of streams that nothing has left yet. shuffle: as if the past had come in another order. other: rows of
-        the first half with what those of the second half know, and vice versa. Names of streams stay.
+        zero: as if the memory were empty. shuffle: as if the past had come in another order. other: as if the halves of
+        the batch had exchanged their memories. Seeds stay.
         """
 
     def initialise_graft(self, std: float, num_layers: int) -> None:

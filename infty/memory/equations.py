@@ -1,7 +1,7 @@
 """Write the paper's equations literally, (M1) to (M12) of `infty.memory`: read this first.
 
-All are pure functions of tensors. The modules take from here whatever is quick enough as it is; the rest is what their
-quick forms are held to. Letters: N basis functions, M samples of the past, L vectors of a segment, E hidden size, H
+All are pure functions of tensors. The modules call a function of this page if it is quick enough; if not, a test holds
+their quicker form to it. Letters: N basis functions, M samples of the past, L vectors of a segment, E hidden size, H
 heads, d = E/H, n any number of positions. Positions are shares of [0, 1]: 0 is the oldest end, 1 the newest.
 """
 
@@ -66,8 +66,9 @@ def ridge_operator(
 ) -> Float[Tensor, "basis n"]:
     """Solve G = (F Fᵀ + λI)⁻¹ F (M3), so that B = G X is the ridge regression of X.
 
-    design: F = [ψ(t_1) … ψ(t_n)]. margin: the same of points beyond [0, 1], whose targets are zero: these columns of F
-    count in F Fᵀ and drop out of G X. Both in float64: F Fᵀ has a condition number of 10⁶ and more.
+    design: F = [ψ(t_1) … ψ(t_n)]. margin: the same matrix of points outside [0, 1], where the target is zero: it
+    counts in F Fᵀ and drops out of G X. Wants float64: F Fᵀ has a condition number of 10⁶ and more. G is written for
+    B = G X; the paper's is its transpose.
     """
     gram = design @ design.T + margin @ margin.T + penalty * torch.eye(len(design), dtype=design.dtype)
     return torch.cholesky_solve(design, torch.linalg.cholesky(gram))
@@ -96,8 +97,7 @@ def sample_grid(num_samples: int) -> Points:
 def refit_grid(num_samples: int, length: int, contraction: float) -> Grid:
     """Place a refit (M4): M old samples at τ·i/M in (0, τ], L new vectors at τ + (1 − τ)·i/L in (τ, 1].
 
-    The margin are the points outside [0, 1] of an even grid of 2(L + M) points over [−½, 1½], moved
-    inwards by 1/(2L + M) at both ends.
+    The margin is what lies outside [0, 1] of 2(L + M) evenly spaced points from −½ + δ to 1½ − δ, δ = 1/(2L + M).
     """
     old = contraction * sample_grid(num_samples)
     new = contraction + (1 - contraction) * sample_grid(length)
@@ -121,7 +121,7 @@ def update(
 ) -> Coefficients:
     """Contract, append and refit: B_new = G [X̄_old(s_1) … X̄_old(s_M); x̃_1 … x̃_L] (M6).
 
-    values: ψ(s) at the M points that the old signal is read at. operator: `basis (samples + length)`, G of the refit.
+    values: ψ(s) at the M points that the old signal is read at. operator: G of the refit, basis × (samples + length).
     """
     return operator @ torch.cat([evaluate_signal(coefficients, values), x], -2)
 
@@ -166,7 +166,7 @@ def score_queries(
 
 
 def shape_density(mean_score: HeadQueries, variance_score: HeadQueries, floor: float) -> AttentionDensity:
-    """Make μ = sigmoid(w_μ·(K q)/√d) and σ² = softplus(w_σ·(K q)/√d), at least `floor`, of the two scores (M8)."""
+    """Turn the scores w_μ·(K q)/√d and w_σ·(K q)/√d into μ = sigmoid(…) and σ² = softplus(…), at least `floor` (M8)."""
     return AttentionDensity(torch.sigmoid(mean_score), F.softplus(variance_score).clamp(min=floor))
 
 
@@ -188,7 +188,7 @@ def kl_to_prior(density: AttentionDensity, prior_std: float, prior_mean: float |
 
 
 def attention_histogram(density: AttentionDensity, num_bins: int) -> Histogram:
-    """Share the attention of all heads and queries among D equal bins of [0, 1]; rows sum to 1 (M11).
+    """Distribute the attention of all heads and queries over D equal bins of [0, 1]; rows sum to 1 (M11).
 
     A bin's mass is a difference of the normal CDF at its edges; what falls outside [0, 1] is left out.
     """
@@ -203,8 +203,8 @@ def sample_histogram(
 ) -> Float[Tensor, "batch n"]:
     """Draw locations in [0, 1] from the histogram, in ascending order: its inverse CDF at sorted draws (M11).
 
-    Departure: the released code puts every sample at the left edge of its bin (`within_bin = "left"`),
-    so that many coincide; by default a sample is uniform in its bin.
+    Departure: by default a sample is uniform in its bin. The released code puts it at the left edge ("left"), so that
+    many coincide.
     """
     # The bin of each draw, by the heights that the cumulated mass reaches.
     mass = histogram.double()

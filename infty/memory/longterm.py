@@ -47,7 +47,9 @@ class LongTermMemoryConfig(MemoryConfig):
     variance_floor: float = Field(default=1e-6, gt=0, description="least σ² of an attention density")
     gate: bool = Field(
         default=True,
-        exclude_if=lambda on: on,  # so that runs from before there was a choice are still the same runs
+        exclude_if=lambda on: (
+            on
+        ),  # left out if true, so that runs from before there was a choice are still the same runs
         description="whether a gate smooths what enters; false: it enters as it is",
     )
     sticky: StickyConfig | None = Field(
@@ -95,11 +97,13 @@ class LongTermState(MemoryState):
 
     coefficients: Float[Tensor, "batch basis hidden"]  # B of X̄(t) = Bᵀψ(t), in the precision of the weights
     updates: PerRow  # how many each stream has had since its memory was empty; 0: there is nothing to read yet
-    histogram: Histogram  # share of the last segment's attention in each bin; even until then; no bins: not sticky
+    histogram: (
+        Histogram  # share of the last segment's attention in each bin, uniform before the first; no bins: not sticky
+    )
     seeds: PerRow  # identity of each stream, from which its sampling points are drawn
 
     def reset(self, rows: Rows, seeds: PerRow | None = None) -> "LongTermState":
-        """Forget everything in the marked rows: a new document begins there, which `seeds` names anew."""
+        """Forget everything in the marked rows: a new document begins there, with new `seeds`."""
         return LongTermState(
             coefficients=self.coefficients.masked_fill(rows[:, None, None], 0),
             updates=self.updates.masked_fill(rows, 0),
@@ -111,8 +115,8 @@ class LongTermState(MemoryState):
 class LongTermMemory(Memory[LongTermState]):
     """Memory of everything that has left a layer's short-term memory, in O(N) space (M5 to M11).
 
-    Each segment: `update` with the hidden states that left, `attend` with the layer's own queries, and `observe` of the
-    density; `advance` and `read` are these steps as a layer asks for them. The module holds parameters only.
+    A layer asks for `advance`, which calls `update`, and for `read`, which calls `density`, `read_signal`, `kl` and
+    `observe`. The module holds parameters and constants.
     """
 
     state_type = LongTermState
@@ -158,14 +162,14 @@ class LongTermMemory(Memory[LongTermState]):
     def read(
         self, queries: Queries, x: Hidden, state: LongTermState, projection: Weight | None = None
     ) -> tuple[Queries | None, LongTermState, Losses]:
-        """Read the signal with the layer's queries (M9), and keep the places that all of x looked at, if wanted.
+        """Read the signal with the layer's queries (M9), and keep where all of x looked for sticky sampling (M11).
 
         The loss is the KL regulariser. Nothing is read as long as no stream has had an update.
         """
         if not state.updates.any():
             return None, state, {}
         wanted = queries.shape[1]
-        # The KL and the histogram are of all queries; without them those that are wanted are enough.
+        # The KL and the histogram are of all positions; without them the last ones, that are wanted, are enough.
         if projection is not None and wanted < x.shape[1] and (torch.is_grad_enabled() or self.config.sticky):
             density = self.density(x, state, projection)
         else:
@@ -192,7 +196,7 @@ class LongTermMemory(Memory[LongTermState]):
         return replace(state, coefficients=coefficients)
 
     def initialise_graft(self, std: float, num_layers: int) -> None:
-        """Set matrices to N(0, std²), what adds to the residual smaller by √(2·layers) (Radford et al. 2019)."""
+        """Draw matrices from N(0, std²), and divide W_O by √(2·layers) (Radford et al. 2019)."""
         super().initialise_graft(std, num_layers)
         with torch.no_grad():
             self.output.weight /= (2 * num_layers) ** 0.5
@@ -215,9 +219,9 @@ class LongTermMemory(Memory[LongTermState]):
         """Contract the past, append what left the short-term memory, and refit (M6).
 
         B ← A B + C x̃ with fixed sample points; a stream's first update is the plain fit of x̃. `evicted` holds
-        `segment_length` vectors for each stream of the state, in any precision, on the device of the weights, whose
-        precision the new state has. Gradient reaches the gate; the old B is as given: detach the state first to stop it
-        at a segment. `rows`: the others stay as they are; None: all are updated. ValueError if the shape is another.
+        `segment_length` vectors for each stream of the state, in any precision, on the device of the weights. The new
+        state has the weights' precision. Gradient flows into the gate, and into the old state unless that is detached.
+        rows: the others stay as they are; None: all are updated. ValueError if the shape is another.
         """
         wanted = len(state.updates), self.config.segment_length, self.config.hidden_size
         if evicted.shape != wanted:
@@ -235,13 +239,13 @@ class LongTermMemory(Memory[LongTermState]):
                 if fresh.any():
                     coefficients = torch.where(fresh[:, None, None], self.first @ smoothed, coefficients)
 
-        # What is no row's own stays out of its memory.
+        # Rows that are not marked keep what they had.
         if rows is not None:
             coefficients = torch.where(rows[:, None, None], coefficients, state.coefficients)
         return replace(state, coefficients=coefficients, updates=state.updates + (1 if rows is None else rows))
 
     def contract_past(self, state: LongTermState) -> Coefficients:
-        """Compute the past's part of the new coefficients (M6): A B, or with sticky sampling G_old Ψ(s)ᵀ B."""
+        """Compute the past's part of the new coefficients (M6): A B, or with sticky sampling G₁ X̄(s)."""
         if (positions := self.sample_positions(state)) is None:
             return self.carry @ state.coefficients
         return self.contract @ equations.evaluate_signal(state.coefficients, self.basis.evaluate(positions))
@@ -268,7 +272,7 @@ class LongTermMemory(Memory[LongTermState]):
         """Compute the density of each head and query (M8): μ, σ² from w_μ·(K q)/√d, w_σ·(K q)/√d, with K = B W_K.
 
         μ is a share of [0, 1], 0 the oldest end, σ² a square of such shares, at least `variance_floor`, in the weights'
-        precision. projection: W_Q, if `queries` are the x that it is to make queries of. ValueError as `attend`.
+        precision. projection: W_Q, if `queries` are x, not projected yet. ValueError as `attend`.
         """
         wanted = len(state.updates), self.config.hidden_size
         if queries.ndim != 3 or (queries.shape[0], queries.shape[2]) != wanted:
@@ -281,8 +285,8 @@ class LongTermMemory(Memory[LongTermState]):
             scores = reading.score_queries(
                 queries, state.coefficients, self.key.weight, weights, c.num_heads, projection
             )
-        mean, variance = scores.movedim(-1, 0).contiguous()  # what follows is quicker so
-        return equations.shape_density(mean, variance, c.variance_floor)
+        mean_score, variance_score = scores.movedim(-1, 0).contiguous()  # so that what follows is quicker
+        return equations.shape_density(mean_score, variance_score, c.variance_floor)
 
     def read_signal(self, density: AttentionDensity, state: LongTermState) -> Queries:
         """Read the signal under a density (M9): z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O.
@@ -313,7 +317,7 @@ class LongTermMemory(Memory[LongTermState]):
     def kl(self, density: AttentionDensity, state: LongTermState) -> Float[Tensor, ""]:
         """Compute this layer's KL regulariser (M10), in nats: mean over heads, queries and streams, a scalar.
 
-        0 of a stream that has no memory yet. So the mean over a batch is that over its parts, whatever these remember.
+        A stream without a memory counts as 0, so that the mean over a batch is that over its parts.
         """
         divergence = equations.kl_to_prior(density, self.config.prior_std, self.config.prior_mean)  # b h q
         return divergence.mean((1, 2)).masked_fill(state.updates == 0, 0).mean()

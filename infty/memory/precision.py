@@ -12,8 +12,8 @@ HOST = torch.device("cpu")  # keeps what is exact, in float64, which other devic
 
 
 def round_products(precision: str) -> str:
-    """Set how a GPU's products of float32 are rounded: "ieee" not at all, or "tf32". Returns how they were (for M3)."""
-    cudnn: Any = torch.backends.cudnn  # whose convolutions would be tf32 if nobody said anything
+    """Set how a GPU's products of float32 are rounded: "ieee" (not at all) or "tf32". Return what was set (for M3)."""
+    cudnn: Any = torch.backends.cudnn  # whose convolutions would be tf32 by default
     before = str(torch.backends.cuda.matmul.fp32_precision)
     torch.backends.cuda.matmul.fp32_precision = cudnn.conv.fp32_precision = precision
     return before
@@ -23,8 +23,7 @@ def round_products(precision: str) -> str:
 def full_precision(device: torch.device) -> Iterator[None]:
     """Keep products from bfloat16 and TF32 in this context, whatever surrounds it: the fit amplifies rounding (M3).
 
-    A gradient comes back through it later, with bfloat16's or float32's products as they were in it; TF32 is a
-    setting of its own time.
+    The backward pass keeps the types of the products in it, but takes the TF32 setting of the time when it runs.
     """
     before = round_products("ieee")
     try:
@@ -35,7 +34,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 class ExactBuffers(nn.Module):
-    """Module whose constant buffers are known in float64 and rounded once, as those of (M1) and (M6) must be.
+    """Module whose constant buffers are stored in float64 and rounded once, as those of (M1) and (M6) must be.
 
     An ordinary buffer that went through float32 stays rounded when its module is moved to float64.
     These are rounded afresh from their float64 originals after every move (`.to`, `.double()`,

@@ -1,4 +1,4 @@
-"""Handle rows of a batch that began at different times (M12), or that are knocked out together (not in the paper).
+"""Handle rows of a batch that hold different numbers of vectors (M12), or are knocked out (not in the paper).
 
 They share tensors: `filled` says how many of the vectors, the newest, are each row's own.
 """
@@ -15,14 +15,14 @@ Counts = Int[Tensor, " batch"]
 
 
 def visible(vectors: Vectors, filled: Counts | None) -> Counts:
-    """Count the vectors, the newest, that are each row's own (slots of M12); `filled` None: all."""
+    """Count how many of the vectors, the newest, belong to each row (slots of M12); `filled` None: all."""
     return torch.full(vectors.shape[:1], vectors.shape[1], device=vectors.device) if filled is None else filled
 
 
 def concatenate_rows(
     vectors: Sequence[Float[Tensor, "_ _ hidden"]], filled: Sequence[Int[Tensor, " _"] | None]
 ) -> tuple[Vectors, Counts | None]:
-    """Make one batch of the rows of several (M12). If some have fewer vectors, zeros that are nobody's stand first."""
+    """Make one batch of the rows of several (M12). If a part has fewer vectors, zeros that do not count stand first."""
     longest = max(part.shape[1] for part in vectors)
     own = torch.cat([visible(part, some) for part, some in zip(vectors, filled, strict=True)])
     rows = torch.cat([F.pad(part, (0, 0, longest - part.shape[1], 0)) for part in vectors])
@@ -35,5 +35,5 @@ def exchange_halves(rows: Shaped[Tensor, "batch *rest"]) -> Shaped[Tensor, "batc
 
 
 def draw_fixed_numbers(count: int) -> Float[Tensor, " n"]:
-    """Draw random numbers in [0, 1) to shuffle by, the same each time (not in the paper); three happen to rise."""
+    """Draw random numbers in [0, 1) to shuffle by, the same each time (not in the paper); three are in order."""
     return torch.rand(count, generator=torch.Generator().manual_seed(count))

@@ -1,7 +1,6 @@
-"""Make the constants of a signal X̄(t) = Bᵀψ(t) that is fitted to vectors at positions in [0, 1] (M3, M4, M6).
+"""Make the matrices of the fits (M3, M4, M6); they depend on positions alone.
 
-Everything here depends on positions alone, is made once, and is made in float64: the fit's matrix has
-a condition number of 10⁶ and more, too much for float32.
+They are made once, in float64: the fit's matrix has a condition number of 10⁶ and more, too much for float32.
 """
 
 from dataclasses import dataclass
@@ -29,14 +28,14 @@ def solve_fit(basis: GaussianBasis, grid: Grid, penalty: float) -> Float[Tensor,
 class Operators:
     """Fixed linear maps of a memory's fits (M3) and refits (M6), in float64, each as its factors.
 
-    growth: the spectral radius of A. In the long run what is kept changes by this factor an update, so from 1 on it
-    grows without bound. A few updates say little of it: A is far from normal, and most may stay for some.
+    growth: the spectral radius of A, the factor per update in the long run; from 1 on a memory grows without bound. A
+    is far from normal, so that a few updates can look different.
     """
 
     first: Factors  # B = first · x̃, the first fit
-    contract: Factors  # what the refit makes of the old samples, the first M columns of its G
-    append: Factors  # C, what it makes of the L new vectors, the other columns
-    carry: Factors  # A = contract · Ψ(s) at the fixed points s: old coefficients to new ones
+    contract: Factors  # G₁, the first M columns of the refit's G: what it makes of the old samples
+    append: Factors  # C = G₂, its other columns: what it makes of the L new vectors
+    carry: Factors  # A = G₁ Ψ(s) at the fixed points s, Ψ(s): M × N
     growth: float
 
 
@@ -44,7 +43,7 @@ class Operators:
 def make_operators(
     num_basis: int, widths: tuple[float, ...], length: int, num_samples: int, contraction: float, penalty: float
 ) -> Operators:
-    """Solve both fits of a memory (M3) on their grids (M4). A model's layers share one geometry, so one is kept."""
+    """Solve both fits of a memory (M3) on their grids (M4). A model's layers share them."""
     with HOST:
         basis = GaussianBasis(num_basis, widths).double()
         first = solve_fit(basis, first_grid(length), penalty)
@@ -57,11 +56,11 @@ def make_operators(
 
 @lru_cache(maxsize=4)
 def shuffle_pieces(num_basis: int, widths: tuple[float, ...]) -> Float[Tensor, "basis basis"]:
-    """Map coefficients of a signal to those of its pieces in another order, as many as there are centres (M5).
+    """Map coefficients to those of the same signal cut into equal pieces, one per centre, in another order (M5).
 
-    The signal is read at PIECE_POINTS places per piece and fitted again. Without another order that alone changes white
-    noise by 6 % of its norm at N = 64 and by 2 % at 512, what has a mean by less. In another order pieces meet in jumps
-    that the basis is too wide for: means of pieces of white noise then correlate by 0.94 to 0.73 with what was moved.
+    The signal is read at PIECE_POINTS places per piece and fitted again. That alone changes white noise by 6 % of its
+    norm at N = 64 and by 2 % at 512, what has a mean by less. In another order pieces meet in jumps too sharp for the
+    basis: means of pieces of white noise correlate by only 0.94 to 0.73 with those that were moved.
     """
     pieces = num_basis // len(widths)
     basis, grid = GaussianBasis(num_basis, widths).double(), first_grid(PIECE_POINTS * pieces)

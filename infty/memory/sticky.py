@@ -1,4 +1,4 @@
-"""Give what was attended to more room when the past is contracted: sticky memories (M11).
+"""Sample regions that were attended to more densely when the past is contracted: sticky memories (M11).
 
 Randomness is a pure function of numbers in the memory's state, so a stream draws the same locations
 whatever batch it is in, and a resumed run draws what the uninterrupted one would have.
@@ -30,12 +30,12 @@ def attention_histogram(density: AttentionDensity, num_bins: int) -> Histogram:
     """Compute the share of attention in each of D equal bins of [0, 1], over all heads and queries; sums to 1 (M11).
 
     Equal to `equations.attention_histogram`; held by
-    tests/memory/test_sticky.py::test_histogram_equals_the_plain_equation. The normal CDF at a bin's edges is
-    (1 + erf((t − μ) / √2σ)) / 2, whose 1 and ½ fall out of a share of differences.
+    tests/memory/test_sticky.py::test_histogram_equals_the_plain_equation. The normal CDF is
+    (1 + erf((t − μ) / √2σ)) / 2; the 1 and the ½ cancel in a share of differences.
     """
     edges = torch.linspace(0, 1, num_bins + 1, dtype=density.mean.dtype, device=density.mean.device)
     scale = (2 * density.variance).rsqrt()[..., None]
-    standardised = torch.addcmul(-density.mean[..., None] * scale, edges, scale)  # b h q edges
+    standardised = torch.addcmul(-density.mean[..., None] * scale, edges, scale)  # b h q edges: (t − μ) / √2σ
     mass = standardised.erf_().sum(dim=(1, 2)).diff()  # batch bins
     return mass / mass.sum(-1, keepdim=True)
 

@@ -227,8 +227,8 @@ class CorpusTask(Task):
         """Compute the metrics of a text that was read as a stream. MissingError if it has no word."""
         if not text.words:
             raise MissingError("the stream holds no word: wanted a text")
-        ends = text.lines if self.tokens.corpus.counts_line_ends else 0
-        return compute_text_metrics("stream", totals, {"words": text.words + ends, "bytes": text.bytes})
+        words = self.tokens.corpus.words([text])
+        return compute_text_metrics("stream", totals, {"words": words, "bytes": text.bytes})
 
     def count_words_and_bytes(self, split: str) -> dict[str, int]:
         """Count the words and bytes that the metrics of a split divide by."""
@@ -240,11 +240,10 @@ class CorpusTask(Task):
         """Describe the text of a result: corpus, split, sums and tokeniser."""
         corpus, portion = self.tokens.corpus, self.config.portions[split]
         part, known = self.parts[split], corpus.known
-        whole = known and portion.split == split and known.is_whole(split, len(part.documents), part.words)
-        kind = known.title if known else corpus.name
+        whole = portion.split == split and known.is_whole(split, len(part.documents), part.words)
         return {
             "name": corpus.name,
-            "title": kind if whole or not (known and known.words) else f"{kind}, subset",
+            "title": known.title if whole or not known.words else f"{known.title}, subset",
             "split": portion.split,
             "documents": len(part.documents),
             "sha256": corpus.splits[portion.split]["sha256"],

@@ -14,8 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from infty.evaluation.evaluate import evaluate
-from infty.machine.devices import is_gpu
-from infty.machine.placement import Machine
+from infty.machine.placement import Machine, is_gpu
 from infty.machine.ram import count_held_bytes, count_peak_bytes, forget_peak
 from infty.model.interface import SegmentModel, State
 from infty.model.tensors import state_tensors

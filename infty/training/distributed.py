@@ -21,8 +21,8 @@ from torch import Tensor, distributed, nn
 from infty.base.batch import Share, Totals
 from infty.base.errors import InftyError, Stopped
 from infty.base.messages import describe_fault
-from infty.machine.devices import choose_backend, is_gpu
 from infty.machine.launch import Launch
+from infty.machine.placement import is_gpu
 from infty.memory.precision import HOST
 
 PATIENCE = timedelta(hours=4)  # the others wait while one process evaluates a stream
@@ -134,11 +134,13 @@ def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
     if launch.size == 1 or _MET:
         yield ALONE if launch.size == 1 else _MET[0]
         return
+    backend = f"{HOST.type}:gloo"
     if is_gpu(device):
         torch.cuda.set_device(device)
+        backend += f",{device.type}:nccl"
     os.environ.update(MASTER_ADDR=launch.address, MASTER_PORT=str(launch.port))
     try:
-        distributed.init_process_group(choose_backend(device), rank=launch.rank, world_size=launch.size, timeout=PROMPT)
+        distributed.init_process_group(backend, rank=launch.rank, world_size=launch.size, timeout=PROMPT)
         group = Group(launch.rank, launch.size)
     except (RuntimeError, ValueError) as fault:
         met = f"met no others at {launch.address} port {launch.port}"

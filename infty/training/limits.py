@@ -9,8 +9,7 @@ import torch
 
 from infty.base.errors import InftyError
 from infty.base.messages import describe_fault
-from infty.machine.devices import is_gpu
-from infty.machine.placement import Machine
+from infty.machine.placement import Machine, is_gpu
 from infty.machine.ram import count_free_bytes, forget_peak
 from infty.model.interface import SegmentModel
 from infty.tasks.task import Task, TrainingData

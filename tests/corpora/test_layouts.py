@@ -51,7 +51,7 @@ def test_wikitext_is_found_by_its_file_names_also_in_a_folder_below(tmp_path: Pa
         (folder / f"wiki.{split}.tokens").rename(folder / f"wiki.{split}.{end}")
     found = find_wikitext(tmp_path)
     assert list(found) == ["validation", "test"]
-    assert "".join(documents(found["test"].documents())) == ARTICLES["test"]
+    assert "".join(documents(found["test"].documents)) == ARTICLES["test"]
 
 
 def test_parquet_gives_the_bytes_of_the_classic_files(tmp_path: Path) -> None:
@@ -61,12 +61,12 @@ def test_parquet_gives_the_bytes_of_the_classic_files(tmp_path: Path) -> None:
         parquet.write_table(pa.table({"text": part}), tmp_path / f"validation-0000{i}-of-00002.parquet")
     found = find_wikitext(tmp_path)
     assert list(found) == ["validation"]
-    assert "".join(documents(found["validation"].documents())) == ARTICLES["valid"]
+    assert "".join(documents(found["validation"].documents)) == ARTICLES["valid"]
 
 
 def test_pg19_is_a_book_a_file_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     found = find_pg19(pg19_folder(tmp_path))
-    assert {split: documents(source.documents()) for split, source in found.items()} == {
+    assert {split: documents(source.documents) for split, source in found.items()} == {
         split: list(books.values()) for split, books in BOOKS.items()
     }
     assert found["train"].names == ["Darkness, by A. Writer", "10", "100"]
@@ -74,7 +74,7 @@ def test_pg19_is_a_book_a_file_in_the_order_of_their_numbers(tmp_path: Path) -> 
 
 def test_pg19_in_parquet(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"text": ["one book", "two"], "url": ["a", "b"]}), tmp_path / "test-0-of-1.parquet")
-    assert documents(find_pg19(tmp_path)["test"].documents()) == ["one book", "two"]
+    assert documents(find_pg19(tmp_path)["test"].documents) == ["one book", "two"]
 
 
 def test_own_texts_are_a_document_a_file_nine_tenths_to_train_on(tmp_path: Path) -> None:
@@ -83,17 +83,18 @@ def test_own_texts_are_a_document_a_file_nine_tenths_to_train_on(tmp_path: Path)
     (tmp_path / "empty.txt").touch()
     (tmp_path / "picture.png").write_bytes(b"\x89")
     found = find_text(tmp_path)
-    assert [len(documents(found[split].documents())) for split in ("train", "validation", "test")] == [36, 2, 2]
-    assert documents(found["test"].documents()) == ["text 38\n", "text 39\n"]
+    read = {split: documents(source.documents) for split, source in found.items()}
+    assert [len(read[split]) for split in ("train", "validation", "test")] == [36, 2, 2]
+    assert read["test"] == ["text 38\n", "text 39\n"]
 
 
 def test_three_files_are_one_each_and_one_file_is_cut_at_line_ends(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.txt").write_text(name)
-    assert [documents(s.documents()) for s in find_text(tmp_path).values()] == [["a"], ["b"], ["c"]]
+    assert [documents(s.documents) for s in find_text(tmp_path).values()] == [["a"], ["b"], ["c"]]
     single = tmp_path / "one.txt"
     single.write_text("".join(f"line {i:03}\n" for i in range(200)))
-    parts = [documents(source.documents()) for source in find_text(single).values()]
+    parts = [documents(source.documents) for source in find_text(single).values()]
     assert [len(part) for part in parts] == [1, 1, 1]
     assert "".join(part[0] for part in parts) == single.read_text()
     assert [part[0].count("\n") for part in parts] == [180, 10, 10]
@@ -112,7 +113,7 @@ def test_a_wrong_folder_is_refused_with_what_was_wanted(tmp_path: Path, find: ob
 def test_an_empty_book_is_named(tmp_path: Path) -> None:
     (pg19_folder(tmp_path) / "train" / "11.txt").touch()
     with pytest.raises(MissingError, match=r"11\.txt is empty"):
-        documents(find_pg19(tmp_path)["train"].documents())
+        documents(find_pg19(tmp_path)["train"].documents)
 
 
 @pytest.mark.parametrize("damage", ["garbage", "columns", "numbers"])
@@ -123,13 +124,13 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, damage: str) -> None:
     else:
         parquet.write_table(pa.table({"words": ["x"]} if damage == "columns" else {"text": [1]}), path)
     with pytest.raises(MissingError, match="no parquet table with a column of text"):
-        documents(find_wikitext(tmp_path)["test"].documents())
+        documents(find_wikitext(tmp_path)["test"].documents)
 
 
 def test_a_column_may_hold_each_text_once(tmp_path: Path) -> None:
     column = pa.array(["one", "two", "one"]).dictionary_encode()
     parquet.write_table(pa.table({"text": column}), tmp_path / "test-0-of-1.parquet")
-    assert documents(find_pg19(tmp_path)["test"].documents()) == ["one", "two", "one"]
+    assert documents(find_pg19(tmp_path)["test"].documents) == ["one", "two", "one"]
 
 
 def test_folders_are_no_files_and_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_words_are_counted_across_pieces(data: Path) -> None:
         (False, " "),
         (False, "5"),
     ]
-    corpus = write_corpus(data, "x", {"train": Source(lambda: iter(cut), 1)}, "a test", replace=False)
+    corpus = write_corpus(data, "x", {"train": Source(iter(cut), 1)}, "a test", replace=False)
     assert corpus.splits["train"]["words"] == 5
 
 

@@ -1,6 +1,7 @@
 """What memories keep of a text: which document is read, whose phrases are shown, and what an evaluation writes."""
 
 import json
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ TAU = 0.75
 
 
 def texts(folder: Path, documents: list[str], **changes: Any) -> CorpusTask:
-    source = Source(lambda: ((True, document) for document in documents), 1)
-    write_corpus(folder, "tiny", dict.fromkeys(("train", "validation", "test"), source), "a test", replace=False)
+    sources = {split: Source(zip(repeat(True), documents), 1) for split in ("train", "validation", "test")}
+    write_corpus(folder, "tiny", sources, "a test", replace=False)
     given = {
         "corpus": "tiny",
         "tokenizer": {"kind": "word", "vocab_size": 400},

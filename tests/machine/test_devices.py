@@ -18,9 +18,8 @@ from infty.base.errors import UsageError
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import resolve
-from infty.machine.devices import choose_device
 from infty.machine.launch import Launch, read_launch
-from infty.machine.placement import Machine
+from infty.machine.placement import Machine, choose_device
 from infty.memory.longterm import LongTermMemory
 from infty.memory.precision import HOST, full_precision, round_products
 from infty.model.interface import SegmentModel
@@ -84,7 +83,7 @@ def test_a_memory_holds_no_tensor_but_parameters_and_buffers(row: str) -> None:
 
 
 def test_devices_are_named_in_two_places_only() -> None:
-    """machine/devices.py chooses; memory/precision.py says where exact numbers are kept. Nothing calls `.cuda()`."""
+    """machine/placement.py chooses; memory/precision.py says where exact numbers are kept. Nothing calls `.cuda()`."""
     for path in ROOT.rglob("*.py"):
         place = path.relative_to(ROOT).as_posix()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -92,7 +91,7 @@ def test_devices_are_named_in_two_places_only() -> None:
             assert not (isinstance(called, ast.Attribute) and called.attr == "cuda"), place
             text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
             named = text in ("cpu", "cuda", "mps", "xpu") or text.startswith("cuda:")
-            assert not named or place in ("machine/devices.py", "memory/precision.py"), f"{place}: {text}"
+            assert not named or place in ("machine/placement.py", "memory/precision.py"), f"{place}: {text}"
 
 
 def gradients(model: SegmentModel, batch: Batch) -> tuple[dict[str, Tensor], int]:

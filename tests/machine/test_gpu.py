@@ -8,9 +8,8 @@ from torch import Tensor
 from infty.config.catalog import SHIPPED, open_experiment
 from infty.config.definition import CellKey
 from infty.experiment import resolve
-from infty.machine.devices import choose_device
 from infty.machine.launch import Launch
-from infty.machine.placement import Machine
+from infty.machine.placement import Machine, choose_device
 from infty.memory.precision import HOST
 from infty.model.interface import SegmentModel
 from infty.tasks.corpus import CorpusConfig

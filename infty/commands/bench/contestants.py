@@ -65,11 +65,10 @@ class Spec:
 
 def resolve_paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> Experiment:
     """Resolve the sorting experiment at the paper's sizes, with N = `basis` and as many slots for every model."""
-    definition = open_experiment("sort", Path())
     memory = [f"model.long_range.num_basis={basis}", f"model.long_range.kl_weight={KL_WEIGHT}"]
     slots = memory if model == "infty" else [f"model.short_term_length={1024 + basis}"]
     overrides = [*slots, f"task.length={length}", f"training.batch_size={batch}"]
-    return resolve(definition, CellKey("sort", "paper", model, "x4", 0), overrides).experiment
+    return resolve(open_experiment("sort", Path()), CellKey("sort", "paper", model, "x4", 0), overrides).experiment
 
 
 def read_paper_decoder() -> DecoderConfig:
@@ -78,7 +77,7 @@ def read_paper_decoder() -> DecoderConfig:
 
 
 def make_run(spec: Spec) -> Run:
-    """Make the function that runs a contestant once. Raises ValueError if there is no such contestant."""
+    """Make the function that runs a contestant once."""
     torch.manual_seed(0)
     match spec.kind, spec.who:
         case "step", "yardstick":
@@ -98,8 +97,6 @@ def make_run(spec: Spec) -> Run:
         case "agree", _:
             module = load_yardstick(Path(spec.against or ""))
             return lambda: compare_steps(module, read_paper_decoder(), YARDSTICK_VOCABULARY, spec.length, spec.batch)
-        case _:
-            raise ValueError(f"no contestant {spec.kind} of {spec.who}")
 
 
 def _make_step(spec: Spec) -> Run:
@@ -149,7 +146,7 @@ def _make_memory_run(spec: Spec) -> Run:
         update = plain.make_update(memory) if plainly else memory.update
         return torch.no_grad()(lambda: update(state, evicted))
     state = replace(state, coefficients=state.coefficients.requires_grad_())
-    attend = (lambda q, s: plain.attend(memory, q, s)) if plainly else memory.attend
+    attend = partial(plain.attend, memory) if plainly else memory.attend
 
     def read() -> None:
         context, density = attend(queries, state)

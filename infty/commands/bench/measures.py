@@ -17,7 +17,6 @@ from infty.base.errors import InftyError, UsageError
 from infty.commands.bench.contestants import SYMBOLS, Spec, read_paper_decoder, resolve_paper_experiment, time_run
 from infty.commands.bench.products import count_step_products
 from infty.commands.bench.yardstick import load_yardstick
-from infty.machine.environment import describe_environment
 from infty.machine.placement import Machine
 from infty.memory.precision import HOST
 
@@ -125,7 +124,7 @@ class Bench:
 
     def environment(self) -> dict[str, Any]:
         """Describe the versions and the machine that it runs on."""
-        return {**describe_environment(Machine(HOST)), "threads": self.threads}
+        return {**Machine(HOST).describe_environment(), "threads": self.threads}
 
     def step(self) -> Iterator[Measure]:
         """Measure a training step of the sorting task at the paper's sizes."""
@@ -164,15 +163,14 @@ class Bench:
         """Measure the seconds of `infty --help`."""
         run = partial(subprocess.run, [sys.executable, "-m", "infty", "--help"], check=True, capture_output=True)
         seconds = [time_run(run) for _ in range(self.rounds + 1)][1:]
-        median = statistics.median(seconds)
-        yield Measure("start: seconds of infty --help", median, {"seconds": seconds}, "at most", 0.4)
+        middle = statistics.median(seconds)
+        yield Measure("start: seconds of infty --help", middle, {"seconds": seconds}, "at most", 0.4)
 
     def _measure_memory(self, kind: Literal["read", "update"], mark: float | None) -> Iterator[Measure]:
         """Measure reading, forward and backward, or an update without gradient: contract, append and refit."""
         rivals: tuple[Literal["plain", "yardstick"], ...] = ("plain", "yardstick") if self.against else ("plain",)
         for name, size in SIZES.items():
-            specs = {who: replace(size, kind=kind, who=who) for who in ("infty", *rivals)}
-            laps = self._rotate(specs)
+            laps = self._rotate({who: replace(size, kind=kind, who=who) for who in ("infty", *rivals)})
             for rival in rivals:
                 claim, held = f"{kind}, {name}: times as fast as {rival}", mark if rival == rivals[-1] else None
                 yield Measure(claim, laps.compare(rival, "infty"), laps.collect_parts(), mark=held)

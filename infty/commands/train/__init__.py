@@ -19,7 +19,6 @@ from infty.commands.train.requirements import InitialWeights, find_base, find_in
 from infty.commands.train.session import OTHER_SETTINGS, Session, bring_data, open_session
 from infty.config.settings import Settings
 from infty.experiment import Cell
-from infty.machine.environment import describe_environment
 from infty.machine.launch import detect_launch
 from infty.machine.placement import Machine, prepare_machine
 from infty.machine.ram import count_peak_bytes
@@ -180,7 +179,7 @@ def _write_header(session: Session) -> Values:
     # The environment, with the command that gives the same numbers again.
     s, file = session, session.run.path / "environment.json"
     command = " ".join([s.cell.command, *s.settings.options])
-    environment = {**describe_environment(s.machine), "command": command}
+    environment = {**s.machine.describe_environment(), "command": command}
     try:
         before = read_json(file, "it is written anew") if file.exists() else None
         if before and (changed := differences({**before, "command": command}, environment)):

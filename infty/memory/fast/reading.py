@@ -43,10 +43,10 @@ def score_queries(
     """Compute w_μ·(K q)/√d and w_σ·(K q)/√d of each head and query, with K = B W_K (M8).
 
     Equal to `equations.score_queries` and a sum by w_μ, w_σ; held by
-    tests/memory/test_longterm.py::test_reading_equals_the_plain_equations_in_value_and_gradient, with a projection by
-    test_queries_that_are_yet_to_be_projected_look_at_the_same_places there.
+    tests/memory/test_longterm.py::test_reading_equals_the_plain_equations_in_value_and_gradient; with a projection by
+    tests/memory/test_longterm.py::test_queries_that_are_yet_to_be_projected_look_at_the_same_places.
 
-    projection: W_Q, if `queries` are the x that it is to make queries of; ((w B) W_K W_Qᵀ)·x does without them.
+    projection: W_Q, if `queries` are x, not projected yet: ((w B) W_K W_Qᵀ)·x does without the queries.
     """
     both = torch.bmm(weights.expand(len(coefficients), -1, -1), coefficients)  # b 2 hidden
     summaries = split_heads(F.linear(both, key), num_heads)  # b h 2 d
