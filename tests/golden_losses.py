@@ -9,8 +9,7 @@ from pathlib import Path
 from infty.config.definition import CellKey, open_experiment
 from infty.experiment import build_task, resolve
 from infty.training.data_parallel import Replica
-from infty.training.optimizer import make_optimizer
-from infty.training.step import optimize
+from infty.training.step import make_optimizer, optimize
 
 GOLDEN = Path(__file__).parent / "golden" / "first_losses.json"
 ROWS = ("transformer-xl", "compressive", "infty", "infty-sticky")

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from infty.base.table import Table
 from infty.config.definition import SHIPPED
+from infty.report import make_tables
 from infty.report.load.collect import collect
 from infty.report.load.results import ResultSet
-from infty.report.tables import make_tables
 from tests.findings import finding_tables
 
 PAGES = (SHIPPED.parent / "README.md", SHIPPED / "RESULTS.md")

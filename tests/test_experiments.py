@@ -20,8 +20,7 @@ from infty.runs.folder import differences
 from infty.tasks.corpus import CorpusConfig
 from infty.tasks.sort import SortConfig
 from infty.training.data_parallel import Replica
-from infty.training.optimizer import make_optimizer
-from infty.training.step import optimize
+from infty.training.step import make_optimizer, optimize
 from tests.conftest import Infty
 
 EXPERIMENTS = sorted(experiment_files(SHIPPED))
@@ -103,7 +102,7 @@ def growth(geometry: tuple[Any, ...]) -> float:
 def test_no_memory_that_ships_grows_without_bound(name: str, scale: str) -> None:
     """With fixed sample points, in the long run: a stream of any length stays finite."""
     sizes = {
-        m.geometry
+        (m.num_basis, m.widths, m.segment_length, m.num_samples, m.contraction, m.ridge_penalty)
         for cell in cells(name, scale)
         if isinstance(
             m := resolve(open_experiment(name, SHIPPED), cell).experiment.model.long_range, LongTermMemoryConfig

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Int64
+from numpy import ndarray
 from torch import Tensor
 
 UNSCORED = -100  # target of a position that no loss counts, as in torch's cross_entropy
@@ -21,19 +22,28 @@ class Batch:
     places: Int[Tensor, " batch"] | None = None  # index in its split of each row's first target; None: not recorded
     aside: Bool[Tensor, "batch length"] | None = None  # targets summed apart, unscored: a block's first tokens
 
+    @classmethod
+    def of_stream(cls, tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"]) -> "Batch":
+        """Make one row of the next tokens of the only stream there is."""
+        one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
+        return cls(torch.from_numpy(tokens)[None], torch.from_numpy(targets)[None], one, goes_on)
+
     def to(self, device: torch.device) -> "Batch":
         """Move tokens and targets to another device; the rest is read on the host only."""
         return replace(self, tokens=self.tokens.to(device), targets=self.targets.to(device))
 
+    def cut(self, start: int, stop: int | None = None) -> "Batch":
+        """Cut out the tokens from `start` to `stop`, or to the end."""
+        places = None if self.places is None else self.places + start
+        aside = None if self.aside is None else self.aside[:, start:stop]
+        tokens, targets = self.tokens[:, start:stop], self.targets[:, start:stop]
+        return replace(self, tokens=tokens, targets=targets, places=places, aside=aside)
+
     def segments(self, length: int) -> Iterator["Batch"]:
         """Yield the sequences in segments of `length` tokens, first to last; the last may be shorter."""
         goes_on = torch.zeros(len(self.streams), dtype=torch.bool)
-        pieces = zip(self.tokens.split(length, 1), self.targets.split(length, 1), strict=True)
-        for i, (tokens, targets) in enumerate(pieces):
-            places = None if self.places is None else self.places + i * length
-            aside = None if self.aside is None else self.aside[:, i * length : (i + 1) * length]
-            fresh = goes_on if i else self.fresh
-            yield replace(self, tokens=tokens, targets=targets, places=places, aside=aside, fresh=fresh)
+        for start in range(0, self.tokens.shape[1], length):
+            yield replace(self.cut(start, start + length), fresh=goes_on if start else self.fresh)
 
 
 @dataclass(frozen=True)

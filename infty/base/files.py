@@ -23,7 +23,7 @@ Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Strict(BaseModel):
-    """What a file says: nothing but the fields, each of its own type, and numbers that have an end."""
+    """What a file says: nothing but the fields, each of its own type, and no number without end."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -33,6 +33,13 @@ class FileSum(Strict):
 
     bytes: Count
     sha256: Sum
+
+    def fits(self, path: Path) -> bool:
+        """Tell if a file is what was written. OSError if it is not there."""
+        return path.stat().st_size == self.bytes and sha256(path) == self.sha256
+
+
+FileSums = dict[FileName, FileSum]  # of all files in a folder
 
 
 @contextlib.contextmanager

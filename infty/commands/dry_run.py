@@ -102,7 +102,7 @@ def describe_memory(
     here, validating = program + free, held + cost.evaluation.predict(evaluated)
 
     def count_fitting(room: float) -> int | None:
-        return cost.training.add(held).count_fitting(room, cost.own) or None if validating <= room else None
+        return cost.training.count_fitting(room - held, cost.own) or None if validating <= room else None
 
     total = max(held + cost.training.predict(cost.at_once), validating)
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from infty.base.errors import MissingError, describe_fault
-from infty.base.files import Count, FileName, FileSum, Strict, Sum, sha256
+from infty.base.files import Count, FileSum, FileSums, Strict, Sum
 from infty.corpora.registry import Split
 
 MANIFEST = "MANIFEST.json"
@@ -28,7 +28,7 @@ class SplitCounts(Strict):
 
 class _Manifest(Strict):
     version: Literal[1] = Field(alias="schema")
-    files: dict[FileName, FileSum]
+    files: FileSums
 
     @classmethod
     def read(cls, folder: Path, mend: str) -> Self:
@@ -70,6 +70,5 @@ def split_files(split: str) -> tuple[str, str]:
 def is_whole(path: Path, entry: FileSum | None) -> bool:
     """Tell whether a file is what its manifest says."""
     with contextlib.suppress(OSError):
-        if entry is not None and path.is_file() and path.stat().st_size == entry.bytes:
-            return sha256(path) == entry.sha256
+        return entry is not None and path.is_file() and entry.fits(path)
     return False

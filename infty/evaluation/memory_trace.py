@@ -37,20 +37,15 @@ Places = Float64[ndarray, " n"]  # in [0, 1]
 
 
 class Trace:
-    """What one layer's memory did with one stream.
-
-    places: where each vector that it took in lies now, oldest first. ends: where the room of each ends; that of the
-    first begins at 0. density: where the last segment looked, and state: in what. errors: of each update's fit.
-    explained: by number of updates, what the signal then had of each segment, oldest first.
-    """
+    """What one layer's memory did with one stream."""
 
     def __init__(self, memory: LongTermMemory) -> None:
         self.memory = memory
-        self.places = self.ends = np.empty(0)
-        self.density: AttentionDensity | None = None
-        self.state: LongTermState | None = None
-        self.errors: list[float] = []
-        self.explained: dict[int, list[float]] = {}
+        self.places = self.ends = np.empty(0)  # where each vector lies now, oldest first, and where its room ends
+        self.density: AttentionDensity | None = None  # where the last segment looked
+        self.state: LongTermState | None = None  # and in what
+        self.errors: list[float] = []  # of each update's fit
+        self.explained: dict[int, list[float]] = {}  # by updates, what the signal then had of each segment in order
         self._smoothed: list[Float[Tensor, "length hidden"]] = []  # as long as they are asked for
         self._written: tuple[LongTermState, Hidden, LongTermState] | None = None
 

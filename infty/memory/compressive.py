@@ -39,6 +39,11 @@ class CompressiveMemoryConfig(MemoryConfig):
         return self.num_slots
 
     @property
+    def state_bytes(self) -> int:
+        """Count the bytes of all slots of one stream, in float32."""
+        return torch.float32.itemsize * self.num_slots * self.hidden_size
+
+    @property
     def most_extra_keys(self) -> int:
         """Count the vectors that attention reads at most beside its own: the slots."""
         return self.num_slots

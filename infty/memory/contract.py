@@ -5,7 +5,7 @@ what is known then, and `mix` of what was read with what attention read. All of 
 task reaches a gate or a compressor. State goes in and comes out; a module holds parameters only.
 
 A new memory is one file with a configuration, a state and a module of these classes, and one line of the union in
-`infty.model.memory_kinds`.
+`infty.model.config`.
 """
 
 from abc import ABC, abstractmethod
@@ -42,6 +42,11 @@ class MemoryConfig(BaseModel, ABC):
     @abstractmethod
     def slots(self) -> int:
         """Count the vectors kept of the past, by which kinds of memory are compared."""
+
+    @property
+    @abstractmethod
+    def state_bytes(self) -> int:
+        """Count the bytes of what one stream's state knows, in float32, to compare memories by."""
 
     @property
     def most_extra_keys(self) -> int:

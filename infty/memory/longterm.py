@@ -76,15 +76,14 @@ class LongTermMemoryConfig(MemoryConfig):
         return self.num_basis
 
     @property
+    def state_bytes(self) -> int:
+        """Count the bytes of one stream's coefficients, and of its histogram if it is sticky, in float32."""
+        return torch.float32.itemsize * (self.num_basis * self.hidden_size + self.num_bins)
+
+    @property
     def num_bins(self) -> int:
         """Count the numbers of the histogram that a state keeps for sticky sampling (M11), 0 without."""
         return self.sticky.num_bins if self.sticky else 0
-
-    @property
-    def geometry(self) -> tuple[int, tuple[float, ...], int, int, float, float]:
-        """Give N, σ̃, L, M, τ and λ: all that the fits depend on (M3, M4; see `make_operators`)."""
-        sizes = self.num_basis, self.widths, self.segment_length, self.num_samples
-        return *sizes, self.contraction, self.ridge_penalty
 
     @property
     def auxiliary_weights(self) -> dict[str, float]:
@@ -127,7 +126,8 @@ class LongTermMemory(Memory[LongTermState]):
         super().__init__()
         c = self.config = config
         self.basis, self.reduced = GaussianBasis(c.num_basis, c.widths), ReducedBasis(c.num_basis, c.widths)
-        operators = make_operators(*c.geometry)
+        sizes = c.num_basis, c.widths, c.segment_length, c.num_samples
+        operators = make_operators(*sizes, c.contraction, c.ridge_penalty)
         if operators.growth >= 1 and not c.sticky:
             warnings.warn(
                 f"this memory grows without bound, in the long run {operators.growth:.2g}-fold an update; more samples "
@@ -272,9 +272,7 @@ class LongTermMemory(Memory[LongTermState]):
         """Compute the density of each head and query (M8): μ, σ² from w_μ·(K q)/√d, w_σ·(K q)/√d, with K = B W_K.
 
         μ is a share of [0, 1], 0 the oldest end, σ² a square of such shares, at least `variance_floor`, in the weights'
-        precision. ValueError as `attend`.
-
-        projection: W_Q, if `queries` are x, not projected yet.
+        precision. projection: W_Q, if `queries` are x, not projected yet. ValueError as `attend`.
         """
         wanted = len(state.updates), self.config.hidden_size
         if queries.ndim != 3 or (queries.shape[0], queries.shape[2]) != wanted:
@@ -302,7 +300,7 @@ class LongTermMemory(Memory[LongTermState]):
                 f"{tuple(density.mean.shape)} and {tuple(density.variance.shape)}"
             )
         with full_precision(self.key.weight.device):
-            values = self.value(self.reduced.coefficients(state.coefficients))  # b k hidden
+            values = self.value(self.reduced.combine @ state.coefficients)  # b k hidden
             values = equations.split_heads(values, self.config.num_heads)
             return self.output(equations.join_heads(reading.read_signal(values, density, self.reduced)))
 

@@ -1,17 +1,22 @@
 """Sizes of a model: a decoder of ours (section 4), or a GPT-2 (Radford et al. 2019) with memories grafted on."""
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from infty.base.files import Strict
-from infty.model.memory_kinds import KINDS, LongRangeConfig
+from infty.memory.compressive import CompressiveMemoryConfig
+from infty.memory.contract import MemoryConfig
+from infty.memory.longterm import LongTermMemoryConfig
 from infty.model.softmax import AdaptiveConfig
 
 if TYPE_CHECKING:
     from infty.model.interface import SegmentModel
 
+AnyMemoryConfig = LongTermMemoryConfig | CompressiveMemoryConfig  # a new memory joins here
+LongRangeConfig = Annotated[AnyMemoryConfig, Field(discriminator="kind")]
+KINDS: dict[str, type[MemoryConfig]] = {kind.model_fields["kind"].default: kind for kind in get_args(AnyMemoryConfig)}
 SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
 
 
@@ -44,14 +49,6 @@ class _SharedConfig(Strict):
             if getattr(self.long_range, name, getattr(self, name)) != getattr(self, name):
                 raise ValueError(f"long_range.{name} differs from {name}; leave it out, it is taken from there")
         return self
-
-    def build(self, vocab_size: int, seed: int) -> "SegmentModel":
-        """Build the model with the initial weights of `seed`. UsageError if a cutoff is beyond the vocabulary."""
-        torch.manual_seed(seed)
-        return self._make(vocab_size)
-
-    def _make(self, vocab_size: int) -> "SegmentModel":
-        raise NotImplementedError
 
     def find_faults(self, vocab_size: int) -> list[tuple[str, str]]:
         """Find what does not go together with a vocabulary: keys of the experiment, and messages."""
@@ -94,9 +91,11 @@ class DecoderConfig(_SharedConfig):
             )
         return self
 
-    def _make(self, vocab_size: int) -> "SegmentModel":
+    def build(self, vocab_size: int, seed: int) -> "SegmentModel":
+        """Build the model with the initial weights of `seed`. UsageError if a cutoff is beyond the vocabulary."""
         from infty.model.decoder import Decoder
 
+        torch.manual_seed(seed)
         return Decoder(self, vocab_size)
 
     def find_faults(self, vocab_size: int) -> list[tuple[str, str]]:
@@ -139,9 +138,11 @@ class Gpt2ModelConfig(_SharedConfig):
             )
         return self
 
-    def _make(self, vocab_size: int) -> "SegmentModel":
+    def build(self, vocab_size: int, seed: int) -> "SegmentModel":
+        """Build the model with the initial weights of `seed`."""
         from infty.model.gpt2 import build_gpt2  # loads transformers, which nothing else wants
 
+        torch.manual_seed(seed)
         return build_gpt2(self, vocab_size)
 
 

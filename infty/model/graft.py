@@ -1,10 +1,8 @@
 """Graft a memory on another's decoder, layer by layer (section 4.2): Z = Z_attention + Z_LTM (M9).
 
-Each has its own output projection; the queries are those of the layer's own attention.
-
-The decoder stays the object it was. Only the `forward` of its attentions goes through a `GraftedLayer`, and only if
-the decoder is called with `memories`; otherwise it computes what it always did. How the parts of a family of decoders
-are called, and how its attentions project, is a `Family`: an adapter of five methods.
+Each has its own output projection; the queries are those of the layer's own attention. The decoder stays the object it
+was: only the `forward` of its attentions goes through a `GraftedLayer`, which computes what it always did unless the
+decoder is called with `memories`. How a family of decoders names its parts and projects is a `Family` of five methods.
 """
 
 from collections.abc import Sequence
@@ -52,7 +50,6 @@ class Family(Protocol):
 
     def load(self, decoder: nn.Module, folder: Path) -> None:
         """Read a decoder's weights from a Hugging Face folder. MissingError if it lacks one, or has other shapes."""
-        ...
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Say what is known of a model: it reads segments (Dai et al. 2019) one by one, and state goes in and comes out."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -113,15 +113,7 @@ def unroll(
             output = model(segment.tokens, state, positions, wanted)
         state = output.state
         if wanted:
-            yield output, _last(segment, wanted)
-
-
-def _last(segment: Batch, wanted: int) -> Batch:
-    left = segment.tokens.shape[1] - wanted
-    places = None if segment.places is None else segment.places + left
-    aside = None if segment.aside is None else segment.aside[:, left:]
-    tokens, targets = segment.tokens[:, left:], segment.targets[:, left:]
-    return replace(segment, tokens=tokens, targets=targets, places=places, aside=aside)
+            yield output, segment.cut(segment.tokens.shape[1] - wanted)
 
 
 def sum_losses(losses: Sequence[Losses]) -> Losses:

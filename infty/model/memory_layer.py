@@ -11,8 +11,6 @@ from infty.memory.contract import Attend, ExtraKeys, KnockOut, Losses, Memory, M
 from infty.memory.equations import Hidden, Weight
 from infty.model.short_term import ShortTermState
 
-Recalled = tuple[ExtraKeys | None, Wanted | None, MemoryState | None, Losses]
-
 
 @dataclass(frozen=True)
 class LayerState:
@@ -58,7 +56,7 @@ class MemoryLayer(nn.Module):
         rows: Rows | None,
         attend: Attend,
         projection: Weight | None = None,
-    ) -> Recalled:
+    ) -> tuple[ExtraKeys | None, Wanted | None, MemoryState | None, Losses]:
         """Let what left the short-term memory enter the long-range one, and read that: in this order, in one graph.
 
         Arguments are those of `Memory.advance` and `Memory.read`. Returns extra keys for attention, what was read, if

@@ -54,21 +54,20 @@ def state_tensors(state: State) -> Named:
     return found
 
 
-def load_state(model: SegmentModel, tensors: Named, device: torch.device | None = None) -> State:
-    """Undo `state_tensors`, on a device or the model's. KeyError if the tensors are of another model."""
+def load_state(model: SegmentModel, tensors: Named) -> State:
+    """Undo `state_tensors`, on the device of the tensors. KeyError if they are of another model."""
     hidden = tensors["0.short_term.hidden"]
     if hidden.ndim != 3:
         raise KeyError(f"0.short_term.hidden is {list(hidden.shape)}")
-    there = {name: tensor.to(device or model.device) for name, tensor in tensors.items()}
     zeros = torch.zeros(len(hidden), dtype=torch.int64)
 
     def fill(name: str, empty: Any) -> Any:
-        if name.endswith(".filled") and name in there:
-            return _check_like(name, zeros, there[name])
-        return _check_like(name, empty, there[name]) if isinstance(empty, Tensor) else empty
+        if name.endswith(".filled") and name in tensors:
+            return _check_like(name, zeros, tensors[name])
+        return _check_like(name, empty, tensors[name]) if isinstance(empty, Tensor) else empty
 
     state = _map_fields(model.initial_state(zeros), fill)
-    if others := there.keys() - state_tensors(state).keys():
+    if others := tensors.keys() - state_tensors(state).keys():
         raise KeyError(f"{', '.join(sorted(others)[:3])} are not of a state of this model")
     return state
 
@@ -78,14 +77,9 @@ def concatenate_states(states: Sequence[State]) -> State:
     return tuple(LayerState.concatenate(layers) for layers in zip(*states, strict=True))
 
 
-def move_state(state: State, device: torch.device) -> State:
-    """Move a state to another device."""
-    return _map_fields(state, lambda _, value: value.to(device) if isinstance(value, Tensor) else value)
-
-
-def select_rows(state: State, rows: slice) -> State:
-    """Make the state of some rows alone."""
-    return _map_fields(state, lambda _, value: value[rows] if isinstance(value, Tensor) else value)
+def select_rows(state: State, rows: slice, device: torch.device) -> State:
+    """Make the state of some rows alone, on a device."""
+    return _map_fields(state, lambda _, value: value[rows].to(device) if isinstance(value, Tensor) else value)
 
 
 def _map_fields(state: State, change: Callable[[str, Any], Any]) -> State:

@@ -10,11 +10,27 @@ from infty.base.files import write_text
 from infty.base.table import Table
 from infty.report.figures import draw, make_pictures
 from infty.report.load.collect import collect
-from infty.report.tables import make_tables
+from infty.report.load.results import ResultSet
+from infty.report.tables.beside_the_paper import compare_with_print
+from infty.report.tables.differences import compare_by_distance, compare_knock_outs, compare_neighbours
+from infty.report.tables.memory_influence import describe_memories
+from infty.report.tables.scores import list_accuracies, list_text_figures
+from infty.report.tables.training import list_costs, list_tunings
 from infty.report.write import Part, to_csv, to_latex, to_markdown, to_page
 
 WRITERS: dict[str, Callable[[Part], str]] = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
 FORMATS = (*WRITERS, "html")
+TABLES: tuple[Callable[[ResultSet], list[Table]], ...] = (
+    list_accuracies,
+    list_text_figures,
+    compare_neighbours,
+    compare_by_distance,
+    compare_with_print,
+    compare_knock_outs,
+    describe_memories,
+    list_costs,
+    list_tunings,
+)
 
 
 @dataclass(frozen=True)
@@ -56,4 +72,6 @@ def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], exp
     return Written([table for part in parts for table in part.tables], files)
 
 
-__all__ = ["Written", "write_report"]
+def make_tables(results: ResultSet) -> list[Table]:
+    """Make the tables that have rows; none of runs with other settings alone."""
+    return [table for make in TABLES for table in make(results) if table.rows] if results.cases else []

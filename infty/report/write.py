@@ -17,7 +17,7 @@ from infty.base.table import Table, is_best
 from infty.config.definition import CellKey
 from infty.report.figures import Picture
 from infty.report.load.results import ResultSet
-from infty.report.paired_bootstrap import compare_pair, match_seeds
+from infty.report.paired_bootstrap import compare_rows
 from infty.report.tables.scores import FIGURES
 from infty.runs.folder import Run
 
@@ -160,10 +160,8 @@ def _describe_run(results: ResultSet, run: Run) -> dict[str, object]:
 def _compare_with_first(results: ResultSet, run: Run) -> dict[str, object]:
     """Take the first row's run of the same column and seed from a run; nothing if there is none that pairs."""
     baselines = [other for other in results.of(results.baseline, run.key.case) if other is not run]
-    for _, baseline in match_seeds([run], baselines):
-        if pair := compare_pair(run, baseline):
-            return dict(zip(DIFFERENCE, (pair.difference, pair.low, pair.high, results.baseline), strict=True))
-    return {}
+    pair = compare_rows([run], baselines)
+    return dict(zip(DIFFERENCE, (pair.difference, pair.low, pair.high, results.baseline), strict=True)) if pair else {}
 
 
 def to_page(parts: list[Part], folder: Path) -> str:

@@ -9,7 +9,7 @@ Only a model with a long memory can expect a word whose previous occurrence is f
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -85,24 +85,23 @@ def compute_text_metrics(split: str, totals: Totals, sizes: dict[str, int]) -> d
 
 
 def measure_distances(
-    tokens: Counts, text: bytes, lengths: Int64[ndarray, " vocab"] | None, no_words: Iterable[int] = ()
+    tokens: Counts, text: bytes, lengths: Int64[ndarray, " vocab"] | None, no_words: Collection[int] = ()
 ) -> Counts:
     """Measure the distance in tokens from each token to its word's previous beginning in the document.
 
     A word's first occurrence is NEW, a token outside words NO_WORD. lengths: bytes of each token if tokens are pieces
     of words; None if tokens are words, except those in `no_words`.
     """
-    words = _own_words(tokens, set(no_words)) if lengths is None else _words_of_pieces(tokens, text, lengths)
+    if lengths is None:
+        words = ((token, i, i + 1) for i, token in enumerate(tokens.tolist()) if token not in no_words)
+    else:
+        words = _words_of_pieces(tokens, text, lengths)
     found = np.full(len(tokens), NO_WORD, dtype=np.int64)
     last: dict[int | bytes, int] = {}
     for word, first, stop in words:
         found[first:stop] = first - last[word] if word in last else NEW
         last[word] = first
     return found
-
-
-def _own_words(tokens: Counts, no_words: set[int]) -> Iterator[tuple[int, int, int]]:
-    return ((token, i, i + 1) for i, token in enumerate(tokens.tolist()) if token not in no_words)
 
 
 def _words_of_pieces(

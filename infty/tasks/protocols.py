@@ -9,22 +9,16 @@ KNOCK_OUTS: tuple[KnockOut, ...] = get_args(KnockOut)
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """The targets that an evaluation scores, and when it empties memories.
-
-    unit: of the main metric. memory_reset: the unit after which memories are emptied; None: as in training. whole:
-    corpus whose whole split is required, and whose published number of words perplexity divides by. tokenizer, block:
-    tokeniser and segment length that are required; None: any. by_blocks: do not score a block's first token; words and
-    bytes still count every token.
-    """
+    """The targets that an evaluation scores, and when it empties memories."""
 
     name: str
-    unit: Literal["symbol", "word", "token"]
-    memory_reset: Literal["sequence", "document", "never"] | None
+    unit: Literal["symbol", "word", "token"]  # of the main metric
+    memory_reset: Literal["sequence", "document", "never"] | None  # after which memories are emptied; None: as trained
     scored: str
-    whole: str | None = None
-    tokenizer: str | None = None
-    block: int | None = None
-    by_blocks: bool = False
+    whole: str | None = None  # corpus whose whole split is required, by whose published words perplexity divides
+    tokenizer: str | None = None  # that is required; None: any
+    block: int | None = None  # segment length that is required; None: any
+    by_blocks: bool = False  # a block's first token is not scored; words and bytes still count every token
 
     def has_blocks_of(self, segment_length: int, tokenizer: str) -> bool:
         """Tell if segments of this length in these tokens are the blocks that the protocol requires, if any."""

@@ -7,9 +7,9 @@ early, so that no segment holds two documents (length = 4, | a reset):
     segments  abcd, ef··, ghij, k···      fresh: yes, no, yes, no
 """
 
-import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -62,23 +62,20 @@ def cut_at_resets(total: int, resets: Places) -> Int64[ndarray, "parts 2"]:
 
 def cut_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]:
     """Cut a text into `rows` streams of equal size, which hold every token once and begin with an empty memory each."""
-    edges = np.arange(rows + 1) * total // rows
-    return [
-        cut_segments(low + cut_at_resets(high - low, resets - low), length)
-        for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
-    ]
+    edges = (np.arange(rows + 1) * total // rows).tolist()
+    parts = [low + cut_at_resets(high - low, resets - low) for low, high in pairwise(edges)]
+    return [cut_segments(part, length) for part in parts]
 
 
 def pack_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> list[Spans]:
     """Distribute whole parts over rows of evaluation, the longest first, each to the row with the fewest segments."""
-    rows = min(rows, len(parts))
-    given: list[list[int]] = [[] for _ in range(rows)]
-    heap = [(0, row) for row in range(rows)]
+    load = [0] * min(rows, len(parts))
+    given: list[list[int]] = [[] for _ in load]
     segments = -(-(parts[:, 1] - parts[:, 0]) // length)
     for part in np.argsort(-segments, kind="stable").tolist():
-        load, row = heapq.heappop(heap)
+        row = load.index(min(load))
         given[row].append(part)
-        heapq.heappush(heap, (load + int(segments[part]), row))
+        load[row] += int(segments[part])
     return [cut_segments(parts[sorted(indices)], length) for indices in given]
 
 

@@ -197,7 +197,7 @@ class SortTask(Task):
             read += len(symbols)
             buffer = np.concatenate([buffer, symbols])
             whole = len(buffer) // segment_length * segment_length
-            yield from _cut_stream(buffer[:whole], np.full(whole, UNSCORED), segment_length)
+            yield from Batch.of_stream(buffer[:whole], np.full(whole, UNSCORED)).segments(segment_length)
             buffer = buffer[whole:]
 
         # The rest of the sequence, the separator and the answer are the last segment or two.
@@ -206,7 +206,7 @@ class SortTask(Task):
         answer = self.order_symbols(counts[None], first[None])[0]
         tokens = np.concatenate([buffer, [vocabulary], answer[:-1]])
         targets = np.concatenate([np.full(len(buffer), UNSCORED), answer])
-        yield from _cut_stream(tokens, targets, segment_length)
+        yield from Batch.of_stream(tokens, targets).segments(segment_length)
 
     def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
         """Count the batches of `evaluation_batches`, which are its steps."""
@@ -279,14 +279,6 @@ def _parse_symbols(words: list[str], vocabulary: int, read: int) -> Int64[ndarra
             shown = repr(word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}…")
             raise MissingError(f"word {place} of the stream is {shown}: wanted a symbol, 0 to {vocabulary - 1}")
     return np.array([int(word) for word in words], dtype=np.int64)
-
-
-def _cut_stream(tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"], segment_length: int) -> Iterator[Batch]:
-    """Cut tokens that continue a stream into segments."""
-    if len(tokens):
-        one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
-        whole = Batch(torch.from_numpy(tokens)[None], torch.from_numpy(targets)[None], one, goes_on)
-        yield from whole.segments(segment_length)
 
 
 def _scale(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) -> Int64[ndarray, "..."]:

@@ -16,13 +16,11 @@ from numpy import ndarray
 from infty.base.batch import ALL, Batch, Share, Totals
 from infty.base.errors import MissingError, UsageError
 from infty.base.files import Strict
-from infty.corpora.registry import KNOWN
 from infty.corpora.text_pieces import CountedText, Text
-from infty.corpora.tokenizers import Tokenizer, TokenizerConfig
+from infty.corpora.tokenizers import Tokenizer
 from infty.corpora.tokens import Portion
 from infty.tasks.protocols import EvaluationProtocol, KnockOut
 
-TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's has 1.15 on WikiText, 1.5 on books with their line ends
 PerTarget = Shaped[ndarray, " targets"]
 Sample = tuple[Literal["sequence", "document"], int, Batch]  # what memories are inspected on, with its number
 Values = dict[str, Any]
@@ -30,15 +28,12 @@ Source = tuple[str, Portion]  # a corpus by name, and documents of it
 
 
 class TrainingData(Protocol):
-    """A source of training batches, each a pure function of the arguments: there is no position to save.
-
-    continues: a batch continues where the previous one ended, so memory is carried from step to step. tokens_per_epoch:
-    tokens of one pass over the training data; None if they are not known.
-    """
+    """A source of training batches, each a pure function of the arguments: there is no position to save."""
 
     vocab_size: int
-    continues: bool
-    tokens_per_epoch: int | None
+    continues: bool  # a batch continues where the previous one ended, so memory is carried from step to step
+    has_answers: bool = False  # a target is right or wrong, so that accuracy is meaningful
+    tokens_per_epoch: int | None  # of one pass over the training data; None: not known
 
     @abstractmethod
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
@@ -52,19 +47,18 @@ class TrainingData(Protocol):
     def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Count the tokens of the first `steps` training batches."""
 
+    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """Yield nothing: a text that is not here is not validated."""
+        return iter(())
+
 
 class Task(TrainingData, ABC):
-    """A source of sequences for training and evaluation: `TrainingData`, and all that evaluation needs.
+    """A source of sequences for training and evaluation: `TrainingData`, and all that evaluation needs."""
 
-    has_answers: a target is right or wrong, so that accuracy is meaningful. name: the data's, for messages. digest:
-    SHA-256 of the tokenised text; None if sequences are generated. tokenizer: None if tokens are symbols of the task.
-    """
-
-    has_answers: bool
-    name: str
+    name: str  # of the data, for messages
     protocol: EvaluationProtocol
-    digest: str | None = None
-    tokenizer: Tokenizer | None = None
+    digest: str | None = None  # SHA-256 of the tokenised text; None: sequences are generated
+    tokenizer: Tokenizer | None = None  # None: tokens are symbols of the task
 
     @property
     def one_stream(self) -> bool:
@@ -175,8 +169,7 @@ class TaskConfig(Strict, ABC):
 class RandomTokens(TrainingData):
     """Tokens to measure the cost of training on. why: the text is not here. tokens: about how many it has, if known."""
 
-    continues, has_answers = True, False
-    tokens_per_epoch: int | None = None
+    continues, tokens_per_epoch = True, None
 
     def __init__(self, vocab_size: int, segment_length: int, why: str, tokens: float | None = None) -> None:
         self.vocab_size, self.segment_length, self.why, self.tokens = vocab_size, segment_length, why, tokens
@@ -188,10 +181,6 @@ class RandomTokens(TrainingData):
         tokens = torch.from_numpy(np.exp(np.stack(random) * np.log(self.vocab_size)).astype(np.int64) - 1)
         return Batch(tokens[:, :-1], tokens[:, 1:], torch.tensor(own), torch.full((len(own),), step == 0))
 
-    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """Hand out nothing: a text that is not here is not validated."""
-        return iter(())
-
     def count_steps_per_epoch(self, batch_size: int) -> int:
         """Estimate the steps in which the text is read through. MissingError if nobody knows its length."""
         if self.tokens is None:
@@ -201,13 +190,3 @@ class RandomTokens(TrainingData):
     def count_tokens_seen(self, steps: int, batch_size: int) -> int:
         """Count the tokens of the first `steps` batches, in which every segment is full."""
         return steps * batch_size * self.segment_length
-
-
-def estimate_tokens(corpus: str, part: Portion, tokenizer: TokenizerConfig) -> float | None:
-    """Estimate the tokens in a part of a corpus from its published words and documents; None if they are not known."""
-    known = KNOWN.get(corpus)
-    words = known.words.get(part.split) if known else None
-    if known is None or words is None or (part.last is not None and part.split not in known.documents):
-        return None
-    share = 1.0 if part.last is None else (part.last - part.first) / known.documents[part.split]
-    return words * share * (1.0 if tokenizer.kind == "word" else TOKENS_A_WORD)

@@ -7,22 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from infty.base.errors import InftyError, MissingError, describe_fault
-from infty.base.files import (
-    OLD,
-    FileName,
-    FileSum,
-    parse_json,
-    replace_folder,
-    restore_folder,
-    sha256,
-    sum_files,
-    write_json,
-)
+from infty.base.files import OLD, FileSums, Strict, parse_json, replace_folder, restore_folder, sum_files, write_json
 from infty.model.tensors import Named, write_tensors
 
 MANIFEST = "MANIFEST.json"
@@ -31,23 +21,16 @@ KEPT = 2  # of the last checkpoints; the best one stays as well
 ATTEMPTS = 2  # to save one: a network's file system may fail for a moment
 NEEDED = {"model.safetensors", "optimizer.safetensors", "state.json"}
 FRESH = "train again with --fresh"
-_MANIFEST = TypeAdapter(dict[FileName, FileSum])
+_MANIFEST = TypeAdapter(FileSums)
 
 
-class TrainingState(BaseModel):
-    """The position of a run, beside its tensors: `state.json`.
-
-    Batches, dropout and learning rate of a step are functions of (seed, step), so `step` is the position in the data
-    and the state of every generator too. The best step is the one with the lowest validation loss; none before the
-    first validation, and no loss if that checkpoint is lost.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+class TrainingState(Strict, frozen=False):
+    """The position of a run, beside its tensors: `state.json`. Data and generators follow `step` (see `train`)."""
 
     step: int = Field(default=0, ge=0, lt=10**8, description="optimiser steps done")
     validated_step: int = Field(default=0, ge=0, description="steps done at the last validation")
-    best_step: int | None = Field(default=None, ge=0, lt=10**8)
-    best_loss: float | None = None
+    best_step: int | None = Field(default=None, ge=0, lt=10**8, description="of the lowest loss; null: not validated")
+    best_loss: float | None = Field(default=None, description="in validation; null: its checkpoint is lost as well")
     seconds: float = Field(default=0.0, ge=0, description="of optimiser steps")
     wandb_id: str = Field(
         default_factory=lambda: secrets.token_hex(4),
@@ -161,12 +144,12 @@ def _load(path: Path, then: str) -> Checkpoint:
     return Checkpoint(state, tensors)
 
 
-def _check_sums(path: Path, then: str) -> dict[str, FileSum]:
+def _check_sums(path: Path, then: str) -> FileSums:
     """Check each file against the manifest. MissingError, as `_load`, if one is not what was saved or lacks."""
     try:
         manifest = _MANIFEST.validate_python(_read(path / MANIFEST, then))
         for name, entry in manifest.items():
-            if (path / name).stat().st_size != entry.bytes or sha256(path / name) != entry.sha256:
+            if not entry.fits(path / name):
                 raise MissingError(f"{path}: {name} is not what was saved; {then}")
     except (*NOT_THERE, ValueError) as fault:
         raise MissingError(f"{path} is damaged ({_explain(fault)}); {then}") from None

@@ -8,13 +8,11 @@ from functools import partial
 from itertools import count, islice
 from math import inf
 from statistics import median
-from typing import Protocol
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from infty.base.batch import Batch
 from infty.evaluation.evaluate import evaluate
 from infty.machine.placement import Machine, is_gpu
 from infty.machine.ram import count_held_bytes, count_peak_bytes, forget_peak
@@ -23,23 +21,13 @@ from infty.model.tensors import state_tensors
 from infty.tasks.task import TrainingData
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import compute_losses, weigh_losses
-from infty.training.optimizer import make_optimizer
+from infty.training.step import make_optimizer
 
 FEW = 4  # sequences that are tried beside one
 WRITTEN = 2  # steps that write a carried memory, for the next one to read
 FULL, MOST = 5, 100  # steps until it was contracted as well; at most, if documents end before it is full
 TIMED = 15  # steps at most
 Steps = Iterator[tuple[int, list[int]]]  # tokens of each step, and bytes of each tensor of the memory carried on
-
-
-class Validated(TrainingData, Protocol):
-    """Data to train on and to validate on."""
-
-    has_answers: bool
-
-    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """Yield all of a split, as `Task.evaluation_batches` does."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -50,15 +38,11 @@ class LinearCost:
     each: float
 
     @classmethod
-    def fit(cls, measured: Mapping[int, float]) -> "LinearCost":
-        """Fit a line to the costs of the fewest and the most sequences: level if only one is known, never falling."""
+    def fit(cls, measured: Mapping[int, float], always: float = 0.0) -> "LinearCost":
+        """Fit a line, never falling, to the costs of the fewest and the most sequences, and of what is always there."""
         (few, low), (many, high) = min(measured.items()), max(measured.items())
         each = max(0.0, (high - low) / (many - few)) if many > few else 0.0
-        return cls(high - many * each, each)
-
-    def add(self, fixed: float) -> "LinearCost":
-        """Add a cost that does not depend on the number of sequences."""
-        return LinearCost(self.fixed + fixed, self.each)
+        return cls(high - many * each + always, each)
 
     def predict(self, sequences: int) -> float:
         """Predict the cost of so many sequences at once."""
@@ -86,7 +70,7 @@ class RunCost:
 
 
 def measure_run(
-    model: SegmentModel, task: Validated, config: TrainingConfig, seed: int, machine: Machine, seconds: float = 0.0
+    model: SegmentModel, task: TrainingData, config: TrainingConfig, seed: int, machine: Machine, seconds: float = 0.0
 ) -> RunCost:
     """Measure gradients of one sequence per batch, and of a few or as many as time allows; then validations.
 
@@ -126,8 +110,8 @@ def measure_run(
         seconds=LinearCost.fit({1: quickest, tried: slowest}),
         flops_a_token=round(counter.get_total_flops() / tokens),
         parts={"gradients": gradients, **kept},
-        training=LinearCost.fit({1: least, tried: most}).add(sum(kept.values())),
-        evaluation=LinearCost.fit(validations).add(sum(kept.values()) + gradients * together),
+        training=LinearCost.fit({1: least, tried: most}, sum(kept.values())),
+        evaluation=LinearCost.fit(validations, sum(kept.values()) + gradients * together),
     )
 
 

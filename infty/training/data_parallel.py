@@ -12,9 +12,8 @@ from infty.base.batch import UNSCORED, Batch
 from infty.base.errors import UsageError
 from infty.machine.launch import Launch
 from infty.memory.contract import Losses
-from infty.memory.precision import HOST
 from infty.model.interface import SegmentModel, State, unroll
-from infty.model.tensors import Named, concatenate_states, load_state, move_state, select_rows, state_tensors
+from infty.model.tensors import Named, concatenate_states, load_state, select_rows, state_tensors
 from infty.training.distributed import ALONE, Group
 
 Memory = tuple[State | None, ...]  # one state per piece of this process's rows
@@ -76,7 +75,7 @@ class Replica:
             raise KeyError(f"it has the pieces {sorted(parts)}")
 
         # Load the states, with the rows of the batch that each one holds.
-        states = [load_state(self.model, parts[piece], HOST) for piece in sorted(parts)]
+        states = [load_state(self.model, parts[piece]) for piece in sorted(parts)]
         sizes = [len(state[0].short_term.hidden) for state in states]
         if sum(sizes) != batch_size:
             raise KeyError(f"its memory is of {sum(sizes)} rows, and a batch has {batch_size}")
@@ -84,13 +83,11 @@ class Replica:
         saved = {range(low, high): state for (low, high), state in zip(edges, states, strict=True)}
 
         # States of the same pieces are taken unchanged, which is exact; otherwise they are joined and divided again.
-        own = self.assign_rows(batch_size)
+        own, device = self.assign_rows(batch_size), self.model.device
         if all(rows in saved for rows in own):
-            found = [saved[rows] for rows in own]
-        else:
-            whole = concatenate_states(states)
-            found = [select_rows(whole, slice(rows.start, rows.stop)) for rows in own]
-        return tuple(move_state(state, self.model.device) for state in found)
+            return tuple(select_rows(saved[rows], slice(None), device) for rows in own)
+        whole = concatenate_states(states)
+        return tuple(select_rows(whole, slice(rows.start, rows.stop), device) for rows in own)
 
 
 class BatchLosses(nn.Module):

@@ -14,9 +14,8 @@ from infty.tasks.task import Task
 from infty.training.checkpoint import Checkpoint, TrainingState, save_checkpoint, write_pointers
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
-from infty.training.optimizer import collect_optimizer_tensors, load_optimizer_tensors, make_optimizer
 from infty.training.signals import StopSignals
-from infty.training.step import optimize
+from infty.training.step import collect_optimizer_tensors, load_optimizer_tensors, make_optimizer, optimize
 
 
 def train(

@@ -14,8 +14,7 @@ from infty.model.interface import SegmentModel
 from infty.tasks.corpus import CorpusConfig
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Replica, compute_losses, weigh_losses
-from infty.training.optimizer import make_optimizer
-from infty.training.step import optimize
+from infty.training.step import make_optimizer, optimize
 from tests.machine.test_devices import ROWS, model_of, pieces
 
 BEST = choose_device("auto", Launch())

@@ -7,13 +7,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from infty.base.batch import Batch
 from infty.config.definition import SHIPPED, CellKey, open_experiment
 from infty.experiment import resolve
+from infty.tasks.task import TrainingData
 from infty.training.cost import count_step_flops
 from infty.training.data_parallel import compute_losses, weigh_losses
 
 EVEN = ["model.adaptive={cutoffs: []}"]  # with clusters a step costs what its tokens do
 
 
-class Endless:
+class Endless(TrainingData):
     """Streams of random tokens that never begin anew."""
 
     continues = True

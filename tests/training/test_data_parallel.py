@@ -13,8 +13,7 @@ from infty.model.tensors import concatenate_states, select_rows, state_tensors
 from infty.tasks.task import Task
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
-from infty.training.optimizer import make_optimizer
-from infty.training.step import _derive_seed, optimize
+from infty.training.step import _derive_seed, make_optimizer, optimize
 
 ROWS = [("sort", "infty"), ("sort", "compressive"), ("wikitext", "infty"), ("wikitext", "compressive")]
 
@@ -74,7 +73,7 @@ def test_memories_of_pieces_are_those_of_the_batch(tmp_path: Path, model: str) -
         for pieces in (kept[2], kept[3]):
             again = concatenate_states([piece for piece in pieces if piece is not None])
             torch.testing.assert_close(model_(tokens, again).logits, wanted, rtol=1e-4, atol=1e-4)
-            some = select_rows(again, slice(3, 6))
+            some = select_rows(again, slice(3, 6), model_.device)
             torch.testing.assert_close(model_(tokens[3:6], some).logits, wanted[3:6], rtol=1e-4, atol=1e-4)
 
 

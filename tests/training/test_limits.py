@@ -22,9 +22,8 @@ from infty.training.cost import count_step_flops, measure_run, measure_update
 from infty.training.data_parallel import Replica
 from infty.training.limits import explain_out_of_memory, refuse_full_disk
 from infty.training.loop import train
-from infty.training.optimizer import make_optimizer
 from infty.training.signals import StopSignals
-from infty.training.step import optimize
+from infty.training.step import make_optimizer, optimize
 from tests.conftest import Infty
 
 CPU = torch.device("cpu")

@@ -24,8 +24,8 @@ from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Replica, compute_losses
 from infty.training.loop import train
-from infty.training.optimizer import make_optimizer, schedule
 from infty.training.signals import StopSignals
+from infty.training.step import make_optimizer, schedule
 from tests.conftest import Infty, clean_environment
 from tests.forks import ROOT
 from tests.model.test_decoder import make

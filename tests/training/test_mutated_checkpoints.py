@@ -27,8 +27,8 @@ from infty.training.checkpoint import Checkpoint, TrainingState, load_best, load
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Replica, compute_losses
 from infty.training.loop import train
-from infty.training.optimizer import collect_optimizer_tensors, make_optimizer
 from infty.training.signals import StopSignals
+from infty.training.step import collect_optimizer_tensors, make_optimizer
 from tests.mutations import mutated_bytes, mutated_json
 
 pytestmark = pytest.mark.fuzz

@@ -28,8 +28,7 @@ from infty.memory.precision import HOST
 from infty.model.config import DecoderConfig
 from infty.model.interface import State
 from infty.training.data_parallel import Replica
-from infty.training.optimizer import make_optimizer
-from infty.training.step import optimize
+from infty.training.step import make_optimizer, optimize
 
 Run = Callable[[], Any]
 Square = Float[Tensor, "size size"]

@@ -24,7 +24,9 @@ class ReducedBasis(ExactBuffers):
     """Choice of K of a memory's N basis functions (M1), those of a width together.
 
     Its expectations, combined, are equal to `equations.expect_basis`, to 1e-8 of the greatest; held by
-    tests/memory/fast/test_reduced_basis.py::test_every_expectation_is_made_of_the_chosen_ones.
+    tests/memory/fast/test_reduced_basis.py::test_every_expectation_is_made_of_the_chosen_ones. Reading the signal (M5)
+    that has the coefficients T B is equal to `equations.read_context`, to 1e-7; held by
+    test_reading_equals_the_plain_equations_where_few_are_chosen there.
     """
 
     counts: tuple[int, ...]  # of the K by width
@@ -41,14 +43,6 @@ class ReducedBasis(ExactBuffers):
         self.register_exact("centers", centers[chosen])
         self.register_exact("widths", torch.tensor(widths, dtype=torch.float64, device=HOST))
         self.register_exact("combine", combine)
-
-    def coefficients(self, full: Float[Tensor, "batch basis hidden"]) -> Float[Tensor, "batch chosen hidden"]:
-        """Compute T B, the coefficients of the chosen functions for the same signal (M5).
-
-        Reading with them is equal to `equations.read_context`, to 1e-7; held by
-        tests/memory/fast/test_reduced_basis.py::test_reading_equals_the_plain_equations_where_few_are_chosen.
-        """
-        return self.combine @ full
 
 
 def farthest_columns(matrix: Float[Tensor, "rows columns"], tolerance: float) -> list[int]:

@@ -15,6 +15,8 @@ from infty.report.load.results import ResultSet
 from infty.runs.schemas import MemoryTrace
 
 SUMS = ".pictures.json"
+# Pass over warnings: matplotlib's are of its folders, of which it uses another if it has no home to write to.
+logging.getLogger("matplotlib").addFilter(lambda record: record.levelno > logging.WARNING)
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,6 @@ class Picture:
 
     def draw(self, stem: Path) -> list[Path]:
         """Draw the picture with what is imported here, which takes a second."""
-        logging.getLogger("matplotlib").addFilter(_is_grave)
         from infty.report.figures.drawing import draw_chart, draw_memory
 
         if isinstance(self.shows, Chart):
@@ -39,11 +40,6 @@ class Picture:
         shows = vars(self.shows) if isinstance(self.shows, Chart) else self.shows.model_dump()
         code = sha256(Path(__file__).with_name("drawing.py"))
         return hashlib.sha256(json.dumps([self.title, shows, code]).encode()).hexdigest()
-
-
-def _is_grave(record: logging.LogRecord) -> bool:
-    """Pass over warnings: matplotlib's are of its folders, of which it uses another if it has no home to write to."""
-    return record.levelno > logging.WARNING
 
 
 def make_pictures(results: ResultSet) -> list[Picture]:

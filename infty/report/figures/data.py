@@ -44,27 +44,24 @@ def _chart_columns(results: ResultSet) -> Iterator[Chart]:
     lengths = {case: float(runs[0].length or 0) for case in results.cases if (runs := results.of(None, case))}
     found = {case: {run.num_basis for run in results.of(None, case) if run.num_basis} for case in results.cases}
     sizes = {case: float(*numbers) for case, numbers in found.items() if len(numbers) == 1}
+    calibrations = {case: results.of(None, case)[0].result.calibration for case in lengths}
+    references: Lines = {
+        label: [(at, 100 * getattr(calibrations[case], key), None) for case, at in lengths.items()]
+        for key, label in (("oracle", "last-window oracle"), ("chance", "chance"))
+    }
     length, basis, accuracy = "length of the sequence (symbols)", "basis functions N", "test accuracy (%)"
-    if len(set(lengths.values())) > 1 or len(results.cases) == 1:
-        calibrations = {case: results.of(None, case)[0].result.calibration for case in lengths}
-        references: Lines = {
-            label: [(at, 100 * getattr(calibrations[case], key), None) for case, at in lengths.items()]
-            for key, label in (("oracle", "last-window oracle"), ("chance", "chance"))
-        }
-        lines = _make_lines(results, lengths, results.measure.of)
-        ticks = [*lengths.values()]
-        yield Chart("accuracy", results.title, length, accuracy, lines, references, 10, ticks, limits=(0, 100))
-    fit = "error of the fit (share of what was to be fitted)"
-    pace = "training seconds a million tokens"
-    others: tuple[tuple[str, str, str, int, dict[str, float], Callable[[Run], float | None]], ...] = (
+    fit, pace = "error of the fit (share of what was to be fitted)", "training seconds a million tokens"
+    charts: tuple[tuple[str, str, str, int, dict[str, float], Callable[[Run], float | None]], ...] = (
+        ("accuracy", length, accuracy, 10, lengths, results.measure.of),
         ("basis", basis, accuracy, 2, sizes, results.measure.of),
         ("error", basis, fit, 2, sizes, lambda run: run.result.find_metric("test/regression_error")),
         ("pace", length, pace, 10, lengths, lambda r: 1e6 * r.result.wall_seconds / max(r.result.tokens_seen, 1)),
     )
-    for name, x, y, base, at, figure in others:
-        if len(set(at.values())) > 1:
+    for name, x, y, base, at, figure in charts:
+        read_by: dict[str, Any] = {"references": references, "limits": (0, 100)} if name == "accuracy" else {}
+        if len(set(at.values())) > 1 or (read_by and len(results.cases) == 1):
             lines = _make_lines(results, at, figure)
-            yield Chart(name, results.title, x, y, lines, base=base, ticks=[*at.values()])
+            yield Chart(name, results.title, x, y, lines, base=base, ticks=[*at.values()], **read_by)
 
 
 def _chart_bins(results: ResultSet, case: str) -> Iterator[Chart]:

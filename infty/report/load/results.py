@@ -43,18 +43,15 @@ def choose_measure(result: Result) -> Measure:
 
 @dataclass(frozen=True)
 class ResultSet:
-    """Runs of one experiment at one scale under one protocol.
-
-    wanted: every cell × seed of the table, in order. name: stem of its files. tunings: what was tried, by column.
-    """
+    """Runs of one experiment at one scale under one protocol."""
 
     experiment: str
     scale: str
     protocol: str
     runs: list[Run]
-    wanted: list[CellKey]
-    name: str
-    tunings: dict[str, Tuning] = field(default_factory=dict)
+    wanted: list[CellKey]  # every cell × seed of the table, in order
+    name: str  # stem of its files
+    tunings: dict[str, Tuning] = field(default_factory=dict)  # what was tried, by column
 
     @property
     def title(self) -> str:

@@ -21,13 +21,14 @@ def list_accuracies(results: ResultSet) -> list[Table]:
     if results.is_text:
         return []
     best = {case: find_best_row(results, case) for case in results.cases}
+    columns = {case: results.of(None, case) for case in results.cases}
     rows: list[list[str]] = [
         [model, *(_format_accuracy(results, model, case, best=best[case] == model) for case in results.cases)]
         for model in results.models
     ]
     for name, key in (("chance", "chance"), ("last-window oracle", "oracle")):
-        columns = [[getattr(run.result.calibration, key) for run in results.of(None, c)] for c in results.cases]
-        rows.append([name, *(f"{100 * found[0]:.1f}" if found else "–" for found in columns)])
+        values = [getattr(runs[0].result.calibration, key) if runs else None for runs in columns.values()]
+        rows.append([name, *("–" if value is None else f"{100 * value:.1f}" for value in values)])
     notes = [
         f"Test accuracy in %, mean ± standard deviation over n seeds; {results.protocol}. In bold: ahead of every "
         "other row with each of two or more seeds, and by the 95 % interval.",
@@ -37,7 +38,8 @@ def list_accuracies(results: ResultSet) -> list[Table]:
         "Oracle: exact counts of as many last symbols as one layer's attention sees with the same number of slots.",
         *_note_faults(results, results.cases),
     ]
-    headings = [f"{name_column(results, case)} ↑ ({_format_length(results, case)})" for case in results.cases]
+    lengths = {case: f"{runs[0].length:,} symbols" if runs else "no run" for case, runs in columns.items()}
+    headings = [f"{name_column(results, case)} ↑ ({length})" for case, length in lengths.items()]
     return [results.table("accuracy", ["model", *headings], rows, notes), *_compare_with_first(results)]
 
 
@@ -76,11 +78,6 @@ def _format_accuracy(results: ResultSet, model: str, case: str, *, best: bool) -
     values = [results.measure.of(run) for run in results.of(model, case)]
     text = f"{format_average(values, 1)} (n = {len(values)})" if values else "–"
     return Entry(text, best=best, runs=results.anchor(model, case))
-
-
-def _format_length(results: ResultSet, case: str) -> str:
-    found = results.of(None, case)
-    return f"{found[0].length:,} symbols" if found else "no run"
 
 
 def _list_column(results: ResultSet, case: str) -> Table:

@@ -48,7 +48,7 @@ def test_functions_that_lie_apart_are_kept_as_they_are(float64: None) -> None:
     few = ReducedBasis(14, (0.02, 0.03))
     assert few.counts == (7, 7)
     coefficients = torch.randn(3, 14, 5)
-    assert torch.equal(few.coefficients(coefficients), torch.cat([coefficients[:, 0::2], coefficients[:, 1::2]], 1))
+    assert torch.equal(few.combine @ coefficients, torch.cat([coefficients[:, 0::2], coefficients[:, 1::2]], 1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -77,5 +77,5 @@ def test_the_largest_published_basis_is_read_as_exactly_as_plainly_in_float32() 
     exact, direct = values @ coefficients[0].double(), values.float() @ coefficients[0]
     wide = 1e-4 + few.widths.repeat_interleave(torch.tensor(few.counts)).square()
     values = normal_density(mean[:, None], few.centers, wide)
-    read = values.float() @ few.float().coefficients(coefficients)[0]
+    read = values.float() @ (few.float().combine @ coefficients)[0]
     assert (read - exact).abs().max() <= 3 * (direct - exact).abs().max()
