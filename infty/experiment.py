@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from infty.base.files import Strict
+from infty.base.files import Strict, omit_default
 from infty.config.definition import CellKey, Definition, Values, overlay, parse_override
 from infty.config.faults import Fault, origin_of, raise_faults, value_faults
 from infty.corpora.tokens import Portion
@@ -31,10 +31,8 @@ class PretrainingText(Strict):
 class PretrainingConfig(TrainingConfig):
     """The training of a GPT-2 that is then fine-tuned."""
 
-    text: PretrainingText | None = Field(
-        default=None,
-        exclude_if=lambda text: text is None,
-        description="another text than the task's; the tokeniser is learnt from it as well. null: the task's",
+    text: PretrainingText | None = omit_default(
+        None, description="another text than the task's; the tokeniser is learnt from it as well. null: the task's"
     )
 
 
@@ -44,10 +42,8 @@ class Experiment(Strict):
     task: TaskChoice = Field(description="what is learnt")
     model: AnyModelConfig = Field(description="what learns it")
     training: TrainingConfig = Field(description="how it is learnt")
-    pretraining: PretrainingConfig | None = Field(
-        default=None,
-        exclude_if=lambda value: value is None,
-        description="how a GPT-2 is trained first, without memory, for all rows to start from; null: it is not",
+    pretraining: PretrainingConfig | None = omit_default(
+        None, description="how a GPT-2 is trained first, without memory, for all rows to start from; null: it is not"
     )
 
 

@@ -28,6 +28,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def omit_default(default: Any, **more: Any) -> Any:
+    """Declare a field that is written only if it is not its default, as in files from before there was the field."""
+    return Field(default, exclude_if=lambda value: value == default, **more)
+
+
 class FileSum(Strict):
     """Size and sum of a file when it was written, for a manifest."""
 

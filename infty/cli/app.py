@@ -10,21 +10,10 @@ import typer
 from typer import Argument, Option
 
 from infty.base.errors import DifferenceError, UsageError
+from infty.cli import output
 from infty.cli.completion import complete_protocol, complete_run
 from infty.cli.data import data_app
 from infty.cli.options import CellOptions, InferenceOptions, Json, MachineOptions, Runs, Scale, Threads, expand
-from infty.cli.output import (
-    CALL,
-    open_console,
-    print_json,
-    read_settings,
-    refuse_given,
-    show_outcome,
-    show_progress,
-    show_tables,
-    show_values,
-    summarize_stream,
-)
 from infty.cli.tables import report, reproduce, tune
 from infty.machine.launch import detect_launch
 from infty.tasks.protocols import KnockOut
@@ -66,8 +55,8 @@ def begin(
     ] = False,
 ) -> None:
     """Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301)."""
-    CALL.quiet, CALL.verbose = quiet, verbose
-    ctx.with_resource(show_progress(open_console(stderr=True)))
+    output.CALL.quiet, output.CALL.verbose = quiet, verbose
+    ctx.with_resource(output.show_progress(output.open_console(stderr=True)))
     if detect_launch().size > 1 and ctx.invoked_subcommand not in TOGETHER:
         raise UsageError(f"{ctx.invoked_subcommand} is one process's work; {' and '.join(TOGETHER)} are for several")
 
@@ -92,9 +81,9 @@ def train(
     cell = cell_options.resolve_cell(machine)
     if dry_run:
         if detect_launch().leads:
-            show_values(forecast(cell, machine), as_json)
+            output.show_values(forecast(cell, machine), as_json)
         return
-    show_outcome(workflow.train_cell(cell, machine, fresh=fresh), as_json)
+    output.show_outcome(workflow.train_cell(cell, machine, fresh=fresh), as_json)
 
 
 @app.command("eval", epilog="Example: infty eval sort --model infty --case x8  ·  infty eval sort --stream symbols.txt")
@@ -131,7 +120,7 @@ def evaluate(
         raise UsageError("--check-batch and --stream are one process's work")
     if stream:
         others = {"--knock-out": knock_out, "--protocol": protocol, "--split": split}
-        refuse_given(others, "--stream, which reads one text as it comes")
+        output.refuse_given(others, "--stream, which reads one text as it comes")
     if check_batch and (batch or stream or knock_out):
         raise UsageError("--check-batch evaluates with 1, 2 and 7 and nothing else changed: leave the others out")
 
@@ -139,17 +128,17 @@ def evaluate(
     request = assessment.EvaluationRequest(split or "test", batch, protocol, knock_out)
     if stream:
         outcome = assessment.stream_cell(cell, machine, stream, batch)
-        show_values(summarize_stream(outcome), as_json, document=outcome)
+        output.show_values(output.summarize_stream(outcome), as_json, document=outcome)
     elif check_batch:
         found = assessment.check_cell(cell, machine, request)
-        show_values(found, as_json)
+        output.show_values(found, as_json)
         if not found["same"]:
             raise DifferenceError(
                 f"{found['protocol']}: nats by batch size differ by {found['relative_difference']:.2g} of the total, "
                 "which is a fault of infty: please report it, with what `infty env` says"
             )
     else:
-        show_outcome(assessment.evaluate_cell(cell, machine, request), as_json)
+        output.show_outcome(assessment.evaluate_cell(cell, machine, request), as_json)
 
 
 @app.command(epilog="Example: infty generate wikitext --prompt 'The city' --tokens 50")
@@ -181,11 +170,11 @@ def generate(
     write = (lambda _: None) if as_json else _write
     outcome = generate_cell(cell, machine, text, tokens, Sampling(temperature, top_k, draw), write)
     if as_json:
-        print_json(outcome)
+        output.print_json(outcome)
         return
     _write("\n")
     if (made := outcome["generated_tokens"]) < tokens:
-        open_console(stderr=True).print(f"the text ended after {made} tokens")
+        output.open_console(stderr=True).print(f"the text ended after {made} tokens")
 
 
 def _write(piece: str) -> None:
@@ -214,8 +203,8 @@ def compare(
     """Show what differs between runs: settings, versions and figures."""
     from infty.commands.compare import compare_runs
 
-    compared = compare_runs(names, read_settings(runs=runs).runs)
-    show_tables(compared.tables, compared.document(), as_json)
+    compared = compare_runs(names, output.read_settings(runs=runs).runs)
+    output.show_tables(compared.tables, compared.document(), as_json)
 
 
 @app.command(epilog="Example: infty export sort/laptop/infty@x8/seed-0 --out infty.zip")
@@ -231,8 +220,8 @@ def export(
     from infty.commands.export import export_run
     from infty.runs.folder import find_run
 
-    file = export_run(find_run(name, read_settings(runs=runs).runs), out)
-    show_values({"file": str(file), "megabytes": round(file.stat().st_size / 1e6, 1)}, as_json)
+    file = export_run(find_run(name, output.read_settings(runs=runs).runs), out)
+    output.show_values({"file": str(file), "megabytes": round(file.stat().st_size / 1e6, 1)}, as_json)
 
 
 @app.command(epilog="Example: infty clean  ·  infty clean sort/laptop/infty@x8/seed-0 --yes")
@@ -248,10 +237,10 @@ def clean(
     """List what finished runs keep that no report needs (checkpoints, W&B's files), and remove it."""
     from infty.commands.clean import find_dispensable, remove
 
-    found = find_dispensable(read_settings(runs=runs).runs, names or [])
+    found = find_dispensable(output.read_settings(runs=runs).runs, names or [])
     if yes:
         remove(found)
-    show_tables(lambda: [found.table(removed=yes)], {**found.document(), "removed": yes}, as_json)
+    output.show_tables(lambda: [found.table(removed=yes)], {**found.document(), "removed": yes}, as_json)
 
 
 @app.command("list", epilog="Example: infty list --scale laptop")
@@ -259,8 +248,8 @@ def list_experiments(scale: Scale = "laptop", as_json: Json = False, runs: Runs 
     """List the experiments, and the state of each of their cells."""
     from infty.commands.listing import list_cells, overview_tables
 
-    rows = list_cells(read_settings(runs=runs), scale)
-    show_tables(lambda: overview_tables(rows, scale), rows, as_json)
+    rows = list_cells(output.read_settings(runs=runs), scale)
+    output.show_tables(lambda: overview_tables(rows, scale), rows, as_json)
 
 
 @app.command(epilog="Example: infty show sort --model compressive --case x16 --scale paper")
@@ -271,9 +260,9 @@ def show(
     """Show a cell's resolved configuration: each value, where it comes from, and what it is in the paper."""
     from infty.commands.listing import explain, explanation_table
 
-    cell = cell_options.resolve_cell(read_settings())
+    cell = cell_options.resolve_cell(output.read_settings())
     values = list(explain(cell.experiment, cell.origins))
-    show_tables(lambda: [explanation_table(cell.key, values)], values, as_json)
+    output.show_tables(lambda: [explanation_table(cell.key, values)], values, as_json)
 
 
 @app.command(epilog="Example: infty bench step read --against literal.py --json")
@@ -309,4 +298,4 @@ def env(machine_options: Annotated[MachineOptions, "runs", "device", "threads"],
     machine = machine_options.read_settings()
     chosen = prepare_machine(machine)
     paths = {"infty.toml": str(find_toml()), **{key: str(value) for key, value in machine.model_dump().items()}}
-    show_values({**chosen.describe_environment(), "settings": paths}, as_json)
+    output.show_values({**chosen.describe_environment(), "settings": paths}, as_json)

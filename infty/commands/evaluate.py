@@ -13,9 +13,8 @@ from infty.base.progress import open_text, track
 from infty.commands.load import TrainedModel, load_with_task
 from infty.config.settings import Settings
 from infty.corpora.text_pieces import CountedText
-from infty.evaluation.evaluate import evaluate, knock_out_memories
+from infty.evaluation.evaluate import evaluate, knock_out_memories, read_stream
 from infty.evaluation.memory_trace import inspect_memory
-from infty.evaluation.stream import read_stream
 from infty.experiment import Cell
 from infty.machine.placement import prepare_machine
 from infty.machine.ram import count_peak_bytes

@@ -1,7 +1,12 @@
-"""Evaluate a model: totals over a split, which are divided once at the end; and what it owes to its memory."""
+"""Evaluate a model: totals over a split or a long text, divided once at the end; and what it owes to its memory."""
 
-from collections.abc import Iterable, Iterator
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
@@ -12,6 +17,9 @@ from infty.base.errors import UsageError
 from infty.model.interface import Output, SegmentModel, unroll
 from infty.tasks.protocols import KnockOut
 from infty.tasks.task import PerTarget
+
+EARLY = (10, 20)  # segments of a stream that the last ones are compared with: the memory is full by then
+LATE = 100  # number of last segments
 
 
 def evaluate(
@@ -83,3 +91,75 @@ def knock_out_memories(model: SegmentModel, kind: KnockOut) -> Iterator[None]:
     finally:
         for layer, _ in layers:
             layer.knocked_out = None
+
+
+def read_stream(
+    model: SegmentModel, segments: Iterable[Batch], peak_bytes: Callable[[], int], *, choices: bool
+) -> tuple[Totals, list[list[int]], dict[str, Any]]:
+    """Read one text of any length: totals, with `choices` pairs of target and most likely token, and the pace as JSON.
+
+    Only the model's state is kept from segment to segment: constant memory, and constant time per segment. peak_bytes:
+    returns the most memory held so far.
+    """
+    total, answers, meter = Totals(), [], _Meter(segments, peak_bytes)
+    with use_evaluation_mode(model):
+        for output, segment in unroll(model, meter):
+            total += sum_segment(output.nats(segment.targets), output, segment, choices)
+            if choices:
+                pairs = zip(segment.targets[0].tolist(), output.logits[0].argmax(-1).tolist(), strict=True)
+                answers += [[wanted, chosen] for wanted, chosen in pairs if wanted != UNSCORED]
+    return total, answers, meter.describe_pace()
+
+
+class _Meter:
+    """An iterator over segments that measures time and memory when each is requested: the previous one is then done."""
+
+    def __init__(self, segments: Iterable[Batch], peak_bytes: Callable[[], int]) -> None:
+        self.segments, self.peak_bytes = segments, peak_bytes
+        self.tokens = self.count = 0
+        self.first: list[float] = []
+        self.last: deque[float] = deque(maxlen=LATE + 1)
+        self.early_peak: int | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        for segment in self.segments:
+            self._note()
+            self.count += 1
+            self.tokens += segment.tokens.numel()
+            yield segment
+        self._note()
+
+    def _note(self) -> None:
+        now = time.perf_counter()
+        if len(self.first) <= EARLY[1]:
+            self.first.append(now)
+        self.last.append(now)
+        if self.count == EARLY[1]:
+            self.early_peak = self.peak_bytes()
+
+    def describe_pace(self) -> dict[str, Any]:
+        """Describe the speed of reading, and the memory it took: early at the 10th to 20th segment, late at the last.
+
+        Segment seconds are medians, peak bytes the most held until then; None if the stream is too short to compare.
+        """
+        seconds, growth = self.last[-1] - self.first[0], {}
+        early = late = held = peak = None
+        if self.count >= EARLY[1] + LATE and self.early_peak:
+            early, late = _median_step(self.first[EARLY[0] - 1 :]), _median_step(self.last)
+            held, peak = self.early_peak, self.peak_bytes()
+            growth = {"late_to_early": late / early, "growth_bytes": peak - held}
+        return {
+            "tokens": self.tokens,
+            "segments": self.count,
+            "seconds": seconds,
+            "early_segment_seconds": early,
+            "late_segment_seconds": late,
+            "early_peak_bytes": held,
+            "late_peak_bytes": peak,
+            "tokens_per_second": round(self.tokens / seconds),
+            **growth,
+        }
+
+
+def _median_step(times: Iterable[float]) -> float:
+    return statistics.median(after - before for before, after in pairwise(times))

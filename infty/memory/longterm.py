@@ -47,9 +47,7 @@ class LongTermMemoryConfig(MemoryConfig):
     variance_floor: float = Field(default=1e-6, gt=0, description="least σ² of an attention density")
     gate: bool = Field(
         default=True,
-        exclude_if=lambda on: (
-            on
-        ),  # left out if true, so that runs from before there was a choice are still the same runs
+        exclude_if=bool,  # so that runs from before there was a choice are still the same runs
         description="whether a gate smooths what enters; false: it enters as it is",
     )
     sticky: StickyConfig | None = Field(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 import torch
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from infty.base.files import Strict
+from infty.base.files import Strict, omit_default
 from infty.memory.compressive import CompressiveMemoryConfig
 from infty.memory.contract import MemoryConfig
 from infty.memory.longterm import LongTermMemoryConfig
@@ -69,9 +69,7 @@ class DecoderConfig(_SharedConfig):
     """Sizes of a decoder of ours."""
 
     weights: ClassVar[None] = None  # it is trained from scratch
-    kind: Literal["decoder"] = Field(
-        default="decoder", exclude_if=lambda kind: kind == "decoder", description="a decoder of ours"
-    )
+    kind: Literal["decoder"] = omit_default("decoder", description="a decoder of ours")
     feed_forward_size: int = Field(gt=0, description="inner size of the feed-forward part")
     dropout: float = Field(ge=0, lt=1, description="on embeddings, position encodings, attention and feed-forward")
     attention_dropout: float = Field(default=0.0, ge=0, lt=1, description="on attention weights")

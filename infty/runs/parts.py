@@ -4,14 +4,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WrapSerializer, model_validator
 
+from infty.base.files import omit_default
 from infty.runs.record import SORTING, TEXT, Count, Name, Nats, Positive, Record, Share, Text
 
 TEXT_KEYS = frozenset({"title", "documents", "tokenizer", "by_position", "by_distance", "chunks"})
-
-
-def is_none(value: Any) -> bool:
-    """Tell if a key has no value and is left out of the file."""
-    return value is None
 
 
 class SplitTotals(Record):
@@ -22,8 +18,8 @@ class SplitTotals(Record):
     correct: Count
     aside: Count
     aside_nats: Nats
-    words: Count | None = Field(default=None, exclude_if=is_none)
-    bytes: Count | None = Field(default=None, exclude_if=is_none)
+    words: Count | None = omit_default(None)
+    bytes: Count | None = omit_default(None)
 
 
 class Calibration(Record):
@@ -51,7 +47,7 @@ class Protocol(Record):
     unit: Text
     memory_reset: Text | Reset
     scored: Text
-    words: Text | None = Field(default=None, exclude_if=is_none)
+    words: Text | None = omit_default(None)
     segment_length: Positive
     memory_slots: Count
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from infty.runs.parts import Calibrated, Data, Details, Protocol, SplitTotals, TextData, TrainingData, is_none, tag_of
+from infty.base.files import omit_default
+from infty.runs.parts import Calibrated, Data, Details, Protocol, SplitTotals, TextData, TrainingData, tag_of
 from infty.runs.record import TEXT, Amount, Count, Experiment, Name, Nats, Positive, Record, Share, Text
 
 
@@ -88,7 +89,7 @@ class Result(_Outcome, Place, _File):
     """`result.json` of a finished run: its test, and what it took."""
 
     training_data: TrainingData
-    starting_weights: StartingWeights | None = Field(default=None, exclude_if=is_none)
+    starting_weights: StartingWeights | None = omit_default(None)
     best_step: Count
     best_validation_loss: Nats | None
     parameters: Count
@@ -213,10 +214,10 @@ class Trial(Record):
     settings: dict[Text, Any]
     command: Text
     validation_loss: Nats | None
-    why: str | None = Field(default=None, exclude_if=is_none)
-    best_step: Count | None = Field(default=None, exclude_if=is_none)
-    tokens_seen: Count | None = Field(default=None, exclude_if=is_none)
-    wall_seconds: Amount | None = Field(default=None, exclude_if=is_none)
+    why: str | None = omit_default(None)
+    best_step: Count | None = omit_default(None)
+    tokens_seen: Count | None = omit_default(None)
+    wall_seconds: Amount | None = omit_default(None)
 
 
 class Tuning(_File):

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int64
 from numpy import ndarray
 from pydantic import Field
 
-from infty.base.files import Strict
+from infty.base.files import Strict, omit_default
 from infty.corpora.tokenizers import Tokenizer
 
 Places = Int64[ndarray, " n"]
@@ -26,11 +26,7 @@ class TokenReset(Strict):
     """A reset of the memory every so many tokens (2,048 in the released GPT-2 code)."""
 
     tokens: int = Field(gt=0, description="tokens between two resets")
-    documents: bool = Field(
-        default=False,
-        exclude_if=lambda on: not on,
-        description="where a document begins as well, and counted from there",
-    )
+    documents: bool = omit_default(False, description="where a document begins as well, and counted from there")
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,24 @@
 """The configuration of training."""
 
 from collections.abc import Callable
-from operator import not_
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from infty.base.files import Strict
+from infty.base.files import Strict, omit_default
 
 
 class TrainingConfig(Strict):
     """The settings of training: Adam, linear warm-up, cosine or linear decay to 0, clipped gradients."""
 
     steps: int | None = Field(default=None, gt=0, description="optimiser steps (section 4.1: 20,000); null: see epochs")
-    epochs: int | None = Field(
-        default=None, gt=0, exclude_if=not_, description="passes over the training part; null: see steps"
-    )
+    epochs: int | None = omit_default(None, gt=0, description="passes over the training part; null: see steps")
     batch_size: int = Field(gt=0, description="sequences a step (section 4.1: 8)")
     learning_rate: float = Field(gt=0, description="peak of the schedule (section 4.1: 2.5e-4)")
-    memory_learning_rate: float | None = Field(
-        default=None, gt=0, exclude_if=not_, description="peak for the long-range memories; null: learning_rate"
+    memory_learning_rate: float | None = omit_default(
+        None, gt=0, description="peak for the long-range memories; null: learning_rate"
     )
-    schedule: Literal["cosine", "linear"] = Field(
-        default="cosine", exclude_if=lambda kind: kind == "cosine", description="how the rate falls to 0"
-    )
+    schedule: Literal["cosine", "linear"] = omit_default("cosine", description="how the rate falls to 0")
     warmup_steps: int = Field(default=0, ge=0, description="steps of linear warm-up")
     clip_norm: float = Field(default=0.25, gt=0, description="largest norm of the gradient (section 4.1: 0.25)")
     log_every: int = Field(default=10, gt=0, description="steps between lines of metrics")

@@ -12,8 +12,7 @@ import torch
 
 from infty.base.batch import UNSCORED, Batch
 from infty.base.errors import MissingError
-from infty.evaluation.evaluate import evaluate
-from infty.evaluation.stream import LATE, read_stream
+from infty.evaluation.evaluate import LATE, evaluate, read_stream
 from infty.memory.longterm import LongTermMemoryConfig
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
