@@ -1,7 +1,8 @@
 # make demo     install, train ∞-former and Transformer-XL on the sorting task, and report (minutes; SCALE=smoke: seconds)
-# make test     install, run all tests (ten minutes on two cores)
+# make test     install, run the tests (eight minutes on two cores), but for those of make slow
 # make quick    those that are quick alone: no killed processes, full disks, paper's sizes, rows of every experiment
 # make fuzz     the tests against mutated input, with thousands of cases each (minutes)
+# make slow     the tests that take longest, the committed runs checked, and make torture: before an issue is closed
 # make torture  kill runs at 20 random moments a task: each must end the same, to the byte (minutes)
 # make check    install, lint, format check, types
 # make coverage all tests, and which lines and branches they run
@@ -19,7 +20,7 @@ LACKING := this Python makes no virtual environments; on Debian and Ubuntu: apt 
 
 TESTS := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick fuzz torture check coverage mutants proof dist clean
+.PHONY: demo test quick slow fuzz torture check coverage mutants proof dist clean
 
 demo: $(INSTALLED)
 	$(BIN)/infty train sort --model infty --case x8 --scale $(SCALE)
@@ -29,10 +30,14 @@ demo: $(INSTALLED)
 	$(BIN)/infty report
 
 test: $(INSTALLED)
-	$(TESTS)
+	$(TESTS) -m "not slower"
 
 quick: $(INSTALLED)
-	$(TESTS) -m "not slow"
+	$(TESTS) -m "not slow and not slower"
+
+slow: $(INSTALLED) torture
+	$(TESTS) -m slower
+	$(BIN)/infty report experiments/results/laptop --check
 
 fuzz: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m fuzz --hypothesis-profile thorough --timeout 3600

@@ -230,7 +230,7 @@ def test_the_paper_scale_of_language_modelling_is_the_papers(name: str, row: str
     assert count_parameters(model) == PAPER_PARAMETERS[name, row]
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.parametrize(("name", "row"), [("wikitext", "compressive"), ("gpt2", "infty-sticky")])
 def test_the_papers_models_take_real_steps_on_a_cpu(name: str, row: str) -> None:
     """Full sizes, random weights, one stream, random text: three steps, so that the memory is read as well."""

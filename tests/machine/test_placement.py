@@ -108,7 +108,7 @@ def test_bf16_ends_with_the_model() -> None:
     assert not torch.is_autocast_enabled("cpu")
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_compiled_training_is_the_same_training(infty: Infty, tmp_path: Path) -> None:
     """Through the real command and compiler, or where there is none through the fall-back: losses as without."""
     short = ("train", "sort", "--scale", "smoke", "--set", "training.steps=2", "--set", "model.dropout=0")

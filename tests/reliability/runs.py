@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from infty.runs.folder import RunFolder
 from tests import forks
 from tests.forks import ROOT, clean_environment
@@ -39,6 +41,7 @@ class Example:
 SORT = Example("sort", "infty-sticky", "x4")
 TEXT = Example("wikitext", "infty-sticky", "main")
 GPT2 = Example("gpt2", "infty-sticky", "wikitext")
+EXAMPLES = [SORT, *(pytest.param(example, marks=pytest.mark.slower) for example in (TEXT, GPT2))]
 
 
 def start(folder: Path, program: list[str], **environment: str) -> "subprocess.Popen[str]":

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.reliability.runs import GPT2, SORT, STEPS, TEXT, Example, dies, finish, outcome
+from tests.reliability.runs import EXAMPLES, SORT, STEPS, Example, dies, finish, outcome
 
 pytestmark = pytest.mark.slow
 QUIET = {"WANDB_MODE": "disabled"}  # nothing here is about W&B
@@ -23,7 +23,7 @@ class Malicious:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("example", [SORT, TEXT, GPT2], ids=lambda example: example.experiment)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.experiment)
 def test_a_damaged_checkpoint_is_told_and_the_run_ends_as_it_would_have(tmp_path: Path, example: Example) -> None:
     """The last of a run that still has to be tested is a pickle now, and it was the best one too."""
     assert finish(tmp_path, *example.words, "--set", "training.evaluate_every=10", **QUIET).returncode == 0

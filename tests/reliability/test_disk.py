@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import clean_environment
-from tests.reliability.runs import GPT2, ROOT, SORT, TEXT, Example, finish, logged, outcome
+from tests.reliability.runs import EXAMPLES, ROOT, SORT, Example, finish, logged, outcome
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def on_a_small_disk(folder: Path, megabytes: int, *program: str) -> "subprocess.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", [SORT, TEXT, GPT2], ids=lambda example: example.experiment)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.experiment)
 def test_a_disk_that_fills_leaves_the_last_checkpoint_and_one_clear_line(tmp_path: Path, example: Example) -> None:
     words = [*example.words, "--runs", str(tmp_path / "disk/runs")]
     run = example.run(tmp_path / "disk/runs")

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from infty.runs.folder import RunFolder
-from tests.reliability.runs import GPT2, SORT, TEXT, Example, dies, finish, start
+from tests.reliability.runs import EXAMPLES, Example, dies, finish, start
 from tests.reliability.torture import Torture
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("example", [SORT, TEXT, GPT2], ids=lambda example: example.experiment)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.experiment)
 def test_a_run_killed_three_times_ends_with_the_same_bytes(tmp_path: Path, example: Example) -> None:
     """At operations on files: among them are those that write a checkpoint and its pointers."""
     torture = Torture(example, tmp_path)

@@ -4,7 +4,8 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,14 +28,20 @@ from tests.reliability.torture import DYING
 pytestmark = pytest.mark.slow
 
 
+Whole = Callable[[Example], dict[str, object]]
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """Outcomes of runs that nothing stopped."""
-    folder, found = tmp_path_factory.mktemp("whole"), {}
-    for example in (SORT, TEXT, GPT2):
+    folder = tmp_path_factory.mktemp("whole")
+
+    @cache
+    def train(example: Example) -> dict[str, object]:
         assert finish(folder, *example.words).returncode == 0
-        found[example.experiment] = outcome(example.run(folder / "runs"))
-    return found
+        return outcome(example.run(folder / "runs"))
+
+    return train
 
 
 @pytest.mark.slow
@@ -44,15 +51,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, objec
         (SORT, signal.SIGTERM, "step 6/30"),
         (SORT, signal.SIGINT, "sort infty-sticky@x4"),  # before a validation
         (SORT, signal.SIGINT, "step 30/30"),  # at the end, or in the test
-        (TEXT, signal.SIGINT, "step 9/30"),
-        (TEXT, signal.SIGTERM, "wikitext infty-sticky@main"),
-        (GPT2, signal.SIGTERM, "step 6/30"),
-        (GPT2, signal.SIGINT, "gpt2 base@generated"),  # while the GPT-2 that rows start from is trained
+        pytest.param(TEXT, signal.SIGINT, "step 9/30", marks=pytest.mark.slower),
+        pytest.param(TEXT, signal.SIGTERM, "wikitext infty-sticky@main", marks=pytest.mark.slower),
+        pytest.param(GPT2, signal.SIGTERM, "step 6/30", marks=pytest.mark.slower),
+        # while the GPT-2 that rows start from is trained
+        pytest.param(GPT2, signal.SIGINT, "gpt2 base@generated", marks=pytest.mark.slower),
     ],
     ids=lambda value: getattr(value, "experiment", None) or str(getattr(value, "name", value)),
 )
 def test_a_stopped_run_continues_to_the_same_bytes(
-    tmp_path: Path, whole: dict[str, dict[str, object]], example: Example, number: signal.Signals, at: str
+    tmp_path: Path, whole: Whole, example: Example, number: signal.Signals, at: str
 ) -> None:
     """Weights, optimiser, memory, metrics and W&B's run as if it had never stopped."""
     code, told = interrupted(tmp_path, example.words, number, at)
@@ -67,12 +75,12 @@ def test_a_stopped_run_continues_to_the_same_bytes(
     continued = finish(tmp_path, *example.words)
     assert continued.returncode == 0, continued.stderr
     assert "continuing at step" in continued.stderr
-    assert outcome(run) == whole[example.experiment]
+    assert outcome(run) == whole(example)
     assert len(wandb_ids(run)) == (example is SORT)
 
 
 @pytest.mark.slow
-def test_a_second_signal_stops_at_once(tmp_path: Path, whole: dict[str, dict[str, object]]) -> None:
+def test_a_second_signal_stops_at_once(tmp_path: Path, whole: Whole) -> None:
     """In the middle of writing a checkpoint: that one is not there, and nothing else is lost."""
     done = dies(tmp_path, "files:130,131:SIGTERM", *SORT.words)
     run = SORT.run(tmp_path / "runs")
@@ -81,7 +89,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, whole: dict[str, dict[str
     assert "Traceback" not in done.stderr
     assert run.state() == "stopped"
     assert finish(tmp_path, *SORT.words).returncode == 0
-    assert outcome(run) == whole["sort"]
+    assert outcome(run) == whole(SORT)
 
 
 @pytest.mark.parametrize("moment", [20, 400, 900])
