@@ -11,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infty.base.batch import Batch
+from infty.commands import dry_run
 from infty.commands.dry_run import describe_memory
+from infty.config.definition import CellKey, open_experiment
+from infty.config.settings import load_settings
+from infty.experiment import resolve
 from infty.machine.launch import Launch
 from infty.machine.placement import Machine
 from infty.memory.precision import HOST
@@ -43,6 +47,17 @@ def test_how_many_fit_is_the_most_whose_cost_fits(fixed: int, each: int, room: i
     cost = LinearCost(fixed, each)
     fitting = [rows for rows in range(1, most + 1) if cost.predict(rows) <= room]
     assert cost.count_fitting(room, most) == (max(fitting) if fitting else 0)
+
+
+def test_a_step_takes_its_pieces_one_after_the_other_and_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = resolve(open_experiment("sort", Path()), CellKey("sort", "smoke", "infty", "x4", 0))
+    seconds, nothing = LinearCost(0.5, 0.25), {"gradients": 0, "optimizer": 0, "memory": 0}
+    cost = RunCost(12, 4, (1, 4), seconds, flops_a_token=1, parts=nothing, training=LINE, evaluation=LINE)
+    monkeypatch.setattr(dry_run, "measure_run", lambda *_: cost)
+    monkeypatch.setattr(dry_run, "measure_update", lambda *_: 1.0)
+    told = dry_run.forecast(cell, load_settings())
+    assert told["seconds_a_step"] == 3 * 0.5 + 12 * 0.25 + 1.0  # three pieces of four
+    assert told["predicted_training_seconds"] == told["seconds_a_step"] * told["steps"]
 
 
 class Validated(Endless):
