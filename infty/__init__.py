@@ -1,6 +1,6 @@
 """Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301).
 
-`from infty import LongTermMemory, LongTermMemoryConfig, load_run` works; torch is imported only then.
+`from infty import LongTermMemory, LongTermMemoryConfig, load_run` works, and only such an import loads torch.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -57,7 +57,7 @@ class Cell:
     source: str
     overrides: tuple[str, ...] = ()
     made_by: str | None = None  # the command that trains it, if it is not a cell of a table
-    own: Path | None = None  # texts of the user's, which its corpus is named after
+    own: Path | None = None  # folder of the user's own texts, after which its corpus is named
 
     @property
     def config(self) -> Values:
@@ -72,7 +72,7 @@ class Cell:
 
 
 def resolve(definition: Definition, key: CellKey, overrides: Sequence[str] = (), own: Path | None = None) -> Cell:
-    """Overlay and check the values of a cell. UsageError with every fault at once."""
+    """Resolve a cell: overlay its layers of values and check them. UsageError lists every fault at once."""
     definition.check_names(scales=key.scale, models=key.model, cases=key.case)
     parsed = [parse_override(text) for text in overrides]
     layers = definition.layers(key) + [("--set", values) for values, fault in parsed if fault is None]
@@ -90,14 +90,14 @@ def resolve(definition: Definition, key: CellKey, overrides: Sequence[str] = (),
 
 
 def build_task(experiment: Experiment, data: Path, *, make: bool = True) -> Task:
-    """Open an experiment's task on the folder of corpora. make: tokenise a text that is not yet; else MissingError."""
+    """Open an experiment's task on the folder of corpora. make: tokenise a new text; else MissingError for it."""
     first = experiment.pretraining and experiment.pretraining.text
     learnt_from = (first.corpus, first.train) if first else None
     return experiment.task.open(data, experiment.model.segment_length, learnt_from, make=make)
 
 
 def _find_contradictions(experiment: Experiment) -> Iterator[tuple[str, str]]:
-    """Find settings of the task, the model and its starting weights that contradict each other: keys and messages."""
+    """Find contradictions between task, model and starting weights: the keys of settings, and messages."""
     task, model = experiment.task, experiment.model
     yield from task.find_faults(model.segment_length)
     yield from model.find_faults(task.vocab_size)

@@ -8,23 +8,23 @@ from jaxtyping import Bool, Int, Int64
 from numpy import ndarray
 from torch import Tensor
 
-UNSCORED = -100  # target of a position that no loss counts, as in torch's cross_entropy
+UNSCORED = -100  # target of a position that losses ignore, as torch's cross_entropy does
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences, or the next tokens of streams."""
+    """A batch of sequences, or of the next tokens of streams."""
 
     tokens: Int[Tensor, "batch length"]
     targets: Int[Tensor, "batch length"]  # the token after each of `tokens`, or UNSCORED
     streams: Int[Tensor, " batch"]  # a number that identifies each row, for sticky draws
-    fresh: Bool[Tensor, " batch"] | None = None  # rows whose memory begins empty, others continue; None: every row
+    fresh: Bool[Tensor, " batch"] | None = None  # rows that begin with an empty memory, others continue; None: all
     places: Int[Tensor, " batch"] | None = None  # index in its split of each row's first target; None: not recorded
-    aside: Bool[Tensor, "batch length"] | None = None  # targets summed apart, unscored: a block's first tokens
+    aside: Bool[Tensor, "batch length"] | None = None  # unscored targets, summed apart: a block's first ones
 
     @classmethod
     def of_stream(cls, tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"]) -> "Batch":
-        """Make one row of the next tokens of the only stream there is."""
+        """Make a batch of one row from the next tokens of a single stream."""
         one, goes_on = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
         return cls(torch.from_numpy(tokens)[None], torch.from_numpy(targets)[None], one, goes_on)
 
@@ -48,7 +48,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Share:
-    """The share of one process in work that several divide: every `of`-th item, from `index` on."""
+    """The share of one process in work divided among several: every `of`-th item, from `index` on."""
 
     index: int = 0
     of: int = 1
@@ -66,8 +66,8 @@ class Totals:
     """Sums over the targets of a split, from which every metric is computed, however batches are made."""
 
     nats: float = 0.0  # summed cross-entropy of the scored targets
-    scored: int = 0  # targets
-    correct: int = 0  # of them the most likely token, if that is counted
+    scored: int = 0  # number of scored targets
+    correct: int = 0  # scored targets that were the most likely token, if that is counted
     aside: int = 0  # targets that the protocol does not score; with them the totals cover all of a text
     aside_nats: float = 0.0
 

@@ -1,9 +1,9 @@
-"""What goes wrong in a way that a user can act on: an exit code for each kind, and the words of messages."""
+"""Errors that a user can act on, each kind with its exit code, and functions that word their messages."""
 
 import difflib
 from collections.abc import Iterable
 
-LONG = 1000  # signs of a message with a path in it
+LONG = 1000  # characters of a message with a path in it, at most
 
 
 class InftyError(Exception):
@@ -19,7 +19,7 @@ class UsageError(InftyError):
 
 
 class BusyError(UsageError):
-    """Another process is at work where this one would be. Exit code 2."""
+    """Another process is at work where this one would write. Exit code 2."""
 
 
 class MissingError(InftyError):
@@ -29,23 +29,23 @@ class MissingError(InftyError):
 
 
 class DifferenceError(InftyError):
-    """A check found another result than the one it was held against. Exit code 4."""
+    """A check found a result that differs from the one it was compared with. Exit code 4."""
 
     exit_code = 4
 
 
 class Stopped(BaseException):
-    """A signal asked for an end, and what was done so far is saved. Exit code 128 + signal."""
+    """A signal asked the program to stop, and its work so far is saved. Exit code 128 + signal."""
 
-    # No Exception: it may be raised anywhere, and libraries that go on after any of these must not go on after this.
+    # It is no Exception: libraries catch those and go on, but must not go on after this, which may be raised anywhere.
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal
 
 
 def describe_fault(fault: BaseException) -> str:
-    """Return what a library says, in one line; the kind of its error if it says nothing."""
-    from pydantic import ValidationError  # whose import takes longer than a `--help`
+    """Return the message of a library's error in one line, or the error's type if it has no message."""
+    from pydantic import ValidationError  # imported here: it takes longer than a `--help`
 
     if isinstance(fault, ValidationError):
         first = fault.errors(include_url=False, include_input=False)[0]
@@ -59,13 +59,13 @@ def flatten(text: str) -> str:
 
 
 def one_line(text: str, length: int = 200) -> str:
-    """Escape what is no letter or sign in a part of a message, and cut it if it is too long."""
+    """Escape unprintable characters in a part of a message, and cut it if it is too long."""
     text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text[: length + 1])
     return text if len(text) <= length else f"{text[:length]}…"
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:
-    """Ask 'did you mean …?', or name what is allowed if nothing is near."""
+    """Ask 'did you mean …?', or list what is allowed if no name is close."""
     allowed = list(map(str, allowed))
     close = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else f"there is {', '.join(allowed) or 'nothing'}"

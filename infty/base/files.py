@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or not there."""
+"""Read and write files and folders that are either whole or absent."""
 
 import contextlib
 import hashlib
@@ -16,25 +16,25 @@ from pydantic import BaseModel, ConfigDict, Field
 from infty.base.errors import LONG, InftyError, MissingError, one_line
 
 OLD = ".old.tmp"  # ends the name of a folder that makes way for a new one
-LOCK_SECONDS = 3600  # to wait for another process that makes the same
+LOCK_SECONDS = 3600  # to wait for another process that makes the same thing
 FileName = Annotated[str, Field(pattern="^[a-z][a-z.]{0,63}$")]  # of a file in the folder itself, never a path
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Strict(BaseModel):
-    """What a file says: nothing but the fields, each of its own type, and no number without end."""
+    """The content of a file: exactly these fields, each strictly of its type, and finite numbers only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def omit_default(default: Any, **more: Any) -> Any:
-    """Declare a field that is written only if it is not its default, as in files from before there was the field."""
+    """Declare a field that is written only if it differs from its default, as in files older than the field."""
     return Field(default, exclude_if=lambda value: value == default, **more)
 
 
 class FileSum(Strict):
-    """Size and sum of a file when it was written, for a manifest."""
+    """Size and checksum of a file when it was written, for a manifest."""
 
     bytes: Count
     sha256: Sum
@@ -49,11 +49,11 @@ FileSums = dict[FileName, FileSum]  # of all files in a folder
 
 @contextlib.contextmanager
 def replace_folder(path: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
-    """Fill a folder beside `path`, which takes that name in one rename if the block ends without an error.
+    """Yield an empty folder beside `path`, which is renamed to `path` if the block ends without an error.
 
-    A process that is killed leaves the old folder or the new one, each whole: under its name, or where `restore_folder`
-    finds it. A block that removes its folder replaces nothing. OSError if the disk is full or fails. keep: names of
-    what the new folder takes over from the old one.
+    A process that is killed leaves the old folder or the new one whole, under its name or where `restore_folder` finds
+    it. If the block removes the new folder, nothing is replaced. keep: names of files and folders that move from the
+    old folder to the new one. OSError if the disk is full or fails.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     restore_folder(path)
@@ -68,7 +68,7 @@ def replace_folder(path: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
 
 
 def move_folder(source: Path, path: Path, keep: Sequence[str] = ()) -> None:
-    """Give a finished folder its name, once all of it is on disk (see `replace_folder`)."""
+    """Rename a finished folder to `path` once all of it is on disk (see `replace_folder`)."""
     for inner in (*source.rglob("*"), source):
         flush(inner)
 
@@ -83,7 +83,7 @@ def move_folder(source: Path, path: Path, keep: Sequence[str] = ()) -> None:
         restore_folder(path)
         raise
 
-    # What stays goes over before the rest of the old folder is removed.
+    # Move what is kept before the rest of the old folder is removed.
     for name in keep:
         if (old / name).exists():
             (old / name).replace(path / name)
@@ -92,7 +92,7 @@ def move_folder(source: Path, path: Path, keep: Sequence[str] = ()) -> None:
 
 
 def restore_folder(path: Path) -> None:
-    """Give a folder its name back if it made way for one that never came: its process was killed just then."""
+    """Give a folder its name back if it made way for a new one but the process was killed before the new one came."""
     old = path.with_name(f".{path.name}{OLD}")
     if old.is_dir() and not path.exists():
         old.replace(path)
@@ -100,7 +100,7 @@ def restore_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Write a file beside `path`, which takes that name in one rename if the block ends without an error."""
+    """Yield the path of a file beside `path`, which is renamed to `path` if the block ends without an error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -112,7 +112,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, on disk before it carries its name."""
+    """Replace a file in one step; the new text is on disk before it takes the file's name."""
     with replace_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
@@ -123,7 +123,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, mend: str = "train again with --fresh") -> dict[str, Any]:
-    """Read a JSON object. MissingError, with `mend`, if there is no such file, or it can't be read or is damaged."""
+    """Read a JSON object. MissingError, which ends with `mend`, if the file is missing, unreadable or damaged."""
     try:
         data = path.read_bytes()
     except OSError as fault:
@@ -133,10 +133,10 @@ def read_json(path: Path, mend: str = "train again with --fresh") -> dict[str, A
 
 
 def parse_json(data: bytes, path: Path, mend: str) -> dict[str, Any]:
-    """Parse the JSON object that a file held. MissingError, with `mend`, if it held none."""
+    """Parse the JSON object that a file held. MissingError, which ends with `mend`, if it held none."""
     try:
         value = json.loads(data.decode())
-    except (ValueError, RecursionError) as fault:  # ValueError: no JSON, no UTF-8, or a number without end
+    except (ValueError, RecursionError) as fault:  # ValueError: not JSON, not UTF-8, or too many digits
         raise MissingError(f"{path} can't be read ({fault}); {mend}") from None
     if not isinstance(value, dict):
         raise MissingError(f"{path} holds no JSON object; {mend}")
@@ -145,7 +145,7 @@ def parse_json(data: bytes, path: Path, mend: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def blame_file(path: Path) -> Iterator[None]:
-    """Raise MissingError, in one line, if a file can't be read within the block: `path`, or the one that is named."""
+    """Turn an OSError within the block into a MissingError of one line, which names the error's file or else `path`."""
     try:
         yield
     except OSError as fault:
@@ -154,7 +154,7 @@ def blame_file(path: Path) -> Iterator[None]:
 
 
 def sum_files(folder: Path) -> dict[str, dict[str, int | str]]:
-    """Return the size and the sum of every file in a folder, as a manifest has them (see `FileSum`)."""
+    """Return the size and checksum of every file in a folder, as a manifest lists them (see `FileSum`)."""
     return {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(folder.iterdir())}
 
 
@@ -175,7 +175,7 @@ def flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def hold_lock(lock: Path, work: str) -> Iterator[None]:
-    """Hold a lock during `work`, as "fetches wikitext"; InftyError if another process holds it for an hour."""
+    """Hold a lock within the block; InftyError if another process holds it for an hour. work: as "fetches wikitext"."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
     try:

@@ -1,4 +1,4 @@
-"""Progress bars, on a terminal alone: the console that a command line opens for them; else there is none."""
+"""Show progress bars on the console that the command line opens for them, if it is a terminal; otherwise none."""
 
 import contextlib
 import io
@@ -14,9 +14,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from infty.base.errors import MissingError
 
 Item = TypeVar("Item")
-Advance = Callable[[int], None]  # a bar, by so many bytes
+Advance = Callable[[int], None]  # advances a bar by a number of bytes
 NOWHERE = Console(quiet=True)
-_OPEN = [NOWHERE]  # the last one is written to
+_OPEN = [NOWHERE]  # a stack; the last one is written to
 
 
 def screen() -> Console:
@@ -64,7 +64,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def _open_stdin() -> Iterator[TextIO]:
-    """Read stdin as UTF-8 with its own line ends, whatever the locale says; leave it open afterwards."""
+    """Open stdin as UTF-8, with line ends unchanged, whatever the locale says; leave it open afterwards."""
     if sys.stdin is None:
         raise MissingError("stdin can't be read: it is closed")
     text = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="")
@@ -75,5 +75,5 @@ def _open_stdin() -> Iterator[TextIO]:
 
 
 def _place_bar() -> dict[str, Any]:
-    """Return where rich draws a bar, and that nothing of it stays."""
+    """Return rich's options for a bar: drawn on the open console if it is a terminal, and erased at the end."""
     return {"console": screen(), "disable": not screen().is_terminal, "transient": True}

@@ -16,7 +16,7 @@ class Entry(str):
     runs: str  # an anchor in the HTML page
 
     def __new__(cls, text: str, *, best: bool = False, runs: str = "") -> "Entry":
-        """Make an entry of a text as it is shown, without marks."""
+        """Make an entry of a text as it is shown, without Markdown."""
         entry = super().__new__(cls, text)
         entry.best, entry.runs = best, runs
         return entry
@@ -50,7 +50,7 @@ class Table:
         return table
 
     def _fit_widths(self, width: int) -> list[int] | None:
-        """Fit the widths of the columns: the first, then the narrow ones. None if the longest words do not fit."""
+        """Fit the columns to a width, widening the first, then the narrowest. None if the longest words do not fit."""
         columns = list(zip(self.headings, *self.rows, strict=True))
         widths = [max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in columns]
         whole = [max(map(cell_len, column)) for column in columns]

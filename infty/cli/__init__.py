@@ -1,4 +1,4 @@
-"""The command line of infty. Signals are seen to first; what takes time to load comes after."""
+"""The command line of infty. Signal handlers come first; what takes time to load comes after."""
 
 import io
 import os
@@ -17,13 +17,13 @@ def main() -> None:
     """Run `infty`: our own errors become one message and their exit code, and no traceback reaches a user."""
     together = os.environ.keys() & {"RANK", "SLURM_STEP_NUM_TASKS"}
     if together:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DistributedDataParallel warns of what is meant
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DistributedDataParallel warns of what is intended
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)  # training notes signals for itself, and stops at the next step
+        signal.signal(number, _stop)  # training handles signals itself, and stops at the next step
     try:
         sys.exit(_run())
     except SystemExit as end:
-        if together:  # else threads of torch's that outlive their owners may abort an interpreter that is at its end
+        if together:  # else torch's threads that outlive their owners may abort the interpreter as it ends
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(end.code if isinstance(end.code, int) else end.code is not None)
@@ -52,7 +52,7 @@ def _run() -> int:
         mend_shells()
         app()
     except (InftyError, Stopped) as fault:
-        if _leads() or not isinstance(fault, UsageError | Stopped):  # which all processes meet alike
+        if _leads() or not isinstance(fault, UsageError | Stopped):  # all processes meet those, so one says it
             _say(str(fault))
         return fault.exit_code
     except Exception as fault:
@@ -68,7 +68,7 @@ def _run() -> int:
 
 
 def _leads() -> bool:
-    """Tell whether this process speaks for all that were started together; it does if the launcher isn't understood."""
+    """Tell whether this process speaks for all that were started together; also if the launcher isn't understood."""
     try:
         return detect_launch().leads
     except UsageError:

@@ -18,7 +18,7 @@ from infty.cli.tables import report, reproduce, tune
 from infty.machine.launch import detect_launch
 from infty.tasks.protocols import KnockOut
 
-TOGETHER = ("train", "eval")  # what several processes can do
+TOGETHER = ("train", "eval")  # commands that several processes can run together
 
 app = typer.Typer(
     help="Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301).",
@@ -115,7 +115,7 @@ def evaluate(
     machine = machine_options.read_settings()
     cell = cell_options.resolve_cell(machine)
 
-    # What can't be asked for together is refused before a model is loaded.
+    # Refuse options that exclude each other before a model is loaded.
     if detect_launch().size > 1 and (check_batch or stream):
         raise UsageError("--check-batch and --stream are one process's work")
     if stream:
@@ -124,7 +124,7 @@ def evaluate(
     if check_batch and (batch or stream or knock_out):
         raise UsageError("--check-batch evaluates with 1, 2 and 7 and nothing else changed: leave the others out")
 
-    # One of three: a stream, a comparison of batch sizes, or the evaluation itself.
+    # Do one of three things: a stream, a comparison of batch sizes, or the evaluation itself.
     request = assessment.EvaluationRequest(split or "test", batch, protocol, knock_out)
     if stream:
         outcome = assessment.stream_cell(cell, machine, stream, batch)
@@ -178,7 +178,7 @@ def generate(
 
 
 def _write(piece: str) -> None:
-    """Write a piece at once. A reader that went away, as `| head` does, has enough, and that is the end."""
+    """Write a piece at once; end without an error if the reader has gone away, as `| head` does."""
     try:
         print(piece, end="", flush=True)
     except BrokenPipeError:

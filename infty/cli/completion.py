@@ -23,7 +23,8 @@ BASH = """
 
 complete -o default -F %(complete_func)s_whole %(prog_name)s
 """
-# zsh reads an installed script at the first Tab in a terminal, and typer's only defines what completes at the second.
+# zsh loads an installed script at the first Tab in a terminal; typer's then only defines the function that completes,
+# so that nothing is completed before the second Tab.
 ZSH = """
 if [ "$funcstack[1]" = "_%(prog_name)s" ]; then %(complete_func)s; fi
 """
@@ -50,7 +51,7 @@ def complete_experiment(_: typer.Context) -> Iterable[str]:
 
 
 def complete_from(key: str) -> Callable[..., list[str]]:
-    """Complete with the rows ("models"), columns ("cases") or "scales" of the experiment that the line names."""
+    """Make a completion of rows ("models"), columns ("cases") or "scales" of the experiment that the line names."""
 
     @complete
     def names(ctx: typer.Context) -> Iterable[str]:
@@ -81,7 +82,7 @@ def mend_shells() -> None:
         whole = re.sub(r"(?<=\S)\n@\n?", "@", words)
         os.environ["COMP_WORDS"] = whole
         os.environ["COMP_CWORD"] = str(int(os.environ["COMP_CWORD"]) - words.count("\n") + whole.count("\n"))
-    with contextlib.suppress(ImportError, AttributeError):  # no part of what typer promises
+    with contextlib.suppress(ImportError, AttributeError):  # not part of typer's public interface
         from typer import _completion_shared as shared
 
         scripts = {"bash": shared.COMPLETION_SCRIPT_BASH + BASH, "zsh": shared.COMPLETION_SCRIPT_ZSH + ZSH}

@@ -52,7 +52,7 @@ class CellOptions:
             from infty.corpora.imports import own_name
 
             corpus = own_name(self.data)
-            name = name or (None if overrides else corpus)  # a table of its own (see report/results.py)
+            name = name or (None if overrides else corpus)  # a table of its own (see report/load/collect.py)
             overrides = [*overrides, f"task.corpus={corpus}"]
         definition = open_experiment(self.experiment, machine.experiments)
         case = self.case or definition.names("cases")[0]
@@ -87,7 +87,7 @@ class MachineOptions:
 InferenceOptions = Annotated[MachineOptions, "runs", "device", "precision", "compile", "threads"]
 TableOptions = Annotated[MachineOptions, "runs", "device", "precision", "threads"]
 
-# What stands at the end of every --help, after the options that a command has for itself.
+# The options at the end of every --help, after a command's own.
 LAST = ("data", "as_json", *inspect.signature(MachineOptions).parameters)
 
 

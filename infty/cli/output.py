@@ -38,13 +38,13 @@ def read_settings(**options: Any) -> Any:
 
 
 def explain_fault(fault: OSError) -> str:
-    """Say which file, why, and what chooses another folder if it is one of the settings' own."""
+    """Say which file failed, why, and what chooses another folder if the file lies in one of the settings."""
     why = fault.strerror or one_line(str(fault), 500)
     if not isinstance(fault.filename, str):
         return why
     inside = [name for name, folder in CALL.folders.items() if Path(fault.filename).absolute().is_relative_to(folder)]
     hint = f" (another folder: {inside[0]} or infty.toml)" if inside else ""
-    name = re.sub(r"(^|/)\.([^/]+)\.\d+\.tmp$", r"\1\2", fault.filename)  # of what is written there, and then renamed
+    name = re.sub(r"(^|/)\.([^/]+)\.\d+\.tmp$", r"\1\2", fault.filename)  # the name that a temporary file is to take
     return f"{one_line(name, 500)}: {why}{hint}"
 
 
@@ -64,7 +64,7 @@ def open_console(stderr: bool = False) -> Any:
 
 @contextlib.contextmanager
 def show_progress(console: Any) -> Iterator[None]:
-    """Show on a console what infty logs, and its bars, within the block; warnings go their own way."""
+    """Show on a console what infty logs, and its bars, within the block; warnings are shown by `warnings`."""
     from infty.base.progress import screen, show_on
 
     class ScreenHandler(logging.Handler):
@@ -127,7 +127,7 @@ def print_json(document: Any) -> None:
 
 
 def refuse_given(options: Mapping[str, Any], beside: str) -> None:
-    """Raise UsageError if one of the options has a value: it has no meaning beside another one."""
+    """Raise UsageError if one of the options has a value: they have no meaning with `beside`."""
     if given := next((name for name, value in options.items() if value is not None), None):
         raise UsageError(f"{given} has no meaning with {beside}")
 
@@ -146,7 +146,7 @@ def summarize(outcome: dict[str, Any]) -> dict[str, Any]:
 
 
 def summarize_stream(outcome: dict[str, Any]) -> dict[str, Any]:
-    """Choose the figures that a person wants to see first of one long text that was read."""
+    """Choose the figures of the reading of one long text that a person wants to see first."""
     pace = outcome["pace"]
     answers = {"answer": outcome["answer"], "model": outcome["model_answer"]} if outcome["answer"] else {}
     summary = {

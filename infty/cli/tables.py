@@ -84,7 +84,7 @@ def reproduce(
     machine = machine_options.read_settings()
     given = {f"--{name}": str(value) for name, value in vars(machine_options).items() if value is not None}
     tables = find_missing(machine, experiments or [], scale, list(chain(*given.items())), jobs)
-    if dry_run:  # commands that can be pasted, with the time of each behind it
+    if dry_run:  # commands that can be pasted, each with its time after it
         document = tables.forecast(jobs)
         lines = [f"{job['command']}  # about {format_time(job['expected_seconds'])}" for job in document["missing"]]
         lines.append(f"# {len(lines)} to train, about {format_time(document['seconds'])}")

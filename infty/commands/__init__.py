@@ -1,1 +1,1 @@
-"""The commands of `infty`, a file or a folder each."""
+"""The commands of `infty`, one module or package each."""

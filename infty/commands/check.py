@@ -1,4 +1,4 @@
-"""`infty report --check`: stored figures held against their totals, their evaluations and their checkpoints."""
+"""`infty report --check`: compare stored figures with their totals, their evaluations and their checkpoints."""
 
 import logging
 import math
@@ -21,14 +21,14 @@ from infty.training.checkpoint import verify_best
 
 logger = logging.getLogger(__name__)
 
-EXACT, AGAIN = 1e-12, 1e-4  # relative: of what is reckoned from stored totals; of another machine's or threads' sums
-STORED = 2e-7  # it may have been evaluated once more, with products that are rounded otherwise
-ROUNDED = 1e-4  # nats: of each of the stored sums of chunks
+EXACT, AGAIN = 1e-12, 1e-4  # relative tolerances: metrics from stored totals; a new evaluation, perhaps elsewhere
+STORED = 2e-7  # relative: it may be of a later evaluation, whose products were rounded otherwise
+ROUNDED = 1e-4  # nats: rounding of each chunk's stored sum
 
 
 @dataclass
 class Checked:
-    """One run that was checked. how: what it was held against. faults: what is not so."""
+    """A run that was checked. how: what it was compared with. faults: what was found wrong."""
 
     run: str
     how: str
@@ -48,7 +48,7 @@ def checks_table(checked: Sequence[Checked]) -> Table:
 
 
 def _check_run(run: RunFolder, machine: Machine, settings: Settings) -> Checked:
-    # Hold the result against its totals and its evaluation: what can't be reckoned with ends here.
+    # Compare the result with its totals and its evaluation; a run that can't be read or computed with ends here.
     name = str(run.path)
     try:
         result = run.read().result
@@ -58,7 +58,7 @@ def _check_run(run: RunFolder, machine: Machine, settings: Settings) -> Checked:
     except ArithmeticError as fault:
         return Checked(name, "nothing: its totals are damaged", [f"totals: {type(fault).__name__} {fault}"])
 
-    # Load its checkpoint, if it has one that is whole, and its text is on this machine.
+    # Load its checkpoint, if it has a whole one and its text is on this machine.
     if not (run.checkpoints / "best.json").is_file():
         return Checked(name, "stored totals only: it has no checkpoint", faults)
     try:
@@ -85,7 +85,7 @@ def _check_run(run: RunFolder, machine: Machine, settings: Settings) -> Checked:
 
 
 def _check_totals(result: Result) -> Iterator[str]:
-    """Find metrics that are no shares of the totals."""
+    """Find metrics that do not follow from the totals."""
     t = result.totals
     whole = Totals(t.nats, t.scored, t.correct, t.aside, t.aside_nats)
     if result.is_text:
@@ -98,7 +98,7 @@ def _check_totals(result: Result) -> Iterator[str]:
 
 
 def _check_evaluation(run: RunFolder, result: Result) -> Iterator[str]:
-    """Find what the evaluation beside the result says otherwise, and parts of it that do not add up."""
+    """Find differences between the result and the evaluation beside it, and parts of that which do not add up."""
     file = run.path / "eval" / f"{result.protocol.name}-test.json"
     try:
         stored = Evaluation.read(file, "evaluate it again with infty eval")
@@ -118,7 +118,7 @@ def _check_evaluation(run: RunFolder, result: Result) -> Iterator[str]:
 
 
 def _find_differences(result: Result, other: Evaluation, tolerance: float) -> Iterator[str]:
-    """Find metrics, totals, data and protocol that another outcome has otherwise."""
+    """Find the metrics, totals, data and protocol in which an evaluation differs from the stored result."""
     for stored, values in ((result.metrics, other.metrics), (result.totals.model_dump(), other.totals.model_dump())):
         for key, value in stored.items():
             found = values.get(key)

@@ -1,4 +1,4 @@
-"""`infty clean`: removing what finished runs keep on disk and no report needs. Imports no torch."""
+"""`infty clean`: remove the files of finished runs that no report needs. Imports no torch."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,28 +12,28 @@ from infty.report.load.collect import find_tunings
 from infty.runs.folder import BASE, RunFolder, find_run, find_runs, trials_folder
 
 PARTS = {"checkpoints": "checkpoints", "wandb": "W&B", "not-finite": "not finite"}  # folders of a run: their names
-WHOLE = "."  # a trial goes with all of its folder
+WHOLE = "."  # a trial is removed with its whole folder
 
 
 @dataclass(frozen=True)
 class Dispensable:
-    """Files that can go. parts: bytes by the run's or trial's folder, and by the folder in it that holds them."""
+    """Files that can be removed. parts: bytes by the run's or trial's folder, and by the folder in it."""
 
     parts: dict[Path, dict[str, int]]
 
     @property
     def bytes(self) -> int:
-        """Bytes of all that can go."""
+        """Bytes of all that can be removed."""
         return sum(sum(sizes.values()) for sizes in self.parts.values())
 
     def document(self) -> dict[str, Any]:
-        """Return what can go as JSON holds it, with its bytes."""
+        """Describe for JSON what can be removed, with its bytes."""
         runs = [{"run": str(path), "bytes": sizes} for path, sizes in self.parts.items() if WHOLE not in sizes]
         trials = [{"trial": str(path), "bytes": sizes[WHOLE]} for path, sizes in self.parts.items() if WHOLE in sizes]
         return {"runs": runs, "trials": trials, "bytes": self.bytes}
 
     def table(self, *, removed: bool) -> Table:
-        """Make a table with a row per run, in megabytes, and what follows from removing it."""
+        """Make a table of megabytes with a row per run, and notes on what removing them means."""
         rows = []
         for path, sizes in self.parts.items():
             megabytes = [f"{sizes[part] / 1e6:,.1f}" if part in sizes else "–" for part in (*PARTS, WHOLE)]
@@ -52,7 +52,7 @@ class Dispensable:
 
 
 def find_dispensable(runs: Path, names: Sequence[str]) -> Dispensable:
-    """Find what can go of the runs named, else of all that are finished and of trials. UsageError if one isn't done."""
+    """Find what can be removed of the named runs, else of finished runs and trials. UsageError if one isn't done."""
     named = [find_run(name, runs) for name in names]
     for run in named:
         if not _is_done(run):
@@ -65,7 +65,7 @@ def find_dispensable(runs: Path, names: Sequence[str]) -> Dispensable:
 
 
 def remove(found: Dispensable) -> None:
-    """Remove all of it. OSError if that fails: what was not removed is found again."""
+    """Remove all that was found. OSError if that fails; the next call finds what is left."""
     for path, sizes in found.parts.items():
         for part in sizes:
             shutil.rmtree(path / part)
@@ -76,7 +76,7 @@ def _is_done(run: RunFolder) -> bool:
 
 
 def _find_trials(runs: Path) -> Iterator[Path]:
-    """Find the trials of columns whose record is written: a report reads that instead of them."""
+    """Find the trials of columns whose record is written, which a report reads instead of them."""
     for (experiment, scale), columns in find_tunings([runs]).items():
         for trial in find_runs([trials_folder(runs) / experiment / scale]):
             column = trial.path.parent.name.partition("+")[0].rpartition("@")[2]

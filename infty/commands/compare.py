@@ -1,4 +1,4 @@
-"""`infty compare`: settings, surroundings and figures in which runs differ. Imports no torch."""
+"""`infty compare`: settings, environment and figures in which runs differ. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ class Compared:
     intervals: list[str]
 
     def document(self) -> dict[str, Any]:
-        """Return the comparison as JSON holds it."""
+        """Describe the comparison for JSON."""
         return {"runs": self.runs, **self.differing, "intervals": self.intervals}
 
     def tables(self) -> list[Table]:
-        """Make a table of settings, one of surroundings if they differ, and one of figures."""
+        """Make a table of settings, and tables of the environment and of metrics if those differ."""
         tables = []
         for title, found in self.differing.items():
             rows = [[key, *map(_format, values)] for key, values in found.items()]
@@ -57,7 +57,7 @@ def compare_runs(asked: Sequence[str], runs: Path) -> Compared:
 
 
 def _read_environment(folder: RunFolder) -> dict[str, Any]:
-    """Read the run's environment without the command, which names the cell; empty if nothing is told."""
+    """Read the run's environment without the command, which names the cell; empty if it can't be read."""
     try:
         return {key: value for key, value in read_json(folder.path / "environment.json").items() if key != "command"}
     except MissingError:
@@ -92,7 +92,7 @@ def _flatten(values: dict[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def _find_differences(values: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Find the keys whose values are not the same everywhere, in the order of the first that has each."""
+    """Find the keys whose values differ between runs, in the order in which runs have them."""
     keys = dict.fromkeys(key for one in values for key in one)
     rows = {key: [one.get(key) for one in values] for key in keys}
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}

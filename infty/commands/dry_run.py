@@ -20,9 +20,9 @@ from infty.training.cost import RunCost, measure_run, measure_update, repeat
 from infty.training.data_parallel import refuse_uneven
 from infty.training.limits import count_disk_bytes, count_usable_bytes
 
-SECONDS = 5.0  # that filling memories may take, and the steps that are timed
+SECONDS = 5.0  # limit for filling memories, and again for the steps that are timed
 CARDS = (16, 24, 40, 80)  # GB of memory that GPUs are sold with
-FILLED = 0.9  # share of it that a model can have: the rest is the driver's, and gaps
+FILLED = 0.9  # share of it that a model can use: the rest goes to the driver and to gaps
 GUESSED = "; until then steps are reckoned from its published words"
 
 
@@ -39,8 +39,8 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
             raise
     start = _describe_start(cell, task.vocab_size, settings)
 
-    # Note what the program takes before there is a model; then build it.
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads what is the program's too
+    # Count the bytes that the program holds before there is a model; then build the model.
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads code that belongs to the program too
     free = count_usable_bytes(machine)
     program = count_held_bytes(machine.device) if free is not None else 0
     model = machine.place(experiment.model.build(task.vocab_size, seed))
@@ -97,7 +97,7 @@ def describe_memory(
 ) -> dict[str, Any]:
     """Describe in MiB what one device will hold, by parts; whether it fits, and how many sequences fit into others.
 
-    evaluated: sequences at once. program, free: bytes before there was a model; held: with it.
+    evaluated: sequences evaluated at once. program, free: bytes held and free before the model; held: with it.
     """
     here, validating = program + free, held + cost.evaluation.predict(evaluated)
 

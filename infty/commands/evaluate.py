@@ -46,7 +46,7 @@ def evaluate_cell(cell: Cell, settings: Settings, request: EvaluationRequest) ->
 
 
 def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | None) -> Values:
-    """Read one text with the best checkpoint of a cell's run: what it answers, at what pace. UsageError for several."""
+    """Read one text with a cell's best checkpoint; return answers and pace. UsageError if `batch_size` exceeds 1."""
     if batch_size not in (None, 1):
         raise UsageError(f"--stream reads one text as one stream: --batch {batch_size} has no meaning with it")
     with _load_cell(cell, settings) as (_, trained, task, _), open_text(file) as opened:
@@ -80,7 +80,7 @@ def find_trained_run(cell: Cell, settings: Settings) -> RunFolder:
 
 @contextmanager
 def _load_cell(cell: Cell, settings: Settings) -> Iterator[tuple[RunFolder, TrainedModel, Task, Group]]:
-    """Connect the processes, and load the best checkpoint of a cell's run and what it is tested with."""
+    """Connect the processes, and load the best checkpoint of a cell's run and its task."""
     machine, run = prepare_machine(settings), find_trained_run(cell, settings)
     with process_group(machine.launch, machine.device) as group:
         with group.take_turns():  # the one that leads may have to tokenise the text
@@ -101,7 +101,7 @@ def evaluate_run(
 
     folder: where both are written; None: nowhere. UsageError if the request does not fit, Stopped after a signal.
     """
-    # Ask the task for its protocol, and for room to note what comes of each target.
+    # Set the protocol, and let the task make the array that records the outcome of each target.
     task = _prepare_task(task, request)
     split, model, record = request.split, trained.experiment.model, task.make_record(request.split)
 
@@ -117,7 +117,7 @@ def evaluate_run(
     if not group.leads:
         return None
 
-    # Divide once, and trace the memories.
+    # Compute the metrics from the sums, and trace the memories.
     score = task.score(split, totals, record, model.memory_slots, model.segment_length)
     traced = split == "test" and not request.knock_out
     trace = inspect_memory(trained.model, task, split, trained.step) if traced else None
@@ -134,7 +134,7 @@ def evaluate_run(
         }
     )
 
-    # Write both, if that is asked for.
+    # Write both, if there is a folder for them.
     if folder:
         name = f"{evaluation.protocol.name}-{split}"
         folder.mkdir(exist_ok=True)
@@ -145,7 +145,7 @@ def evaluate_run(
 
 
 def check_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Values:
-    """Evaluate with 1, 2 and 7 rows at once. same: if totals differ by 1e-6 of them at most. UsageError if unfit."""
+    """Evaluate with 1, 2 and 7 rows at once. same: if totals agree to 1e-6 of them. UsageError if the task can't."""
     nats: dict[int, float] = {}
     with _load_cell(cell, settings) as (_, trained, task, _):
         task = _prepare_task(task, request)

@@ -10,16 +10,16 @@ from infty.runs.folder import RECORDS, RunFolder
 from infty.training.checkpoint import find_best_checkpoint, verify_best
 
 FILES = (*RECORDS, "metrics.jsonl", "checkpoints/best.json")
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # that an archive can name: the same run gives the same bytes
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date of zip archives: the same run gives the same bytes
 
 
 def export_run(run: RunFolder, target: Path | None = None) -> Path:
     """Write a zip archive with the run's configuration, results and best checkpoint; return its path.
 
-    Unpacked in a folder of runs, it stands where training would have put it. target: by default named after the run.
-    MissingError if the run is not finished or damaged, UsageError if there is such a file, or can be none.
+    Unpacked in a folder of runs, the run lies where training would have put it. target: by default named after the run.
+    MissingError if the run is unfinished or damaged, UsageError if `target` exists already or can't be a file.
     """
-    # What can't be written is refused first.
+    # Refuse what can't be written, before anything is.
     if not run.finished:
         raise MissingError(f"{run.path} is not finished; continue it with: {run.command() or 'infty train …'}")
     cell = run.read().key
@@ -32,7 +32,7 @@ def export_run(run: RunFolder, target: Path | None = None) -> Path:
         raise UsageError(f"--out {target}: there is no folder {target.parent}")
     verify_best(run.checkpoints)
 
-    # Files of any size are added a piece at a time.
+    # Add the files, of any size, a piece at a time.
     best = find_best_checkpoint(run.checkpoints)
     paths = [run.path / name for name in FILES if (run.path / name).is_file()]
     for folder, names in ((run.path / "eval", "*.json"), (run.checkpoints / "tokenizer", "*"), (best, "*")):

@@ -1,7 +1,7 @@
-"""The continuation of a text by a model, token by token, with all that the model remembers of the text.
+"""Continue a text with a model, token by token, with all that the model remembers of the text.
 
 Models read a segment at a time and return a state for the next one, so a state is kept only when a segment is full.
-One that is not full yet is run again for every new token, from the state before it (s: the separator, | a kept state):
+A segment that is not full is run again for each new token, from the state before it (s: separator, |: a kept state):
 
     text      s a b c | d e f g | h i
     run                           h i → j,   h i j → k,   h i j k → l   |   l → m, …
@@ -35,7 +35,7 @@ from infty.model.interface import SegmentModel, State
 from infty.runs.folder import SCHEMA
 from infty.tasks.segmentation import cut_windows
 
-BROKEN = "\ufffd"  # what bytes become that are no character, or not a whole one yet
+BROKEN = "\ufffd"  # decoded from bytes that are no character, or not a whole one yet
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Sampling:
 class Reading:
     """A text as a model has read it."""
 
-    state: State  # from before the segment that the text ends in
+    state: State  # before the segment in which the text ends
     segment: tuple[int, ...]  # its tokens so far, 1 to `segment_length`
     tokens: int  # how many the text has, without the separator before it
 
@@ -64,7 +64,7 @@ def generate_cell(
     prompt: a text, or a file of any length (`-`: stdin). write: takes each piece of the continuation once it is made.
     UsageError if the cell is not about texts, or the temperature is no number.
     """
-    # What can't be asked for is refused before a model is loaded.
+    # Refuse what can't be done before a model is loaded.
     if not cell.experiment.task.has_text:
         raise UsageError(f"{cell.key.experiment} has no text to continue: use an experiment on texts, as wikitext")
     if not math.isfinite(sampling.temperature):
@@ -74,11 +74,11 @@ def generate_cell(
     model, tokenizer = machine.place(trained.model), trained.tokenizer
     assert tokenizer is not None
 
-    # The prompt is read once, segment by segment, so that it may be of any length.
+    # Read the prompt once, segment by segment, so that it may be of any length.
     with _open_prompt(prompt) as pieces:
         reading = read_text(model, cut_windows(tokenizer, pieces, model.config.segment_length))
 
-    # Each token is drawn only once the text before it was written, so that nobody waits for the whole.
+    # Draw each token after the text before it is written, so that nobody waits for the whole.
     tokens, again = tee(islice(take_until_end(generate_tokens(model, reading, sampling), tokenizer), count))
     text: list[str] = []
     for piece in decode_stream(tokens, tokenizer, reading.segment[-1]):
@@ -97,7 +97,7 @@ def generate_cell(
 
 
 def read_text(model: SegmentModel, windows: Iterable[Int64[ndarray, " n"]]) -> Reading:
-    """Read a text with a model: full segments once, at constant memory, and keep the rest (see `cut_windows`)."""
+    """Read a text with a model: run full segments once, in constant memory, and keep the rest (see `cut_windows`)."""
     length, tokens, segment = model.config.segment_length, 0, ()
     with use_evaluation_mode(model):
         state, positions = model.initial_state(torch.zeros(1, dtype=torch.int64)), model.positions()
@@ -115,7 +115,7 @@ def generate_tokens(model: SegmentModel, reading: Reading, sampling: Sampling) -
     with use_evaluation_mode(model):
         positions = model.positions()
     while True:
-        with use_evaluation_mode(model):  # here and not around all: whoever takes the tokens has a mode of their own
+        with use_evaluation_mode(model):  # not around the loop: between tokens the caller's mode applies
             output = model(torch.tensor([segment], device=model.device), state, positions, 1)
             token = draw_token(output.logits[0, -1], sampling, generator)
         if len(segment) == model.config.segment_length:
@@ -153,7 +153,7 @@ def decode_stream(tokens: Iterable[int], tokenizer: Tokenizer, before: int) -> I
 
 @contextmanager
 def _open_prompt(prompt: str | Path) -> Iterator[Iterable[str]]:
-    """Open a text, of a file or stdin as `open_text` reads them, piece by piece."""
+    """Open a prompt, given as text or as a file (see `open_text`), to be read piece by piece."""
     if isinstance(prompt, str):
         yield read_pieces(io.BytesIO(prompt.encode(errors="surrogateescape")), "the prompt")
     else:

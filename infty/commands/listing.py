@@ -16,32 +16,32 @@ from infty.runs.folder import RunFolder, find_runs
 
 # <model>@<case>+<variant>/seed-N, as training names folders
 RUN_NAME = re.compile(r"([a-z0-9][a-z0-9_-]*)@([a-z0-9][a-z0-9_-]*)(\+[a-z0-9][a-z0-9_.-]*)?/seed-(0|[1-9]\d*)")
-LONGEST_WHY = 160  # signs
+LONGEST_WHY = 160  # characters
 Keys = tuple[str, ...]
 
 
 def list_cells(settings: Settings, scale: str) -> list[dict[str, Any]]:
-    """List every cell × seed of experiments with the scale, then other runs: state, why, metrics and next command."""
+    """List each cell × seed of experiments with the scale, then other runs: state, why, metrics and next command."""
     rows = []
     for name, definition in experiments_with(scale, settings.experiments, warnings.warn).items():
         cells = list(dict.fromkeys(definition.cells(scale)))
         rows += [_row(cell, settings.runs, cell.command(), " --fresh") for cell in cells]
         for cell in _on_disk(settings.runs, name, scale):
             if cell not in cells:
-                # What is trained first has the command of a row, whose own run --fresh would remove.
+                # What is trained first has the command of a row, and --fresh would remove that row's own run.
                 fresh = " --fresh" if cell.model in definition.names("models") else ""
                 rows.append(_row(cell, settings.runs, RunFolder(settings.runs / cell.folder).command(), fresh))
     return rows
 
 
 def overview_tables(rows: list[dict[str, Any]], scale: str) -> list[Table]:
-    """Make a table per experiment: a row per model and name, a column per case, the states of its seeds in each."""
+    """Make a table per experiment: a row per model and variant, a column per case, in it the states of the seeds."""
     tables = []
     for name in dict.fromkeys(row["experiment"] for row in rows):
         own = [row for row in rows if row["experiment"] == name]
         cases = list(dict.fromkeys(row["case"] for row in own))
         open_ones = [row for row in own if row["next"] and not row["variant"]]
-        begun = [row for row in open_ones if row["state"] != "missing"]  # what was begun is continued first
+        begun = [row for row in open_ones if row["state"] != "missing"]  # runs that have begun are continued first
         missing = next((row["next"] for row in begun + open_ones), None)
         cells: dict[str, dict[str, list[dict[str, Any]]]] = {}  # rows of a label, by case
         for row in own:
@@ -71,7 +71,7 @@ def explanation_table(key: CellKey, values: list[dict[str, Any]]) -> Table:
 
 
 def _row(cell: CellKey, runs: Path, command: str | None, fresh: str) -> dict[str, Any]:
-    """Tell what is known of one run. fresh: what its command wants if it is damaged."""
+    """Describe what is known of one run. fresh: the option that its command needs if the run is damaged."""
     run = RunFolder(runs / cell.folder)
     state, why = run.condition()
     place = {key: getattr(cell, key) for key in ("experiment", "case", "model", "variant", "seed")}
@@ -84,7 +84,7 @@ def _row(cell: CellKey, runs: Path, command: str | None, fresh: str) -> dict[str
 
 
 def _on_disk(runs: Path, experiment: str, scale: str) -> Iterator[CellKey]:
-    """Find runs by the names of their folders: what they say of themselves may be damaged."""
+    """Find runs by the names of their folders, as the files in them may be damaged."""
     top = runs / experiment / scale
     for run in find_runs([top]):
         if named := RUN_NAME.fullmatch(run.path.relative_to(top).as_posix()):
@@ -93,7 +93,7 @@ def _on_disk(runs: Path, experiment: str, scale: str) -> Iterator[CellKey]:
 
 
 def _note(row: dict[str, Any]) -> str | None:
-    """Note what went wrong with a run, if something did, and what helps, in one line."""
+    """Describe in one line what went wrong with a run, if anything did, and which command helps."""
     if row["state"] not in ("failed", "interrupted", "damaged"):
         return None
     why = f": {one_line(' '.join(row['why'].split()), LONGEST_WHY)}" if row["why"] else ""

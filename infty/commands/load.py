@@ -1,4 +1,4 @@
-"""A trained run back from disk: its model, its tokeniser and its experiment."""
+"""Load a trained run from disk: its model, its tokeniser and its experiment."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +25,13 @@ class TrainedModel:
     model: SegmentModel
     tokenizer: Tokenizer | None  # of the text that it was trained on; None if tokens are symbols of the task's own
     experiment: Experiment
-    step: int  # the optimiser step that its weights are of
+    step: int  # the optimiser step after which its weights were saved
 
 
 def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedModel:
-    """Load the best checkpoint of a run folder, or of an exported one that was unpacked. It needs no text.
+    """Load the best checkpoint of a run folder, or of an exported and unpacked one. No corpus is needed.
 
-    Weights are float32, on `device`. Raises MissingError if no checkpoint of this version is there, or it is damaged.
+    Weights are float32, on `device`. Raises MissingError if there is no checkpoint of this version, or it is damaged.
     """
     run = RunFolder(Path(path))
     experiment, checkpoint = load_experiment(run), load_best(run.checkpoints)
@@ -43,14 +43,14 @@ def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedMode
 
 
 def load_with_task(run: RunFolder, data: Path) -> tuple[TrainedModel, Task]:
-    """Load a run, and what it was trained on. MissingError as `load_run`, and if the text in `data` is another now."""
+    """Load a run and its task. Raises MissingError as `load_run`, and if the text in `data` has changed."""
     with show_on(NOWHERE):
         task = build_task(load_experiment(run), data)
     return load_beside(run, task), task
 
 
 def load_beside(run: RunFolder, task: Task) -> TrainedModel:
-    """Load a run whose sequences or texts are open. Raises MissingError as `load_with_task` does."""
+    """Load a run whose task is open already. Raises MissingError as `load_with_task` does."""
     experiment, checkpoint = load_experiment(run), load_best(run.checkpoints)
     refuse_other_text(checkpoint.state.tokens, task)
     return _restore(run, experiment, checkpoint, task.tokenizer, task.vocab_size)
@@ -74,7 +74,7 @@ def locate_tokenizer(run: RunFolder) -> Path:
 
 
 def refuse_other_text(digest: str | None, task: Task) -> None:
-    """Raise MissingError if a checkpoint was trained on other tokens, of this digest, than there are now."""
+    """Raise MissingError if a checkpoint, trained on tokens of this digest, is of another text than the task."""
     if task.digest not in (None, digest):
         raise MissingError(
             f"this run was trained on another text than the corpus {task.name!r} is now (tokens "

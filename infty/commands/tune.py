@@ -1,4 +1,4 @@
-"""`infty tune`: a stated grid for every row of a table, with the same budget, on validation only."""
+"""`infty tune`: try a stated grid for every row of a table, with the same budget, on validation only."""
 
 import itertools
 import json
@@ -39,14 +39,14 @@ def tune(definition: Definition, scale: str, case: str | None, settings: Setting
     """Train each row at each point of a column's grid, or go on where that stopped; write `tuning-<column>.json`.
 
     case: the column; None for all that have a grid. Returns what was written, by column. The test split is never read.
-    A point at which training fails is recorded as that. UsageError if the experiment states no grid, or a faulty one.
+    A point at which training fails is recorded as failed. UsageError if the experiment states no grid, or a faulty one.
     """
     configs = tune_configs(definition, scale, case)
     return {case: _tune_column(definition, scale, case, config, settings) for case, config in configs.items()}
 
 
 def _tune_column(definition: Definition, scale: str, case: str, config: TuneConfig, settings: Settings) -> Tuning:
-    file = settings.runs / definition.name / scale / f"tuning-{case}.json"  # which a report looks for
+    file = settings.runs / definition.name / scale / f"tuning-{case}.json"  # a report looks for it
     rows = list(dict.fromkeys(cell.model for cell in definition.cells(scale)))
     points, trials = config.points(), []
     for model, point in itertools.product(rows, points):
@@ -71,7 +71,7 @@ def _tune_column(definition: Definition, scale: str, case: str, config: TuneConf
 
 
 def tune_configs(definition: Definition, scale: str, case: str | None = None) -> dict[str, TuneConfig]:
-    """Read what there is to tune, by column; of one column if `case` says so. UsageError if it is none, or faulty."""
+    """Read the grids by column. case: the only column; None: all. UsageError if there is none, or one is faulty."""
     raise_faults(definition.faults)
     definition.check_names(scales=scale)
     where, known = f"scales.{scale}.tune", definition.names("cases")
@@ -104,7 +104,7 @@ def _trial(definition: Definition, key: CellKey, config: TuneConfig, point: Valu
     folder = trials_folder(settings.runs) / key.folder
     try:
         found = train_trial(cell, settings, folder)
-    except (MissingError, UsageError):  # of the whole table, and no fault of this point
+    except (MissingError, UsageError):  # it concerns the whole table, not this point alone
         raise
     except InftyError as fault:
         logger.info(f"this point fails: {fault}")

@@ -1,1 +1,1 @@
-"""Devices, processes, memory, and how a model is placed."""
+"""Devices, processes and memory, and the placement of a model on them."""

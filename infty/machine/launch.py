@@ -10,14 +10,14 @@ from functools import cache
 from infty.base.errors import UsageError
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")  # set in a step; a batch script has no tasks
+SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")  # set in a job step, not in a batch script
 SLOT = "INFTY_SLOT"
 FIRST_PORT, PORTS = 10_000, 20_000  # a port per Slurm step; Linux assigns the ports above these itself
 
 
 @dataclass(frozen=True)
 class Launch:
-    """The processes that were started together, and the place of this one among them: on all machines, and on this.
+    """The processes that were started together, and the place of this one among them, overall and on this machine.
 
     address: machine of the process of rank 0. slot: index among the runs that `reproduce --jobs` trains side by side.
     """
@@ -73,7 +73,7 @@ def _read_number(environment: Mapping[str, str], name: str, default: int | None 
 
 
 def _count_local_tasks(environment: Mapping[str, str], size: int) -> int:
-    """Count the processes on this machine, from a list like `4(x2),3` of those on each machine in order."""
+    """Count the processes on this machine, from a list of counts per machine like `4(x2),3`."""
     counts: list[int] = []
     for part in environment.get("SLURM_STEP_TASKS_PER_NODE", str(size)).split(","):
         found = re.fullmatch(r"(\d{1,9})(?:\(x(\d{1,6})\))?", part)

@@ -32,7 +32,7 @@ def is_gpu(device: torch.device) -> bool:
 
 
 def choose_device(name: str, launch: Launch) -> torch.device:
-    """Choose the device of that name. auto: a GPU if torch sees one, else the CPU. Each process takes a GPU of its own.
+    """Choose a device by its name. auto: a GPU if torch sees one, else the CPU. Each process takes a GPU of its own.
 
     UsageError for a GPU that is not there, or that several processes would share.
     """
@@ -46,18 +46,18 @@ def choose_device(name: str, launch: Launch) -> torch.device:
         return asked if asked.index is not None else torch.device(GPU, launch.slot % count)
     if asked.index is not None:
         raise UsageError(f"device {name} for {launch.local_size} processes: use cuda or auto, and each takes its own")
-    own_only = launch.by_slurm and count == 1  # Slurm may show each task its own GPU alone
+    own_only = launch.by_slurm and count == 1  # Slurm may show each task only its own GPU
     if launch.local_size > count and not own_only:
         raise UsageError(f"{launch.local_size} processes here and {count} GPUs: start as many as those, or use cpu")
     return torch.device(GPU, 0 if own_only else launch.local_rank)
 
 
 def _make_compiler() -> Callable[[Function], Function]:
-    """Make a compiler of functions until one fails (no C++ compiler, say); then all run uncompiled, with a warning."""
+    """Make a compiler of functions; once one fails (no C++ compiler, say), all run uncompiled, with a warning."""
     works = True
 
     def wrap(plain: Function) -> Function:
-        compiled: Function | None = None  # at the first call
+        compiled: Function | None = None  # made at the first call
 
         def call(*args: Any, **options: Any) -> Any:
             nonlocal works, compiled
@@ -80,8 +80,8 @@ class Machine:
     """The device that a model computes on, and how it computes there, in this process of a launch.
 
     precision: of matrix products. "bf16" is autocast: weights, sums, norms and the memory stay in float32. "tf32"
-    exists on GPUs: the factors of float32 products lose 13 bits, except in the memory. recompute: activations, layer by
-    layer. micro_batch: largest number of training sequences computed at once; None: no limit.
+    exists on GPUs: the factors of float32 products lose 13 bits, except in the memory. recompute: compute
+    activations twice, layer by layer. micro_batch: most training sequences computed at once; None: no limit.
     """
 
     device: torch.device
@@ -98,7 +98,7 @@ class Machine:
         if self.recompute:
             for layer in model.layers:
                 layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
-        if self.compiled:  # what has more to fuse than matrix products, whose shapes are the same in every segment
+        if self.compiled:  # functions with more to fuse than matrix products, and the same shapes in every segment
             for module in (module for layer in model.memory_layers for module in (layer, layer.long_range) if module):
                 for name in module.to_compile:
                     setattr(module, name, self._compile(getattr(module, name)))
@@ -126,7 +126,7 @@ class Machine:
 
 
 def prepare_machine(settings: Settings) -> Machine:
-    """Apply the settings of device, threads and precision. UsageError if the device is not there or can't do it."""
+    """Apply the settings of device, threads and precision. UsageError if the device is missing or unfit."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     launch = detect_launch()

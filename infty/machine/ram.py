@@ -1,4 +1,4 @@
-"""Count bytes of memory: held by this process, held at most, and free on this machine."""
+"""Count bytes of memory: held by this process now and at its peak, and free on this machine."""
 
 import contextlib
 import ctypes
@@ -60,7 +60,7 @@ def _read_kilobytes(file: Path, key: str) -> int:
 
 
 def _find_free_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """Find the bytes left under each limit (cgroup v2) on this process's group and those around it."""
+    """Find the bytes left under each limit (cgroup v2) on this process's group and on those that contain it."""
     name = next((line[3:] for line in own.read_text(encoding="utf-8").splitlines() if line.startswith("0::")), "/")
     group, free = root / name.strip("/"), []
     for folder in (group, *group.parents):

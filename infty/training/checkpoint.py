@@ -17,7 +17,7 @@ from infty.model.tensors import Named, write_tensors
 
 MANIFEST = "MANIFEST.json"
 NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # other OSErrors may be transient
-KEPT = 2  # of the last checkpoints; the best one stays as well
+KEPT = 2  # number of last checkpoints that stay, besides the best one
 ATTEMPTS = 2  # to save one: a network's file system may fail for a moment
 NEEDED = {"model.safetensors", "optimizer.safetensors", "state.json"}
 FRESH = "train again with --fresh"
@@ -25,7 +25,7 @@ _MANIFEST = TypeAdapter(FileSums)
 
 
 class TrainingState(Strict, frozen=False):
-    """The position of a run, beside its tensors: `state.json`. Data and generators follow `step` (see `train`)."""
+    """The progress of a run: `state.json`. Data and random numbers are functions of `step` (see `train`)."""
 
     step: int = Field(default=0, ge=0, lt=10**8, description="optimiser steps done")
     validated_step: int = Field(default=0, ge=0, description="steps done at the last validation")
@@ -43,7 +43,7 @@ class TrainingState(Strict, frozen=False):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on; without tensors, to begin."""
+    """All that a run needs to continue; without tensors, all that it needs to begin."""
 
     state: TrainingState
     tensors: dict[str, Named]  # by the stem of their file
@@ -52,8 +52,8 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder/step-…`, update `last.json` and `best.json`, and remove all but the last two and the best.
 
-    The pointers follow once the folder is whole: an interruption at any moment leaves the previous checkpoint good.
-    InftyError if it fails twice: on a full disk, say.
+    The pointers are written once the folder is whole, so an interruption at any moment leaves the previous checkpoint
+    usable. InftyError if saving fails twice: on a full disk, say.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -83,8 +83,8 @@ def write_pointers(folder: Path, state: TrainingState) -> None:
 def load_last(folder: Path) -> Checkpoint | None:
     """Load the newest checkpoint that is whole, with a warning for each newer one that isn't; None if there are none.
 
-    If the best checkpoint is damaged the one that is found stands in for it, until the next validation.
-    MissingError if there are some and none is whole: beginning again would remove them.
+    If the best checkpoint is damaged, the one that is loaded takes its place until the next validation.
+    MissingError if there are checkpoints but none is whole: beginning again would remove them.
     """
     for old in folder.glob(f".step-*{OLD}"):
         restore_folder(folder / old.name[1 : -len(OLD)])
@@ -98,7 +98,7 @@ def load_last(folder: Path) -> Checkpoint | None:
             warnings.warn(str(fault), stacklevel=2)
             continue
 
-        # What is chosen in the end must be there.
+        # The best checkpoint must be whole too, since it is the one that is tested in the end.
         best = found.state.best_step
         if best is not None and best != found.state.step:
             try:
@@ -119,7 +119,7 @@ def load_best(folder: Path) -> Checkpoint:
 
 
 def verify_best(folder: Path) -> None:
-    """Raise MissingError if there is no best checkpoint, or its files are not what was saved, by their sums."""
+    """Raise MissingError if there is no best checkpoint, or the checksums of its files are not those saved."""
     _check_sums(find_best_checkpoint(folder), FRESH)
 
 
@@ -132,7 +132,7 @@ def find_best_checkpoint(folder: Path) -> Path:
 
 
 def _load(path: Path, then: str) -> Checkpoint:
-    """Load a checkpoint from its folder. MissingError, which ends with `then`, if it is damaged; OSError of a disk."""
+    """Load a checkpoint from its folder. MissingError, which ends with `then`, if damaged; OSError if a disk fails."""
     manifest = _check_sums(path, then)
     try:
         state = TrainingState.model_validate(_read(path / "state.json", then))
@@ -145,7 +145,7 @@ def _load(path: Path, then: str) -> Checkpoint:
 
 
 def _check_sums(path: Path, then: str) -> FileSums:
-    """Check each file against the manifest. MissingError, as `_load`, if one is not what was saved or lacks."""
+    """Check each file against the manifest. MissingError, as `_load`, if one is missing or not what was saved."""
     try:
         manifest = _MANIFEST.validate_python(_read(path / MANIFEST, then))
         for name, entry in manifest.items():
@@ -159,7 +159,7 @@ def _check_sums(path: Path, then: str) -> FileSums:
 
 
 def _read(path: Path, then: str) -> dict[str, Any]:
-    """Read a JSON file. MissingError if it is damaged; OSError if a disk fails, which may be for a moment."""
+    """Read a JSON file. MissingError if it is damaged; OSError if a disk fails, perhaps for a moment only."""
     try:
         return parse_json(path.read_bytes(), path, then)
     except NOT_THERE as fault:
@@ -175,7 +175,7 @@ def _drop_old(folder: Path, state: TrainingState) -> None:
 
 
 def _explain(fault: Exception) -> str:
-    """Say why it failed, in one line; a disk's own words without their number and the path, which stands beside it."""
+    """Say why it failed, in one line; for an OSError without its number and path, which the message has already."""
     return (fault.strerror if isinstance(fault, OSError) else None) or describe_fault(fault)
 
 

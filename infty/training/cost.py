@@ -1,4 +1,4 @@
-"""Measure the cost of training on gradients of a few sequences of the real model, and predict that of any number."""
+"""Measure what gradients of a few sequences cost in the real model, and predict the cost of any number of them."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,29 +23,29 @@ from infty.training.config import TrainingConfig
 from infty.training.data_parallel import compute_losses, weigh_losses
 from infty.training.step import make_optimizer
 
-FEW = 4  # sequences that are tried beside one
+FEW = 4  # sequences that are tried besides a single one
 WRITTEN = 2  # steps that write a carried memory, for the next one to read
-FULL, MOST = 5, 100  # steps until it was contracted as well; at most, if documents end before it is full
-TIMED = 15  # steps at most
+FULL, MOST = 5, 100  # steps until it was contracted too; their limit, if documents end before it is full
+TIMED = 15  # limit of the timed steps
 Steps = Iterator[tuple[int, list[int]]]  # tokens of each step, and bytes of each tensor of the memory carried on
 
 
 @dataclass(frozen=True)
 class LinearCost:
-    """Seconds or bytes by the number of sequences at once: a `fixed` part, and `each` per sequence."""
+    """Seconds or bytes, linear in the number of sequences at once: a `fixed` part, and `each` per sequence."""
 
     fixed: float
     each: float
 
     @classmethod
     def fit(cls, measured: Mapping[int, float], always: float = 0.0) -> "LinearCost":
-        """Fit a line, never falling, to the costs of the fewest and the most sequences, and of what is always there."""
+        """Fit a line that never falls to the costs of the fewest and the most sequences; `always` is added to it."""
         (few, low), (many, high) = min(measured.items()), max(measured.items())
         each = max(0.0, (high - low) / (many - few)) if many > few else 0.0
         return cls(high - many * each + always, each)
 
     def predict(self, sequences: int) -> float:
-        """Predict the cost of so many sequences at once."""
+        """Predict the cost of this many sequences at once."""
         return self.fixed + self.each * sequences
 
     def count_fitting(self, limit: float, most: int) -> int:
@@ -65,16 +65,16 @@ class RunCost:
     seconds: LinearCost  # of gradients, by sequences at once
     flops_a_token: int
     parts: dict[str, int]  # bytes beyond program and weights that can be counted; "memory" is carried from step to step
-    training: LinearCost  # most bytes beyond program and weights in steps, by sequences at once
+    training: LinearCost  # peak bytes beyond program and weights in steps, by sequences at once
     evaluation: LinearCost  # the same in validations
 
 
 def measure_run(
     model: SegmentModel, task: TrainingData, config: TrainingConfig, seed: int, machine: Machine, seconds: float = 0.0
 ) -> RunCost:
-    """Measure gradients of one sequence per batch, and of a few or as many as time allows; then validations.
+    """Measure the gradients of one sequence per batch, then of a few or as many as time allows; then validations.
 
-    seconds: limit for filling memories, and again for the timed steps; 0: only as many steps as bytes need.
+    seconds: limit for filling memories, and again for the timed steps; 0: only the steps needed to count bytes.
     """
     own, together = config.batch_size // machine.launch.size, machine.launch.size > 1
     at_once = min(own, machine.micro_batch or own)
@@ -145,14 +145,14 @@ def take_steps(model: SegmentModel, task: TrainingData, batch_size: int, seed: i
         batch = task.training_batch(step, batch_size, seed, range(sequences))
         losses, state = compute_losses(model, batch, state)
         weigh_losses(losses, model).backward()
-        del losses  # whose graph may hold more than an optimiser step leaves
+        del losses  # frees their graph, as the end of an optimiser step does
         model.zero_grad()
         state = state if task.continues else None
         yield batch.tokens.numel(), [tensor.nbytes for tensor in state_tensors(state or ()).values()]
 
 
 def fill_memories(steps: Steps, within: AbstractContextManager[object] | None = None, seconds: float = inf) -> None:
-    """Take steps, each `within` a context, until a carried memory grows no more or time is up; one without a memory."""
+    """Take steps, each `within` a context, until a carried memory stops growing or time is up; one without memory."""
     start, before = time.perf_counter(), None
     for taken in count(1):
         with within or nullcontext():
@@ -164,9 +164,9 @@ def fill_memories(steps: Steps, within: AbstractContextManager[object] | None = 
 
 
 def repeat(act: Callable[[], object], device: torch.device, seconds: float = 0.0) -> tuple[float, int]:
-    """Repeat an act for so many seconds, at least once. Returns the median of its seconds, and bytes of memory.
+    """Repeat an act for this many seconds, at least once. Returns the median seconds of one, and bytes of memory.
 
-    The bytes are the most that were held beyond those held before; 0 if the system doesn't report them.
+    The bytes are the peak beyond what was held before; 0 if the system doesn't report them.
     """
     known = forget_peak(device)
     held, times = count_held_bytes(device) if known else 0, []
@@ -181,7 +181,7 @@ def repeat(act: Callable[[], object], device: torch.device, seconds: float = 0.0
 
 @contextmanager
 def preserve_model(model: SegmentModel) -> Iterator[None]:
-    """Preserve a model for the block, which trains it: gradients, mode and torch's random state are restored."""
+    """Preserve a model while the block trains it: gradients, mode and torch's random state are restored."""
     training, gradients = model.training, [parameter.grad for parameter in model.parameters()]
     with torch.random.fork_rng([model.device] if is_gpu(model.device) else []):
         try:

@@ -51,7 +51,7 @@ class Replica:
         return losses, after
 
     def gather_memory_tensors(self, memory: Memory) -> Named | None:
-        """Gather the tensors `<piece>.…` of all memories in the process of rank 0; None if there are none."""
+        """Gather the tensors of all memories, as `<piece>.…`, in the process of rank 0; None if there are none."""
         own = {
             f"{self.group.rank * len(memory) + place}.{name}": tensor.contiguous()
             for place, state in enumerate(memory)
@@ -63,7 +63,7 @@ class Replica:
         return {name: tensor for data in sent for name, tensor in load(data).items()} or None
 
     def load_memory(self, tensors: Named, batch_size: int) -> Memory:
-        """Load this process's part of what `gather_memory_tensors` returned. KeyError if model or rows are others."""
+        """Load this process's part of what `gather_memory_tensors` returned. KeyError if model or rows differ."""
         # Sort the tensors by piece.
         parts: dict[int, Named] = {}
         for name, tensor in tensors.items():

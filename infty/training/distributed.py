@@ -26,7 +26,7 @@ from infty.memory.precision import HOST
 
 PATIENCE = timedelta(hours=4)  # the others wait while one process evaluates a stream
 PROMPT = timedelta(minutes=10)  # to connect, and for gradients, which all processes send at about the same time
-_KEPT: list[nn.Module] = []  # until the process ends: freeing one may wait for ever for a thread of gloo
+_KEPT: list[nn.Module] = []  # until the process ends: freeing one may wait forever for a gloo thread
 
 
 class Group:
@@ -34,7 +34,7 @@ class Group:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
-        self.leads = rank == 0  # it is this process that writes files and prints
+        self.leads = rank == 0  # this process writes files and prints
         self.share = Share(rank, size)  # of an evaluation
         self._hosts: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
 
@@ -129,7 +129,7 @@ _MET: list[Group] = []  # the group of this process, once it is connected
 
 @contextmanager
 def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
-    """Connect the processes of a launch for the block and blocks in it. InftyError if one can't be met, or is lost."""
+    """Connect the processes of a launch for the block and any inside it. InftyError if one is not reached, or lost."""
     if launch.size == 1 or _MET:
         yield ALONE if launch.size == 1 else _MET[0]
         return

@@ -59,7 +59,7 @@ def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, fo
 
 
 def count_disk_bytes(model: SegmentModel, task: TrainingData, config: TrainingConfig) -> int:
-    """Count the most bytes that a run's folder takes: its checkpoints at once, and small files."""
+    """Count the most bytes that a run's folder takes: all checkpoints it has at once, and small files."""
     weights = sum(parameter.nbytes for parameter in model.parameters())
     sizes = model.config
     vectors = len(model.memory_layers) * (sizes.memory_slots + sizes.segment_length) if task.continues else 0

@@ -99,7 +99,7 @@ def _validation_is_due(state: TrainingState, config: TrainingConfig) -> bool:
 def _restore(
     replica: Replica, optimizer: torch.optim.Adam, folder: Path, begin: Checkpoint, batch_size: int
 ) -> Memory | None:
-    """Restore weights and optimiser from a checkpoint, return its memory, if any. MissingError if they do not fit."""
+    """Restore weights and optimiser from a checkpoint; return its memory, if any. MissingError if they do not fit."""
     model = replica.model
     if replica.group.leads:
         write_pointers(folder, begin.state)  # the run may have been interrupted between a checkpoint and its pointers

@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 class StopSignals:
     """A `with` block in which the first signal is only recorded in `received`; a second one takes effect at once.
 
-    insist: whether it does. It should not if a launcher repeats to its processes what a terminal has sent them already.
+    insist: whether a second one does; not if a launcher forwards signals that a terminal sends its processes as well.
     Signals can be handled in the main thread only; in another thread nothing is recorded.
     """
 

@@ -76,7 +76,7 @@ def optimize(
         sums += [losses[name].item() for name in names]
         after.append(state)
 
-    # Clip the gradient, and refuse to update from what is not finite.
+    # Clip the gradient, and refuse to update if the loss or the gradient is not finite.
     figures = dict(zip(names, group.sum_arrays(sums).tolist(), strict=True))
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm).item()
     total = sum(figures[name] * weight for name, weight in {"loss": 1.0, **model.config.auxiliary_weights}.items())
@@ -139,7 +139,7 @@ def collect_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> 
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module, tensors: Named) -> None:
-    """Load the tensors of `collect_optimizer_tensors`. KeyError or RuntimeError if they are of another model."""
+    """Load the tensors of `collect_optimizer_tensors`. KeyError or RuntimeError if they are another model's."""
     parameters = dict(model.named_parameters())
     names = {key.rpartition(".")[0] for key in tensors}
     for name in names:

@@ -1,4 +1,4 @@
-"""Contestants of the bench, each in a fresh process that runs it once per line and prints seconds and peak bytes.
+"""Contestants of the bench, each in a fresh process: per line of stdin it runs once and prints seconds and peak bytes.
 
 `python -m infty.commands.bench.contestants '{"kind": "step", …}'`: started by `measures`, not by hand.
 """
@@ -35,7 +35,7 @@ Square = Float[Tensor, "size size"]
 KL_WEIGHT, LEARNING_RATE = 1e-6, 2e-4
 STREAM_TOKENS, TURNS = 1_000_000, 15
 ONCE = ("agree", "stream")  # what runs once needs no warming up
-SHORT, REPEATS = ("read", "update"), 10  # a hundredth of a step: so often in a turn that caches are warm
+SHORT, REPEATS = ("read", "update"), 10  # a hundredth of a step, so repeated in a turn with warm caches
 MATMUL_SIZES = (1024, 2048, 4096)
 SYMBOLS = 20  # of the paper's sorting task
 YARDSTICK_VOCABULARY = SYMBOLS + 2  # the separator, and a token that is never seen
@@ -116,12 +116,12 @@ def _make_yardstick_step(spec: Spec) -> Run:
 
 
 def _make_memory_run(spec: Spec) -> Run:
-    """Make a read, from given coefficients to context and back, or an update: a refit, without gradient."""
+    """Make a read, forward from given coefficients and backward, or an update, which is a refit without gradient."""
     # Queries and vectors are random: no time depends on them.
     reading = spec.kind == "read"
     queries = torch.randn(spec.batch, spec.queries if reading else 1, spec.hidden, requires_grad=reading)
     cotangent = torch.randn(queries.shape)
-    length = 2 if reading and spec.who == "yardstick" else 1024  # its reading has no entrance but a tiny update
+    length = 2 if reading and spec.who == "yardstick" else 1024  # it reads only after an update, so that one is tiny
     evicted = torch.randn(spec.batch, length, spec.hidden)
 
     # The yardstick reads and updates in one call.
@@ -168,7 +168,7 @@ def _make_stream() -> Run:
 
     @torch.no_grad()
     def run() -> dict[str, Any]:
-        # Read the stream; after 20 segments all that is ever held has been made.
+        # Read the stream; by segment 20 all that is ever held in memory has been allocated.
         early = late = advance(model.initial_state(torch.zeros(1, dtype=torch.int64)), 10)
         early_peak = 0
         for number in range(10, segments):
@@ -191,7 +191,7 @@ def _make_stream() -> Run:
 
 
 def _propagate(read: tuple[Tensor, ...], cotangent: Tensor, inputs: list[Tensor]) -> None:
-    """Compute the gradients of all inputs, from none, as in a training step."""
+    """Compute the gradients of all inputs afresh, as in a training step."""
     for tensor in inputs:
         tensor.grad = None
     context, kl, *_ = read
@@ -199,7 +199,7 @@ def _propagate(read: tuple[Tensor, ...], cotangent: Tensor, inputs: list[Tensor]
 
 
 def _multiply(a: Square, b: Square, out: Square) -> dict[str, float]:
-    """Multiply square matrices, smaller ones so often that all sizes take as many operations."""
+    """Multiply square matrices, smaller ones more often, so that all sizes take the same number of operations."""
     size, repeats = len(a), 4096**3 // len(a) ** 3
     for _ in range(repeats):
         torch.mm(a, b, out=out)
@@ -229,7 +229,7 @@ def main() -> None:
             seconds = (time.perf_counter() - start) / repeats
             facts = returned if isinstance(returned, dict) else {}
             print(json.dumps({"seconds": seconds, "peak_bytes": count_peak_bytes(HOST), **facts}), flush=True)
-    except BrokenPipeError:  # the parent process is gone; an ordinary end would write the rest
+    except BrokenPipeError:  # the parent process is gone; an ordinary exit would write the rest
         os._exit(1)
 
 

@@ -55,9 +55,9 @@ class Rotation:
 
 
 def rotate(commands: dict[str, list[str]], rounds: int) -> Rotation:
-    """Start the contestants one by one, and let them take turns, A B C C B A A B C …: a slower while is so for all.
+    """Start the contestants one by one, and let them take turns, A B C C B A A B C …, so slow phases hit all alike.
 
-    commands: of each, one that prints a line when it is ready, and answers every line on its stdin with a line of JSON.
+    commands: by name; each prints a line when it is ready, and answers every line on its stdin with a line of JSON.
     Raises InftyError if one dies.
     """
     laps, processes = Rotation({name: [] for name in commands}), {}
@@ -87,7 +87,7 @@ def _read_line(name: str, process: "subprocess.Popen[str]") -> str:
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure: a ratio, or what the name says; and the mark it is to be at least or at most, if there is one."""
+    """One figure: a ratio, or what the name says; and the mark it is to reach or not to exceed, if there is one."""
 
     name: str
     value: float
@@ -154,7 +154,7 @@ class Bench:
         yield Measure("stream: MB more at the end", pace["growth_bytes"] / 1e6, pace, "at most", 20.0)
 
     def data(self) -> Iterator[Measure]:
-        """Measure how many times as quickly sequences are made as trained on."""
+        """Measure how many times faster sequences are made than trained on."""
         laps = self._rotate({kind: Spec(kind, length=8000, batch=self.batch) for kind in ("data", "step")})
         made = laps.compare("step", "data")
         yield Measure("data: sequences made to trained, 8,000 symbols", made, laps.collect_parts(), mark=20.0)
@@ -179,7 +179,7 @@ class Bench:
     update = partialmethod(_measure_memory, "update", mark=None)
 
     def _compare_slots(self, laps: Rotation, basis: int) -> Measure:
-        """Compare the memory with as much more short-term memory, N = 512 (the authors' code) or 1,024 (the paper)."""
+        """Compare with Transformer-XL at as many memory slots: N = 512 (the authors' code) or 1,024 (the paper)."""
         name = f"step: time to Transformer-XL with as many slots, N {basis}"
         return Measure(name, laps.compare("infty", "transformer-xl"), laps.collect_parts(), "at most", 1.0)
 
@@ -213,7 +213,7 @@ def run_measures(bench: Bench, wanted: list[str]) -> Iterator[Measure]:
         yield from getattr(bench, name)()
 
 
-# Multiplications and additions that a training step of the sorting task can't do without. Counted are matrix products:
+# Multiplications and additions that a training step of the sorting task can't do without, in matrix products only:
 # visible query-key pairs only; each projection once per token (keys and values are kept) and R's once per step; a
 # forward pass for every segment, and twice as much again for the one that carries a gradient. They are those of the
 # plain equations: gate, refit and reading make fewer (`memory.fast`), which counts as speed. Sizes as everywhere:
@@ -223,7 +223,7 @@ def run_measures(bench: Bench, wanted: list[str]) -> Iterator[Measure]:
 def count_step_products(config: DecoderConfig, vocab: int, length: int, scored: int, batch: int) -> tuple[int, int]:
     """Count the floating-point operations of a step on `length` tokens, of which the last `scored` are scored.
 
-    Twice: all layers whole, and without what the last layer leaves out at tokens that are not scored.
+    Returns two counts: of whole layers, and without what the last layer skips at tokens that are not scored.
     """
     full = done = 0
     starts = range(0, length, config.segment_length)
@@ -253,7 +253,7 @@ def _count_layer(config: DecoderConfig, tokens: int, past: int, wanted: int, wit
 def _count_memory(config: DecoderConfig, past: int, looking: int, reading: int) -> int:
     """Count an update with one segment, the density of `looking` queries and the read of `reading` ones."""
     e, n, length = config.hidden_size, config.long_range.slots if config.long_range else 0, config.segment_length
-    updates = max(past // length - 1, 0)  # what leaves a short-term memory of one segment
+    updates = max(past // length - 1, 0)  # segments that have left a short-term memory of one
     if not (n and updates):  # no memory, or nothing in it yet
         return 0
     update = 6 * e * e * length + 2 * n * length * e + (2 * n * n * e if updates > 1 else 0)  # gate, C x̃, A B

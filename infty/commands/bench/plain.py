@@ -1,4 +1,4 @@
-"""Run a memory's own weights through the plain equations, to time them and to hold the memory to them."""
+"""Run a memory's own weights through the plain equations, to time them and to check the memory against them."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ Points = Float[Tensor, " samples"] | Float[Tensor, "batch samples"]
 def make_update(
     memory: LongTermMemory, points: Points | None = None
 ) -> Callable[[LongTermState, Hidden], Coefficients]:
-    """Make the update of streams that were updated before, with G solved once. points: s, by default i/M."""
+    """Make the update of streams that were updated before, with G computed once. points: s, by default i/M."""
     # G on the grid of M + L points, and the basis at the points where the past is read.
     c, gate = memory.config, memory.gate
     centers, widths = equations.place_basis(c.num_basis, c.widths)
@@ -33,7 +33,7 @@ def make_update(
 
 
 def attend(memory: LongTermMemory, queries: Queries, state: LongTermState) -> tuple[Queries, AttentionDensity]:
-    """Read context and density by way of all N scores of every query."""
+    """Read context and density from all N scores of every query."""
     c = memory.config
     centers, widths = (part.to(state.coefficients) for part in equations.place_basis(c.num_basis, c.widths))
     scores = equations.score_queries(queries, state.coefficients, memory.key.weight, c.num_heads)  # b h q n

@@ -1,7 +1,7 @@
-"""A plain implementation from a file of the user's to compare with: its contract, and its weights.
+"""Compare infty with a plain implementation from a file of the user's: its interface, and its weights.
 
 The file is a Python module with `LiteralModel(vocab, layers, hidden, heads, inner, basis, segment, dropout)`,
-`LiteralMemory(hidden, heads, basis, length)` and `step(model, optimizer, tokens, length) -> loss`. It is run.
+`LiteralMemory(hidden, heads, basis, length)` and `step(model, optimizer, tokens, length) -> loss`. Loading runs it.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ CLIP = 0.25  # of the gradient's norm, in the file's step
 
 
 def load_yardstick(path: Path) -> ModuleType:
-    """Run the file as a module. Raises MissingError if there is none, UsageError if it lacks what is called."""
+    """Run the file as a module. Raises MissingError if there is none, UsageError if it lacks one of `NEEDED`."""
     if not path.is_file():
         raise MissingError(f"--against {path}: there is no such file")
     spec = importlib.util.spec_from_file_location("yardstick", path)
@@ -75,7 +75,7 @@ def compare_steps(module: ModuleType, config: DecoderConfig, vocab: int, length:
     Returns relative differences: of the loss; of all gradients together, as the norm of the difference over the norm;
     and of the parameter whose largest difference, over its largest gradient, is worst.
     """
-    # Give both the same weights; dropout is off, which would draw otherwise in each.
+    # Give both the same weights; dropout, which would draw differently in each, is off.
     config = config.model_copy(update={"dropout": 0.0})
     torch.manual_seed(0)
     theirs, tokens = build_its_model(module, config, vocab, 0.0), draw_tokens(vocab, length, batch)

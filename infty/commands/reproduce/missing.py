@@ -54,12 +54,12 @@ class Tables:
     runs: Path
     missing: list[Job] = field(default_factory=list)  # in the order in which they are trained
     done: list[Job] = field(default_factory=list)  # finished before
-    trained: list[Job] = field(default_factory=list)  # now
+    trained: list[Job] = field(default_factory=list)  # by this command
     failed: list[Job] = field(default_factory=list)
     left_out: list[Job] = field(default_factory=list)
-    seconds: dict[CellKey, float] = field(default_factory=dict)  # that finished cells were trained for
-    took: list[float] = field(default_factory=list)  # seconds that each process took now
-    beside: list[float] = field(default_factory=list)  # those of them in which it did not train
+    seconds: dict[CellKey, float] = field(default_factory=dict)  # of training, by finished cell
+    took: list[float] = field(default_factory=list)  # seconds of each process of this command
+    beside: list[float] = field(default_factory=list)  # of these, the seconds in which it did not train
     spent: float = 0.0  # seconds altogether
 
     def is_open(self, job: Job) -> bool:
@@ -92,7 +92,7 @@ class Tables:
         self.left_out += [replace(job, why=why) for job in jobs]
 
     def predict_cell(self, cell: CellKey) -> float | None:
-        """Predict the seconds of a cell from those of its column, else its table, else any now; None: unknown."""
+        """Predict the seconds of a cell from those of its column, else its table, else any run now; None: unknown."""
         alike = {other: seconds for other, seconds in self.seconds.items() if other.experiment == cell.experiment}
         of_case = [seconds for other, seconds in alike.items() if other.case == cell.case]
         if trained := of_case or list(alike.values()):
@@ -118,7 +118,7 @@ class Tables:
         return {**self._describe("trained", "done", "failed", "left_out"), "seconds": round(self.spent, 1)}
 
     def refuse_failures(self) -> None:
-        """Raise, if cells failed, the error that all of them ended with, else InftyError; with a reason for each."""
+        """Raise an error with the reason of each failed cell, if any: of the kind of all of them, else InftyError."""
         if not self.failed:
             return
         codes = {job.exit_code for job in self.failed}
@@ -131,7 +131,7 @@ class Tables:
 
 
 def find_missing(settings: Settings, names: Sequence[str], scale: str, options: Sequence[str], jobs: int) -> Tables:
-    """Find what the tables of experiments lack, by seed, experiment, column and row: so a column can soon be compared.
+    """Find what tables lack, ordered by seed, experiment, column and row, so that a column can soon be compared.
 
     names: of experiments or files; none: all that have the scale and read no text of the user's. options: of `train`.
     Raises UsageError if an experiment isn't there, has faults or no such scale, or reads a text that only the user has.

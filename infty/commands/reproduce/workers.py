@@ -1,4 +1,4 @@
-"""Cells in processes of their own: a crash, or the system's answer to too little memory, ends one of them only."""
+"""Train cells in processes of their own, so that a crash or the out-of-memory killer ends only one of them."""
 
 import contextlib
 import logging
@@ -41,19 +41,19 @@ def train_missing(tables: Tables, jobs: int) -> None:
 
 
 class _Child:
-    """A process that trains a cell. lines: the last of its output, none empty. slot: its number among them."""
+    """A process that trains a cell. lines: the last of its output, none empty. slot: its number among those running."""
 
     def __init__(self, job: Job, slot: int) -> None:
         self.job, self.slot, self.began, self.lines = job, slot, time.monotonic(), deque[str](maxlen=LAST_LINES)
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "infty", *job.words],  # -P: a random.py in this folder is not Python's
+            [sys.executable, "-P", "-m", "infty", *job.words],  # -P: a random.py here does not replace Python's
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
             env={**os.environ, SLOT: str(slot)},
-            start_new_session=True,  # Ctrl-C is for us alone: from both it would end without a checkpoint
+            start_new_session=True,  # Ctrl-C is for us alone: a second one would end it without a checkpoint
         )
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -115,7 +115,7 @@ class _Work:
                     self._begin(stop)
                     time.sleep(PAUSE)
                     self._collect(stopping=stop.received is not None)
-            finally:  # a fault of our own leaves nobody behind
+            finally:  # no process is left behind by a fault of our own
                 for child in self.children:
                     child.process.terminate()
                 for child in self.children:
@@ -134,7 +134,7 @@ class _Work:
                 logger.info(f"{job}: training")
             taken = {child.slot for child in self.children}
             self.children.append(child := _Child(job, min(set(range(self.jobs)) - taken)))
-            if stop.received is not None:  # it came before the process stood there
+            if stop.received is not None:  # it came before the process was in the list
                 child.process.send_signal(stop.received)
 
     def _collect(self, *, stopping: bool) -> None:
@@ -147,7 +147,7 @@ class _Work:
             logger.info(f"{ended}: {said}; about {self._format_left()} left")
 
     def _note_outcome(self, child: _Child, stopping: bool) -> str:
-        """Note how a process ended, and say it."""
+        """Note how a process ended, and describe it."""
         tables, job, code = self.tables, child.job, child.process.returncode
         try:
             if code == 0:
@@ -158,13 +158,13 @@ class _Work:
             if code == UsageError.exit_code and not tables.is_open(job):  # both began it at the same moment
                 return "another process was quicker"
             why, code = child.explain(), code if code > 0 else 128 - code
-        except MissingError as fault:  # it ended well, and its result can't be read
+        except MissingError as fault:  # it ended well, but its result can't be read
             why, code = str(fault), fault.exit_code
         tables.fail(job, why, code)
         return f"failed: {one_line(why.splitlines()[0])}"
 
     def _note_result(self, child: _Child) -> str:
-        """Note the result of a process, and say it. Raises MissingError if it is not there or damaged."""
+        """Note the result of a process, and describe it. Raises MissingError if it is not there or damaged."""
         tables, job, elapsed = self.tables, child.job, child.elapsed
         result = RunFolder(tables.runs / job.cell.folder).result()
         tables.trained.append(job)

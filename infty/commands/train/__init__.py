@@ -72,7 +72,7 @@ def _open(cell: Cell, run: RunFolder, settings: Settings, *, fresh: bool) -> Ite
 
 
 def _complete(run: RunFolder, session: Session | None) -> Result | None:
-    """Train and test a run, and write its result; return the result of one that is finished."""
+    """Train and test a run and write its result, or read the result of a finished one; return it."""
     if session is None:
         logger.info(f"already finished: {run.path} (train again with --fresh)")
         return run.result() if detect_launch().leads else None
@@ -99,7 +99,7 @@ def _ensure_initial_weights(
     with group.take_turns():
         found = find_initial_weights(cell.experiment, settings, may_fetch=settings.auto_fetch)
     if base := find_base(cell):
-        with group.take_turns():  # a text that the row lacks is missed before anything is trained
+        with group.take_turns():  # a missing text of the row is noticed before anything is trained
             bring_data(cell, settings)
         found = _ensure_base(base, settings, machine, group)
     return found
@@ -117,7 +117,7 @@ def _ensure_base(base: Cell, settings: Settings, machine: Machine, group: Group)
                 with open_session(base, run, settings, machine, group, fresh=fresh) as session:
                     _complete(run, session)
             found = load_trained_weights(base, settings)
-        except BusyError:  # another process trains them: what it makes is as good
+        except BusyError:  # another process trains them, and its weights are as good
             logger.info(f"waiting for another process, which trains {run.path}")
             while group.is_true_anywhere(group.leads and bool(run.is_locked())):
                 time.sleep(1)
@@ -138,7 +138,7 @@ def _ensure_base(base: Cell, settings: Settings, machine: Machine, group: Group)
 
 @contextlib.contextmanager
 def _guard_run(session: Session) -> Iterator[StopSignals]:
-    """Note signals, keep `status.json` true, and explain the errors of a lost process and of a full device."""
+    """Note signals, keep `status.json` up to date, and explain the errors of a lost process and of a full device."""
     group = session.group
     status = _track_status(session.run) if group.leads else nullcontext()
     full = explain_out_of_memory(session.machine.device)
@@ -148,7 +148,7 @@ def _guard_run(session: Session) -> Iterator[StopSignals]:
 
 @contextlib.contextmanager
 def _track_status(run: RunFolder) -> Iterator[None]:
-    """Keep `status.json` true while a run goes on and when it ends, whatever ends it."""
+    """Keep `status.json` up to date while a run goes on and when it ends, whatever ends it."""
     run.write_status("running")
     try:
         yield
@@ -212,7 +212,7 @@ def _open_sinks(session: Session) -> list[Sink]:
 
 
 def _test(session: Session, stop: StopSignals) -> Evaluation | None:
-    """Test the best checkpoint, and a memory's row with it emptied; only the process that leads returns the test."""
+    """Test the best checkpoint, then with its memory emptied, if any; only the process that leads returns the test."""
     s = session
     with s.group.take_turns():  # the one that leads has written it
         trained = load_beside(s.run, s.task)
@@ -225,7 +225,7 @@ def _test(session: Session, stop: StopSignals) -> Evaluation | None:
 
 
 def _finish(session: Session, test: Evaluation, peak: int, environment: Values) -> Result:
-    """Write `result.json`, and return it. peak: bytes of memory, of the process that had most."""
+    """Write `result.json`, and return it. peak: bytes of memory of the process that held the most."""
     s, state = session, session.state
     result = Result.model_validate(
         {
@@ -249,7 +249,7 @@ def _finish(session: Session, test: Evaluation, peak: int, environment: Values) 
 
 
 def _count_flops(session: Session) -> int | None:
-    """Count the FLOPs of all optimiser steps; None if they were compiled, which nothing counts, or don't fit."""
+    """Count the FLOPs of all optimiser steps; None if they were compiled, which hides them, or don't fit in memory."""
     s, model = session, session.model
     if s.machine.compiled:
         return None
@@ -258,6 +258,6 @@ def _count_flops(session: Session) -> int | None:
     size, seed = s.training.batch_size, s.cell.key.seed
     try:
         return s.state.step * count_step_flops(model, s.task, size, seed, len(s.replica.assign_rows(size)[0]))
-    except torch.OutOfMemoryError:  # a run that recomputes may need to
+    except torch.OutOfMemoryError:  # a run may need --recompute to fit
         warnings.warn("FLOPs were not counted: without --recompute a step has no room here", stacklevel=2)
         return None

@@ -27,7 +27,7 @@ from infty.training.config import TrainingConfig
 
 
 def ensure_corpora(experiment: Experiment, settings: Settings, own: Path | None = None) -> None:
-    """Bring what an experiment reads and lacks here: made, fetched or imported from `own`. MissingError if it can't."""
+    """Make, fetch or import from `own` the corpora that an experiment lacks here. MissingError if that fails."""
     task, texts = experiment.task, dict(experiment.task.texts)
     name = task.vocabulary_files
     if name and not (settings.data / name / MANIFEST).is_file():
@@ -79,11 +79,11 @@ def fetch_known_corpus(name: str, parts: dict[str, int | None], data: Path, *, r
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights that rows start from, of a folder, the hub or a run."""
+    """Weights that rows start from, taken from a folder, the hub or a run."""
 
     origin: str
     sha256: str  # of their file
-    refuse_vocabulary: Callable[[int], None]  # raises UsageError if they are of another number of tokens
+    refuse_vocabulary: Callable[[int], None]  # raises UsageError if their vocabulary is of another size
     load: Callable[[SegmentModel], None]  # puts them into a model
 
 
@@ -113,12 +113,12 @@ def load_trained_weights(base: Cell, settings: Settings) -> InitialWeights:
     model = load_with_task(run, settings.data)[0].model
     origin = f"{run.path.parent.name} seed {base.key.seed}"
     file = find_best_checkpoint(run.checkpoints) / "model.safetensors"
-    # Its vocabulary is never refused: it was trained in the same tokens.
+    # Its vocabulary is never refused: it was trained with the same tokens.
     return InitialWeights(origin, sha256(file), lambda _: None, lambda new: new.load_decoder(model))
 
 
 def find_initial_weights(experiment: Experiment, settings: Settings, *, may_fetch: bool) -> InitialWeights | None:
-    """Find the weights that `model.weights` names, if it does. MissingError or UsageError if they are none that fit."""
+    """Find the weights that `model.weights` names, if any. MissingError or UsageError if none are found that fit."""
     model = experiment.model
     if model.weights is None:
         return None

@@ -49,7 +49,7 @@ class Session:
 
     @cached_property
     def replica(self) -> Replica:
-        """The model with its hooks for training, made after the trial of its memory, which must not reach them."""
+        """The model wrapped for training; made only after the trial for memory, which must not call its hooks."""
         return Replica(self.model, self.group, self.machine.micro_batch)
 
     @property
@@ -77,14 +77,14 @@ def open_session(
 ) -> Iterator[Session | None]:
     """Open a run: everything it needs is found and tried before anything of it is removed or written.
 
-    Within the block nobody else writes there. Yields None if the run is finished, and `fresh` does not ask for another.
-    initial: weights that a run which begins starts from. BusyError if another process writes there, UsageError if the
-    folder holds a run with other settings, MissingError if a text is missing or another than before, or processes do
-    not see the same, InftyError if disk or memory are full.
+    Within the block nobody else writes there. Yields None if the run is finished and `fresh` does not ask for another.
+    initial: weights that a new run starts from. BusyError if another process writes there, UsageError if the folder
+    holds a run with other settings, MissingError if a text is missing or has changed, or if the processes do not see
+    the same files, InftyError if disk or memory do not suffice.
     """
     # Take the lock: nobody else writes to this run.
     with _hold_lock(run, group):
-        # Agree between processes that all see this folder, and that it holds no other run.
+        # Make sure that all processes see this folder, and that it holds no other run.
         _refuse_other_folders(group, run)
         if not fresh:
             with group.take_turns():
@@ -134,7 +134,7 @@ def open_session(
 
 
 def bring_data(cell: Cell, settings: Settings) -> Task:
-    """Bring what a cell reads and this machine has not, and open it. UsageError if its protocol is for another text."""
+    """Bring the corpora that a cell lacks, and open its task. UsageError if its protocol is for another text."""
     ensure_corpora(cell.experiment, settings, cell.own)
     task = build_task(cell.experiment, settings.data)
     for split in ("validation", "test"):
@@ -145,7 +145,7 @@ def bring_data(cell: Cell, settings: Settings) -> Task:
 
 @contextlib.contextmanager
 def _hold_lock(run: RunFolder, group: Group) -> Iterator[None]:
-    """Hold the lock on a run folder within the block; leave no folder that was made for nothing. Raises BusyError."""
+    """Hold the lock on a run folder within the block; remove folders that were made for nothing. Raises BusyError."""
     with contextlib.ExitStack() as stack:
         busy = False
         if group.leads:
@@ -163,7 +163,7 @@ def _hold_lock(run: RunFolder, group: Group) -> Iterator[None]:
 
 def _remove_unused(path: Path, made: list[Path]) -> None:
     """Remove folders that were made for a run, innermost first, as far as they hold nothing but its lock."""
-    with contextlib.suppress(OSError):  # no more than tidiness
+    with contextlib.suppress(OSError):  # it is for tidiness only
         if made and [file.name for file in path.iterdir()] == [".lock"]:
             (path / ".lock").unlink()
         for folder in made:
@@ -207,7 +207,7 @@ def _refuse_together(session: Session) -> None:
 
 def _clear(run: RunFolder) -> None:
     """Remove everything a run folder holds but its lock; the result first, the configuration last."""
-    # So an interruption leaves no run that seems finished or is of no settings.
+    # In this order, an interruption leaves neither a run that seems finished nor one without settings.
     (run.path / "result.json").unlink(missing_ok=True)
     shutil.rmtree(run.path / REMOVED, ignore_errors=True)
     if run.checkpoints.is_dir():
