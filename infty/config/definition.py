@@ -1,4 +1,4 @@
-"""experiments/*.yaml as written, one's own first: the cells of a table, and how overlays make one cell's values."""
+"""experiments/*.yaml as written, the user's own first: the cells of a table, and how overlays make a cell's values."""
 
 import hashlib
 import re
@@ -27,7 +27,7 @@ NAMES = (
     "names are lower-case letters, digits, '-' and '_', at most 64, in quotes where they would be a number or a date, "
     "and none that is a device of Windows, as con"
 )
-# On Windows these are devices, whatever follows a dot, and other names may not hold these signs or end so.
+# On Windows these are devices, whatever follows a dot; other names may not have these characters or endings.
 DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 UNFIT = re.compile(r'[<>:"/\\|?*]|[. ]$')
 
@@ -77,12 +77,12 @@ class Definition:
         return _section(self.values, "scales", scale).get("seeds", self.values.get("seeds", [0]))
 
     def tune(self, scale: str) -> Any:
-        """Return what `infty tune` tries at a scale, as written; None if nothing is said of it."""
+        """Return what `infty tune` tries at a scale, as written; None if nothing is given."""
         return _section(self.values, "scales", scale).get("tune")
 
     def cells(self, scale: str) -> Iterator[CellKey]:
         """Go through every cell and seed of the table at a scale. UsageError if the file has faults."""
-        # `rows` make the table if there are more models; the others stand in it once they are run.
+        # `rows` are those of the table if there are more models; the others join it once they are run.
         raise_faults(self.faults)
         for case in self.names("cases"):
             for model in self.values.get("rows", self.names("models")):
@@ -106,7 +106,7 @@ class Definition:
 
 
 def experiment_files(own: Path) -> dict[str, Path]:
-    """Find every experiment by name; one's own file hides the shipped one of the same name."""
+    """Find every experiment by name; the user's own file hides the shipped one of the same name."""
     files = [sorted(folder.glob("*.yaml"), key=lambda path: path.stem) for folder in (SHIPPED, own)]
     return {path.stem: path for path in chain(*files)}
 
@@ -123,7 +123,7 @@ def open_experiment(name: str, own: Path) -> Definition:
 
 
 def experiments_with(scale: str, own: Path, say: Callable[[str], None]) -> dict[str, Definition]:
-    """Find every experiment that has a scale, by name; `say` which files are left out. UsageError if none has it."""
+    """Find every experiment that has a scale, by name; `say` gets those left out. UsageError if none has it."""
     found: dict[str, Definition] = {}
     for name in experiment_files(own):
         try:
@@ -139,7 +139,7 @@ def experiments_with(scale: str, own: Path, say: Callable[[str], None]) -> dict[
 
 
 def load_definition(path: Path, source: str) -> Definition:
-    """Read an experiment file; its faults are kept, to be told with those of the values. UsageError if it is none."""
+    """Read an experiment file; its faults are kept, to be reported with those of values. UsageError if it is none."""
     values, faults = read_yaml(path)
     if not is_portable(path.stem):
         faults.append(Fault(path.name, "", "no folder on Windows can be named so, as those of its runs are: rename it"))
@@ -250,7 +250,7 @@ def _shape_faults(origin: str, key: str, values: Any, allowed: tuple[str, ...]) 
 
 
 def _row_faults(origin: str, values: Values) -> list[Fault]:
-    """Find names in `rows`, if it is there, that are none of the models."""
+    """Find names in `rows`, if it is there, that are not among the models."""
     rows, models = values.get("rows", []), _section(values, "models")
     if not isinstance(rows, list):
         return [Fault(origin, "rows", f"wanted a list of models, got {quote(rows)}")]

@@ -31,7 +31,7 @@ def raise_faults(faults: list[Fault]) -> None:
 
 
 def quote(value: Any) -> str:
-    """Quote a value in a message: in one line, and not all of a long one."""
+    """Quote a value in a message: in one line, and shortened if it is long."""
     try:
         return one_line(repr(value))
     except ValueError:  # an integer of more digits than Python writes
@@ -52,14 +52,14 @@ WANTED = {
 
 
 def value_faults(error: ValidationError, root: type[BaseModel], origins: Origins, default: str) -> list[Fault]:
-    """Collect pydantic's errors; of a mapping whose `kind` is wrong only that, since its keys have no meaning."""
+    """Collect pydantic's errors; for a mapping whose `kind` is wrong only that, since its keys have no meaning."""
     faults = [_fault(detail, root, origins, default) for detail in error.errors()]
     unknown = [fault.key.removesuffix("kind") for fault in faults if fault.key.endswith(".kind")]
     return [f for f in faults if f.key.endswith(".kind") or not any(f.key.startswith(key) for key in unknown)]
 
 
 def _fault(detail: Any, root: type[BaseModel], origins: Origins, default: str) -> Fault:
-    """Say one of pydantic's errors in the words of the file."""
+    """Express one of pydantic's errors in the words of the file."""
     path, allowed = _key_path(root, detail["loc"])
     kind, context, given = detail["type"], detail.get("ctx", {}), quote(detail["input"])
     if kind == "extra_forbidden":
@@ -84,7 +84,7 @@ def _key_path(root: type[BaseModel], location: tuple[Any, ...]) -> tuple[tuple[s
     """Return pydantic's location as keys, and the keys that are allowed beside the last."""
     path, allowed, choices = list[str](), list[str](), list[Any]([root])
     for part in map(str, location):
-        if len(choices) > 1:  # pydantic tells which of several types the value was held against: that is no key
+        if len(choices) > 1:  # pydantic names which of several types the value was checked against: that is no key
             choices = [choice for choice in choices if part in _tags(choice)][:1]
             continue
         path.append(part)
@@ -104,7 +104,7 @@ def _alternatives(annotation: Any) -> list[Any]:
 
 
 def _tags(choice: Any) -> tuple[str, ...]:
-    """Return the names that pydantic may have for one of several alternatives."""
+    """Return the names that pydantic may give to one of several alternatives."""
     kind = getattr(choice, "model_fields", {}).get("kind")
     return (kind.default if kind else "", getattr(choice, "__name__", ""))
 

@@ -46,7 +46,7 @@ class Settings(BaseSettings):
 
     @property
     def options(self) -> list[str]:
-        """List the options that give the same numbers on this machine again: all that are not the default."""
+        """List the options that reproduce the same numbers on this machine: all that are not the default."""
         words = []
         for name in ("device", "precision", "micro_batch", "recompute", "compile", "threads"):
             value = getattr(self, name)
@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     @field_validator("runs", "data", "experiments")
     @classmethod
     def _expand_folder(cls, folder: Path) -> Path:
-        """Read `~` as the home folder, also if no shell has seen it."""
+        """Read `~` as the home folder, even if no shell has expanded it."""
         if "\0" in str(folder):
             raise ValueError("wanted a folder")
         try:
@@ -79,7 +79,7 @@ class Settings(BaseSettings):
 
 
 class _TomlSource(TomlConfigSettingsSource):
-    """The nearest infty.toml, from where its folders are seen; without it, folders of the working directory."""
+    """The nearest infty.toml, to which its folders are relative; without one, folders of the working directory."""
 
     def __init__(self, settings_cls: type[BaseSettings]) -> None:
         self.found = find_toml()
@@ -113,7 +113,7 @@ def load_settings(**options: Any) -> Settings:
     except ValidationError as error:
         raise_faults([_fault(detail) for detail in error.errors()])
         raise
-    except (ValueError, RecursionError, OSError) as fault:  # tomllib's, and of the file itself
+    except (ValueError, RecursionError, OSError) as fault:  # of tomllib, and of the file itself
         raise UsageError(f"infty.toml: {one_line(str(fault))}") from None
 
 

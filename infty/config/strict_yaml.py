@@ -1,4 +1,4 @@
-"""YAML as safe_load reads it, and strict for experiment files. What is no YAML is a ValueError of one line."""
+"""YAML as safe_load reads it, and strictly for experiment files. Invalid YAML is a ValueError of one line."""
 
 import re
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ Loader = TypeVar("Loader", bound=yaml.SafeLoader)
 
 
 class PlainLoader(yaml.SafeLoader):
-    """safe_load semantics; what is nested without end is refused before it takes time without end."""
+    """A loader with safe_load's semantics that refuses excessive nesting before it takes excessive time."""
 
     def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:  # noqa: N803
-        """Begin what `[` or `{` opens; ValueError if it is nested too deeply."""
+        """Begin the list or mapping that `[` or `{` opens; ValueError if it is nested too deeply."""
         if self.flow_level >= DEEPEST:
             raise ValueError("nested too deeply")
         super().fetch_flow_collection_start(TokenClass)
@@ -37,7 +37,7 @@ class StrictLoader(PlainLoader):
         self.doubles: list[tuple[str, int]] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Note doubled keys before the mapping swallows them."""
+        """Note doubled keys before the mapping drops them."""
         seen: set[str] = set()
         for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():  # none: `!!map x`
             if isinstance(key_node, yaml.ScalarNode):
@@ -52,23 +52,23 @@ StrictLoader.add_implicit_resolver(
 )
 
 
-# PlainLoader's values in a tenth of the time, by the C library if there is one. Only for what is nested little.
+# The same values as PlainLoader's in a tenth of the time, if there is the C library. Only for little nesting.
 QuickLoader: Any = getattr(yaml, "CSafeLoader", PlainLoader)
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML as safe_load reads it, which is how safe_dump wrote it. ValueError if it is none."""
+    """Parse YAML as safe_load reads it, which is how safe_dump wrote it. ValueError if it is not YAML."""
     return _parse(text, QuickLoader if _is_nested_little(text) else PlainLoader)[0]
 
 
 def _is_nested_little(text: str) -> bool:
-    """Tell by its signs alone that no nesting can be deep and nothing is repeated: a stack in C has an end."""
+    """Tell by its characters alone that nesting can't be deep and nothing is repeated: C's stack is limited."""
     flat = text.count("[") + text.count("{") < FEW and not _DEEP.search(text)
     return flat and not any(sign in text for sign in "&*!\t\r\x85\u2028\u2029")
 
 
 def parse_strictly(text: str) -> tuple[Any, list[tuple[str, int]]]:
-    """Parse YAML as people write it, and note keys that stand twice, with their lines. ValueError if it is none."""
+    """Parse YAML as people write it, and note keys that stand twice, with their lines. ValueError if it is not YAML."""
     value, loader = _parse(text, StrictLoader)
     return value, loader.doubles
 

@@ -20,13 +20,13 @@ from infty.base.errors import LONG, InftyError, MissingError, describe_fault, on
 from infty.base.files import blame_file
 from infty.corpora.text_pieces import PIECE
 
-# Members are judged here, not by tarfile's data filter: that strips a leading "/", where this refuses it, knows neither
-# "C:" nor "\\" as the beginning of a path, and Python 3.11.0 to 3.11.3 lack it.
+# Members are checked here, not by tarfile's data filter, which strips a leading "/" instead of refusing it, does not
+# know "C:" or "\\" as the beginning of a path, and is missing in Python 3.11.0 to 3.11.3.
 ENDS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MANY = 500_000  # members; PG-19 has 28,753
 DEEP = 32  # folders within folders
-# What the standard library raises for a disk, and for archives that are cut, altered, locked or of an unknown make.
+# Errors of the standard library for a disk, and for archives that are cut off, altered, encrypted or unknown.
 DAMAGED = (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError, ValueError,
            zlib.error, lzma.LZMAError, struct.error, OverflowError, MemoryError, IndexError)  # fmt: skip
 
@@ -44,7 +44,7 @@ class Member:
 
 @contextlib.contextmanager
 def open_folder(path: Path, beside: Path) -> Iterator[Path]:
-    """Open a folder, or unpack an archive into a temporary one in `beside`, which is gone after the block.
+    """Open a folder, or unpack an archive into a temporary one in `beside`, removed after the block.
 
     MissingError if there is neither, the archive is damaged, or a member would fall outside of it or is a link or a
     device: then nothing of it is unpacked. InftyError if the disk has no room for it.
@@ -56,13 +56,13 @@ def open_folder(path: Path, beside: Path) -> Iterator[Path]:
         try:
             with blame_file(path):
                 yield folder
-        except MissingError as fault:  # in one line, and not of a folder that is gone when somebody reads it
+        except MissingError as fault:  # in one line, and without the name of a folder that is about to go
             raise MissingError(one_line(str(fault).replace(str(folder), str(path)), LONG)) from None
 
 
 @contextlib.contextmanager
 def _unpack_beside(path: Path, beside: Path) -> Iterator[Path]:
-    """Unpack an archive into a temporary folder. Whatever the archive is, what fails is told in one line."""
+    """Unpack an archive into a temporary folder. Whatever the archive is, a failure is reported in one line."""
     try:
         beside.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(prefix=".archive-", dir=beside)
@@ -80,7 +80,7 @@ def _unpack_beside(path: Path, beside: Path) -> Iterator[Path]:
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    """Unpack an archive: of its members only the data, and neither modes nor times."""
+    """Unpack the data of an archive's members, without their modes and times."""
     with _open_members(path) as members:
         # Every member is looked at before the first is written.
         size, places = 0, dict[PurePosixPath, Member]()
@@ -96,7 +96,7 @@ def _unpack(path: Path, folder: Path) -> None:
                 raise MissingError(f"{path} is refused: it has two members {_shorten(member.name)}")
             places[place] = member
 
-        # A file is never written over another, also on systems to which two of these names are one.
+        # A file is never written over another, not even on systems that take two of these names for one.
         for place, member in places.items():
             target = folder / place
             (target if member.is_folder else target.parent).mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def _unpack(path: Path, folder: Path) -> None:
 
 
 def _find_place(path: Path, member: Member) -> PurePosixPath:
-    """Find where a member is to lie, from the folder that it is unpacked into. MissingError if it is refused."""
+    """Find a member's path below the folder that it is unpacked into. MissingError if it is refused."""
     place, why = PurePosixPath(member.name.replace("\\", "/")), None
     if place.is_absolute() or ".." in place.parts or ":" in member.name.partition("/")[0]:
         why = "would fall outside the folder it is unpacked into"
@@ -138,9 +138,9 @@ def _open_members(path: Path) -> Iterator[Iterable[Member]]:
 
 
 def _describe_tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
-    """Describe the members of a tar. ReadError if a damaged header would pass for the end: only zeros follow that."""
+    """Describe the members of a tar. ReadError if a damaged header would pass for the end, which only zeros follow."""
     for member in archive:
-        if member.size < 0:  # tarfile would go in circles
+        if member.size < 0:  # tarfile would loop forever
             raise tarfile.ReadError(f"a member has {member.size} bytes")
         if member.issparse():  # a few bytes that become as many zeros as they say
             raise tarfile.ReadError(f"{_shorten(member.name)} is a file with holes; pack it without them")

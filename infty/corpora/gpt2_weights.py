@@ -31,7 +31,7 @@ SIZES = {
     "num_positions": ("n_positions", 1024),
     "vocab_size": ("vocab_size", 50_257),
 }
-# What else shapes a GPT-2, and what the models here have.
+# The other settings that shape a GPT-2, with the values that the models here have.
 SHAPE = {
     "activation_function": "gelu_new",
     "layer_norm_epsilon": 1e-5,
@@ -54,7 +54,7 @@ class WeightsFolder:
 
 
 def find_weights(given: str, data: Path, *, may_fetch: bool) -> WeightsFolder:
-    """Find the weights at a folder, or of a hub name (`owner/name`, `owner/name@revision`), kept below the data folder.
+    """Find the weights in a folder, or of a hub name (`owner/name`, `owner/name@revision`), kept below the data folder.
 
     may_fetch: the hub may be asked for what is not here. MissingError, with what to do, if the weights are not there,
     can't be fetched, or are no safetensors.
@@ -126,10 +126,10 @@ def _explain_lack(files: set[str]) -> str | None:
 
 def _find_on_hub(repository: str, revision: str, kept: Path, *, may_fetch: bool) -> Path:
     """Find the folder of a repository's files; fetch it if it is not here."""
-    # Of a commit its folder is taken, of the main branch the only one.
+    # For a commit its folder is taken, for the main branch the only one that is here.
     stem = f"{repository.replace('/', '--')}@"
     here = {path.name.removeprefix(stem): path for path in sorted(kept.glob(f"{stem}*")) if _is_whole(path)}
-    commit = revision[:12] if COMMIT.fullmatch(revision) else None  # of another branch or tag only the hub knows it
+    commit = revision[:12] if COMMIT.fullmatch(revision) else None  # that of another branch or tag only the hub knows
     fit = [path for key, path in here.items() if key == commit or revision == "main"]
     if len(fit) == 1:
         return fit[0]

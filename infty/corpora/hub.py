@@ -36,22 +36,22 @@ def is_offline() -> bool:
 
 
 def fetch(data: Path, name: str, parts: dict[str, int | None], *, replace: bool) -> Corpus:
-    """Download the parts of a corpus (splits, or the files of a tokeniser) and import them. A broken download goes on.
+    """Download the parts of a corpus (splits, or the files of a tokeniser) and import them. Downloads are resumed.
 
     parts: how many documents of each are wanted; None: all. MissingError if the hub can't be reached, refuses, or sends
-    something else than was pinned; UsageError if the corpus is not on the hub, or has no such part.
+    other files than the pinned ones; UsageError if the corpus is not on the hub, or has no such part.
     """
     hub = KNOWN[name].hub
     if hub is None:
         raise UsageError(f"{name} is not on the hub; {remedy(name)}")
 
-    # The size is told before anything is downloaded.
+    # The size is logged before anything is downloaded.
     wanted = _find_files(hub, name, parts)
     size = f"{sum(file.bytes for file in wanted) / 1e6:,.1f} MB in {len(wanted)} files"
     place = f"{hub.repository} at {hub.revision[:7]}, into {data / name}; {KNOWN[name].licence}"
     logger.info(f"fetching {name} ({', '.join(parts)}): {size} from {place}")
 
-    # What was downloaded stays until it is imported: a fetch that is stopped is gone on with.
+    # Downloads are kept until they are imported, so that a stopped fetch can be resumed.
     downloads = data / f".{name}.download"
     with hold_lock(data / f".{name}.download.lock", f"fetches {name}"):  # the second fetches what the first left
         for path in downloads.rglob("*.parquet"):
@@ -103,7 +103,7 @@ def list_files(hub: Hub, name: str, help: str) -> tuple[str, list[HubFile]]:
 
 
 def download(hub: Hub, files: list[HubFile], folder: Path, help: str) -> None:
-    """Download files, or the rest of one that broke off, and check each. MissingError if one can't be had."""
+    """Download files, or the rest of one that broke off, and check each. MissingError if one can't be fetched."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import disable_progress_bars
 

@@ -1,4 +1,4 @@
-"""Import a corpus from a folder, or from an archive of one's own."""
+"""Import a corpus from a folder, or from an archive of the user's own."""
 
 import hashlib
 import re
@@ -19,8 +19,8 @@ FINDERS = {"wikitext": find_wikitext, "pg19": find_pg19, "text": find_text}
 def import_corpus(data: Path, name: str, source: Path, *, replace: bool) -> Corpus:
     """Copy, count and check what is in `source`; any name that is not a known corpus's is plain text.
 
-    MissingError if it is something else or damaged, UsageError for a name that can't be or that another corpus has
-    (unless `replace`), InftyError on a full disk. Nothing half-made is left by any.
+    MissingError if it is something else or damaged, UsageError for a name that is invalid or that another corpus has
+    (unless `replace`), InftyError on a full disk. None of them leaves anything half-made.
     """
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} can't be a corpus's name: wanted lower-case letters, digits, '-', '_' and '.'")
@@ -36,7 +36,7 @@ def import_corpus(data: Path, name: str, source: Path, *, replace: bool) -> Corp
 def import_folder(
     data: Path, name: str, folder: Path, origin: str, parts: dict[str, int | None] | None, *, replace: bool
 ) -> Corpus:
-    """Import `parts` documents of each split (None: all) of a folder. MissingError, UsageError as `import_corpus`."""
+    """Import a folder. parts: documents of each split; None: all. MissingError, UsageError as in `import_corpus`."""
     layout = get_known(name).layout
     if layout == "tokenizer":
         return _import_tokenizer(data, name, folder, origin, replace=replace)
@@ -46,7 +46,7 @@ def import_folder(
 
 
 def _import_tokenizer(data: Path, name: str, folder: Path, origin: str, *, replace: bool) -> Corpus:
-    """Import GPT-2's `vocab.json` and `merges.txt`: by the sums that are known of them, if any are."""
+    """Import GPT-2's `vocab.json` and `merges.txt`, checked by their known sums if there are any."""
     path, hub = data / name, get_known(name).hub
     refuse_no_corpus(path)
     BpeTokenizer.gpt2(folder)
@@ -58,10 +58,10 @@ def _import_tokenizer(data: Path, name: str, folder: Path, origin: str, *, repla
 
 
 def own_name(source: Path) -> str:
-    """Make a name for one's own texts, another one whenever they are others. MissingError if there are none."""
+    """Make a name for the user's own texts, different for different texts. MissingError if there are none."""
     digest = hashlib.sha256()
     for path in text_files(source):
-        digest.update(f"{path.name}\0".encode("utf-8", "surrogateescape"))  # of a name that is no UTF-8 its bytes
+        digest.update(f"{path.name}\0".encode("utf-8", "surrogateescape"))  # if a name is not UTF-8, its bytes
         with blame_file(path):
             digest.update(bytes.fromhex(sha256(path)))
     slug = re.sub(r"[^a-z0-9]+", "-", source.absolute().name.lower()).strip("-")[:40]

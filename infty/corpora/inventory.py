@@ -1,4 +1,4 @@
-"""The corpora on this machine, and a check that they are what they were."""
+"""The corpora on this machine, and a check that their files are unchanged."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def _list_token_folders(path: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Verified:
-    """Files that are what they were (`whole`), and what is wrong with each other one, with what to do (`faults`)."""
+    """Unchanged files (`whole`), and what is wrong with each of the others, with what to do (`faults`)."""
 
     whole: list[str]
     faults: list[str]

@@ -26,12 +26,12 @@ _WIKITEXT_NAMES = {"train": "train", "valid": "validation", "validation": "valid
 
 @dataclass(frozen=True)
 class Source:
-    """One split as it came."""
+    """One split in the layout it came in."""
 
-    documents: Marked  # which are read once
+    documents: Marked  # can be read only once
     bytes: int
     names: list[str] | None = None  # of its documents, if the layout tells them
-    limit: int | None = None  # how many documents are taken of it; None: all
+    limit: int | None = None  # how many of its documents are taken; None: all
 
 
 def find_wikitext(folder: Path) -> dict[str, Source]:
@@ -65,7 +65,7 @@ def find_pg19(folder: Path) -> dict[str, Source]:
 
 
 def find_text(folder: Path) -> dict[str, Source]:
-    """Find every text file of a folder, a document each, by name, 90 : 5 : 5. MissingError if none holds anything."""
+    """Find all text files of a folder, each a document, sorted and split 90 : 5 : 5. MissingError if all are empty."""
     paths = text_files(folder)
     if len(paths) < 3:  # they are one text, cut at line ends
         total, edges = _count_bytes(paths), {"train": (0.0, 0.9), "validation": (0.9, 0.95), "test": (0.95, 1.0)}
@@ -82,7 +82,7 @@ def find_text(folder: Path) -> dict[str, Source]:
 
 
 def text_files(folder: Path) -> list[Path]:
-    """List every `*.txt` and `*.md` below a folder that is not empty, or the one file. MissingError if none is."""
+    """List every non-empty `*.txt` and `*.md` below a folder, or the one file. MissingError if there is none."""
     if not os.path.exists(folder):  # Path's own raises for names that no file can have
         raise MissingError(one_line(f"{folder} is not there: wanted a folder of text files, or one text file", LONG))
     paths = [folder] if folder.is_file() else [p for p in folder.rglob("*") if p.name.endswith((".txt", ".md"))]
@@ -103,7 +103,7 @@ def mark_articles(text: Iterable[str]) -> Marked:
 
 
 def _find_together(folder: Path, *patterns: str) -> list[Path]:
-    """Find the files of such names, here or below. MissingError if not all are in one folder: which are meant?"""
+    """Find the files that match, in a folder or below. MissingError if not all are in one: which are meant?"""
     paths = [path for pattern in patterns for path in sorted(folder.rglob(pattern)) if not path.is_dir()]
     if len(folders := sorted({str(path.parent) for path in paths})) > 1:
         raise MissingError(f"several corpora lie here ({', '.join(folders)}); name the folder of one")
@@ -149,7 +149,7 @@ def _read_share(paths: list[Path], low: float, high: float) -> Marked:
 
 
 def refuse_missing_shards(folder: Path) -> None:
-    """Raise MissingError if of files named `…-00000-of-00002.parquet` some are not there."""
+    """Raise MissingError if some of the files named `…-00000-of-00002.parquet` are missing."""
     found = Counter(
         (path.parent, match["split"], int(match["count"]))
         for path in folder.rglob("*-of-*.parquet")
@@ -161,7 +161,7 @@ def refuse_missing_shards(folder: Path) -> None:
 
 
 def _enter_only_folder(folder: Path) -> Path:
-    """Go down to where there is more than one single folder: an archive often holds its files in one."""
+    """Descend while a folder holds nothing but one folder: an archive often has its files in one."""
     while folder.is_dir() and len(inner := list(folder.iterdir())) == 1 and inner[0].is_dir():
         if inner[0].name in SPLITS:
             break
@@ -186,7 +186,7 @@ def _read_texts(tables: list[Path]) -> Iterator[str]:
 
 
 def _refuse_larger_than_file(metadata: Any, size: int) -> None:
-    """Raise ValueError if a table says that its columns are larger than its file: memory would be asked for them."""
+    """Raise ValueError if a table says that its columns are larger than its file: memory would be reserved for them."""
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     columns = [group.column(i) for group in groups for i in range(group.num_columns)]
     if any(not 0 <= column.total_compressed_size <= size for column in columns):

@@ -55,7 +55,7 @@ class CorpusManifest(_Manifest):
 
 
 class TokensManifest(_Manifest):
-    """Manifest of token files. recipe: what they were made of. tokens: how many each split has."""
+    """Manifest of token files. recipe: digest of what they were made of. tokens: how many each split has."""
 
     recipe: str
     tokenizer: dict[str, Any]

@@ -79,5 +79,5 @@ KNOWN = {
 
 
 def get_known(name: str) -> Known:
-    """Return what is known of a corpus: of one's own, that it is text."""
+    """Return what is known of a corpus; one of the user's own is taken for text."""
     return KNOWN.get(name) or Known(name, "your own", "text")

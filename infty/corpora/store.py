@@ -33,7 +33,7 @@ class Document:
     """One document of a split."""
 
     name: str
-    start: Count  # its place in the split's text
+    start: Count  # its first byte in the split's text
     bytes: Annotated[Count, Field(gt=0)]  # of its UTF-8
     words: Count  # between white space
     lines: Count  # line ends
@@ -45,7 +45,7 @@ class _Documents(Strict):
 
 @dataclass(frozen=True)
 class Corpus:
-    """An imported corpus. splits: `SplitCounts` of each that there is, as its manifest says them."""
+    """An imported corpus. splits: `SplitCounts` of each split that it has, as in its manifest."""
 
     path: Path
     splits: dict[str, dict[str, Any]]
@@ -70,7 +70,7 @@ class Corpus:
         except (OSError, ValidationError):
             documents = []
 
-        # They follow one another through the bytes of the split, and together hold what it holds.
+        # They must follow one another without gaps, and add up to the counts of the split.
         counts, edges = self.splits.get(split, {}), [*accumulate((d.bytes for d in documents), initial=0)]
         if {**counts, **_count(documents)} != counts or [d.start for d in documents] != edges[:-1]:
             raise self._report_damage(name)
@@ -106,7 +106,7 @@ class Corpus:
         return MissingError(f"{self.path / name} is not what was imported; {remedy(self.name)}")
 
     def words(self, texts: Iterable[Document | TextCounter]) -> int:
-        """Count the words that a perplexity per word divides by, as which WikiText also counts line ends."""
+        """Count the words that a perplexity per word divides by; in WikiText's layout, line ends count as words."""
         counts_ends = self.known.layout in ("wikitext", "generated")
         return sum(text.words + counts_ends * text.lines for text in texts)
 
@@ -133,13 +133,13 @@ def remedy(name: str) -> str:
 def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: str, *, replace: bool) -> Corpus:
     """Import a corpus: copy the text of every split, count it, and put a manifest beside it. Whole or not there.
 
-    Splits that are here and that `sources` has not stay. UsageError if a split is here with another text, unless
+    Splits that are here but not in `sources` stay. UsageError if a split is here with another text, unless
     `replace`, or something else is in its place; InftyError if the disk is full; MissingError if the text is no text.
     """
     path = folder / name
     refuse_no_corpus(path)
     with replace_data(path) as temporary:
-        # Only a text that has been read once can be held against the one that is here.
+        # Only a text that has been read once can be compared with the one that is here.
         with show_bar(f"importing {name}", sum(source.bytes for source in sources.values())) as advance:
             new = {split: _write_split(temporary, split, source, origin, advance) for split, source in sources.items()}
         here = _find_whole_splits(path)
@@ -169,7 +169,7 @@ def copy_corpus(folder: Path, name: str, files: list[Path], origin: str) -> Corp
 
 
 def refuse_no_corpus(path: Path) -> None:
-    """Raise UsageError if something is in a corpus's place that is none: it would be lost."""
+    """Raise UsageError if something other than a corpus is in its place: it would be lost."""
     if os.path.lexists(path) and not (path / MANIFEST).is_file():
         raise UsageError(f"{path} is there already and is no corpus; move it away, or take another name")
 
@@ -189,7 +189,7 @@ def write_manifest(folder: Path, contents: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def replace_data(path: Path) -> Iterator[Path]:
-    """Replace a folder of data, but for the token files in it, one process at a time. InftyError if that can't be."""
+    """Replace a folder of data, except the token files in it, one process at a time. InftyError if that fails."""
     try:
         with (
             hold_lock(path.with_name(f".{path.name}.lock"), f"makes {path}"),
@@ -208,7 +208,7 @@ def _write_split(folder: Path, split: str, source: Source, origin: str, advance:
     title, counts = "", TextCounter()
     with (folder / f"{split}.txt").open("wb") as file:
         for begins, piece in chain(source.documents, [(True, "")]):
-            # A document ends with the piece before the next one; what holds nothing is none.
+            # A document ends with the piece before the next one; one without text is dropped.
             if begins and counts.bytes:
                 name = source.names[len(documents)] if source.names else title or str(len(documents))
                 documents.append(Document(name, place, counts.bytes, counts.words, counts.lines))
@@ -217,7 +217,7 @@ def _write_split(folder: Path, split: str, source: Source, origin: str, advance:
                     break
                 title, counts = "", TextCounter()
 
-            # Its name, if the layout tells none, is how its first line with text begins.
+            # Without a name from the layout, it is named by the beginning of its first line with text.
             title = title or piece.strip()[:80].partition("\n")[0].strip("= ")
             data = counts.add(piece)
             digest.update(data)

@@ -1,4 +1,4 @@
-"""A made-up corpus, the same on every machine: articles in which names come back long after they were told."""
+"""A made-up corpus, the same on every machine: articles in which names recur long after they were introduced."""
 
 from collections.abc import Sequence
 from typing import TypeVar

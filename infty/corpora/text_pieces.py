@@ -10,7 +10,7 @@ from infty.base.errors import MissingError
 
 PIECE = 2**18  # bytes read at once
 LONG = 2**16  # characters that are cut if no white space is among them
-_WORD_AFTER_SPACE = re.compile(r".*\S( )\S", re.DOTALL)  # the last one space between words
+_WORD_AFTER_SPACE = re.compile(r".*\S( )\S", re.DOTALL)  # the last single space between words
 Marked = Iterator[tuple[bool, str]]  # whether a document begins here, and the next piece of text
 Text = io.TextIOBase  # an open text file, or what reads like one
 
@@ -78,7 +78,7 @@ def lines(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def cut_at_spaces(pieces: Iterable[str]) -> Iterator[str]:
-    """Cut a text anew: each piece begins with the one space before a word, or after `LONG` characters without one."""
+    """Cut a text anew: a piece begins with the single space before a word, or after `LONG` characters without one."""
     # Byte-level BPE splits a text there before anything else, so pieces give the tokens of the whole.
     rest = ""
     for piece in pieces:

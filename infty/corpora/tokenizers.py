@@ -55,18 +55,18 @@ TokenizerConfig = Annotated[WordConfig | BpeConfig | Gpt2Config, Field(discrimin
 
 
 class WordTokenizer:
-    """A list of types by falling frequency, as an adaptive softmax wants them."""
+    """A list of types by falling frequency, as an adaptive softmax needs them."""
 
     def __init__(self, types: list[str]) -> None:
         self.types, self.numbers = types, {word: i for i, word in enumerate(types)}
         self.vocab_size, self.separator = len(types), self.numbers[END_OF_LINE]
         self.unknown = self.numbers[UNKNOWN]
-        self.end_of_text = None  # what separates documents ends every line
+        self.end_of_text = None  # the separator of documents also ends every line
         self.no_words = (self.separator, self.unknown)
 
     @classmethod
     def learn(cls, texts: Iterable[Iterable[str]], size: int) -> "WordTokenizer":
-        """Take the most frequent types of documents; equally frequent ones in the order of their letters."""
+        """Take the most frequent types of documents; equally frequent ones in alphabetical order."""
         counts: Counter[str] = Counter()
         for text in texts:
             for words in _split_words(text):
@@ -86,7 +86,7 @@ class WordTokenizer:
         return " ".join(self.types[i] for i in tokens).replace(f" {END_OF_LINE}", "\n").replace(END_OF_LINE, "\n")
 
     def lengths(self) -> None:
-        """Count nothing: tokens are words."""
+        """Return None: tokens are words, not pieces of words."""
         return
 
     def save(self, folder: Path) -> None:
@@ -95,7 +95,7 @@ class WordTokenizer:
 
 
 class _Merged(Strict, extra="ignore"):
-    """Byte-level BPE: the numbers of its tokens, and which two become one, in order."""
+    """Byte-level BPE: the numbers of its tokens, and the pairs that merge, in order."""
 
     vocab: dict[str, int]
     merges: list[tuple[str, str]]
@@ -119,10 +119,10 @@ class _Saved(BaseModel):
 
 
 class BpeTokenizer:
-    """Byte-level BPE: every text has tokens, and they give the very bytes back."""
+    """Byte-level BPE: it encodes every text, and decoding gives the same bytes back."""
 
     def __init__(self, bpe: Bpe) -> None:
-        bpe.encode_special_tokens = True  # what looks like a mark in a text is text
+        bpe.encode_special_tokens = True  # what looks like a special token in a text is text
         separator = bpe.token_to_id(END_OF_TEXT)
         assert separator is not None
         self.bpe, self.vocab_size, self.separator = bpe, bpe.get_vocab_size(), separator
@@ -186,7 +186,7 @@ def load_tokenizer(folder: Path, config: TokenizerConfig, mend: str = "remove th
 
 
 def _read_types(text: str) -> list[str]:
-    """Read the lines of a vocabulary. ValueError unless they are words, each once, with the two that all have."""
+    """Read the lines of a vocabulary. ValueError unless they are words, each once, `<unk>` and `<eos>` among them."""
     types = text.split()
     if "\n".join([*types, ""]) != text or len(set(types)) != len(types):
         raise ValueError("its lines are not words, each once")
@@ -209,7 +209,7 @@ def _split_words(pieces: Iterable[str]) -> Iterator[list[str]]:
         ended = line.endswith("\n")
         words = (rest + line).split()
         rest = words.pop() if not ended and words and not line[-1:].isspace() else ""
-        if len(rest) > LONG:  # no word
+        if len(rest) > LONG:  # too long for a word
             words, rest = [*words, rest], ""
         yield [*words, END_OF_LINE] if ended else words
     if rest:

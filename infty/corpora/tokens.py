@@ -77,7 +77,7 @@ class TokenSet:
             have = f"{name} {split} has {len(every)} documents here; {wanted} are wanted"
             raise MissingError(f"{have}: ask for fewer (--set task.{split}.last=…, and .first){more}")
 
-        # The files are whole, and what is in them fits together.
+        # The files must be undamaged, and their contents must fit together.
         for file in (f"{split}.bin", f"{split}.starts.npy"):
             _check(self.path, file, self.files)
         starts, dtype = _read_starts(self.path / f"{split}.starts.npy", len(every)), _dtype(self.tokenizer.vocab_size)
@@ -108,10 +108,10 @@ def open_tokens(
 ) -> TokenSet:
     """Open the token files of a corpus; if there are none yet they are made, unless `make` is False.
 
-    learnt_from: corpus and portion that a tokeniser which is learnt learns from; None: `portions["train"]`.
-    MissingError if data lack or are damaged.
+    learnt_from: corpus and portion that a tokeniser is learnt from, if it is learnt; None: `portions["train"]`.
+    MissingError if data are missing or damaged.
     """
-    # What token files are made of names their folder.
+    # Their folder is named by a digest of what token files are made of.
     corpus = _open_with_portions(data, name, list(portions.values()))
     splits = sorted({portion.split for portion in portions.values()})
     text, portion = learnt_from or (name, portions["train"])
@@ -123,7 +123,7 @@ def open_tokens(
             raise MissingError(f"{name} is not tokenised yet; training does it")
         _make(corpus, config, teacher, splits, path, recipe)
 
-    # They are believed if they are of this recipe; the tokens' own sums are checked by the part that is read.
+    # They are trusted if they are of this recipe; `TokenSet.part` checks the sums of the tokens that it reads.
     manifest = TokensManifest.read(path, f"remove {path}, it is made again")
     if manifest.recipe != recipe:
         raise MissingError(f"{path} belongs to other texts; remove it")
@@ -191,7 +191,7 @@ def _make_tokenizer(corpus: Corpus, portion: Portion, config: TokenizerConfig) -
 
 
 def _encode(corpus: Corpus, split: str, tokenizer: Tokenizer, folder: Path, advance: Advance) -> int:
-    """Write a split's tokens and where its documents begin; return how many tokens they are."""
+    """Write a split's tokens and where its documents begin; return the number of tokens."""
     starts, dtype = [0], _dtype(tokenizer.vocab_size)
     with (folder / f"{split}.bin").open("wb") as file:
         for document in corpus.documents(split):
@@ -224,7 +224,7 @@ def _report_damage(path: Path, name: str) -> MissingError:
 
 def _read_starts(path: Path, documents: int) -> Int64[ndarray, " edges"] | None:
     """Read where documents begin and the last one ends; None if the file holds no such array."""
-    # The head is held against what it must be, not interpreted: numpy's reader ends in errors of many kinds.
+    # The header is compared with what it must be, not parsed: numpy's reader raises errors of many kinds.
     whole, size = path.read_bytes(), 8 * (documents + 1)
     head = whole[:-size]
     if not (head.startswith(b"\x93NUMPY") and b"'<i8'" in head and f"({documents + 1},)".encode() in head):

@@ -28,7 +28,7 @@ def evaluate(
     """Sum the totals of a model in evaluation mode over all batches, and restore its mode.
 
     choices: count how often the target was the most likely token. record: array to fill, at the batches' places, with
-    the nats of each target; with `choices` with True if it was the most likely token.
+    the nats of each target or, if `choices`, with True if it was the most likely token.
     """
     total = Totals()
     segments = (segment for batch in batches for segment in batch.segments(model.config.segment_length))
@@ -77,7 +77,7 @@ def knock_out_memories(model: SegmentModel, kind: KnockOut) -> Iterator[None]:
     """Read every long-range memory emptied, in another order, or as another row's, within the block.
 
     other: rows of the first half read what those of the second half remember. UsageError if there is no memory, or one
-    of which this can't be asked.
+    that can't be knocked out in this way.
     """
     layers = [(layer, layer.long_range) for layer in model.memory_layers if layer.long_range is not None]
     if not layers:

@@ -1,7 +1,7 @@
 """What memories do with a text: where they look, what they keep of it, and what they keep the most of (section 3.3).
 
-One stream is read. What every layer's memory did meanwhile becomes numbers, for pictures that need no torch; and it is
-measured whether memories are read at all: their part of a layer's output, and the gradient of their parameters.
+One stream is read, and what every layer's memory does with it is recorded as numbers, for pictures that need no torch.
+Two measures tell if memories are read at all: their part of a layer's output, and their parameters' gradient.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,10 +27,10 @@ from infty.model.interface import SegmentModel
 from infty.runs.schemas import Gaze, MemoryTrace, Phrase, Reach, Reconstruction, Stream
 from infty.tasks.task import Task
 
-UPDATES = (1, 2, 4, 8)  # after which it is asked what is left of each segment
-BINS, HISTOGRAM_BINS = 64, 128  # of the densities; of the histogram where no sticky sampling has its own
+UPDATES = (1, 2, 4, 8)  # after so many, what is left of each segment is measured
+BINS, HISTOGRAM_BINS = 64, 128  # of the densities; of the histogram, if no sticky sampling sets its own
 PHRASE, PHRASES = 8, 12  # tokens of a phrase; phrases that are kept
-LEAST = 1e-30  # energy that others may be a share of
+LEAST = 1e-30  # lower bound of a divisor
 GROUPS = ("gate", "where", "what")  # of a memory's parameters
 
 Places = Float64[ndarray, " n"]  # in [0, 1]
@@ -43,16 +43,16 @@ class Trace:
         self.memory = memory
         self.places = self.ends = np.empty(0)  # where each vector lies now, oldest first, and where its room ends
         self.density: AttentionDensity | None = None  # where the last segment looked
-        self.state: LongTermState | None = None  # and in what
+        self.state: LongTermState | None = None  # the signal that it looked at
         self.errors: list[float] = []  # of each update's fit
-        self.explained: dict[int, list[float]] = {}  # by updates, what the signal then had of each segment in order
-        self._smoothed: list[Float[Tensor, "length hidden"]] = []  # as long as they are asked for
+        self.explained: dict[int, list[float]] = {}  # by updates: share of each segment then explained
+        self._smoothed: list[Float[Tensor, "length hidden"]] = []  # each segment, while it is needed
         self._written: tuple[LongTermState, Hidden, LongTermState] | None = None
 
     def update(
         self, state: LongTermState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None = None
     ) -> LongTermState:
-        """Update as the memory itself does, and note it."""
+        """Update as the memory itself does, and record it."""
         after = LongTermMemory.update(self.memory, state, evicted, rows)
         self._written = state, evicted, after
         return after
@@ -60,12 +60,12 @@ class Trace:
     def look(
         self, queries: Hidden, state: LongTermState, projection: Float[Tensor, "hidden hidden"] | None = None
     ) -> AttentionDensity:
-        """Look where the memory itself does, and note it."""
+        """Compute the density as the memory itself does, and record it."""
         self.density, self.state = LongTermMemory.density(self.memory, queries, state, projection), state
         return self.density
 
     def follow(self) -> None:
-        """Find where the segment's update put everything, and what it lost of it. Nothing if there was none."""
+        """Record where the segment's update moved every vector, and how much it lost. Nothing if there was none."""
         if self._written is None:
             return
         (before, evicted, after), self._written = self._written, None
@@ -87,7 +87,7 @@ class Trace:
             self.explained[len(self.errors)] = left
 
     def gaze(self) -> dict[str, float]:
-        """Describe where the last segment looked: whether densities differ and point, and whether something is there.
+        """Describe where the last segment looked: if densities differ, if they are narrow, and if something is there.
 
         center: mean of μ. apart: standard deviation of a head's μ over the queries, mean over heads. width: median σ.
         there: mean of ‖X̄(μ)‖, divided by the mean of ‖X̄(t)‖ over [0, 1].
@@ -104,7 +104,7 @@ class Trace:
         }
 
     def _samples(self, state: LongTermState) -> Places:
-        """Where an update of this state reads the old signal."""
+        """Find the places at which an update of this state reads the old signal."""
         if (drawn := self.memory.sample_positions(state)) is None:
             return sample_grid(self.memory.config.num_samples).numpy()
         return drawn[0].double().cpu().numpy()
@@ -117,7 +117,7 @@ class Trace:
 
 @contextmanager
 def watch_signals(model: SegmentModel) -> Iterator[list[Trace]]:
-    """Let each memory that is a signal tell its trace of updates and looks; it computes what it always does."""
+    """Trace the updates and densities of each memory that is a signal, within the block; its results do not change."""
     memories = [layer.long_range for layer in model.memory_layers]
     traces = [Trace(memory) for memory in memories if isinstance(memory, LongTermMemory)]
     for trace in traces:
@@ -142,7 +142,7 @@ def inspect_memory(model: SegmentModel, task: Task, split: str, step: int) -> Me
             state = model(segment.tokens.to(model.device), state, positions).state
             for trace in traces:
                 trace.follow()
-    # Make numbers of the notes, in double precision; how far memories reach needs the stream once more.
+    # Turn the records into numbers, in double precision; measuring the reach reads the stream once more.
     seen = [(trace, AttentionDensity(d.mean.double(), d.variance.double())) for trace in traces if (d := trace.density)]
     if not seen:
         return None
@@ -168,9 +168,9 @@ def inspect_memory(model: SegmentModel, task: Task, split: str, step: int) -> Me
 
 
 def carry_places(places: Places, samples: Places, contraction: float) -> Places:
-    """Map `places` to where a refit puts what was there: piecewise-linearly through (s_i, τ·i/M), (0, 0) and (1, τ).
+    """Map `places` to those that a refit moves them to: piecewise linearly through (s_i, τ·i/M), (0, 0) and (1, τ).
 
-    samples: s, ascending. If some coincide, what is there goes to the middle of where they go.
+    samples: s, ascending. If some coincide, a place there is mapped to the middle of their images.
     """
     marks = np.concatenate([[0.0], samples, [1.0]])
     ranks = np.arange(len(marks)).clip(max=len(samples))
@@ -188,7 +188,7 @@ def measure_loss(targets: Float[Tensor, "n hidden"], found: Float[Tensor, "n hid
 
 
 def measure_shares(density: AttentionDensity, edges: Places) -> Float64[ndarray, "heads pieces"]:
-    """Measure shares of each head's attention between neighbouring edges, mean over queries; a head's sum to 1."""
+    """Measure shares of each head's attention between neighbouring edges, mean over queries; they sum to 1."""
     distance = torch.from_numpy(edges).to(density.mean) - density.mean[..., None]  # 1 heads queries edges
     below = torch.special.ndtr(distance * density.variance.rsqrt()[..., None])
     mass = below.mean(dim=(0, 2)).diff().clamp(min=0)
@@ -218,11 +218,11 @@ def _phrases(
 
 
 def measure_reach(model: SegmentModel, batch: Batch) -> dict[str, Any]:
-    """Measure how far memories reach in a stream's last segment, by layer with one that can be looked into.
+    """Measure how much memories matter in a stream's last segment, per layer whose memory names parameter groups.
 
     share: ‖Z_LTM‖ / ‖Z_STM‖ over all its positions. gate, where, what: root mean square of the gradient of its mean
-    loss in nats, the KL left out, over the parameters of the gate (None without one), of what says where to look (W_K,
-    w_μ, w_σ) and of what is then read (W_V, W_O). rest: over all parameters of no memory, to compare with.
+    loss in nats, without the KL, over the parameters of the gate (None without one), those that say where to look (W_K,
+    w_μ, w_σ) and those that say what is read there (W_V, W_O). rest: over all parameters outside of memories.
     """
     memories = [layer.long_range for layer in model.memory_layers if layer.long_range is not None]
     groups = {memory: found for memory in memories if (found := memory.parameter_groups())}
@@ -248,7 +248,7 @@ def measure_reach(model: SegmentModel, batch: Batch) -> dict[str, Any]:
 
 @contextmanager
 def _note_shares(memories: Iterable[Memory[Any]]) -> Iterator[dict[Memory[Any], float]]:
-    """Within the block the last ‖Z_LTM‖ / ‖Z_STM‖ of each memory is noted; 0 if nothing was read."""
+    """Record the last ‖Z_LTM‖ / ‖Z_STM‖ of each memory within the block; 0 if nothing was read."""
     found = dict.fromkeys(memories, 0.0)
 
     def mix(memory: Memory[Any], near: Hidden, far: Hidden) -> Hidden:
@@ -265,7 +265,7 @@ def _note_shares(memories: Iterable[Memory[Any]]) -> Iterator[dict[Memory[Any], 
 
 
 def _root_mean_square(gradients: dict[Tensor, Tensor], group: Sequence[Tensor]) -> float | None:
-    """Root mean square of the gradients of a group of parameters; None of an empty group."""
+    """Compute the root mean square of the gradients of a group of parameters; None for an empty group."""
     count = sum(parameter.numel() for parameter in group)
     squares = sum(gradients[parameter].double().square().sum().item() for parameter in group)
     return (squares / count) ** 0.5 if count else None

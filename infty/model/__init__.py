@@ -1,1 +1,1 @@
-"""Build decoders whose layers have a memory each (section 3)."""
+"""Build decoders in which each layer has a memory (section 3)."""

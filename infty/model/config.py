@@ -23,7 +23,7 @@ SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")
 class _SharedConfig(Strict):
     """Sizes that all models share. A memory takes its hidden size, heads and segment length from here."""
 
-    fine_tunes: ClassVar[bool] = False  # whether a trained decoder is fine-tuned, on which memories are grafted
+    fine_tunes: ClassVar[bool] = False  # whether memories are grafted on a trained decoder, to fine-tune it
 
     num_layers: int = Field(gt=0, description="layers")
     num_heads: int = Field(gt=0, description="attention heads H")
@@ -51,12 +51,12 @@ class _SharedConfig(Strict):
         return self
 
     def find_faults(self, vocab_size: int) -> list[tuple[str, str]]:
-        """Find what does not go together with a vocabulary: keys of the experiment, and messages."""
+        """Find settings that do not fit the vocabulary, as pairs of a key of the experiment and a message."""
         return []
 
     @property
     def memory_slots(self) -> int:
-        """Count the vectors a layer keeps of the past, short-term tokens among them."""
+        """Count the vectors of the past that a layer keeps, short-term tokens included."""
         return self.long_range.slots if self.long_range else 0
 
     @property
@@ -106,12 +106,12 @@ class DecoderConfig(_SharedConfig):
 
     @property
     def memory_slots(self) -> int:
-        """Count the vectors a layer keeps of the past: short-term tokens and basis functions or compressed slots."""
+        """Count the vectors of the past that a layer keeps: short-term tokens, basis functions or compressed slots."""
         return self.short_term_length + super().memory_slots
 
     @property
     def attended_length(self) -> int:
-        """Count the keys that attention sees at most: those of the memory, of the short-term one, of the segment."""
+        """Count the most keys that attention can see: the memory's extra ones, short-term tokens, and the segment."""
         extra = self.long_range.most_extra_keys if self.long_range else 0
         return extra + self.short_term_length + self.segment_length
 
@@ -138,7 +138,7 @@ class Gpt2ModelConfig(_SharedConfig):
 
     def build(self, vocab_size: int, seed: int) -> "SegmentModel":
         """Build the model with the initial weights of `seed`."""
-        from infty.model.gpt2 import build_gpt2  # loads transformers, which nothing else wants
+        from infty.model.gpt2 import build_gpt2  # loads transformers, which nothing else needs
 
         torch.manual_seed(seed)
         return build_gpt2(self, vocab_size)

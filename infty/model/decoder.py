@@ -44,13 +44,13 @@ class Decoder(SegmentModel):
 
     @property
     def softmax(self) -> Softmax | AdaptiveSoftmax:
-        """Make the softmax that makes probabilities of hidden states."""
+        """Make the softmax that turns hidden states into probabilities."""
         if isinstance(self.output, TiedOutput):
             return self.output.softmax(self.embedding.weight)
         return Softmax(self.output.weight)
 
     def positions(self) -> tuple[Positions, ...]:
-        """Make what the segments of a step share, for each layer; with dropout in training, so it is drawn once."""
+        """Make the positions of each layer, which the segments of a step share: in training, with one dropout mask."""
         encoding = self.dropout(self.encoding)
         return tuple(
             layer.attention.positions(encoding, self.content_bias, self.position_bias) for layer in self.blocks
@@ -63,9 +63,9 @@ class Decoder(SegmentModel):
         positions: tuple[Positions, ...] | None = None,
         wanted: int | None = None,
     ) -> Output:
-        """Say what comes after the last `wanted` of at most `segment_length` tokens per stream; None: after all.
+        """Predict the token after each of the last `wanted` of at most `segment_length` ones per stream; None: all.
 
-        positions: of the step, by default made anew. Of other tokens the last layer computes what its memory needs.
+        positions: those of the step; None: made here. For other tokens the last layer only feeds its memory.
         """
         length = tokens.shape[1]
         wanted = length if wanted is None else wanted

@@ -1,4 +1,4 @@
-"""Build a GPT-2 (Radford et al. 2019) with a memory (section 4.2) of Hugging Face's model, and adapt it to a graft."""
+"""Build Hugging Face's GPT-2 (Radford et al. 2019) with memories grafted on (section 4.2); save and load it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ class Gpt2Family:
     def load(self, decoder: Any, folder: Path) -> None:
         """Read a GPT-2's weights from a Hugging Face folder (safetensors).
 
-        Of its configuration nothing counts here: it could name another file, other code, or another type of numbers.
+        Its configuration is ignored, since it could name another file, other code, or another type of numbers.
         MissingError if the folder lacks a tensor or has one of another shape.
         """
         logging.set_verbosity_error()
@@ -91,7 +91,7 @@ def save_pretrained(model: Graft, folder: Path) -> None:
 
 
 def from_pretrained(folder: Path) -> Graft:
-    """Load what `save_pretrained` saved. MissingError if a file is lacking, is damaged, or does not fit the others."""
+    """Load what `save_pretrained` saved. MissingError if a file is missing, is damaged, or does not fit the others."""
     mend = "save it there again with save_pretrained"
     sizes, vocab_size = read_json(folder / SIZES, mend), read_json(folder / "config.json", mend).get("vocab_size")
     try:

@@ -1,8 +1,8 @@
-"""Graft a memory on another's decoder, layer by layer (section 4.2): Z = Z_attention + Z_LTM (M9).
+"""Graft memories on another library's decoder, layer by layer (section 4.2): Z = Z_attention + Z_LTM (M9).
 
-Each has its own output projection; the queries are those of the layer's own attention. The decoder stays the object it
-was: only the `forward` of its attentions goes through a `GraftedLayer`, which computes what it always did unless the
-decoder is called with `memories`. How a family of decoders names its parts and projects is a `Family` of five methods.
+Each term has its own output projection; both use the queries of the layer's attention. The decoder stays the object it
+was: only the `forward` of its attentions is replaced by that of a `GraftedLayer`, which calls the original unless the
+decoder is called with `memories`. The five methods of a `Family` say how its decoders name and project their parts.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ from infty.model.interface import Output, SegmentModel, State, sum_losses
 from infty.model.memory_layer import LayerState, MemoryLayer
 from infty.model.softmax import Softmax
 
-Heads = Float[Tensor, "b h n d"]  # of keys and values there may be fewer heads than of queries
+Heads = Float[Tensor, "b h n d"]  # keys and values may have fewer heads than queries
 
 
 @runtime_checkable
 class Family(Protocol):
-    """Adapter to a family of decoders, whose attention sees the whole segment before each token."""
+    """Adapter to a family of decoders in which each token attends to the whole segment up to itself."""
 
     def layers(self, decoder: nn.Module) -> Sequence[nn.Module]:
         """List the layers, first to last."""
@@ -45,7 +45,7 @@ class Family(Protocol):
         ...
 
     def key_values(self, attention: nn.Module, x: Hidden) -> tuple[Heads, Heads]:
-        """Make an attention's keys and values of vectors that have no place among the segment's tokens."""
+        """Make an attention's keys and values of vectors that have no position in the segment."""
         ...
 
     def load(self, decoder: nn.Module, folder: Path) -> None:
@@ -54,9 +54,9 @@ class Family(Protocol):
 
 @dataclass
 class LayerStates:
-    """States of all layers before one call of a decoder; and what each layer enters: its state after, its losses.
+    """States of all layers before one call of a decoder; each layer then enters its state after it, and its losses.
 
-    A layer may be called twice (activation checkpointing), so it must not change what it begins from.
+    A layer may be called twice (activation checkpointing), so it must not change the state that it starts from.
     """
 
     before: State
@@ -65,16 +65,16 @@ class LayerStates:
 
 
 class GraftedLayer(MemoryLayer):
-    """Memory beside one attention of another's decoder.
+    """Memory beside one attention of another library's decoder.
 
-    What enters the memory is that attention's input, after the layer's own norm, in the previous segment.
+    The memory takes in that attention's input, after the layer's own norm, from the previous segment.
     """
 
     def __init__(self, config: Gpt2ModelConfig, family: Family, attention: nn.Module, index: int) -> None:
         super().__init__()
         self.long_range = config.long_range.build() if config.long_range else None
         self.index = index
-        self.original = attention.forward  # as it was; its parameters stay the decoder's
+        self.original = attention.forward  # before it is replaced; its parameters stay the decoder's
         self.queries = partial(family.queries, attention)
         self.key_values = partial(family.key_values, attention)
         self._reader = partial(_ContentReader, family, attention, config.num_heads)
@@ -83,9 +83,9 @@ class GraftedLayer(MemoryLayer):
     def forward(
         self, hidden_states: Hidden, *args: Any, memories: LayerStates | None = None, **options: Any
     ) -> tuple[Hidden, Any]:
-        """Compute what the attention reads, and with it what the memory knows; weights as the attention returns them.
+        """Compute the attention's output, joined with what the memory reads, and the attention's weights, unchanged.
 
-        Stands in the attention's place. TypeError if the state is another kind of memory's.
+        Replaces the attention's own `forward`. TypeError if the state is another kind of memory's.
         """
         if memories is None:
             return self.original(hidden_states, *args, **options)
@@ -94,7 +94,7 @@ class GraftedLayer(MemoryLayer):
             return self.original(hidden_states, *args, **options)
         evicted, owners, recent = before.short_term.split(0)
 
-        # The memory first takes in what left, and is read; its extra keys stand before those of attention.
+        # The memory takes in what was evicted and then is read; its extra keys precede those of attention.
         queries = self.queries(hidden_states) if memory is not None and memory.reads else hidden_states
         attend = partial(self._read_by_content, hidden_states)
         extra, far, state, losses = self.recall(queries, hidden_states, before.long_range, evicted, owners, attend)
@@ -102,13 +102,13 @@ class GraftedLayer(MemoryLayer):
             options = {**options, **self._put_before_tokens(extra, hidden_states, options)}
         near, weights = self.original(hidden_states, *args, **options)
 
-        # Without a short-term memory it is this segment that leaves at the next one.
+        # Without a short-term memory, this segment is evicted at the next one.
         memories.after[self.index] = LayerState(recent.append(hidden_states.detach(), None), state)
         memories.losses[self.index] = losses
         return self.mix(near, far), weights
 
     def _put_before_tokens(self, extra: ExtraKeys, x: Hidden, options: dict[str, Any]) -> dict[str, Any]:
-        """Make options by which extra keys stand before the segment's, a row's own ones visible to all its tokens."""
+        """Make options that put extra keys before the segment's; all tokens of a row see those that are its own."""
         count, length = extra.vectors.shape[1], x.shape[1]
         own = torch.arange(count, device=x.device) >= count - visible(extra.vectors, extra.filled)[:, None]
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
@@ -141,7 +141,7 @@ class _ContentReader(nn.Module):
 
 @dataclass(frozen=True)
 class _Before:
-    """Keys and values that an attention takes for those of earlier tokens, from what it takes for its cache."""
+    """Cache of an attention with given keys and values, which it takes for those of earlier tokens."""
 
     key: Heads
     value: Heads
@@ -153,7 +153,7 @@ class _Before:
 
 
 class Graft(SegmentModel):
-    """Another's decoder, `base`, whose layers have a memory each."""
+    """Another library's decoder, `base`, with a memory in each layer."""
 
     def __init__(self, config: Gpt2ModelConfig, base: nn.Module, family: Family) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class Graft(SegmentModel):
     def forward(
         self, tokens: Int[Tensor, "batch length"], state: State, positions: None = None, wanted: int | None = None
     ) -> Output:
-        """Say what comes after the last `wanted` of at most `segment_length` tokens per stream; None: after all."""
+        """Predict the token after each of the last `wanted` of at most `segment_length` ones per stream; None: all."""
         length = tokens.shape[1]
         memories = LayerStates(state, list(state), [{} for _ in state])
         hidden = self.base.base_model(tokens, use_cache=False, memories=memories).last_hidden_state

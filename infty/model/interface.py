@@ -1,4 +1,4 @@
-"""Say what is known of a model: it reads segments (Dai et al. 2019) one by one, and state goes in and comes out."""
+"""Declare the interface of a model: it reads segments (Dai et al. 2019) one by one; state goes in and comes out."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Output:
 
 
 class SegmentModel(ExactBuffers):
-    """A causal model of layers that may have a memory each: our own decoder, or another's, grafted."""
+    """A causal model whose layers may each have a memory: our own decoder, or another library's with grafts."""
 
     config: ModelConfig
 
@@ -60,12 +60,12 @@ class SegmentModel(ExactBuffers):
 
     @property
     def memory_layers(self) -> list[MemoryLayer]:
-        """List what is ours of the model's layers, first to last: all of it, or what is beside another's attention."""
+        """List our part of each layer, first to last: all of it, or the memory beside another library's attention."""
         return [cast("MemoryLayer", block) for block in cast("nn.ModuleList", self.blocks)]
 
     @property
     def layers(self) -> list[nn.Module]:
-        """List the layers themselves, first to last: activations are kept of these."""
+        """List the whole layers, first to last: the units of activation checkpointing."""
         return list(self.memory_layers)
 
     @property
@@ -74,7 +74,7 @@ class SegmentModel(ExactBuffers):
         return next(self.parameters()).device
 
     def initial_state(self, seeds: PerRow) -> State:
-        """Make an empty state of one stream for each seed. Seeds decide what a sticky memory samples."""
+        """Make an empty state with one stream per seed, which decides what a sticky memory samples."""
         layers, like = len(self.memory_layers), next(self.parameters()).new_empty(self.config.hidden_size)
         return tuple(layer.initial_state(seeds * layers + i, like) for i, layer in enumerate(self.memory_layers))
 
@@ -84,7 +84,7 @@ class SegmentModel(ExactBuffers):
         return tuple(layer.reset(rows, seeds * layers + i) for i, layer in enumerate(state))
 
     def positions(self) -> Any:
-        """Make what the segments of a step share, once, to be given to each; None if there is nothing."""
+        """Make what the segments of a step share, to be passed to each of them; None if there is nothing."""
         return None
 
     def memory_parameters(self) -> list[nn.Parameter]:
@@ -95,10 +95,10 @@ class SegmentModel(ExactBuffers):
 def unroll(
     model: SegmentModel, segments: Iterable[Batch], state: State | None = None
 ) -> Iterator[tuple[Output, Batch]]:
-    """Yield outputs, and what they are of, for the segments in which something is scored; `state`: from before them.
+    """Yield the output, and the batch that it is for, of each segment that scores a token. state: before the first.
 
-    Only what is scored and what follows it in its segment has logits. Segments that score nothing only fill the
-    memory: they run without gradient and yield nothing.
+    Outputs begin at the first scored token of a segment. Segments that score nothing only fill the memory: they run
+    without gradient and yield nothing.
     """
     positions = model.positions()
     for segment in segments:
@@ -122,5 +122,5 @@ def sum_losses(losses: Sequence[Losses]) -> Losses:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Count the numbers that are learnt; what is shared counts once."""
+    """Count the learnt numbers; shared ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Join attention over what is near and a memory of what is far in one layer (M9)."""
+"""Join attention to near tokens and a memory of far ones in one layer (M9)."""
 
 from functools import partial
 
@@ -43,21 +43,21 @@ class Layer(MemoryLayer):
         near_keys = self._key_values(x, recent) if wanted else None
         queries = self.attention.query(_last(x, wanted))
 
-        # The memory first takes in what left, and is read; its extra keys stand before those of attention.
+        # The memory takes in what was evicted and then is read; its extra keys precede those of attention.
         attend, projection = partial(self.attention.read_by_content, x), self.attention.query.weight
         extra, far, memory, losses = self.recall(queries, x, state.long_range, evicted, owners, attend, projection)
         keys = near_keys
         if extra is not None and near_keys is not None:
             keys = KeyValue.concatenate(self.attention.key_values(extra.vectors), near_keys)
         unseen = _count_unseen(recent, extra)
-        near = self.attention(queries, keys, positions, unseen) if keys is not None else queries  # of no position
+        near = self.attention(queries, keys, positions, unseen) if keys is not None else queries  # none wanted
 
-        # Keys and values are kept as long as weights stay as they are: without a gradient.
+        # Keys and values can be kept only while the weights do not change: without a gradient.
         short_term = recent.append(x.detach(), None if torch.is_grad_enabled() else near_keys)
         return self.position_wise(_last(x, wanted), self.mix(near, far)), LayerState(short_term, memory), losses
 
     def position_wise(self, x: Wanted, context: Wanted) -> Wanted:
-        """Add residual and norm, feed-forward part, residual and norm: each position for itself."""
+        """Add residual and norm, feed-forward part, residual and norm: each position by itself."""
         x = self.attention_norm(x + self.dropout(context))
         return self.feed_forward_norm(x + self.feed_forward(x))
 
@@ -73,7 +73,7 @@ def _last(x: Hidden, count: int) -> Wanted:
 
 
 def _count_unseen(recent: ShortTermState, extra: ExtraKeys | None) -> PerRow | None:
-    """Count the oldest keys, extra ones first, that are not each row's own; None: all are."""
+    """Count the oldest keys, extra ones first, that do not belong to each row's stream; None: all do."""
     if recent.filled is None and (extra is None or extra.filled is None):
         return None
     own = visible(recent.hidden, recent.filled)

@@ -1,4 +1,4 @@
-"""Give every layer with a memory what it needs (M9): what enters, when it is read, and what is carried on."""
+"""Run a layer's memory (M9): what enters it, when it is read, and which state is carried on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,14 +35,14 @@ class LayerState:
 
 
 class MemoryLayer(nn.Module):
-    """A layer that has a memory or none, whether the rest of it is ours (`Layer`) or another's (`GraftedLayer`)."""
+    """A layer with or without a memory; its other parts are ours (`Layer`) or another library's (`GraftedLayer`)."""
 
-    to_compile: ClassVar[tuple[str, ...]] = ()  # as that of a memory
+    to_compile: ClassVar[tuple[str, ...]] = ()  # methods worth compiling, as in `Memory`
     long_range: Memory[Any] | None
-    knocked_out: KnockOut | None = None  # what is read in the memory's place; it is never kept
+    knocked_out: KnockOut | None = None  # what is read instead of the memory; never kept
 
     def initial_state(self, seeds: PerRow, like: Float[Tensor, " hidden"]) -> LayerState:
-        """Begin with nothing seen. like: gives hidden size, precision and device."""
+        """Make the state before the first token. like: a vector of the hidden size, precision and device."""
         short_term = ShortTermState(like.new_zeros(len(seeds), 0, len(like)))
         far = None if self.long_range is None else self.long_range.initial_state(len(seeds), seeds)
         return LayerState(short_term, far)
@@ -57,7 +57,7 @@ class MemoryLayer(nn.Module):
         attend: Attend,
         projection: Weight | None = None,
     ) -> tuple[ExtraKeys | None, Wanted | None, MemoryState | None, Losses]:
-        """Let what left the short-term memory enter the long-range one, and read that: in this order, in one graph.
+        """Update the long-range memory with what left the short-term one, then read it, in one autograd graph.
 
         Arguments are those of `Memory.advance` and `Memory.read`. Returns extra keys for attention, what was read, if
         anything, the state to keep, detached, and losses. TypeError if the state is another kind of memory's.
@@ -73,8 +73,8 @@ class MemoryLayer(nn.Module):
         if evicted.shape[1]:
             state, losses = memory.advance(state, evicted, rows, attend)
 
-        # It is read as it is, or knocked out; then it is read again for what reading does to a state: what is kept
-        # stays true.
+        # It is read as it is, or knocked out. Reading changes a state: if it was knocked out, the true one is read as
+        # well, and that is kept.
         known = memory.knock_out(state, self.knocked_out) if self.knocked_out else state
         far, after, more = memory.read(queries, x, known, projection)
         if self.knocked_out:

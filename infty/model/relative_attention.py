@@ -1,6 +1,6 @@
 """Attend with relative positions over [cached, segment]: Transformer-XL attention (Dai et al. 2019).
 
-Sizes: b batch, t tokens that ask, k keys (cached ones and the segment's), h heads, d head size.
+Sizes: b batch, t tokens that attend, k keys (cached ones and the segment's), h heads, d head size.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Bias = Float[Tensor, "h d"]
 class Positions:
     """Positions that every segment of a step shares in one layer."""
 
-    encoding: Encoding  # W_R R, a column per distance, falling to 0 (as many as may be needed), then one of zeros
+    encoding: Encoding  # W_R R: a column per distance, from the largest possible one down to 0, then one of zeros
     content_bias: Bias
     position_bias: Bias
 
@@ -36,9 +36,9 @@ def sinusoidal_encoding(distances: Float[Tensor, " k"], size: int) -> Float[Tens
 
 
 def relative_shift(scores: Float[Tensor, "b h t k"]) -> Float[Tensor, "b h t k"]:
-    """Move row i left by t − 1 − i, so that column r (distance k − 1 − r) becomes key j of that distance.
+    """Move row i left by t − 1 − i, so that column r (distance k − 1 − r) moves to the key j at that distance.
 
-    Entries of keys after the query are left over from neighbouring rows; the mask removes them.
+    Entries for keys after the query come from neighbouring rows; the mask removes them.
     """
     b, h, t, k = scores.shape
     return F.pad(scores, (1, 0)).view(b, h, k + 1, t)[:, :, 1:].view(b, h, t, k)
@@ -52,7 +52,7 @@ def attend_plainly(
     dropout: nn.Module,
     unseen: Unseen | None = None,
 ) -> Asked:
-    """Attend as the equation stands, all scores at once, with `dropout` on the weights: tiles are held to this."""
+    """Attend as the equation is written, all scores at once, with `dropout` on the weights: the reference for tiles."""
     scores = content @ seen.key + relative_shift(position @ encoding[..., :-1])  # b h t k
     t, k = scores.shape[2:]
     hidden = torch.ones(t, k, dtype=torch.bool, device=scores.device).triu(1 + k - t)
@@ -74,7 +74,7 @@ class RelativeAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, queries: Hidden, seen: KeyValue, positions: Positions, unseen: Unseen | None = None) -> Hidden:
-        """Read `seen` for its last t tokens, given queries without u, v. unseen: oldest keys that a row can't see."""
+        """Attend to `seen` from its last t tokens; queries lack u, v. unseen: number of oldest keys a row can't see."""
         q = split_heads(queries, self.num_heads)
         scale = q.shape[-1] ** -0.5
         content = (q + positions.content_bias[:, None]) * scale

@@ -13,7 +13,7 @@ from infty.memory.rows import concatenate_rows, visible
 
 @dataclass(frozen=True)
 class KeyValue:
-    """Keys and values of some tokens, oldest first. Keys are held as columns: products with queries want it so."""
+    """Keys and values of some tokens, oldest first. Keys are held as columns, as products with queries need them."""
 
     key: Float[Tensor, "b h d n"]
     value: Float[Tensor, "b h n d"]
@@ -29,17 +29,17 @@ class ShortTermState:
     """Input hidden states of one layer for the tokens before this segment, oldest first, without gradient."""
 
     hidden: Float[Tensor, "batch cached hidden"]
-    key_value: KeyValue | None = None  # under the present weights, while no gradient flows; None: to be made anew
-    filled: PerRow | None = None  # how many, the newest, belong to the stream of each row; None: all
+    key_value: KeyValue | None = None  # by the current weights, if no gradient is needed; None: to be computed again
+    filled: PerRow | None = None  # number of newest tokens that belong to each row's stream; None: all
 
     @classmethod
     def concatenate(cls, parts: Sequence["ShortTermState"]) -> "ShortTermState":
-        """Make one state of those of several batches; keys and values are to be made anew."""
+        """Concatenate the states of several batches; keys and values are left out, to be computed again."""
         hidden, filled = concatenate_rows([part.hidden for part in parts], [part.filled for part in parts])
         return cls(hidden, filled=filled)
 
     def split(self, length: int) -> tuple[Hidden, Rows | None, "ShortTermState"]:
-        """Separate what leaves a memory of `length` tokens, the rows whose own it is (None: all), and what stays."""
+        """Separate what leaves a memory of `length` tokens, the rows that it belongs to (None: all), and what stays."""
         left = max(self.hidden.shape[1] - length, 0)
         kept = self.key_value and KeyValue(self.key_value.key[..., left:], self.key_value.value[:, :, left:])
         rows = None if self.filled is None else self.filled >= self.hidden.shape[1]
@@ -47,7 +47,7 @@ class ShortTermState:
         return self.hidden[:, :left], rows, ShortTermState(self.hidden[:, left:], kept, filled)
 
     def append(self, x: Hidden, key_value: KeyValue | None) -> "ShortTermState":
-        """Take in a segment more; `key_value`: of everything there is then."""
+        """Append a segment; `key_value`: those of all tokens, the segment's included."""
         filled = None if self.filled is None else self.filled + x.shape[1]
         hidden = torch.cat([self.hidden, x], 1)
         whole = filled is None or bool((filled >= hidden.shape[1]).all())

@@ -1,7 +1,7 @@
 """Predict the next token from hidden states: by a plain softmax, or an adaptive one (Grave et al. 2017) that is tied.
 
 The vocabulary is sorted by falling frequency and cut at c_1 < c_2 < …: the head decides between the first c_1 words and
-the clusters, a cluster between its own words. Rare words so cost nothing unless they are asked for:
+the clusters, a cluster between its own words. So rare words cost nothing unless they are targets:
 
     p(w) = p_head(w)                         for w < c_1
     p(w) = p_head(cluster of w) · p_cluster(w)  for the others
@@ -83,7 +83,7 @@ class AdaptiveSoftmax:
         return nats.new_zeros(len(flat)).index_copy(0, scored, nats).view(targets.shape)
 
     def logits(self, x: Hidden) -> Float[Tensor, "*positions vocab"]:
-        """Compute ln p of every token of the vocabulary: for looking and generating, not for training."""
+        """Compute ln p of every token of the vocabulary: for inspection and generation, not for training."""
         head = self._head(x)
         parts = [head[..., : self._edges[0]]]
         for i, (low, high) in enumerate(pairwise(self._edges)):

@@ -17,7 +17,7 @@ Named = dict[str, Shaped[Tensor, "..."]]  # tensors by name, each of a shape of 
 
 
 def weight_tensors(model: nn.Module) -> Named:
-    """Make the state dict, in which what two names share (GPT-2's softmax and embedding) stands under the first."""
+    """Make the state dict; a tensor with two names (GPT-2's softmax and embedding) is under the first alone."""
     kept: dict[int, str] = {}
     tensors = dict(model.state_dict())
     return {name: tensor for name, tensor in tensors.items() if kept.setdefault(tensor.data_ptr(), name) == name}
@@ -35,14 +35,14 @@ def load_weights(model: nn.Module, tensors: Named) -> None:
 
 def write_tensors(path: Path, tensors: Named) -> None:
     """Write a safetensors file. OSError or SafetensorError if it can't be written."""
-    path.touch()  # with the rights of other files here: the library would let its owner alone read it
+    path.touch()  # with the usual permissions: the library would make it readable by its owner alone
     rights = path.stat().st_mode
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     path.chmod(rights)
 
 
 def state_tensors(state: State) -> Named:
-    """Name everything in the state `<layer>.<part>.<field>`, but keys and values, which are made anew."""
+    """Name each tensor of the state `<layer>.<part>.<field>`, except keys and values, which are computed again."""
     found: Named = {}
 
     def collect(name: str, value: Any) -> Any:
@@ -73,7 +73,7 @@ def load_state(model: SegmentModel, tensors: Named) -> State:
 
 
 def concatenate_states(states: Sequence[State]) -> State:
-    """Make one state of those of several batches; their rows follow each other."""
+    """Concatenate the states of several batches along their rows."""
     return tuple(LayerState.concatenate(layers) for layers in zip(*states, strict=True))
 
 
@@ -83,7 +83,7 @@ def select_rows(state: State, rows: slice, device: torch.device) -> State:
 
 
 def _map_fields(state: State, change: Callable[[str, Any], Any]) -> State:
-    """Change each field of a state, parts within parts too, by its name as in `state_tensors` and its value."""
+    """Replace each field of a state, nested ones too, by `change(name, value)`, named as in `state_tensors`."""
 
     def visit(part: Any, prefix: str) -> Any:
         changed = {
@@ -96,7 +96,7 @@ def _map_fields(state: State, change: Callable[[str, Any], Any]) -> State:
 
 
 def _check_like(name: str, empty: Tensor, found: Tensor) -> Tensor:
-    """Return `found` if the empty tensor may become it, grown if that has no length yet. KeyError if it may not."""
+    """Return `found` if it has the type and shape of `empty`, whose lengths of 0 may have grown. KeyError if not."""
     grown = zip(empty.shape[1:], found.shape[1:], strict=False)
     fits = empty.ndim == found.ndim and empty.shape[:1] == found.shape[:1]
     if not (fits and all(before in (0, after) for before, after in grown)) or found.dtype != empty.dtype:

@@ -73,5 +73,5 @@ def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], exp
 
 
 def make_tables(results: ResultSet) -> list[Table]:
-    """Make the tables that have rows; none of runs with other settings alone."""
+    """Make the tables that have rows; none if all runs have other settings."""
     return [table for make in TABLES for table in make(results) if table.rows] if results.cases else []

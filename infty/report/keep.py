@@ -12,15 +12,15 @@ from infty.report.load.collect import find_tunings
 from infty.runs.folder import RECORDS, RunFolder, find_finished_runs
 from infty.runs.metrics import read_lines
 
-LINES = 100  # of training that are kept, evenly spaced; validations and the test are kept all
+LINES = 100  # of training that are kept, evenly spaced; those of validations and the test are all kept
 
 
 def keep_runs(folders: Sequence[Path], target: Path) -> list[Path]:
     """Copy every finished run in `folders` to `target/<scale>/<experiment>/<row>@<column>/seed-N`; return these.
 
-    What was kept of the same cell and seed before is replaced. MissingError if there is no run or one is damaged,
-    UsageError if the target lies in one of the folders, so that copies would be reported beside what they are of:
-    nothing is copied.
+    An earlier copy of the same cell and seed is replaced. MissingError if there is no run or one is damaged, UsageError
+    if the target lies in one of the folders, where a report would find runs and copies; in both cases, nothing is
+    copied.
     """
     if inside := [folder for folder in folders if folder.resolve() in (target.resolve(), *target.resolve().parents)]:
         raise UsageError(f"--keep {target} lies in {inside[0]}, which is reported on: choose a folder outside of it")

@@ -16,7 +16,7 @@ Pairs = Sequence[tuple[Run, Run]]
 
 @dataclass(frozen=True)
 class Difference:
-    """A row less another: of texts in nats a token (below 0 is better), of sorting in points of accuracy (above 0 is).
+    """A row minus another: nats per token for texts (below 0 is better), points of accuracy for sorting (above 0 is).
 
     `low` to `high` is the 95 % percentile interval of a bootstrap over `samples`: a text's chunks of consecutive
     tokens, or test sequences, drawn as if independent. each: the difference with each seed that could be paired.
@@ -30,11 +30,11 @@ class Difference:
 
     @property
     def seen(self) -> bool:
-        """True if the interval leaves 0 out."""
+        """True if the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
     def judge(self, above: str, below: str) -> str:
-        """Say on which side of 0 the interval lies, and how many seeds by themselves are there."""
+        """Say on which side of 0 the interval lies, and how many seeds, each alone, agree."""
         if not self.seen:
             return "no difference seen"
         agreeing = sum((value > 0) == (self.difference > 0) for value in self.each)
@@ -42,7 +42,7 @@ class Difference:
         return f"{above if self.low > 0 else below}{seeds}"
 
     def format(self, digits: int) -> str:
-        """Write it with its interval; with more digits if one that leaves 0 out would read as ending at 0."""
+        """Write it with its interval, with more digits if one that excludes 0 would read as ending at 0."""
         nearest = min(abs(self.low), abs(self.high))
         while self.seen and round(nearest, digits) == 0:
             digits += 1
@@ -51,18 +51,18 @@ class Difference:
 
 
 def compare_pair(run: Run, baseline: Run) -> Difference | None:
-    """Take `baseline` from `run`; None if they can't be paired (see `_are_comparable`)."""
+    """Subtract `baseline` from `run`; None if they can't be paired (see `_are_comparable`)."""
     return _bootstrap([(run, baseline)]) if _are_comparable(run, baseline) else None
 
 
 def compare_rows(runs: Sequence[Run], baselines: Sequence[Run]) -> Difference | None:
-    """Take a row from another, each sample averaged over the seeds that both have; None if none pair."""
+    """Subtract `baselines` from `runs`, each sample averaged over the seeds that both have; None if none pair."""
     pairs = pair_up(runs, baselines)
     return _bootstrap(pairs) if pairs else None
 
 
 def pair_up(runs: Sequence[Run], baselines: Sequence[Run]) -> Pairs:
-    """Pair the runs of one seed that can be compared; none unless all can, with each other."""
+    """Pair the comparable runs of each seed; none unless all pairs can be compared with each other."""
     pairs = [pair for pair in match_seeds(runs, baselines) if _are_comparable(*pair)]
     return pairs if all(_are_comparable(run, pairs[0][0]) for run, _ in pairs) else []
 
@@ -91,7 +91,7 @@ def _is_better(results: ResultSet, runs: list[Run], others: list[Run]) -> bool:
 
 
 def _are_comparable(run: Run, other: Run) -> bool:
-    """Tell if both were fine-tuned from the same weights, if at all, and tested on the same two and more samples."""
+    """Tell if both were fine-tuned from the same weights, if at all, and tested on the same samples, at least two."""
     (sizes, _), (others, _) = _samples(run), _samples(other)
     same = run.result.data.digests == other.result.data.digests and run.start == other.start
     return same and len(sizes) > 1 and np.array_equal(sizes, others)

@@ -59,7 +59,7 @@ def to_markdown(part: Part) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    """Escape signs that Markdown would take for marks, in what a user named."""
+    """Escape characters in a user's names that Markdown would take for markup."""
     return re.sub(r"([\\`*<>\[\]])", r"\\\1", text)
 
 
@@ -75,7 +75,7 @@ def name_run(run: Run) -> str:
 
 
 def name_commit(run: Run) -> str:
-    """Name a run's commit by its first signs, and say if anything had been changed."""
+    """Name a run's commit by its first 12 digits, and say if there were uncommitted changes."""
     return (run.result.commit or "unknown")[:12] + (" + changes" if run.result.dirty else "")
 
 
@@ -111,7 +111,7 @@ def _set_float(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Write text as LaTeX sets it, in ASCII."""
+    """Escape text for LaTeX, in ASCII."""
     return _make_encoder()(str(text))
 
 
@@ -119,7 +119,7 @@ def escape(text: str) -> str:
 def _make_encoder() -> Callable[[str], str]:
     from pylatexenc import latexencode as lib  # which takes long to import
 
-    logging.getLogger("pylatexenc").setLevel(logging.ERROR)  # it tells of each sign that it has no name for
+    logging.getLogger("pylatexenc").setLevel(logging.ERROR)  # it warns of each character that it has no name for
     ligatures = [(re.compile(r"([-'`,?!])(?=[-'`,])"), r"\1{}")]
     rules = [
         lib.UnicodeToLatexConversionRule(lib.RULE_DICT, MINUS),
@@ -158,14 +158,14 @@ def _describe_run(results: ResultSet, run: Run) -> dict[str, object]:
 
 
 def _compare_with_first(results: ResultSet, run: Run) -> dict[str, object]:
-    """Take the first row's run of the same column and seed from a run; nothing if there is none that pairs."""
+    """Subtract the first row's run of the same column and seed from a run; nothing if there is none that pairs."""
     baselines = [other for other in results.of(results.baseline, run.key.case) if other is not run]
     pair = compare_rows([run], baselines)
     return dict(zip(DIFFERENCE, (pair.difference, pair.low, pair.high, results.baseline), strict=True)) if pair else {}
 
 
 def to_page(parts: list[Part], folder: Path) -> str:
-    """Write HTML that opens from disk and asks nobody for anything. folder: of the pictures, which it embeds."""
+    """Write HTML that opens from disk and loads nothing else. folder: of the pictures, which it embeds."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

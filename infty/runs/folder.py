@@ -20,19 +20,19 @@ from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Place, Resu
 
 SCHEMA = 1  # of JSON that commands print; records have their own
 RECORDS = ("config.yaml", "environment.json", "status.json", "result.json")  # of a run, beside metrics and evaluations
-BASE = "base"  # row that a GPT-2 trained first has in the runs; it stands in no table
+BASE = "base"  # row of the GPT-2 that is trained first, among the runs; no table has it
 STATES = ("running", "done", "failed", "stopped")  # what status.json may say
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run read back: its cell, settings and result, and what else is told of it, if it was asked for."""
+    """A finished run read back: its cell, settings and result, and its other records, if they were read."""
 
     folder: "RunFolder"
     key: CellKey
     config: Values
     result: Result
-    length: int | None  # of its sequences; None of a text
+    length: int | None  # of its sequences; None for a text
     evaluation: Evaluation | None = None  # its test
     knock_outs: dict[str, Evaluation] = field(default_factory=dict)  # the same without its memory, by kind
     trace: MemoryTrace | None = None
@@ -41,7 +41,7 @@ class Run:
 
     @property
     def start(self) -> str | None:
-        """The sum of the weights that it was fine-tuned from, if it was."""
+        """The SHA-256 of the weights that it was fine-tuned from, if any."""
         weights = self.result.starting_weights
         return weights.sha256 if weights else None
 
@@ -55,12 +55,12 @@ class Run:
 
     @property
     def parts(self) -> TextDetails | None:
-        """The parts of its test's mean over a text."""
+        """The parts of its test's mean, if it was tested on a text."""
         details = self.evaluation.details if self.evaluation else None
         return details if isinstance(details, TextDetails) else None
 
     def without(self, kind: str) -> list["Run"]:
-        """Return the run as it was tested with its memory knocked out in this way, if it was."""
+        """Return the run as tested with its memory knocked out in this way; an empty list if it was not."""
         return [replace(self, evaluation=self.knock_outs[kind])] if kind in self.knock_outs else []
 
 
@@ -95,7 +95,7 @@ class RunFolder:
         return Result.read(self.path / "result.json")
 
     def read(self) -> Run:
-        """Read a finished run, without what is told beside its result. MissingError if it isn't, or one is damaged."""
+        """Read a finished run, without the records beside its result. MissingError if it isn't finished, or damaged."""
         result, config = self.result(), self.config()
         task = Task.check(config.get("task"), self.path / "config.yaml")
         if result.is_text == bool(task.length):
@@ -125,7 +125,7 @@ class RunFolder:
         return CellKey(**place.model_dump(), variant=folder.parent.name.removeprefix(name))
 
     def command(self) -> str | None:
-        """Read what trains this run in `environment.json`; None if that is nothing that could be pasted."""
+        """Read the command that trains this run from `environment.json`; None if it could not be pasted safely."""
         try:
             command = str(read_json(self.path / "environment.json").get("command"))
             words = shlex.split(command)
@@ -135,7 +135,7 @@ class RunFolder:
         return command if plain else None
 
     def state(self) -> str:
-        """Tell if a run is missing, running, stopped, failed, interrupted (nobody is at it), done or damaged."""
+        """Tell if a run is missing, running, stopped, failed, interrupted (no process runs it), done or damaged."""
         return self.condition()[0]
 
     def condition(self) -> tuple[str, str]:
@@ -158,7 +158,7 @@ class RunFolder:
         return said, why
 
     def _status(self) -> tuple[str | None, str]:
-        """Read `status.json`: state and why; None without one. Training never reads it: damage only interrupts."""
+        """Read `status.json`: state and why; None without one. Training never reads it: damage reads as interrupted."""
         file, mend = self.path / "status.json", "training does not need it, and goes on"
         if not file.exists():
             return None, ""
@@ -172,7 +172,7 @@ class RunFolder:
         return said, why if isinstance(why, str) else ""
 
     def refuse_another(self, config: Values, remedy: str) -> None:
-        """Raise UsageError if the folder holds a run with other settings; MissingError if nothing says of what."""
+        """Raise UsageError if the folder holds a run with other settings; MissingError if it lacks its settings."""
         if not (self.path / "config.yaml").exists():
             if any(self.checkpoints.glob("step-*")):
                 raise MissingError(f"{self.path} has checkpoints but no config.yaml that says of what; {remedy}")
@@ -182,7 +182,7 @@ class RunFolder:
             raise UsageError(f"{self.path} holds a run with other settings:\n{listing}\n{remedy}")
 
     def write_config(self, config: Values) -> None:
-        """Write what this run is."""
+        """Write the settings of this run."""
         write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
 
     def write_status(self, status: str, why: str = "") -> None:
@@ -207,7 +207,7 @@ class RunFolder:
 
 
 def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
-    """Find each run folder below `folders` once, in the order of their paths; a hidden one is a half copy."""
+    """Find each run folder below `folders` once, in the order of their paths; hidden ones, half copies, are skipped."""
     seen: set[str] = set()
     for folder in folders:
         for path in sorted(folder.rglob("config.yaml")):

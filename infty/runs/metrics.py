@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 class MetricsFile:
-    """metrics.jsonl: one object a line, each on disk before the next step, cut back when a run continues.
+    """metrics.jsonl: one object per line, each on disk before the next step, cut back when a run continues.
 
-    step: where it goes on. validated: its validation is done; else it comes again, as the test does: earlier lines go.
+    step: the one to continue from. validated: its validation is done; else it is repeated and replaced, like the test.
     """
 
     def __init__(self, path: Path, step: int, *, validated: bool = True) -> None:
@@ -36,7 +36,7 @@ class MetricsFile:
         self.path, self.file = path, path.open("a", encoding="utf-8", newline="\n")
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Append a line. InftyError where it can't be written."""
+        """Append a line. InftyError if it can't be written."""
         try:
             self.file.write(json.dumps({"step": step, **metrics}) + "\n")
             self.file.flush()
@@ -47,7 +47,7 @@ class MetricsFile:
 
     def close(self) -> None:
         """Close the file."""
-        with contextlib.suppress(OSError):  # what could not be written was told
+        with contextlib.suppress(OSError):  # what could not be written was reported
             self.file.close()
 
 
@@ -82,12 +82,12 @@ class ScreenProgress:
 
 
 class WandbRun:
-    """A real W&B run of what `wandb.init` is told. Any fault of W&B is a warning; training goes on without it.
+    """A W&B run with the arguments of `wandb.init`. Any fault of W&B becomes a warning; training goes on without it.
 
     W&B's own process can die or hang: each call is made in a thread that is left behind if it takes too long.
     """
 
-    START, FINISH = 5.0, 10.0  # seconds that W&B's server may take: to begin a run, and to be sent what is left of it
+    START, FINISH = 5.0, 10.0  # seconds that W&B's server may take to begin a run, and to receive the rest of it
     BOUND, END = 30.0, 5.0  # seconds that any call may take, and the end of W&B's process
 
     def __init__(self, **what: Any) -> None:
@@ -95,22 +95,22 @@ class WandbRun:
         self.dropped = False
         self.wandb: Any = None  # the module
         self.process: Any = None
-        self.cache: Any = None  # a temporary folder, where there is no other
+        self.cache: Any = None  # a temporary folder, if there is no other
         with _nobody_to_ask():
             self._try("could not start", lambda: self._start(**what))
 
     def _start(self, mode: Literal["offline", "online"], **what: Any) -> None:
-        # Before its import, W&B reads from the environment what it reports, and where it logs.
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else its maker hears of its faults and its speed
+        # When it is imported, W&B reads from the environment what it reports, and where it logs.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else its maker is sent its faults and its speed
         if not os.environ.get("WANDB_MODE"):
             os.environ.pop("WANDB_MODE", None)  # an empty one is a fault to W&B
-        logging.raiseExceptions = False  # a traceback where W&B's own log can't be written, on a full disk
+        logging.raiseExceptions = False  # no traceback if W&B's own log can't be written, as on a full disk
         if not _can_hold_logs(os.environ.get("WANDB_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"):
             self.cache = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # else it logs to the screen
             os.environ["WANDB_CACHE_DIR"] = self.cache.name
         import wandb
 
-        # Its process begins with the settings; with them it tells its server nothing of this machine.
+        # W&B's process starts with these settings, which make it send nothing about this machine.
         self.wandb = wandb
         settings = wandb.Settings(
             mode=mode,
@@ -119,20 +119,20 @@ class WandbRun:
             disable_git=True,
             save_code=False,
             x_disable_machine_info=True,
-            host="",  # without these two it is the machine's name, and the path of what was called
+            host="",  # without these two, they are the machine's name, and the path of the program
             program="infty",
             init_timeout=self.START,
             finish_timeout=self.FINISH,
             finish_timeout_raises=True,
         )
-        service: Any = wandb.setup(settings=settings)  # for all of W&B; what `init` is given is for the run alone
-        with contextlib.suppress(AttributeError):  # W&B's own names; there is none where another process's is used
+        service: Any = wandb.setup(settings=settings)  # for all of W&B; those given to `init` are for the run alone
+        with contextlib.suppress(AttributeError):  # private names of W&B; there is none if another process's is used
             self.process = service._connection._proc._process
         run = wandb.init(**what, mode=mode, resume="allow", settings=settings)
         self.run = None if self.dropped else run  # it may have been given up meanwhile
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Send, or drop W&B with a warning."""
+        """Send metrics; if that fails, give up W&B with a warning."""
         if self.run is not None:
             self._try("failed", lambda: self.run.log(metrics, step=step))
 
@@ -155,12 +155,12 @@ class WandbRun:
             warnings.warn(f"{said}: {then}", stacklevel=3)
 
     def _drop(self) -> None:
-        """End W&B's process, which W&B itself would wait for without a bound when the command ends."""
+        """End W&B's process, for which W&B itself would wait without a limit when the command ends."""
         self.run, self.dropped = None, True
         if self.wandb is not None:
             self._fault(self.wandb.teardown, self.END)
         if self.process is not None:
-            self.process.kill()  # does nothing where it has ended
+            self.process.kill()  # does nothing if it has ended
         if self.cache is not None:
             self.cache.cleanup()
             os.environ.pop("WANDB_CACHE_DIR", None)
@@ -173,7 +173,7 @@ class WandbRun:
         def act() -> None:
             try:
                 action()
-            except BaseException as fault:  # W&B ends the interpreter where its process fails
+            except BaseException as fault:  # W&B exits the interpreter if its process fails
                 outcome.set_exception(fault)
             else:
                 outcome.set_result(None)
@@ -186,7 +186,7 @@ class WandbRun:
 
 
 def _can_hold_logs(folder: str) -> bool:
-    """Whether W&B's process can log below a folder."""
+    """Tell if W&B's process can log below a folder."""
     logs = Path(os.path.expanduser(folder), "wandb", "logs")
     with contextlib.suppress(OSError):
         logs.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def _can_hold_logs(folder: str) -> bool:
 
 @contextlib.contextmanager
 def _nobody_to_ask() -> Iterator[None]:
-    """W&B asks for a key where stdin is a terminal: give it none."""
+    """Replace stdin within the block: if it is a terminal, W&B asks for a key."""
     with open(os.devnull) as nothing:
         stdin, sys.stdin = sys.stdin, nothing
         try:
@@ -222,18 +222,18 @@ class Sinks:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with warnings.catch_warnings(), contextlib.ExitStack() as closing:  # each of them, whatever befalls another
-            if kind is not None and issubclass(kind, Exception):  # a full disk, say, which closing meets again
+        with warnings.catch_warnings(), contextlib.ExitStack() as closing:  # each is closed, even if another fails
+            if kind is not None and issubclass(kind, Exception):  # a full disk, say, on which closing fails again
                 warnings.simplefilter("ignore")
             for sink in self.sinks:
                 closing.callback(sink.close)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the whole lines of a metrics file: a killed process may leave half a last one."""
+    """Read the complete lines of a metrics file: a killed process may leave half of its last one."""
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError, RecursionError):  # no JSON, or nested or a number without end
+        with contextlib.suppress(ValueError, RecursionError):  # no JSON, nested too deeply, or too long a number
             line = json.loads(text)
             if isinstance(line, dict) and isinstance(line.get("step"), int):
                 lines.append(line)

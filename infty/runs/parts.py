@@ -23,7 +23,7 @@ class SplitTotals(Record):
 
 
 class Calibration(Record):
-    """Accuracies to read others by: of guessing, and of knowing the last `oracle_window` symbols."""
+    """Accuracies to compare others with: of guessing, and of knowing the last `oracle_window` symbols."""
 
     chance: Share
     oracle_window: Count
@@ -41,7 +41,7 @@ class Reset(Record):
 
 
 class Protocol(Record):
-    """The tokens that were scored, and the places at which the memory was emptied. words: that a perplexity is over."""
+    """The tokens that were scored, and the places at which the memory was emptied. words: how they were counted."""
 
     name: Name
     unit: Text
@@ -127,7 +127,7 @@ class Sum(Record):
 
 
 class Far(Record):
-    """Nats of the tokens whose word last came `more_than` tokens before."""
+    """Nats of the tokens whose word last occurred more than `more_than` tokens ago."""
 
     more_than: Count
     nats: Nats
@@ -156,7 +156,7 @@ class Chunks(Sums):
 
 
 class Bins(_Columns):
-    """Nats and tokens by what lies from `lower` to twice that."""
+    """Nats and tokens by bin; a bin is from `lower` to below twice that."""
 
     lower: list[Positive] = Field(validation_alias="from", serialization_alias="from")
     nats: list[Nats]
@@ -164,7 +164,7 @@ class Bins(_Columns):
 
 
 class Distances(Bins):
-    """Nats and tokens by how far back a word last came. new_word: it never did. no_word: tokens that are of none."""
+    """Nats and tokens by distance to a word's last occurrence. new_word: it has none. no_word: tokens outside words."""
 
     new_word: Sum
     no_word: Sum
@@ -185,7 +185,7 @@ class TextDetails(Record):
 
 
 def tag_of(values: Any) -> str:
-    """Tell of which task a part of a record is."""
+    """Tell which task a part of a record belongs to."""
     keys = values if isinstance(values, dict) else getattr(type(values), "model_fields", ())
     return TEXT if TEXT_KEYS.intersection(keys) else SORTING
 

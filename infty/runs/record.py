@@ -1,4 +1,4 @@
-"""A JSON object of a run as a record: made only of what fits, dumped to the keys of its file in their order."""
+"""A JSON object of a run as a record: validated when it is made, and dumped with its file's keys in their order."""
 
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -22,7 +22,7 @@ Text = Annotated[str, Field(pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]*$")]  # a line of a
 
 
 class Record(BaseModel):
-    """A JSON object of a run. Keys that nobody reads may be there, may hold anything, and are not kept."""
+    """A JSON object of a run. Other keys than its own may hold anything, and are not kept."""
 
     model_config = ConfigDict(
         frozen=True, strict=True, allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True
@@ -35,7 +35,7 @@ class Record(BaseModel):
 
     @classmethod
     def check(cls, values: Any, file: Any, mend: str = AGAIN) -> Self:
-        """Make what `file` holds a record. Raises MissingError, with a line on the first thing that is wrong."""
+        """Make a record of the values in `file`. Raises MissingError, with a line on the first thing that is wrong."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -48,5 +48,5 @@ class Record(BaseModel):
             raise MissingError(f"{file}: {one_line(line.removeprefix(': '))}; {mend}") from None
 
     def write(self, file: Path) -> None:
-        """Replace its file in one step."""
+        """Write its file, replacing an old one in one step."""
         write_json(file, self.model_dump())

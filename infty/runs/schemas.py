@@ -1,4 +1,4 @@
-"""The records of a run, which training and evaluation build, its JSON files hold, and reports get.
+"""The records of a run, which training and evaluation build, its JSON files hold, and reports read.
 
 The keys of a record's file come in the order of its bases, from the last to the first, and then its own.
 """
@@ -40,7 +40,7 @@ class _Header(Record):
 
 
 class _Outcome(Record):
-    """The outcome of a test, whoever tells of it."""
+    """The outcome of a test, as a result and an evaluation hold it."""
 
     metrics: dict[str, Amount]
     totals: SplitTotals
@@ -50,20 +50,20 @@ class _Outcome(Record):
 
     @property
     def is_text(self) -> bool:
-        """True of language modelling; else this is of sorting."""
+        """True for language modelling; False for sorting."""
         return isinstance(self.data, TextData)
 
     def metric(self, name: str) -> float:
-        """Return a metric that every run of its task has, as `test/loss`."""
+        """Return a metric that every run of its task has, such as `test/loss`."""
         return self.metrics[name]
 
     def find_metric(self, name: str) -> float | None:
-        """Return a metric, or None if this has none such, as `test/regression_error` of a row without a memory."""
+        """Return a metric, or None if it is lacking, as `test/regression_error` is for a row without a memory."""
         return self.metrics.get(name)
 
     @model_validator(mode="after")
     def _of_one_task(self) -> Self:
-        """Raise ValueError if parts are of different tasks, or a metric lacks that all of the task have."""
+        """Raise ValueError if parts are of different tasks, or a metric that all of the task have is missing."""
         t, split = self.totals, getattr(self, "split", "test")
         parts = [getattr(self, name, self.data) for name in ("data", "training_data", "details")]
         signs = (self.calibration is None, self.protocol.words is not None, t.words is not None, t.bytes is not None)
@@ -86,7 +86,7 @@ class StartingWeights(Record):
 
 
 class Result(_Outcome, Place, _File):
-    """`result.json` of a finished run: its test, and what it took."""
+    """`result.json` of a finished run: its test, and the cost of training."""
 
     training_data: TrainingData
     starting_weights: StartingWeights | None = omit_default(None)
@@ -127,7 +127,7 @@ class Stream(Record):
 
 
 class Reconstruction(Record):
-    """Shares of each past segment that are left after so many updates, oldest first, in each layer."""
+    """Share of each past segment that is left after `updates` updates, oldest first, in each layer."""
 
     updates: Annotated[int, Field(gt=0, le=64)]
     layers: list[list[Annotated[float, _Six, Field(ge=-1e305, le=1)]]]
@@ -153,7 +153,7 @@ class Gaze(Record):
 
 
 class Phrase(Record):
-    """Tokens that stand together from `token` on: their share of the memory, and of the attention to it."""
+    """Consecutive tokens from `token` on: their share of the memory, and of the attention to it."""
 
     text: Text = Field(max_length=3000)
     token: Count
@@ -200,7 +200,7 @@ class Environment(Record):
 
 
 class Validation(Record):
-    """A line of `metrics.jsonl` that tells of a validation. accuracy: None of a text."""
+    """A line of `metrics.jsonl` that tells of a validation. accuracy: None for a text."""
 
     step: Count
     loss: Nats = Field(validation_alias="validation/loss")
@@ -208,7 +208,7 @@ class Validation(Record):
 
 
 class Trial(Record):
-    """A row at a point of its grid. validation_loss: None if its training failed, and then `why` tells of that."""
+    """A row at a point of its grid. validation_loss: None if its training failed, for the reason `why`."""
 
     model: Name
     settings: dict[Text, Any]

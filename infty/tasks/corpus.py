@@ -34,8 +34,8 @@ from infty.tasks.task import PerTarget, RandomTokens, Sample, Source, Task, Task
 
 NAMES = "^[a-z0-9][a-z0-9_.-]*$"  # pattern of corpora's names
 GPT2 = "gpt2"  # the tokeniser, and the corpus that holds its files
-TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's has 1.15 on WikiText, 1.5 on books with their line ends
-LONG_SAMPLE, LONGEST_SAMPLE = 10, 24  # segments that an inspected document should have, and that are read at most
+TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's makes 1.15 on WikiText, 1.5 on books with their line ends
+LONG_SAMPLE, LONGEST_SAMPLE = 10, 24  # segments that an inspected document should have, and the most that are read
 
 
 class CorpusConfig(TaskConfig):
@@ -71,7 +71,7 @@ class CorpusConfig(TaskConfig):
 
     @property
     def texts(self) -> dict[str, list[Portion]]:
-        """The three portions that are read of the corpus, by its name."""
+        """The three portions of the corpus that are read, by its name."""
         return {self.corpus: list(self.portions.values())}
 
     def open(
@@ -146,7 +146,7 @@ class CorpusTask(Task):
         return sum(int(times * sizes.sum() + sizes[:more].sum()) for sizes, times, more in rows)
 
     def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
-        """Yield every token of a split once; the batch size changes no result, as rows have memories of their own."""
+        """Yield every token of a split once; the batch size changes no result, since each row has its own memory."""
         rows = self._pack_evaluation_rows(split, batch_size, share)
         for step in range(max(map(len, rows), default=0)):
             names = np.array([row.start[min(step, len(row) - 1)] for row in rows])
@@ -172,10 +172,10 @@ class CorpusTask(Task):
         return max(map(len, self._pack_evaluation_rows(split, batch_size, share)), default=0)
 
     def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
-        """Yield each document, and in a second row, unscored, the next one, whose memory can be read instead.
+        """Yield each document and, in a second, unscored row, the next one, whose memory can be read instead.
 
-        A batch has two rows, whatever `batch_size` is. Of the next document whole segments are read, repeatedly if it
-        is shorter.
+        A batch has two rows, whatever `batch_size` is. The next document is read in whole segments, over and over if
+        it is shorter.
         """
         rows = [cut_segments(edge[None], self.segment_length) for edge in self._cut_memories(split, "document")]
         for place in share.select_indices(len(rows)):
@@ -257,7 +257,7 @@ class CorpusTask(Task):
         return {**super().describe_protocol(), "memory_reset": reset, "words": words}
 
     def explain_unfit(self, split: str, batch_size: int | None = None, knock_out: KnockOut | None = None) -> str | None:
-        """Explain why a split can't be evaluated so: another text or blocks, one stream, or no other document."""
+        """Explain why a split can't be evaluated in this way: other text or blocks, one stream, no other document."""
         # The protocol may be for blocks of other tokens, or for a whole corpus.
         p, kind, portion, part = (
             self.protocol,
@@ -279,7 +279,7 @@ class CorpusTask(Task):
                 "text-stream-v1"
             )
 
-        # Streams are read alone, and another's memory is that of another document.
+        # A stream is read alone, and a knock-out by another memory needs another document.
         if self.one_stream and (batch_size or 1) > 1:
             return (
                 f"--batch {batch_size}: {p.name} is one stream whose memory is never reset, read alone; "
@@ -319,7 +319,7 @@ class CorpusTask(Task):
     def _make_batch(self, split: str, places: list[tuple[Spans, int]], names: Int64[ndarray, " batch"]) -> Batch:
         """Make a batch of the spans at these indices, padded to segments; a row without a span scores nothing.
 
-        Rows to train on are streams cut at any token, and each begins with the separator, like a document.
+        A training row may begin at any token of the text; its first input is the separator, as in a document.
         """
         part, separator = self.parts[split], self.tokens.tokenizer.separator
         tokens = np.full((len(places), self.segment_length), separator, dtype=np.int64)

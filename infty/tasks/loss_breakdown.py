@@ -1,4 +1,4 @@
-"""Break a mean loss down by position, by recurrence of words, by chunk and by document (section 4.2 has means).
+"""Break a mean loss down by position, by recurrence of words, by chunk and by document (section 4.2: means alone).
 
 Only a model with a long memory can expect a word whose previous occurrence is further back than attention reaches
 (distances in tokens, · if there is none):
@@ -73,7 +73,7 @@ def compute_text_metrics(split: str, totals: Totals, sizes: dict[str, int]) -> d
     """Compute loss, perplexities and bits per byte of a text.
 
     ln(word perplexity) · words = bits per byte · ln 2 · bytes = nats of all tokens, whereas loss and token perplexity
-    are of the tokens that the protocol scores.
+    are over the tokens that the protocol scores.
     """
     whole = totals.nats + totals.aside_nats
     return {

@@ -15,7 +15,7 @@ class EvaluationProtocol:
     unit: Literal["symbol", "word", "token"]  # of the main metric
     memory_reset: Literal["sequence", "document", "never"] | None  # after which memories are emptied; None: as trained
     scored: str
-    whole: str | None = None  # corpus whose whole split is required, by whose published words perplexity divides
+    whole: str | None = None  # corpus whose whole split is required; perplexity divides by its published words
     tokenizer: str | None = None  # that is required; None: any
     block: int | None = None  # segment length that is required; None: any
     by_blocks: bool = False  # a block's first token is not scored; words and bytes still count every token

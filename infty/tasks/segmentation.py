@@ -57,7 +57,7 @@ def cut_at_resets(total: int, resets: Places) -> Int64[ndarray, "parts 2"]:
 
 
 def cut_rows(total: int, rows: int, resets: Places, length: int) -> list[Spans]:
-    """Cut a text into `rows` streams of equal size, which hold every token once and begin with an empty memory each."""
+    """Cut a text into `rows` streams of equal size that hold every token once; each begins with an empty memory."""
     edges = (np.arange(rows + 1) * total // rows).tolist()
     parts = [low + cut_at_resets(high - low, resets - low) for low, high in pairwise(edges)]
     return [cut_segments(part, length) for part in parts]
@@ -76,7 +76,7 @@ def pack_rows(parts: Int64[ndarray, "parts 2"], rows: int, length: int) -> list[
 
 
 def cut_windows(tokenizer: Tokenizer, pieces: Iterable[str], segment_length: int) -> Iterator[Int64[ndarray, " n"]]:
-    """Cut a text, after a separator, into windows: a segment and the first token of the next one.
+    """Cut a text, preceded by a separator, into windows: each is a segment and the first token of the next one.
 
     The last window is the rest: 1 to `segment_length` tokens. Only one piece of the text is held at a time.
     """

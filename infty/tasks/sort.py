@@ -130,7 +130,7 @@ class SortTask(Task):
         return np.lexsort((first, -counts))  # stable: symbols equal in both ascend
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
-        """Make a batch of the training sequences, which every epoch reads in another order drawn from `seed`."""
+        """Make a batch of the training sequences, whose order is drawn anew in every epoch, from `seed`."""
         size = self.sizes["train"]
         places = step * batch_size + np.array(range(batch_size) if rows is None else rows)
         orders = {epoch: _permute(size, seed, epoch) for epoch in np.unique(places // size).tolist()}
@@ -213,7 +213,7 @@ class SortTask(Task):
         return -(-len(share.select_indices(self.sizes[split])) // batch_size)
 
     def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
-        """Yield sequences and, in the second half of the rows, unscored, the next ones, whose memories can be read."""
+        """Yield sequences and, in the second, unscored half of the rows, the next ones, whose memories can be read."""
         places = share.select_indices(self.sizes[split])
         for start in range(0, len(places), batch_size):
             own = np.array(places[start : start + batch_size])
@@ -237,15 +237,15 @@ class SortTask(Task):
     def calibrate(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:
         """Compute what accuracy is compared with: chance, and the oracle over the window of one layer's attention.
 
-        Chance, H_V / V, guesses among the symbols not named yet. The window has as many symbols as a layer has slots,
-        and those in the same segment as the answer.
+        Chance, H_V / V (H_V: harmonic number), guesses among the symbols not named yet. The window has as many symbols
+        as a layer has slots, and those in the same segment as the answer.
         """
         window = memory_slots + self.config.length % segment_length
         chance = float(np.mean(1 / np.arange(1, self.config.vocabulary + 1)))
         return {"chance": chance, "oracle_window": window, "oracle": self.compute_window_oracle(split, window)}
 
     def compute_window_oracle(self, split: str, window: int) -> float:
-        """Compute the accuracy, from 0 to 1, of naming the most frequent symbol left in the last `window` ones."""
+        """Compute the accuracy, from 0 to 1, of naming the symbol left that is most frequent in the last `window`."""
         right = 0
         for batch in self.evaluation_batches(split, 100):
             symbols, answer = batch.tokens[:, : self.config.length].numpy(), batch.targets[:, self.config.length :]
@@ -258,7 +258,7 @@ class SortTask(Task):
 
 
 def _read_symbols(file: Text, vocabulary: int) -> Iterator[Int64[ndarray, " n"]]:
-    """Read the numbers in a text, some at a time. MissingError, with the place, at a word that is not a symbol."""
+    """Read the numbers in a text, some at a time. MissingError, with its place, if a word is not a symbol."""
     rest, read = "", 0
     while chunk := file.read(2**16):
         *words, rest = _WHITE_SPACE.split(rest + chunk)

@@ -22,7 +22,7 @@ from infty.corpora.tokens import Portion
 from infty.tasks.protocols import EvaluationProtocol, KnockOut
 
 PerTarget = Shaped[ndarray, " targets"]
-Sample = tuple[Literal["sequence", "document"], int, Batch]  # what memories are inspected on, with its number
+Sample = tuple[Literal["sequence", "document"], int, Batch]  # a stream's kind, number, batch
 Values = dict[str, Any]
 Source = tuple[str, Portion]  # a corpus by name, and documents of it
 
@@ -75,7 +75,7 @@ class Task(TrainingData, ABC):
 
     @abstractmethod
     def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
-        """Yield all of `split`; the second half of each batch's rows are other streams, of which nothing is scored."""
+        """Yield all of `split`; the second half of each batch's rows are other streams, which are not scored."""
 
     @abstractmethod
     def compute_metrics(self, split: str, totals: Totals) -> dict[str, float]:
@@ -83,7 +83,7 @@ class Task(TrainingData, ABC):
 
     @abstractmethod
     def make_record(self, split: str) -> PerTarget:
-        """Make the array that an evaluation fills, in the split's order: nats, or with answers if each is right."""
+        """Make the array that an evaluation fills in the split's order: nats or, with answers, if each is right."""
 
     @abstractmethod
     def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Values:
@@ -121,12 +121,12 @@ class Task(TrainingData, ABC):
         return {"name": p.name, "unit": p.unit, "memory_reset": p.memory_reset, "scored": p.scored}
 
     def explain_unfit(self, split: str, batch_size: int | None = None, knock_out: KnockOut | None = None) -> str | None:
-        """Explain why a split can't be evaluated so; None if it can. batch_size: None if the user gave none."""
+        """Explain why a split can't be evaluated this way; None if it can. batch_size: None if the user gave none."""
         return None
 
 
 class TaskConfig(Strict, ABC):
-    """The settings of a task, whose `kind` an experiment chooses it by. has_text: a model can continue a text of it."""
+    """The settings of a task, which an experiment chooses by `kind`. has_text: a model can continue its text."""
 
     has_text: ClassVar[bool] = False
 
@@ -144,7 +144,7 @@ class TaskConfig(Strict, ABC):
         """
 
     def stand_in(self, segment_length: int, why: str) -> "RandomTokens | None":
-        """Make what training's cost is measured on if `open` raises MissingError with `why`; None if that can't be."""
+        """Make data to measure training's cost on when `open` raises MissingError with `why`; None: not possible."""
         return None
 
     def find_faults(self, segment_length: int) -> Sequence[tuple[str, str]]:
@@ -153,7 +153,7 @@ class TaskConfig(Strict, ABC):
 
     @property
     def texts(self) -> Mapping[str, list[Portion]]:
-        """The portions that are read of each corpus, by its name."""
+        """The portions of each corpus that are read, by its name."""
         return {}
 
     @property
@@ -167,7 +167,7 @@ class TaskConfig(Strict, ABC):
 
 
 class RandomTokens(TrainingData):
-    """Tokens to measure the cost of training on. why: the text is not here. tokens: about how many it has, if known."""
+    """Tokens to measure the cost of training on. why: message on the missing text. tokens: its length, if known."""
 
     continues, tokens_per_epoch = True, None
 
@@ -175,14 +175,14 @@ class RandomTokens(TrainingData):
         self.vocab_size, self.segment_length, self.why, self.tokens = vocab_size, segment_length, why, tokens
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
-        """Draw tokens in the proportions of a text: the n-th most frequent 1/n times as often (Zipf)."""
+        """Draw tokens in the proportions of a text: the n-th most frequent 1/n times as often as the first (Zipf)."""
         own = range(batch_size) if rows is None else rows
         random = [np.random.Generator(np.random.Philox(key=[step, row])).random(self.segment_length + 1) for row in own]
         tokens = torch.from_numpy(np.exp(np.stack(random) * np.log(self.vocab_size)).astype(np.int64) - 1)
         return Batch(tokens[:, :-1], tokens[:, 1:], torch.tensor(own), torch.full((len(own),), step == 0))
 
     def count_steps_per_epoch(self, batch_size: int) -> int:
-        """Estimate the steps in which the text is read through. MissingError if nobody knows its length."""
+        """Estimate the steps that read the text once. MissingError if its length is not known."""
         if self.tokens is None:
             raise MissingError(f"how long an epoch takes is known once the text is here: {self.why}")
         return -int(-self.tokens // (batch_size * self.segment_length))

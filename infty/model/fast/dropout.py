@@ -1,4 +1,4 @@
-"""Drop out (Srivastava et al. 2014) by draws of two bytes per element: on a CPU draws are most of what it costs."""
+"""Apply dropout (Srivastava et al. 2014) with two random bytes per element: on a CPU, drawing is most of its cost."""
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ STEPS = 2**16  # a probability is rounded to this many parts
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` from the same generator, four elements to a random number; on a GPU it is `nn.Dropout`."""
+    """`nn.Dropout` with one number of the same generator for four elements; on a GPU it is `nn.Dropout` itself."""
 
     def forward(self, input: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Make each element zero with probability p, else divide it by 1 − p; in evaluation keep all."""

@@ -1,11 +1,11 @@
-"""Attend with relative positions (Dai et al. 2019) in tiles of queries and the keys they see: no other score is held.
+"""Attend with relative positions (Dai et al. 2019) in tiles of queries and keys: only one tile's scores are held.
 
 Forward and backward make a tile's weights, use them and forget them, so that memory does not grow with t · k.
 `relative_attention.attend_plainly` is the same written plainly.
 
-The shift costs nothing: position scores of n queries for w keys are made for falling distances w − 1 … 0 and one
-column more, n × (w + 1) numbers in a row. Read from place n − 1 on as n × w, query i finds the score of its
-distance to key j at (i, j) (here n = 2, w = 4, digits are distances, x the column more):
+The shift costs nothing: the position scores of n queries are made for the falling distances w − 1 … 0 to w keys and
+for one extra column, as n × (w + 1) contiguous numbers. Read from place n − 1 on as n × w, they hold at (i, j) the
+score of query i for its distance to key j (here n = 2, w = 4, digits are distances, x is the extra column):
 
     made   3 2 1 0 x 3 2 1 0 x     read from place 1   2 1 0 x    query 0: the last key is its future
                                                        3 2 1 0    query 1
@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from infty.memory.fast.tiling import items_at_once, pieces
 
 QUERIES = 128  # rows of a tile
-Asked = Float[Tensor, "b h t d"]  # of the tokens that ask
+Asked = Float[Tensor, "b h t d"]  # of the t tokens that attend
 Keys = Float[Tensor, "b h d k"]
 Values = Float[Tensor, "b h k d"]
 Encoding = Float[Tensor, "h d places"]  # k + 1 of them
@@ -32,20 +32,20 @@ Unseen = Int[Tensor, " b"]
 def attend_in_tiles(
     content: Asked, position: Asked, key: Keys, value: Values, encoding: Encoding, unseen: Unseen | None = None
 ) -> Asked:
-    """Read softmax_j(content_i·k_j + position_i·r_{i−j}) v_j for the last t of k tokens, each seeing none after it.
+    """Compute Σ_j softmax_j(content_i·k_j + position_i·r_{i−j}) v_j for the last t of k tokens, causally.
 
     Equal to `attend_plainly`; held by
     tests/model/fast/test_relative_tiled.py::test_equals_the_plain_equation_in_value_and_gradient.
 
-    encoding: r of distances k − 1 … 0, and one column that is never looked at. unseen: how many of the oldest
-    keys each row does not see either.
+    encoding: r of distances k − 1 … 0, and one column that is never read. unseen: number of the oldest keys that
+    each row does not see either.
     """
-    # One item per row and head; the encoding is every row's.
+    # One item per row and head; all rows share the encoding.
     b, dtype = len(key), key.dtype
     hidden = None if unseen is None else _mask_unseen(unseen, key)
     encoding = encoding.to(dtype).repeat(b, 1, 1)  # i d k+1, with i = b · h
 
-    # In the precision of the keys: within, autocast would round what is added up over tiles.
+    # In the precision of the keys: autocast would round the sums over tiles.
     with torch.autocast(key.device.type, enabled=False):
         read = _Attention.apply(
             content.to(dtype).flatten(0, 1),
@@ -79,7 +79,7 @@ class _Attention(torch.autograd.Function):
         content, position, key, value, encoding, hidden, read = ctx.saved_tensors
         value = value.mT.contiguous()  # i d k: products are quicker this way round
         to_content, to_position = torch.empty_like(content), torch.empty_like(position)
-        exact = torch.promote_types(key.dtype, torch.float32)  # many tiles add up in these
+        exact = torch.promote_types(key.dtype, torch.float32)  # for sums over many tiles
         to_key, to_value, to_encoding = (torch.zeros_like(x, dtype=exact) for x in (key, value, encoding))
         future = _future(content)
         mean = (gradient * read).sum(-1, keepdim=True)  # Σ_j weight_j · d loss / d weight_j
@@ -99,7 +99,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _tiles(content: Tensor, key: Tensor) -> Iterator[tuple[slice, slice, slice, slice]]:
-    """Yield items, queries, the keys that those see, and the distances to them, of each tile."""
+    """Yield the items, the queries, the keys that these see, and the distances to them, of each tile."""
     (items, t, _), k = content.shape, key.shape[-1]
     for rows in pieces(t, QUERIES):
         seen = k - t + rows.stop
@@ -109,13 +109,13 @@ def _tiles(content: Tensor, key: Tensor) -> Iterator[tuple[slice, slice, slice, 
 
 
 def _future(content: Tensor) -> Tensor:
-    """Make what is added to the scores of a tile's own keys: −∞ for those after the query."""
+    """Make the mask that is added to the scores of a tile's own keys: −∞ for those after the query."""
     n = min(content.shape[1], QUERIES)
     return torch.full((n, n), -torch.inf, dtype=content.dtype, device=content.device).triu(1)
 
 
 def _mask_unseen(unseen: Tensor, key: Tensor) -> Tensor:
-    """Make what is added to the scores, i 1 k: −∞ for the keys that a row does not see."""
+    """Make the mask that is added to the scores, i 1 k: −∞ for the keys that a row does not see."""
     _, heads, _, k = key.shape
     hidden = torch.zeros(len(unseen), k, dtype=key.dtype, device=key.device)
     hidden.masked_fill_(torch.arange(k, device=key.device) < unseen[:, None], -torch.inf)
@@ -142,7 +142,7 @@ def _shift(made: Tensor) -> Tensor:
 
 
 def _make_room(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Make `made`, i n w+1, zero wherever its view by `_shift` takes nothing from; and that view, to be filled."""
+    """Make an array, i n w+1, that is zero outside of its view by `_shift`; and that view, to be filled."""
     items, n, w = scores.shape
     made = scores.new_empty(items, n, w + 1)
     flat = made.flatten(1)

@@ -1,4 +1,4 @@
-"""Drawing pictures that changed: what each was drawn from is kept beside them, as a sum."""
+"""Draw the pictures that changed: the sum of what each was drawn from is kept beside them."""
 
 import hashlib
 import json
@@ -15,20 +15,20 @@ from infty.report.load.results import ResultSet
 from infty.runs.schemas import MemoryTrace
 
 SUMS = ".pictures.json"
-# Pass over warnings: matplotlib's are of its folders, of which it uses another if it has no home to write to.
+# Ignore warnings: matplotlib's are about its folders, and it uses another if it can't write to its own.
 logging.getLogger("matplotlib").addFilter(lambda record: record.levelno > logging.WARNING)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One that belongs to a table: a chart, or the trace of a run's memories."""
+    """A picture that belongs to a table: a chart, or the trace of a run's memories."""
 
     stem: str
     title: str
     shows: Chart | MemoryTrace
 
     def draw(self, stem: Path) -> list[Path]:
-        """Draw the picture with what is imported here, which takes a second."""
+        """Draw the picture; importing matplotlib, here, takes a second."""
         from infty.report.figures.drawing import draw_chart, draw_memory
 
         if isinstance(self.shows, Chart):
@@ -36,14 +36,14 @@ class Picture:
         return draw_memory(self.shows, self.title, stem)
 
     def sum(self) -> str:
-        """Sum all that it is drawn from, the code that draws included, as SHA-256."""
+        """Hash all that it is drawn from, the drawing code included, by SHA-256."""
         shows = vars(self.shows) if isinstance(self.shows, Chart) else self.shows.model_dump()
         code = sha256(Path(__file__).with_name("drawing.py"))
         return hashlib.sha256(json.dumps([self.title, shows, code]).encode()).hexdigest()
 
 
 def make_pictures(results: ResultSet) -> list[Picture]:
-    """Make the charts, and a picture for each cell whose memories were traced, of its first seed."""
+    """Make the charts and, for each cell whose memories were traced, a picture of its first seed."""
     charts = make_charts(results)
     found = [Picture(f"{results.name}-{c.name}", f"{c.title}: {c.y} by {c.x}", c) for c in charts]
     for model, case, runs in results.cells():
@@ -56,10 +56,10 @@ def make_pictures(results: ResultSet) -> list[Picture]:
 
 
 def draw(sets: dict[str, list[Picture]], folder: Path) -> list[Path]:
-    """Draw what is new or of other data; remove what a set, by name, had before and has no more. Return all files."""
+    """Draw new and changed pictures, and remove those that a set, by its name, no longer has. Return all files."""
     before: dict[str, Any] = {}
     now, files = {}, []
-    with suppress(MissingError):  # of sums that can't be read all are drawn
+    with suppress(MissingError):  # if the sums can't be read, all are drawn
         before = read_json(folder / SUMS)
     for picture in [picture for pictures in sets.values() for picture in pictures]:
         paths, now[picture.stem] = _paths(folder, picture.stem), picture.sum()

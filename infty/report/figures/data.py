@@ -15,7 +15,7 @@ Lines = dict[str, list[Point]]
 
 @dataclass(frozen=True)
 class Chart:
-    """A line a row over one axis. references: grey lines to read them by. base: of a logarithmic axis."""
+    """A line per row over one axis. references: grey lines to compare them with. base: of a logarithmic axis."""
 
     name: str  # ends the file's name
     title: str
@@ -91,7 +91,7 @@ def _average_bins(runs: list[Run], by: str) -> dict[int, float]:
 
 
 def _chart_learning(results: ResultSet, case: str) -> Iterator[Chart]:
-    """Chart validation by step, a line per row; of one row a line per column, all in one chart."""
+    """Chart validation by step, a line per row; for a single row, a line per column, all in one chart."""
     if len(results.models) > 1:
         found = {model: results.of(model, case) for model in results.rows}
     elif case == results.cases[0]:
@@ -118,7 +118,7 @@ def _chart_flops(results: ResultSet, case: str) -> Iterator[Chart]:
         if found := [run for run in results.of(model, case) if run.result.training_flops]:
             flops = statistics.fmean(run.result.training_flops or 0 for run in found)
             lines[model] = [(flops / 1e12, *average([results.measure.of(run) for run in found]))]
-    if len(lines) > 1:  # one alone stands beside nothing
+    if len(lines) > 1:  # a single point has nothing to be compared with
         label = "test loss (nats a token)" if results.is_text else "test accuracy (%)"
         yield _make_chart(results, "flops", case, "TFLOP of training", label, lines, joined=False)
 

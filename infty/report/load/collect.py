@@ -1,4 +1,4 @@
-"""Run folders made the runs of each table. Damaged ones are left out with a warning; so is a damaged part of one."""
+"""Collect run folders into the runs of each table. Damaged runs, or parts of one, are left out with a warning."""
 
 import warnings
 from collections import Counter
@@ -22,7 +22,7 @@ Part = TypeVar("Part", bound=Record)
 
 
 def collect(folders: Sequence[Path], experiments: Path) -> list[ResultSet]:
-    """Collect finished runs by experiment, scale, protocol, and corpus if one's own. MissingError if there is none."""
+    """Collect finished runs by experiment, scale, protocol, and corpus if the user's. MissingError if there is none."""
     groups: dict[tuple[str, str, str, str], list[Run]] = {}
     for run in _read_runs(folders):
         own = run.key.variant[1:] if run.key.variant[1:] == run.result.data.name else ""
@@ -59,7 +59,7 @@ def _read_runs(folders: Sequence[Path]) -> Iterator[Run]:
 
 
 def read_parts(run: Run) -> Run:
-    """Add to a finished run what is told beside its result."""
+    """Add to a finished run the records beside its result."""
     test = f"eval/{run.result.protocol.name}-test"
     names = {kind: f"{test}-without-{kind}.json" for kind in KNOCK_OUTS}
     knock_outs = {kind: _read_evaluation(run, name, f"no knock-out: {AGAIN}") for kind, name in names.items()}
@@ -94,7 +94,7 @@ def _read(kind: type[Part], run: Run, name: str, otherwise: str) -> Part | None:
 
 
 def _read_curve(file: Path) -> Iterator[Validation]:
-    """Read the validations in `metrics.jsonl`; what is damaged there is passed over."""
+    """Read the validations in `metrics.jsonl`; damaged lines are skipped."""
     with suppress(OSError):
         for line in read_lines(file):
             with suppress(ValueError):
@@ -115,7 +115,7 @@ def find_tunings(folders: Iterable[Path]) -> dict[tuple[str, str], dict[str, tup
 
 
 def _list_cells(experiment: str, scale: str, experiments: Path) -> list[CellKey]:
-    """List the cells that the experiment's file names, if it is at hand; its faults, if it has some, are a warning."""
+    """List the cells that the experiment's file names, if it is there; its faults, if it has any, become a warning."""
     if experiment not in experiment_files(experiments):
         return []
     try:

@@ -10,12 +10,12 @@ from infty.config.definition import CellKey
 from infty.runs.folder import Run
 from infty.runs.schemas import Result, Tuning
 
-FEWEST = 100  # tokens in a bin, for its mean to be told
+FEWEST = 100  # tokens in a bin, for its mean to be reported
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric that rows are compared by: `factor` times it is in `unit`, and differences have so many digits."""
+    """A metric that rows are compared by: `factor` times it is in `unit`; differences have `digits` digits."""
 
     metric: str
     factor: int
@@ -28,7 +28,7 @@ class Measure:
         return self.factor * run.result.metric(self.metric)
 
     def order(self, better: str, worse: str) -> tuple[str, str]:
-        """Order what is said of a difference above 0, and of one below."""
+        """Return the word for a difference above 0, and that for one below."""
         return (better, worse) if self.higher_is_better else (worse, better)
 
 
@@ -55,7 +55,7 @@ class ResultSet:
 
     @property
     def title(self) -> str:
-        """The beginning of its tables' titles, with what tells it from others of the same experiment and scale."""
+        """The beginning of its tables' titles, with what tells this set from others of its experiment and scale."""
         more = self.name.removeprefix(f"{self.experiment}-{self.scale}").removeprefix("-")
         return ", ".join(filter(None, [self.experiment, f"{self.scale} scale", more]))
 
@@ -66,7 +66,7 @@ class ResultSet:
 
     @property
     def is_text(self) -> bool:
-        """True of language modelling; else this is of sorting."""
+        """True for language modelling; False for sorting."""
         return self.runs[0].result.is_text
 
     @property
@@ -91,7 +91,7 @@ class ResultSet:
 
     @property
     def rows(self) -> list[str]:
-        """Models that make the table: more, run on request, would crowd a figure."""
+        """The models that the table is made for; others, run on request, would crowd a figure."""
         return list(dict.fromkeys(cell.model for cell in self.wanted)) or self.models
 
     def plain(self) -> list[Run]:
@@ -112,7 +112,7 @@ class ResultSet:
         return [cell for cell in self.wanted if cell not in done and place in ((), (cell.model, cell.case))]
 
     def anchor(self, model: str, case: str) -> str:
-        """Return the page's anchor of a cell's runs; rows and columns have no such sign in their names."""
+        """Return the page's anchor of a cell's runs; no name of a row or column has a `~`."""
         return f"{self.id}~{model}~{case}"
 
     def place(self, model: str, case: str) -> str:
@@ -145,5 +145,5 @@ def format_average(values: Sequence[float], digits: int) -> str:
 
 
 def add_sign(value: float, digits: int) -> str:
-    """Write a number with its sign, as typography has it."""
+    """Write a number with its sign; a minus is U+2212."""
     return f"{value:+,.{digits}f}".replace("-", "−")

@@ -14,7 +14,7 @@ from infty.report.paired_bootstrap import Difference, Pairs, compare_rows, match
 from infty.runs.parts import TextData
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
-DEVIATIONS, SHARE, MOST, ENOUGH = 2, 0.005, 0.02, 3  # how far from a published value is still that value
+DEVIATIONS, SHARE, MOST, ENOUGH = 2, 0.005, 0.02, 3  # how close to a published value counts as reproduced
 RULE = (
     f"Reproduced: ours is within {100 * SHARE:g} % of the published value; or within {DEVIATIONS} standard deviations "
     f"over {ENOUGH} seeds or more, if these are {100 * MOST:g} % of it at most (else: too noisy). Otherwise outside."
@@ -47,7 +47,7 @@ class Value(Strict):
 
 
 class Publication(Strict):
-    """What is in print of an experiment. words: of the test text in each column, which a figure is comparable on."""
+    """What is in print of an experiment. words: of each column's test text; figures over other texts don't compare."""
 
     protocol: str
     metric: str | None = None
@@ -102,7 +102,7 @@ def _value_row(results: ResultSet, found: Publication, value: Value) -> list[str
 
 
 def _judge_value(difference: float, deviation: float, seeds: int) -> str:
-    """Say what may be said of a difference. difference, deviation: as shares of the published value."""
+    """Judge a difference. difference, deviation: as shares of the published value."""
     if abs(difference) <= SHARE:
         return "reproduced"
     if seeds >= ENOUGH and abs(difference) <= DEVIATIONS * deviation:
@@ -111,7 +111,7 @@ def _judge_value(difference: float, deviation: float, seeds: int) -> str:
 
 
 def _find_differences(results: ResultSet, found: Publication, case: str) -> list[str]:
-    """List why figures of a column are not what was published."""
+    """List why figures of a column are not comparable with the published ones."""
     runs, words = results.of(None, case), found.words.get(case)
     texts = [data for run in runs for data in (run.result.data, run.result.training_data) if isinstance(data, TextData)]
     reasons = {
@@ -148,7 +148,7 @@ def _find_fault(pairs: Pairs) -> str:
 
 
 def _judge_order(results: ResultSet, whole: Difference | None) -> str:
-    """Say what may be said of an order of rows. whole: their difference, if it has an interval."""
+    """Judge an order of rows. whole: their difference, if it has an interval."""
     if results.scale == "smoke":  # a few steps, to see that everything runs
         return "none: nothing was learnt"
     if whole is None:

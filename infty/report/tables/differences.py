@@ -1,4 +1,4 @@
-"""What a reader may say of two rows or columns, of a row without its memory, and of words long past."""
+"""Differences between rows or columns, to a row without its memory, and by how long ago a word occurred."""
 
 import math
 from itertools import combinations, pairwise
@@ -27,7 +27,7 @@ Distances = dict[float, float]  # nats per token by the least distance of a colu
 
 
 def compare_neighbours(results: ResultSet) -> list[Table]:
-    """Compare each two rows of a column, the lower less the upper, and each column with the one before it."""
+    """Compare each two rows of a column, lower minus upper, and each column with the one before it."""
     rows = [
         [case, below, above, *found]
         for case in results.cases
@@ -48,7 +48,7 @@ def compare_neighbours(results: ResultSet) -> list[Table]:
 
 
 def _compare_cells(results: ResultSet, cell: tuple[str, str], other: tuple[str, str]) -> list[str] | None:
-    """Take one cell (row, column) from another; None if they can't be paired."""
+    """Subtract the cell `other` (row, column) from `cell`; None if they can't be paired."""
     whole, measure = compare_rows(results.of(*cell), results.of(*other)), results.measure
     if whole is None:
         return None
@@ -75,7 +75,7 @@ def compare_knock_outs(results: ResultSet) -> list[Table]:
 
 
 def compare_by_distance(results: ResultSet) -> list[Table]:
-    """Compare rows, also with their memory emptied, with the first on words that came lately, long ago or never."""
+    """Compare rows, also with emptied memory, with the first on words that occurred recently, long ago or never."""
     lines: dict[str, Distances] = {}
     for model, case, runs in results.cells():
         baselines, place = results.of(results.baseline, case), results.place(model, case)

@@ -1,4 +1,4 @@
-"""Readings of memories: how much of a layer comes from them, where it looks, and whether the loss gets there."""
+"""Readings of memories: how much of a layer comes from them, where it looks, and whether gradients reach them."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -54,7 +54,7 @@ def _scale_gradients(reach: Reach, name: str) -> list[float | None]:
 
 
 def _average_layers(runs: Sequence[Sequence[float | None]]) -> str:
-    """Average over runs, layer by layer; a dash if layers have nothing to tell of."""
+    """Average over runs, layer by layer; a dash if a layer has no value."""
     layers = [[value for value in values if value is not None] for values in zip(*runs, strict=True)]
     return " · ".join(f"{fmean(values):.2g}" for values in layers) if all(layers) else "–"
 

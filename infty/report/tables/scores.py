@@ -83,7 +83,7 @@ def _format_accuracy(results: ResultSet, model: str, case: str, *, best: bool) -
 def _list_column(results: ResultSet, case: str) -> Table:
     best, baselines, rows = find_best_row(results, case), results.of(results.baseline, case), []
     found = {model: compare_rows(results.of(model, case), baselines) for model in results.models[1:]}
-    # Intervals are over every token: not those of figures that leave some unscored.
+    # Intervals are over every token, so they are not those of figures that leave some unscored.
     compared = ALL if any(run.result.totals.aside for run in results.of(None, case)) else (*SCORED, *ALL)
     for model in results.models:
         runs, anchor, pair = results.of(model, case), results.anchor(model, case), found.get(model)

@@ -1,4 +1,4 @@
-"""What training took of each row, and the points that `infty tune` tried for it, as `tuning-<column>.json` say."""
+"""The cost of training each row, and the points that `infty tune` tried for it, from `tuning-<column>.json`."""
 
 import statistics
 
