@@ -143,7 +143,16 @@ def smoke_cells() -> list[CellKey]:
     return found
 
 
-EVERY_ROW = [pytest.param(c, marks=[] if c.model == "infty" else pytest.mark.slow) for c in smoke_cells()]
+MAIN = ("sort", "wikitext", "gpt2")  # experiments of which every row is trained at every change
+
+
+def how_slow(cell: CellKey) -> list[pytest.MarkDecorator]:
+    if cell.model == "infty":
+        return []
+    return [pytest.mark.slow if cell.experiment in MAIN else pytest.mark.slower]
+
+
+EVERY_ROW = [pytest.param(cell, marks=how_slow(cell)) for cell in smoke_cells()]
 
 
 @pytest.mark.parametrize("cell", EVERY_ROW, ids=lambda cell: f"{cell.experiment}-{cell.model}@{cell.case}")
