@@ -115,7 +115,7 @@ def download(hub: Hub, files: list[HubFile], folder: Path, help: str) -> None:
     for file in files:
         try:
             path = Path(get(file.name))
-        except Exception as fault:  # as above
+        except Exception as fault:  # whichever it is, the same command goes on
             why = f"{file.name} could not be fetched ({describe_fault(fault)})"
             raise MissingError(f"{why}; the same command goes on from there; {help}") from None
         if path.stat().st_size != file.bytes or (file.sha256 and sha256(path) != file.sha256):

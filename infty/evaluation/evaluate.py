@@ -142,12 +142,11 @@ class _Meter:
 
         Segment seconds are medians, peak bytes the most held until then; None if the stream is too short to compare.
         """
-        seconds, growth = self.last[-1] - self.first[0], {}
+        seconds = self.last[-1] - self.first[0]
         early = late = held = peak = None
-        if self.count >= EARLY[1] + LATE and self.early_peak:
+        if self.count >= EARLY[1] + LATE:
             early, late = _median_step(self.first[EARLY[0] - 1 :]), _median_step(self.last)
             held, peak = self.early_peak, self.peak_bytes()
-            growth = {"late_to_early": late / early, "growth_bytes": peak - held}
         return {
             "tokens": self.tokens,
             "segments": self.count,
@@ -157,7 +156,9 @@ class _Meter:
             "early_peak_bytes": held,
             "late_peak_bytes": peak,
             "tokens_per_second": round(self.tokens / seconds),
-            **growth,
+            **(
+                {"late_to_early": late / early, "growth_bytes": peak - held} if early and late and held and peak else {}
+            ),
         }
 
 

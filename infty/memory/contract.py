@@ -110,8 +110,8 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
 
         evicted: at least one vector per stream, without gradient. rows: the streams that it belongs to, others stay
         as they are; None: all. attend(rows, vectors): what the layer's queries in these rows read from vectors by
-        content alone; only the vectors have a gradient. Losses are means over streams,
-        and there only if a gradient is wanted.
+        content alone; only the vectors have a gradient. Losses are means over streams, and made only if a gradient is
+        wanted.
         """
 
     def extra_keys(self, state: AnyState) -> ExtraKeys | None:

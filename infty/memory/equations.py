@@ -67,8 +67,7 @@ def ridge_operator(
     """Solve G = (F Fᵀ + λI)⁻¹ F (M3), so that B = G X is the ridge regression of X.
 
     design: F = [ψ(t_1) … ψ(t_n)]. margin: the same matrix of points outside [0, 1], where the target is zero: it
-    counts in F Fᵀ and drops out of G X. Wants float64: F Fᵀ has a condition number of 10⁶ and more. G is written for
-    B = G X; the paper's is its transpose.
+    counts in F Fᵀ and drops out of G X. Wants float64: F Fᵀ has a condition number of 10⁶ and more.
     """
     gram = design @ design.T + margin @ margin.T + penalty * torch.eye(len(design), dtype=design.dtype)
     return torch.cholesky_solve(design, torch.linalg.cholesky(gram))

@@ -95,9 +95,7 @@ class LongTermState(MemoryState):
 
     coefficients: Float[Tensor, "batch basis hidden"]  # B of X̄(t) = Bᵀψ(t), in the precision of the weights
     updates: PerRow  # how many each stream has had since its memory was empty; 0: there is nothing to read yet
-    histogram: (
-        Histogram  # share of the last segment's attention in each bin, uniform before the first; no bins: not sticky
-    )
+    histogram: Histogram  # share of the last segment's attention per bin; uniform before the first; none: not sticky
     seeds: PerRow  # identity of each stream, from which its sampling points are drawn
 
     def reset(self, rows: Rows, seeds: PerRow | None = None) -> "LongTermState":

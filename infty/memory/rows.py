@@ -35,5 +35,5 @@ def exchange_halves(rows: Shaped[Tensor, "batch *rest"]) -> Shaped[Tensor, "batc
 
 
 def draw_fixed_numbers(count: int) -> Float[Tensor, " n"]:
-    """Draw random numbers in [0, 1) to shuffle by, the same each time (not in the paper); three are in order."""
+    """Draw random numbers in [0, 1) to shuffle by, the same each time (not in the paper). Three keep their order."""
     return torch.rand(count, generator=torch.Generator().manual_seed(count))

@@ -1,7 +1,7 @@
 """`python -m tests.training.hasty …` is `infty …` that does not wait for slow disks."""
 
 from infty.cli import main
-from infty.commands.train import session as together
+from infty.commands.train import session
 
-together.LATE = 1
+session.LATE = 1
 main()

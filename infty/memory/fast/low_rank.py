@@ -18,7 +18,7 @@ Factors = tuple[Float[Tensor, "_ _"], ...]
 def factorise(matrix: Float[Tensor, "rows columns"]) -> Factors:
     """Factorise a map of (M6): (U, V) with U V = `matrix` to rounding, or (`matrix`,) if these hold no fewer numbers.
 
-    The product of the factors is the map, as G of `equations.ridge_operator`:
+    The product of the factors is equal to the matrix, G of `equations.ridge_operator` for one:
     tests/memory/fast/test_low_rank.py::test_the_papers_refits_lose_nothing.
     """
     left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
@@ -37,7 +37,7 @@ def spectral_radius(factors: Factors) -> float:
 class LinearMap(ExactBuffers):
     """Map of (M6) as the product of its factors, in float64, rounded to the module's precision: `map @ x` is M x.
 
-    A sum of two equals `equations.update`:
+    The sum of two such products is equal to `equations.update`:
     tests/memory/test_longterm.py::test_the_linear_update_equals_sampling_and_refitting.
     """
 

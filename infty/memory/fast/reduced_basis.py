@@ -26,7 +26,7 @@ class ReducedBasis(ExactBuffers):
     Its expectations, combined, are equal to `equations.expect_basis`, to 1e-8 of the greatest; held by
     tests/memory/fast/test_reduced_basis.py::test_every_expectation_is_made_of_the_chosen_ones. Reading the signal (M5)
     that has the coefficients T B is equal to `equations.read_context`, to 1e-7; held by
-    test_reading_equals_the_plain_equations_where_few_are_chosen there.
+    tests/memory/fast/test_reduced_basis.py::test_reading_equals_the_plain_equations_where_few_are_chosen.
     """
 
     counts: tuple[int, ...]  # of the K by width
