@@ -22,6 +22,17 @@ def test_a_run_killed_three_times_ends_with_the_same_bytes(tmp_path: Path, examp
     assert torture.kill(rng.randint(part // 4, part) for _ in range(3)) == 3
 
 
+def test_a_run_killed_when_it_has_just_got_its_result_says_that_it_is_done(tmp_path: Path) -> None:
+    """The same command finds it finished and leaves it as it is, so nothing would mend what it says."""
+    cell = ("train", "sort", "--scale", "smoke")
+    counted = dies(tmp_path, "removals:0:SIGKILL", *cell, "--runs", f"{tmp_path}/whole").stderr.splitlines()[-1]
+    moment = int(counted.removeprefix("events: ")) - 2  # after it: the temporary names of status.json, and the lock
+    assert dies(tmp_path, f"removals:{moment}:SIGKILL", *cell).returncode == -9
+    run = RunFolder(tmp_path / "runs/sort/smoke/infty@x4/seed-0")
+    assert run.finished
+    assert json.loads((run.path / "status.json").read_text())["status"] == "done"
+
+
 def test_death_at_any_moment_of_saving_leaves_a_whole_checkpoint_and_nothing_half_done(tmp_path: Path) -> None:
     """All moments, one after the other: what is found is the checkpoint before, until it is the new one."""
     with start(tmp_path, ["-m", "tests.reliability.saving", str(tmp_path)]) as process:

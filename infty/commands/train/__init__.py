@@ -243,6 +243,7 @@ def _finish(session: Session, test: Evaluation, peak: int, environment: Values) 
             **{key: environment[key] for key in ("commit", "dirty", "command")},
         }
     )
+    s.run.write_status("done")  # first: nobody comes back to a run that has its result
     result.write(s.run.path / "result.json")
     logger.info(f"finished: {s.run.path}; the tables: infty report")
     return result
