@@ -52,8 +52,10 @@ def replace_folder(path: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
     """Yield an empty folder beside `path`, which is renamed to `path` if the block ends without an error.
 
     A process that is killed leaves the old folder or the new one whole, under its name or where `restore_folder` finds
-    it. If the block removes the new folder, nothing is replaced. keep: names of files and folders that move from the
-    old folder to the new one. OSError if the disk is full or fails.
+    it. If the block removes the new folder, nothing is replaced. keep: names that move from the old folder to the new.
+
+    Raises:
+        OSError: The disk is full or fails.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     restore_folder(path)

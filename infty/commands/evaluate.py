@@ -5,7 +5,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from infty.base.batch import ALL, Batch, Share
 from infty.base.errors import MissingError, Stopped, UsageError
@@ -21,11 +20,10 @@ from infty.machine.ram import count_peak_bytes
 from infty.runs.folder import SCHEMA, RunFolder
 from infty.runs.schemas import Evaluation
 from infty.tasks.protocols import KnockOut
-from infty.tasks.task import Task
+from infty.tasks.task import Task, Values
 from infty.training.distributed import ALONE, Group, process_group
 from infty.training.signals import StopSignals
 
-Values = dict[str, Any]
 CHECKED_BATCHES, TOLERANCE = (1, 2, 7), 1e-6
 
 
@@ -99,7 +97,11 @@ def evaluate_run(
 ) -> Evaluation | None:
     """Evaluate a run, and trace its memories in a plain test. Only the process that leads returns the evaluation.
 
-    folder: where both are written; None: nowhere. UsageError if the request does not fit, Stopped after a signal.
+    folder: where both are written; None: nowhere.
+
+    Raises:
+        UsageError: The request does not fit.
+        Stopped: A signal came.
     """
     # Set the protocol, and let the task make the array that records the outcome of each target.
     task = _prepare_task(task, request)

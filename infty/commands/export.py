@@ -17,7 +17,10 @@ def export_run(run: RunFolder, target: Path | None = None) -> Path:
     """Write a zip archive with the run's configuration, results and best checkpoint; return its path.
 
     Unpacked in a folder of runs, the run lies where training would have put it. target: by default named after the run.
-    MissingError if the run is unfinished or damaged, UsageError if `target` exists already or can't be a file.
+
+    Raises:
+        MissingError: The run is unfinished or damaged.
+        UsageError: `target` exists already or can't be a file.
     """
     # Refuse what can't be written, before anything is.
     if not run.finished:

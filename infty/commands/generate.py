@@ -62,7 +62,9 @@ def generate_cell(
     """Continue a text by `count` tokens, or to its end, with the best checkpoint of a cell's run.
 
     prompt: a text, or a file of any length (`-`: stdin). write: takes each piece of the continuation once it is made.
-    UsageError if the cell is not about texts, or the temperature is no number.
+
+    Raises:
+        UsageError: The cell is not about texts, or the temperature is no number.
     """
     # Refuse what can't be done before a model is loaded.
     if not cell.experiment.task.has_text:

@@ -29,9 +29,10 @@ class TrainedModel:
 
 
 def load_run(path: str | Path, device: str | torch.device = HOST) -> TrainedModel:
-    """Load the best checkpoint of a run folder, or of an exported and unpacked one. No corpus is needed.
+    """Load the best checkpoint of a run folder, or an exported and unpacked one, in float32. No corpus is needed.
 
-    Weights are float32, on `device`. Raises MissingError if there is no checkpoint of this version, or it is damaged.
+    Raises:
+        MissingError: There is no checkpoint of this version, or it is damaged.
     """
     run = RunFolder(Path(path))
     experiment, checkpoint = load_experiment(run), load_best(run.checkpoints)

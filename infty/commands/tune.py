@@ -39,7 +39,10 @@ def tune(definition: Definition, scale: str, case: str | None, settings: Setting
     """Train each row at each point of a column's grid, or go on where that stopped; write `tuning-<column>.json`.
 
     case: the column; None for all that have a grid. Returns what was written, by column. The test split is never read.
-    A point at which training fails is recorded as failed. UsageError if the experiment states no grid, or a faulty one.
+    A point at which training fails is recorded as failed.
+
+    Raises:
+        UsageError: The experiment states no grid, or a faulty one.
     """
     configs = tune_configs(definition, scale, case)
     return {case: _tune_column(definition, scale, case, config, settings) for case, config in configs.items()}

@@ -46,8 +46,9 @@ class Member:
 def open_folder(path: Path, beside: Path) -> Iterator[Path]:
     """Open a folder, or unpack an archive into a temporary one in `beside`, removed after the block.
 
-    MissingError if there is neither, the archive is damaged, or a member would fall outside of it or is a link or a
-    device: then nothing of it is unpacked. InftyError if the disk has no room for it.
+    Raises:
+        MissingError: There is neither, it is damaged, or a member is a link, a device or outside; nothing is unpacked.
+        InftyError: The disk has no room for it.
     """
     is_archive = os.path.isfile(path) and path.name.lower().endswith(ENDS)
     if not (os.path.isfile(path) or os.path.isdir(path)):  # Path's own raises for names that no file can have

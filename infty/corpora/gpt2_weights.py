@@ -56,8 +56,10 @@ class WeightsFolder:
 def find_weights(given: str, data: Path, *, may_fetch: bool) -> WeightsFolder:
     """Find the weights in a folder, or of a hub name (`owner/name`, `owner/name@revision`), kept below the data folder.
 
-    may_fetch: the hub may be asked for what is not here. MissingError, with what to do, if the weights are not there,
-    can't be fetched, or are no safetensors.
+    may_fetch: the hub may be asked for what is not here.
+
+    Raises:
+        MissingError: The weights are not there, can't be fetched, or are no safetensors; says what to do.
     """
     path, name = Path(os.path.expanduser(given)), HUB_NAME.fullmatch(given)  # Path's own raises for an unknown ~user
     if os.path.exists(path) or name is None:  # Path's own raises for names that no file can have

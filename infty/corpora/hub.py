@@ -38,8 +38,11 @@ def is_offline() -> bool:
 def fetch(data: Path, name: str, parts: dict[str, int | None], *, replace: bool) -> Corpus:
     """Download the parts of a corpus (splits, or the files of a tokeniser) and import them. Downloads are resumed.
 
-    parts: how many documents of each are wanted; None: all. MissingError if the hub can't be reached, refuses, or sends
-    other files than the pinned ones; UsageError if the corpus is not on the hub, or has no such part.
+    parts: how many documents of each are wanted; None: all.
+
+    Raises:
+        MissingError: The hub can't be reached, refuses, or sends other files than the pinned ones.
+        UsageError: The corpus is not on the hub, or has no such part.
     """
     hub = KNOWN[name].hub
     if hub is None:

@@ -19,8 +19,10 @@ FINDERS = {"wikitext": find_wikitext, "pg19": find_pg19, "text": find_text}
 def import_corpus(data: Path, name: str, source: Path, *, replace: bool) -> Corpus:
     """Copy, count and check what is in `source`; any name that is not a known corpus's is plain text.
 
-    MissingError if it is something else or damaged, UsageError for a name that is invalid or that another corpus has
-    (unless `replace`), InftyError on a full disk. None of them leaves anything half-made.
+    Raises:
+        MissingError: It is something else or damaged. As after the others, nothing half-made stays.
+        UsageError: The name is invalid, or another corpus has it (unless `replace`).
+        InftyError: The disk is full.
     """
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} can't be a corpus's name: wanted lower-case letters, digits, '-', '_' and '.'")

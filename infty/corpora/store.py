@@ -133,8 +133,12 @@ def remedy(name: str) -> str:
 def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: str, *, replace: bool) -> Corpus:
     """Import a corpus: copy the text of every split, count it, and put a manifest beside it. Whole or not there.
 
-    Splits that are here but not in `sources` stay. UsageError if a split is here with another text, unless
-    `replace`, or something else is in its place; InftyError if the disk is full; MissingError if the text is no text.
+    Splits that are here but not in `sources` stay.
+
+    Raises:
+        UsageError: A split is here with another text, unless `replace`, or something else is in its place.
+        InftyError: The disk is full.
+        MissingError: The text is no text.
     """
     path = folder / name
     refuse_no_corpus(path)

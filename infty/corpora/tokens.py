@@ -109,7 +109,9 @@ def open_tokens(
     """Open the token files of a corpus; if there are none yet they are made, unless `make` is False.
 
     learnt_from: corpus and portion that a tokeniser is learnt from, if it is learnt; None: `portions["train"]`.
-    MissingError if data are missing or damaged.
+
+    Raises:
+        MissingError: Data are missing or damaged.
     """
     # Their folder is named by a digest of what token files are made of.
     corpus = _open_with_portions(data, name, list(portions.values()))

@@ -76,8 +76,10 @@ def use_evaluation_mode(model: SegmentModel) -> Iterator[None]:
 def knock_out_memories(model: SegmentModel, kind: KnockOut) -> Iterator[None]:
     """Read every long-range memory emptied, in another order, or as another row's, within the block.
 
-    other: rows of the first half read what those of the second half remember. UsageError if there is no memory, or one
-    that can't be knocked out in this way.
+    other: rows of the first half read what those of the second half remember.
+
+    Raises:
+        UsageError: There is no memory, or one that can't be knocked out in this way.
     """
     layers = [(layer, layer.long_range) for layer in model.memory_layers if layer.long_range is not None]
     if not layers:
@@ -98,8 +100,7 @@ def read_stream(
 ) -> tuple[Totals, list[list[int]], dict[str, Any]]:
     """Read one text of any length: totals, with `choices` pairs of target and most likely token, and the pace as JSON.
 
-    Only the model's state is kept from segment to segment: constant memory, and constant time per segment. peak_bytes:
-    returns the most memory held so far.
+    Only the state is kept between segments: constant memory and time. peak_bytes: returns the most memory held so far.
     """
     total, answers, meter = Totals(), [], _Meter(segments, peak_bytes)
     with use_evaluation_mode(model):

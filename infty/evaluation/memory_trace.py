@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from numpy import ndarray
 from torch import Tensor
 
@@ -19,7 +19,7 @@ from infty.base.batch import UNSCORED, Batch
 from infty.base.errors import one_line
 from infty.corpora.tokenizers import Tokenizer
 from infty.evaluation.evaluate import use_evaluation_mode
-from infty.memory.contract import Memory
+from infty.memory.contract import Memory, Rows
 from infty.memory.equations import AttentionDensity, evaluate_signal, first_grid, refit_grid, sample_grid
 from infty.memory.longterm import Hidden, LongTermMemory, LongTermState
 from infty.memory.sticky import attention_histogram
@@ -49,9 +49,7 @@ class Trace:
         self._smoothed: list[Float[Tensor, "length hidden"]] = []  # each segment, while it is needed
         self._written: tuple[LongTermState, Hidden, LongTermState] | None = None
 
-    def update(
-        self, state: LongTermState, evicted: Hidden, rows: Bool[Tensor, " batch"] | None = None
-    ) -> LongTermState:
+    def update(self, state: LongTermState, evicted: Hidden, rows: Rows | None = None) -> LongTermState:
         """Update as the memory itself does, and record it."""
         after = LongTermMemory.update(self.memory, state, evicted, rows)
         self._written = state, evicted, after

@@ -32,10 +32,7 @@ def is_gpu(device: torch.device) -> bool:
 
 
 def choose_device(name: str, launch: Launch) -> torch.device:
-    """Choose a device by its name. auto: a GPU if torch sees one, else the CPU. Each process takes a GPU of its own.
-
-    UsageError for a GPU that is not there, or that several processes would share.
-    """
+    """Choose a device; auto: a GPU if torch sees one. UsageError for a GPU that isn't there or would be shared."""
     count = torch.cuda.device_count()
     if name == HOST.type or (name == "auto" and not count):
         return HOST

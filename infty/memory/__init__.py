@@ -6,8 +6,7 @@ other modules are what runs; `fast/` has quicker forms with equal results.
 (M1) ψ_j(t) = N(t; μ̃_j, σ̃_j²), the basis
     equations.evaluate_basis, basis.GaussianBasis.evaluate
 (M2) E_p[ψ_j] = N(μ; μ̃_j, σ² + σ̃_j²) with p = N(μ, σ²)
-    equations.expect_basis, fast.reading.read_signal with fast.reduced_basis.ReducedBasis;
-    basis.GaussianBasis.expectation
+    equations.expect_basis, fast.reading.read_signal with fast.reduced_basis.ReducedBasis
 (M3) F = [ψ(t_1) … ψ(t_n)], G = (F Fᵀ + λI)⁻¹ F, B = G X
     equations.ridge_operator, signal.solve_fit, fast.low_rank.factorise
 (M4) first fit t_i = (i − ½)/L; refit τ·i/M, then τ + (1 − τ)·i/L; zeros in a margin beyond [0, 1]

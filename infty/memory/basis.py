@@ -1,4 +1,4 @@
-"""Evaluate ψ(t), the Gaussian basis functions that a signal is made of (M1), and their expectation (M2)."""
+"""Evaluate ψ(t), the Gaussian basis functions that a signal is made of (M1)."""
 
 import math
 
@@ -25,18 +25,8 @@ class GaussianBasis(ExactBuffers):
 
     def evaluate(self, positions: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n basis"]:
         """Evaluate ψ(t) at each position t, a share of [0, 1] (M1)."""
-        return self.expectation(positions, torch.zeros_like(positions))
-
-    def expectation(
-        self, mean: Float[Tensor, "*batch query"], variance: Float[Tensor, "*batch query"]
-    ) -> Float[Tensor, "*batch query basis"]:
-        """Compute E_{t ~ N(μ, σ²)}[ψ_j(t)] = N(μ; μ̃_j, σ² + σ̃_j²) (M2).
-
-        Equal to `equations.expect_basis`; held by
-        tests/memory/test_basis.py::test_values_and_expectations_equal_the_plain_equations.
-        Only a power of 2, quicker than one of e, is taken per function; logarithm and quotient are taken per width.
-        """
-        total = variance[..., None] + self.widths.square()  # ... query widths
-        distance = (mean[..., None] - self.centers).square()  # ... query centers
-        exponent = distance[..., :, None] * (-0.5 * math.log2(math.e) / total)[..., None, :]
-        return (exponent - 0.5 * torch.log2(2 * math.pi * total)[..., None, :]).exp2().flatten(-2)
+        # Equal to equations.evaluate_basis: tests/memory/test_basis.py::test_values_equal_the_plain_equation.
+        # Only a power of 2, quicker than one of e, is taken per function; logarithm and quotient are taken per width.
+        variance, distance = self.widths.square(), (positions[..., None] - self.centers).square()  # … n centers
+        exponent = distance[..., None] * (-0.5 * math.log2(math.e) / variance)
+        return (exponent - 0.5 * torch.log2(2 * math.pi * variance)).exp2().flatten(-2)

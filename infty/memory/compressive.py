@@ -129,10 +129,8 @@ class CompressiveMemory(Memory[CompressedState]):
             nn.init.zeros_(self.compress.bias)
 
     def make_slots(self, evicted: Hidden) -> Slots:
-        """Compress what left the short-term memory c : 1 into ⌈length / c⌉ slots (M12).
-
-        Equal to `equations.compress`: tests/memory/test_compressive.py::test_a_slot_is_a_weighted_sum_of_its_window.
-        """
+        """Compress what left the short-term memory c : 1 into ⌈length / c⌉ slots (M12)."""
+        # Equal to equations.compress: tests/memory/test_compressive.py::test_a_slot_is_a_weighted_sum_of_its_window.
         missing = -evicted.shape[1] % self.config.compression_rate
         with full_precision(evicted.device):
             return self.compress(F.pad(evicted, (0, 0, missing, 0)).mT).mT

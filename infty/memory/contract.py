@@ -4,8 +4,7 @@ In each segment a layer asks in this order: `advance` with what left the short-t
 what is known then, and `mix` of what was read with what attention read. All of that is one graph, so the loss of the
 task reaches a gate or a compressor. State goes in and comes out; a module holds parameters only.
 
-A new memory is one file with a configuration, a state and a module of these classes, and one line of the union in
-`infty.model.config`.
+A new memory is one file with its configuration, state and module, and one line of the union in `infty.model.config`.
 """
 
 from abc import ABC, abstractmethod
@@ -108,10 +107,9 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
     def advance(self, state: AnyState, evicted: Hidden, rows: Rows | None, attend: Attend) -> tuple[AnyState, Losses]:
         """Take in what left the short-term memory, before the memory is read, in the same graph.
 
-        evicted: at least one vector per stream, without gradient. rows: the streams that it belongs to, others stay
-        as they are; None: all. attend(rows, vectors): what the layer's queries in these rows read from vectors by
-        content alone; only the vectors have a gradient. Losses are means over streams, and made only if a gradient is
-        wanted.
+        evicted: at least one vector per stream, without gradient. rows: the streams that it belongs to, others stay as
+        they are; None: all. attend(rows, vectors): what the layer's queries in these rows read from vectors by content
+        alone; only the vectors have a gradient. Losses are means over streams, made only if a gradient is wanted.
         """
 
     def extra_keys(self, state: AnyState) -> ExtraKeys | None:

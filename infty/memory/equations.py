@@ -202,8 +202,7 @@ def sample_histogram(
 ) -> Float[Tensor, "batch n"]:
     """Draw locations in [0, 1] from the histogram, in ascending order: its inverse CDF at sorted draws (M11).
 
-    Departure: by default a sample is uniform in its bin. The released code puts it at the left edge ("left"), so that
-    many coincide.
+    Departure: by default a sample is uniform in its bin. The released code puts it at the left edge: many coincide.
     """
     # The bin of each draw, by the heights that the cumulated mass reaches.
     mass = histogram.double()

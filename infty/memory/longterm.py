@@ -217,13 +217,14 @@ class LongTermMemory(Memory[LongTermState]):
         B ← A B + C x̃ with fixed sample points; a stream's first update is the plain fit of x̃. `evicted` holds
         `segment_length` vectors for each stream of the state, in any precision, on the device of the weights. The new
         state has the weights' precision. Gradient flows into the gate, and into the old state unless that is detached.
-        rows: the others stay as they are; None: all are updated. ValueError if the shape is another.
+        rows: the others stay as they are; None: all are updated.
+
+        Raises:
+            ValueError: `evicted` has another shape.
         """
         wanted = len(state.updates), self.config.segment_length, self.config.hidden_size
         if evicted.shape != wanted:
-            raise ValueError(
-                f"an update of this state takes {wanted} values (batch, length, hidden), not {tuple(evicted.shape)}"
-            )
+            raise ValueError(f"an update takes {wanted} values (batch, length, hidden), not {tuple(evicted.shape)}")
         # In full precision, since the fit amplifies rounding; streams that begin here have no past to contract.
         with full_precision(self.key.weight.device):
             smoothed = self.smooth(evicted.to(self.key.weight.dtype))
@@ -258,8 +259,10 @@ class LongTermMemory(Memory[LongTermState]):
         """Read the signal with the layer's queries, before any position bias (M8, M9): context and density.
 
         `queries` and context are vectors of the hidden size, heads joined, the latter in the precision of the weights;
-        the density's positions are shares of [0, 1]. ValueError if queries are not of the state's streams or of
-        another hidden size. A stream that was never updated reads the zero signal: a zero context.
+        the density's positions are shares of [0, 1]. A stream that was never updated reads a zero signal and context.
+
+        Raises:
+            ValueError: `queries` are not of the state's streams, or of another hidden size.
         """
         density = self.density(queries, state)
         return self.read_signal(density, state), density
@@ -268,26 +271,28 @@ class LongTermMemory(Memory[LongTermState]):
         """Compute the density of each head and query (M8): μ, σ² from w_μ·(K q)/√d, w_σ·(K q)/√d, with K = B W_K.
 
         μ is a share of [0, 1], 0 the oldest end, σ² a square of such shares, at least `variance_floor`, in the weights'
-        precision. projection: W_Q, if `queries` are x, not projected yet. ValueError as `attend`.
+        precision. projection: W_Q, if `queries` are x, not projected yet.
+
+        Raises:
+            ValueError: `queries` are not of the state's streams, or of another hidden size.
         """
         wanted = len(state.updates), self.config.hidden_size
         if queries.ndim != 3 or (queries.shape[0], queries.shape[2]) != wanted:
-            raise ValueError(
-                f"reading this state takes queries (batch, query, hidden) of batch and hidden {wanted}, not "
-                f"{tuple(queries.shape)}"
-            )
-        c, weights = self.config, torch.cat([self.mean.weight, self.variance.weight])
+            found = tuple(queries.shape)
+            raise ValueError(f"reading takes queries (batch, query, hidden) of batch and hidden {wanted}, not {found}")
+        c, both = self.config, torch.cat([self.mean.weight, self.variance.weight])
         with full_precision(self.key.weight.device):  # b h q 2
-            scores = reading.score_queries(
-                queries, state.coefficients, self.key.weight, weights, c.num_heads, projection
-            )
+            scores = reading.score_queries(queries, state.coefficients, self.key.weight, both, c.num_heads, projection)
         mean_score, variance_score = scores.movedim(-1, 0).contiguous()  # so that what follows is quicker
         return equations.shape_density(mean_score, variance_score, c.variance_floor)
 
     def read_signal(self, density: AttentionDensity, state: LongTermState) -> Queries:
         """Read the signal under a density (M9): z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O.
 
-        In the weights' precision, on their device. ValueError if the density is not of the state's streams and heads.
+        In the weights' precision, on their device.
+
+        Raises:
+            ValueError: The density is not of the state's streams and heads.
         """
         wanted = len(state.updates), self.config.num_heads
         if density.mean.shape[:2] != wanted or density.mean.shape != density.variance.shape:

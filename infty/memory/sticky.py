@@ -27,12 +27,9 @@ class StickyConfig(BaseModel):
 
 
 def attention_histogram(density: AttentionDensity, num_bins: int) -> Histogram:
-    """Compute the share of attention in each of D equal bins of [0, 1], over all heads and queries; sums to 1 (M11).
-
-    Equal to `equations.attention_histogram`; held by
-    tests/memory/test_sticky.py::test_histogram_equals_the_plain_equation. The normal CDF is
-    (1 + erf((t − μ) / √2σ)) / 2; the 1 and the ½ cancel in a share of differences.
-    """
+    """Compute the share of attention in each of D equal bins of [0, 1], over all heads and queries; sums to 1 (M11)."""
+    # Equal to equations.attention_histogram: tests/memory/test_sticky.py::test_histogram_equals_the_plain_equation.
+    # The normal CDF is (1 + erf((t − μ) / √2σ)) / 2; the 1 and the ½ cancel in a share of differences.
     edges = torch.linspace(0, 1, num_bins + 1, dtype=density.mean.dtype, device=density.mean.device)
     scale = (2 * density.variance).rsqrt()[..., None]
     standardised = torch.addcmul(-density.mean[..., None] * scale, edges, scale)  # b h q edges: (t − μ) / √2σ

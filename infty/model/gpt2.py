@@ -51,7 +51,9 @@ class Gpt2Family:
         """Read a GPT-2's weights from a Hugging Face folder (safetensors).
 
         Its configuration is ignored, since it could name another file, other code, or another type of numbers.
-        MissingError if the folder lacks a tensor or has one of another shape.
+
+        Raises:
+            MissingError: The folder lacks a tensor or has one of another shape.
         """
         logging.set_verbosity_error()
         logging.disable_progress_bar()
@@ -61,7 +63,8 @@ class Gpt2Family:
                 folder, config=decoder.config, output_loading_info=True, **options
             )
             if info["missing_keys"]:
-                raise ValueError(f"it lacks {', '.join(sorted(info['missing_keys'])[:3])}")
+                lacking = ", ".join(sorted(info["missing_keys"])[:3])
+                raise MissingError(f"{folder} holds no weights of this GPT-2: it lacks {lacking}")
             decoder.load_state_dict(base.state_dict())
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as fault:
             raise MissingError(f"{folder} holds no weights of this GPT-2: {describe_fault(fault)}") from None

@@ -65,10 +65,7 @@ class LayerStates:
 
 
 class GraftedLayer(MemoryLayer):
-    """Memory beside one attention of another library's decoder.
-
-    The memory takes in that attention's input, after the layer's own norm, from the previous segment.
-    """
+    """Memory beside one attention of another library's decoder; takes in its input, normed, of the last segment."""
 
     def __init__(self, config: Gpt2ModelConfig, family: Family, attention: nn.Module, index: int) -> None:
         super().__init__()
@@ -83,10 +80,8 @@ class GraftedLayer(MemoryLayer):
     def forward(
         self, hidden_states: Hidden, *args: Any, memories: LayerStates | None = None, **options: Any
     ) -> tuple[Hidden, Any]:
-        """Compute the attention's output, joined with what the memory reads, and the attention's weights, unchanged.
-
-        Replaces the attention's own `forward`. TypeError if the state is another kind of memory's.
-        """
+        """Compute the attention's output, with what the memory reads. TypeError for another memory's state."""
+        # In the place of the attention's own forward, whose weights are returned unchanged.
         if memories is None:
             return self.original(hidden_states, *args, **options)
         memory, before = self.long_range, memories.before[self.index]

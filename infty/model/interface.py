@@ -54,7 +54,9 @@ class SegmentModel(ExactBuffers):
     def load_decoder(self, source: "SegmentModel | Path") -> None:
         """Load the decoder's weights from another model or a Hugging Face folder; memories stay.
 
-        MissingError if a folder lacks a tensor or has one of another shape; TypeError if nothing is grafted here.
+        Raises:
+            MissingError: A folder lacks a tensor or has one of another shape.
+            TypeError: Nothing is grafted here.
         """
         raise TypeError(f"a {type(self).__name__} is trained from scratch, and not from {source}")
 
@@ -97,8 +99,7 @@ def unroll(
 ) -> Iterator[tuple[Output, Batch]]:
     """Yield the output, and the batch that it is for, of each segment that scores a token. state: before the first.
 
-    Outputs begin at the first scored token of a segment. Segments that score nothing only fill the memory: they run
-    without gradient and yield nothing.
+    Outputs begin at a segment's first scored token. A segment without any only fills the memory, without gradient.
     """
     positions = model.positions()
     for segment in segments:

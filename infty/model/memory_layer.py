@@ -60,7 +60,10 @@ class MemoryLayer(nn.Module):
         """Update the long-range memory with what left the short-term one, then read it, in one autograd graph.
 
         Arguments are those of `Memory.advance` and `Memory.read`. Returns extra keys for attention, what was read, if
-        anything, the state to keep, detached, and losses. TypeError if the state is another kind of memory's.
+        anything, the state to keep, detached, and losses.
+
+        Raises:
+            TypeError: The state is another kind of memory's.
         """
         memory = self.long_range
         if not isinstance(state, type(None) if memory is None else memory.state_type):

@@ -44,8 +44,11 @@ class Written:
 def write_report(folders: Sequence[Path], out: Path, formats: Iterable[str], experiments: Path) -> Written:
     """Write `<experiment>-<scale>.md`, `.tex` and `.csv`, the figures, and `index.html` for all finished runs.
 
-    A figure is drawn again only if its data changed. UsageError for an unknown format or if `out` is no folder;
-    MissingError if nothing is finished, or a folder of runs isn't there.
+    A figure is drawn again only if its data changed.
+
+    Raises:
+        UsageError: A format is unknown, or `out` is no folder.
+        MissingError: Nothing is finished, or a folder of runs isn't there.
     """
     formats = list(dict.fromkeys(formats))
     if unknown := [name for name in formats if name not in FORMATS]:

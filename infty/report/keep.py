@@ -18,9 +18,11 @@ LINES = 100  # of training that are kept, evenly spaced; those of validations an
 def keep_runs(folders: Sequence[Path], target: Path) -> list[Path]:
     """Copy every finished run in `folders` to `target/<scale>/<experiment>/<row>@<column>/seed-N`; return these.
 
-    An earlier copy of the same cell and seed is replaced. MissingError if there is no run or one is damaged, UsageError
-    if the target lies in one of the folders, where a report would find runs and copies; in both cases, nothing is
-    copied.
+    An earlier copy of the same cell and seed is replaced.
+
+    Raises:
+        MissingError: There is no run, or one is damaged; nothing is copied.
+        UsageError: The target lies in one of the folders, where a report would find runs and copies.
     """
     if inside := [folder for folder in folders if folder.resolve() in (target.resolve(), *target.resolve().parents)]:
         raise UsageError(f"--keep {target} lies in {inside[0]}, which is reported on: choose a folder outside of it")

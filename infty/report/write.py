@@ -182,9 +182,7 @@ def to_page(parts: list[Part], folder: Path) -> str:
 
 def _group_runs(results: ResultSet) -> list[tuple[str, str, list[Run], list[CellKey]]]:
     """Group runs by cell, and last those with other settings: anchor, title, runs, and what is missing."""
-    groups = [
-        (results.anchor(m, c), results.place(m, c), runs, results.missing(m, c)) for m, c, runs in results.cells()
-    ]
+    groups = [(results.anchor(m, c), results.place(m, c), own, results.missing(m, c)) for m, c, own in results.cells()]
     others = [run for run in results.runs if run.key.variant]
     return [*groups, *([(f"{results.id}~others", "other settings", others, [])] if others else [])]
 

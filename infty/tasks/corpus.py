@@ -174,8 +174,7 @@ class CorpusTask(Task):
     def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
         """Yield each document and, in a second, unscored row, the next one, whose memory can be read instead.
 
-        A batch has two rows, whatever `batch_size` is. The next document is read in whole segments, over and over if
-        it is shorter.
+        A batch has two rows, whatever `batch_size` is. The next document comes in whole segments, again if shorter.
         """
         rows = [cut_segments(edge[None], self.segment_length) for edge in self._cut_memories(split, "document")]
         for place in share.select_indices(len(rows)):

@@ -82,8 +82,7 @@ def find_nearest_lengths(length: int, vocabulary: int, segment_length: int) -> l
 def make_sequences(seeds: Int64[ndarray, " batch"], vocabulary: int, length: int) -> Int64[ndarray, "batch length"]:
     """Generate one sequence per seed, in integer arithmetic, so that it is the same on every machine.
 
-    Token j is drawn from (1 − r)·p0 + r·p1 with r = j/length. The weights of p0 and of p1 are V integers, uniform on
-    1..9 and normalised.
+    Token j is drawn from (1 − r)·p0 + r·p1 with r = j/length. p0 and p1: V integers, uniform on 1..9, normalised.
     """
     batch = len(seeds)
     random = np.stack([np.random.Philox(key=int(seed)).random_raw(2 * vocabulary + length) for seed in seeds])
@@ -183,8 +182,10 @@ class SortTask(Task):
     def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """Cut one sequence of any length into segments, followed by separator and answer, as in training.
 
-        The text holds symbols 0 … V − 1 with white space between them. MissingError if it holds anything else, or
-        nothing. Only a segment and the counts of the symbols are held at a time.
+        The text holds symbols 0 … V − 1 with white space between. Only a segment and the counts are held at a time.
+
+        Raises:
+            MissingError: It holds anything else, or nothing.
         """
         # Yield whole segments as they fill; the answer needs only how often and where first each symbol occurred.
         vocabulary = self.config.vocabulary

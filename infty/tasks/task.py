@@ -139,8 +139,10 @@ class TaskConfig(Strict, ABC):
     def open(self, data: Path, segment_length: int, learnt_from: Source | None = None, *, make: bool = True) -> Task:
         """Open the task for a model that reads `segment_length` tokens at a time. data: the folder of corpora.
 
-        learnt_from: another text that the tokeniser is learnt from as well. make: tokenise a text that is not
-        tokenised yet. MissingError if a text is not here, or is not tokenised and `make` is False.
+        learnt_from: another text that the tokeniser is learnt from as well. make: tokenise a text if it isn't yet.
+
+        Raises:
+            MissingError: A text is not here, or is not tokenised and `make` is False.
         """
 
     def stand_in(self, segment_length: int, why: str) -> "RandomTokens | None":

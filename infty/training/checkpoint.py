@@ -52,8 +52,10 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder/step-…`, update `last.json` and `best.json`, and remove all but the last two and the best.
 
-    The pointers are written once the folder is whole, so an interruption at any moment leaves the previous checkpoint
-    usable. InftyError if saving fails twice: on a full disk, say.
+    The pointers are written once the folder is whole: an interruption at any moment leaves the last one usable.
+
+    Raises:
+        InftyError: Saving fails twice: on a full disk, say.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -84,7 +86,9 @@ def load_last(folder: Path) -> Checkpoint | None:
     """Load the newest checkpoint that is whole, with a warning for each newer one that isn't; None if there are none.
 
     If the best checkpoint is damaged, the one that is loaded takes its place until the next validation.
-    MissingError if there are checkpoints but none is whole: beginning again would remove them.
+
+    Raises:
+        MissingError: There are checkpoints but none is whole: beginning again would remove them.
     """
     for old in folder.glob(f".step-*{OLD}"):
         restore_folder(folder / old.name[1 : -len(OLD)])

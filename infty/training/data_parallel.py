@@ -113,7 +113,10 @@ def compute_losses(
 
     `loss` is the cross-entropy of the scored targets in nats; the others are the model's auxiliary losses. state: what
     the batch continues from; None: empty memories. scored, batch_rows: targets and rows of the whole batch, if this is
-    a piece of one; each loss is then the piece's part of the mean. ValueError if nothing is scored.
+    a piece of one; each loss is then the piece's part of the mean.
+
+    Raises:
+        ValueError: Nothing is scored.
     """
     scored = int((batch.targets != UNSCORED).sum()) if scored is None else scored
     share = len(batch.streams) / (batch_rows or len(batch.streams))

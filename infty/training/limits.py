@@ -24,9 +24,10 @@ OTHER_FILES = 2**23  # bytes: metrics, results, W&B's run
 def refuse_too_little_memory(
     model: SegmentModel, task: Task, config: TrainingConfig, seed: int, machine: Machine
 ) -> None:
-    """Try a few sequences before a long run: InftyError, with what would fit, if more memory is needed than is free.
+    """Try a few sequences before a long run, if the system reports the memory in use; neither model nor run changes.
 
-    Neither the model nor the run changes. Systems that don't report the memory in use are not checked.
+    Raises:
+        InftyError: More memory is needed than is free; says what would fit.
     """
     if config.total_steps < LONG_RUN or count_usable_bytes(machine) is None:
         return

@@ -35,9 +35,12 @@ def train(
     of an uninterrupted one. A signal ends a validation, which the continued run then repeats. Several processes take
     every step together, and one of them writes.
 
-    begin: the checkpoint to continue from; without tensors, the run begins at step 0. log: takes the optimiser steps
-    done, and metrics named `<split>/<name>`. Stopped after a signal; InftyError if a loss or gradient is not finite, or
-    a checkpoint can't be saved; MissingError if `begin` is another model's.
+    begin: the checkpoint to continue from; without tensors: step 0. log: takes steps done, and metrics by name.
+
+    Raises:
+        Stopped: A signal came.
+        InftyError: A loss or gradient is not finite, or a checkpoint can't be saved.
+        MissingError: `begin` is another model's.
     """
     # Continue from a checkpoint, or begin.
     model, group, state = replica.model, replica.group, begin.state

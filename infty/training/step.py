@@ -56,7 +56,8 @@ def optimize(
 ) -> tuple[dict[str, float], Memory | None]:
     """Take one optimiser step from `memory`. Returns its metrics, and the memory after it if the task continues.
 
-    InftyError before the update if loss or gradient is not finite; the batch is then kept in the folder `run`, if any.
+    Raises:
+        InftyError: Loss or gradient is not finite, before the update. The batch is kept in the folder `run`, if any.
     """
     # Each process makes its own rows only; the mean loss divides by the scored targets of all.
     start = time.perf_counter()

@@ -58,7 +58,9 @@ def rotate(commands: dict[str, list[str]], rounds: int) -> Rotation:
     """Start the contestants one by one, and let them take turns, A B C C B A A B C …, so slow phases hit all alike.
 
     commands: by name; each prints a line when it is ready, and answers every line on its stdin with a line of JSON.
-    Raises InftyError if one dies.
+
+    Raises:
+        InftyError: One of them dies.
     """
     laps, processes = Rotation({name: [] for name in commands}), {}
     with ExitStack() as stack:

@@ -134,7 +134,9 @@ def find_missing(settings: Settings, names: Sequence[str], scale: str, options: 
     """Find what tables lack, ordered by seed, experiment, column and row, so that a column can soon be compared.
 
     names: of experiments or files; none: all that have the scale and read no text of the user's. options: of `train`.
-    Raises UsageError if an experiment isn't there, has faults or no such scale, or reads a text that only the user has.
+
+    Raises:
+        UsageError: An experiment isn't there, has faults or no such scale, or reads a text that only the user has.
     """
     every = {} if names else experiments_with(scale, settings.experiments, logger.info)
     threads = ["--threads", str(max(1, (os.cpu_count() or 1) // jobs))] if jobs > 1 and not settings.threads else []

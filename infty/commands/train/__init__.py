@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from infty.commands.evaluate import EvaluationRequest, evaluate_run
 from infty.commands.load import load_beside, locate_tokenizer
 from infty.commands.train.requirements import InitialWeights, find_base, find_initial_weights, load_trained_weights
 from infty.commands.train.session import OTHER_SETTINGS, Session, bring_data, open_session
+from infty.config.definition import Values
 from infty.config.settings import Settings
 from infty.experiment import Cell
 from infty.machine.launch import detect_launch
@@ -33,7 +33,6 @@ from infty.training.limits import explain_out_of_memory
 from infty.training.loop import train
 from infty.training.signals import StopSignals
 
-Values = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 
@@ -41,8 +40,13 @@ def train_cell(cell: Cell, settings: Settings, *, fresh: bool) -> Result | None:
     """Train one cell, or go on where it stopped; then test its best checkpoint, also with its memory emptied.
 
     The result of a finished run is returned as it is, by the process that leads. With `fresh`, an earlier run is
-    removed once everything that a new one needs is there. UsageError if the folder holds a run with other settings,
-    MissingError if a text is missing, Stopped after a signal, InftyError if training fails.
+    removed once everything that a new one needs is there.
+
+    Raises:
+        UsageError: The folder holds a run with other settings.
+        MissingError: A text is missing.
+        Stopped: A signal came.
+        InftyError: Training fails.
     """
     run = RunFolder(settings.runs / cell.key.folder)
     with _open(cell, run, settings, fresh=fresh) as session:

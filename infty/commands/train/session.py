@@ -78,9 +78,13 @@ def open_session(
     """Open a run: everything it needs is found and tried before anything of it is removed or written.
 
     Within the block nobody else writes there. Yields None if the run is finished and `fresh` does not ask for another.
-    initial: weights that a new run starts from. BusyError if another process writes there, UsageError if the folder
-    holds a run with other settings, MissingError if a text is missing or has changed, or if the processes do not see
-    the same files, InftyError if disk or memory do not suffice.
+    initial: weights that a new run starts from.
+
+    Raises:
+        BusyError: Another process writes there.
+        UsageError: The folder holds a run with other settings.
+        MissingError: A text is missing or has changed, or the processes do not see the same files.
+        InftyError: Disk or memory do not suffice.
     """
     # Take the lock: nobody else writes to this run.
     with _hold_lock(run, group):

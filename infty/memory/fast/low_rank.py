@@ -16,11 +16,9 @@ Factors = tuple[Float[Tensor, "_ _"], ...]
 
 
 def factorise(matrix: Float[Tensor, "rows columns"]) -> Factors:
-    """Factorise a map of (M6): (U, V) with U V = `matrix` to rounding, or (`matrix`,) if these hold no fewer numbers.
-
-    The product of the factors is equal to the matrix, G of `equations.ridge_operator` for one:
-    tests/memory/fast/test_low_rank.py::test_the_papers_refits_lose_nothing.
-    """
+    """Factorise a map of (M6): (U, V) with U V = `matrix` to rounding, or (`matrix`,) if that is no larger."""
+    # The product of the factors is equal to the matrix, G of equations.ridge_operator for one:
+    # tests/memory/fast/test_low_rank.py::test_the_papers_refits_lose_nothing.
     left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
     rank = int((sizes > NEGLIGIBLE * sizes[0]).sum())
     if rank * sum(matrix.shape) >= matrix.numel():
@@ -35,11 +33,10 @@ def spectral_radius(factors: Factors) -> float:
 
 
 class LinearMap(ExactBuffers):
-    """Map of (M6) as the product of its factors, in float64, rounded to the module's precision: `map @ x` is M x.
+    """Map of (M6) as the product of its factors, in float64, rounded to the module's precision: `map @ x` is M x."""
 
-    The sum of two such products is equal to `equations.update`:
-    tests/memory/test_longterm.py::test_the_linear_update_equals_sampling_and_refitting.
-    """
+    # The sum of two such products is equal to equations.update:
+    # tests/memory/test_longterm.py::test_the_linear_update_equals_sampling_and_refitting.
 
     def __init__(self, factors: Factors) -> None:
         super().__init__()

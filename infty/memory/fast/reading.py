@@ -11,7 +11,7 @@ With the gradient g of z and T_j = a_j g·v_j, all gradients but that of v are m
 
     ∂/∂μ = −Σ_σ̃ ΣTδ / s,    ∂/∂σ² = Σ_σ̃ (ΣTδ² / s − ΣT) / 2s,    ∂/∂v_j = a_j g.
 
-`GaussianBasis.expectation(μ, σ²) @ values` is the same written plainly.
+`equations.expect_basis(μ, σ², μ̃, σ̃) @ values` is the same written plainly.
 """
 
 import math
@@ -42,12 +42,11 @@ def score_queries(
 ) -> Float[Tensor, "batch heads query 2"]:
     """Compute w_μ·(K q)/√d and w_σ·(K q)/√d of each head and query, with K = B W_K (M8).
 
-    Equal to `equations.score_queries` and a sum by w_μ, w_σ; held by
-    tests/memory/test_longterm.py::test_reading_equals_the_plain_equations_in_value_and_gradient; with a projection by
-    tests/memory/test_longterm.py::test_queries_that_are_yet_to_be_projected_look_at_the_same_places.
-
     projection: W_Q, if `queries` are x, not projected yet: ((w B) W_K W_Qᵀ)·x does without the queries.
     """
+    # Equal to equations.score_queries and a sum by w_μ, w_σ:
+    # tests/memory/test_longterm.py::test_reading_equals_the_plain_equations_in_value_and_gradient; with a projection:
+    # tests/memory/test_longterm.py::test_queries_that_are_yet_to_be_projected_look_at_the_same_places.
     both = torch.bmm(weights.expand(len(coefficients), -1, -1), coefficients)  # b 2 hidden
     summaries = split_heads(F.linear(both, key), num_heads)  # b h 2 d
     summaries = summaries / summaries.shape[-1] ** 0.5
@@ -61,11 +60,9 @@ def score_queries(
 def read_signal(
     values: Float[Tensor, "batch heads chosen d"], density: AttentionDensity, basis: ReducedBasis
 ) -> Float[Tensor, "batch heads query d"]:
-    """Read E_p[X̄(t)] for each head and query from signals that have the coefficients `values`, V of (M9).
-
-    Equal to `equations.read_context` before W_O, in value and gradient; held by
-    tests/memory/test_longterm.py::test_reading_equals_the_plain_equations_in_value_and_gradient.
-    """
+    """Read E_p[X̄(t)] for each head and query from signals that have the coefficients `values`, V of (M9)."""
+    # Equal to equations.read_context before W_O, in value and gradient:
+    # tests/memory/test_longterm.py::test_reading_equals_the_plain_equations_in_value_and_gradient.
     mean, variance = density.mean.flatten(0, 1), density.variance.flatten(0, 1)  # i q, with i = batch · heads
     read = _Read.apply(values.flatten(0, 1), mean, variance, basis.centers, basis.widths, basis.counts)
     return read.unflatten(0, values.shape[:2])

@@ -21,13 +21,12 @@ REACH, FINENESS = 8, 4  # a basis function is looked at to 8 of its widths, at 4
 
 
 class ReducedBasis(ExactBuffers):
-    """Choice of K of a memory's N basis functions (M1), those of a width together.
+    """Choice of K of a memory's N basis functions (M1), those of a width together."""
 
-    Its expectations, combined, are equal to `equations.expect_basis`, to 1e-8 of the greatest; held by
-    tests/memory/fast/test_reduced_basis.py::test_every_expectation_is_made_of_the_chosen_ones. Reading the signal (M5)
-    that has the coefficients T B is equal to `equations.read_context`, to 1e-7; held by
-    tests/memory/fast/test_reduced_basis.py::test_reading_equals_the_plain_equations_where_few_are_chosen.
-    """
+    # Its expectations, combined, are equal to equations.expect_basis, to 1e-8 of the greatest:
+    # tests/memory/fast/test_reduced_basis.py::test_every_expectation_is_made_of_the_chosen_ones.
+    # Reading the signal (M5) that has the coefficients T B is equal to equations.read_context, to 1e-7:
+    # tests/memory/fast/test_reduced_basis.py::test_reading_equals_the_plain_equations_where_few_are_chosen.
 
     counts: tuple[int, ...]  # of the K by width
     centers: Float[Tensor, " chosen"]  # μ̃
@@ -46,11 +45,8 @@ class ReducedBasis(ExactBuffers):
 
 
 def farthest_columns(matrix: Float[Tensor, "rows columns"], tolerance: float) -> list[int]:
-    """Choose columns, each the farthest from the span of those before, while that is over `tolerance` of the longest.
-
-    They are the columns of a pivoted QR, for (M2); held by
-    tests/memory/fast/test_reduced_basis.py::test_columns_are_those_of_a_pivoted_qr.
-    """
+    """Choose columns for (M2), each the farthest from the span of the others, while over `tolerance` of the longest."""
+    # They are those of a pivoted QR: tests/memory/fast/test_reduced_basis.py::test_columns_are_those_of_a_pivoted_qr.
     rest, chosen = matrix.clone(), []
     limit = tolerance * rest.norm(dim=0).max()
     while len(chosen) < rest.shape[1]:

@@ -11,10 +11,8 @@ CPU_BLOCK, GPU_BLOCK = 2**19, 2**29
 
 
 def pieces(total: int, size: int) -> Iterator[slice]:
-    """Cut `range(total)` into slices of `size` (rows of M9); the last may be shorter.
-
-    All of it once: tests/memory/test_states.py::test_pieces_are_the_whole_and_blocks_fit_what_holds_them.
-    """
+    """Cut `range(total)` into slices of `size` (rows of M9); the last may be shorter."""
+    # All of it once: tests/memory/test_states.py::test_pieces_are_the_whole_and_blocks_fit_what_holds_them.
     for start in range(0, total, size):
         yield slice(start, min(start + size, total))
 

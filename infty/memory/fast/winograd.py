@@ -42,10 +42,8 @@ OUTPUTS = (  # O
 def convolve3(
     x: Float[Tensor, "batch length in"], weight: Float[Tensor, "out in 3"], bias: Float[Tensor, " out"] | None
 ) -> Float[Tensor, "batch length out"]:
-    """Convolve each vector with its two neighbours, zeros beyond both ends, with the kernel `weight` (M7).
-
-    Gates equal `equations.smooth`: tests/memory/fast/test_winograd.py::test_a_gate_of_it_equals_the_plain_equation.
-    """
+    """Convolve each vector with its two neighbours, zeros beyond both ends, with the kernel `weight` (M7)."""
+    # Gates equal equations.smooth: tests/memory/fast/test_winograd.py::test_a_gate_of_it_equals_the_plain_equation.
     batch, length, channels = x.shape
     tiles = -(-length // STEP)
     padded = F.pad(x, (0, 0, 1, STEP * tiles + 1 - length))

@@ -34,12 +34,11 @@ def attend_in_tiles(
 ) -> Asked:
     """Compute Σ_j softmax_j(content_i·k_j + position_i·r_{i−j}) v_j for the last t of k tokens, causally.
 
-    Equal to `attend_plainly`; held by
-    tests/model/fast/test_relative_tiled.py::test_equals_the_plain_equation_in_value_and_gradient.
-
-    encoding: r of distances k − 1 … 0, and one column that is never read. unseen: number of the oldest keys that
-    each row does not see either.
+    encoding: r of distances k − 1 … 0, and one unread column. unseen: how many of the oldest keys a row does not see.
     """
+    # Equal to attend_plainly:
+    # tests/model/fast/test_relative_tiled.py::test_equals_the_plain_equation_in_value_and_gradient.
+
     # One item per row and head; all rows share the encoding.
     b, dtype = len(key), key.dtype
     hidden = None if unseen is None else _mask_unseen(unseen, key)

@@ -71,9 +71,7 @@ def _chart_bins(results: ResultSet, case: str) -> Iterator[Chart]:
         shared = sorted(set.intersection(*map(set, found.values()))) if found else []
         means = {low: math.fsum(line[low] for line in found.values()) / len(found) for low in shared}
         if shared:
-            lines: Lines = {
-                model: [(low, line[low] - means[low], None) for low in shared] for model, line in found.items()
-            }
+            lines: Lines = {row: [(low, line[low] - means[low], None) for low in shared] for row, line in found.items()}
             x, y = f"{x} (from, to twice as many)", "nats a token, less the mean"
             ticks = [float(low) for low in shared]
             yield _make_chart(results, name, case, x, y, lines, base=2, ticks=ticks, zero=True)
