@@ -148,7 +148,7 @@ def is_command(name: Name) -> bool:
 
 
 def test_every_error_that_a_public_function_raises_is_named_in_its_docstring() -> None:
-    """Beyond what ruff's DOC501 sees: docstrings of one line, and errors that private functions raise for a public one."""
+    """Also what ruff does not see: docstrings of one line, and errors that private functions raise for a public one."""
     faults = []
     for name in public_names():
         if isinstance(name.node, ast.Module) or is_command(name):

@@ -287,7 +287,7 @@ for words in ("train sort --scale smoke", "eval sort --scale smoke", "report"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mask", ["022", "077"])
+@pytest.mark.parametrize("mask", [pytest.param("022", marks=pytest.mark.slower), "077"])
 def test_the_umask_is_kept_and_nothing_temporary_stays(mask: str, tmp_path: Path) -> None:
     temporary, home = tmp_path / "temporary", tmp_path / "home"
     temporary.mkdir()

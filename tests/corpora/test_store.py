@@ -279,7 +279,7 @@ def test_own_texts_have_another_name_whenever_they_change(tmp_path: Path, data: 
 LONG_LINE = 300_000_000
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_a_line_of_300_mb_is_imported_in_bounded_memory(tmp_path: Path) -> None:
     """In a fresh process, whose greatest memory the system tells."""
     source = tmp_path / "one.txt"

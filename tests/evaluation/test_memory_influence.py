@@ -24,7 +24,7 @@ def memory_of(model: SegmentModel, layer: int) -> LongTermMemory:
     return memory
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_gradients_are_those_of_central_differences(float64: None) -> None:
     """Of the last segment's loss with the memory as the earlier ones left it, one parameter after another."""
     model, task = make("infty", long_range=LONG_TERM, initial_std=0.7, hidden_size=4, feed_forward_size=2), sorting(4)

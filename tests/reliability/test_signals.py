@@ -49,7 +49,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     ("example", "number", "at"),
     [
         (SORT, signal.SIGTERM, "step 6/30"),
-        (SORT, signal.SIGINT, "sort infty-sticky@x4"),  # before a validation
+        pytest.param(SORT, signal.SIGINT, "sort infty-sticky@x4", marks=pytest.mark.slower),  # before a validation
         (SORT, signal.SIGINT, "step 30/30"),  # at the end, or in the test
         pytest.param(TEXT, signal.SIGINT, "step 9/30", marks=pytest.mark.slower),
         pytest.param(TEXT, signal.SIGTERM, "wikitext infty-sticky@main", marks=pytest.mark.slower),

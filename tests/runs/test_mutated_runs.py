@@ -187,7 +187,7 @@ def cells(sets: list[ResultSet]) -> set[CellKey]:
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "result.json", "eval", "memory", "metrics.jsonl", "environment.json"])
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", ["sort", pytest.param("wikitext", marks=pytest.mark.slower)])
 @given(data=st.data())
 def test_a_finished_run(places: dict[str, Place], name: str, file: str, data: st.DataObject) -> None:
     """Of which a file is damaged: it is left out with a warning, or read, and the others stand."""

@@ -36,7 +36,13 @@ def words(experiment: str, model: str = "infty") -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("experiment", "model"), [("sort", "infty"), ("wikitext", "infty"), ("wikitext", "compressive"), ("gpt2", "infty")]
+    ("experiment", "model"),
+    [
+        ("sort", "infty"),
+        ("gpt2", "infty"),
+        pytest.param("wikitext", "infty", marks=pytest.mark.slower),
+        pytest.param("wikitext", "compressive", marks=pytest.mark.slower),
+    ],
 )
 def test_losses_are_the_same_with_1_2_and_3_processes(tmp_path: Path, experiment: str, model: str) -> None:
     """20 steps at a batch of 6, without dropout, with fixed samples: within 1e-5."""
