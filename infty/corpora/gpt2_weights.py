@@ -59,7 +59,7 @@ def find_weights(given: str, data: Path, *, may_fetch: bool) -> WeightsFolder:
     may_fetch: the hub may be asked for what is not here.
 
     Raises:
-        MissingError: The weights are not there, can't be fetched, or are no safetensors; says what to do.
+        MissingError: The weights are not there, can't be fetched, or are no safetensors; the message says what to do.
     """
     path, name = Path(os.path.expanduser(given)), HUB_NAME.fullmatch(given)  # Path's own raises for an unknown ~user
     if os.path.exists(path) or name is None:  # Path's own raises for names that no file can have

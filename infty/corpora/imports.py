@@ -20,7 +20,7 @@ def import_corpus(data: Path, name: str, source: Path, *, replace: bool) -> Corp
     """Copy, count and check what is in `source`; any name that is not a known corpus's is plain text.
 
     Raises:
-        MissingError: It is something else or damaged. As after the others, nothing half-made stays.
+        MissingError: It is something else or damaged. No error leaves anything half-made.
         UsageError: The name is invalid, or another corpus has it (unless `replace`).
         InftyError: The disk is full.
     """

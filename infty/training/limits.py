@@ -27,7 +27,7 @@ def refuse_too_little_memory(
     """Try a few sequences before a long run, if the system reports the memory in use; neither model nor run changes.
 
     Raises:
-        InftyError: More memory is needed than is free; says what would fit.
+        InftyError: More memory is needed than is free; the message says what would fit.
     """
     if config.total_steps < LONG_RUN or count_usable_bytes(machine) is None:
         return

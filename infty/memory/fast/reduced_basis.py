@@ -45,7 +45,7 @@ class ReducedBasis(ExactBuffers):
 
 
 def farthest_columns(matrix: Float[Tensor, "rows columns"], tolerance: float) -> list[int]:
-    """Choose columns for (M2), each the farthest from the span of the others, while over `tolerance` of the longest."""
+    """Choose columns (M2), each the farthest from the span of those before, while over `tolerance` of the longest."""
     # They are those of a pivoted QR: tests/memory/fast/test_reduced_basis.py::test_columns_are_those_of_a_pivoted_qr.
     rest, chosen = matrix.clone(), []
     limit = tolerance * rest.norm(dim=0).max()
