@@ -4,10 +4,12 @@ import importlib
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests import forks
 from tests.forks import clean_environment
@@ -22,7 +24,15 @@ settings.register_profile(  # red stays red; `make fuzz` tries more
 settings.register_profile("thorough", deadline=None, suppress_health_check=SLOW, max_examples=3000, print_blob=True)
 settings.load_profile("infty")
 
+SMOKE = {"vocab_size": 400, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}  # sizes of that scale's GPT-2
 Infty = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def save_gpt2(folder: Path, **sizes: int) -> Path:
+    """A GPT-2 with random weights, as Hugging Face saves it; by default of the smoke scale's sizes."""
+    config: dict[str, Any] = {**SMOKE, "bos_token_id": 0, "eos_token_id": 0, **sizes}
+    GPT2LMHeadModel(GPT2Config(**config)).save_pretrained(folder)
+    return folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM
 
 import infty
 from infty.model.config import Gpt2ModelConfig
 from infty.model.gpt2 import build_gpt2
-from tests.conftest import Infty, clean_environment
+from tests.conftest import Infty, clean_environment, save_gpt2
 
 ROOT = Path(infty.__file__).parent
 # Modules whose files can run code when they are read.
@@ -216,8 +216,7 @@ def test_the_check_lets_pass(source: str) -> None:
 def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """A GPT-2 whose folder has code and a pickle in it, and the file that appears where one of them is run."""
     folder, sprung = tmp_path / "model", tmp_path / "sprung"
-    sizes = GPT2Config(vocab_size=400, n_positions=16, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
-    GPT2LMHeadModel(sizes).save_pretrained(folder)
+    save_gpt2(folder)
     config = json.loads((folder / "config.json").read_text())
     config["auto_map"] = {
         "AutoConfig": "configuration_evil.Config",

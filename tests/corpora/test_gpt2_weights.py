@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from huggingface_hub import constants, file_download
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from infty.base import files
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.corpora.gpt2_weights import find_weights, refuse_other_sizes
 from infty.corpora.hub import fetch
 from infty.corpora.registry import KNOWN
-from tests.conftest import Infty
+from tests.conftest import Infty, save_gpt2
 from tests.corpora.test_hub import UNPINNED, Hub, environment, hub
 
 __all__ = ["hub"]
@@ -31,10 +30,7 @@ SIZES = {"num_layers": 2, "num_heads": 2, "hidden_size": 16, "num_positions": 16
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("saved") / "tiny"
-    sizes = GPT2Config(vocab_size=400, n_positions=16, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
-    GPT2LMHeadModel(sizes).save_pretrained(path)
-    return path
+    return save_gpt2(tmp_path_factory.mktemp("saved") / "tiny")
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from infty.base.errors import InftyError
 from infty.corpora import tokenizers
@@ -31,6 +30,7 @@ from infty.corpora.registry import KNOWN
 from infty.corpora.store import open_corpus
 from infty.corpora.tokenizers import BpeConfig, TokenizerConfig, WordConfig
 from infty.corpora.tokens import Portion, open_tokens
+from tests.conftest import save_gpt2
 from tests.corpora.conftest import ARTICLES, pg19_folder, wikitext_folder
 from tests.corpora.hostile import ARCHIVES, WITH_SUMS, hostile_tar, hostile_zip, table
 from tests.mutations import mutated_bytes, mutated_json
@@ -303,10 +303,8 @@ def test_edges_of_documents(tokenised: Path, starts: list[int], order: str) -> N
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "tiny"
-    sizes = GPT2Config(vocab_size=40, n_positions=4, n_embd=4, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
-    GPT2LMHeadModel(sizes).save_pretrained(path)
-    return path
+    sizes = {"vocab_size": 40, "n_positions": 4, "n_embd": 4, "n_layer": 1, "n_head": 1}
+    return save_gpt2(tmp_path_factory.mktemp("weights") / "tiny", **sizes)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

@@ -9,14 +9,14 @@ import pytest
 
 from infty.corpora.layouts import Source
 from infty.corpora.store import write_corpus
-from infty.corpora.tokens import open_tokens
 from infty.evaluation.memory_trace import inspect_memory
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.runs.schemas import MemoryTrace, Stream
-from infty.tasks.corpus import CorpusConfig, CorpusTask
+from infty.tasks.corpus import CorpusTask
 from tests.conftest import Infty
 from tests.model.test_decoder import BASE, MEMORIES, SEGMENT
+from tests.tasks.test_corpus import task as open_task
 
 TAU = 0.75
 
@@ -24,17 +24,8 @@ TAU = 0.75
 def texts(folder: Path, documents: list[str], **changes: Any) -> CorpusTask:
     sources = {split: Source(zip(repeat(True), documents), 1) for split in ("train", "validation", "test")}
     write_corpus(folder, "tiny", sources, "a test", replace=False)
-    given = {
-        "corpus": "tiny",
-        "tokenizer": {"kind": "word", "vocab_size": 400},
-        **{split: {"split": split} for split in ("train", "validation", "test")},
-        "memory_reset": "document",
-        "protocol": "text-as-trained-v1",
-        "far": 4,
-        **changes,
-    }
-    config = CorpusConfig.model_validate(given)
-    return CorpusTask(config, open_tokens(folder, "tiny", config.tokenizer, config.portions), SEGMENT)
+    own = {"tokenizer": {"kind": "word", "vocab_size": 400}, "protocol": "text-as-trained-v1", **changes}
+    return open_task(folder, SEGMENT, **own)
 
 
 def model(memory: str, task: CorpusTask) -> Decoder:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from infty.base.errors import UsageError
 from infty.commands.train.requirements import find_base
@@ -18,7 +17,7 @@ from infty.model.interface import count_parameters
 from infty.runs.folder import RunFolder
 from infty.tasks.corpus import CorpusConfig
 from tests import forks
-from tests.conftest import Infty, clean_environment
+from tests.conftest import Infty, clean_environment, save_gpt2
 
 pytestmark = pytest.mark.slow
 
@@ -100,11 +99,8 @@ def test_one_stream_is_read_alone_and_other_blocks_have_another_protocol(infty: 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GPT-2 of the smoke scale's sizes, as Hugging Face saves it."""
-    path = tmp_path_factory.mktemp("weights") / "my gpt2"
     torch.manual_seed(1)
-    sizes = GPT2Config(vocab_size=400, n_positions=16, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
-    GPT2LMHeadModel(sizes).save_pretrained(path)
-    return path
+    return save_gpt2(tmp_path_factory.mktemp("weights") / "my gpt2")
 
 
 def test_weights_come_from_a_folder(infty: Infty, tmp_path: Path, folder: Path) -> None:
