@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2LMHeadModel
 
 from infty.base.errors import UsageError
 from infty.commands.train.requirements import find_base
