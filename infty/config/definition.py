@@ -160,8 +160,8 @@ def variant_of(overrides: Sequence[str], name: str | None) -> str:
     """Return what a run's folder adds: `+name`, or `+` and a hash of the changes. UsageError if it can't be a name."""
     if name is not None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name) or not is_portable(name):
-            wanted = "wanted up to 64 lower-case letters, digits, '-', '_' and '.'"
-            raise UsageError(f"--name {one_line(name)}: {wanted}, and none that Windows can't have, as con and x.")
+            wanted = "wanted up to 64 lower-case letters, digits, '-', '_' and '.', but no '.' at the end"
+            raise UsageError(f"--name {one_line(name)}: {wanted}, and no name that Windows refuses, as con")
         return f"+{name}"
     changes, _ = overlay([("--set", parse_override(text)[0]) for text in overrides])
     return "+" + hashlib.sha256(yaml.safe_dump(changes).encode()).hexdigest()[:8] if changes else ""

@@ -51,7 +51,7 @@ def written(folder: Path) -> list[Path]:
         (
             ("train", "sort", "--name", "../x"),
             2,
-            "infty: --name ../x: wanted up to 64 lower-case letters, digits, '-', '_' and '.', and none that Windows ",
+            "infty: --name ../x: wanted up to 64 lower-case letters, digits, '-', '_' and '.', but no '.' at the end",
         ),
         (
             ("train", "sort", "--device", "tpu"),

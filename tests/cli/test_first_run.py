@@ -155,7 +155,7 @@ def test_a_narrow_terminal_breaks_no_name_and_cuts_no_line(tmp_path: Path, words
 def test_names_that_a_folder_cannot_have_everywhere_are_refused(infty: Infty, tmp_path: Path, name: str) -> None:
     done = infty("train", *SMOKE, "--name", name)
     assert done.returncode == 2
-    assert re.fullmatch(r"infty: --name .+: wanted up to 64 .+, and none .+\n", done.stderr)
+    assert re.fullmatch(r"infty: --name .+: wanted up to 64 .+, and no name .+\n", done.stderr)
 
 
 @pytest.mark.parametrize("part", ["file", "models", "cases", "scales"])
