@@ -88,7 +88,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Call, Call, RunFold
     return packed, call(then, "trained", seconds=900, CHECKS="parity float32"), RunFolder(then / "data/runs" / RUN)
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_a_call_without_time_packs_what_is_there(calls: tuple[Call, Call, RunFolder]) -> None:
     packed, _, _ = calls
     assert packed.done.returncode == 0, packed.done.stderr
@@ -97,7 +97,7 @@ def test_a_call_without_time_packs_what_is_there(calls: tuple[Call, Call, RunFol
     assert json.loads((packed.report / RUN / "status.json").read_text())["status"] == "stopped"
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_a_run_goes_on_elsewhere_from_what_was_packed(calls: tuple[Call, Call, RunFolder]) -> None:
     """Of its checkpoints the last one travels, and no lock."""
     packed, trained, run = calls
@@ -112,7 +112,7 @@ def test_a_run_goes_on_elsewhere_from_what_was_packed(calls: tuple[Call, Call, R
     assert run.finished
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_the_report_holds_all_that_was_found(calls: tuple[Call, Call, RunFolder]) -> None:
     _, trained, run = calls
     report = trained.report

@@ -38,7 +38,10 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     ("name", "experiment", "row", "kind"),
-    [("memory", "sort", "mean", {"kind": "mean"}), ("task", "first-seen", "infty", {"kind": "first-seen"})],
+    [
+        ("memory", "sort", "mean", {"kind": "mean"}),
+        pytest.param("task", "first-seen", "infty", {"kind": "first-seen"}, marks=pytest.mark.slower),
+    ],
 )
 def test_a_memory_and_a_task_of_ones_own(tmp_path: Path, name: str, experiment: str, row: str, kind: object) -> None:
     patched(tmp_path, name)

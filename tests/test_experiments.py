@@ -33,6 +33,11 @@ OTHER_SLOTS = {
 SCALES = [(name, scale) for name in EXPERIMENTS for scale in open_experiment(name, SHIPPED).names("scales")]
 
 
+def of_many(name: str) -> list[pytest.MarkDecorator]:
+    """Experiments that vary another one, whose own rows are trained at every change."""
+    return [pytest.mark.slower] if "-" in name else []
+
+
 def cells(name: str, scale: str) -> list[CellKey]:
     return [cell for cell in open_experiment(name, SHIPPED).cells(scale) if cell.seed == 0]
 
@@ -98,7 +103,7 @@ def growth(geometry: tuple[Any, ...]) -> float:
 
 
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=of_many(name)) for name in EXPERIMENTS])
 def test_no_memory_that_ships_grows_without_bound(name: str, scale: str) -> None:
     """With fixed sample points, in the long run: a stream of any length stays finite."""
     sizes = {
@@ -148,7 +153,7 @@ MAIN = ("sort", "wikitext", "gpt2")  # experiments of which every row is trained
 
 def how_slow(cell: CellKey) -> list[pytest.MarkDecorator]:
     if cell.model == "infty":
-        return []
+        return of_many(cell.experiment)
     return [pytest.mark.slow if cell.experiment in MAIN else pytest.mark.slower]
 
 

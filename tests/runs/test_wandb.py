@@ -253,7 +253,7 @@ def test_online_without_a_network_is_a_warning(alone: tuple[str, ...], without: 
     assert (done.returncode, weights(tmp_path)) == (0, without)
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_online_without_an_account_asks_nothing_of_a_terminal(
     alone: tuple[str, ...], without: str, tmp_path: Path
 ) -> None:

@@ -39,7 +39,7 @@ def words(experiment: str, model: str = "infty") -> tuple[str, ...]:
     ("experiment", "model"),
     [
         ("sort", "infty"),
-        ("gpt2", "infty"),
+        pytest.param("gpt2", "infty", marks=pytest.mark.slower),
         pytest.param("wikitext", "infty", marks=pytest.mark.slower),
         pytest.param("wikitext", "compressive", marks=pytest.mark.slower),
     ],
@@ -217,7 +217,7 @@ def test_srun_starts_what_torchrun_starts(tmp_path: Path) -> None:
     assert json.loads((ours.path / "environment.json").read_text())["processes"] == 2
 
 
-@pytest.mark.parametrize(("documents", "size"), [(7, 2), (3, 4)])
+@pytest.mark.parametrize(("documents", "size"), [pytest.param(7, 2, marks=pytest.mark.slower), (3, 4)])
 def test_uneven_shares_of_documents_have_the_totals_of_all(tmp_path: Path, documents: int, size: int) -> None:
     """Seven documents for two processes; three for four, of which one has nothing to read."""
     part = ("--set", "task.test.split=train", "--set", f"task.test.last={documents}")

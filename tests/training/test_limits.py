@@ -59,6 +59,7 @@ def test_more_memory_than_there_is_is_told_before_the_first_step_with_what_would
 
 
 @MEASURED
+@pytest.mark.slower
 def test_what_is_predicted_is_about_what_is_needed() -> None:
     """From 1 and 4 sequences to 48, within a third of the peak of real steps with all of them.
 

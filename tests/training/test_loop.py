@@ -45,7 +45,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pointer", ["last.json", "best.json"])
+@pytest.mark.parametrize("pointer", ["last.json", pytest.param("best.json", marks=pytest.mark.slower)])
 def test_a_run_killed_between_a_checkpoint_and_its_pointers_continues_the_same(
     infty: Infty, tmp_path: Path, pointer: str
 ) -> None:

@@ -67,7 +67,7 @@ def test_start_is_measured_through_the_real_command(infty: Infty) -> None:
     assert document["value"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_updates_are_measured_against_a_yardstick(infty: Infty) -> None:
     yardstick = Path(__file__).parents[2] / "plain_model.py"
     done = infty("bench", "update", "--rounds", "1", "--threads", "1", "--json", "--against", str(yardstick))

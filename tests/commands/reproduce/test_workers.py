@@ -79,7 +79,7 @@ def test_again_nothing_is_missing_and_the_report_is_written(whole: tuple[Path, s
     assert written(folder / "runs") == before
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_two_at_once_give_the_same_figures(whole: tuple[Path, str], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text((whole[0] / "experiments/mine.yaml").read_text())
     words = ("mine.yaml", *SMOKE, "--jobs", "2", "--runs", "runs")
@@ -162,7 +162,7 @@ def test_sigterm_stops_what_runs_with_a_checkpoint_and_begins_no_more(tmp_path: 
     assert load_last(run_of(tmp_path, "long").checkpoints) is not None
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="Linux tells who runs")
 def test_a_process_that_the_system_kills_stops_no_other(tmp_path: Path) -> None:
     write_experiment(tmp_path, "mine", {"short": {}, "long": LONG, "later": {}})

@@ -118,6 +118,7 @@ def test_weights_come_from_a_folder(infty: Infty, tmp_path: Path, folder: Path) 
         torch.testing.assert_close(trained.get_parameter(f"base.{name}"), parameter)
 
 
+@pytest.mark.slower
 def test_what_rows_start_from_is_trained_again_where_it_is_of_another_text_or_damaged(
     infty: Infty, tmp_path: Path
 ) -> None:

@@ -43,7 +43,9 @@ def test_a_result_is_one_total_in_three_views_and_says_what_it_is_of(infty: Inft
     assert far["nats"] / far["tokens"] == pytest.approx(metrics["test/far_loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("model", ["transformer-xl", "compressive", "infty", "infty-sticky"])
+@pytest.mark.parametrize(
+    "model", ["transformer-xl", "compressive", "infty", pytest.param("infty-sticky", marks=pytest.mark.slower)]
+)
 def test_the_batch_size_changes_nothing_and_a_check_shows_it(infty: Infty, model: str) -> None:
     result = document(infty, "train", *CELL, "--model", model)
     checked = document(infty, "eval", *CELL, "--model", model, "--check-batch")
@@ -72,7 +74,7 @@ def test_one_stream_is_read_alone(infty: Infty) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["compressive", "infty-sticky"])
+@pytest.mark.parametrize("model", [pytest.param("compressive", marks=pytest.mark.slower), "infty-sticky"])
 def test_knock_outs_change_what_is_read_and_keep_the_result_as_it_was(infty: Infty, tmp_path: Path, model: str) -> None:
     more = ("--set", "training.steps=60", "--set", "training.learning_rate=1e-2", "--name", "more", "--model", model)
     whole = document(infty, "train", *CELL, *more)
