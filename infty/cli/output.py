@@ -11,6 +11,7 @@ from typing import Any
 
 from infty.base.errors import UsageError, one_line
 from infty.machine.launch import detect_launch
+from infty.tasks.protocols import NO_FIGURE
 
 
 @dataclass
@@ -161,5 +162,7 @@ def summarize_stream(outcome: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _round(figures: Mapping[str, float]) -> dict[str, Any]:
-    return {name: round(value, 4) for name, value in figures.items()}
+def _round(figures: Mapping[str, float | None]) -> dict[str, Any]:
+    """Round figures for a person; a dash, with a note, for those that can't be made."""
+    rounded = {name: "–" if value is None else round(value, 4) for name, value in figures.items()}
+    return {**rounded, "note": NO_FIGURE} if None in figures.values() else rounded

@@ -93,8 +93,8 @@ def _check_totals(result: Result) -> Iterator[str]:
     else:
         expected = {"test/loss": t.nats / t.scored, "test/accuracy": t.correct / t.scored}
     for key, value in expected.items():
-        if not math.isclose(result.metric(key), value, rel_tol=EXACT):
-            yield f"{key} is {result.metric(key)}, and by its totals {value}"
+        if not _is_close(stored := result.find_metric(key), value, EXACT):
+            yield f"{key} is {stored}, and by its totals {'no measurement' if value is None else value}"
 
 
 def _check_evaluation(run: RunFolder, result: Result) -> Iterator[str]:
@@ -121,10 +121,16 @@ def _find_differences(result: Result, other: Evaluation, tolerance: float) -> It
     """Find the metrics, totals, data and protocol in which an evaluation differs from the stored result."""
     for stored, values in ((result.metrics, other.metrics), (result.totals.model_dump(), other.totals.model_dump())):
         for key, value in stored.items():
-            found = values.get(key)
-            if found is None or not math.isclose(value, found, rel_tol=tolerance):
+            if not _is_close(value, found := values.get(key), tolerance):
                 yield f"{key} is {found}, and stored is {value}"
     if other.data != result.data:
         yield "data is not what is stored"
     if other.protocol != result.protocol:
         yield "protocol is not what is stored"
+
+
+def _is_close(value: float | None, other: float | None, tolerance: float) -> bool:
+    """Tell if two figures agree, of which each may be None: a figure that can't be made."""
+    if value is None or other is None:
+        return value is other
+    return math.isclose(value, other, rel_tol=tolerance)

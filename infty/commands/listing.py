@@ -110,6 +110,6 @@ def _states(cell: list[dict[str, Any]]) -> str:
     others = [f"{row['state']} (seed {row['seed']})" for row in cell if row["state"] not in ("done", "missing")]
     mean = ""
     for metric, shown in (("test/accuracy", "{:.1%}"), ("test/word_perplexity", "{:,.1f} a word")):
-        if figures := [row["metrics"][metric] for row in done if metric in row["metrics"]]:
+        if figures := [value for row in done if (value := row["metrics"].get(metric)) is not None]:
             mean = ", " + shown.format(sum(figures) / len(figures)).replace("%", " %")
     return ", ".join([f"{len(done)} of {len(cell)} done{mean}", *others])

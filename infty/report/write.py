@@ -65,8 +65,9 @@ def _escape_markdown(text: str) -> str:
 
 def _describe_origin(run: Run) -> list[str]:
     r = run.result
-    figure = r.metric("test/word_perplexity") if r.is_text else 100 * r.metric("test/accuracy")
-    return [name_run(run), f"{figure:.2f}", str(r.best_step), name_commit(run), r.data.sha256[:12], f"`{r.command}`"]
+    figure = r.find_metric("test/word_perplexity") if r.is_text else 100 * r.metric("test/accuracy")
+    shown = "–" if figure is None else f"{figure:.2f}"
+    return [name_run(run), shown, str(r.best_step), name_commit(run), r.data.sha256[:12], f"`{r.command}`"]
 
 
 def name_run(run: Run) -> str:
@@ -192,7 +193,10 @@ def _list_facts(run: Run) -> list[tuple[str, object]]:
     r, at = run.result, run.environment
     machine = ", ".join(filter(None, [at.system, at.device, f"{at.threads} threads" if at.threads else ""]))
     facts = {
-        **{name.removeprefix("test/").replace("_", " "): f"{value:.6g}" for name, value in r.metrics.items()},
+        **{
+            name.removeprefix("test/").replace("_", " "): "–" if value is None else f"{value:.6g}"
+            for name, value in r.metrics.items()
+        },
         "command": r.command or "unknown",
         "seed": run.key.seed,
         "commit": name_commit(run),

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
@@ -213,10 +213,11 @@ class Sinks:
     def __init__(self, sinks: Iterable[Sink]) -> None:
         self.sinks = list(sinks)
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Hand metrics to each of the sinks."""
+    def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        """Hand the metrics that are figures to each of the sinks."""
+        figures = {name: value for name, value in metrics.items() if value is not None}
         for sink in self.sinks:
-            sink.log(step, metrics)
+            sink.log(step, figures)
 
     def __enter__(self) -> "Sinks":
         return self

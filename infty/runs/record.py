@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 Positive = Annotated[int, Field(gt=0, le=2**53)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Nats = Annotated[float, Field(ge=0, le=1e15)]
-Amount = Annotated[float, Field(ge=0, le=1e305)]  # a perplexity is e^700 at most; sums over runs stay finite
+Amount = Annotated[float, Field(ge=0, le=1e305)]  # sums over runs stay finite
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,99}$")]  # may be part of a file's name
 Experiment = Annotated[str, Field(pattern=r"^[^/\\\p{C}\p{Zl}\p{Zp}]{1,100}$")]
 Text = Annotated[str, Field(pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]*$")]  # a line of a table

@@ -42,7 +42,7 @@ class _Header(Record):
 class _Outcome(Record):
     """The outcome of a test, as a result and an evaluation hold it."""
 
-    metrics: dict[str, Amount]
+    metrics: dict[str, Amount | None]  # None: a perplexity that would be no measurement
     totals: SplitTotals
     calibration: Calibrated
     protocol: Protocol
@@ -54,11 +54,13 @@ class _Outcome(Record):
         return isinstance(self.data, TextData)
 
     def metric(self, name: str) -> float:
-        """Return a metric that every run of its task has, such as `test/loss`."""
-        return self.metrics[name]
+        """Return a metric that every run of its task has as a figure, such as `test/loss`."""
+        value = self.metrics[name]
+        assert value is not None, "validated"
+        return value
 
     def find_metric(self, name: str) -> float | None:
-        """Return a metric, or None if it is lacking, as `test/regression_error` is for a row without a memory."""
+        """Return a metric, or None without a figure, as `test/regression_error` is for a row without a memory."""
         return self.metrics.get(name)
 
     @model_validator(mode="after")
@@ -73,7 +75,9 @@ class _Outcome(Record):
         wanted = [f"{split}/{name}" for name in (names if self.is_text else ("loss", "accuracy"))]
         if absent := [name for name in wanted if name not in self.metrics]:
             raise ValueError(f"metrics: lacks {', '.join(absent)}")
-        if self.metrics.get(f"{split}/accuracy", 0) > 1:
+        if lacking := [name for name, value in self.metrics.items() if value is None and "perplexity" not in name]:
+            raise ValueError(f"metrics: no figure for {', '.join(lacking)}")
+        if (self.metrics.get(f"{split}/accuracy") or 0) > 1:
             raise ValueError(f"metrics: wanted {split}/accuracy from 0 to 1")
         return self
 

@@ -28,7 +28,7 @@ from infty.corpora.text_pieces import PIECE, CountedText, Text
 from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer
 from infty.corpora.tokens import Portion, TokenPart, TokenSet, open_tokens
 from infty.tasks.loss_breakdown import break_down_losses, compute_text_metrics, measure_distances
-from infty.tasks.protocols import TEXT_PROTOCOLS, KnockOut
+from infty.tasks.protocols import TEXT_PROTOCOLS, KnockOut, Metrics
 from infty.tasks.segmentation import Spans, TokenReset, cut_at_resets, cut_rows, cut_segments, cut_windows, pack_rows
 from infty.tasks.task import PerTarget, RandomTokens, Sample, Source, Task, TaskConfig, Values
 
@@ -186,7 +186,7 @@ class CorpusTask(Task):
                 batch.targets[1] = UNSCORED
                 yield replace(batch, fresh=torch.full((2,), step == 0))
 
-    def compute_metrics(self, split: str, totals: Totals) -> dict[str, float]:
+    def compute_metrics(self, split: str, totals: Totals) -> Metrics:
         """Compute loss in nats per token, perplexity per token and per word, and bits per byte."""
         return compute_text_metrics(split, totals, self.count_words_and_bytes(split))
 
@@ -221,7 +221,7 @@ class CorpusTask(Task):
             if len(window) > 1:
                 yield Batch.of_stream(window[:-1], window[1:])
 
-    def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
+    def compute_stream_metrics(self, text: CountedText, totals: Totals) -> Metrics:
         """Compute the metrics of a text that was read as a stream. MissingError if it has no word."""
         if not text.words:
             raise MissingError("the stream holds no word: wanted a text")

@@ -17,8 +17,8 @@ from jaxtyping import Float32, Int64
 from numpy import ndarray
 
 from infty.base.batch import Totals
+from infty.tasks.protocols import MOST_BYTES, MOST_NATS, Metrics
 
-LARGEST = 700.0  # exponent of a perplexity that a float still holds
 NEW, NO_WORD = 0, -1  # in place of distances
 WORD = re.compile(rb"[^\s]+")
 CHUNK = 5_000  # approximate tokens per chunk, the unit that a paired bootstrap resamples
@@ -69,19 +69,23 @@ def _round(nats: Iterable[float]) -> list[float]:
     return [round(float(value), 4) for value in nats]
 
 
-def compute_text_metrics(split: str, totals: Totals, sizes: dict[str, int]) -> dict[str, float]:
-    """Compute loss, perplexities and bits per byte of a text.
+def compute_text_metrics(split: str, totals: Totals, sizes: dict[str, int]) -> Metrics:
+    """Compute loss, perplexities and bits per byte of a text; None for a perplexity that would be no measurement.
 
     ln(word perplexity) · words = bits per byte · ln 2 · bytes = nats of all tokens, whereas loss and token perplexity
     are over the tokens that the protocol scores.
     """
-    whole = totals.nats + totals.aside_nats
+    whole, words, size = totals.nats + totals.aside_nats, sizes["words"], sizes["bytes"]
     return {
         f"{split}/loss": totals.nats / totals.scored,
-        f"{split}/token_perplexity": math.exp(min(totals.nats / totals.scored, LARGEST)),
-        f"{split}/word_perplexity": math.exp(min(whole / sizes["words"], LARGEST)),
-        f"{split}/bits_per_byte": whole / math.log(2) / sizes["bytes"],
+        f"{split}/token_perplexity": _compute_perplexity(totals.nats, totals.scored),
+        f"{split}/word_perplexity": _compute_perplexity(whole, words) if size <= MOST_BYTES * words else None,
+        f"{split}/bits_per_byte": whole / math.log(2) / size,
     }
+
+
+def _compute_perplexity(nats: float, units: int) -> float | None:
+    return math.exp(nats / units) if nats <= MOST_NATS * units else None
 
 
 def measure_distances(

@@ -4,6 +4,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 KnockOut = Literal["zero", "shuffle", "other"]  # what is read instead of the memory (see memory/contract.py)
+Metrics = dict[str, float | None]  # named `<split>/<name>`; None: a figure that can't be made
+MOST_NATS = 20.0  # nats a unit: a perplexity above e^20 is no measurement
+MOST_BYTES = 100  # bytes a word: longer ones are of a script that does not put white space between words
+NO_FIGURE = (
+    f"–: no measurement. A perplexity is given up to e^{MOST_NATS:g}, and one per word if what white space separates "
+    f"has at most {MOST_BYTES} bytes on average; bits per byte say the same of any text."
+)
 KNOCK_OUTS: tuple[KnockOut, ...] = get_args(KnockOut)
 
 

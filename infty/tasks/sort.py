@@ -26,7 +26,7 @@ from infty.base.batch import ALL, UNSCORED, Batch, Share, Totals
 from infty.base.errors import MissingError
 from infty.corpora.registry import SPLITS
 from infty.corpora.text_pieces import Text
-from infty.tasks.protocols import SORT
+from infty.tasks.protocols import SORT, Metrics
 from infty.tasks.task import PerTarget, Sample, Task, TaskConfig, Values
 
 # Each sequence is generated from one integer seed; the seeds of the splits are disjoint ranges.
@@ -146,7 +146,7 @@ class SortTask(Task):
         for start in range(0, len(own), batch_size):
             yield self.make_batch(split, np.array(own[start : start + batch_size]))
 
-    def compute_metrics(self, split: str, totals: Totals) -> dict[str, float]:
+    def compute_metrics(self, split: str, totals: Totals) -> Metrics:
         """Compute `<split>/loss` in nats per symbol of the answer, and `<split>/accuracy` from 0 to 1."""
         return {f"{split}/loss": totals.nats / totals.scored, f"{split}/accuracy": totals.correct / totals.scored}
 

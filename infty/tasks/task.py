@@ -19,7 +19,7 @@ from infty.base.files import Strict
 from infty.corpora.text_pieces import CountedText, Text
 from infty.corpora.tokenizers import Tokenizer
 from infty.corpora.tokens import Portion
-from infty.tasks.protocols import EvaluationProtocol, KnockOut
+from infty.tasks.protocols import EvaluationProtocol, KnockOut, Metrics
 
 PerTarget = Shaped[ndarray, " targets"]
 Sample = tuple[Literal["sequence", "document"], int, Batch]  # a stream's kind, number, batch
@@ -78,7 +78,7 @@ class Task(TrainingData, ABC):
         """Yield all of `split`; the second half of each batch's rows are other streams, which are not scored."""
 
     @abstractmethod
-    def compute_metrics(self, split: str, totals: Totals) -> dict[str, float]:
+    def compute_metrics(self, split: str, totals: Totals) -> Metrics:
         """Compute metrics named `<split>/<name>` from the totals over a split; `<split>/loss` is nats per target."""
 
     @abstractmethod
@@ -105,7 +105,7 @@ class Task(TrainingData, ABC):
     def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """Cut one text of any length into segments. MissingError if it is empty or can't be read."""
 
-    def compute_stream_metrics(self, text: CountedText, totals: Totals) -> dict[str, float]:
+    def compute_stream_metrics(self, text: CountedText, totals: Totals) -> Metrics:
         """Compute metrics named `stream/<name>` from the totals over a text that was read as a stream."""
         return self.compute_metrics("stream", totals)
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ def train(
     seed: int,
     folder: Path,
     begin: Checkpoint,
-    log: Callable[[int, dict[str, float]], None],
+    log: Callable[[int, Mapping[str, float | None]], None],
     stop: StopSignals,
 ) -> TrainingState:
     """Train to `config.total_steps`, with checkpoints in `folder`.
@@ -69,11 +69,10 @@ def train(
             totals = group.sum_totals(evaluate(model, stop.yield_until_signal(batches), choices=task.has_answers))
             if group.is_true_anywhere(stop.received is not None):
                 continue
-            validation = task.compute_metrics("validation", totals)
-            loss = validation["validation/loss"]
+            loss = totals.nats / totals.scored
             if not math.isfinite(loss):
                 raise InftyError(f"validation loss {loss} at step {state.step}; try a lower training.learning_rate")
-            log(state.step, validation)
+            log(state.step, task.compute_metrics("validation", totals))
             state.validated_step = state.step
             if state.best_loss is None or loss < state.best_loss:
                 state.best_step, state.best_loss = state.step, loss

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 PAUSE = 0.1  # seconds between looks at the processes
 LAST_LINES = 50  # of a process's output that are kept
 BY_SIGNAL = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM)}  # exit codes of infty
-SHOWN = ("test/accuracy", "test/word_perplexity")  # one of them is in every result
+SHOWN = ("test/accuracy", "test/word_perplexity", "test/loss")  # one of them is a figure in every result
 
 
 def train_missing(tables: Tables, jobs: int) -> None:
@@ -171,7 +171,7 @@ class _Work:
         tables.seconds[job.cell] = result.wall_seconds
         tables.took.append(elapsed)
         tables.beside.append(max(0.0, elapsed - result.wall_seconds))
-        name = next(name for name in SHOWN if name in result.metrics)
+        name = next(name for name in SHOWN if result.find_metric(name) is not None)
         return f"done in {format_time(elapsed)}, {name} {result.metric(name):.4f}"
 
     def _leave_out_like(self, job: Job) -> str:

@@ -5,6 +5,7 @@ from infty.report.load.results import ResultSet, format_average, list_metric
 from infty.report.paired_bootstrap import Difference, compare_rows, find_best_row
 from infty.runs.folder import Run
 from infty.runs.parts import TextData
+from infty.tasks.protocols import NO_FIGURE
 
 FIGURES = {  # metric: heading, digits
     "test/word_perplexity": ("word perplexity", 1),
@@ -101,6 +102,7 @@ def _list_column(results: ResultSet, case: str) -> Table:
         "better than every other row with each of two or more seeds, and by the 95 % interval.",
         *_describe_text(results, results.of(None, case)),
         *_describe_interval(results.baseline, [pair for pair in found.values() if pair]),
+        *([NO_FIGURE] if any(None in run.result.metrics.values() for run in results.of(None, case)) else []),
         *_note_scale(results),
         *_note_faults(results, [case]),
     ]

@@ -1,7 +1,11 @@
 """Language modelling through the real command, at smoke scale on made-up articles and on one's own files."""
 
+import csv
+import io
 import json
 import math
+import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +215,55 @@ def test_the_tables_of_texts(infty: Infty, tmp_path: Path) -> None:
     assert str(results["infty"]["totals"]["nats"]) in lines[1] + lines[2]
     assert (tmp_path / "report/wikitext-smoke-distance.svg").read_text().count("transformer-xl") >= 1
     assert "a word" in infty("list", "--scale", "smoke").stdout
+
+
+def _write_chinese(folder: Path) -> None:
+    """Lines of 400 characters without a space between them."""
+    draw = random.Random(0)
+    for name in "abcd":
+        lines = ("".join(chr(0x4E00 + draw.randrange(500)) for _ in range(400)) + "。" for _ in range(10))
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_lists(folder: Path) -> None:
+    """Lines of long lists, as of sums of files: many bytes between white space, each easy to predict."""
+    for name in "abcd":
+        (folder / f"{name}.txt").write_text(f"{name},{'0,' * 200}\n" * 10, encoding="utf-8")
+
+
+@pytest.mark.parametrize("write", [_write_chinese, _write_lists])
+def test_a_word_perplexity_of_a_text_without_words_is_not_made_up(
+    infty: Infty, tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    """It was cut off at e^700, the same for every row, and `--check` found nothing. Others met the like:
+    https://github.com/bigscience-workshop/lm-evaluation-harness/issues/106."""
+    own = tmp_path / "own"
+    own.mkdir()
+    write(own)
+    cell = ("text", "--scale", "smoke", "--data", "own")
+    done = infty("train", *cell)
+    assert "test/word_perplexity: –\n" in done.stdout
+    assert "note: –: no measurement" in done.stdout
+    (folder,) = tmp_path.glob("runs/text/smoke/*/seed-0")
+    result = json.loads((folder / "result.json").read_text())
+    metrics, totals = result["metrics"], result["totals"]
+    assert metrics["test/word_perplexity"] is None
+    assert metrics["test/bits_per_byte"] * math.log(2) * totals["bytes"] == pytest.approx(totals["nats"], rel=1e-9)
+    assert all(None not in json.loads(line).values() for line in (folder / "metrics.jsonl").read_text().splitlines())
+
+    report = infty("report")
+    assert report.returncode == 0, report.stderr
+    (page,) = (tmp_path / "report").glob("text-smoke-*.md")
+    row = next(line for line in page.read_text().splitlines() if line.startswith("| infty "))
+    assert [cell.strip() for cell in row.split("|")][2] == "–"
+    assert "–: no measurement" in page.read_text()
+    (table,) = csv.DictReader(io.StringIO(page.with_suffix(".csv").read_text()))
+    assert (table["test/word_perplexity"], table["test/bits_per_byte"] != "") == ("", True)
+    assert infty("report", "--check").returncode == 0
+
+    # What the version before wrote of it is found.
+    metrics["test/word_perplexity"] = math.exp(700)
+    (folder / "result.json").write_text(json.dumps(result))
+    checked = infty("report", "--check")
+    assert checked.returncode == 4
+    assert "test/word_perplexity is 1.0142320547350045e+304, and by its totals no measurement" in checked.stderr
