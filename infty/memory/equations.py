@@ -148,7 +148,7 @@ class AttentionDensity:
 
 def split_heads(x: Float[Tensor, "batch n hidden"], num_heads: int) -> Heads:
     """Give each head its slice of the hidden size (M8)."""
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return x.unflatten(-1, (num_heads, x.shape[-1] // num_heads)).transpose(1, 2)
 
 
 def join_heads(x: Heads) -> Float[Tensor, "batch n hidden"]:
