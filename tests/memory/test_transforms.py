@@ -124,7 +124,7 @@ class Host(torch.nn.Module):
         memory = self.memory
         state = memory.update(memory.update(memory.initial_state(first.shape[0]), first), second)
         far, density = memory.attend(second, state)
-        slots, _ = self.slots.advance(self.slots.initial_state(first.shape[0]), far, None, lambda _, x: x)
+        slots, _ = self.slots.advance(self.slots.initial_state(first.shape[0]), far, None, lambda _, x: x.mean(1))
         return far, memory.kl(density, state), slots.slots
 
 pair, batch = torch.randn(2, 5, 11, 21).unbind(), {0: Dim("batch", min=2, max=64)}
