@@ -61,6 +61,11 @@ def _without_tf32(switch: Any) -> Iterator[None]:
             switch.fp32_precision = before
 
 
+def widen(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Convert to float64 what would cancel in float32 (M10), if its device has that type: "mps" has not."""
+    return x if x.device.type == "mps" else x.double()
+
+
 class ExactConstants(nn.Module):
     """Module whose constants are kept in float64 and rounded once to what they are used with (M1, M6).
 
