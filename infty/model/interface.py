@@ -56,6 +56,7 @@ class SegmentModel(ExactConstants):
 
         Raises:
             MissingError: A folder lacks a tensor or has one of another shape.
+            UsageError: It has more than this decoder.
             TypeError: Nothing is grafted here.
         """
         raise TypeError(f"a {type(self).__name__} is trained from scratch, and not from {source}")
