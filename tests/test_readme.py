@@ -32,6 +32,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *SHIPPED.glob("device/README.md")]
 )
+WITH_PYTHON = ["README.md", "docs/memory.md"]
 PAGES = [*GUIDES, ROOT / "CHANGELOG.md", ROOT / "data/README.md", SHIPPED / "LOG.md", SHIPPED / "RESULTS.md"]
 
 
@@ -47,15 +48,19 @@ def test_readme_stays_short() -> None:
     assert len(README.encode()) <= 13_000
 
 
-def test_the_python_example_runs_and_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = blocks(README, "python")
-    exec(compile(example, "README.md", "exec"), {})
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_the_python_example_runs_and_prints_what_it_says(
+    page: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks(read(page), "python")
+    exec(compile(example, page, "exec"), {})
     (promised,) = re.findall(r"print\(.*?\)  # (.*)", example)
     assert capsys.readouterr().out.strip() == promised
 
 
 def test_no_other_page_has_python_that_no_test_runs() -> None:
-    assert [named(page) for page in PAGES if blocks(page.read_text(encoding="utf-8"), "python")] == ["README.md"]
+    assert [named(page) for page in PAGES if blocks(page.read_text(encoding="utf-8"), "python")] == WITH_PYTHON
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

@@ -14,6 +14,7 @@ from infty.corpora.gpt2_weights import is_on_the_hub
 from infty.experiment import Cell, build_task
 from infty.machine.placement import prepare_machine
 from infty.machine.ram import count_held_bytes, forget_peak
+from infty.memory.precision import ExactConstants
 from infty.model.interface import SegmentModel, count_parameters
 from infty.runs.folder import RunFolder
 from infty.training.cost import RunCost, measure_run, measure_update, repeat
@@ -106,6 +107,7 @@ def describe_memory(
 
     total = max(held + cost.training.predict(cost.at_once), validating)
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    weights += sum(module.constant_bytes for module in model.modules() if isinstance(module, ExactConstants))
     parts = {"program": program, "weights": weights, **cost.parts}
     sizes = {**parts, "activations": max(0.0, total - sum(parts.values())), "total": total, "free": here}
     cards = {f"{card} GB": count_fitting(FILLED * card * 1e9 + program) for card in CARDS}

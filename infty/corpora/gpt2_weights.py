@@ -96,7 +96,7 @@ def refuse_other_sizes(config: dict[str, Any], wanted: dict[str, int], where: st
     width = config.get("n_embd", SIZES["hidden_size"][1])
     inner = {"n_inner": 4 * width} if type(width) is int else {}
     for key, value in {**SHAPE, **inner}.items():
-        if config.get(key, value) not in (value, None):
+        if config.get(key, value) not in ((value, None) if key == "n_inner" else (value,)):
             faults.append(f"its {key} is {flatten(repr(config[key]))}, and models here have {value!r}")
     if faults:
         raise UsageError(f"{where} does not fit: {'; '.join(faults)}")

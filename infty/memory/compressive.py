@@ -14,6 +14,7 @@ from infty.memory.contract import Attend, ExtraKeys, KnockOut, Losses, Memory, M
 from infty.memory.equations import Hidden, reconstruction_loss
 from infty.memory.precision import full_precision
 from infty.memory.rows import concatenate_rows, draw_fixed_numbers, exchange_halves, visible
+from infty.memory.transforms import holds, is_transformed
 
 Slots = Float[Tensor, "batch slots hidden"]
 
@@ -89,14 +90,25 @@ class CompressiveMemory(Memory[CompressedState]):
     def advance(
         self, state: CompressedState, evicted: Hidden, rows: Rows | None, attend: Attend
     ) -> tuple[CompressedState, Losses]:
-        """Compress what left, and append it. The loss of reconstruction is 0 of streams outside `rows`."""
+        """Compress what left, and append it. The loss of reconstruction is 0 of streams outside `rows`.
+
+        Raises:
+            RuntimeError: vmap or torch.export rewrites this with `rows` and a gradient, and can't.
+        """
         fresh = self.make_slots(evicted)
         after = self.append(state, fresh, rows)
-        if not torch.is_grad_enabled() or (rows is not None and not rows.any()):
+        if not torch.is_grad_enabled() or not fresh.shape[0]:
+            return after, {}
+        if rows is not None and is_transformed():
+            raise RuntimeError(
+                "vmap and torch.export can't tell which rows a compressive memory's loss is of: give all rows (None), "
+                "or no gradient (torch.no_grad)"
+            )
+        if rows is not None and not holds(rows.any(), unknown=False):
             return after, {}
         own = slice(None) if rows is None else rows  # the streams that the evicted vectors belong to
         loss = reconstruction_loss(lambda vectors: attend(own, vectors), evicted[own], fresh[own])
-        return after, {"reconstruction": loss * (len(fresh[own]) / len(fresh))}  # the others count as 0
+        return after, {"reconstruction": loss * (fresh[own].shape[0] / fresh.shape[0])}  # the others count as 0
 
     def extra_keys(self, state: CompressedState) -> ExtraKeys | None:
         """Give the slots that there are so far."""
@@ -106,7 +118,7 @@ class CompressiveMemory(Memory[CompressedState]):
         """Make the slots that are read in the place of the true ones; in another order a row's own still come last."""
         match kind:
             case "zero":
-                return state.reset(torch.ones(len(state.slots), dtype=torch.bool, device=state.slots.device))
+                return state.reset(torch.ones(state.slots.shape[0], dtype=torch.bool, device=state.slots.device))
             case "shuffle":
                 count, device = state.slots.shape[1], state.slots.device
                 places = torch.arange(count, device=device)
@@ -132,7 +144,7 @@ class CompressiveMemory(Memory[CompressedState]):
         """Compress what left the short-term memory c : 1 into ⌈length / c⌉ slots (M12)."""
         # Equal to equations.compress: tests/memory/test_compressive.py::test_a_slot_is_a_weighted_sum_of_its_window.
         missing = -evicted.shape[1] % self.config.compression_rate
-        with full_precision(evicted.device):
+        with full_precision(evicted.device, convolutions=True):
             return self.compress(F.pad(evicted, (0, 0, missing, 0)).mT).mT
 
     def append(self, state: CompressedState, slots: Slots, rows: Rows | None = None) -> CompressedState:

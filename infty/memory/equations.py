@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from infty.memory.precision import widen
+
 Broadcast = Float[Tensor, "..."]
 Points = Float[Tensor, " n"]  # in [0, 1], or beyond it in a margin
 Centers = Float[Tensor, " basis"]  # μ̃_j of each basis function
@@ -148,7 +150,7 @@ class AttentionDensity:
 
 def split_heads(x: Float[Tensor, "batch n hidden"], num_heads: int) -> Heads:
     """Give each head its slice of the hidden size (M8)."""
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return x.unflatten(-1, (num_heads, x.shape[-1] // num_heads)).transpose(1, 2)
 
 
 def join_heads(x: Heads) -> Float[Tensor, "batch n hidden"]:
@@ -177,9 +179,12 @@ def read_context(
 
 
 def kl_to_prior(density: AttentionDensity, prior_std: float, prior_mean: float | None = None) -> HeadQueries:
-    """Measure KL(N(μ, σ²) ‖ N(μ0, σ0²)) in nats (M10); `prior_mean = None` sets μ0 = μ: only the width counts."""
-    ratio = density.variance / prior_std**2
-    kl = 0.5 * (ratio - ratio.log() - 1)
+    """Measure KL(N(μ, σ²) ‖ N(μ0, σ0²)) in nats (M10); `prior_mean = None` sets μ0 = μ: only the width counts.
+
+    Near the prior the terms cancel: in float32 nothing would be left of them at σ = σ0 (1 + 10⁻⁴).
+    """
+    ratio = widen(density.variance) / prior_std**2
+    kl = (0.5 * (ratio - ratio.log() - 1)).clamp(min=0).to(density.variance.dtype)
     return kl if prior_mean is None else kl + 0.5 * ((density.mean - prior_mean) / prior_std).square()
 
 

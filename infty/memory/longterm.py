@@ -21,6 +21,7 @@ from infty.memory.precision import full_precision
 from infty.memory.rows import exchange_halves
 from infty.memory.signal import make_operators, shuffle_pieces
 from infty.memory.sticky import StickyConfig, attention_histogram, uniform_draws
+from infty.memory.transforms import holds
 
 Queries = Float[Tensor, "batch query hidden"]
 
@@ -162,7 +163,7 @@ class LongTermMemory(Memory[LongTermState]):
 
         The loss is the KL regulariser. Nothing is read as long as no stream has had an update.
         """
-        if not state.updates.any():
+        if not holds(state.updates.any(), unknown=True):
             return None, state, {}
         wanted = queries.shape[1]
         # The KL and the histogram are of all positions; without them the last ones, that are wanted, are enough.
@@ -222,19 +223,19 @@ class LongTermMemory(Memory[LongTermState]):
         Raises:
             ValueError: `evicted` has another shape.
         """
-        wanted = len(state.updates), self.config.segment_length, self.config.hidden_size
+        wanted = state.updates.shape[0], self.config.segment_length, self.config.hidden_size
         if evicted.shape != wanted:
             raise ValueError(f"an update takes {wanted} values (batch, length, hidden), not {tuple(evicted.shape)}")
         # In full precision, since the fit amplifies rounding; streams that begin here have no past to contract.
         with full_precision(self.key.weight.device):
             smoothed = self.smooth(evicted.to(self.key.weight.dtype))
             fresh = state.updates == 0
-            if fresh.all():
-                coefficients = self.first @ smoothed
+            if holds(fresh.all(), unknown=False):
+                coefficients = self.first(smoothed)
             else:
-                coefficients = self.contract_past(state) + self.append @ smoothed
-                if fresh.any():
-                    coefficients = torch.where(fresh[:, None, None], self.first @ smoothed, coefficients)
+                coefficients = self.contract_past(state) + self.append(smoothed)
+                if holds(fresh.any(), unknown=True):
+                    coefficients = torch.where(fresh[:, None, None], self.first(smoothed), coefficients)
 
         # Rows that are not marked keep what they had.
         if rows is not None:
@@ -244,8 +245,8 @@ class LongTermMemory(Memory[LongTermState]):
     def contract_past(self, state: LongTermState) -> Coefficients:
         """Compute the past's part of the new coefficients (M6): A B, or with sticky sampling G₁ X̄(s)."""
         if (positions := self.sample_positions(state)) is None:
-            return self.carry @ state.coefficients
-        return self.contract @ equations.evaluate_signal(state.coefficients, self.basis.evaluate(positions))
+            return self.carry(state.coefficients)
+        return self.contract(equations.evaluate_signal(state.coefficients, self.basis.evaluate(positions)))
 
     def sample_positions(self, state: LongTermState) -> Float[Tensor, "batch samples"] | None:
         """Draw the M points that an update reads the old signal at, by where attention was (M11); None: i/M, fixed."""
@@ -276,7 +277,7 @@ class LongTermMemory(Memory[LongTermState]):
         Raises:
             ValueError: `queries` are not of the state's streams, or of another hidden size.
         """
-        wanted = len(state.updates), self.config.hidden_size
+        wanted = state.updates.shape[0], self.config.hidden_size
         if queries.ndim != 3 or (queries.shape[0], queries.shape[2]) != wanted:
             found = tuple(queries.shape)
             raise ValueError(f"reading takes queries (batch, query, hidden) of batch and hidden {wanted}, not {found}")
@@ -294,23 +295,26 @@ class LongTermMemory(Memory[LongTermState]):
         Raises:
             ValueError: The density is not of the state's streams and heads.
         """
-        wanted = len(state.updates), self.config.num_heads
+        wanted = state.updates.shape[0], self.config.num_heads
         if density.mean.shape[:2] != wanted or density.mean.shape != density.variance.shape:
             raise ValueError(
                 f"reading this state takes a density (batch, heads, query) of batch and heads {wanted}, not "
                 f"{tuple(density.mean.shape)} and {tuple(density.variance.shape)}"
             )
         with full_precision(self.key.weight.device):
-            values = self.value(self.reduced.combine @ state.coefficients)  # b k hidden
+            values = self.value(
+                self.reduced.round_exact("combine", state.coefficients) @ state.coefficients
+            )  # b k hidden
             values = equations.split_heads(values, self.config.num_heads)
             return self.output(equations.join_heads(reading.read_signal(values, density, self.reduced)))
 
     def observe(self, state: LongTermState, density: AttentionDensity) -> LongTermState:
         """Keep the places that this segment looked at, for the next sticky update (M11). Without sticky: no change.
 
-        The shares of attention in each bin sum to 1 over [0, 1]; no gradient comes back through them.
+        The shares of attention in each bin sum to 1 over [0, 1]; no gradient comes back through them. Without queries
+        nobody looked anywhere, and nothing changes.
         """
-        if self.config.sticky is None:
+        if self.config.sticky is None or not density.mean.numel():
             return state
         with torch.no_grad():
             return replace(state, histogram=attention_histogram(density, self.config.num_bins))
@@ -318,7 +322,10 @@ class LongTermMemory(Memory[LongTermState]):
     def kl(self, density: AttentionDensity, state: LongTermState) -> Float[Tensor, ""]:
         """Compute this layer's KL regulariser (M10), in nats: mean over heads, queries and streams, a scalar.
 
-        A stream without a memory counts as 0, so that the mean over a batch is that over its parts.
+        A stream without a memory counts as 0, so that the mean over a batch is that over its parts; without streams or
+        queries it is 0.
         """
+        if not density.mean.numel():
+            return density.mean.sum()
         divergence = equations.kl_to_prior(density, self.config.prior_std, self.config.prior_mean)  # b h q
         return divergence.mean((1, 2)).masked_fill(state.updates == 0, 0).mean()

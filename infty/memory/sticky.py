@@ -14,6 +14,11 @@ from torch import Tensor
 from infty.memory.contract import PerRow
 from infty.memory.equations import AttentionDensity, Histogram
 
+UNKNOWN = (
+    "a sticky memory draws where it samples from each stream's seed, which vmap and torch.export can't follow: give "
+    "the streams as one batch, or use a memory that is not sticky"
+)
+
 
 class StickyConfig(BaseModel):
     """Constants of sampling the old signal in proportion to the attention that the previous segment paid (M11)."""
@@ -38,9 +43,21 @@ def attention_histogram(density: AttentionDensity, num_bins: int) -> Histogram:
 
 
 def uniform_draws(seeds: PerRow, updates: PerRow, count: int) -> Float[Tensor, "batch n"]:
-    """Draw numbers in [0, 1) for the samples of (M11): `count` per row, float64, decided by its seed and updates."""
-    rows = [torch.Generator().manual_seed(_mix(s, u)) for s, u in zip(seeds.tolist(), updates.tolist(), strict=True)]
-    return torch.stack([torch.rand(count, generator=row, dtype=torch.float64) for row in rows])
+    """Draw numbers in [0, 1) for the samples of (M11): `count` per row, float64, decided by its seed and updates.
+
+    Raises:
+        RuntimeError: vmap or torch.export rewrites this, and can't.
+    """
+    if seeds.is_meta or not len(seeds):
+        return torch.empty(len(seeds), count, dtype=torch.float64, device=seeds.device)
+    if torch.compiler.is_exporting():
+        raise RuntimeError(UNKNOWN)
+    try:
+        known = zip(seeds.tolist(), updates.tolist(), strict=True)
+        rows = [torch.Generator().manual_seed(_mix(seed, update)) for seed, update in known]
+        return torch.stack([torch.rand(count, generator=row, dtype=torch.float64) for row in rows])
+    except RuntimeError as fault:
+        raise RuntimeError(UNKNOWN) from fault
 
 
 def _mix(seed: int, update: int) -> int:

@@ -20,7 +20,6 @@ class Decoder(SegmentModel):
     """A causal decoder over segments: `forward` takes a segment and the state that the last one returned."""
 
     blocks: list[Layer]  # torch's container has no element type; its name stands in checkpoints
-    encoding: Float[Tensor, "k hidden"]
 
     def __init__(self, config: DecoderConfig, vocab_size: int) -> None:
         super().__init__()
@@ -48,6 +47,11 @@ class Decoder(SegmentModel):
         if isinstance(self.output, TiedOutput):
             return self.output.softmax(self.embedding.weight)
         return Softmax(self.output.weight)
+
+    @property
+    def encoding(self) -> Float[Tensor, "k hidden"]:
+        """Get the encodings of all distances, the greatest first."""
+        return self.round_exact("encoding", self.content_bias)
 
     def positions(self) -> tuple[Positions, ...]:
         """Make the positions of each layer, which the segments of a step share: in training, with one dropout mask."""

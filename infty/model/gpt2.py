@@ -1,6 +1,7 @@
 """Build Hugging Face's GPT-2 (Radford et al. 2019) with memories grafted on (section 4.2); save and load it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from infty.base.errors import MissingError, describe_fault
 from infty.base.files import read_json, write_json
 from infty.memory.equations import split_heads
 from infty.model.config import Gpt2ModelConfig
+from infty.model.gpt2_tensors import WEIGHTS, refuse_other_tensors
 from infty.model.graft import Graft, Heads, Hidden
 from infty.model.tensors import write_tensors
 
@@ -54,20 +56,36 @@ class Gpt2Family:
 
         Raises:
             MissingError: The folder lacks a tensor or has one of another shape.
+            UsageError: It has more than this GPT-2, or an output matrix of its own.
         """
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
         try:
+            if (folder / WEIGHTS).is_file():
+                refuse_other_tensors(folder, decoder.config.n_layer)
             options = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
-            base, info = cast("Any", GPT2LMHeadModel).from_pretrained(
-                folder, config=decoder.config, output_loading_info=True, **options
-            )
+            with _quiet():
+                base, info = cast("Any", GPT2LMHeadModel).from_pretrained(
+                    folder, config=decoder.config, output_loading_info=True, **options
+                )
             if info["missing_keys"]:
                 lacking = ", ".join(sorted(info["missing_keys"])[:3])
                 raise MissingError(f"{folder} holds no weights of this GPT-2: it lacks {lacking}")
             decoder.load_state_dict(base.state_dict())
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as fault:
             raise MissingError(f"{folder} holds no weights of this GPT-2: {describe_fault(fault)}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let Hugging Face's library say nothing but errors; then it is as the program has it."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def build_gpt2(config: Gpt2ModelConfig, vocab_size: int) -> Graft:
@@ -94,7 +112,12 @@ def save_pretrained(model: Graft, folder: Path) -> None:
 
 
 def from_pretrained(folder: Path) -> Graft:
-    """Load what `save_pretrained` saved. MissingError if a file is missing, is damaged, or does not fit the others."""
+    """Load what `save_pretrained` saved.
+
+    Raises:
+        MissingError: A file is missing, is damaged, or does not fit the others.
+        UsageError: The weights are of another GPT-2.
+    """
     mend = "save it there again with save_pretrained"
     sizes, vocab_size = read_json(folder / SIZES, mend), read_json(folder / "config.json", mend).get("vocab_size")
     try:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from infty.base.batch import UNSCORED, Batch
 from infty.memory.contract import Losses, PerRow, Rows, Wanted
-from infty.memory.precision import ExactBuffers
+from infty.memory.precision import ExactConstants
 from infty.model.config import ModelConfig
 from infty.model.memory_layer import LayerState, MemoryLayer
 from infty.model.softmax import AdaptiveSoftmax, Softmax
@@ -38,7 +38,7 @@ class Output:
         return self.softmax.nats(self.hidden, targets)
 
 
-class SegmentModel(ExactBuffers):
+class SegmentModel(ExactConstants):
     """A causal model whose layers may each have a memory: our own decoder, or another library's with grafts."""
 
     config: ModelConfig
@@ -56,6 +56,7 @@ class SegmentModel(ExactBuffers):
 
         Raises:
             MissingError: A folder lacks a tensor or has one of another shape.
+            UsageError: It has more than this decoder.
             TypeError: Nothing is grafted here.
         """
         raise TypeError(f"a {type(self).__name__} is trained from scratch, and not from {source}")

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from infty.memory.contract import Hidden, Rows
 from infty.memory.equations import join_heads, split_heads
+from infty.memory.transforms import is_transformed
 from infty.model.fast.dropout import Dropout
 from infty.model.fast.relative_tiled import Asked, Encoding, Unseen, attend_in_tiles
 from infty.model.short_term import KeyValue
@@ -80,7 +81,7 @@ class RelativeAttention(nn.Module):
         content = (q + positions.content_bias[:, None]) * scale
         position = (q + positions.position_bias[:, None]) * scale
         encoding = positions.encoding[..., -seen.key.shape[-1] - 1 :]
-        if self.training and self.dropout.p:
+        if (self.training and self.dropout.p) or is_transformed():
             context = attend_plainly(content, position, seen, encoding, self.dropout, unseen)
         else:
             context = attend_in_tiles(content, position, seen.key, seen.value, encoding, unseen)

@@ -19,8 +19,9 @@ from infty.config.definition import SHIPPED, CellKey, open_experiment
 from infty.experiment import resolve
 from infty.machine.launch import Launch, read_launch
 from infty.machine.placement import Machine, choose_device
+from infty.memory import longterm
 from infty.memory.longterm import LongTermMemory
-from infty.memory.precision import HOST, full_precision, round_products
+from infty.memory.precision import HOST, full_precision
 from infty.model.interface import SegmentModel
 from infty.model.tensors import state_tensors
 from infty.training.data_parallel import compute_losses, weigh_losses
@@ -132,7 +133,10 @@ def test_a_run_that_recomputes_is_the_same_run(infty: Infty, tmp_path: Path) -> 
 
 
 def test_a_memory_computes_in_full_float32_where_products_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every product of an update and a read is made while TF32 is off, and it is as before afterwards."""
+    """Every product of an update and a read is made while TF32 is off, and it is as before afterwards.
+
+    A GPU is named, not used: on a CPU nothing is switched.
+    """
     model = model_of("sort", "x4", "infty-sticky")
     memory = model.memory_layers[0].long_range
     assert isinstance(memory, LongTermMemory)
@@ -145,7 +149,9 @@ def test_a_memory_computes_in_full_float32_where_products_are_rounded(monkeypatc
                 seen.append(str(matmul.fp32_precision))
             return function(*args, **(kwargs or {}))
 
-    before = round_products("tf32")
+    monkeypatch.setattr(longterm, "full_precision", lambda _: full_precision(torch.device("cuda:0")))
+    before = str(matmul.fp32_precision)
+    matmul.fp32_precision = "tf32"
     try:
         length, size = memory.config.segment_length, memory.config.hidden_size
         x = torch.randn(2, length, size)
@@ -155,11 +161,11 @@ def test_a_memory_computes_in_full_float32_where_products_are_rounded(monkeypatc
         assert len(seen) > 5
         assert set(seen) == {"ieee"}
         assert matmul.fp32_precision == "tf32"
-        with pytest.raises(ValueError, match="whatever"), full_precision(HOST):
+        with pytest.raises(ValueError, match="whatever"), full_precision(torch.device("cuda:0")):
             raise ValueError("whatever")
         assert matmul.fp32_precision == "tf32"
     finally:
-        round_products(before)
+        matmul.fp32_precision = before
 
 
 def test_tf32_is_refused_where_there_is_no_gpu(infty: Infty) -> None:

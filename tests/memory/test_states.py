@@ -1,9 +1,11 @@
 """What layers, checkpoints and knock-outs do with states, held against what is done to each stream alone."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from infty.memory.compressive import CompressedState, CompressiveMemory, CompressiveMemoryConfig
 from infty.memory.equations import AttentionDensity
@@ -176,3 +178,15 @@ def test_pieces_are_the_whole_and_blocks_fit_what_holds_them() -> None:
     assert items_at_once(10 * CPU_BLOCK, cpu) == torch.get_num_threads()
     assert items_at_once(GPU_BLOCK // 3, gpu) == 3
     assert items_at_once(10 * GPU_BLOCK, gpu) == 1
+
+
+def test_a_state_on_disk_goes_on_as_if_it_had_never_left(tmp_path: Path) -> None:
+    """Without pickle, sticky or not: docs/memory.md has the two lines."""
+    memory, state = signals(3)
+    plain = LongTermMemory(memory.config.model_copy(update={"sticky": None}))
+    for each, kept in ((memory, state), (plain, plain.update(plain.initial_state(3), torch.randn(3, SEGMENT, HIDDEN)))):
+        save_file(vars(kept.detach()), tmp_path / "state.safetensors")
+        again = each.state_type(**load_file(tmp_path / "state.safetensors"))
+        assert isinstance(again, LongTermState)
+        x = torch.randn(3, SEGMENT, HIDDEN)
+        assert torch.equal(each.update(again, x).coefficients, each.update(kept, x).coefficients)

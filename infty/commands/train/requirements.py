@@ -20,6 +20,7 @@ from infty.corpora.store import MANIFEST, Corpus, open_corpus, remedy, write_cor
 from infty.corpora.synthetic import make_sources
 from infty.corpora.tokens import Portion
 from infty.experiment import Cell, Experiment
+from infty.model.gpt2_tensors import refuse_other_tensors
 from infty.model.interface import SegmentModel
 from infty.runs.folder import BASE, RunFolder
 from infty.training.checkpoint import find_best_checkpoint
@@ -125,6 +126,7 @@ def find_initial_weights(experiment: Experiment, settings: Settings, *, may_fetc
     found = find_weights(model.weights, settings.data, may_fetch=may_fetch)
     refuse = partial(refuse_other_sizes, found.config, where=str(found.path))
     refuse(model.model_dump(include={"num_layers", "num_heads", "hidden_size", "num_positions"}))
+    refuse_other_tensors(found.path, model.num_layers)
     return InitialWeights(
         found.origin, found.sha256, lambda size: refuse({"vocab_size": size}), lambda new: new.load_decoder(found.path)
     )

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infty.memory.precision import ExactBuffers
+from infty.memory.precision import ExactConstants
 
 NEGLIGIBLE = 1e-12  # of the largest singular value: below it a fit in float64 is rounding
 
@@ -32,7 +32,7 @@ def spectral_radius(factors: Factors) -> float:
     return torch.linalg.eigvals(last @ others[0] if others else last).abs().max().item()
 
 
-class LinearMap(ExactBuffers):
+class LinearMap(ExactConstants):
     """Map of (M6) as the product of its factors, in float64, rounded to the module's precision: `map @ x` is M x."""
 
     # The sum of two such products is equal to equations.update:
@@ -44,7 +44,11 @@ class LinearMap(ExactBuffers):
             self.register_exact(f"factor{place}", factor)
 
     def __matmul__(self, x: Float[Tensor, "*batch columns hidden"]) -> Float[Tensor, "*batch rows hidden"]:
+        """Apply the map to x (M6), in the notation of the paper."""
+        return self(x)
+
+    def forward(self, x: Float[Tensor, "*batch columns hidden"]) -> Float[Tensor, "*batch rows hidden"]:
         """Apply the map to x, the last factor first (M6)."""
-        for factor in reversed(list(self.buffers())):
-            x = factor @ x
+        for name in reversed(self._exact):
+            x = self.round_exact(name, x) @ x
         return x

@@ -24,9 +24,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from infty.memory.equations import AttentionDensity, Weight, split_heads
+from infty.memory.equations import AttentionDensity, Weight, expect_basis, split_heads
 from infty.memory.fast.reduced_basis import ReducedBasis
 from infty.memory.fast.tiling import items_at_once, pieces
+from infty.memory.transforms import is_transformed
 
 QUERIES = 1024  # rows of a tile
 Counts = tuple[int, ...]  # of chosen basis functions, by width
@@ -47,7 +48,7 @@ def score_queries(
     # Equal to equations.score_queries and a sum by w_μ, w_σ:
     # tests/memory/test_longterm.py::test_reading_equals_the_plain_equations_in_value_and_gradient; with a projection:
     # tests/memory/test_longterm.py::test_queries_that_are_yet_to_be_projected_look_at_the_same_places.
-    both = torch.bmm(weights.expand(len(coefficients), -1, -1), coefficients)  # b 2 hidden
+    both = torch.bmm(weights.expand(coefficients.shape[0], -1, -1), coefficients)  # b 2 hidden
     summaries = split_heads(F.linear(both, key), num_heads)  # b h 2 d
     summaries = summaries / summaries.shape[-1] ** 0.5
     q = queries.to(summaries.dtype)
@@ -63,8 +64,13 @@ def read_signal(
     """Read E_p[X̄(t)] for each head and query from signals that have the coefficients `values`, V of (M9)."""
     # Equal to equations.read_context before W_O, in value and gradient:
     # tests/memory/test_longterm.py::test_reading_equals_the_plain_equations_in_value_and_gradient.
+    # Inside vmap, grad or torch.export it is this page's plain form, which they can rewrite.
+    centers, widths = (basis.round_exact(name, values) for name in ("centers", "widths"))
+    if is_transformed():
+        each = torch.cat([width.expand(count) for width, count in zip(widths, basis.counts, strict=True)])
+        return expect_basis(density.mean, density.variance, centers, each) @ values
     mean, variance = density.mean.flatten(0, 1), density.variance.flatten(0, 1)  # i q, with i = batch · heads
-    read = _Read.apply(values.flatten(0, 1), mean, variance, basis.centers, basis.widths, basis.counts)
+    read = _Read.apply(values.flatten(0, 1), mean, variance, centers, widths, basis.counts)
     return read.unflatten(0, values.shape[:2])
 
 

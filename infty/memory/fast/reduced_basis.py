@@ -14,13 +14,13 @@ from torch import Tensor
 
 from infty.memory.basis import GaussianBasis
 from infty.memory.equations import place_basis
-from infty.memory.precision import HOST, ExactBuffers
+from infty.memory.precision import HOST, ExactConstants
 
 NEGLIGIBLE = 1e-8  # of the longest basis function: what is left of the others; float32 tells 6e-8
 REACH, FINENESS = 8, 4  # a basis function is looked at to 8 of its widths, at 4 points a width
 
 
-class ReducedBasis(ExactBuffers):
+class ReducedBasis(ExactConstants):
     """Choice of K of a memory's N basis functions (M1), those of a width together."""
 
     # Its expectations, combined, are equal to equations.expect_basis, to 1e-8 of the greatest:
@@ -29,9 +29,6 @@ class ReducedBasis(ExactBuffers):
     # tests/memory/fast/test_reduced_basis.py::test_reading_equals_the_plain_equations_where_few_are_chosen.
 
     counts: tuple[int, ...]  # of the K by width
-    centers: Float[Tensor, " chosen"]  # μ̃
-    widths: Float[Tensor, " widths"]
-    combine: Float[Tensor, "chosen basis"]  # T
 
     def __init__(self, num_basis: int, widths: tuple[float, ...]) -> None:
         super().__init__()
@@ -42,6 +39,21 @@ class ReducedBasis(ExactBuffers):
         self.register_exact("centers", centers[chosen])
         self.register_exact("widths", torch.tensor(widths, dtype=torch.float64, device=HOST))
         self.register_exact("combine", combine)
+
+    @property
+    def centers(self) -> Float[Tensor, " chosen"]:
+        """Get the centres μ̃ of the K (M2)."""
+        return self.round_exact("centers")
+
+    @property
+    def widths(self) -> Float[Tensor, " widths"]:
+        """Get the widths σ̃ (M2)."""
+        return self.round_exact("widths")
+
+    @property
+    def combine(self) -> Float[Tensor, "chosen basis"]:
+        """Get T (M2), which makes all N of the K."""
+        return self.round_exact("combine")
 
 
 def farthest_columns(matrix: Float[Tensor, "rows columns"], tolerance: float) -> list[int]:

@@ -44,12 +44,12 @@ def convolve3(
 ) -> Float[Tensor, "batch length out"]:
     """Convolve each vector with its two neighbours, zeros beyond both ends, with the kernel `weight` (M7)."""
     # Gates equal equations.smooth: tests/memory/fast/test_winograd.py::test_a_gate_of_it_equals_the_plain_equation.
-    batch, length, channels = x.shape
+    (batch, length, channels), out = x.shape, weight.shape[0]
     tiles = -(-length // STEP)
     padded = F.pad(x, (0, 0, 1, STEP * tiles + 1 - length))
     inputs = torch.stack([padded[:, i::STEP][:, :tiles] for i in range(POINTS)])  # 6 b tiles channels
     at_points = (x.new_tensor(INPUTS) @ inputs.flatten(1)).view(POINTS, -1, channels)  # 6 (b tiles) channels
     kernel = (x.new_tensor(KERNEL) @ weight.permute(2, 1, 0).flatten(1)).view(POINTS, channels, -1)
     outputs = x.new_tensor(OUTPUTS) @ torch.bmm(at_points, kernel).flatten(1)  # 4 (b tiles out)
-    y = outputs.view(STEP, batch, tiles, -1).permute(1, 2, 0, 3).flatten(1, 2)[:, :length]
+    y = outputs.view(STEP, batch, tiles, out).permute(1, 2, 0, 3).flatten(1, 2)[:, :length]
     return y if bias is None else y + bias

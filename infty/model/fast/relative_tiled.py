@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from infty.memory.fast.tiling import items_at_once, pieces
+from infty.memory.precision import without_autocast
 
 QUERIES = 128  # rows of a tile
 Asked = Float[Tensor, "b h t d"]  # of the t tokens that attend
@@ -40,12 +41,12 @@ def attend_in_tiles(
     # tests/model/fast/test_relative_tiled.py::test_equals_the_plain_equation_in_value_and_gradient.
 
     # One item per row and head; all rows share the encoding.
-    b, dtype = len(key), key.dtype
+    (b, heads, *_), dtype = key.shape, key.dtype
     hidden = None if unseen is None else _mask_unseen(unseen, key)
     encoding = encoding.to(dtype).repeat(b, 1, 1)  # i d k+1, with i = b · h
 
     # In the precision of the keys: autocast would round the sums over tiles.
-    with torch.autocast(key.device.type, enabled=False):
+    with without_autocast(key.device):
         read = _Attention.apply(
             content.to(dtype).flatten(0, 1),
             position.to(dtype).flatten(0, 1),
@@ -54,7 +55,7 @@ def attend_in_tiles(
             encoding,
             hidden,
         )
-    return read.unflatten(0, (b, -1))
+    return read.unflatten(0, (b, heads))
 
 
 class _Attention(torch.autograd.Function):

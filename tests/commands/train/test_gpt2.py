@@ -2,12 +2,15 @@
 
 import json
 import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel
 
 from infty.base.errors import UsageError
@@ -171,6 +174,25 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(
     faults = [line for line in done.stderr.splitlines() if line.startswith("infty: ")]
     assert (done.returncode, len(faults)) == (code, 1), done.stderr
     assert message in faults[0]
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: {**t, "lm_head.weight": torch.randn(400, 16)}, "lm_head.weight differs from wte.weight"),
+        (lambda t: {**t, **{name.replace("h.1.", "h.2."): x.clone() for name, x in t.items()}}, "of 3 layers, not 2"),
+    ],
+)
+def test_weights_that_are_not_what_they_say_are_refused_before_anything_is_written(
+    infty: Infty, tmp_path: Path, folder: Path, change: Callable[[Any], dict[str, torch.Tensor]], message: str
+) -> None:
+    given = Path(shutil.copytree(folder, tmp_path / "given"))
+    save_file(change(load_file(given / "model.safetensors")), given / "model.safetensors", metadata={"format": "pt"})
+    for more in ((), ("--dry-run",)):
+        done = infty("train", *CELL, "--set", f"model.weights={given}", "--set", "pretraining=null", *more)
+        faults = [line for line in done.stderr.splitlines() if line.startswith("infty: ")]
+        assert (done.returncode, len(faults), message in faults[0]) == (2, 1, True), done.stderr
     assert not list(tmp_path.rglob("config.yaml"))
 
 
