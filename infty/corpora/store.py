@@ -107,8 +107,7 @@ class Corpus:
 
     def words(self, texts: Iterable[Document | TextCounter]) -> int:
         """Count the words that a perplexity per word divides by; in WikiText's layout, line ends count as words."""
-        counts_ends = self.known.layout in ("wikitext", "generated")
-        return sum(text.words + counts_ends * text.lines for text in texts)
+        return sum(self.known.count_words(text.words, text.lines) for text in texts)
 
 
 def open_corpus(folder: Path, name: str) -> Corpus:
@@ -138,7 +137,7 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
     Raises:
         UsageError: A split is here with another text, unless `replace`, or something else is in its place.
         InftyError: The disk is full.
-        MissingError: The text is no text.
+        MissingError: The text is no text, or not what is known of the corpus.
     """
     path = folder / name
     refuse_no_corpus(path)
@@ -146,6 +145,9 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
         # Only a text that has been read once can be compared with the one that is here.
         with show_bar(f"importing {name}", sum(source.bytes for source in sources.values())) as advance:
             new = {split: _write_split(temporary, split, source, origin, advance) for split, source in sources.items()}
+        for split, source in sources.items():
+            if source.limit is None:
+                _refuse_miscounted(name, split, new[split])
         here = _find_whole_splits(path)
         others = [split for split in new if split in here and here[split]["sha256"] != new[split]["sha256"]]
         if others and not replace:
@@ -161,6 +163,17 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
         both = {**here, **new}
         write_manifest(temporary, {"splits": {split: both[split] for split in SPLITS if split in both}})
     return open_corpus(folder, name)
+
+
+def _refuse_miscounted(name: str, split: str, counts: dict[str, Any]) -> None:
+    """Raise MissingError if a split looks like a whole one that infty knows, but does not count what that one does."""
+    known, documents = get_known(name), counts["documents"]
+    words = known.count_words(counts["words"], counts["lines"])
+    if known.is_miscounted(split, documents, words):
+        published = f"{known.documents[split]:,} and " if split in known.documents else ""
+        wanted = f"the whole has {published}{known.words[split]:,}"
+        why = f"{name} {split} has {documents:,} documents and {words:,} words here, and {wanted}"
+        raise MissingError(f"{why}: something was lost or put in on the way; {remedy(name)}")
 
 
 def copy_corpus(folder: Path, name: str, files: list[Path], origin: str) -> Corpus:
