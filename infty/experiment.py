@@ -93,7 +93,7 @@ def refuse_own_texts(definition: Definition, key: CellKey) -> None:
     """Raise UsageError if the task of a cell reads no texts, so that it can't read one's own."""
     task = overlay(definition.layers(key))[0].get("task")
     if isinstance(task, dict) and task.get("kind") == "sort":
-        why = f"{definition.name} makes its own sequences and reads no texts; use an experiment on texts, as text"
+        why = f"{definition.name} makes its own sequences and has no texts; yours are for: infty train text --data FOLDER"
         raise_faults([*definition.faults, Fault("--data", "", why)])
 
 

@@ -65,6 +65,11 @@ def one_line(text: str, length: int = 200) -> str:
     return text if len(text) <= length else f"{text[:length]}…"
 
 
+def count(number: int, noun: str) -> str:
+    """Write how many there are of something: `1 file`, `1,000 files`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def explain_encoding(data: bytes) -> str:
     """Say how to turn a text into UTF-8, from its first bytes."""
     wide = {codecs.BOM_UTF32_LE: 32, codecs.BOM_UTF32_BE: 32, codecs.BOM_UTF16_LE: 16, codecs.BOM_UTF16_BE: 16}

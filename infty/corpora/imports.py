@@ -6,7 +6,7 @@ import re
 from dataclasses import replace as changed
 from pathlib import Path
 
-from infty.base.errors import MissingError, UsageError
+from infty.base.errors import MissingError, UsageError, count
 from infty.base.files import blame_file, sha256
 from infty.corpora.archives import open_folder
 from infty.corpora.contents import Contents
@@ -54,7 +54,7 @@ def import_folder(
     # What was taken is told with what was left out: neither is to surprise anyone later.
     documents, size = (sum(corpus.splits[split][key] for split in sources) for key in ("documents", "bytes"))
     each = ", ".join(f"{split} {corpus.splits[split]['documents']:,}" for split in sources)
-    took = f"{len(contents.taken):,} files, {documents:,} documents ({each}), {size:,} bytes"
+    took = f"{count(len(contents.taken), 'file')}, {count(documents, 'document')} ({each}), {size:,} bytes"
     logger.info(f"{name}: took {took}{contents.describe_left_out()}")
     return corpus
 

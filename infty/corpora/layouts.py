@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from infty.base.errors import LONG, MissingError, describe_fault, one_line
+from infty.base.errors import LONG, MissingError, count, describe_fault, one_line
 from infty.base.files import blame_file
 from infty.corpora.contents import Contents, is_blank
 from infty.corpora.registry import KNOWN, SPLITS
@@ -211,7 +211,7 @@ def _split_text(paths: list[Path], given: Path) -> dict[str, Source]:
     counter = TextCounter()
     for piece in _read_joined(paths):
         counter.add(piece)
-    counts = f"it has {counter.lines:,} line ends and {counter.words:,} words"
+    counts = f"it has {count(counter.lines, 'line end')} and {count(counter.words, 'word')}"
     suffices = "100 words or lines of about one length suffice, or three files"
     raise MissingError(one_line(f"{given} is too short to be split 90 : 5 : 5: {counts}; {suffices}", LONG))
 
@@ -254,10 +254,10 @@ def refuse_missing_shards(tables: Iterable[Path]) -> None:
     found = Counter(
         (path.parent, match["split"], int(match["count"])) for path in tables if (match := _SHARD.fullmatch(path.name))
     )
-    for (parent, split, count), here in found.items():
-        if here != count:
-            mend = "bring the others" if here < count else "take away what is none of them"
-            raise MissingError(f"{parent} has {here} of the {count} files of {split}; {mend}")
+    for (parent, split, wanted), here in found.items():
+        if here != wanted:
+            mend = "bring the others" if here < wanted else "take away what is none of them"
+            raise MissingError(f"{parent} has {here} of the {wanted} files of {split}; {mend}")
 
 
 def _read_texts(tables: list[Path]) -> Iterator[str]:
