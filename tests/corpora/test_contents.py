@@ -57,7 +57,7 @@ FOLDERS: dict[str, tuple[Files, Callable[[Path], None], list[str], str]] = {
         {"._ann.txt": b"\x00\x05\x16\x07\xff", ".DS_Store": b"\x00Bud1", "__MACOSX/._ann.txt": "x", "Icon\r": b""},
         add_nothing,
         NAMES,
-        r"2 hidden (._ann.txt, .DS_Store), 1 made by a system (__MACOSX/), 1 of another kind or place (Icon\r)",
+        r"2 hidden (.DS_Store, ._ann.txt), 1 made by a system (__MACOSX/), 1 of another kind or place (Icon\r)",
     ),
     "of Windows": (
         {
