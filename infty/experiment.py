@@ -93,8 +93,10 @@ def refuse_own_texts(definition: Definition, key: CellKey) -> None:
     """Raise UsageError if the task of a cell reads no texts, so that it can't read one's own."""
     task = overlay(definition.layers(key))[0].get("task")
     if isinstance(task, dict) and task.get("kind") == "sort":
-        why = f"{definition.name} makes its own sequences and has no texts; yours are for: infty train text --data FOLDER"
-        raise_faults([*definition.faults, Fault("--data", "", why)])
+        why = (
+            f"{definition.name} makes its own sequences and has no texts; yours are for: infty train text --data FOLDER"
+        )
+        raise_faults([*definition.faults, Fault("--data", "", f"{why}; yours are for: infty train text --data FOLDER")])
 
 
 def build_task(experiment: Experiment, data: Path, *, make: bool = True) -> Task:

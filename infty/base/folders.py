@@ -18,24 +18,38 @@ def walk_folder(
     leave_out: told of each file and folder that is left out, and why. refuse: says why a folder is not entered, or
     None.
     """
-    seen, stack = set[str](), [folder]
+    # Folders are told apart by their real paths: there are file systems that number none of them.
+    top = os.path.realpath(folder)
+    seen = {top}
+    stack, why = _list(folder, top) if os.path.isdir(folder) else ([(folder, None)], None)
+    if why is not None and leave_out:
+        leave_out(folder, why)
     while stack:
-        path = stack.pop()
-        if path == folder or (why := _explain_name(path.name)) is None:
-            if not os.path.isdir(path):
-                yield path
-                continue
-            # Folders are told apart by their real paths: there are file systems that number none of them.
-            real = os.path.realpath(path)
-            why = None if path == folder else _explain_place(path, real, seen) or (refuse(path) if refuse else None)
+        path, real = stack.pop()
+        why = _explain_name(path.name) if path != folder else None
+        if why is None and real is None:
+            yield path
+        elif why is None and real is not None:
+            why = _explain_place(path, real, seen) or (refuse(path) if refuse else None)
             if why is None:
                 seen.add(real)
-                try:
-                    stack += sorted(path.iterdir(), reverse=True)
-                except OSError as fault:
-                    why = f"that can't be read ({fault.strerror})"
+                inner, why = _list(path, real)
+                stack += inner
         if why is not None and leave_out:
             leave_out(path, why)
+
+
+def _list(folder: Path, real: str) -> tuple[list[tuple[Path, str | None]], str | None]:
+    """List what is in a folder, the last name first, with the real path of each folder; and why it can't be listed."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
+    except OSError as fault:
+        return [], f"that can't be read ({fault.strerror})"
+    found = []
+    for entry in entries:
+        within = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)
+        found.append((folder / entry.name, within if os.path.isdir(entry.path) else None))
+    return found, None
 
 
 def _explain_name(name: str) -> str | None:
@@ -45,6 +59,6 @@ def _explain_name(name: str) -> str | None:
 
 def _explain_place(path: Path, real: str, seen: set[str]) -> str | None:
     """Say why a folder is not entered; None if it is. real: its path without links; seen: those of folders entered."""
-    if Path(os.path.realpath(path.parent)).is_relative_to(real):
+    if path.is_symlink() and Path(os.path.realpath(path.parent)).is_relative_to(real):
         return "linked to a folder above"  # which would never end
     return "here already by another name" if real in seen else None

@@ -18,7 +18,7 @@ ROW = "sort/laptop/infty@x4"
 def test_a_report_shows_every_run_that_list_shows(infty: Infty, tmp_path: Path, linked: str, name: str) -> None:
     """Folders are moved to another disk and linked; Python's rglob passes links by (python/cpython issue 77609)."""
     runs = tmp_path / "runs"
-    shutil.copytree(SHIPPED / "results" / ROW / "seed-0", runs / ROW / "seed-0")
+    shutil.copytree(SHIPPED / "results/laptop/sort/infty@x4/seed-0", runs / ROW / "seed-0")
     place = tmp_path / "disk" / (name if name == "other" else linked)
     place.parent.mkdir(parents=True)
     (runs / linked).rename(place)
