@@ -93,9 +93,7 @@ def refuse_own_texts(definition: Definition, key: CellKey) -> None:
     """Raise UsageError if the task of a cell reads no texts, so that it can't read one's own."""
     task = overlay(definition.layers(key))[0].get("task")
     if isinstance(task, dict) and task.get("kind") == "sort":
-        why = (
-            f"{definition.name} makes its own sequences and has no texts; yours are for: infty train text --data FOLDER"
-        )
+        why = f"{definition.name} makes its own sequences and has no texts"
         raise_faults([*definition.faults, Fault("--data", "", f"{why}; yours are for: infty train text --data FOLDER")])
 
 
