@@ -89,6 +89,14 @@ def resolve(definition: Definition, key: CellKey, overrides: Sequence[str] = (),
     return Cell(key, experiment, origins, definition.source, tuple(overrides), own=own)
 
 
+def refuse_own_texts(definition: Definition, key: CellKey) -> None:
+    """Raise UsageError if the task of a cell reads no texts, so that it can't read one's own."""
+    task = overlay(definition.layers(key))[0].get("task")
+    if isinstance(task, dict) and task.get("kind") == "sort":
+        why = f"{definition.name} makes its own sequences and has no texts"
+        raise_faults([*definition.faults, Fault("--data", "", f"{why}; yours are for: infty train text --data FOLDER")])
+
+
 def build_task(experiment: Experiment, data: Path, *, make: bool = True) -> Task:
     """Open an experiment's task on the folder of corpora. make: tokenise a new text; else MissingError for it."""
     first = experiment.pretraining and experiment.pretraining.text

@@ -1,5 +1,6 @@
 """Errors that a user can act on, each kind with its exit code, and functions that word their messages."""
 
+import codecs
 import difflib
 from collections.abc import Iterable
 
@@ -62,6 +63,21 @@ def one_line(text: str, length: int = 200) -> str:
     """Escape unprintable characters in a part of a message, and cut it if it is too long."""
     text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text[: length + 1])
     return text if len(text) <= length else f"{text[:length]}…"
+
+
+def count(number: int, noun: str) -> str:
+    """Write how many there are of something: `1 file`, `1,000 files`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def explain_encoding(data: bytes) -> str:
+    """Say how to turn a text into UTF-8, from its first bytes."""
+    wide = {codecs.BOM_UTF32_LE: 32, codecs.BOM_UTF32_BE: 32, codecs.BOM_UTF16_LE: 16, codecs.BOM_UTF16_BE: 16}
+    bits = next((bits for mark, bits in wide.items() if data.startswith(mark)), None)
+    if bits is None and data.count(0) * 4 > len(data):  # every second byte of plain English in UTF-16
+        bits = "16LE" if data[1::2].count(0) > data[::2].count(0) else "16BE"
+    name = f"UTF-{bits}" if bits else "WINDOWS-1252"
+    return f"{'it looks like ' + name + '; ' if bits else ''}convert it first, as with: iconv -f {name} -t UTF-8"
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from rich import progress
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from infty.base.errors import MissingError
+from infty.base.errors import MissingError, explain_encoding
 
 Item = TypeVar("Item")
 Advance = Callable[[int], None]  # advances a bar by a number of bytes
@@ -50,14 +50,18 @@ def show_bar(title: str, total: int) -> Iterator[Advance]:
 
 @contextlib.contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a text file for reading, with a progress bar; `-` is stdin. MissingError if it can't be read as text."""
+    """Open a text file for reading, with a progress bar; `-` is stdin. A byte order mark is no part of it.
+
+    Raises:
+        MissingError: It can't be read as text.
+    """
     name = "stdin" if path == Path("-") else path
-    text: dict[str, Any] = {"encoding": "utf-8", "newline": "", **_place_bar()}
+    text: dict[str, Any] = {"encoding": "utf-8-sig", "newline": "", **_place_bar()}
     try:
         with progress.open(path, "r", **text) if name == path else _open_stdin() as file:
             yield file
     except UnicodeDecodeError as fault:
-        raise MissingError(f"{name} is no UTF-8 text: {fault}") from None
+        raise MissingError(f"{name} is no UTF-8 text: {fault}; {explain_encoding(fault.object)}") from None
     except OSError as fault:
         raise MissingError(f"{name} can't be read: {fault.strerror or fault}") from None
 
@@ -67,7 +71,7 @@ def _open_stdin() -> Iterator[TextIO]:
     """Open stdin as UTF-8, with line ends unchanged, whatever the locale says; leave it open afterwards."""
     if sys.stdin is None:
         raise MissingError("stdin can't be read: it is closed")
-    text = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="")
+    text = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
     try:
         yield text
     finally:

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -45,19 +45,20 @@ class CellOptions:
     def resolve_cell(self, machine: Any) -> Any:
         """Check the cell that the options name, and return it. UsageError with every fault."""
         from infty.config.definition import CellKey, open_experiment, variant_of
-        from infty.experiment import resolve
+        from infty.experiment import refuse_own_texts, resolve
 
         name, overrides = self.name, self.overrides or []
+        definition = open_experiment(self.experiment, machine.experiments)
+        case = self.case or definition.names("cases")[0]
+        key = CellKey(definition.name, self.scale, self.model, case, self.seed)
         if self.data is not None:
             from infty.corpora.imports import own_name
 
+            refuse_own_texts(definition, key)
             corpus = own_name(self.data)
             name = name or (None if overrides else corpus)  # a table of its own (see report/load/collect.py)
             overrides = [*overrides, f"task.corpus={corpus}"]
-        definition = open_experiment(self.experiment, machine.experiments)
-        case = self.case or definition.names("cases")[0]
-        key = CellKey(definition.name, self.scale, self.model, case, self.seed, variant_of(overrides, name))
-        return resolve(definition, key, overrides, self.data)
+        return resolve(definition, replace(key, variant=variant_of(overrides, name)), overrides, self.data)
 
 
 @dataclass(frozen=True)

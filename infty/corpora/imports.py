@@ -1,17 +1,21 @@
 """Import a corpus from a folder, or from an archive of the user's own."""
 
 import hashlib
+import logging
 import re
 from dataclasses import replace as changed
 from pathlib import Path
 
-from infty.base.errors import MissingError, UsageError
+from infty.base.errors import MissingError, UsageError, count
 from infty.base.files import blame_file, sha256
 from infty.corpora.archives import open_folder
-from infty.corpora.layouts import find_pg19, find_text, find_wikitext, refuse_missing_shards, text_files
+from infty.corpora.contents import Contents
+from infty.corpora.layouts import find_pg19, find_text, find_texts, find_wikitext, refuse_missing_shards
 from infty.corpora.registry import ORIGIN, get_known
 from infty.corpora.store import NAME, Corpus, copy_corpus, refuse_no_corpus, remedy, write_corpus
 from infty.corpora.tokenizers import BpeTokenizer
+
+logger = logging.getLogger(__name__)
 
 FINDERS = {"wikitext": find_wikitext, "pg19": find_pg19, "text": find_text}
 
@@ -30,8 +34,6 @@ def import_corpus(data: Path, name: str, source: Path, *, replace: bool) -> Corp
     if layout == "generated":
         raise UsageError(f"{name} is made by infty and not imported")
     with open_folder(source, data) as folder:
-        if layout != "tokenizer":
-            refuse_missing_shards(folder)
         return import_folder(data, name, folder, ORIGIN, None, replace=replace)
 
 
@@ -42,9 +44,19 @@ def import_folder(
     layout = get_known(name).layout
     if layout == "tokenizer":
         return _import_tokenizer(data, name, folder, origin, replace=replace)
-    found = FINDERS[layout](folder)
+    contents = Contents(folder)
+    found = FINDERS[layout](contents)
+    if parts is None:
+        refuse_missing_shards(contents.taken)
     sources = {split: changed(found[split], limit=limit) for split, limit in (parts or dict.fromkeys(found)).items()}
-    return write_corpus(data, name, sources, origin, replace=replace)
+    corpus = write_corpus(data, name, sources, origin, replace=replace)
+
+    # What was taken is told with what was left out: neither is to surprise anyone later.
+    documents, size = (sum(corpus.splits[split][key] for split in sources) for key in ("documents", "bytes"))
+    each = ", ".join(f"{split} {corpus.splits[split]['documents']:,}" for split in sources)
+    took = f"{count(len(contents.taken), 'file')}, {count(documents, 'document')} ({each}), {size:,} bytes"
+    logger.info(f"{name}: took {took}{contents.describe_left_out()}")
+    return corpus
 
 
 def _import_tokenizer(data: Path, name: str, folder: Path, origin: str, *, replace: bool) -> Corpus:
@@ -56,13 +68,15 @@ def _import_tokenizer(data: Path, name: str, folder: Path, origin: str, *, repla
         raise MissingError(f"{folder / wrong[0]} is in GPT-2's form, and is not GPT-2's; {remedy(name)}")
     if path.exists() and not replace:
         raise UsageError(f"{path} is here already; --replace puts the new one in its place")
-    return copy_corpus(data, name, [folder / "vocab.json", folder / "merges.txt"], origin)
+    corpus = copy_corpus(data, name, [folder / "vocab.json", folder / "merges.txt"], origin)
+    logger.info(f"{name}: took 2 files, {sum(file.bytes for file in corpus.files.values()):,} bytes")
+    return corpus
 
 
 def own_name(source: Path) -> str:
     """Make a name for the user's own texts, different for different texts. MissingError if there are none."""
     digest = hashlib.sha256()
-    for path in text_files(source):
+    for path in find_texts(Contents(source)):
         digest.update(f"{path.name}\0".encode("utf-8", "surrogateescape"))  # if a name is not UTF-8, its bytes
         with blame_file(path):
             digest.update(bytes.fromhex(sha256(path)))

@@ -6,17 +6,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, pairwise, repeat
+from fnmatch import fnmatchcase
+from functools import partial
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 from pyarrow import parquet
 
-from infty.base.errors import LONG, MissingError, describe_fault, one_line
+from infty.base.errors import LONG, MissingError, count, describe_fault, one_line
 from infty.base.files import blame_file
-from infty.corpora.registry import SPLITS
-from infty.corpora.text_pieces import Marked, lines, read_pieces
+from infty.corpora.contents import Contents, is_blank
+from infty.corpora.registry import KNOWN, SPLITS
+from infty.corpora.text_pieces import MARK, PIECE, Marked, TextCounter, cut_lines, lines, read_text
 
 # A title of WikiText: one "=" on each side; two and more are sections.
 _TITLE = re.compile(r" = [^=\n].* = \r?\n")
@@ -34,45 +37,47 @@ class Source:
     limit: int | None = None  # how many of its documents are taken; None: all
 
 
-def find_wikitext(folder: Path) -> dict[str, Source]:
-    """Find `wiki.<split>.tokens` or `.raw`, or `<split>-….parquet`, in the folder or below. MissingError if none is."""
-    found: dict[str, Source] = {}
+def find_wikitext(contents: Contents) -> dict[str, Source]:
+    """Find `wiki.<split>.tokens` or `.raw`, or `<split>-….parquet`. MissingError if there is none."""
+    found, taken = dict[str, Source](), list[Path]()
     for name, split in _WIKITEXT_NAMES.items():
-        plain = _find_together(folder, f"wiki.{name}.tokens", f"wiki.{name}.raw")[:1]
-        tables = _find_tables(folder, name)
-        # A table has a row per line, and its empty lines lack their space.
-        text = lines(_read_file(plain[0])) if plain else (row or " \n" for row in _read_texts(tables))
-        if paths := plain or tables:
-            found[split] = Source(mark_articles(text), _count_bytes(paths))
+        plain = _find_together(contents, f"wiki.{name}.tokens", f"wiki.{name}.raw")[:1]
+        tables = [] if plain else _find_tables(contents, name)
+        if split not in found and (paths := plain or tables):
+            text = mark_articles(lines(_read_file(plain[0]))) if plain else _mark_rows(_read_texts(tables))
+            found[split] = Source(text, _count_bytes(paths))
+            taken += paths
+    contents.take(taken)
     wanted = "wiki.train.tokens, wiki.valid.tokens, wiki.test.tokens (or .raw, or parquet files)"
-    return _order_splits(found, folder, wanted)
+    return _order_splits(found, contents, wanted)
 
 
-def find_pg19(folder: Path) -> dict[str, Source]:
+def find_pg19(contents: Contents) -> dict[str, Source]:
     """Find `<split>/<id>.txt` with `metadata.csv`, or `<split>-….parquet`. MissingError if there is neither."""
-    folder = _enter_only_folder(folder)
-    titles, found = _read_titles(folder / "metadata.csv"), {}
+    # What is tested on comes first: of two equal books, that one is taken.
+    books, found, taken = _find_books(contents), dict[str, Source](), list[Path]()
+    titles, folder = dict[str, str](), contents.folder
+    if books:
+        folder = books[0].parents[1]
+        titles = _read_titles(folder / "metadata.csv")
     for split in SPLITS:
-        books = [path for path in (folder / split).glob("*.txt") if not path.is_dir()]
-        books.sort(key=lambda path: (len(path.stem), path.stem))
-        tables = _find_tables(folder, split)
-        if books:
-            names = [titles.get(path.stem) or _decode_name(path.stem) for path in books]
-            found[split] = Source(_read_files(books), _count_bytes(books), names)
+        of_split = [path for path in books if path.parent.name == split]
+        tables = [] if of_split else _find_tables(contents, split)
+        if of_split:
+            names = [titles.get(path.stem) or _decode_name(path.stem) for path in of_split]
+            found[split] = Source(_read_files(of_split), _count_bytes(of_split), names)
         elif tables:
-            found[split] = Source(zip(repeat(True), _read_texts(tables)), _count_bytes(tables))
-    return _order_splits(found, folder, "train/, validation/, test/ with <id>.txt in them (or parquet files)")
+            found[split] = Source(_read_rows(tables, contents), _count_bytes(tables))
+        taken += of_split or tables
+    contents.take([*taken, *(path for path in contents.paths if titles and path == folder / "metadata.csv")])
+    return _order_splits(found, contents, "train/, validation/, test/ with <id>.txt in them (or parquet files)")
 
 
-def find_text(folder: Path) -> dict[str, Source]:
-    """Find all text files of a folder, each a document, sorted and split 90 : 5 : 5. MissingError if all are empty."""
-    paths = text_files(folder)
+def find_text(contents: Contents) -> dict[str, Source]:
+    """Find all text files of a folder, each a document, sorted and split 90 : 5 : 5. MissingError if that can't be."""
+    paths = find_texts(contents)
     if len(paths) < 3:  # they are one text, cut at line ends
-        total, edges = _count_bytes(paths), {"train": (0.0, 0.9), "validation": (0.9, 0.95), "test": (0.95, 1.0)}
-        return {
-            split: Source(_read_share(paths, total * low, total * high), int(total * (high - low)))
-            for split, (low, high) in edges.items()
-        }
+        return _split_text(paths, contents.folder)
     held = max(1, round(0.05 * len(paths)))
     parts = {"train": paths[: -2 * held], "validation": paths[-2 * held : -held], "test": paths[-held:]}
     return {
@@ -81,16 +86,20 @@ def find_text(folder: Path) -> dict[str, Source]:
     }
 
 
-def text_files(folder: Path) -> list[Path]:
-    """List every non-empty `*.txt` and `*.md` below a folder, or the one file. MissingError if there is none."""
-    if not os.path.exists(folder):  # Path's own raises for names that no file can have
-        raise MissingError(one_line(f"{folder} is not there: wanted a folder of text files, or one text file", LONG))
-    paths = [folder] if folder.is_file() else [p for p in folder.rglob("*") if p.name.endswith((".txt", ".md"))]
-    paths = sorted(path for path in paths if path.is_file() and path.stat().st_size)
-    if not paths:
+def find_texts(contents: Contents) -> list[Path]:
+    """Find every `*.txt` and `*.md` with a text of its own, or the one file. MissingError if there is none."""
+    given = contents.folder
+    if not os.path.exists(given):  # Path's own raises for names that no file can have
+        raise MissingError(one_line(f"{given} is not there: wanted a folder of text files, or one text file", LONG))
+    paths = [path for path in contents.paths if path == given or path.suffix.lower() in (".txt", ".md")]
+    for path in [path for path in paths if path.is_file() and is_blank(path)]:
+        contents.leave_out(path, "empty")
+        paths.remove(path)
+    contents.take(contents.choose_different([path for path in paths if path.is_file()]))
+    if not contents.taken:
         wanted = "wanted files named *.txt or *.md that are not empty"
-        raise MissingError(one_line(f"{folder} holds no text: {wanted}", LONG))
-    return paths
+        raise MissingError(one_line(f"{given} holds no text: {wanted}{contents.describe_left_out()}", LONG))
+    return contents.taken
 
 
 def mark_articles(text: Iterable[str]) -> Marked:
@@ -102,16 +111,63 @@ def mark_articles(text: Iterable[str]) -> Marked:
         first, only_blank, before = False, only_blank and not line.strip(), line
 
 
-def _find_together(folder: Path, *patterns: str) -> list[Path]:
-    """Find the files that match, in a folder or below. MissingError if not all are in one: which are meant?"""
-    paths = [path for pattern in patterns for path in sorted(folder.rglob(pattern)) if not path.is_dir()]
+def _mark_rows(rows: Iterable[str]) -> Marked:
+    """Mark where articles begin in a table of WikiText, a row a line, or a row an article.
+
+    Some libraries take line ends, or all white space, from the ends of a row. What they took is put back.
+    """
+    rows = iter(rows)
+    first = list(islice(rows, 100))
+    rows = chain(first, rows)
+    if any("\n" in row.strip() for row in first):
+        for row in rows:
+            yield from mark_articles(lines([row if row.endswith("\n") else f"{row}\n"])) if row.strip() else ()
+    else:
+        yield from mark_articles(map(_restore_line, rows))
+
+
+def _restore_line(row: str) -> str:
+    """Restore a line of WikiText, which has a space at both ends."""
+    if row.endswith("\n"):
+        return row
+    return f"{row}\n" if row.startswith(" ") else f" {row} \n" if row else " \n"
+
+
+def _find_together(contents: Contents, *patterns: str) -> list[Path]:
+    """Find the files that match, whatever the case. MissingError if not all are in one folder: which are meant?"""
+    paths = [path for pattern in patterns for path in contents.paths if fnmatchcase(path.name.lower(), pattern)]
     if len(folders := sorted({str(path.parent) for path in paths})) > 1:
         raise MissingError(f"several corpora lie here ({', '.join(folders)}); name the folder of one")
     return paths
 
 
-def _find_tables(folder: Path, split: str) -> list[Path]:
-    return _find_together(folder, f"{split}-*.parquet") or _find_together(folder, f"{split}.parquet")
+def _find_tables(contents: Contents, split: str) -> list[Path]:
+    tables = _find_together(contents, f"{split}-*.parquet") or _find_together(contents, f"{split}.parquet")
+    return contents.choose_different(tables) if len(tables) > 1 else tables
+
+
+def _find_books(contents: Contents) -> list[Path]:
+    """Find PG-19's books, in the order of splits and their numbers.
+
+    Of equal books the one that is tested on is taken; a split with as many books as are known stays as it is.
+
+    Raises:
+        MissingError: Several corpora lie here.
+    """
+    given = len(contents.folder.parts)
+    books = {split: list[Path]() for split in SPLITS}
+    for path in contents.paths:
+        split = path.parent.name if len(path.parts) > given + 1 else ""
+        if split in books and path.suffix.lower() == ".txt":
+            books[split].append(path)
+    if len(folders := {path.parents[1] for paths in books.values() for path in paths}) > 1:
+        raise MissingError(f"several corpora lie here ({', '.join(sorted(map(str, folders)))}); name the folder of one")
+    for paths in books.values():
+        paths.sort(key=lambda path: (len(path.stem), path.stem))
+    whole = {split for split, paths in books.items() if len(paths) == KNOWN["pg19"].documents[split]}
+    kept = {path for split in whole for path in books[split]}
+    kept.update(contents.choose_different([path for split in reversed(SPLITS) for path in books[split]], kept))
+    return [path for split in SPLITS for path in books[split] if path in kept]
 
 
 def _decode_name(name: str) -> str:
@@ -123,7 +179,7 @@ def _read_file(path: Path) -> Iterator[str]:
     with blame_file(path):
         file = path.open("rb")
     with file:
-        yield from read_pieces(file, str(path))
+        yield from read_text(file, str(path))
 
 
 def _read_files(paths: list[Path]) -> Marked:
@@ -137,36 +193,71 @@ def _read_files(paths: list[Path]) -> Marked:
             raise MissingError(f"{path} is empty; take it away or mend it")
 
 
-def _read_share(paths: list[Path], low: float, high: float) -> Marked:
-    """Read the lines that begin between two places of a text, as one document."""
-    place, begun = 0, False
+def _split_text(paths: list[Path], given: Path) -> dict[str, Source]:
+    """Cut a text at line ends into 90 : 5 : 5; at white space if its lines are too long for that.
+
+    Raises:
+        MissingError: It is too short.
+    """
+    total = _count_bytes(paths)
+    places = {"train": (0.0, 0.9), "validation": (0.9, 0.95), "test": (0.95, 2.0)}  # 2: line ends may be added
+    for size in (PIECE, total // 1000 + 1):
+        parts = {
+            split: (partial(_read_share, paths, size, total * low, total * high), int(total * (min(high, 1) - low)))
+            for split, (low, high) in places.items()
+        }
+        if all(any(not line.isspace() for _, line in read()) for read, _ in parts.values()):
+            return {split: Source(read(), size) for split, (read, size) in parts.items()}
+    counter = TextCounter()
+    for piece in _read_joined(paths):
+        counter.add(piece)
+    counts = f"it has {count(counter.lines, 'line end')} and {count(counter.words, 'word')}"
+    suffices = "100 words or lines of about one length suffice, or three files"
+    raise MissingError(one_line(f"{given} is too short to be split 90 : 5 : 5: {counts}; {suffices}", LONG))
+
+
+def _read_joined(paths: list[Path]) -> Iterator[str]:
+    """Read files as one text: one that lacks its last line end gets it before the next one begins."""
+    end = "\n"
     for path in paths:
-        for line in lines(_read_file(path)):
-            if low <= place < high:
-                yield not begun, line
-                begun = True
-            place += len(line.encode())
+        if not end.endswith("\n"):
+            yield "\n"
+        for piece in _read_file(path):
+            yield piece
+            end = piece
 
 
-def refuse_missing_shards(folder: Path) -> None:
-    """Raise MissingError if some of the files named `…-00000-of-00002.parquet` are missing."""
+def _read_share(paths: list[Path], size: int, low: float, high: float) -> Marked:
+    """Read the lines that begin between two places of a text, as one document. size: see `cut_lines`."""
+    place, begun = 0, False
+    for line in cut_lines(_read_joined(paths), size):
+        if low <= place < high:
+            yield not begun, line
+            begun = True
+        place += len(line.encode())
+
+
+def _read_rows(tables: list[Path], contents: Contents) -> Marked:
+    """Read tables, each row of which is a document; those without a word are left out."""
+    for table in tables:
+        blank = 0
+        for row in _read_texts([table]):
+            blank += row.isspace() or not row
+            if not row.isspace():
+                yield True, row
+        if blank:
+            contents.leave_out(table, "with rows that are empty", f": {blank}")
+
+
+def refuse_missing_shards(tables: Iterable[Path]) -> None:
+    """Raise MissingError if some of the files named `…-00000-of-00002.parquet` are missing, or there are too many."""
     found = Counter(
-        (path.parent, match["split"], int(match["count"]))
-        for path in folder.rglob("*-of-*.parquet")
-        if (match := _SHARD.fullmatch(path.name))
+        (path.parent, match["split"], int(match["count"])) for path in tables if (match := _SHARD.fullmatch(path.name))
     )
-    for (parent, split, count), here in found.items():
-        if here != count:
-            raise MissingError(f"{parent} has {here} of the {count} files of {split}; bring the others")
-
-
-def _enter_only_folder(folder: Path) -> Path:
-    """Descend while a folder holds nothing but one folder: an archive often has its files in one."""
-    while folder.is_dir() and len(inner := list(folder.iterdir())) == 1 and inner[0].is_dir():
-        if inner[0].name in SPLITS:
-            break
-        folder = inner[0]
-    return folder
+    for (parent, split, wanted), here in found.items():
+        if here != wanted:
+            mend = "bring the others" if here < wanted else "take away what is none of them"
+            raise MissingError(f"{parent} has {here} of the {wanted} files of {split}; {mend}")
 
 
 def _read_texts(tables: list[Path]) -> Iterator[str]:
@@ -178,7 +269,7 @@ def _read_texts(tables: list[Path]) -> Iterator[str]:
                 left = table.metadata.num_rows
                 for batch in table.iter_batches(batch_size=16, columns=["text"]):
                     left -= len(batch)
-                    yield from _read_column(batch.column("text"))
+                    yield from (row.removeprefix(MARK) for row in _read_column(batch.column("text")))
                 if left:
                     raise ValueError(f"it has {left} rows less than it says")
         except (pyarrow.ArrowException, OSError, ValueError, KeyError) as fault:
@@ -209,15 +300,16 @@ def _read_titles(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             return {row[0]: row[1] for row in csv.reader(file) if row}
     except (UnicodeDecodeError, csv.Error, IndexError, OSError) as fault:
         raise MissingError(f"{path} is not PG-19's metadata (id, title, year, link): {describe_fault(fault)}") from None
 
 
-def _order_splits(found: dict[str, Source], folder: Path, wanted: str) -> dict[str, Source]:
+def _order_splits(found: dict[str, Source], contents: Contents, wanted: str) -> dict[str, Source]:
     if not found:
-        raise MissingError(f"{folder} is not this corpus: wanted {wanted}")
+        why = f"{contents.folder} is not this corpus: wanted {wanted}{contents.describe_left_out()}"
+        raise MissingError(one_line(why, LONG))
     return {split: found[split] for split in SPLITS if split in found}
 
 

@@ -30,10 +30,21 @@ class Known:
     documents: dict[str, int] = field(default_factory=dict)  # of each whole split, as published
     words: dict[str, int] = field(default_factory=dict)  # likewise; a perplexity per word divides by them
 
+    def count_words(self, words: int, lines: int) -> int:
+        """Count the words that a perplexity per word divides by; in WikiText's layout, line ends count as words."""
+        return words + lines if self.layout in ("wikitext", "generated") else words
+
     def is_whole(self, split: str, documents: int, words: int) -> bool:
         """Tell whether so many documents and words are the whole split."""
         known = self.words.get(split, 0)  # within 1 %: PG-19's published counts are not of white space alone
         return documents == self.documents.get(split, documents) and abs(words - known) <= 0.01 * known
+
+    def is_miscounted(self, split: str, documents: int, words: int) -> bool:
+        """Tell whether a text is no part of a split, nor the whole as published, but nearly the whole, or more."""
+        most, known = self.documents.get(split), self.words.get(split)
+        if not known or self.is_whole(split, documents, words) or (split == "train" and documents == most):
+            return False  # nobody has counted the words of PG-19's training books at white space
+        return words > 0.95 * known or documents > (most or documents)
 
 
 def _name_tables(folder: str) -> dict[str, str]:

@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, TextIO
 
-from infty.base.errors import MissingError
+from infty.base.errors import MissingError, explain_encoding
 
 PIECE = 2**18  # bytes read at once
 LONG = 2**16  # characters that are cut if no white space is among them
+MARK = "\ufeff"  # a byte order mark, which Windows' editors put before a text
+_SPACE = re.compile(r"\s+")
 _WORD_AFTER_SPACE = re.compile(r".*\S( )\S", re.DOTALL)  # the last single space between words
 Marked = Iterator[tuple[bool, str]]  # whether a document begins here, and the next piece of text
 Text = io.TextIOBase  # an open text file, or what reads like one
@@ -53,8 +55,8 @@ def read_pieces(file: BinaryIO, name: str, size: int | None = None) -> Iterator[
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as fault:
-            place = read - held + fault.start
-            raise MissingError(f"{name} is no UTF-8 text: byte {place} ({fault.reason}); convert it first") from None
+            why = f"byte {read - held + fault.start} ({fault.reason}); {explain_encoding(chunk)}"
+            raise MissingError(f"{name} is no UTF-8 text: {why}") from None
         read += len(chunk)
         if text:
             yield text
@@ -64,6 +66,17 @@ def read_pieces(file: BinaryIO, name: str, size: int | None = None) -> Iterator[
         raise MissingError(f"{name} is cut off")
 
 
+def read_text(file: BinaryIO, name: str) -> Iterator[str]:
+    """Read a text without its byte order mark, in pieces. MissingError if it is no UTF-8."""
+    pieces = read_pieces(file, name)
+    first = next(pieces, "").removeprefix(MARK)
+    if first.count("\0") * 4 > len(first):  # UTF-16 without a mark passes for UTF-8
+        raise MissingError(f"{name} is no UTF-8 text: {explain_encoding(first.encode())}")
+    if first:
+        yield first
+    yield from pieces
+
+
 def lines(pieces: Iterable[str]) -> Iterator[str]:
     """Split a text in pieces into lines with their ends. A line that is longer than a piece comes in parts."""
     rest = ""
@@ -71,6 +84,22 @@ def lines(pieces: Iterable[str]) -> Iterator[str]:
         *whole, rest = (rest + piece).split("\n")
         yield from (line + "\n" for line in whole)
         if len(rest) >= PIECE:
+            yield rest
+            rest = ""
+    if rest:
+        yield rest
+
+
+def cut_lines(pieces: Iterable[str], size: int) -> Iterator[str]:
+    """Cut a text into its lines, and a line of more than `size` characters also after white space, if it has any."""
+    rest = ""
+    for line in lines(pieces):
+        rest, start = rest + line, 0
+        while len(rest) - start > size and (space := _SPACE.search(rest, start + size)) and space.end() < len(rest):
+            yield rest[start : space.end()]
+            start = space.end()
+        rest = rest[start:]
+        if rest.endswith("\n") or len(rest) > 2 * PIECE:
             yield rest
             rest = ""
     if rest:

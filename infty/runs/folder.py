@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from infty.base.errors import MissingError, UsageError, one_line
 from infty.base.files import read_json, write_json, write_text
+from infty.base.folders import walk_folder
 from infty.config.definition import CellKey, Values
 from infty.config.strict_yaml import parse_yaml
 from infty.runs.parts import TextDetails
@@ -118,8 +119,12 @@ class RunFolder:
         """Read which cell this is a run of, with the variant that its folder's name adds. MissingError as `config`."""
         file = self.path / "config.yaml"
         place = Place.check((config or self.config())["cell"], file)
-        name, folder = f"{place.model}@{place.case}", Path(os.path.realpath(self.path))
-        agrees = folder.parent.name.startswith(name) and folder.name == f"seed-{place.seed}"
+        name = f"{place.model}@{place.case}"
+        # A link counts by its own name if that names this run, else by that of what it leads to.
+        for folder in (Path(os.path.abspath(self.path)), Path(os.path.realpath(self.path))):
+            agrees = folder.parent.name.startswith(name) and folder.name == f"seed-{place.seed}"
+            if agrees:
+                break
         if not agrees and re.fullmatch(r".+@.+/seed-\d+", "/".join(folder.parts[-2:])):  # else somebody renamed it
             raise MissingError(f"{file} describes another run, {name} seed {place.seed}; train again with --fresh")
         return CellKey(**place.model_dump(), variant=folder.parent.name.removeprefix(name))
@@ -210,9 +215,8 @@ def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
     """Find each run folder below `folders` once, in the order of their paths; hidden ones, half copies, are skipped."""
     seen: set[str] = set()
     for folder in folders:
-        for path in sorted(folder.rglob("config.yaml")):
-            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-            if not hidden and (real := os.path.realpath(path)) not in seen:
+        for path in walk_folder(folder):
+            if path.name == "config.yaml" and (real := os.path.realpath(path)) not in seen:
                 seen.add(real)
                 yield RunFolder(path.parent)
 

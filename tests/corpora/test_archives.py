@@ -143,7 +143,8 @@ def test_what_is_wrong_inside_is_told_with_the_archive_s_name(tmp_path: Path, da
     path = tar_of(tmp_path / "a.tgz", {"a\nb/wiki.test.tokens": ""})
     with pytest.raises(MissingError) as caught:
         import_corpus(data, "pg19", path, replace=False)
-    assert str(caught.value).startswith(f"{path}/a\\nb is not this corpus")
+    assert str(caught.value).startswith(f"{path} is not this corpus")
+    assert str(caught.value).endswith(r"left out: 1 of another kind or place (a\nb/wiki.test.tokens)")
 
 
 def test_names_that_no_file_can_have_are_not_there(data: Path) -> None:

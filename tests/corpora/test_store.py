@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from infty.base import files
 from infty.base.errors import InftyError, MissingError, UsageError
+from infty.corpora.contents import Contents
 from infty.corpora.imports import import_corpus, own_name
 from infty.corpora.inventory import inventory, verify
 from infty.corpora.layouts import Source, find_pg19, find_wikitext
@@ -23,7 +24,7 @@ from tests.corpora.conftest import ARTICLES, BOOKS, Import, pg19_folder, wikitex
 
 
 def test_wikitext_is_counted_with_a_line_end_a_line(tmp_path: Path, make_corpus: Import) -> None:
-    corpus = make_corpus("wikitext", find_wikitext(wikitext_folder(tmp_path / "in")))
+    corpus = make_corpus("wikitext", find_wikitext(Contents(wikitext_folder(tmp_path / "in"))))
     for split, text in (("validation", ARTICLES["valid"]), ("test", ARTICLES["test"])):
         counts = corpus.splits[split]
         assert (counts["words"], counts["lines"]) == (len(text.split()), text.count("\n"))
@@ -36,7 +37,7 @@ def test_wikitext_is_counted_with_a_line_end_a_line(tmp_path: Path, make_corpus:
 
 
 def test_books_keep_their_titles_and_texts(tmp_path: Path, make_corpus: Import) -> None:
-    corpus = make_corpus("pg19", find_pg19(pg19_folder(tmp_path / "in")))
+    corpus = make_corpus("pg19", find_pg19(Contents(pg19_folder(tmp_path / "in"))))
     books = list(BOOKS["train"].values())
     documents = corpus.documents("train")
     assert [d.name for d in documents] == ["Darkness, by A. Writer", "10", "100"]

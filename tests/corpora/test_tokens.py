@@ -12,6 +12,7 @@ import pytest
 from infty.base.errors import InftyError, MissingError
 from infty.base.files import sha256
 from infty.corpora import tokens as tokens_module
+from infty.corpora.contents import Contents
 from infty.corpora.imports import import_corpus
 from infty.corpora.layouts import find_pg19, find_wikitext
 from infty.corpora.registry import KNOWN
@@ -25,7 +26,7 @@ PORTIONS = {split: Portion(split=split) for split in ("train", "validation", "te
 
 @pytest.fixture
 def books(tmp_path: Path, make_corpus: Import) -> Path:
-    return make_corpus("pg19", find_pg19(pg19_folder(tmp_path / "in"))).path.parent
+    return make_corpus("pg19", find_pg19(Contents(pg19_folder(tmp_path / "in")))).path.parent
 
 
 def open_(data: Path, config: TokenizerConfig, portions: dict[str, Portion] = PORTIONS) -> TokenSet:
@@ -164,7 +165,7 @@ def test_a_tokeniser_may_be_learnt_from_another_text(
     first = Portion(split="validation", last=1)
     with pytest.raises(MissingError, match=r"no corpus 'wikitext' in .*infty data fetch wikitext"):
         open_tokens(books, "pg19", config, PORTIONS, learnt_from=("wikitext", first))
-    make_corpus("wikitext", find_wikitext(wikitext_folder(tmp_path / "articles")))
+    make_corpus("wikitext", find_wikitext(Contents(wikitext_folder(tmp_path / "articles"))))
     with pytest.raises(MissingError, match="wikitext is here without train"):
         open_tokens(books, "pg19", config, PORTIONS, learnt_from=("wikitext", PORTIONS["train"]))
     found = open_tokens(books, "pg19", config, PORTIONS, learnt_from=("wikitext", first))

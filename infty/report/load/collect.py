@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
 from infty.base.errors import MissingError, UsageError, one_line
+from infty.base.folders import walk_folder
 from infty.config.definition import CellKey, experiment_files, open_experiment
 from infty.report.load.results import ResultSet
 from infty.runs.folder import Run, differences, find_finished_runs
@@ -104,7 +106,8 @@ def _read_curve(file: Path) -> Iterator[Validation]:
 def find_tunings(folders: Iterable[Path]) -> dict[tuple[str, str], dict[str, tuple[Path, Tuning]]]:
     """Find files and their tunings by experiment and scale, then column; damaged ones are left out with a warning."""
     found: dict[tuple[str, str], dict[str, tuple[Path, Tuning]]] = {}
-    for path in sorted(file for folder in folders for file in folder.rglob("tuning-*.json")):
+    files = (path for folder in folders for path in walk_folder(folder))
+    for path in sorted(path for path in files if fnmatchcase(path.name, "tuning-*.json")):
         try:
             tuning = Tuning.read(path, "tune again with infty tune")
         except MissingError as fault:
