@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from infty.base.errors import DifferenceError, UsageError
+from infty.base.errors import DifferenceError, InftyError, UsageError
 from infty.cli import output
 from infty.cli.completion import complete_protocol, complete_run
 from infty.cli.data import data_app
@@ -240,9 +240,10 @@ def clean(
 
     output.warn_of_no_folder(runs)
     found = find_dispensable(output.read_settings(runs=runs).runs, names or [])
-    if yes:
-        remove(found)
+    found, faults = remove(found) if yes else (found, [])
     output.show_tables(lambda: [found.table(removed=yes)], {**found.document(), "removed": yes}, as_json)
+    if faults:
+        raise InftyError("\n".join([*faults, "what is left is found again by: infty clean"]))
 
 
 @app.command("list", epilog="Example: infty list --scale laptop")

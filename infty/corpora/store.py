@@ -16,7 +16,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from infty.base.errors import InftyError, MissingError, UsageError
-from infty.base.files import Count, FileSum, Strict, hold_lock, replace_folder, sum_files, write_json, write_text
+from infty.base.files import Count, FileSum, Strict, replace_folder, sum_files, write_json, write_text
+from infty.base.locks import hold_lock
 from infty.base.progress import Advance, show_bar
 from infty.corpora.layouts import Source
 from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, split_files
