@@ -35,6 +35,8 @@ def take_lock(path: Path, timeout: float, *, tell: bool = True) -> AbstractConte
     try:
         try:
             return lock.acquire(timeout=timeout)
+        except Timeout:  # which is an OSError as well
+            raise
         except OSError as fault:
             if fault.errno not in REFUSALS:
                 raise OSError(fault.errno, fault.strerror, str(path)) from None

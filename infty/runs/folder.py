@@ -192,7 +192,7 @@ class RunFolder:
         write_json(self.path / "status.json", {"status": status, "why": why})
 
     def lock(self) -> AbstractContextManager[object]:
-        """Take the lock of the process that writes here, within a block. HeldError if another one has it; OSError if that fails."""
+        """Take the lock of the process that writes here. HeldError if another one has it; OSError if that fails."""
         return take_lock(self.path / LOCK, 1)
 
     def is_locked(self) -> bool | None:
