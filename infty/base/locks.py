@@ -35,11 +35,10 @@ def take_lock(path: Path, timeout: float, *, tell: bool = True) -> AbstractConte
     try:
         try:
             return lock.acquire(timeout=timeout)
-        except Timeout:  # which is an OSError as well
-            raise
         except OSError as fault:
             if fault.errno not in REFUSALS:
-                raise OSError(fault.errno, fault.strerror, str(path)) from None
+                fault.filename = str(path)
+                raise
             # It holds this process's number and its machine's name, so that one that was killed here is noticed.
             lock = SoftFileLock(path.with_name(f"{path.name}{MARK}"))
             held = lock.acquire(timeout=timeout)

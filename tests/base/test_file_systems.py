@@ -206,3 +206,20 @@ def test_somebody_elses_run_is_evaluated_shown_and_not_stored(infty: Infty, tmp_
     fresh = infty(*WORDS, "--fresh", **refused)
     assert fresh.returncode == 1
     assert f"{tmp_path / RUN}/.lock: Permission denied" in fresh.stderr
+
+
+def test_token_files_of_a_shared_corpus_lie_in_a_folder_of_ones_own(infty: Infty, tmp_path: Path) -> None:
+    """Without a copy of the texts (https://github.com/huggingface/datasets/issues/2837): the message says how."""
+    words = ("train", "wikitext", "--scale", "smoke", "--runs", "runs")
+    assert infty("data", "fetch", "generated", INFTY_DATA="shared").returncode == 0
+    refused = refusing(tmp_path, f"OTHERS = {str(tmp_path / 'shared')!r}\n{READ_ONLY}")
+    done = infty(*words, INFTY_DATA="shared", **refused)
+    assert done.returncode == 1
+    told = done.stderr.splitlines()[-1]
+    way_out = f"mkdir FOLDER; cp -rs {tmp_path / 'shared/generated'} FOLDER"
+    assert told.endswith(f"INFTY_DATA or infty.toml, where links to the texts suffice: {way_out})"), told
+    subprocess.run(way_out.replace("FOLDER", "mine"), shell=True, check=True, cwd=tmp_path)
+    done = infty(*words, INFTY_DATA="mine", **refused)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "mine/generated/tokens").iterdir())
+    assert (tmp_path / "mine/generated/train.txt").is_symlink()
