@@ -44,6 +44,10 @@ class Stopped(BaseException):
         self.exit_code = 128 + signal
 
 
+class ProcessWarning(UserWarning):
+    """A warning of one of the processes that work together: each shows its own, and not only the one that leads."""
+
+
 def describe_fault(fault: BaseException) -> str:
     """Return the message of a library's error in one line, or the error's type if it has no message."""
     from pydantic import ValidationError  # imported here: it takes longer than a `--help`

@@ -1,22 +1,21 @@
 """Read and write files and folders that are either whole or absent."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 
-from infty.base.errors import LONG, InftyError, MissingError, one_line
+from infty.base.errors import LONG, MissingError, one_line
 
 OLD = ".old.tmp"  # ends the name of a folder that makes way for a new one
-LOCK_SECONDS = 3600  # to wait for another process that makes the same thing
+UNKNOWN = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system knows no such thing
 FileName = Annotated[str, Field(pattern="^[a-z][a-z.]{0,63}$")]  # of a file in the folder itself, never a path
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -76,7 +75,7 @@ def move_folder(source: Path, path: Path, keep: Sequence[str] = ()) -> None:
 
     # The old folder makes way, and comes back if the new one can't take its place.
     old = path.with_name(f".{path.name}{OLD}")
-    shutil.rmtree(old, ignore_errors=True)
+    _discard(old)
     if path.exists():
         path.replace(old)
     try:
@@ -90,7 +89,15 @@ def move_folder(source: Path, path: Path, keep: Sequence[str] = ()) -> None:
         if (old / name).exists():
             (old / name).replace(path / name)
     flush(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    _discard(old)
+
+
+def _discard(path: Path) -> None:
+    """Remove a folder as far as that can be done, or a link to one that another disk holds, which stays whole."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def restore_folder(path: Path) -> None:
@@ -167,26 +174,47 @@ def sha256(path: Path) -> str:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk."""
+    """Wait until a file, or the names in a folder, are on disk.
+
+    A folder on a network's file system may refuse, which is passed over: the files in it are on disk.
+
+    Raises:
+        OSError: That fails; it names the path.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as fault:
+        if not (fault.errno in UNKNOWN and path.is_dir()):
+            raise OSError(fault.errno, fault.strerror, str(path)) from None
     finally:
         os.close(descriptor)
 
 
-@contextlib.contextmanager
-def hold_lock(lock: Path, work: str) -> Iterator[None]:
-    """Hold a lock within the block; InftyError if another process holds it for an hour. work: as "fetches wikitext"."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(lock)
-    try:
-        acquired = held.acquire(timeout=1)
-    except Timeout:
-        warnings.warn(f"waiting for another process that {work}", stacklevel=3)
-        try:
-            acquired = held.acquire(timeout=LOCK_SECONDS)
-        except Timeout:
-            raise InftyError(f"another process that {work} has been at it for too long; end it, or wait") from None
-    with acquired:
-        yield
+def empty_folder(path: Path) -> None:
+    """Remove all that is in a folder, or in the one that a link leads to; no other links are followed.
+
+    Raises:
+        OSError: Something can't be removed; it names the whole path, which `shutil.rmtree` does not.
+    """
+
+    def refuse(fault: OSError) -> None:
+        raise fault
+
+    for folder, names, files in os.walk(path, topdown=False, onerror=refuse):
+        for name in files:
+            os.unlink(os.path.join(folder, name))
+        for name in names:
+            inner = os.path.join(folder, name)
+            (os.unlink if os.path.islink(inner) else os.rmdir)(inner)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and all that is in it. A link to a folder stays, since what comes next belongs there too.
+
+    Raises:
+        OSError: As in `empty_folder`.
+    """
+    empty_folder(path)
+    if not path.is_symlink():
+        path.rmdir()

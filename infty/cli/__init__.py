@@ -8,7 +8,8 @@ import traceback
 import warnings
 from types import FrameType
 
-from infty.base.errors import InftyError, Stopped, UsageError, one_line
+from infty.base.errors import InftyError, ProcessWarning, Stopped, UsageError, one_line
+from infty.base.signals import begin_to_stop, handle_stops
 from infty.cli.output import CALL, explain_fault
 from infty.machine.launch import detect_launch
 
@@ -18,8 +19,7 @@ def main() -> None:
     together = os.environ.keys() & {"RANK", "SLURM_STEP_NUM_TASKS"}
     if together:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DistributedDataParallel warns of what is intended
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)  # training handles signals itself, and stops at the next step
+    handle_stops(_stop)  # training handles signals itself, and stops at the next step
     try:
         sys.exit(_run())
     except SystemExit as end:
@@ -31,6 +31,7 @@ def main() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    begin_to_stop(number)
     stopped = Stopped(f"stopped by {signal.Signals(number).name}", number)
     while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
         frame = frame.f_back
@@ -41,7 +42,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _run() -> int:
-    warnings.showwarning = lambda message, *_: _say(f"warning: {message}") if _leads() else None
+    warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek gets question marks, not a fault
@@ -65,6 +66,11 @@ def _run() -> int:
             _say(f"{type(fault).__name__}: {why} (infty -v … shows where)")
         return 1
     return 0
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    if _leads() or isinstance(message, ProcessWarning):
+        _say(f"warning: {message}")
 
 
 def _leads() -> bool:

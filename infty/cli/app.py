@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from infty.base.errors import DifferenceError, UsageError
+from infty.base.errors import DifferenceError, InftyError, UsageError
 from infty.cli import output
 from infty.cli.completion import complete_protocol, complete_run
 from infty.cli.data import data_app
-from infty.cli.options import CellOptions, InferenceOptions, Json, MachineOptions, Runs, Scale, Threads, expand
+from infty.cli.options import CellOptions, Group, InferenceOptions, Json, MachineOptions, Runs, Scale, Threads, expand
 from infty.cli.tables import report, reproduce, tune
 from infty.machine.launch import detect_launch
 from infty.tasks.protocols import KnockOut
@@ -21,6 +21,7 @@ from infty.tasks.protocols import KnockOut
 TOGETHER = ("train", "eval")  # commands that several processes can run together
 
 app = typer.Typer(
+    cls=Group,
     help="Experiments on ∞-former's unbounded long-term memory (arXiv 2109.00301).",
     epilog="Start with: infty train sort --case x8  ·  infty eval sort --case x8  ·  infty report",
     no_args_is_help=True,
@@ -237,10 +238,12 @@ def clean(
     """List what finished runs keep that no report needs (checkpoints, W&B's files), and remove it."""
     from infty.commands.clean import find_dispensable, remove
 
+    output.warn_of_no_folder(runs)
     found = find_dispensable(output.read_settings(runs=runs).runs, names or [])
-    if yes:
-        remove(found)
+    found, faults = remove(found) if yes else (found, [])
     output.show_tables(lambda: [found.table(removed=yes)], {**found.document(), "removed": yes}, as_json)
+    if faults:
+        raise InftyError("\n".join([*faults, "what is left is found again by: infty clean"]))
 
 
 @app.command("list", epilog="Example: infty list --scale laptop")
@@ -248,6 +251,7 @@ def list_experiments(scale: Scale = "laptop", as_json: Json = False, runs: Runs 
     """List the experiments, and the state of each of their cells."""
     from infty.commands.listing import list_cells, overview_tables
 
+    output.warn_of_no_folder(runs)
     rows = list_cells(output.read_settings(runs=runs), scale)
     output.show_tables(lambda: overview_tables(rows, scale), rows, as_json)
 

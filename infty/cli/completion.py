@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable
 
 import typer
@@ -35,7 +36,8 @@ def complete(names: Callable[[typer.Context], Iterable[str]]) -> Callable[..., l
 
     def offer(ctx: typer.Context, incomplete: str) -> list[str]:
         try:
-            return [name for name in names(ctx) if name.startswith(incomplete)]
+            with warnings.catch_warnings(action="ignore"):
+                return [name for name in names(ctx) if name.startswith(incomplete)]
         except (InftyError, OSError):
             return []
 

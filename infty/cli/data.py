@@ -7,10 +7,11 @@ import typer
 from typer import Argument, Option
 
 from infty.cli.completion import complete_corpus
-from infty.cli.options import Json
+from infty.cli.options import Group, Json
 from infty.cli.output import print_json, read_settings, show_tables
 
-data_app = typer.Typer(name="data", help="Corpora: what is here, download, import, check.", no_args_is_help=True)
+HELP = "Corpora: what is here, download, import, check."
+data_app = typer.Typer(name="data", cls=Group, help=HELP, no_args_is_help=True)
 
 Corpus = Annotated[str, Argument(metavar="NAME", help="Name of a corpus.", autocompletion=complete_corpus)]
 Replace = Annotated[bool, Option("--replace", help="Put it in the place of another one of that name.")]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
+from typer.core import TyperGroup
 
 from infty.cli.completion import complete_experiment, complete_from
 from infty.cli.output import read_settings
@@ -19,6 +20,25 @@ Scale = Annotated[str, Option(help="laptop, paper or smoke.", autocompletion=com
 Json = Annotated[bool, Option("--json", help="One JSON document on stdout, all else on stderr.")]
 Runs = Annotated[Path | None, Option(help="Folder of the run folders.")]
 Threads = Annotated[int | None, Option(min=1, help="CPU threads.")]
+
+
+class Group(TyperGroup):
+    """Commands whose options are refused in a user's words, where typer repeats pydantic's."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the words name. BadParameter, which typer shows, if one of its values is wrong."""
+        try:
+            return super().invoke(ctx)
+        except BadParameter as fault:
+            from pydantic import ValidationError
+
+            from infty.config.faults import quote, reword
+
+            if isinstance(fault.__cause__, ValidationError):
+                detail = fault.__cause__.errors()[0]
+                got = "" if detail["type"] == "value_error" else f", got {quote(detail['input'])}"
+                fault.message = reword(detail) + got
+            raise
 
 
 @dataclass(frozen=True)

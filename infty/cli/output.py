@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,12 @@ def read_settings(**options: Any) -> Any:
         found = [f"{name} from {origin}" for name, origin in find_origins(**options).items()]
         open_console(stderr=True).print(f"settings: {', '.join([*found, 'the others are defaults'])}", soft_wrap=True)
     return loaded
+
+
+def warn_of_no_folder(runs: Path | None) -> None:
+    """Warn that a folder that was given with --runs is not there: what holds for an empty one is no answer then."""
+    if runs is not None and not runs.expanduser().is_dir():
+        warnings.warn(f"no folder {one_line(str(runs))}: --runs names one that holds runs", stacklevel=2)
 
 
 def explain_fault(fault: OSError) -> str:

@@ -1,12 +1,12 @@
 """`infty clean`: remove the files of finished runs that no report needs. Imports no torch."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infty.base.errors import UsageError
+from infty.base.errors import LONG, UsageError, one_line
+from infty.base.files import remove_folder
 from infty.base.table import Table
 from infty.report.load.collect import find_tunings
 from infty.runs.folder import BASE, RunFolder, find_run, find_runs, trials_folder
@@ -64,11 +64,18 @@ def find_dispensable(runs: Path, names: Sequence[str]) -> Dispensable:
     return Dispensable({path: parts for path, parts in sizes.items() if parts} | trials)
 
 
-def remove(found: Dispensable) -> None:
-    """Remove all that was found. OSError if that fails; the next call finds what is left."""
+def remove(found: Dispensable) -> tuple[Dispensable, list[str]]:
+    """Remove what was found; return what is removed, and a line on each part that can't be. The next call finds it."""
+    removed: dict[Path, dict[str, int]] = {}
+    faults = list[str]()
     for path, sizes in found.parts.items():
-        for part in sizes:
-            shutil.rmtree(path / part)
+        for part, size in sizes.items():
+            try:
+                remove_folder(path / part)
+                removed.setdefault(path, {})[part] = size
+            except OSError as fault:
+                faults.append(one_line(f"{fault.filename or path / part}: {fault.strerror or fault}", LONG))
+    return Dispensable(removed), faults
 
 
 def _is_done(run: RunFolder) -> bool:

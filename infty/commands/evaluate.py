@@ -1,5 +1,6 @@
 """`infty eval`: evaluation of trained runs under a named protocol, and of one long text as a stream."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -7,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from infty.base.batch import ALL, Batch, Share
-from infty.base.errors import MissingError, Stopped, UsageError
+from infty.base.errors import LONG, MissingError, Stopped, UsageError, one_line
 from infty.base.progress import open_text, track
 from infty.commands.load import TrainedModel, load_with_task
 from infty.config.settings import Settings
@@ -18,7 +19,7 @@ from infty.experiment import Cell
 from infty.machine.placement import prepare_machine
 from infty.machine.ram import count_peak_bytes
 from infty.runs.folder import SCHEMA, RunFolder
-from infty.runs.schemas import Evaluation
+from infty.runs.schemas import Evaluation, MemoryTrace
 from infty.tasks.protocols import KnockOut
 from infty.tasks.task import Task, Values
 from infty.training.distributed import ALONE, Group, process_group
@@ -40,7 +41,7 @@ class EvaluationRequest:
 def evaluate_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Evaluation | None:
     """Evaluate the best checkpoint of a cell's run. Only the process that leads returns the evaluation."""
     with _load_cell(cell, settings) as (run, trained, task, group):
-        return evaluate_run(trained, task, request, group=group, folder=run.path / "eval")
+        return evaluate_run(trained, task, request, group=group, folder=run.path / "eval", may_be_others=True)
 
 
 def stream_cell(cell: Cell, settings: Settings, file: Path, batch_size: int | None) -> Values:
@@ -94,14 +95,17 @@ def evaluate_run(
     stop: StopSignals | None = None,
     group: Group = ALONE,
     folder: Path | None = None,
+    *,
+    may_be_others: bool = False,
 ) -> Evaluation | None:
     """Evaluate a run, and trace its memories in a plain test. Only the process that leads returns the evaluation.
 
-    folder: where both are written; None: nowhere.
+    folder: where both are written; None: nowhere. may_be_others: only warn if it can't be written to.
 
     Raises:
         UsageError: The request does not fit.
         Stopped: A signal came.
+        OSError: The folder can't be written to.
     """
     # Set the protocol, and let the task make the array that records the outcome of each target.
     task = _prepare_task(task, request)
@@ -138,12 +142,23 @@ def evaluate_run(
 
     # Write both, if there is a folder for them.
     if folder:
-        name = f"{evaluation.protocol.name}-{split}"
-        folder.mkdir(exist_ok=True)
-        if trace:
-            trace.write(folder / f"{name}-memory.json")
-        evaluation.write(folder / f"{name}{f'-without-{request.knock_out}' if request.knock_out else ''}.json")
+        try:
+            _store(evaluation, trace, folder)
+        except OSError as fault:
+            if not may_be_others:
+                raise
+            why = f"{fault.filename or folder}: {fault.strerror or fault}"
+            warnings.warn(one_line(f"the evaluation was not stored: {why}", LONG), stacklevel=2)
     return evaluation
+
+
+def _store(evaluation: Evaluation, trace: MemoryTrace | None, folder: Path) -> None:
+    """Write an evaluation, and the trace of its memories if there is one. OSError if that fails."""
+    name, without = f"{evaluation.protocol.name}-{evaluation.split}", evaluation.knock_out
+    folder.mkdir(exist_ok=True)
+    if trace:
+        trace.write(folder / f"{name}-memory.json")
+    evaluation.write(folder / f"{name}{f'-without-{without}' if without else ''}.json")
 
 
 def check_cell(cell: Cell, settings: Settings, request: EvaluationRequest) -> Values:

@@ -2,6 +2,7 @@
 
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -41,14 +42,25 @@ def quote(value: Any) -> str:
 WANTED = {
     "int_type": "wanted an integer",
     "int_from_float": "wanted an integer",
+    "int_parsing": "wanted an integer",
+    "int_parsing_size": "wanted an integer",
     "float_type": "wanted a number",
+    "float_parsing": "wanted a number",
     "bool_type": "wanted true or false",
+    "bool_parsing": "wanted true or false",
     "string_type": "wanted text",
     "tuple_type": "wanted a list",
     "model_type": "wanted a mapping",
     "model_attributes_type": "wanted a mapping",
     "dict_type": "wanted a mapping",
 }
+
+
+def reword(detail: Mapping[str, Any]) -> str:
+    """Say in a user's words what one of pydantic's errors wanted, without the value that it got."""
+    if detail["type"] in WANTED:
+        return WANTED[detail["type"]]
+    return detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 def value_faults(error: ValidationError, root: type[BaseModel], origins: Origins, default: str) -> list[Fault]:
@@ -73,10 +85,8 @@ def _fault(detail: Any, root: type[BaseModel], origins: Origins, default: str) -
         message = "its kind is missing"
     elif kind == "value_error":
         message = str(context["error"])
-    elif kind in WANTED:
-        message = f"{WANTED[kind]}, got {given}"
     else:
-        message = f"{detail['msg'].replace('Input should be', 'must be')}, got {given}"
+        message = f"{reword(detail)}, got {given}"
     return Fault(origin_of(origins, path, default), ".".join(path), message)
 
 

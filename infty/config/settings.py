@@ -1,7 +1,9 @@
 """Settings of the machine: folders, network, device, threads, W&B. Never a number that alters a result."""
 
+import difflib
 import os
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,8 +11,10 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from infty.base.errors import UsageError, one_line, suggest
-from infty.config.faults import Fault, quote, raise_faults
+from infty.config.faults import Fault, quote, raise_faults, reword
 
+PREFIX = "INFTY_"
+OTHERS = ("DEBUG", "SLOT")  # INFTY_ variables that are no setting: see `infty.cli` and `infty.machine.launch`
 # What W&B's own variable may say, and what it means.
 WANDB_MODES = {"offline": "offline", "online": "online", "disabled": "disabled", "dryrun": "offline", "run": "online"}
 
@@ -18,7 +22,7 @@ WANDB_MODES = {"offline": "offline", "online": "online", "disabled": "disabled",
 class Settings(BaseSettings):
     """Default < nearest infty.toml up the tree < INFTY_* environment < option."""
 
-    model_config = SettingsConfigDict(env_prefix="INFTY_", env_ignore_empty=True, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     runs: Path = Field(description="folder of the run folders")
     data: Path = Field(description="folder of corpora")
@@ -104,6 +108,7 @@ def find_toml() -> Path | None:
 
 def load_settings(**options: Any) -> Settings:
     """Load the settings of this machine; `None` options count as not given. UsageError with every fault."""
+    _warn_of_unknown_variables()
     if (mode := os.environ.get("WANDB_MODE")) and not os.environ.get("INFTY_WANDB"):
         if mode not in WANDB_MODES:
             raise UsageError(f"WANDB_MODE={one_line(mode)}: {suggest(mode, WANDB_MODES)}")
@@ -115,6 +120,17 @@ def load_settings(**options: Any) -> Settings:
         raise
     except (ValueError, RecursionError, OSError) as fault:  # of tomllib, and of the file itself
         raise UsageError(f"infty.toml: {one_line(str(fault))}") from None
+
+
+def _warn_of_unknown_variables() -> None:
+    """Warn once of each variable that looks like a setting and is none: what it was to change stays as it is."""
+    known = (*map(str.upper, Settings.model_fields), *OTHERS)
+    for variable in sorted(name for name, value in os.environ.items() if value and name.upper().startswith(PREFIX)):
+        key = variable.upper().removeprefix(PREFIX)
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            advice = f"did you mean {PREFIX}{near[0]}?" if near else f"there is {', '.join(PREFIX + k for k in known)}"
+            warnings.warn(f"{one_line(variable)} is no variable of infty; {advice}", stacklevel=1)
 
 
 def find_origins(**options: Any) -> dict[str, str]:
@@ -134,7 +150,7 @@ def _fault(detail: Any) -> Fault:
     key = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
         return Fault("infty.toml", key, f"unknown key; {suggest(key, Settings.model_fields)}")
-    message = detail["msg"].removeprefix("Value error, ")
+    message = reword(detail)
     if detail["type"] == "string_pattern_mismatch":
         message = f"wanted {Settings.model_fields[key].description}"
     given = str(detail["input"]) if isinstance(detail["input"], Path) else detail["input"]

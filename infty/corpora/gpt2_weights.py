@@ -11,7 +11,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from infty.base.errors import MissingError, UsageError, describe_fault, flatten
-from infty.base.files import hold_lock, move_folder, read_json, sha256
+from infty.base.files import move_folder, read_json, sha256
+from infty.base.locks import hold_lock
 from infty.corpora.hub import download, list_files
 from infty.corpora.registry import KNOWN, Hub
 

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from infty.base.errors import MissingError, UsageError, describe_fault
-from infty.base.files import hold_lock, sha256
+from infty.base.files import sha256
+from infty.base.locks import hold_lock
 from infty.base.progress import screen
 from infty.corpora.imports import import_folder
 from infty.corpora.registry import KNOWN, Hub

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from infty.base.errors import InftyError, MissingError, UsageError, count, one_line
-from infty.base.files import Count, FileSum, Strict, hold_lock, replace_folder, sum_files, write_json, write_text
+from infty.base.files import Count, FileSum, Strict, replace_folder, sum_files, write_json, write_text
+from infty.base.locks import READ_ONLY, hold_lock
 from infty.base.progress import Advance, show_bar
 from infty.corpora.layouts import Source
 from infty.corpora.manifest import MANIFEST, SCHEMA, CorpusManifest, is_whole, split_files
@@ -25,6 +26,7 @@ from infty.corpora.text_pieces import TextCounter, read_pieces
 
 logger = logging.getLogger(__name__)
 
+TOKENS = "tokens"  # folder of a corpus's token files
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")  # of a corpus
 
 
@@ -215,12 +217,14 @@ def replace_data(path: Path) -> Iterator[Path]:
     try:
         with (
             hold_lock(path.with_name(f".{path.name}.lock"), f"makes {path}"),
-            replace_folder(path, keep=["tokens"]) as temporary,
+            replace_folder(path, keep=[TOKENS]) as temporary,
         ):
             yield temporary
     except OSError as fault:
         why = f"{fault.filename}: {fault.strerror}" if fault.filename else str(fault.strerror or fault)
         hint = "another folder of corpora: INFTY_DATA or infty.toml"
+        if path.parent.name == TOKENS and fault.errno in READ_ONLY:
+            hint += f", where links to the texts suffice: mkdir FOLDER; cp -rs {path.parent.parent.absolute()} FOLDER"
         raise InftyError(f"{path} could not be made ({why}); nothing was left there ({hint})") from None
 
 

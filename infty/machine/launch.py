@@ -32,6 +32,11 @@ class Launch:
     slot: int = 0
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables without which a process works alone."""
+        return SLURM if self.by_slurm else TORCHRUN
+
+    @property
     def leads(self) -> bool:
         """Tell if this process is the one that writes files and prints."""
         return self.rank == 0

@@ -1,9 +1,10 @@
 """Place a model on this machine: device (the only module that names one), precision, compilation, recomputation."""
 
+import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -106,10 +107,10 @@ class Machine:
 
     def describe_environment(self) -> dict[str, Any]:
         """Describe the environment as environment.json records and `infty env` prints it: no host name, no path."""
-        commit = _run_git("rev-parse", "HEAD")
+        commit, changes = _run_git("rev-parse", "HEAD"), _run_git("status", "--porcelain", "--untracked-files=no")
         return {
             "commit": commit,
-            "dirty": bool(_run_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
+            "dirty": None if commit is None or changes is None else bool(changes),
             "versions": {"python": platform.python_version(), **{name: _find_version(name) for name in PACKAGES}},
             "system": f"{platform.system()} {platform.machine()}",
             "device": torch.cuda.get_device_name(self.device) if is_gpu(self.device) else self.device.type,
@@ -137,13 +138,22 @@ def prepare_machine(settings: Settings) -> Machine:
 
 def _run_git(*words: str) -> str | None:
     """Run git on the checkout of this package and return its output; None if there is no checkout or git fails."""
-    if not (PACKAGE.parent / ".git").exists():
+    root = PACKAGE.parent
+    if not (root / ".git").exists():
         return None
     try:
-        command = ["git", "-C", str(PACKAGE.parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        # git hands GIT_DIR and the like on to hooks, and they win against -C; nor may git look above the checkout.
+        local = _call(["git", "rev-parse", "--local-env-vars"], os.environ).split()
+        kept = {name: value for name, value in os.environ.items() if name not in local}
+        return _call(["git", "-C", str(root), *words], {**kept, "GIT_CEILING_DIRECTORIES": str(root.parent)})
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _call(command: list[str], environment: Mapping[str, str]) -> str:
+    """Run a command and return its output. OSError or SubprocessError if that fails."""
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
 
 
 def _find_version(package: str) -> str | None:

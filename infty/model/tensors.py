@@ -1,5 +1,6 @@
 """Turn a model's weights and its state (M6, M12) into named tensors and back, for checkpoints."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass, replace
 from pathlib import Path
@@ -38,7 +39,8 @@ def write_tensors(path: Path, tensors: Named) -> None:
     path.touch()  # with the usual permissions: the library would make it readable by its owner alone
     rights = path.stat().st_mode
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    path.chmod(rights)
+    with contextlib.suppress(OSError):  # some file systems let nobody change rights; what is in the file is whole
+        path.chmod(rights)
 
 
 def state_tensors(state: State) -> Named:

@@ -4,16 +4,17 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from infty.base.errors import MissingError, UsageError, one_line
 from infty.base.files import read_json, write_json, write_text
 from infty.base.folders import walk_folder
+from infty.base.locks import is_held, take_lock
 from infty.config.definition import CellKey, Values
 from infty.config.strict_yaml import parse_yaml
 from infty.runs.parts import TextDetails
@@ -22,6 +23,7 @@ from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Place, Resu
 SCHEMA = 1  # of JSON that commands print; records have their own
 RECORDS = ("config.yaml", "environment.json", "status.json", "result.json")  # of a run, beside metrics and evaluations
 BASE = "base"  # row of the GPT-2 that is trained first, among the runs; no table has it
+LOCK = ".lock"
 STATES = ("running", "done", "failed", "stopped")  # what status.json may say
 
 
@@ -194,21 +196,13 @@ class RunFolder:
         """Write that the run is running, done, failed or stopped, and why."""
         write_json(self.path / "status.json", {"status": status, "why": why})
 
-    def lock(self) -> FileLock:
-        """Make the lock of the process that writes here, which the system frees however that process ends."""
-        return FileLock(self.path / ".lock", timeout=1)
+    def lock(self) -> AbstractContextManager[object]:
+        """Take the lock of the process that writes here. HeldError if another one has it; OSError if that fails."""
+        return take_lock(self.path / LOCK, 1)
 
     def is_locked(self) -> bool | None:
         """Tell if a process is writing here now; None if the lock can't be opened, as in another user's folder."""
-        try:
-            if not (self.path / ".lock").exists():
-                return False
-            with self.lock().acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
-        except OSError:
-            return None
+        return is_held(self.path / LOCK)
 
 
 def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:

@@ -5,12 +5,14 @@ numbers, and bytes that the receiver checks.
 """
 
 import os
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import astuple
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +21,15 @@ from numpy import ndarray
 from torch import Tensor, distributed, nn
 
 from infty.base.batch import Share, Totals
-from infty.base.errors import InftyError, Stopped, describe_fault
+from infty.base.errors import InftyError, ProcessWarning, Stopped, describe_fault
 from infty.machine.launch import Launch
 from infty.machine.placement import is_gpu
 from infty.memory.precision import HOST
 
+Made = TypeVar("Made")
+
 PATIENCE = timedelta(hours=4)  # the others wait while one process evaluates a stream
+SOON = 4  # seconds after which it is told whom a process waits for
 PROMPT = timedelta(minutes=10)  # to connect, and for gradients, which all processes send at about the same time
 _KEPT: list[nn.Module] = []  # until the process ends: freeing one may wait forever for a gloo thread
 
@@ -123,6 +128,33 @@ class Group:
         return value
 
 
+def _meet(launch: Launch, backend: str) -> Group:
+    """Connect the processes of a launch. Warn if the others have not come after some seconds, and wait on."""
+
+    def connect() -> Group:
+        distributed.init_process_group(backend, rank=launch.rank, world_size=launch.size, timeout=PROMPT)
+        return Group(launch.rank, launch.size)
+
+    # In the main thread torch would keep Python from handling a signal until all have come.
+    meeting = Future[Group]()
+    threading.Thread(target=_fulfil, args=(meeting, connect), daemon=True).start()
+    try:
+        return meeting.result(SOON)
+    except TimeoutError:
+        others = f"waiting for the other processes of {launch.size} at {launch.address} port {launch.port}"
+        how = f"to work alone, unset {', '.join(launch.variables)}"
+        warnings.warn(f"{others}; {how}", ProcessWarning, stacklevel=2)
+    return meeting.result()
+
+
+def _fulfil(promise: "Future[Made]", make: Callable[[], Made]) -> None:
+    """Set the result of a future, or the error that came instead."""
+    try:
+        promise.set_result(make())
+    except BaseException as fault:
+        promise.set_exception(fault)
+
+
 ALONE = Group()
 _MET: list[Group] = []  # the group of this process, once it is connected
 
@@ -139,8 +171,7 @@ def process_group(launch: Launch, device: torch.device) -> Iterator[Group]:
         backend += f",{device.type}:nccl"
     os.environ.update(MASTER_ADDR=launch.address, MASTER_PORT=str(launch.port))
     try:
-        distributed.init_process_group(backend, rank=launch.rank, world_size=launch.size, timeout=PROMPT)
-        group = Group(launch.rank, launch.size)
+        group = _meet(launch, backend)
     except (RuntimeError, ValueError) as fault:
         met = f"met no others at {launch.address} port {launch.port}"
         raise InftyError(f"process {launch.rank} of {launch.size} {met}: {describe_fault(fault)}") from None

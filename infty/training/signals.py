@@ -1,15 +1,19 @@
-"""Handle SIGINT and SIGTERM as requests to stop when a checkpoint can be saved."""
+"""Handle SIGINT, SIGTERM, SIGHUP and SIGUSR1 as requests to stop when a checkpoint can be saved."""
 
 import signal
 from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import TypeVar
 
+from infty.base.signals import NOTICE, begin_to_stop, handle_stops
+
 Item = TypeVar("Item")
 
 
 class StopSignals:
     """A `with` block in which the first signal is only recorded in `received`; a second one takes effect at once.
+
+    A second SIGUSR1 is ignored, since clusters send it more than once.
 
     insist: whether a second one does; not if a launcher forwards signals that a terminal sends its processes as well.
     Signals can be handled in the main thread only; in another thread nothing is recorded.
@@ -21,11 +25,7 @@ class StopSignals:
         self._previous: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._previous[number] = signal.signal(number, self._note)
-            except ValueError:  # not the main thread
-                break
+        self._previous = handle_stops(self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,9 +39,14 @@ class StopSignals:
                 return
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
+        self._begin_to_stop(number)
         if self.insist:
             self._restore()
+
+    def _begin_to_stop(self, number: int) -> None:
+        self.received = number
+        self._previous.pop(NOTICE, None)  # it stays ignored
+        begin_to_stop(number)
 
     def _restore(self) -> None:
         while self._previous:

@@ -82,3 +82,39 @@ def test_a_mistake_is_told_in_one_message_and_loses_nothing(
     shutil.rmtree(tmp_path / ".cache", ignore_errors=True)
     left = {path.relative_to(tmp_path).as_posix(): path for path in tmp_path.rglob("*") if path.is_file()}
     assert {name: path.read_bytes() for name, path in left.items()} == given
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("eval sort --split foo", "Invalid value for '--split': 'foo' is not one of 'test', 'validation'."),
+        ("train sort --threads x", "Invalid value for '--threads': wanted an integer, got 'x'"),
+        ("train sort --seed -1", "Invalid value for '--seed': must be greater than or equal to 0, got '-1'"),
+        ("generate sort --temperature hot", "Invalid value for '--temperature': wanted a number, got 'hot'"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_in_a_users_words(infty: Infty, words: str, said: str) -> None:
+    done = infty(*words.split())
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("command", ["list", "clean"])
+def test_a_folder_of_runs_that_is_not_there_is_told(infty: Infty, tmp_path: Path, command: str) -> None:
+    told = "infty: warning: no folder nowhere: --runs names one that holds runs\n"
+    done = infty(command, "--runs", "nowhere")
+    assert (done.returncode, done.stderr) == (0, told)
+    assert infty(command).stderr == ""  # before the first run there is none
+    (tmp_path / "nowhere").mkdir()
+    assert infty(command, "--runs", "nowhere").stderr == ""
+
+
+def test_a_finished_run_whose_result_is_damaged_is_not_called_finished(infty: Infty, tmp_path: Path) -> None:
+    words = ("train", "sort", "--scale", "smoke", "--case", "x4")
+    assert infty(*words).returncode == 0
+    (tmp_path / "runs/sort/smoke/infty@x4/seed-0/result.json").write_text("{")
+    done = infty(*words)
+    assert done.returncode == 3
+    assert done.stderr.startswith("infty: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert "train again with --fresh" in done.stderr

@@ -48,6 +48,39 @@ def test_the_home_folder_is_meant_wherever_a_folder_is_given(tmp_path: Path, mon
         load_settings(runs=Path("~nobody-of-that-name/x"))
 
 
+def test_an_unknown_variable_is_told_once_with_the_nearest_name(infty: Infty, tmp_path: Path) -> None:
+    done = infty("list", "--json", INFTY_RUN="/x", INFTY_DEBUG="", INFTY_SLOT="0", INFTY_EMPTY="")
+    said = "infty: warning: INFTY_RUN is no variable of infty; did you mean INFTY_RUNS?\n"
+    assert (done.returncode, done.stderr) == (0, said)
+    assert infty("list", infty_Device="cpu").stderr == ""  # pydantic reads names of any case
+    done = infty("reproduce", "sort", "--scale", "smoke", "--dry-run", INFTY_XYZW="1", INFTY_MICROBATCH="2")
+    told = [line for line in done.stderr.splitlines() if "warning" in line]
+    assert told[0] == "infty: warning: INFTY_MICROBATCH is no variable of infty; did you mean INFTY_MICRO_BATCH?"
+    assert told[1].startswith("infty: warning: INFTY_XYZW is no variable of infty; there is INFTY_RUNS, INFTY_DATA, ")
+    assert len(told) == 2
+    asked = {"_INFTY_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "infty train sor"}
+    done = infty(**asked, INFTY_RUN="/x")
+    assert "sort" in done.stdout
+    assert done.stderr == ""  # nothing is said at a prompt
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "wanted"),
+    [
+        ("THREADS", "abc", "wanted an integer"),
+        ("THREADS", "1.5", "wanted an integer"),
+        ("MICRO_BATCH", "0", "must be greater than 0"),
+        ("RECOMPUTE", "perhaps", "wanted true or false"),
+        ("PRECISION", "half", "must be 'float32', 'tf32' or 'bf16'"),
+    ],
+)
+def test_a_wrong_variable_is_refused_in_a_users_words(infty: Infty, variable: str, value: str, wanted: str) -> None:
+    done = infty("list", **{f"INFTY_{variable}": value})
+    key = variable.lower()
+    said = f"infty: settings: {key}: {wanted}, got '{value}' (infty.toml, INFTY_{variable} or option)\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 from huggingface_hub import constants, file_download
 
-from infty.base import files
+from infty.base import locks
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.corpora.gpt2_weights import find_weights, refuse_other_sizes
 from infty.corpora.hub import fetch
@@ -196,7 +196,7 @@ def test_a_download_that_breaks_off_is_gone_on_with(
 
 
 def test_a_download_waits_for_another_and_says_so(near: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "LOCK_SECONDS", 0)
+    monkeypatch.setattr(locks, "PATIENCE", 0)
     (tmp_path / "weights").mkdir()
     text = partial(fetch, tmp_path, "wikitext", {"test": None}, replace=False)
     for lock, what, begin in (

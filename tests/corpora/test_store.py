@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from infty.base import files
+from infty.base import locks
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.corpora.contents import Contents
 from infty.corpora.imports import import_corpus, own_name
@@ -172,7 +172,7 @@ def test_a_signal_ends_an_import_with_one_line_and_its_exit_code(tmp_path: Path,
 
 
 def test_one_import_waits_for_another(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "LOCK_SECONDS", 0)
+    monkeypatch.setattr(locks, "PATIENCE", 0)
     data.mkdir()
     with (
         FileLock(data / ".wikitext.lock"),

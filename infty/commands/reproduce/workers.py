@@ -18,6 +18,7 @@ from rich.text import Text
 
 from infty.base.errors import MissingError, Stopped, UsageError, one_line
 from infty.base.progress import screen
+from infty.base.signals import STOPPING
 from infty.commands.reproduce.missing import Job, Tables, format_cells, format_time
 from infty.machine.launch import SLOT
 from infty.runs.folder import RunFolder
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 PAUSE = 0.1  # seconds between looks at the processes
 LAST_LINES = 50  # of a process's output that are kept
-BY_SIGNAL = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM)}  # exit codes of infty
+BY_SIGNAL = {128 + number: number for number in STOPPING}  # exit codes of infty
 SHOWN = ("test/accuracy", "test/word_perplexity", "test/loss")  # one of them is a figure in every result
 
 
@@ -90,7 +91,7 @@ class _Forwarding(StopSignals):
         self.children = children
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = self.received or number
+        self._begin_to_stop(self.received or number)
         for child in self.children:
             child.process.send_signal(number)
 

@@ -78,8 +78,9 @@ def _open(cell: Cell, run: RunFolder, settings: Settings, *, fresh: bool) -> Ite
 def _complete(run: RunFolder, session: Session | None) -> Result | None:
     """Train and test a run and write its result, or read the result of a finished one; return it."""
     if session is None:
+        found = run.result() if detect_launch().leads else None  # first: a damaged one is not finished
         logger.info(f"already finished: {run.path} (train again with --fresh)")
-        return run.result() if detect_launch().leads else None
+        return found
     with _guard_run(session) as stop:
         with _train(session, stop) as (environment, log):
             test = _test(session, stop)

@@ -10,17 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from infty.base.errors import BusyError, InftyError, MissingError, UsageError
-from infty.base.files import write_text
+from infty.base.files import remove_folder, write_text
+from infty.base.locks import READ_ONLY, HeldError
 from infty.commands.load import refuse_other_text
 from infty.commands.train.requirements import InitialWeights, ensure_corpora
 from infty.config.settings import Settings
 from infty.experiment import Cell, build_task
 from infty.machine.placement import Machine
 from infty.model.interface import SegmentModel
-from infty.runs.folder import RunFolder
+from infty.runs.folder import LOCK, RunFolder
 from infty.tasks.task import Task
 from infty.training.checkpoint import Checkpoint, TrainingState, load_last
 from infty.training.config import TrainingConfig
@@ -87,7 +86,7 @@ def open_session(
         InftyError: Disk or memory do not suffice.
     """
     # Take the lock: nobody else writes to this run.
-    with _hold_lock(run, group):
+    with _hold_lock(run, group, may_read=run.finished and not fresh):
         # Make sure that all processes see this folder, and that it holds no other run.
         _refuse_other_folders(group, run)
         if not fresh:
@@ -148,28 +147,40 @@ def bring_data(cell: Cell, settings: Settings) -> Task:
 
 
 @contextlib.contextmanager
-def _hold_lock(run: RunFolder, group: Group) -> Iterator[None]:
-    """Hold the lock on a run folder within the block; remove folders that were made for nothing. Raises BusyError."""
+def _hold_lock(run: RunFolder, group: Group, *, may_read: bool) -> Iterator[None]:
+    """Hold the lock on a run folder within the block; remove folders that were made for nothing. Raises BusyError.
+
+    may_read: whether a lock that this user may not take is passed over, since nothing will be written.
+
+    Raises:
+        BusyError: Another process holds it.
+        OSError: The folder can't be made or written to.
+    """
     with contextlib.ExitStack() as stack:
-        busy = False
+        busy, by = False, ""
         if group.leads:
             made = [folder for folder in (run.path, *run.path.parents) if not folder.exists()]
             run.path.mkdir(parents=True, exist_ok=True)
             try:
                 stack.enter_context(run.lock())
                 stack.callback(_remove_unused, run.path, made)
-            except Timeout:
-                busy = True
+            except HeldError as fault:
+                busy, by = True, str(fault)
+            except OSError as fault:
+                if not (may_read and fault.errno in READ_ONLY):
+                    raise
         if group.is_true_anywhere(busy):
-            raise BusyError(f"another process is training in {run.path}; wait, or use --name for a second run")
+            raise BusyError(f"another process is training in {run.path}{by}; wait, or use --name for a second run")
         yield
 
 
 def _remove_unused(path: Path, made: list[Path]) -> None:
     """Remove folders that were made for a run, innermost first, as far as they hold nothing but its lock."""
     with contextlib.suppress(OSError):  # it is for tidiness only
-        if made and [file.name for file in path.iterdir()] == [".lock"]:
-            (path / ".lock").unlink()
+        files = list(path.iterdir()) if made else []
+        if all(file.name.startswith(LOCK) for file in files):
+            for file in files:
+                file.unlink()
         for folder in made:
             folder.rmdir()
 
@@ -213,11 +224,24 @@ def _clear(run: RunFolder) -> None:
     """Remove everything a run folder holds but its lock; the result first, the configuration last."""
     # In this order, an interruption leaves neither a run that seems finished nor one without settings.
     (run.path / "result.json").unlink(missing_ok=True)
-    shutil.rmtree(run.path / REMOVED, ignore_errors=True)
-    if run.checkpoints.is_dir():
+    if (run.path / REMOVED).is_dir():
+        remove_folder(run.path / REMOVED)
+    if run.checkpoints.is_symlink() and run.checkpoints.is_dir():  # to a larger disk, which the new ones are for too
+        _empty_at_once(run.checkpoints)
+    elif run.checkpoints.is_dir():
         run.checkpoints.replace(run.path / REMOVED)
     for path in sorted(run.path.iterdir(), key=lambda path: (path.is_file(), path.name == "config.yaml")):
         if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != ".lock":
+            remove_folder(path)
+        elif not path.name.startswith(LOCK):
             path.unlink()
+
+
+def _empty_at_once(folder: Path) -> None:
+    """Empty a folder that can't be renamed itself, so that an interruption leaves no checkpoint to go on from."""
+    removed = folder / REMOVED
+    removed.mkdir(exist_ok=True)
+    for path in sorted(folder.iterdir()):  # the newest checkpoint last: nothing goes on from an older one
+        if path.name != REMOVED:
+            path.replace(removed / path.name)
+    remove_folder(removed)

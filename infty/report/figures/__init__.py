@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-from contextlib import suppress
+import os
+from contextlib import chdir, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Picture:
 
     def draw(self, stem: Path) -> list[Path]:
         """Draw the picture; importing matplotlib, here, takes a second."""
+        _import_matplotlib()
         from infty.report.figures.drawing import draw_chart, draw_memory
 
         if isinstance(self.shows, Chart):
@@ -40,6 +42,14 @@ class Picture:
         shows = vars(self.shows) if isinstance(self.shows, Chart) else self.shows.model_dump()
         code = sha256(Path(__file__).with_name("drawing.py"))
         return hashlib.sha256(json.dumps([self.title, shows, code]).encode()).hexdigest()
+
+
+def _import_matplotlib() -> None:
+    """Import matplotlib without its user's settings and without the backend that a notebook hands on."""
+    # It reads a `matplotlibrc` of the working folder first, then the one that MATPLOTLIBRC names, and fails at some.
+    os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
+    with chdir(Path(__file__).parent):
+        import matplotlib  # noqa: F401
 
 
 def make_pictures(results: ResultSet) -> list[Picture]:

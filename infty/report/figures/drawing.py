@@ -4,11 +4,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
@@ -18,7 +15,7 @@ from infty.runs.schemas import MemoryTrace, Phrase, Reconstruction
 # Okabe and Ito's colour-blind safe palette; each line has its own marker and dash as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 STYLES = list(zip(COLOURS, "os^DvPX*", ("-", "--", "-.", ":") * 2, strict=True))
-STYLE: dict[Any, Any] = {"svg.hashsalt": "infty", "svg.fonttype": "none", "font.size": 10}
+STYLE: dict[Any, Any] = {"svg.hashsalt": "infty", "svg.fonttype": "none", "font.size": 10}  # beside the defaults
 SHADES = ("0.45", "0.7")  # of lines to read the others by
 MAP = "cividis"  # from dark to light in grey as well, and the same to the colour-blind
 PLACE = "place in the memory (0 oldest, 1 newest)"
@@ -29,14 +26,15 @@ LOWEST = -0.5  # share explained: what is worse is drawn there
 
 def draw_chart(chart: Chart, stem: Path) -> list[Path]:
     """Draw a line per row with its standard deviation, or a point per row, over lines to read them by."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+        axes = figure.subplots()
         for (row, points), (colour, marker, dash) in zip(chart.lines.items(), STYLES * len(chart.lines), strict=False):
             x, y, deviations = np.array(points, dtype=float).T  # a deviation is no number if there is but one seed
-            style: dict[str, Any] = {"linestyle": dash} if chart.joined else {"linestyle": "none", "markersize": 8}
+            line: dict[str, Any] = {"linestyle": dash} if chart.joined else {"linestyle": "none", "markersize": 8}
             often = max(1, len(x) // 12)  # markers of a long line would hide it
             known = None if np.isnan(deviations).all() else deviations
-            axes.errorbar(x, y, known, color=colour, marker=marker, capsize=3, label=row, markevery=often, **style)
+            axes.errorbar(x, y, known, color=colour, marker=marker, capsize=3, label=row, markevery=often, **line)
         for (name, points), shade in zip(chart.references.items(), SHADES, strict=False):
             x, y, _ = np.array(points, dtype=float).T
             axes.plot(x, y, color=shade, linewidth=1, marker=".", linestyle=(0, (1, 2)), label=name)
@@ -67,7 +65,6 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     figure.savefig(paths[0], metadata={"Date": None})
     figure.set_layout_engine("none")
     figure.savefig(paths[1], dpi=160)
-    plt.close(figure)
     return paths
 
 
@@ -75,8 +72,8 @@ def draw_memory(trace: MemoryTrace, title: str, stem: Path) -> list[Path]:
     """Draw where each head looks, that over all heads, what is left of each segment, and which phrases stay."""
     phrases, stream = trace.room or [], trace.stream
     heights = [6.0, 1.0 + 0.3 * len(phrases)][: 2 if phrases else 1]
-    with matplotlib.rc_context({**STYLE, "axes.titlesize": 10}):
-        figure = plt.figure(figsize=(10.0, 0.4 + sum(heights)), layout="constrained")
+    with style.context(["default", {**STYLE, "axes.titlesize": 10}]):
+        figure = Figure(figsize=(10.0, 0.4 + sum(heights)), layout="constrained")
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         axes = parts[0].subplot_mosaic([["density", "histogram"], ["density", "reconstruction"]])
         _draw_density(parts[0], axes["density"], np.array(trace.density))
@@ -164,5 +161,5 @@ def _line_styles(count: int) -> list[tuple[Any, str, Any]]:
     """Choose line styles as everywhere; of many, colours from dark to light."""
     if count <= FEW:
         return STYLES[:count]
-    shades = matplotlib.colormaps[MAP](np.linspace(0, 0.9, count))
+    shades = colormaps[MAP](np.linspace(0, 0.9, count))
     return [(shade, "", STYLES[i % FEW][2]) for i, shade in enumerate(shades)]

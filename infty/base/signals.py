@@ -1,0 +1,39 @@
+"""Signals that ask the program to stop, and the terminal that may be gone when one of them comes."""
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+Handler = Callable[[int, FrameType | None], None]
+
+NOTICE = signal.SIGUSR1  # of many clusters, before a job's time is up; a script may send it again and again
+LOST = signal.SIGHUP  # the terminal was closed, or its connection ended
+STOPPING = (signal.SIGINT, signal.SIGTERM, LOST, NOTICE)
+
+
+def handle_stops(handler: Handler) -> dict[int, "signal._HANDLER"]:
+    """Let `handler` handle what asks to stop, and return the handlers before it; none if not in the main thread.
+
+    A lost terminal or a notice that whoever started this program had it ignore, as nohup does, stays ignored.
+    """
+    previous: dict[int, signal._HANDLER] = {}
+    for number in STOPPING:
+        if number in (LOST, NOTICE) and signal.getsignal(number) == signal.SIG_IGN:
+            continue
+        try:
+            previous[number] = signal.signal(number, handler)
+        except ValueError:  # not the main thread
+            break
+    return previous
+
+
+def begin_to_stop(number: int) -> None:
+    """Prepare for the end that a signal asks for: no notice disturbs it, and nothing is written to a lost terminal."""
+    signal.signal(NOTICE, signal.SIG_IGN)
+    if number == LOST:
+        for descriptor in (1, 2):
+            try:
+                os.write(descriptor, b"")
+            except OSError:  # it would fail at each line that is told, before the checkpoint is saved
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
