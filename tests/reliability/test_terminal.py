@@ -22,10 +22,12 @@ from infty.training.checkpoint import load_last
 from tests import forks
 from tests.forks import ROOT, clean_environment
 from tests.reliability.runs import SORT, finish, interrupted
+from tests.training.together import free_port
 
 ENDLESS = ("--set", "training.steps=100000", "--set", "training.evaluate_every=100000", "--set", "training.log_every=1")
 LONG = ("train", "sort", "--scale", "smoke", "--case", "x4", "--name", "long", *ENDLESS)
-ALONE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29619"}
+PORT = free_port()
+ALONE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORT)}
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", **ALONE}
 SRUN = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": "1", **ALONE}
 
@@ -58,14 +60,18 @@ def test_a_terminal_that_is_gone_when_the_next_line_is_due_costs_no_checkpoint(t
         env=clean_environment(tmp_path, PYTHONPATH=str(ROOT)),
         stdin=inner, stdout=inner, stderr=inner,
         start_new_session=True,
-        preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=lambda: (forks.heed_hangups(), ioctl(0, termios.TIOCSCTTY, 0)),
     )  # fmt: skip
     os.close(inner)
-    told = b""
-    while b"training for" not in told:
-        told += os.read(outer, 1000)
-    os.close(outer)
-    assert process.wait(100) == 129
+    try:
+        told = b""
+        while b"training for" not in told:
+            told += os.read(outer, 1000)
+        os.close(outer)
+        assert process.wait(100) == 129
+    finally:
+        process.kill()
+        process.wait()
     assert saved(tmp_path) >= 0
 
 
@@ -85,9 +91,9 @@ def run():
 cli._run = run
 cli.main()
 """
-    return subprocess.run(
-        [sys.executable, "-c", whole], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
-    ).returncode
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", whole]
+    return subprocess.run(command, env=environment, preexec_fn=forks.heed_hangups, check=False).returncode
 
 
 def test_nohup_is_respected() -> None:
@@ -125,7 +131,7 @@ def test_processes_that_never_come_are_told_and_the_first_signal_ends_the_waitin
 ) -> None:
     ended, told = interrupted(tmp_path, LONG, number, "infty: warning: waiting", **launcher)
     size, unset = (4, "SLURM_PROCID") if launcher is SRUN else (2, "RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE")
-    assert f"waiting for the other processes of {size} at 127.0.0.1 port 29619; to work alone, unset {unset}" in told
+    assert f"waiting for the other processes of {size} at 127.0.0.1 port {PORT}; to work alone, unset {unset}" in told
     assert ended == 128 + number
     assert told.endswith(f"infty: stopped by {number.name}\n")
 
@@ -138,6 +144,6 @@ def test_one_that_does_not_lead_says_so_too(tmp_path: Path) -> None:
         os.kill(running.pids[0], signal.SIGTERM)
         stderr.read()
     assert line.startswith(
-        "infty, process 1 of 2: warning: waiting for the other processes of 2 at 127.0.0.1 port 29619"
+        f"infty, process 1 of 2: warning: waiting for the other processes of 2 at 127.0.0.1 port {PORT}"
     )
     assert running.wait(100)[0].returncode == 143
