@@ -237,7 +237,7 @@ def test_where_the_lock_cannot_be_opened_the_status_stands(machine: Settings, mo
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("infty.runs.folder.FileLock.acquire", refuse)
+    monkeypatch.setattr("infty.base.locks.FileLock.acquire", refuse)
     assert (run.state(), run.is_locked()) == ("running", None)
     run.write_status("failed", "x")
     assert run.state() == "failed"

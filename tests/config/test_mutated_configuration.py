@@ -219,6 +219,7 @@ def test_what_infty_toml_may_not_say(folder: Path, text: str, message: str) -> N
         max_size=4,
     )
 )
+@pytest.mark.filterwarnings("ignore:INFTY_X is no variable of infty")
 def test_variables_of_any_text(folder: Path, environment: dict[str, Any]) -> None:
     (folder / "infty.toml").write_text(TOML, encoding="utf-8")
     settings_of(folder, **environment)

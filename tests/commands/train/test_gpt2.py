@@ -1,5 +1,6 @@
 """GPT-2 with a memory through the real command, and what its experiment file says."""
 
+import contextlib
 import json
 import math
 import shutil
@@ -315,10 +316,12 @@ def test_a_row_waits_for_the_process_that_trains_what_all_start_from(tmp_path: P
     run = RunFolder(tmp_path / "runs" / base.key.folder)
     run.path.mkdir(parents=True)
     command = (("train", "gpt2", "--scale", "smoke", "--model", "infty"), clean_environment(tmp_path))
-    with run.lock().acquire() as lock, forks.heard([command], tmp_path) as (running, stderr):
+    held = contextlib.ExitStack()
+    held.enter_context(run.lock())
+    with held, forks.heard([command], tmp_path) as (running, stderr):
         assert any(line.startswith("waiting for another process, which trains") for line in stderr)
         assert not run.finished
-        lock.release()
+        held.close()
         told = stderr.read()
     assert running.wait(200)[0].returncode == 0, told
     assert told.count("all rows start from one GPT-2") == 1
