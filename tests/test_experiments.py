@@ -33,8 +33,8 @@ OTHER_SLOTS = {
 SCALES = [(name, scale) for name in EXPERIMENTS for scale in open_experiment(name, SHIPPED).names("scales")]
 
 
-def of_many(name: str) -> list[pytest.MarkDecorator]:
-    """Experiments that vary another one, whose own rows are trained at every change."""
+def mark_variation(name: str) -> list[pytest.MarkDecorator]:
+    """An experiment that varies another one waits for `make slow`: that one's own rows are trained at every change."""
     return [pytest.mark.slower] if "-" in name else []
 
 
@@ -103,7 +103,7 @@ def growth(geometry: tuple[Any, ...]) -> float:
 
 
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
-@pytest.mark.parametrize("name", [pytest.param(name, marks=of_many(name)) for name in EXPERIMENTS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=mark_variation(name)) for name in EXPERIMENTS])
 def test_no_memory_that_ships_grows_without_bound(name: str, scale: str) -> None:
     """With fixed sample points, in the long run: a stream of any length stays finite."""
     sizes = {
@@ -153,7 +153,7 @@ MAIN = ("sort", "wikitext", "gpt2")  # experiments of which every row is trained
 
 def how_slow(cell: CellKey) -> list[pytest.MarkDecorator]:
     if cell.model == "infty":
-        return of_many(cell.experiment)
+        return mark_variation(cell.experiment)
     return [pytest.mark.slow if cell.experiment in MAIN else pytest.mark.slower]
 
 

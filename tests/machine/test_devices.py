@@ -83,7 +83,7 @@ def test_a_memory_holds_no_tensor_but_parameters_and_buffers(row: str) -> None:
 
 
 def test_devices_are_named_in_two_places_only() -> None:
-    """Where one is chosen, and where exact numbers are kept. Nothing calls `.cuda()`."""
+    """Only these two files may: one chooses a device, one keeps exact numbers on the host. Nothing calls `.cuda()`."""
     for path in ROOT.rglob("*.py"):
         place = path.relative_to(ROOT).as_posix()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
