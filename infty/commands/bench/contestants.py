@@ -6,6 +6,7 @@
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from infty.commands.bench import plain
 from infty.commands.bench.yardstick import build_its_model, compare_steps, draw_tokens, load_yardstick
 from infty.config.definition import CellKey, open_experiment
 from infty.experiment import Experiment, build_task, resolve
+from infty.machine.idle_threads import watch_idle_threads
 from infty.machine.ram import count_peak_bytes
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig
 from infty.memory.precision import HOST
@@ -34,7 +36,8 @@ Run = Callable[[], Any]
 Square = Float[Tensor, "size size"]
 KL_WEIGHT, LEARNING_RATE = 1e-6, 2e-4
 STREAM_TOKENS, TURNS = 1_000_000, 15
-ONCE = ("agree", "stream")  # what runs once needs no warming up
+ADAPTING = 10  # steps, together of more than a second
+ONCE = ("agree", "stream", "beside")  # what runs once needs no warming up
 SHORT, REPEATS = ("read", "update"), 10  # a hundredth of a step, so repeated in a turn with warm caches
 MATMUL_SIZES = (1024, 2048, 4096)
 SYMBOLS = 20  # of the paper's sorting task
@@ -43,9 +46,12 @@ YARDSTICK_VOCABULARY = SYMBOLS + 2  # the separator, and a token that is never s
 
 @dataclass(frozen=True)
 class Spec:
-    """A contestant: an operation (`kind`) of an implementation (`who`), and sizes. against: the yardstick's path."""
+    """A contestant: an operation (`kind`) of an implementation (`who`), and sizes.
 
-    kind: Literal["step", "read", "update", "stream", "matmul", "data", "agree"]
+    against: the yardstick's path. environment: variables that it starts with, as NAME=value.
+    """
+
+    kind: Literal["step", "read", "update", "stream", "matmul", "data", "agree", "beside"]
     who: Literal["infty", "transformer-xl", "plain", "yardstick"] = "infty"
     threads: int = 2
     length: int = 4000
@@ -55,11 +61,13 @@ class Spec:
     hidden: int = 300
     basis: int = 512
     against: str | None = None
+    environment: tuple[str, ...] = ()
 
     @property
     def command(self) -> list[str]:
         """The command that starts the contestant."""
-        return [sys.executable, "-m", "infty.commands.bench.contestants", json.dumps(asdict(self))]
+        start = ["env", *self.environment] if self.environment else []
+        return [*start, sys.executable, "-m", "infty.commands.bench.contestants", json.dumps(asdict(self))]
 
 
 def resolve_paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> Experiment:
@@ -90,6 +98,8 @@ def make_run(spec: Spec) -> Run:
             return min(products, key=lambda run: min(time_run(run) for _ in range(3)))
         case "stream", _:
             return _make_stream()
+        case "beside", _:
+            return _make_run_beside()
         case "data", _:
             task = build_task(resolve_paper_experiment("infty", spec.length, spec.batch), Path())
             return lambda: task.training_batch(0, spec.batch, 0)
@@ -99,12 +109,38 @@ def make_run(spec: Spec) -> Run:
 
 
 def _make_step(spec: Spec) -> Run:
-    experiment = resolve_paper_experiment(spec.who, spec.length, spec.batch, spec.basis)
+    return _make_step_of(resolve_paper_experiment(spec.who, spec.length, spec.batch, spec.basis))
+
+
+def _make_step_of(experiment: Experiment) -> Run:
     task = build_task(experiment, Path())
     model = experiment.model.build(task.vocab_size, seed=0)
     optimizer = make_optimizer(model, LEARNING_RATE)
     replica = Replica(model)
     return lambda: optimize(replica, optimizer, task, experiment.training, 0, 0)
+
+
+def _make_run_beside() -> Run:
+    """Make a run of laptop's sorting steps, in peace and then beside a program that keeps one CPU busy."""
+    experiment = resolve(open_experiment("sort", Path()), CellKey("sort", "laptop", "infty", "x8", 0)).experiment
+    step = _make_step_of(experiment)
+    watch_idle_threads()
+
+    def time_steps() -> float:
+        """Time a step, after those in which idle threads adapt."""
+        for _ in range(ADAPTING):
+            step()
+        return statistics.median(time_run(step) for _ in range(TURNS))
+
+    def run() -> dict[str, float]:
+        quiet = time_steps()
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+            try:
+                return {"seconds": quiet, "beside_seconds": time_steps()}
+            finally:
+                busy.kill()
+
+    return run
 
 
 def _make_yardstick_step(spec: Spec) -> Run:

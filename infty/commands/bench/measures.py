@@ -161,6 +161,20 @@ class Bench:
         made = laps.compare("step", "data")
         yield Measure("data: sequences made to trained, 8,000 symbols", made, laps.collect_parts(), mark=20.0)
 
+    def beside(self) -> Iterator[Measure]:
+        """Measure laptop's sorting step beside a busy program, against idle threads that only spin or only sleep."""
+        policies = {"infty": (), "spinning": ("GOMP_SPINCOUNT=300000",), "sleeping": ("OMP_WAIT_POLICY=passive",)}
+        laps = self._rotate({name: Spec("beside", environment=policy) for name, policy in policies.items()})
+        kept = {
+            name: statistics.median(lap["seconds"] / lap["beside_seconds"] for lap in laps.laps[name])
+            for name in policies
+        }
+        parts = {**laps.collect_parts(), **{f"{name}_kept": share for name, share in kept.items()}}
+        yield Measure("beside: speed kept beside a busy program", kept["infty"], parts, mark=0.5)
+        yield Measure(
+            "beside: speed alone to threads that only spin", laps.compare("spinning", "infty"), parts, mark=0.97
+        )
+
     def start(self) -> Iterator[Measure]:
         """Measure the seconds of `infty --help`."""
         run = partial(subprocess.run, [sys.executable, "-m", "infty", "--help"], check=True, capture_output=True)
@@ -201,7 +215,7 @@ class Bench:
         return rotate({name: spec.command for name, spec in specs.items()}, rounds or self.rounds)
 
 
-MEASURES = ("step", "read", "update", "stream", "data", "start")
+MEASURES = ("step", "read", "update", "stream", "data", "beside", "start")
 
 
 def run_measures(bench: Bench, wanted: list[str]) -> Iterator[Measure]:
