@@ -1,5 +1,6 @@
 """Place a model on this machine: device (the only module that names one), precision, compilation, recomputation."""
 
+import logging
 import os
 import platform
 import subprocess
@@ -23,6 +24,7 @@ from infty.model.interface import SegmentModel
 
 GPU = "cuda"
 PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "tokenizers", "wandb")
+FORMS = 64  # of one function that are compiled at most: with and without gradient or dropout, one stream or more, …
 Precision = Literal["float32", "tf32", "bf16"]
 Function = Callable[..., Any]
 Model = TypeVar("Model", bound=SegmentModel)
@@ -52,7 +54,10 @@ def choose_device(name: str, launch: Launch) -> torch.device:
 
 
 def _make_compiler() -> Callable[[Function], Function]:
-    """Make a compiler of functions; once one fails (no C++ compiler, say), all run uncompiled, with a warning."""
+    """Make a compiler of functions; once one fails (no C++ compiler, say), all run uncompiled, with a warning.
+
+    What has no elements is not compiled for: a segment in which nothing is wanted.
+    """
     works = True
 
     def wrap(plain: Function) -> Function:
@@ -61,8 +66,8 @@ def _make_compiler() -> Callable[[Function], Function]:
         def call(*args: Any, **options: Any) -> Any:
             nonlocal works, compiled
             try:
-                if works:
-                    compiled = compiled or torch.compile(plain)
+                if works and not any(isinstance(arg, torch.Tensor) and arg.numel() == 0 for arg in args):
+                    compiled = compiled or torch.compile(plain, recompile_limit=FORMS)
                     return compiled(*args, **options)
             except Exception as fault:  # any kind: a fault of the model itself recurs without compilation
                 works = False
@@ -135,6 +140,12 @@ def prepare_machine(settings: Settings) -> Machine:
         raise UsageError(f"precision tf32 is a GPU's, and this is {device.type}: float32 or bf16")
     if is_gpu(device):  # on a CPU no global state changes
         round_products("tf32" if precision == "tf32" else "ieee")
+    if settings.compile:
+        torch._logging.set_logs(all=logging.ERROR)  # TORCH_LOGS wins over it
+        if not is_gpu(device):
+            warnings.warn(
+                "--compile gains nothing on a CPU: steps get slower, and compiling takes a minute", stacklevel=2
+            )
     return Machine(device, precision, settings.compile, settings.recompute, settings.micro_batch, launch)
 
 

@@ -61,7 +61,8 @@ def test_pip_and_make_want_the_same_python() -> None:
 def test_without_a_compiler_compile_is_left_out_with_one_line(infty: Infty, tmp_path: Path) -> None:
     done = infty("train", *SMOKE, "--compile", PATH=str(tmp_path), CXX="")
     assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if "warning" in line]
+    gain, line = [line for line in done.stderr.splitlines() if "warning" in line]
+    assert gain.startswith("infty: warning: --compile gains nothing on a CPU")
     assert line.startswith("infty: warning: --compile failed and is left out: ")
     assert "Traceback" not in done.stderr
 

@@ -62,7 +62,7 @@ def test_weights_keep_their_names_however_a_model_is_placed() -> None:
 
 
 def test_without_a_compiler_a_model_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_compiler(function: Any) -> Any:
+    def no_compiler(function: Any, **_: Any) -> Any:
         def fail(*_: Any, **__: Any) -> Any:
             raise RuntimeError("no C++ compiler found,\n  and more\n")
 
@@ -80,7 +80,7 @@ def test_without_a_compiler_a_model_is_as_it_is(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_fault_of_the_model_is_not_hidden_by_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     model = Machine(CPU, compiled=True).place(make("infty"))
     wrong = torch.randn(3, 5, 23)
     with pytest.warns(UserWarning, match="is left out"), pytest.raises(RuntimeError, match="23"):
@@ -90,7 +90,7 @@ def test_a_fault_of_the_model_is_not_hidden_by_compilation(monkeypatch: pytest.M
 def test_what_failed_once_is_not_tried_again_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Any] = []
 
-    def fail(function: Any) -> Any:
+    def fail(function: Any, **_: Any) -> Any:
         tried.append(function)
         raise RuntimeError("none here")
 
@@ -100,6 +100,22 @@ def test_what_failed_once_is_not_tried_again_on_this_machine(monkeypatch: pytest
         for _ in range(2):
             outputs(machine.place(make("infty")), parts)
     assert len(tried) == len(warned) == 1
+
+
+def test_nothing_is_compiled_for_a_segment_in_which_nothing_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each form of a function is compiled once, and dynamo gives up a function that has too many."""
+    lengths: list[int] = []
+
+    def record(plain: Any, **_: Any) -> Any:
+        return lambda x, *more: (lengths.append(x.shape[1]), plain(x, *more))[1]
+
+    monkeypatch.setattr(torch, "compile", record)
+    model = Machine(CPU, compiled=True).place(make("infty"))
+    state, unwanted = model.initial_state(torch.arange(3)), 0
+    for tokens, wanted in zip(segments(2), (unwanted, 2), strict=True):
+        state = model(tokens, state, wanted=wanted).state
+    assert 2 in lengths
+    assert 0 not in lengths
 
 
 def test_bf16_ends_with_the_model() -> None:
@@ -113,13 +129,17 @@ def test_compiled_training_is_the_same_training(infty: Infty, tmp_path: Path) ->
     """Through the real command and compiler, or where there is none through the fall-back: losses as without."""
     short = ("train", "sort", "--scale", "smoke", "--set", "training.steps=2", "--set", "model.dropout=0")
     short = (*short, "--set", "training.log_every=1")
-    losses = []
-    for name, more in (("plain", ()), ("compiled", ("--compile",))):
+    losses, said = [], []
+    for name, more in (("as-it-is", ()), ("fused", ("--compile",))):
         done = infty(*short, "--name", name, *more, timeout=280)
         assert done.returncode == 0, done.stderr
+        said.append(done.stderr.replace(name, "").splitlines())
         lines = (tmp_path / f"runs/sort/smoke/infty@x4+{name}/seed-0/metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["train/loss"] for line in lines if "train/loss" in line])
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    more = [line for line in said[1] if line not in said[0] and not line.startswith("step ")]
+    assert all(line.startswith("infty: warning: --compile ") for line in more), more  # no raw line of torch
+    assert more[0].startswith("infty: warning: --compile gains nothing on a CPU")
 
 
 def test_precision_is_recorded(infty: Infty, tmp_path: Path) -> None:
