@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from infty.base.errors import DifferenceError
+from infty.base.errors import DifferenceError, count
 from infty.cli.completion import complete_experiment
 from infty.cli.options import Experiment, Json, Scale, TableOptions, expand
 from infty.cli.output import open_console, print_json, read_settings, refuse_given, show_tables, show_values
@@ -41,7 +41,9 @@ def report(
     if keep:
         from infty.report.keep import keep_runs
 
-        open_console(stderr=True).print(f"kept in {keep}: {len(keep_runs(folders, keep))} runs", soft_wrap=True)
+        open_console(stderr=True).print(
+            f"kept in {keep}: {count(len(keep_runs(folders, keep)), 'run')}", soft_wrap=True
+        )
     written = write_beside_runs(folders, machine, out, formats)
     files = [str(file) for file in written.files]
     document = {"tables": [vars(table) for table in written.tables], "files": files}

@@ -14,8 +14,9 @@ from infty.commands.load import load_with_task
 from infty.config.settings import Settings
 from infty.machine.placement import Machine, prepare_machine
 from infty.runs.folder import RunFolder, find_finished_runs
+from infty.runs.metrics import describe_damage, parse_lines
 from infty.runs.parts import AnswerDetails, TextDetails
-from infty.runs.schemas import Evaluation, Result
+from infty.runs.schemas import Environment, Evaluation, Result
 from infty.tasks.loss_breakdown import compute_text_metrics
 from infty.training.checkpoint import verify_best
 
@@ -52,7 +53,7 @@ def _check_run(run: RunFolder, machine: Machine, settings: Settings) -> Checked:
     name = str(run.path)
     try:
         result = run.read().result
-        faults = [*_check_totals(result), *_check_evaluation(run, result)]
+        faults = [*_check_totals(result), *_check_evaluation(run, result), *_check_records(run)]
     except MissingError as fault:
         return Checked(name, "nothing: it can't be read", [str(fault)])
     except ArithmeticError as fault:
@@ -115,6 +116,18 @@ def _check_evaluation(run: RunFolder, result: Result) -> Iterator[str]:
             nats, whole = math.fsum(chunks.nats), totals.nats + totals.aside_nats
             if abs(nats - whole) > ROUNDED * len(chunks.nats):
                 yield f"in {file.name}, chunks sum up to {nats} nats, and not to {whole}"
+
+
+def _check_records(run: RunFolder) -> Iterator[str]:
+    """Find damage in what the run recorded beside its result; a file that is not there is none."""
+    environment = run.path / "environment.json"
+    try:
+        if environment.is_file():
+            Environment.read(environment, "the result stands without it")
+    except MissingError as fault:
+        yield str(fault)
+    if damaged := parse_lines(run.metrics)[1]:
+        yield f"{run.metrics.name} has {describe_damage(damaged)}"
 
 
 def _find_differences(result: Result, other: Evaluation, tolerance: float) -> Iterator[str]:

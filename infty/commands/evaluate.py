@@ -72,9 +72,19 @@ def find_trained_run(cell: Cell, settings: Settings) -> RunFolder:
     if not (run.checkpoints / "best.json").is_file():
         if run.finished:
             raise MissingError(f"the checkpoints of {run.path} are gone; train it with: {cell.command} --fresh")
-        raise MissingError(f"nothing trained yet in {run.path}; train it with: {cell.command}")
+        if run.begun:
+            raise MissingError(f"no validation yet in {run.path}; continue it with: {cell.command}")
+        where = f"{run.path}{_describe_others(run)}"
+        raise MissingError(f"nothing trained yet in {where}; train it with: {cell.command}")
     run.refuse_another(cell.config, "evaluate it with the --set options that it was trained with")
     return run
+
+
+def _describe_others(run: RunFolder) -> str:
+    """Describe, in brackets, which other rows and cases of a run's scale were trained, such as those of own texts."""
+    scale = run.path.parent.parent
+    names = sorted({best.parents[2].name for best in scale.glob("*/seed-*/checkpoints/best.json")})
+    return f" (beside it, with options of their own: {one_line(', '.join(names))})" if names else ""
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 from pydantic import Field, model_validator
 
-from infty.base.errors import MissingError
+from infty.base.errors import MissingError, count
 from infty.base.files import FileSum, Strict
 from infty.base.progress import Advance, show_bar
 from infty.corpora.manifest import MANIFEST, TokensManifest, is_whole
@@ -74,7 +74,7 @@ class TokenSet:
         if wanted - portion.first > len(documents):
             partial = self.corpus.splits[split].get("partial")
             more = f", or fetch all of it: infty data fetch {name} --replace" if partial else ""
-            have = f"{name} {split} has {len(every)} documents here; {wanted} are wanted"
+            have = f"{name} {split} has {count(len(every), 'document')} here; {wanted} are wanted"
             raise MissingError(f"{have}: ask for fewer (--set task.{split}.last=…, and .first){more}")
 
         # The files must be undamaged, and their contents must fit together.

@@ -27,6 +27,7 @@ PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "tokeni
 FORMS = 64  # of one function that are compiled at most: with and without gradient or dropout, one stream or more, …
 Precision = Literal["float32", "tf32", "bf16"]
 Function = Callable[..., Any]
+_torch: Any = torch  # its `compile` has no types for `recompile_limit`, and `_logging` is documented but not exported
 Model = TypeVar("Model", bound=SegmentModel)
 
 
@@ -61,13 +62,13 @@ def _make_compiler() -> Callable[[Function], Function]:
     works = True
 
     def wrap(plain: Function) -> Function:
-        compiled: Function | None = None  # made at the first call
+        compiled: Any = None  # made at the first call
 
         def call(*args: Any, **options: Any) -> Any:
             nonlocal works, compiled
             try:
                 if works and not any(isinstance(arg, torch.Tensor) and arg.numel() == 0 for arg in args):
-                    compiled = compiled or torch.compile(plain, recompile_limit=FORMS)
+                    compiled = compiled or _torch.compile(plain, recompile_limit=FORMS)
                     return compiled(*args, **options)
             except Exception as fault:  # any kind: a fault of the model itself recurs without compilation
                 works = False
@@ -141,7 +142,7 @@ def prepare_machine(settings: Settings) -> Machine:
     if is_gpu(device):  # on a CPU no global state changes
         round_products("tf32" if precision == "tf32" else "ieee")
     if settings.compile:
-        torch._logging.set_logs(all=logging.ERROR)  # TORCH_LOGS wins over it
+        _torch._logging.set_logs(all=logging.ERROR)  # TORCH_LOGS wins over it
         if not is_gpu(device):
             warnings.warn(
                 "--compile gains nothing on a CPU: steps get slower, and compiling takes a minute", stacklevel=2

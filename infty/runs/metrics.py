@@ -8,14 +8,14 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from infty.base.errors import InftyError, describe_fault
+from infty.base.errors import InftyError, count, describe_fault, one_line
 from infty.base.files import write_text
 from infty.base.progress import screen
 
@@ -231,11 +231,28 @@ class Sinks:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the complete lines of a metrics file: a killed process may leave half of its last one."""
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    """Read the complete lines of a metrics file, with a warning of damaged ones; none if there is no file."""
+    lines, damaged = parse_lines(path)
+    if damaged:
+        warnings.warn(f"{path}: {describe_damage(damaged)} left out", stacklevel=2)
+    return lines
+
+
+def parse_lines(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Parse a metrics file: its lines, and the numbers of damaged ones. A killed process may leave half of its last."""
+    lines, damaged = list[dict[str, Any]](), list[int]()
+    texts = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
+    for number, text in enumerate(texts, 1):
+        line = None
         with contextlib.suppress(ValueError, RecursionError):  # no JSON, nested too deeply, or too long a number
             line = json.loads(text)
-            if isinstance(line, dict) and isinstance(line.get("step"), int):
-                lines.append(line)
-    return lines
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+        elif text.endswith("\n"):
+            damaged.append(number)
+    return lines, damaged
+
+
+def describe_damage(numbers: Sequence[int]) -> str:
+    """Describe damaged lines: `2 damaged lines (5, 7)`."""
+    return f"{count(len(numbers), 'damaged line')} ({one_line(', '.join(map(str, numbers)), 50)})"

@@ -120,6 +120,29 @@ def test_of_a_damaged_evaluation_the_way_out_is_to_evaluate_again(infty: Infty, 
     assert done.stderr.endswith("; evaluate it again with infty eval\n")
 
 
+def test_damage_beside_a_result_is_found_and_told_by_the_report(infty: Infty, kept: Path) -> None:
+    """The half line that a killed process may leave at the end is none."""
+    run = kept / "sort/infty@x8/seed-0"
+    (run / "environment.json").write_text('{"threads": "two"}')
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    place = next(number for number, line in enumerate(lines) if "validation/loss" in line)
+    lines[place] = lines[place].replace('"validation/loss": ', '"validation/loss": -')
+    (run / "metrics.jsonl").write_text("".join([*lines, lines[0][:9] + "\n", "[7]\n", '{"step"']))
+    numbers = f"{len(lines) + 1}, {len(lines) + 2}"
+    done = infty("report", str(kept), "--check", "--json")
+    assert done.returncode == 4, done.stderr
+    faults = [one["faults"] for one in json.loads(done.stdout)]
+    assert faults[0] == []
+    assert [fault.rpartition("/")[2] for fault in faults[1]] == [
+        "environment.json: threads: must be a valid integer; the result stands without it",
+        f"metrics.jsonl has 2 damaged lines ({numbers})",
+    ]
+    done = infty("report", str(kept), "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert f"/metrics.jsonl: 2 damaged lines ({numbers}) left out" in done.stderr
+    assert f"/metrics.jsonl: the validation of step {json.loads(lines[place])['step']} is damaged" in done.stderr
+
+
 def test_a_result_on_other_data_than_its_evaluation_is_found(infty: Infty, kept: Path) -> None:
     change(kept / "sort/infty@x8/seed-0/result.json", "data", "sha256", to=lambda _: "0" * 64)
     done = infty("report", str(kept), "--check")

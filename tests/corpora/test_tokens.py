@@ -59,7 +59,7 @@ def test_a_portion_is_some_documents_of_a_split(books: Path) -> None:
         match=r"train has 3 documents here; 4 are wanted: ask for fewer \(--set task.train.last=…, and .first\)$",
     ):
         found.part(Portion(split="train", last=4))
-    with pytest.raises(MissingError, match="validation has 1 documents here; 2 are wanted"):
+    with pytest.raises(MissingError, match="validation has 1 document here; 2 are wanted"):
         found.part(Portion(split="validation", first=1))
 
 

@@ -1,7 +1,7 @@
 """A loss or a gradient that is no number: nothing is updated, nothing good is lost, and the batch is kept."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -59,7 +59,7 @@ class Poisoned(SortTask):
 
 
 class Quiet:
-    def log(self, step: int, metrics: dict[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
         pass
 
 

@@ -1,6 +1,5 @@
 """SIGTERM and SIGINT, as a scheduler and a key send them: what was done is saved, and the same command continues."""
 
-import contextlib
 import json
 import os
 import signal
@@ -15,7 +14,7 @@ from infty.base.batch import ALL, Batch, Share
 from infty.base.errors import Stopped
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
-from infty.runs.metrics import MetricsFile
+from infty.runs.metrics import MetricsFile, Sinks
 from infty.tasks.sort import SortConfig, SortTask
 from infty.training.checkpoint import Checkpoint, TrainingState, load_last
 from infty.training.config import TrainingConfig
@@ -136,9 +135,9 @@ def trained(folder: Path, task: SortTask, file: type[MetricsFile] = MetricsFile)
     model, begin = Decoder(config, task.vocab_size), load_last(folder / "checkpoints")
     begin = begin or Checkpoint(TrainingState(wandb_id="a1"), {})
     state = begin.state
-    log = file(folder / "metrics.jsonl", state.step, validated=state.validated_step == state.step)
-    with contextlib.closing(log), StopSignals() as stop:
-        train(Replica(model), task, training, seed=0, folder=folder / "checkpoints", begin=begin, log=log.log,
+    lines = file(folder / "metrics.jsonl", state.step, validated=state.validated_step == state.step)
+    with Sinks([lines]) as sinks, StopSignals() as stop:
+        train(Replica(model), task, training, seed=0, folder=folder / "checkpoints", begin=begin, log=sinks.log,
               stop=stop)  # fmt: skip
 
 

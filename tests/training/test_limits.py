@@ -1,6 +1,7 @@
 """What a run asks of the machine before its first step, on the real machine."""
 
 import re
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -89,7 +90,7 @@ def test_what_is_measured_is_as_it_was_and_a_run_goes_on_as_if_it_had_not_been(t
     """Weights to the byte, gradients, hooks, mode and random numbers."""
 
     class Quiet:
-        def log(self, step: int, metrics: dict[str, float]) -> None:
+        def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
             pass
 
     weights, config = [], TrainingConfig(steps=3, batch_size=2, learning_rate=1e-2, evaluate_every=2)

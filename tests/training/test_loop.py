@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,16 @@ def test_a_mistake_beside_fresh_removes_nothing(infty: Infty, tmp_path: Path) ->
     assert done.returncode == 2
     assert "torch sees" in done.stderr
     assert RunFolder(tmp_path / "runs/sort/smoke/infty@x4/seed-0").finished
+
+
+def test_a_run_that_was_never_validated_is_not_called_untrained(infty: Infty, tmp_path: Path) -> None:
+    assert infty("train", "sort", "--scale", "smoke").returncode == 0
+    run = tmp_path / "runs/sort/smoke/infty@x4/seed-0"
+    for file in ("result.json", "checkpoints/best.json"):
+        (run / file).unlink()
+    done = infty("eval", "sort", "--scale", "smoke")
+    assert done.returncode == 3
+    assert f"no validation yet in {run}; continue it with: infty train sort --model infty " in done.stderr
 
 
 def test_an_edited_experiment_is_not_evaluated_as_the_old_run(infty: Infty, tmp_path: Path) -> None:
@@ -284,7 +295,7 @@ def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
     before = compute_losses(model, task.make_batch("test", torch.arange(4).numpy()))[0]["loss"].item()
 
     class Quiet:
-        def log(self, step: int, metrics: dict[str, float]) -> None:
+        def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
             pass
 
     config = TrainingConfig(steps=150, batch_size=8, learning_rate=1e-2, evaluate_every=150)
@@ -303,9 +314,9 @@ def test_the_best_step_is_the_one_with_the_lowest_validation_loss_across_a_stop(
         def __init__(self, stop: StopSignals, last: int) -> None:
             self.stop, self.last = stop, last
 
-        def log(self, step: int, metrics: dict[str, float]) -> None:
-            if "validation/loss" in metrics:
-                losses[step] = metrics["validation/loss"]
+        def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
+            if (loss := metrics.get("validation/loss")) is not None:
+                losses[step] = loss
                 self.stop.received = signal.SIGTERM if step == self.last else None
 
     for last in (18, 24):

@@ -96,11 +96,16 @@ def _read(kind: type[Part], run: Run, name: str, otherwise: str) -> Part | None:
 
 
 def _read_curve(file: Path) -> Iterator[Validation]:
-    """Read the validations in `metrics.jsonl`; damaged lines are skipped."""
+    """Read the validations in `metrics.jsonl`; damaged lines are left out, with a warning."""
     with suppress(OSError):
         for line in read_lines(file):
-            with suppress(ValueError):
-                yield Validation.model_validate(line)
+            if "validation/loss" in line:
+                try:
+                    yield Validation.model_validate(line)
+                except ValueError:
+                    warnings.warn(
+                        f"{file}: the validation of step {line['step']} is damaged and left out", stacklevel=4
+                    )
 
 
 def find_tunings(folders: Iterable[Path]) -> dict[tuple[str, str], dict[str, tuple[Path, Tuning]]]:

@@ -1,0 +1,123 @@
+"""Change the memory's code in many places, one at a time, and list which changes its tests do not notice.
+
+`make mutants`. mutmut passes over decorated functions, so it is given a copy of the tree in which each of them is a
+plain function that a decorator is applied to afterwards.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import libcst as cst
+from libcst import matchers as m
+
+ROOT = Path(__file__).parents[1]
+CHANGED = Path("infty/memory")
+COPIED = ("infty", "tests", "experiments", "pyproject.toml", "README.md")
+SURVIVED, UNTESTED, TIMED_OUT = 0, 33, 36  # mutmut's exit codes; any other: a test failed
+
+
+class Undecorator(cst.CSTTransformer):
+    """Move the body of each decorated function to a plain function of its module, before the statement it stands in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depth = 0  # of functions
+        self.classes: list[str] = []
+        self.hoisted: list[cst.FunctionDef] = []
+
+    def visit_ClassDef(self, node: cst.ClassDef) -> None:
+        self.classes.append(node.name.value)
+
+    def leave_ClassDef(self, original_node: cst.ClassDef, updated_node: cst.ClassDef) -> cst.ClassDef:
+        self.classes.pop()
+        return updated_node
+
+    def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
+        self.depth += 1
+
+    def leave_FunctionDef(
+        self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef
+    ) -> cst.FunctionDef | cst.SimpleStatementLine:
+        self.depth -= 1
+        if (
+            self.depth
+            or not updated_node.decorators
+            or (len(updated_node.body.body) == 1 and _is_docstring(updated_node))
+        ):
+            return updated_node
+        name = updated_node.name.value
+        plain = "_".join(["_plain", *self.classes, name])
+        without = updated_node.with_changes(decorators=[], name=cst.Name(plain), returns=None)
+        self.hoisted.append(without.with_changes(params=without.params.visit(_Unannotator())))
+        value: cst.BaseExpression = cst.Name(plain)
+        for decorator in reversed(updated_node.decorators):
+            value = cst.Call(decorator.decorator, [cst.Arg(value)])
+        return cst.SimpleStatementLine([cst.Assign([cst.AssignTarget(cst.Name(name))], value)])
+
+    def leave_Module(self, original_node: cst.Module, updated_node: cst.Module) -> cst.Module:
+        # The plain functions come after the imports; what they name is looked up when they are called.
+        body = list(updated_node.body)
+        imports = m.SimpleStatementLine([m.OneOf(m.Import(), m.ImportFrom())])
+        place = max((number + 1 for number, line in enumerate(body) if m.matches(line, imports)), default=0)
+        return updated_node.with_changes(body=[*body[:place], *self.hoisted, *body[place:]])
+
+
+class _Unannotator(cst.CSTTransformer):
+    def leave_Param(self, original_node: cst.Param, updated_node: cst.Param) -> cst.Param:
+        return updated_node.with_changes(annotation=None)
+
+
+def _is_docstring(function: cst.FunctionDef) -> bool:
+    return m.matches(function.body.body[0], m.SimpleStatementLine([m.Expr(m.SimpleString())]))
+
+
+def prepare(folder: Path) -> None:
+    """Copy what the tests need to `folder`, with the memory's decorated functions made plain."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in COPIED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        folder.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / name, folder / name)
+    for path in (folder / CHANGED).rglob("*.py"):
+        path.write_text(cst.parse_module(path.read_text()).visit(Undecorator()).code)
+
+
+def list_results(folder: Path) -> dict[str, int]:
+    """List how each change ended, by its name."""
+    metas = sorted((folder / "mutants" / CHANGED).rglob("*.meta"))
+    return {name: code for meta in metas for name, code in json.loads(meta.read_text())["exit_code_by_key"].items()}
+
+
+def print_shares(results: dict[str, int]) -> None:
+    """Print, by module, how many changes there were and how many the tests noticed."""
+    made, noticed = Counter[str](), Counter[str]()
+    for name, code in results.items():
+        module = name.rpartition(".")[0]
+        made[module] += 1
+        noticed[module] += code not in (SURVIVED, UNTESTED)
+    for module in [*sorted(made), "all"]:
+        count, share = (made.total(), noticed.total()) if module == "all" else (made[module], noticed[module])
+        print(f"{module:40} {share:5} of {count:5}  {share / count:.1%}")
+
+
+def main() -> None:
+    """Make the copy, let mutmut try every change, and print the shares and the changes that nothing noticed."""
+    folder = ROOT / "build/undecorated"
+    prepare(folder)
+    mutmut = [str(Path(sys.executable).with_name("mutmut"))]
+    subprocess.run([*mutmut, "run", "--max-children", "2"], cwd=folder, check=False)
+    results = list_results(folder)
+    print_shares(results)
+    for name, code in results.items():
+        if code in (SURVIVED, UNTESTED):
+            shown = subprocess.run([*mutmut, "show", name], cwd=folder, capture_output=True, text=True, check=True)
+            changes = [line for line in shown.stdout.splitlines() if line[:1] in "+-" and line[1:3] not in ("++", "--")]
+            print(name, *changes, sep="\n    ")
+
+
+if __name__ == "__main__":
+    main()
