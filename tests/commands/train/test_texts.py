@@ -3,9 +3,9 @@
 import csv
 import io
 import json
-import re
 import math
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
