@@ -46,7 +46,10 @@ def refusing(folder: Path, lines: str) -> dict[str, str]:
     return {"PYTHONPATH": f"{folder / 'site'}:{ROOT}"}
 
 
-@pytest.mark.parametrize("number", ["EINVAL", "ENOTSUP", "ENOSYS"])
+@pytest.mark.parametrize(
+    "number",
+    ["EINVAL", pytest.param("ENOTSUP", marks=pytest.mark.slower), pytest.param("ENOSYS", marks=pytest.mark.slower)],
+)
 def test_a_folder_that_cannot_be_flushed_is_passed_over(infty: Infty, tmp_path: Path, number: str) -> None:
     done = infty(*WORDS, **refusing(tmp_path, f"refuse('fsync', errno.{number}, is_folder)"))
     assert done.returncode == 0, done.stderr
@@ -64,13 +67,16 @@ def test_a_file_that_cannot_be_flushed_is_a_failure_with_its_path(infty: Infty, 
     assert f"{tmp_path / RUN}: Input/output error" in done.stderr
 
 
-@pytest.mark.parametrize("number", ["EPERM", "ENOTSUP"])
+@pytest.mark.parametrize("number", ["EPERM", pytest.param("ENOTSUP", marks=pytest.mark.slower)])
 def test_rights_that_cannot_be_set_are_no_matter(infty: Infty, tmp_path: Path, number: str) -> None:
     done = infty(*WORDS, **refusing(tmp_path, f"refuse('chmod', errno.{number}); refuse('fchmod', errno.{number})"))
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("number", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
+@pytest.mark.parametrize(
+    "number",
+    ["ENOLCK", pytest.param("ENOSYS", marks=pytest.mark.slower), pytest.param("EOPNOTSUPP", marks=pytest.mark.slower)],
+)
 def test_without_locks_a_file_takes_their_place(infty: Infty, tmp_path: Path, number: str) -> None:
     refused = refusing(tmp_path, f"refuse('flock', errno.{number}, module=fcntl)")
     done = infty(*WORDS, **refused)

@@ -217,7 +217,7 @@ def test_runs_are_kept_small_and_report_the_same(infty: Infty, tmp_path: Path) -
     one = json.loads(infty("report", "--json").stdout)
     done = infty("report", "--keep", "kept")
     assert done.returncode == 0, done.stderr
-    assert "kept in kept: 1 runs" in done.stderr
+    assert "kept in kept: 1 run\n" in done.stderr
     run, small = tmp_path / "runs/sort/smoke/infty@x4+long/seed-0", tmp_path / "kept/smoke/sort/infty@x4+long/seed-0"
     assert not (small / "checkpoints").exists()
     lines, fewer = ((folder / "metrics.jsonl").read_text().splitlines() for folder in (run, small))

@@ -124,7 +124,12 @@ def test_a_second_notice_is_ignored_and_a_second_of_the_others_ends_at_once(seco
 
 @pytest.mark.parametrize(
     ("launcher", "number"),
-    [(TORCHRUN, signal.SIGINT), (TORCHRUN, signal.SIGHUP), (TORCHRUN, signal.SIGUSR1), (SRUN, signal.SIGTERM)],
+    [
+        (TORCHRUN, signal.SIGINT),
+        pytest.param(TORCHRUN, signal.SIGHUP, marks=pytest.mark.slower),
+        pytest.param(TORCHRUN, signal.SIGUSR1, marks=pytest.mark.slower),
+        (SRUN, signal.SIGTERM),
+    ],
 )
 def test_processes_that_never_come_are_told_and_the_first_signal_ends_the_waiting(
     tmp_path: Path, launcher: dict[str, str], number: signal.Signals
