@@ -4,12 +4,16 @@
 plain function that a decorator is applied to afterwards.
 """
 
+import importlib
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import libcst as cst
 from libcst import matchers as m
@@ -18,6 +22,25 @@ ROOT = Path(__file__).parents[1]
 CHANGED = Path("infty/memory")
 COPIED = ("infty", "tests", "experiments", "pyproject.toml", "README.md")
 SURVIVED, UNTESTED, TIMED_OUT = 0, 33, 36  # mutmut's exit codes; any other: a test failed
+
+REASONS = {  # why a change of this kind need not be noticed; by what stands in it
+    r"strict=": "the lists are of the same length; that they are held to it finds a mistake of our own",
+    r"\+ +[f\"']+[A-Zx( ]|XX.*XX|raise \w+\(None\)": "words of a message",
+    r"assert_never": "there is no other case",
+    r"stacklevel": "the place that a warning names",
+    r"device=None|\.to\(None\)|, \)\.to|convolutions=|mps|MPS|HOST": "the tests have one device, a CPU",
+    r"\(\+1|\[\+1\]|\(\+2\)": "the last dimension by its other number",
+    r"bias=None": "None is as good as False",
+    r"memory_format|full_matrices": "the same numbers in another order of memory",
+    r"unknown=": "what can't be known is asked within a transform alone",
+    r"dtype=None": "that type is the default",
+    r"_C, \"_are": "torch has that function",
+    r"padding=": "the weights alone are used: a faster convolution pads by itself",
+    r"torch\.empty\([01]": "only its type and device are looked at",
+    r"device=(?s:.*)\+ .*, \)$|dtype=(?s:.*)\+ .*, \)$": "the device or type is the default here",
+    r"_tiles__|x_holds__|round_exact__|_apply__": "it decides how much is done at once, or again; not what",
+    r"(?s:[<>] .*\+ .*[<>]=|[<>]= .*\+ .*[<>] )": "no number lies on the boundary",
+}
 
 
 class Undecorator(cst.CSTTransformer):
@@ -86,13 +109,19 @@ def prepare(folder: Path) -> None:
         path.write_text(cst.parse_module(path.read_text()).visit(Undecorator()).code)
 
 
-def list_results(folder: Path) -> dict[str, int]:
-    """List how each change ended, by its name."""
+def explain(name: str, changed: list[str]) -> str:
+    """Explain why no test notices a change, if that is known."""
+    text = "\n".join((name, *changed))
+    return next((why for pattern, why in REASONS.items() if re.search(pattern, text)), "LOOK AT IT")
+
+
+def list_results(folder: Path) -> dict[str, int | None]:
+    """List how each change ended, by its name; None: it was not tried."""
     metas = sorted((folder / "mutants" / CHANGED).rglob("*.meta"))
     return {name: code for meta in metas for name, code in json.loads(meta.read_text())["exit_code_by_key"].items()}
 
 
-def print_shares(results: dict[str, int]) -> None:
+def print_shares(results: dict[str, int | None]) -> None:
     """Print, by module, how many changes there were and how many the tests noticed."""
     made, noticed = Counter[str](), Counter[str]()
     for name, code in results.items():
@@ -111,12 +140,15 @@ def main() -> None:
     mutmut = [str(Path(sys.executable).with_name("mutmut"))]
     subprocess.run([*mutmut, "run", "--max-children", "2"], cwd=folder, check=False)
     results = list_results(folder)
+    if None in results.values():
+        sys.exit("mutmut did not try all of them; why stands above")
     print_shares(results)
+    os.chdir(folder)  # where mutmut finds what it made
+    show: Any = importlib.import_module("mutmut.__main__").get_diff_for_mutant
     for name, code in results.items():
         if code in (SURVIVED, UNTESTED):
-            shown = subprocess.run([*mutmut, "show", name], cwd=folder, capture_output=True, text=True, check=True)
-            changes = [line for line in shown.stdout.splitlines() if line[:1] in "+-" and line[1:3] not in ("++", "--")]
-            print(name, *changes, sep="\n    ")
+            changed = [line for line in show(name).splitlines() if re.match(r"[+-](?![+-])", line)]
+            print(f"{name.removeprefix('infty.memory.')}: {explain(name, changed)}", *changed, sep="\n    ")
 
 
 if __name__ == "__main__":
