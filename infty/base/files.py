@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from infty.base.errors import LONG, MissingError, one_line
+from infty.base.errors import LONG, InftyError, MissingError, one_line
 
 OLD = ".old.tmp"  # ends the name of a folder that makes way for a new one
 UNKNOWN = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system knows no such thing
@@ -207,6 +207,14 @@ def empty_folder(path: Path) -> None:
         for name in names:
             inner = os.path.join(folder, name)
             (os.unlink if os.path.islink(inner) else os.rmdir)(inner)
+
+
+def refuse_protected(*folders: Path) -> None:
+    """Raise InftyError if what is in a folder may not be removed, because of its rights or those of one in it."""
+    for folder in folders:
+        for path, _, names in os.walk(folder):
+            if names and not os.access(path, os.W_OK | os.X_OK):
+                raise InftyError(f"{path} may not be written to, so nothing was removed: change its rights first")
 
 
 def remove_folder(path: Path) -> None:

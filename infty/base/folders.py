@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Folders that systems make: macOS in archives, Windows and Synology on disks. What is in them is copies, or removed.
-SYSTEM = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")
+# Folders that systems make: macOS in archives, Windows, Synology and Linux on disks. In them are copies, or remains.
+SYSTEM = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found")
 
 
 def walk_folder(

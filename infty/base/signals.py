@@ -29,11 +29,20 @@ def handle_stops(handler: Handler) -> dict[int, "signal._HANDLER"]:
 
 
 def begin_to_stop(number: int) -> None:
-    """Prepare for the end that a signal asks for: no notice disturbs it, and nothing is written to a lost terminal."""
+    """Prepare for the end that a signal asks for: no notice disturbs it, and nothing is written to a lost terminal.
+
+    At a logout SIGTERM and SIGHUP come together: after the first one, the second is no request of its own.
+    """
     signal.signal(NOTICE, signal.SIG_IGN)
+    if number == signal.SIGTERM:
+        signal.signal(LOST, lambda *_: _leave_terminal())
     if number == LOST:
-        for descriptor in (1, 2):
-            try:
-                os.write(descriptor, b"")
-            except OSError:  # it would fail at each line that is told, before the checkpoint is saved
-                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        _leave_terminal()
+
+
+def _leave_terminal() -> None:
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:  # it would fail at each line that is told, before the checkpoint is saved
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

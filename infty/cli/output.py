@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,11 +49,13 @@ def warn_of_no_folder(runs: Path | None) -> None:
 def explain_fault(fault: OSError) -> str:
     """Say which file failed, why, and what chooses another folder if the file lies in one of the settings."""
     why = fault.strerror or one_line(str(fault), 500)
-    if not isinstance(fault.filename, str):
+    try:
+        file = os.fsdecode(fault.filename2 or fault.filename)  # of a move, where it was to lead
+    except TypeError:  # there is none, or a number
         return why
-    inside = [name for name, folder in CALL.folders.items() if Path(fault.filename).absolute().is_relative_to(folder)]
+    inside = [name for name, folder in CALL.folders.items() if Path(file).absolute().is_relative_to(folder)]
     hint = f" (another folder: {inside[0]} or infty.toml)" if inside else ""
-    name = re.sub(r"(^|/)\.([^/]+)\.\d+\.tmp$", r"\1\2", fault.filename)  # the name that a temporary file is to take
+    name = re.sub(r"(^|/)\.([^/]+)\.\d+\.tmp$", r"\1\2", file)  # the name that a temporary file is to take
     return f"{one_line(name, 500)}: {why}{hint}"
 
 

@@ -64,7 +64,8 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
         raise UsageError(f"{what}; unset {', '.join(SLURM if by_slurm else TORCHRUN)}, or start with torchrun or srun")
     address = environment.get("MASTER_ADDR") or (_find_first_node(environment) if by_slurm else "")
     if not address:
-        raise UsageError(f"process {rank} of {size}: MASTER_ADDR must name the machine of process 0")
+        alone = f"to work alone, unset {', '.join(SLURM if by_slurm else TORCHRUN)}"
+        raise UsageError(f"process {rank} of {size}: MASTER_ADDR must name the machine of process 0; {alone}")
     job, step = (_read_number(environment, name, 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     port = _read_number(environment, "MASTER_PORT", FIRST_PORT + (101 * job + step) % PORTS)
     return Launch(rank, size, local_rank, local_size, address, port, by_slurm)
@@ -73,7 +74,7 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
 def _read_number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
     text = environment.get(name, "" if default is None else str(default))
     if not re.fullmatch(r"\d{1,9}", text):
-        raise UsageError(f"{name}={text!r}: wanted a number, as torchrun or srun set it")
+        raise UsageError(f"{name}={text!r}: wanted a number, as torchrun or srun set it; to work alone, unset it")
     return int(text)
 
 

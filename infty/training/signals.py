@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import TypeVar
 
-from infty.base.signals import NOTICE, begin_to_stop, handle_stops
+from infty.base.signals import LOST, NOTICE, begin_to_stop, handle_stops
 
 Item = TypeVar("Item")
 
@@ -13,7 +13,8 @@ Item = TypeVar("Item")
 class StopSignals:
     """A `with` block in which the first signal is only recorded in `received`; a second one takes effect at once.
 
-    A second SIGUSR1 is ignored, since clusters send it more than once.
+    A second SIGUSR1 is ignored, since clusters send it more than once, and so is a SIGHUP after a SIGTERM, as at a
+    logout.
 
     insist: whether a second one does; not if a launcher forwards signals that a terminal sends its processes as well.
     Signals can be handled in the main thread only; in another thread nothing is recorded.
@@ -45,7 +46,8 @@ class StopSignals:
 
     def _begin_to_stop(self, number: int) -> None:
         self.received = number
-        self._previous.pop(NOTICE, None)  # it stays ignored
+        for ignored in (NOTICE, LOST) if number == signal.SIGTERM else (NOTICE,):
+            self._previous.pop(ignored, None)  # it stays ignored
         begin_to_stop(number)
 
     def _restore(self) -> None:

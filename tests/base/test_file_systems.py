@@ -9,6 +9,7 @@ at the lock's own name, which a run from a disk with locks has left behind.
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -165,6 +166,27 @@ def test_checkpoints_on_another_disk_are_removed_there_and_come_back_there(infty
     assert "Nothing here" in infty("clean").stdout
     assert infty(*WORDS, "--fresh").returncode == 0
     assert {path.name for path in large.iterdir()} == first
+
+
+def test_what_may_not_be_removed_is_told_before_anything_is(infty: Infty, tmp_path: Path) -> None:
+    """Somebody took the right to write from a run's checkpoints, to keep them."""
+    assert infty(*WORDS).returncode == 0
+    before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / RUN).rglob("*") if path.name != ".lock")
+    kept = "real = os.access\nos.access = lambda path, *more: 'step-' not in str(path) and real(path, *more)"
+    done = infty(*WORDS, "--fresh", **refusing(tmp_path, kept))
+    assert done.returncode == 1
+    place = rf"{tmp_path / RUN}/checkpoints/step-\d+ may not be written to, so nothing was removed: change its rights"
+    assert re.search(place, done.stderr), done.stderr
+    after = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / RUN).rglob("*") if path.name != ".lock")
+    changed = {path.name for path, _ in set(after) ^ set(before)}
+    assert changed <= {"seed-0", "status.json"}, changed
+
+
+def test_a_move_that_fails_is_told_with_where_it_was_to_lead(infty: Infty, tmp_path: Path) -> None:
+    line = "refuse('replace', errno.EBUSY, lambda source, *_: 'result.json' in str(source))"
+    done = infty(*WORDS, **refusing(tmp_path, line))
+    assert done.returncode == 1
+    assert f"{tmp_path / RUN}/result.json: Device or resource busy" in done.stderr, done.stderr
 
 
 def test_clean_goes_on_with_other_runs_and_ends_with_1(infty: Infty, tmp_path: Path) -> None:

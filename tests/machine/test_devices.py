@@ -239,7 +239,9 @@ def test_slurm_is_asked_for_its_first_machine(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert read_launch({**SRUN, "SLURM_STEP_NODELIST": "gpu[3-4],gpu9"}).address == "gpu3"
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    with pytest.raises(UsageError, match="process 5 of 7: MASTER_ADDR must name the machine of process 0"):
+    with pytest.raises(
+        UsageError, match="MASTER_ADDR must name the machine of process 0; to work alone, unset SLURM_PROCID"
+    ):
         read_launch(SRUN)
 
 

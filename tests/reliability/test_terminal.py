@@ -122,6 +122,19 @@ def test_a_second_notice_is_ignored_and_a_second_of_the_others_ends_at_once(seco
     assert run_alone(program) == code
 
 
+def test_both_signals_of_a_logout_are_one_request() -> None:
+    """systemd sends a session's programs SIGTERM and then SIGHUP at once (systemd.kill, SendSIGHUP)."""
+    program = """
+        with StopSignals() as stop:
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGHUP):
+                os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGHUP)  # while the checkpoint is saved
+        return stop.received or 0
+    """
+    assert run_alone(program) == signal.SIGTERM
+    assert run_alone(program.replace("(signal.SIGTERM,", "(signal.SIGTERM, signal.SIGTERM,")) == 143
+
+
 @pytest.mark.parametrize(
     ("launcher", "number"),
     [

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from infty.base.errors import BusyError, InftyError, MissingError, UsageError
-from infty.base.files import remove_folder, write_text
+from infty.base.files import refuse_protected, remove_folder, write_text
 from infty.base.locks import READ_ONLY, HeldError
 from infty.commands.load import refuse_other_text
 from infty.commands.train.requirements import InitialWeights, ensure_corpora
@@ -221,7 +221,12 @@ def _refuse_together(session: Session) -> None:
 
 
 def _clear(run: RunFolder) -> None:
-    """Remove everything a run folder holds but its lock; the result first, the configuration last."""
+    """Remove everything a run folder holds but its lock; the result first, the configuration last.
+
+    Raises:
+        InftyError: Some of it may not be removed; then nothing is.
+    """
+    refuse_protected(run.path, run.checkpoints)
     # In this order, an interruption leaves neither a run that seems finished nor one without settings.
     (run.path / "result.json").unlink(missing_ok=True)
     if (run.path / REMOVED).is_dir():
