@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
 
-from infty.base.errors import MissingError, describe_fault
+from infty.base.errors import MissingError, UsageError, describe_fault
 from infty.base.files import read_json, write_json
 from infty.memory.equations import split_heads
 from infty.model.config import Gpt2ModelConfig
@@ -56,12 +56,13 @@ class Gpt2Family:
 
         Raises:
             MissingError: The folder lacks a tensor or has one of another shape.
-            UsageError: It has more than this GPT-2, or an output matrix of its own.
+            UsageError: It has more than this GPT-2, an output matrix of its own, or numbers that are not finite.
         """
         try:
             if (folder / WEIGHTS).is_file():
                 refuse_other_tensors(folder, decoder.config.n_layer)
             options = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
+            options |= {"ignore_mismatched_sizes": True}  # told below, in our words
             with _quiet():
                 base, info = cast("Any", GPT2LMHeadModel).from_pretrained(
                     folder, config=decoder.config, output_loading_info=True, **options
@@ -69,6 +70,12 @@ class Gpt2Family:
             if info["missing_keys"]:
                 lacking = ", ".join(sorted(info["missing_keys"])[:3])
                 raise MissingError(f"{folder} holds no weights of this GPT-2: it lacks {lacking}")
+            if info["mismatched_keys"]:
+                name, theirs, ours = min(info["mismatched_keys"])
+                sizes = f"{name} has sizes {tuple(theirs)}, not {tuple(ours)}"
+                raise MissingError(f"{folder} holds no weights of this GPT-2: {sizes}")
+            if odd := [name for name, value in base.state_dict().items() if not value.isfinite().all()]:
+                raise UsageError(f"{folder}: {odd[0]} holds numbers that are infinite or none: the file is damaged")
             decoder.load_state_dict(base.state_dict())
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as fault:
             raise MissingError(f"{folder} holds no weights of this GPT-2: {describe_fault(fault)}") from None

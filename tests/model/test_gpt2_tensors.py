@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2Model
 from transformers.utils import logging
 
-from infty.base.errors import UsageError
+from infty.base.errors import MissingError, UsageError
 from infty.model.config import Gpt2ModelConfig
 from infty.model.gpt2 import build_gpt2, from_pretrained, save_pretrained
 from infty.model.gpt2_tensors import refuse_other_tensors
@@ -106,6 +106,10 @@ REFUSED: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
         lambda tensors: {name: tensor.to(torch.int8) for name, tensor in tensors.items()},
         "is of type I8; wanted F64, F32, F16, BF16",
     ),
+    "no number": (
+        lambda tensors: {**tensors, "transformer.h.1.ln_1.bias": torch.full((16,), float("nan"))},
+        r"transformer.h.1.ln_1.bias holds numbers that are infinite or none: the file is damaged",
+    ),
     "two models in one": (
         lambda tensors: {**tensors, **{name: t + 1 for name, t in without_prefix(tensors).items()}},
         "they hold tensors twice",
@@ -126,6 +130,11 @@ def test_what_would_make_another_model_of_it_is_refused_in_one_line(what: str, t
         graft.load_decoder(folder)
     assert "\n" not in str(caught.value)
     assert torch.equal(graft.base.transformer.wte.weight, before)
+
+
+def test_sizes_that_differ_are_told_in_numbers(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"transformer.wte.weight has sizes \(500, 16\), not \(400, 16\)$"):
+        build().load_decoder(save_gpt2(tmp_path, vocab_size=500))
 
 
 def test_a_classifier_s_weights_are_refused_with_what_to_do(tmp_path: Path) -> None:
