@@ -1,5 +1,6 @@
 """Collect run folders into the runs of each table. Damaged runs, or parts of one, are left out with a warning."""
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +17,8 @@ from infty.report.load.results import ResultSet
 from infty.runs.folder import Run, differences, find_finished_runs
 from infty.runs.metrics import read_lines
 from infty.runs.record import Record
-from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Tuning, Validation
-from infty.tasks.protocols import KNOCK_OUTS
+from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Result, Tuning, Validation
+from infty.tasks.protocols import KNOCK_OUTS, MOST_BYTES, MOST_NATS
 
 AGAIN = "evaluate it again with infty eval"
 Part = TypeVar("Part", bound=Record)
@@ -60,6 +61,18 @@ def _read_runs(folders: Sequence[Path]) -> Iterator[Run]:
             yield read_parts(run)
 
 
+def _drop_clamped(result: Result) -> Result:
+    """Drop a perplexity that is no measurement, and that 0.1.0 cut off at e^700: a dash stands for it."""
+    totals = result.totals
+    wide = (totals.bytes or 0) > MOST_BYTES * (totals.words or 0)
+    metrics = dict(result.metrics)
+    for name, value in metrics.items():
+        if name.endswith("perplexity") and value is not None:
+            clamped = value > math.exp(MOST_NATS) or (wide and name.endswith("word_perplexity"))
+            metrics[name] = None if clamped else value
+    return result.model_copy(update={"metrics": metrics})
+
+
 def read_parts(run: Run) -> Run:
     """Add to a finished run the records beside its result."""
     test = f"eval/{run.result.protocol.name}-test"
@@ -67,6 +80,7 @@ def read_parts(run: Run) -> Run:
     knock_outs = {kind: _read_evaluation(run, name, f"no knock-out: {AGAIN}") for kind, name in names.items()}
     return replace(
         run,
+        result=_drop_clamped(run.result),
         evaluation=_read_evaluation(run, f"{test}.json", f"no details of this run: {AGAIN}"),
         knock_outs={kind: found for kind, found in knock_outs.items() if found},
         trace=_read(MemoryTrace, run, f"{test}-memory.json", f"no pictures of its memory: {AGAIN}"),

@@ -264,9 +264,12 @@ def test_a_word_perplexity_of_a_text_without_words_is_not_made_up(
     assert (table["test/word_perplexity"], table["test/bits_per_byte"] != "") == ("", True)
     assert infty("report", "--check").returncode == 0
 
-    # What the version before wrote of it is found.
+    # What the version before wrote of it is found, and stands in no table.
+    as_it_was = page.read_text()
     metrics["test/word_perplexity"] = math.exp(700)
     (folder / "result.json").write_text(json.dumps(result))
+    assert infty("report").returncode == 0
+    assert page.read_text() == as_it_was
     checked = infty("report", "--check")
     assert checked.returncode == 4
     assert "test/word_perplexity is 1.0142320547350045e+304, and by its totals no measurement" in checked.stderr
