@@ -114,6 +114,7 @@ def test_without_locks_a_second_run_is_refused_still(infty: Infty, tmp_path: Pat
     assert not (tmp_path / HELD).exists()
 
 
+@pytest.mark.slower
 def test_a_file_of_another_machines_process_says_how_to_remove_it(infty: Infty, tmp_path: Path) -> None:
     refused = refusing(tmp_path, "refuse('flock', errno.EOPNOTSUPP, module=fcntl)")
     held = tmp_path / RUN / ".lock.held"

@@ -28,8 +28,11 @@ def pictures(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".svg", ".png")}
 
 
+OTHER_WAYS = ("MATPLOTLIBRC", "home", "wrong values", "no text", "no backend")
+
+
 @pytest.mark.parametrize(
-    "way", ["working folder", "MATPLOTLIBRC", "home", "MPLBACKEND", "wrong values", "no text", "no backend"]
+    "way", ["working folder", "MPLBACKEND", *(pytest.param(way, marks=pytest.mark.slower) for way in OTHER_WAYS)]
 )
 def test_pictures_do_not_depend_on_the_users_matplotlib(infty: Infty, tmp_path: Path, runs: Path, way: str) -> None:
     assert infty("report", "runs", "--out", "plain").returncode == 0

@@ -13,7 +13,7 @@ from tests.conftest import Infty
 ROW = "sort/laptop/infty@x4"
 
 
-@pytest.mark.parametrize("name", ["as it was", "other"])
+@pytest.mark.parametrize("name", ["as it was", pytest.param("other", marks=pytest.mark.slower)])
 @pytest.mark.parametrize("linked", ["sort", "sort/laptop", ROW, f"{ROW}/seed-0"])
 def test_a_report_shows_every_run_that_list_shows(infty: Infty, tmp_path: Path, linked: str, name: str) -> None:
     """Folders are moved to another disk and linked; Python's rglob passes links by (python/cpython issue 77609)."""

@@ -234,7 +234,7 @@ def _write_lists(folder: Path) -> None:
         (folder / f"{name}.txt").write_text(f"{name},{'0,' * 200}\n" * 10, encoding="utf-8")
 
 
-@pytest.mark.parametrize("write", [_write_chinese, _write_lists])
+@pytest.mark.parametrize("write", [_write_chinese, pytest.param(_write_lists, marks=pytest.mark.slower)])
 def test_a_word_perplexity_of_a_text_without_words_is_not_made_up(
     infty: Infty, tmp_path: Path, write: Callable[[Path], None]
 ) -> None:
