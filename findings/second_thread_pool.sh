@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # A Python thread that ran one torch operation, and now only waits, changes how all other threads' operations wait.
 #
 # Version     torch 2.13.0 on Linux, whose operations run on GNU's OpenMP (libgomp).
@@ -9,9 +9,9 @@
 #             with more OpenMP threads than CPUs spins 100 times and not 300,000; each thread that computes has a pool of its
 #             own, which stays until it ends.
 # Guess       An idle thread's pool costs memory and nothing else.
-# Hurts       Whoever computes once in a data, logging or checkpoint thread that lives as long as the program: steps of
-#             a small model took a fifth longer on two cores. Ending the thread ends it.
-set -eu
+# Hurts       Whoever computes once in a data, logging or checkpoint thread that lives as long as the program: each
+#             small operation of training then pays for waking a thread. Ending the thread ends it.
+set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"

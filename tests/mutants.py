@@ -21,7 +21,7 @@ from libcst import matchers as m
 ROOT = Path(__file__).parents[1]
 CHANGED = Path("infty/memory")
 COPIED = ("infty", "tests", "experiments", "pyproject.toml", "README.md")
-SURVIVED, UNTESTED, TIMED_OUT = 0, 33, 36  # mutmut's exit codes; any other: a test failed
+SURVIVED, UNTESTED = 0, 33  # mutmut's exit codes; any other: a test noticed
 
 REASONS = {  # why a change of this kind need not be noticed; by what stands in it
     r"strict=": "the lists are of the same length; that they are held to it finds a mistake of our own",
@@ -101,9 +101,9 @@ def _is_docstring(function: cst.FunctionDef) -> bool:
 def prepare(folder: Path) -> None:
     """Copy what the tests need to `folder`, with the memory's decorated functions made plain."""
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        folder.mkdir(parents=True, exist_ok=True)
         copy(ROOT / name, folder / name)
     for path in (folder / CHANGED).rglob("*.py"):
         path.write_text(cst.parse_module(path.read_text()).visit(Undecorator()).code)

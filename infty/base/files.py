@@ -212,8 +212,8 @@ def empty_folder(path: Path) -> None:
 def refuse_protected(*folders: Path) -> None:
     """Raise InftyError if what is in a folder may not be removed, because of its rights or those of one in it."""
     for folder in folders:
-        for path, _, names in os.walk(folder):
-            if names and not os.access(path, os.W_OK | os.X_OK):
+        for path, inner, names in os.walk(folder):
+            if (inner or names) and not os.access(path, os.W_OK | os.X_OK):
                 raise InftyError(f"{path} may not be written to, so nothing was removed: change its rights first")
 
 

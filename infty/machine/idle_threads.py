@@ -1,10 +1,10 @@
 """Let torch's idle threads sleep while other programs compete for the CPUs. In peace they spin, which is quicker.
 
 On Linux, torch computes with GNU's OpenMP. Its idle threads spin for milliseconds before they sleep, since the next
-operation mostly comes sooner. Beside another busy program that takes CPUs from the threads that work. How long they
-spin is read once, as the library is loaded, with one exception: if a process has more OpenMP threads than CPUs, they
-spin 100 times in place of 300,000 (its manual on GOMP_SPINCOUNT). So as long as our threads have to wait for a CPU,
-others are kept here that sleep. No result depends on it: operations are divided as before.
+operation mostly comes sooner. Beside another busy program, spinning takes CPUs from the threads that work. How
+long they spin is read once, as the library is loaded, with one exception: if a process has more OpenMP threads than
+CPUs, they spin 100 times in place of 300,000 (its manual on GOMP_SPINCOUNT). So as long as our threads have to wait
+for a CPU, sleeping threads are kept here. No result depends on it: operations are divided as before.
 """
 
 import os
@@ -17,7 +17,9 @@ import torch
 
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # a user who sets one has chosen how threads wait
 PERIOD = 0.5  # seconds between two looks
-CROWDED = 0.05  # CPU seconds per second that our threads waited; in peace it is 0.001, beside a busy program 0.4 to 0.8
+CROWDED = (
+    0.05  # seconds per second in which our threads waited: next to none alone, far more beside a busy program
+)
 DIVISIBLE = 2**20  # elements of a tensor that torch fills with all of its threads
 THREADS = Path("/proc/self/task")
 

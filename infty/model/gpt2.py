@@ -75,7 +75,7 @@ class Gpt2Family:
                 sizes = f"{name} has sizes {tuple(theirs)}, not {tuple(ours)}"
                 raise MissingError(f"{folder} holds no weights of this GPT-2: {sizes}")
             if odd := [name for name, value in base.state_dict().items() if not value.isfinite().all()]:
-                raise UsageError(f"{folder}: {odd[0]} holds numbers that are infinite or none: the file is damaged")
+                raise UsageError(f"{folder}: {odd[0]} holds NaN or infinite numbers: the file is damaged")
             decoder.load_state_dict(base.state_dict())
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as fault:
             raise MissingError(f"{folder} holds no weights of this GPT-2: {describe_fault(fault)}") from None

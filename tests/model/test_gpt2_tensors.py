@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     ),
     "no number": (
         lambda tensors: {**tensors, "transformer.h.1.ln_1.bias": torch.full((16,), float("nan"))},
-        r"transformer.h.1.ln_1.bias holds numbers that are infinite or none: the file is damaged",
+        r"transformer.h.1.ln_1.bias holds NaN or infinite numbers: the file is damaged",
     ),
     "two models in one": (
         lambda tensors: {**tensors, **{name: t + 1 for name, t in without_prefix(tensors).items()}},
