@@ -17,9 +17,7 @@ import torch
 
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # a user who sets one has chosen how threads wait
 PERIOD = 0.5  # seconds between two looks
-CROWDED = (
-    0.05  # seconds per second in which our threads waited: next to none alone, far more beside a busy program
-)
+CROWDED = 0.05  # seconds per second in which our threads waited: next to none alone, far more beside a busy program
 DIVISIBLE = 2**20  # elements of a tensor that torch fills with all of its threads
 THREADS = Path("/proc/self/task")
 
