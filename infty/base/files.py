@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from infty.base.errors import LONG, InftyError, MissingError, one_line
+from infty.base.errors import LONG, MissingError, one_line
 
 OLD = ".old.tmp"  # ends the name of a folder that makes way for a new one
 UNKNOWN = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system knows no such thing
@@ -195,8 +195,10 @@ def empty_folder(path: Path) -> None:
     """Remove all that is in a folder, or in the one that a link leads to; no other links are followed.
 
     Raises:
-        OSError: Something can't be removed; it names the whole path, which `shutil.rmtree` does not.
+        OSError: Something can't be removed; it names the whole path, which `shutil.rmtree` does not. If it is known
+            beforehand, as in `refuse_protected`, nothing is removed.
     """
+    refuse_protected(path)
 
     def refuse(fault: OSError) -> None:
         raise fault
@@ -210,11 +212,20 @@ def empty_folder(path: Path) -> None:
 
 
 def refuse_protected(*folders: Path) -> None:
-    """Raise InftyError if what is in a folder may not be removed, because of its rights or those of one in it."""
+    """Raise OSError if what is in a folder may not be removed, because of its rights or those of one in it."""
     for folder in folders:
         for path, inner, names in os.walk(folder):
             if (inner or names) and not os.access(path, os.W_OK | os.X_OK):
-                raise InftyError(f"{path} may not be written to, so nothing was removed: change its rights first")
+                why = "it may not be written to, so nothing of this was removed; change its rights first"
+                raise PermissionError(errno.EACCES, why, path)
+
+
+def refuse_broken_link(path: Path) -> None:
+    """Raise MissingError if a path, or one above it, is a link that leads nowhere, as to a disk that is not there."""
+    for link in (path, *path.parents):
+        if link.is_symlink() and not link.exists():
+            goal = f"{link} is a link to {os.readlink(link)}, which is not there"
+            raise MissingError(f"{goal}; bring that disk or folder back, or remove the link")
 
 
 def remove_folder(path: Path) -> None:

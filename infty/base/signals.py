@@ -10,6 +10,7 @@ Handler = Callable[[int, FrameType | None], None]
 NOTICE = signal.SIGUSR1  # of many clusters, before a job's time is up; a script may send it again and again
 LOST = signal.SIGHUP  # the terminal was closed, or its connection ended
 STOPPING = (signal.SIGINT, signal.SIGTERM, LOST, NOTICE)
+_CAME: list[int] = []  # signals that asked to stop so far
 
 
 def handle_stops(handler: Handler) -> dict[int, "signal._HANDLER"]:
@@ -28,16 +29,19 @@ def handle_stops(handler: Handler) -> dict[int, "signal._HANDLER"]:
     return previous
 
 
-def begin_to_stop(number: int) -> None:
+def begin_to_stop(number: int) -> bool:
     """Prepare for the end that a signal asks for: no notice disturbs it, and nothing is written to a lost terminal.
 
-    At a logout SIGTERM and SIGHUP come together: after the first one, the second is no request of its own.
+    At a logout SIGTERM and SIGHUP come together: after the first one, the second is no request of its own. Tells
+    whether this is the first request.
     """
     signal.signal(NOTICE, signal.SIG_IGN)
     if number == signal.SIGTERM:
         signal.signal(LOST, lambda *_: _leave_terminal())
     if number == LOST:
         _leave_terminal()
+    _CAME.append(number)
+    return len(_CAME) == 1
 
 
 def _leave_terminal() -> None:

@@ -31,8 +31,9 @@ def main() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    begin_to_stop(number)
-    stopped = Stopped(f"stopped by {signal.Signals(number).name}", number)
+    first = begin_to_stop(number)
+    second = "" if first else ", a second signal: nothing more is saved"
+    stopped = Stopped(f"stopped by {signal.Signals(number).name}{second}", number)
     while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
         frame = frame.f_back
     if frame:  # libraries do not survive an exception while they are imported; what is on disk is whole

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from infty.base.batch import ALL, Batch, Share
 from infty.base.errors import LONG, MissingError, Stopped, UsageError, one_line
+from infty.base.files import refuse_broken_link
 from infty.base.progress import open_text, track
 from infty.commands.load import TrainedModel, load_with_task
 from infty.config.settings import Settings
@@ -70,6 +71,7 @@ def find_trained_run(cell: Cell, settings: Settings) -> RunFolder:
     """Find the cell's run. MissingError if it has no checkpoint, UsageError if it has other settings."""
     run = RunFolder(settings.runs / cell.key.folder)
     if not (run.checkpoints / "best.json").is_file():
+        refuse_broken_link(run.checkpoints)
         if run.finished:
             raise MissingError(f"the checkpoints of {run.path} are gone; train it with: {cell.command} --fresh")
         if run.begun:

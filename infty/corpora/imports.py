@@ -6,11 +6,12 @@ import re
 from dataclasses import replace as changed
 from pathlib import Path
 
-from infty.base.errors import MissingError, UsageError, count
+from infty.base.errors import MissingError, UsageError, count, one_line
 from infty.base.files import blame_file, sha256
 from infty.corpora.archives import open_folder
 from infty.corpora.contents import Contents
 from infty.corpora.layouts import find_pg19, find_text, find_texts, find_wikitext, refuse_missing_shards
+from infty.corpora.overlap import find_trained_on
 from infty.corpora.registry import ORIGIN, get_known
 from infty.corpora.store import NAME, Corpus, copy_corpus, refuse_no_corpus, remedy, write_corpus
 from infty.corpora.tokenizers import BpeTokenizer
@@ -56,6 +57,10 @@ def import_folder(
     each = ", ".join(f"{split} {corpus.splits[split]['documents']:,}" for split in sources)
     took = f"{count(len(contents.taken), 'file')}, {count(documents, 'document')} ({each}), {size:,} bytes"
     logger.info(f"{name}: took {took}{contents.describe_left_out()}")
+    if shared := find_trained_on(corpus):
+        names = one_line(", ".join(shared[:3]) + ", …" * (len(shared) > 3))
+        most = f"most lines of {count(len(shared), 'document')} of validation and test ({names}) stand in train as well"
+        logger.info(f"{name}: {most}, so that figures would be of text that was trained on")
     return corpus
 
 

@@ -285,14 +285,12 @@ def _refuse_larger_than_file(metadata: Any, size: int) -> None:
 
 
 def _read_column(column: Any) -> list[str]:
-    """Read the texts of a column that says it holds text. ValueError if it does not."""
+    """Read the texts of a column that says it holds text; a row of nothing is an empty one. ValueError if not."""
     kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
     if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
         raise ValueError(f"it holds {column.type}")
     column.validate(full=True)
-    if None in (values := column.to_pylist()):
-        raise ValueError("a row is empty")
-    return values
+    return [row or "" for row in column.to_pylist()]
 
 
 def _read_titles(path: Path) -> dict[str, str]:

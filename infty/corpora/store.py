@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from infty.base.errors import InftyError, MissingError, UsageError, count, one_line
+from infty.base.errors import InftyError, MissingError, UsageError, count
 from infty.base.files import Count, FileSum, Strict, replace_folder, sum_files, write_json, write_text
 from infty.base.locks import READ_ONLY, hold_lock
 from infty.base.progress import Advance, show_bar
@@ -146,13 +146,10 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
     with replace_data(path) as temporary:
         # Only a text that has been read once can be compared with the one that is here.
         with show_bar(f"importing {name}", sum(source.bytes for source in sources.values())) as advance:
-            new, sums = dict[str, dict[str, Any]](), dict[str, dict[bytes, str]]()
-            for split, source in sources.items():
-                new[split], sums[split] = _write_split(temporary, split, source, origin, advance)
+            new = {split: _write_split(temporary, split, source, origin, advance) for split, source in sources.items()}
         for split, source in sources.items():
             if source.limit is None:
                 _refuse_miscounted(name, split, new[split])
-        _tell_of_shared_documents(name, sums)
         here = _find_whole_splits(path)
         others = [split for split in new if split in here and here[split]["sha256"] != new[split]["sha256"]]
         if others and not replace:
@@ -171,16 +168,19 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
 
 
 def _refuse_miscounted(name: str, split: str, counts: dict[str, Any]) -> None:
-    """Raise MissingError if a split seems a whole one that infty knows, and counts otherwise; log if by very little."""
+    """Raise MissingError if a split seems a whole one that infty knows, and counts otherwise; log if it is a part."""
     known, documents = get_known(name), counts["documents"]
     words = known.count_words(counts["words"], counts["lines"])
+    whole = known.is_whole(split, documents, words)
+    if split not in known.words or (whole and words == known.words[split]):
+        return
+    published = f"{known.documents[split]:,} and " if split in known.documents else ""
+    wanted = f"the whole has {published}{known.words[split]:,}"
+    why = f"{name} {split} has {count(documents, 'document')} and {count(words, 'word')} here, and {wanted}"
     if known.is_miscounted(split, documents, words):
-        published = f"{known.documents[split]:,} and " if split in known.documents else ""
-        wanted = f"the whole has {published}{known.words[split]:,}"
-        why = f"{name} {split} has {count(documents, 'document')} and {count(words, 'word')} here, and {wanted}"
         raise MissingError(f"{why}: something was lost or put in on the way; {remedy(name)}")
-    if words != known.words.get(split, words) and known.is_whole(split, documents, words):
-        logger.info(f"{name} {split} has {words:,} words here, and {known.words[split]:,} are published")
+    part = "" if whole else ": its figures can't be held against published ones"
+    logger.info(f"{why}{part}")
 
 
 def copy_corpus(folder: Path, name: str, files: list[Path], origin: str) -> Corpus:
@@ -228,39 +228,25 @@ def replace_data(path: Path) -> Iterator[Path]:
         raise InftyError(f"{path} could not be made ({why}); nothing was left there ({hint})") from None
 
 
-def _tell_of_shared_documents(name: str, sums: dict[str, dict[bytes, str]]) -> None:
-    """Log which documents are trained on and tested on as well. sums: of the documents of each split, with names."""
-    trained = sums.get("train", {})
-    shared = [title for split in ("validation", "test") for sum, title in sums.get(split, {}).items() if sum in trained]
-    if shared:
-        names = one_line(", ".join(shared[:3]) + ", …" * (len(shared) > 3))
-        have = f"{len(shared):,} of the documents of validation and test ({names}) are in train as well"
-        logger.info(f"{name}: {have}, so that figures would be of texts that were trained on")
-
-
-def _write_split(
-    folder: Path, split: str, source: Source, origin: str, advance: Advance
-) -> tuple[dict[str, Any], dict[bytes, str]]:
-    """Write the text and the documents of a split; return what its manifest says, and its documents' sums and names."""
+def _write_split(folder: Path, split: str, source: Source, origin: str, advance: Advance) -> dict[str, Any]:
+    """Write the text and the documents of a split; return what its manifest says."""
     documents, digest, place = list[Document](), hashlib.sha256(), 0
-    title, counts, sums, inner = "", TextCounter(), dict[bytes, str](), hashlib.sha256()
+    title, counts = "", TextCounter()
     with (folder / f"{split}.txt").open("wb") as file:
         for begins, piece in chain(source.documents, [(True, "")]):
             # A document ends with the piece before the next one; one without text is dropped.
             if begins and counts.bytes:
                 name = source.names[len(documents)] if source.names else title or str(len(documents))
                 documents.append(Document(name, place, counts.bytes, counts.words, counts.lines))
-                sums[inner.digest()] = name
                 place += counts.bytes
                 if len(documents) == source.limit:
                     break
-                title, counts, inner = "", TextCounter(), hashlib.sha256()
+                title, counts = "", TextCounter()
 
             # Without a name from the layout, it is named by the beginning of its first line with text.
             title = title or piece.strip()[:80].partition("\n")[0].strip("= ")
             data = counts.add(piece)
             digest.update(data)
-            inner.update(data)
             file.write(data)
             advance(len(data))
     if not documents:
@@ -268,7 +254,7 @@ def _write_split(
 
     write_text(folder / f"{split}.documents.json", json.dumps({"documents": [asdict(d) for d in documents]}) + "\n")
     partial = {"partial": True} if source.limit else {}
-    return {**_count(documents), "sha256": digest.hexdigest(), **partial, "source": origin}, sums
+    return {**_count(documents), "sha256": digest.hexdigest(), **partial, "source": origin}
 
 
 def _count(documents: list[Document]) -> dict[str, int]:

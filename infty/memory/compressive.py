@@ -148,9 +148,12 @@ class CompressiveMemory(Memory[CompressedState]):
             return self.compress(F.pad(evicted, (0, 0, missing, 0)).mT).mT
 
     def append(self, state: CompressedState, slots: Slots, rows: Rows | None = None) -> CompressedState:
-        """Append new slots, and drop the oldest beyond `num_slots` (M12). Rows that are not marked don't see them."""
+        """Append new slots, and drop the oldest beyond `num_slots` (M12). Rows that are not marked stay as they are."""
         kept = torch.cat([state.slots, slots], 1)[:, -self.config.num_slots :]
         if rows is None and state.filled is None:
             return CompressedState(kept)
-        more = slots.shape[1] if rows is None else slots.shape[1] * rows
+        more = slots.shape[1]
+        if rows is not None:  # a row that isn't marked has the new ones where it doesn't see them: before its own
+            others = torch.cat([slots, state.slots], 1)[:, -self.config.num_slots :]
+            kept, more = torch.where(rows[:, None, None], kept, others), more * rows
         return CompressedState(kept, (visible(state.slots, state.filled) + more).clamp(max=kept.shape[1]))

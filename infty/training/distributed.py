@@ -29,7 +29,7 @@ from infty.memory.precision import HOST
 Made = TypeVar("Made")
 
 PATIENCE = timedelta(hours=4)  # the others wait while one process evaluates a stream
-SOON = 4  # seconds after which it is told whom a process waits for
+SOON = 1  # seconds after which it is told whom a process waits for
 PROMPT = timedelta(minutes=10)  # to connect, and for gradients, which all processes send at about the same time
 _KEPT: list[nn.Module] = []  # until the process ends: freeing one may wait forever for a gloo thread
 
@@ -129,7 +129,7 @@ class Group:
 
 
 def _meet(launch: Launch, backend: str) -> Group:
-    """Connect the processes of a launch. Warn if the others have not come after some seconds, and wait on."""
+    """Connect the processes of a launch. Warn if the others have not come after a second, and wait on."""
 
     def connect() -> Group:
         distributed.init_process_group(backend, rank=launch.rank, world_size=launch.size, timeout=PROMPT)

@@ -51,10 +51,11 @@ def refuse_full_disk(model: SegmentModel, task: Task, config: TrainingConfig, fo
     """Raise InftyError if the disk is too full for the checkpoints in `folder` that a run keeps at once."""
     here = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     needed = count_disk_bytes(model, task, config) - here
-    free = shutil.disk_usage(folder.parent).free
+    place = folder if folder.is_dir() else folder.parent  # it may be a link to another disk
+    free = shutil.disk_usage(place).free
     if needed > free:
         raise InftyError(
-            f"{folder.parent}: {needed / 1e6:,.0f} MB are needed for checkpoints and {free / 1e6:,.0f} MB are free: "
+            f"{place}: {needed / 1e6:,.0f} MB are needed for checkpoints and {free / 1e6:,.0f} MB are free: "
             "make room, or choose another folder with --runs; nothing was changed"
         )
 

@@ -169,6 +169,27 @@ def test_checkpoints_on_another_disk_are_removed_there_and_come_back_there(infty
     assert {path.name for path in large.iterdir()} == first
 
 
+def test_a_disk_that_is_not_there_is_missed_before_the_first_step(infty: Infty, tmp_path: Path) -> None:
+    """Checkpoints would be computed and then lost, or `--fresh` would put a folder of this disk in the link's place."""
+    run, large = RunFolder(tmp_path / RUN), tmp_path / "large"
+    run.path.mkdir(parents=True)
+    run.checkpoints.symlink_to(large)
+    told = f"infty: {run.checkpoints} is a link to {large}, which is not there; bring that disk or folder back"
+    for words in (WORDS, (*WORDS, "--fresh"), ("eval", *WORDS[1:])):
+        done = infty(*words)
+        assert (done.returncode, done.stderr.startswith(told)) == (3, True), done.stderr
+    assert list(run.path.glob("[!.]*")) == [run.checkpoints]
+    assert run.checkpoints.is_symlink()
+    large.mkdir()
+    assert infty(*WORDS).returncode == 0
+    assert (large / "best.json").is_file()
+    large.rename(tmp_path / "away")  # a finished run says so
+    assert infty(*WORDS).returncode == 0
+    (tmp_path / "elsewhere").symlink_to(large)
+    done = infty(*WORDS, "--runs", "elsewhere")
+    assert (done.returncode, "elsewhere is a link to" in done.stderr) == (3, True), done.stderr
+
+
 def test_what_may_not_be_removed_is_told_before_anything_is(infty: Infty, tmp_path: Path) -> None:
     """Somebody took the right to write from a run's checkpoints, to keep them."""
     assert infty(*WORDS).returncode == 0
@@ -176,8 +197,13 @@ def test_what_may_not_be_removed_is_told_before_anything_is(infty: Infty, tmp_pa
     kept = "real = os.access\nos.access = lambda path, *more: 'step-' not in str(path) and real(path, *more)"
     done = infty(*WORDS, "--fresh", **refusing(tmp_path, kept))
     assert done.returncode == 1
-    place = rf"{tmp_path / RUN}/checkpoints/step-\d+ may not be written to, so nothing was removed: change its rights"
+    place = (
+        rf"{tmp_path / RUN}/checkpoints/step-\d+: it may not be written to, so nothing of this was removed; change its"
+    )
     assert re.search(place, done.stderr), done.stderr
+    cleaned = infty("clean", "--yes", **refusing(tmp_path, kept))
+    assert cleaned.returncode == 1
+    assert re.search(place, cleaned.stderr), cleaned.stderr
     after = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / RUN).rglob("*") if path.name != ".lock")
     changed = {path.name for path, _ in set(after) ^ set(before)}
     assert changed <= {"seed-0", "status.json"}, changed

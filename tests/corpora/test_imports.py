@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from infty.base.errors import MissingError
+from infty.corpora import overlap
 from infty.corpora.contents import Contents
 from infty.corpora.imports import import_corpus
 from infty.corpora.layouts import find_text
@@ -22,7 +24,7 @@ ROWS = ["", "= A =", "", "The cat sat .", "= = B = =", "It ran .", "", "= C =", 
 WHOLE = " \n = A = \n \n The cat sat . \n = = B = = \n It ran . \n \n = C = \n \n The end . \n"
 
 
-def write_table(folder: Path, rows: list[str], name: str = "test-00000-of-00001.parquet") -> Path:
+def write_table(folder: Path, rows: Sequence[str | None], name: str = "test-00000-of-00001.parquet") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     parquet.write_table(pa.table({"text": rows}), folder / name)
     return folder
@@ -89,8 +91,12 @@ def test_the_whole_and_a_part_of_a_known_split_are_taken(
     for rows, documents in ((GOOD, 10), (GOOD[:20], 5)):
         corpus = import_corpus(data, "wikitext", write_table(tmp_path / "rows", rows), replace=True)
         assert corpus.splits["test"]["documents"] == documents
-    said = [message for message in caplog.messages if "published" in message]
-    assert said == ["wikitext test has 1,470 words here, and 1,471 are published"]
+    said = [message for message in caplog.messages if "whole" in message]
+    assert said == [
+        "wikitext test has 10 documents and 1,470 words here, and the whole has 10 and 1,471",
+        "wikitext test has 5 documents and 735 words here, and the whole has 10 and 1,471: its figures can't be held "
+        "against published ones",
+    ]
 
 
 def test_articles_that_are_trained_and_tested_on_are_told(
@@ -100,7 +106,63 @@ def test_articles_that_are_trained_and_tested_on_are_told(
     folder = wikitext_folder(tmp_path / "in")
     shutil.copy(folder / "wiki.test.tokens", folder / "wiki.train.tokens")
     import_corpus(data, "wikitext", folder, replace=False)
-    assert "1 of the documents of validation and test (Robert <unk>) are in train as well" in caplog.text
+    told = "wikitext: most lines of 1 document of validation and test (Robert <unk>) stand in train as well, so that"
+    assert told in caplog.text
+
+
+POEMS = {f"{i}.txt": "".join(f"in verse {j} of poem {i} the sea was {i * j}\n" for j in range(40)) for i in range(4)}
+STANZAS = POEMS["3.txt"].splitlines(keepends=True)
+
+
+def edit(edited: int) -> str:
+    """A copy in which so many lines of three are other lines."""
+    return "".join(line.replace("sea", "lake") if i % 3 < edited else line for i, line in enumerate(STANZAS))
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"0-all.txt": "".join(POEMS.values())}, "2 documents of validation and test (2.txt, 3.txt)"),
+        ({"z-all.txt": "".join(POEMS.values())}, "1 document of validation and test (z-all.txt)"),
+        ({"0-old.txt": edit(1)}, "1 document of validation and test (3.txt)"),
+        ({"0-old.txt": edit(2)}, None),
+        (
+            {"0-old.txt": "\r\n".join(f"  {line.strip()}" for line in STANZAS)},
+            "1 document of validation and test (3.txt)",
+        ),
+        ({"0-mine.txt": "the end.\n" * 9, "z-other.txt": "another one at long last\n" + "the end.\n" * 5}, None),
+    ],
+    ids=["joined in train", "joined in test", "edited", "edited much", "indented", "short lines"],
+)
+def test_lines_that_are_trained_and_tested_on_are_told(
+    tmp_path: Path, data: Path, caplog: pytest.LogCaptureFixture, more: dict[str, str], told: str | None
+) -> None:
+    caplog.set_level(logging.INFO)
+    (tmp_path / "own").mkdir()
+    for name, text in (POEMS | more).items():
+        (tmp_path / "own" / name).write_text(text, newline="")
+    import_corpus(data, "mine", tmp_path / "own", replace=False)
+    said = [message for message in caplog.messages if "stand in train" in message]
+    beginning = f"mine: most lines of {told} stand in train as well, so that figures would be of"
+    assert [line[: len(beginning)] for line in said] == ([beginning] if told else [])
+
+
+def test_of_long_texts_some_lines_are_compared(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(overlap, "COMPARED", 8)
+    caplog.set_level(logging.INFO)
+    folder = wikitext_folder(tmp_path / "in")
+    (folder / "wiki.train.tokens").write_text("".join(POEMS.values()))
+    (folder / "wiki.test.tokens").write_text("".join(STANZAS))
+    import_corpus(data, "wikitext", folder, replace=False)
+    assert "most lines of 1 document of validation and test" in caplog.text
+
+
+def test_a_row_of_nothing_is_a_blank_line(tmp_path: Path, data: Path) -> None:
+    """As tables that went through CSV have it."""
+    folder = write_table(tmp_path / "rows", [row or None for row in ROWS])
+    assert "".join(texts_of(import_corpus(data, "wikitext", folder, replace=False), "test")) == WHOLE
 
 
 def test_books_that_came_twice_are_taken_once_and_not_trained_on(

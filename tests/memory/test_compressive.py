@@ -6,7 +6,7 @@ from infty.memory import equations
 from infty.memory.compressive import CompressiveMemory, CompressiveMemoryConfig
 from infty.memory.equations import reconstruction_loss
 
-BATCH, HIDDEN, SLOTS = 2, 5, 7
+BATCH, HIDDEN, SLOTS = 2, 6, 7
 
 
 def make(rate: int) -> CompressiveMemory:

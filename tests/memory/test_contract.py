@@ -12,6 +12,7 @@ from infty.memory.compressive import CompressiveMemory, CompressiveMemoryConfig
 from infty.memory.contract import Memory, MemoryConfig
 from infty.memory.equations import kl_to_prior
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig
+from infty.memory.rows import visible
 from infty.memory.sticky import StickyConfig, uniform_draws
 
 HIDDEN, HEADS, LENGTH, BATCH = 6, 2, 4, 3
@@ -75,9 +76,22 @@ def test_a_row_that_began_anew_sees_no_slot_of_what_is_not_its_own() -> None:
     assert (after.filled.tolist(), reset.filled.tolist()) == ([4, 0, 4], [0, 0, 4])
 
 
+def test_slots_of_a_row_that_nothing_was_taken_into_stay_as_they_were() -> None:
+    memory, rows = COMPRESSIVE.build(), torch.tensor([True, False, True])
+    state, own = memory.initial_state(BATCH), [list[Tensor]() for _ in range(BATCH)]
+    for taken in (None, rows, rows, None, ~rows):
+        slots = torch.randn(BATCH, 2, HIDDEN)
+        state = memory.append(state, slots, taken)
+        for row in range(BATCH):
+            if taken is None or taken[row]:
+                own[row] = [*own[row], *slots[row]][-5:]
+        for row, count in enumerate(visible(state.slots, state.filled).tolist()):
+            assert torch.equal(state.slots[row, state.slots.shape[1] - count :], torch.stack(own[row]))
+
+
 def test_a_reconstruction_loss_counts_streams_outside_of_the_rows_as_0() -> None:
     memory = COMPRESSIVE.build()
-    rows = torch.tensor([True, False, True])
+    rows = torch.tensor([False, True, False])
     x = torch.randn(BATCH, LENGTH, HIDDEN)
     losses = []
     for own, part in ((rows, x), (None, x[rows])):
@@ -85,7 +99,7 @@ def test_a_reconstruction_loss_counts_streams_outside_of_the_rows_as_0() -> None
             memory.initial_state(len(part)), part, own, lambda _, vectors: vectors.mean(1, keepdim=True)
         )
         losses.append(taken["reconstruction"])
-    torch.testing.assert_close(losses[0], losses[1] * 2 / 3)
+    torch.testing.assert_close(losses[0], losses[1] / 3)
     _, none = memory.advance(memory.initial_state(BATCH), x, rows & False, lambda _, vectors: vectors)
     assert none == {}
 
@@ -151,6 +165,28 @@ def test_a_memory_without_extra_keys_says_so_before_and_after() -> None:
     extra = memory.extra_keys(memory.append(memory.initial_state(1), torch.ones(1, 2, HIDDEN)))
     assert extra is not None
     assert extra.vectors.shape == (1, 2, HIDDEN)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=["long-term", "sticky", "compressive"])
+def test_one_batch_is_the_state_of_its_rows(config: MemoryConfig) -> None:
+    state, _ = advance_and_read(config.build())
+    for name, value in vars(type(state).concatenate([state])).items():
+        assert value is getattr(state, name) is None or torch.equal(value, getattr(state, name)), name
+
+
+def test_a_histogram_of_one_bin_has_all_of_the_attention() -> None:
+    memory = LongTermMemory(LongTermMemoryConfig(**SIZES, num_basis=8, sticky=StickyConfig(num_bins=1)))
+    state = memory.initial_state(BATCH)
+    assert torch.equal(state.histogram, torch.ones(BATCH, 1))
+    assert torch.equal(state.reset(torch.ones(BATCH, dtype=torch.bool)).histogram, torch.ones(BATCH, 1))
+
+
+def test_samples_lie_in_their_bins_as_the_memory_is_told() -> None:
+    for within_bin, at_edges in (("left", True), ("uniform", False)):
+        sticky = StickyConfig.model_validate({"num_bins": 5, "within_bin": within_bin})
+        memory = LongTermMemory(LongTermMemoryConfig(**SIZES, num_basis=8, sticky=sticky))
+        places = memory.sample_positions(memory.initial_state(BATCH)) * 5
+        assert torch.allclose(places, places.round(), atol=1e-5) == at_edges
 
 
 def test_widths_are_above_zero() -> None:

@@ -283,3 +283,9 @@ def test_a_memory_that_would_grow_without_bound_says_so(float64: None) -> None:
     for _ in range(10):
         state = memory.update(state, nothing)
     assert state.coefficients.norm() > 1e4 * before
+
+
+def test_a_memory_that_would_grow_slowly_says_so_too() -> None:
+    sizes: dict[str, Any] = {**SIZES, "num_basis": 64, "num_samples": 64, "segment_length": 8, "widths": (0.05,)}
+    with pytest.warns(UserWarning, match="grows without bound, in the long run 1.2-fold"):
+        LongTermMemory(LongTermMemoryConfig(**{**sizes, "ridge_penalty": 1e-3, "contraction": 0.5}))

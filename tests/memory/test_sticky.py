@@ -76,3 +76,10 @@ def test_locations_stay_in_the_interval_for_extreme_draws(within_bin: str) -> No
     samples = sample_histogram(histogram, draws, within_bin)  # pyright: ignore[reportArgumentType]
     assert (samples >= 1 / 3).all()
     assert (samples <= 2 / 3).all()
+
+
+def test_a_histogram_needs_no_scale_and_a_draw_of_1_is_the_end(float64: None) -> None:
+    histogram, draws = torch.tensor([[0.1, 0.5, 0.4]]), torch.tensor([[0.0, 0.3, 0.6, 1.0]])
+    samples = sample_histogram(histogram, draws, "uniform")
+    torch.testing.assert_close(samples, torch.tensor([[0.0, (1 + 0.2 / 0.5) / 3, 2 / 3, 1.0]]))
+    torch.testing.assert_close(sample_histogram(4 * histogram, draws, "uniform"), samples)

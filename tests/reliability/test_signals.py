@@ -84,7 +84,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, whole: Whole) -> None:
     done = dies(tmp_path, "files:130,131:SIGTERM", *SORT.words)
     run = SORT.run(tmp_path / "runs")
     assert done.returncode == 143, done.stderr
-    assert "infty: stopped by SIGTERM" in done.stderr
+    assert "infty: stopped by SIGTERM, a second signal: nothing more is saved\n" in done.stderr
     assert "Traceback" not in done.stderr
     assert run.state() == "stopped"
     assert finish(tmp_path, *SORT.words).returncode == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from infty.base.errors import BusyError, InftyError, MissingError, UsageError
-from infty.base.files import refuse_protected, remove_folder, write_text
+from infty.base.files import refuse_broken_link, refuse_protected, remove_folder, write_text
 from infty.base.locks import READ_ONLY, HeldError
 from infty.commands.load import refuse_other_text
 from infty.commands.train.requirements import InitialWeights, ensure_corpora
@@ -82,9 +82,12 @@ def open_session(
     Raises:
         BusyError: Another process writes there.
         UsageError: The folder holds a run with other settings.
-        MissingError: A text is missing or has changed, or the processes do not see the same files.
+        MissingError: A text is missing or has changed, or the processes do not see the same files; or the run, or its
+            checkpoints, are linked to what is not there.
         InftyError: Disk or memory do not suffice.
     """
+    refuse_broken_link(run.path)
+
     # Take the lock: nobody else writes to this run.
     with _hold_lock(run, group, may_read=run.finished and not fresh):
         # Make sure that all processes see this folder, and that it holds no other run.
@@ -98,6 +101,7 @@ def open_session(
 
         with group.take_turns():
             # Find the checkpoint to go on from.
+            refuse_broken_link(run.checkpoints)
             found = None if fresh else load_last(run.checkpoints)
 
             # Bring the data.
@@ -224,7 +228,7 @@ def _clear(run: RunFolder) -> None:
     """Remove everything a run folder holds but its lock; the result first, the configuration last.
 
     Raises:
-        InftyError: Some of it may not be removed; then nothing is.
+        OSError: Some of it may not be removed; then nothing is.
     """
     refuse_protected(run.path, run.checkpoints)
     # In this order, an interruption leaves neither a run that seems finished nor one without settings.
