@@ -101,8 +101,9 @@ class Machine:
         """Move a model to the device and set it to compute as asked; weights and their names do not change."""
         model.to(self.device)
         if self.recompute:
-            for layer in model.layers:
-                layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+            for layer in model.layers:  # stopping early is an error that is raised through what is compiled
+                again = partial(checkpoint, use_reentrant=False, early_stop=not self.compiled)
+                layer.forward = partial(again, layer.forward)
         if self.compiled:  # functions with more to fuse than matrix products, and the same shapes in every segment
             for module in (module for layer in model.memory_layers for module in (layer, layer.long_range) if module):
                 for name in module.to_compile:

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int64
 from numpy import ndarray
 
 from infty.base.batch import Totals
-from infty.tasks.protocols import MOST_BYTES, MOST_NATS, Metrics
+from infty.tasks.protocols import MOST_NATS, Metrics, has_words
 
 NEW, NO_WORD = 0, -1  # in place of distances
 WORD = re.compile(rb"[^\s]+")
@@ -79,7 +79,7 @@ def compute_text_metrics(split: str, totals: Totals, sizes: dict[str, int]) -> M
     return {
         f"{split}/loss": totals.nats / totals.scored,
         f"{split}/token_perplexity": _compute_perplexity(totals.nats, totals.scored),
-        f"{split}/word_perplexity": _compute_perplexity(whole, words) if size <= MOST_BYTES * words else None,
+        f"{split}/word_perplexity": _compute_perplexity(whole, words) if has_words(size, words) else None,
         f"{split}/bits_per_byte": whole / math.log(2) / size,
     }
 

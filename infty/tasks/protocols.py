@@ -14,6 +14,11 @@ NO_FIGURE = (
 KNOCK_OUTS: tuple[KnockOut, ...] = get_args(KnockOut)
 
 
+def has_words(size: int, words: int) -> bool:
+    """Tell whether what white space separates in a text of so many bytes are words; else they are no unit."""
+    return size <= MOST_BYTES * words
+
+
 @dataclass(frozen=True)
 class EvaluationProtocol:
     """The targets that an evaluation scores, and when it empties memories."""

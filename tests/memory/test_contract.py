@@ -185,8 +185,9 @@ def test_samples_lie_in_their_bins_as_the_memory_is_told() -> None:
     for within_bin, at_edges in (("left", True), ("uniform", False)):
         sticky = StickyConfig.model_validate({"num_bins": 5, "within_bin": within_bin})
         memory = LongTermMemory(LongTermMemoryConfig(**SIZES, num_basis=8, sticky=sticky))
-        places = memory.sample_positions(memory.initial_state(BATCH)) * 5
-        assert torch.allclose(places, places.round(), atol=1e-5) == at_edges
+        places = memory.sample_positions(memory.initial_state(BATCH))
+        assert places is not None
+        assert torch.allclose(5 * places, (5 * places).round(), atol=1e-5) == at_edges
 
 
 def test_widths_are_above_zero() -> None:

@@ -18,7 +18,7 @@ from infty.runs.folder import Run, differences, find_finished_runs
 from infty.runs.metrics import read_lines
 from infty.runs.record import Record
 from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Result, Tuning, Validation
-from infty.tasks.protocols import KNOCK_OUTS, MOST_BYTES, MOST_NATS
+from infty.tasks.protocols import KNOCK_OUTS, MOST_NATS, has_words
 
 AGAIN = "evaluate it again with infty eval"
 Part = TypeVar("Part", bound=Record)
@@ -64,12 +64,12 @@ def _read_runs(folders: Sequence[Path]) -> Iterator[Run]:
 def _drop_clamped(result: Result) -> Result:
     """Drop a perplexity that is no measurement, and that 0.1.0 cut off at e^700: a dash stands for it."""
     totals = result.totals
-    wide = (totals.bytes or 0) > MOST_BYTES * (totals.words or 0)
+    in_words = has_words(totals.bytes or 0, totals.words or 0)
     metrics = dict(result.metrics)
     for name, value in metrics.items():
         if name.endswith("perplexity") and value is not None:
-            clamped = value > math.exp(MOST_NATS) or (wide and name.endswith("word_perplexity"))
-            metrics[name] = None if clamped else value
+            measured = value <= math.exp(MOST_NATS) and (in_words or not name.endswith("word_perplexity"))
+            metrics[name] = value if measured else None
     return result.model_copy(update={"metrics": metrics})
 
 
