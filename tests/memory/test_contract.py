@@ -90,16 +90,12 @@ def test_slots_of_a_row_that_nothing_was_taken_into_stay_as_they_were() -> None:
 
 
 def test_a_reconstruction_loss_counts_streams_outside_of_the_rows_as_0() -> None:
-    memory = COMPRESSIVE.build()
-    rows = torch.tensor([False, True, False])
-    x = torch.randn(BATCH, LENGTH, HIDDEN)
-    losses = []
-    for own, part in ((rows, x), (None, x[rows])):
-        _, taken = memory.advance(
-            memory.initial_state(len(part)), part, own, lambda _, vectors: vectors.mean(1, keepdim=True)
-        )
-        losses.append(taken["reconstruction"])
-    torch.testing.assert_close(losses[0], losses[1] / 3)
+    memory, rows, x = COMPRESSIVE.build(), torch.tensor([False, True, False]), torch.randn(BATCH, LENGTH, HIDDEN)
+    for own, counted in ((rows, 1), (None, 3)):
+        _, taken = memory.advance(memory.initial_state(BATCH), x, own, lambda _, vectors: vectors.mean(1, keepdim=True))
+        part = x if own is None else x[own]
+        expected = (memory.make_slots(part).mean(1) - part.mean(1)).square().mean()
+        torch.testing.assert_close(taken["reconstruction"], expected * counted / 3)
     _, none = memory.advance(memory.initial_state(BATCH), x, rows & False, lambda _, vectors: vectors)
     assert none == {}
 
