@@ -163,7 +163,8 @@ def generate(
     if prompt is not None and file is not None:
         raise UsageError("--prompt and --file are two texts to go on from: give one of them")
 
-    from infty.commands.generate import Sampling, generate_cell
+    from infty.commands.generate import generate_cell
+    from infty.evaluation.continuation import Sampling
 
     machine = machine_options.read_settings()
     cell = cell_options.resolve_cell(machine)

@@ -116,14 +116,22 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
         """Give the vectors that attention is to read beside its own; None: there are none."""
         return None
 
+    def prepare(self, state: AnyState) -> Any:
+        """Compute what `read` makes of a state alone, once for a segment that is read in parts: a dataclass of tensors.
+
+        None: nothing, and `read` need not take it.
+        """
+        return None
+
     def read(
-        self, queries: Wanted, x: Hidden, state: AnyState, projection: Weight | None = None
+        self, queries: Wanted, x: Hidden, state: AnyState, projection: Weight | None = None, prepared: Any = None
     ) -> tuple[Wanted | None, AnyState, Losses]:
         """Read what the layer asks for: context, the state to keep after reading, and losses of reading.
 
         queries: of the last `wanted` positions, heads joined, before any bias of position. x: the layer's input at all
         positions. projection: W_Q, to make the other queries of x; None: `queries` are those of all positions. The
-        context is what is to be added, after the memory's own output projection; None: nothing was read.
+        context is what is to be added, after the memory's own output projection; None: nothing was read. prepared: what
+        `prepare` made of the state, if the segment is read in parts.
         """
         return None, state, {}
 

@@ -15,6 +15,7 @@ from infty.memory.contract import Attend, KnockOut, Losses, Memory, MemoryConfig
 from infty.memory.equations import AttentionDensity, Coefficients, Hidden, Histogram, Weight
 from infty.memory.fast import reading
 from infty.memory.fast.low_rank import LinearMap
+from infty.memory.fast.reading import Summaries
 from infty.memory.fast.reduced_basis import ReducedBasis
 from infty.memory.fast.winograd import convolve3
 from infty.memory.precision import full_precision
@@ -109,6 +110,14 @@ class LongTermState(MemoryState):
         )
 
 
+@dataclass(frozen=True)
+class Projections:
+    """What reading makes of a state alone (M8, M9): the same for all queries until the next update."""
+
+    summaries: Summaries  # ((w B) W_K)/√d
+    values: Float[Tensor, "batch heads chosen d"]  # B W_V, of the chosen basis functions
+
+
 class LongTermMemory(Memory[LongTermState]):
     """Memory of everything that has left a layer's short-term memory, in O(N) space (M5 to M11).
 
@@ -157,7 +166,12 @@ class LongTermMemory(Memory[LongTermState]):
         return self.update(state, evicted, rows), {}
 
     def read(
-        self, queries: Queries, x: Hidden, state: LongTermState, projection: Weight | None = None
+        self,
+        queries: Queries,
+        x: Hidden,
+        state: LongTermState,
+        projection: Weight | None = None,
+        prepared: Projections | None = None,
     ) -> tuple[Queries | None, LongTermState, Losses]:
         """Read the signal with the layer's queries (M9), and keep where all of x looked for sticky sampling (M11).
 
@@ -168,10 +182,10 @@ class LongTermMemory(Memory[LongTermState]):
         wanted = queries.shape[1]
         # The KL and the histogram are of all positions; without them the last ones, that are wanted, are enough.
         if projection is not None and wanted < x.shape[1] and (torch.is_grad_enabled() or self.config.sticky):
-            density = self.density(x, state, projection)
+            density = self.density(x, state, projection, prepared)
         else:
-            density = self.density(queries, state)
-        context = self.read_signal(density.last(wanted), state) if wanted else None
+            density = self.density(queries, state, None, prepared)
+        context = self.read_signal(density.last(wanted), state, prepared) if wanted else None
         losses = {"kl": self.kl(density, state)} if torch.is_grad_enabled() else {}
         return context, self.observe(state, density), losses
 
@@ -242,6 +256,21 @@ class LongTermMemory(Memory[LongTermState]):
             coefficients = torch.where(rows[:, None, None], coefficients, state.coefficients)
         return replace(state, coefficients=coefficients, updates=state.updates + (1 if rows is None else rows))
 
+    def prepare(self, state: LongTermState) -> Projections:
+        """Compute what reading makes of a state alone, once for a segment that is read in parts."""
+        with full_precision(self.key.weight.device):
+            return Projections(self.summarise(state), self.project(state))
+
+    def summarise(self, state: LongTermState) -> Summaries:
+        """Compute what the scores of any query are made of (M8)."""
+        both = torch.cat([self.mean.weight, self.variance.weight])
+        return reading.summarise(state.coefficients, self.key.weight, both, self.config.num_heads)
+
+    def project(self, state: LongTermState) -> Float[Tensor, "batch heads chosen d"]:
+        """Compute the values V = B W_V that are read, by head (M9)."""
+        values = self.value(self.reduced.round_exact("combine", state.coefficients) @ state.coefficients)
+        return equations.split_heads(values, self.config.num_heads)
+
     def contract_past(self, state: LongTermState) -> Coefficients:
         """Compute the past's part of the new coefficients (M6): A B, or with sticky sampling G₁ X̄(s)."""
         if (positions := self.sample_positions(state)) is None:
@@ -268,11 +297,17 @@ class LongTermMemory(Memory[LongTermState]):
         density = self.density(queries, state)
         return self.read_signal(density, state), density
 
-    def density(self, queries: Queries, state: LongTermState, projection: Weight | None = None) -> AttentionDensity:
+    def density(
+        self,
+        queries: Queries,
+        state: LongTermState,
+        projection: Weight | None = None,
+        prepared: Projections | None = None,
+    ) -> AttentionDensity:
         """Compute the density of each head and query (M8): μ, σ² from w_μ·(K q)/√d, w_σ·(K q)/√d, with K = B W_K.
 
         μ is a share of [0, 1], 0 the oldest end, σ² a square of such shares, at least `variance_floor`, in the weights'
-        precision. projection: W_Q, if `queries` are x, not projected yet.
+        precision. projection: W_Q, if `queries` are x, not projected yet. prepared: of this state.
 
         Raises:
             ValueError: `queries` are not of the state's streams, or of another hidden size.
@@ -281,16 +316,18 @@ class LongTermMemory(Memory[LongTermState]):
         if queries.ndim != 3 or (queries.shape[0], queries.shape[2]) != wanted:
             found = tuple(queries.shape)
             raise ValueError(f"reading takes queries (batch, query, hidden) of batch and hidden {wanted}, not {found}")
-        c, both = self.config, torch.cat([self.mean.weight, self.variance.weight])
         with full_precision(self.key.weight.device):  # b h q 2
-            scores = reading.score_queries(queries, state.coefficients, self.key.weight, both, c.num_heads, projection)
+            summaries = prepared.summaries if prepared else self.summarise(state)
+            scores = reading.score_queries(queries, summaries, projection)
         mean_score, variance_score = scores.movedim(-1, 0).contiguous()  # so that what follows is quicker
-        return equations.shape_density(mean_score, variance_score, c.variance_floor)
+        return equations.shape_density(mean_score, variance_score, self.config.variance_floor)
 
-    def read_signal(self, density: AttentionDensity, state: LongTermState) -> Queries:
+    def read_signal(
+        self, density: AttentionDensity, state: LongTermState, prepared: Projections | None = None
+    ) -> Queries:
         """Read the signal under a density (M9): z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O.
 
-        In the weights' precision, on their device.
+        In the weights' precision, on their device. prepared: of this state.
 
         Raises:
             ValueError: The density is not of the state's streams and heads.
@@ -302,10 +339,7 @@ class LongTermMemory(Memory[LongTermState]):
                 f"{tuple(density.mean.shape)} and {tuple(density.variance.shape)}"
             )
         with full_precision(self.key.weight.device):
-            values = self.value(
-                self.reduced.round_exact("combine", state.coefficients) @ state.coefficients
-            )  # b k hidden
-            values = equations.split_heads(values, self.config.num_heads)
+            values = prepared.values if prepared else self.project(state)
             return self.output(equations.join_heads(reading.read_signal(values, density, self.reduced)))
 
     def observe(self, state: LongTermState, density: AttentionDensity) -> LongTermState:

@@ -12,6 +12,7 @@ from infty.model.config import DecoderConfig
 from infty.model.fast.dropout import Dropout
 from infty.model.interface import Output, SegmentModel, State, sum_losses
 from infty.model.layer import Layer
+from infty.model.memory_layer import WHOLE, Part
 from infty.model.relative_attention import Positions, sinusoidal_encoding
 from infty.model.softmax import AdaptiveSoftmax, Softmax, TiedOutput
 
@@ -66,10 +67,12 @@ class Decoder(SegmentModel):
         state: State,
         positions: tuple[Positions, ...] | None = None,
         wanted: int | None = None,
+        part: Part = WHOLE,
     ) -> Output:
         """Predict the token after each of the last `wanted` of at most `segment_length` ones per stream; None: all.
 
-        positions: those of the step; None: made here. For other tokens the last layer only feeds its memory.
+        positions: those of the step; None: made here. For other tokens the last layer only feeds its memory. part: of
+        the segment that the tokens are; the state is the one that the parts before it returned.
         """
         length = tokens.shape[1]
         wanted = length if wanted is None else wanted
@@ -78,7 +81,7 @@ class Decoder(SegmentModel):
         states, losses = [], []
         for layer, layer_state, layer_positions in zip(self.blocks, state, positions, strict=True):
             rows = wanted if layer is self.blocks[-1] else length
-            x, layer_state, auxiliary = layer(x, layer_state, layer_positions, rows)
+            x, layer_state, auxiliary = layer(x, layer_state, layer_positions, rows, part)
             states.append(layer_state)
             losses.append(auxiliary)
         return Output(x, self.softmax, tuple(states), sum_losses(losses))

@@ -6,7 +6,7 @@ decoder is called with `memories`. The five methods of a `Family` say how its de
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -22,7 +22,8 @@ from infty.memory.equations import join_heads, split_heads
 from infty.memory.rows import visible
 from infty.model.config import Gpt2ModelConfig
 from infty.model.interface import Output, SegmentModel, State, sum_losses
-from infty.model.memory_layer import LayerState, MemoryLayer
+from infty.model.memory_layer import WHOLE, LayerState, MemoryLayer, Part
+from infty.model.short_term import KeyValue, ShortTermState
 from infty.model.softmax import Softmax
 
 Heads = Float[Tensor, "b h n d"]  # keys and values may have fewer heads than queries
@@ -62,6 +63,7 @@ class LayerStates:
     before: State
     after: list[LayerState]
     losses: list[Losses]
+    part: Part = WHOLE  # of the segment that is read
 
 
 class GraftedLayer(MemoryLayer):
@@ -70,7 +72,7 @@ class GraftedLayer(MemoryLayer):
     def __init__(self, config: Gpt2ModelConfig, family: Family, attention: nn.Module, index: int) -> None:
         super().__init__()
         self.long_range = config.long_range.build() if config.long_range else None
-        self.index = index
+        self.index, self.segment_length = index, config.segment_length
         self.original = attention.forward  # before it is replaced; its parameters stay the decoder's
         self.queries = partial(family.queries, attention)
         self.key_values = partial(family.key_values, attention)
@@ -84,33 +86,37 @@ class GraftedLayer(MemoryLayer):
         # In the place of the attention's own forward, whose weights are returned unchanged.
         if memories is None:
             return self.original(hidden_states, *args, **options)
-        memory, before = self.long_range, memories.before[self.index]
-        if memory is None and before.long_range is None:
+        memory, before, part = self.long_range, memories.before[self.index], memories.part
+        if memory is None and before.long_range is None and part.is_whole:
             return self.original(hidden_states, *args, **options)
-        evicted, owners, recent = before.short_term.split(0)
+        evicted, owners, recent = before.short_term.split(0 if part.begins else None)
 
         # The memory takes in what was evicted and then is read; its extra keys precede those of attention.
-        queries = self.queries(hidden_states) if memory is not None and memory.reads else hidden_states
+        x = part.collect(recent.hidden, hidden_states, self.segment_length)
+        queries = self.queries(x) if memory is not None and memory.reads else x
         attend = partial(self._read_by_content, hidden_states)
-        extra, far, state, losses = self.recall(queries, hidden_states, before.long_range, evicted, owners, attend)
-        if extra is not None:
-            options = {**options, **self._put_before_tokens(extra, hidden_states, options)}
+        recalled = self.recall(queries, x, before, evicted, owners, attend, part=part)
+        extra, far, cache = recalled.extra, recalled.far, None
+        if extra is not None or not part.is_whole:
+            kept = None if part.begins else before.extra
+            if extra is not None and kept is None:
+                kept = _hold(*self.key_values(extra.vectors))
+            cache = _SegmentCache(kept, None if part.begins else recent.key_value)
+            name = "cache" if "cache" in options else "past_key_values"  # its name in older versions
+            options = {**options, name: cache, "attention_mask": _mask_keys(hidden_states, extra, recent)}
         near, weights = self.original(hidden_states, *args, **options)
 
         # Without a short-term memory, this segment is evicted at the next one.
-        memories.after[self.index] = LayerState(recent.append(hidden_states.detach(), None), state)
-        memories.losses[self.index] = losses
-        return self.mix(near, far), weights
+        short_term = recent.append(hidden_states.detach(), None if cache is None or part.is_whole else cache.own)
+        kept = (None, None) if cache is None or part.ends else (recalled.prepared, cache.extra)
+        memories.after[self.index] = LayerState(short_term, recalled.state, *kept)
+        memories.losses[self.index] = recalled.losses
+        return self.mix(near, None if far is None else far[:, -near.shape[1] :]), weights
 
-    def _put_before_tokens(self, extra: ExtraKeys, x: Hidden, options: dict[str, Any]) -> dict[str, Any]:
-        """Make options that put extra keys before the segment's; all tokens of a row see those that are its own."""
-        count, length = extra.vectors.shape[1], x.shape[1]
-        own = torch.arange(count, device=x.device) >= count - visible(extra.vectors, extra.filled)[:, None]
-        causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-        seen = torch.cat([own[:, None].expand(-1, length, -1), causal.expand(len(x), -1, -1)], 2)
-        mask = x.new_zeros(seen.shape).masked_fill(~seen, -torch.inf)[:, None]
-        name = "cache" if "cache" in options else "past_key_values"  # its name in older versions
-        return {"attention_mask": mask, name: _Before(*self.key_values(extra.vectors))}
+    def complete(self, states: Sequence[LayerState]) -> Sequence[LayerState]:
+        """Put zeros in the place of keys and values that rows lack whose segment is yet to begin: they are not used."""
+        known = next((state.short_term.key_value for state in states if state.short_term.key_value), None)
+        return [replace(state, short_term=state.short_term.fill(known)) for state in states]
 
     def _read_by_content(
         self, x: Hidden, rows: Rows | slice, vectors: Float[Tensor, "some n hidden"]
@@ -134,17 +140,38 @@ class _ContentReader(nn.Module):
         return join_heads(F.scaled_dot_product_attention(queries, key, value, enable_gqa=True))
 
 
-@dataclass(frozen=True)
-class _Before:
-    """Cache of an attention with given keys and values, which it takes for those of earlier tokens."""
+@dataclass
+class _SegmentCache:
+    """Cache of one attention: keys and values that come before the tokens, and those of a segment's earlier parts."""
 
-    key: Heads
-    value: Heads
+    extra: KeyValue | None
+    own: KeyValue | None  # then with the tokens' as well
 
     def update(
         self, key: Heads, value: Heads, *_: Any, **__: Any
     ) -> tuple[Float[Tensor, "b h keys d"], Float[Tensor, "b h keys d"]]:
-        return torch.cat([self.key, key], 2), torch.cat([self.value, value], 2)
+        self.own = KeyValue.concatenate(*filter(None, (self.own, _hold(key, value))))
+        seen = KeyValue.concatenate(*filter(None, (self.extra, self.own)))
+        return seen.key.mT, seen.value
+
+
+def _hold(key: Heads, value: Heads) -> KeyValue:
+    return KeyValue(key.mT, value)
+
+
+def _mask_keys(x: Hidden, extra: ExtraKeys | None, recent: ShortTermState) -> Float[Tensor, "b 1 length keys"] | None:
+    """Mask extra keys and earlier tokens that are not a row's own, and later tokens; None: one token sees all keys."""
+    length, owned = x.shape[1], list[Tensor]()
+    groups = [(extra.vectors, extra.filled)] if extra is not None else []
+    for vectors, filled in (*groups, (recent.hidden, recent.filled)):
+        count = vectors.shape[1]
+        own = torch.arange(count, device=x.device) >= count - visible(vectors, filled)[:, None]
+        owned.append(own[:, None].expand(-1, length, -1))
+    if length == 1 and recent.filled is None and (extra is None or extra.filled is None):
+        return None
+    causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+    seen = torch.cat([*owned, causal.expand(len(x), -1, -1)], 2)
+    return x.new_zeros(seen.shape).masked_fill(~seen, -torch.inf)[:, None]
 
 
 class Graft(SegmentModel):
@@ -172,12 +199,23 @@ class Graft(SegmentModel):
             self.base.load_state_dict(cast("Graft", source).base.state_dict())
 
     def forward(
-        self, tokens: Int[Tensor, "batch length"], state: State, positions: None = None, wanted: int | None = None
+        self,
+        tokens: Int[Tensor, "batch length"],
+        state: State,
+        positions: None = None,
+        wanted: int | None = None,
+        part: Part = WHOLE,
     ) -> Output:
-        """Predict the token after each of the last `wanted` of at most `segment_length` ones per stream; None: all."""
-        length = tokens.shape[1]
-        memories = LayerStates(state, list(state), [{} for _ in state])
-        hidden = self.base.base_model(tokens, use_cache=False, memories=memories).last_hidden_state
+        """Predict the token after each of the last `wanted` of at most `segment_length` ones per stream; None: all.
+
+        part: of the segment that the tokens are; the state is the one that the parts before it returned.
+        """
+        length, places = tokens.shape[1], None
+        if not part.begins:
+            before = state[0].short_term
+            places = visible(before.hidden, before.filled)[:, None] + torch.arange(length, device=tokens.device)
+        memories = LayerStates(state, list(state), [{} for _ in state], part)
+        hidden = self.base.base_model(tokens, position_ids=places, use_cache=False, memories=memories).last_hidden_state
         hidden = hidden[:, length - (length if wanted is None else wanted) :]
         softmax = Softmax(self.base.get_output_embeddings().weight)
         return Output(hidden, softmax, tuple(memories.after), sum_losses(memories.losses))

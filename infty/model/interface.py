@@ -13,7 +13,7 @@ from infty.base.batch import UNSCORED, Batch
 from infty.memory.contract import Losses, PerRow, Rows, Wanted
 from infty.memory.precision import ExactConstants
 from infty.model.config import ModelConfig
-from infty.model.memory_layer import LayerState, MemoryLayer
+from infty.model.memory_layer import WHOLE, LayerState, MemoryLayer, Part
 from infty.model.softmax import AdaptiveSoftmax, Softmax
 
 State = tuple[LayerState, ...]
@@ -46,9 +46,14 @@ class SegmentModel(ExactConstants):
     if TYPE_CHECKING:
 
         def __call__(
-            self, tokens: Int[Tensor, "batch length"], state: State, positions: Any = None, wanted: int | None = None
+            self,
+            tokens: Int[Tensor, "batch length"],
+            state: State,
+            positions: Any = None,
+            wanted: int | None = None,
+            part: Part = WHOLE,
         ) -> Output:
-            """Read a segment, from the state that the last one returned."""
+            """Read a segment, or a part of one, from the state that the last one returned."""
             ...
 
     def load_decoder(self, source: "SegmentModel | Path") -> None:
@@ -85,6 +90,11 @@ class SegmentModel(ExactConstants):
         """Begin new streams in the marked rows, with an empty memory: short-term, compressed and long-term alike."""
         layers, rows, seeds = len(self.memory_layers), rows.to(self.device), seeds.to(self.device)
         return tuple(layer.reset(rows, seeds * layers + i) for i, layer in enumerate(state))
+
+    def concatenate(self, states: Sequence[State]) -> State:
+        """Concatenate the states of several batches along their rows, also within a segment that is read in parts."""
+        parts = zip(self.memory_layers, *states, strict=True)
+        return tuple(LayerState.concatenate(layer.complete(of_layer)) for layer, *of_layer in parts)
 
     def positions(self) -> Any:
         """Make what the segments of a step share, to be passed to each of them; None if there is nothing."""

@@ -3,13 +3,15 @@
 from functools import partial
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from infty.memory.contract import ExtraKeys, Hidden, Losses, PerRow, Wanted
 from infty.memory.rows import visible
 from infty.model.config import DecoderConfig
 from infty.model.fast.dropout import Dropout
-from infty.model.memory_layer import LayerState, MemoryLayer
+from infty.model.memory_layer import WHOLE, LayerState, MemoryLayer, Part
 from infty.model.relative_attention import Positions, RelativeAttention
 from infty.model.short_term import KeyValue, ShortTermState
 
@@ -21,7 +23,7 @@ class Layer(MemoryLayer):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.short_term_length = config.short_term_length
+        self.segment_length, self.short_term_length = config.segment_length, config.short_term_length
         self.attention = RelativeAttention(config.hidden_size, config.num_heads, config.attention_dropout)
         self.long_range = config.long_range.build() if config.long_range else None
         self.dropout = Dropout(config.dropout)
@@ -36,25 +38,31 @@ class Layer(MemoryLayer):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size)
 
     def forward(
-        self, x: Hidden, state: LayerState, positions: Positions, wanted: int
+        self, x: Hidden, state: LayerState, positions: Positions, wanted: int, part: Part = WHOLE
     ) -> tuple[Wanted, LayerState, Losses]:
         """Compute output at the last `wanted` positions, state, losses. TypeError if the state is another memory's."""
-        evicted, owners, recent = state.short_term.split(self.short_term_length)
+        evicted, owners, recent = state.short_term.split(self.short_term_length if part.begins else None)
         near_keys = self._key_values(x, recent) if wanted else None
         queries = self.attention.query(_last(x, wanted))
 
         # The memory takes in what was evicted and then is read; its extra keys precede those of attention.
         attend, projection = partial(self.attention.read_by_content, x), self.attention.query.weight
-        extra, far, memory, losses = self.recall(queries, x, state.long_range, evicted, owners, attend, projection)
-        keys = near_keys
-        if extra is not None and near_keys is not None:
-            keys = KeyValue.concatenate(self.attention.key_values(extra.vectors), near_keys)
-        unseen = _count_unseen(recent, extra)
+        segment = part.collect(recent.hidden, x, self.segment_length)
+        recalled = self.recall(queries, segment, state, evicted, owners, attend, projection, part)
+        keys, far_keys = near_keys, None if part.begins else state.extra
+        if recalled.extra is not None and near_keys is not None:
+            far_keys = far_keys or self.attention.key_values(recalled.extra.vectors)
+            keys = KeyValue.concatenate(far_keys, near_keys)
+            if recent.filled is not None and not part.is_whole:
+                keys = keys.reorder(_order_unseen_first(recent, recalled.extra, keys.value.shape[2]))
+        unseen = _count_unseen(recent, recalled.extra)
         near = self.attention(queries, keys, positions, unseen) if keys is not None else queries  # none wanted
 
         # Keys and values can be kept only while the weights do not change: without a gradient.
         short_term = recent.append(x.detach(), None if torch.is_grad_enabled() else near_keys)
-        return self.position_wise(_last(x, wanted), self.mix(near, far)), LayerState(short_term, memory), losses
+        kept = (None, None) if part.ends else (recalled.prepared, far_keys)
+        after = LayerState(short_term, recalled.state, *kept)
+        return self.position_wise(_last(x, wanted), self.mix(near, recalled.far)), after, recalled.losses
 
     def position_wise(self, x: Wanted, context: Wanted) -> Wanted:
         """Add residual and norm, feed-forward part, residual and norm: each position by itself."""
@@ -80,3 +88,13 @@ def _count_unseen(recent: ShortTermState, extra: ExtraKeys | None) -> PerRow | N
     if extra is None:
         return recent.hidden.shape[1] - own
     return recent.hidden.shape[1] - own + extra.vectors.shape[1] - visible(extra.vectors, extra.filled)
+
+
+def _order_unseen_first(recent: ShortTermState, extra: ExtraKeys, count: int) -> Int[Tensor, "batch keys"]:
+    """Order all keys so that those that are no row's own come first: texts of different age are read side by side."""
+    own = [
+        torch.arange(vectors.shape[1], device=vectors.device) >= vectors.shape[1] - visible(vectors, filled)[:, None]
+        for vectors, filled in ((extra.vectors, extra.filled), (recent.hidden, recent.filled))
+    ]
+    seen = F.pad(torch.cat(own, 1), (0, count - sum(part.shape[1] for part in own)), value=1)
+    return seen.long().argsort(dim=1, stable=True)

@@ -1,15 +1,38 @@
 """Run a layer's memory (M9): what enters it, when it is read, and which state is carried on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from infty.memory.contract import Attend, ExtraKeys, KnockOut, Losses, Memory, MemoryState, PerRow, Rows, Wanted
 from infty.memory.equations import Hidden, Weight
-from infty.model.short_term import ShortTermState
+from infty.model.short_term import KeyValue, ShortTermState
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part of a segment that is read in several calls: does the segment begin with it, and does it end with it?"""
+
+    begins: bool = True
+    ends: bool = True
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether it is all of the segment."""
+        return self.begins and self.ends
+
+    def collect(
+        self, before: Float[Tensor, "batch n hidden"], x: Hidden, length: int
+    ) -> Float[Tensor, "batch seen hidden"]:
+        """Collect what a memory is to see of a segment of `length`: x, or at its end all of it. before: precedes x."""
+        return x if self.begins or not self.ends else torch.cat([before, x], 1)[:, -length:]
+
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True)
@@ -18,6 +41,8 @@ class LayerState:
 
     short_term: ShortTermState
     long_range: MemoryState | None
+    prepared: Any = None  # what reading makes of the memory, within a segment that is read in parts
+    extra: KeyValue | None = None  # likewise of the memory's extra keys
 
     @classmethod
     def concatenate(cls, parts: Sequence["LayerState"]) -> "LayerState":
@@ -34,6 +59,17 @@ class LayerState:
         return LayerState(self.short_term.reset(rows), far)
 
 
+@dataclass(frozen=True)
+class Recalled:
+    """What a layer has of its memory for one segment, or for a part of one."""
+
+    extra: ExtraKeys | None = None  # for attention
+    far: Wanted | None = None  # what was read; None: nothing
+    state: MemoryState | None = None  # to keep, detached
+    losses: Losses = field(default_factory=Losses)
+    prepared: Any = None  # for the other parts of the segment
+
+
 class MemoryLayer(nn.Module):
     """A layer with or without a memory; its other parts are ours (`Layer`) or another library's (`GraftedLayer`)."""
 
@@ -47,42 +83,49 @@ class MemoryLayer(nn.Module):
         far = None if self.long_range is None else self.long_range.initial_state(len(seeds), seeds)
         return LayerState(short_term, far)
 
+    def complete(self, states: Sequence[LayerState]) -> Sequence[LayerState]:
+        """Make states alike before they are concatenated; by default they are, or what they lack is made again."""
+        return states
+
     def recall(
         self,
         queries: Wanted,
         x: Hidden,
-        state: MemoryState | None,
+        before: LayerState,
         evicted: Float[Tensor, "batch left hidden"],
         rows: Rows | None,
         attend: Attend,
         projection: Weight | None = None,
-    ) -> tuple[ExtraKeys | None, Wanted | None, MemoryState | None, Losses]:
+        part: Part = WHOLE,
+    ) -> Recalled:
         """Update the long-range memory with what left the short-term one, then read it, in one autograd graph.
 
-        Arguments are those of `Memory.advance` and `Memory.read`. Returns extra keys for attention, what was read, if
-        anything, the state to keep, detached, and losses.
+        Arguments are those of `Memory.advance` and `Memory.read`.
 
         Raises:
             TypeError: The state is another kind of memory's.
         """
-        memory = self.long_range
+        memory, state, losses = self.long_range, before.long_range, Losses()
         if not isinstance(state, type(None) if memory is None else memory.state_type):
             raise TypeError(f"a state of {type(state).__name__} for a memory of {type(memory).__name__}")
         if memory is None:
-            return None, None, None, {}
+            return Recalled()
 
         # What left enters; there may be nothing yet.
-        losses: Losses = {}
         if evicted.shape[1]:
             state, losses = memory.advance(state, evicted, rows, attend)
 
         # It is read as it is, or knocked out. Reading changes a state: if it was knocked out, the true one is read as
         # well, and that is kept.
         known = memory.knock_out(state, self.knocked_out) if self.knocked_out else state
-        far, after, more = memory.read(queries, x, known, projection)
+        prepared = None if part.begins else before.prepared
+        if not part.is_whole and prepared is None:
+            prepared = memory.prepare(known)
+        more = {} if prepared is None else {"prepared": prepared}
+        far, after, of_reading = memory.read(queries, x, known, projection, **more)
         if self.knocked_out:
             _, after, _ = memory.read(queries, x, state, projection)
-        return memory.extra_keys(known), far, after.detach(), {**losses, **more}
+        return Recalled(memory.extra_keys(known), far, after.detach(), {**losses, **of_reading}, prepared)
 
     def mix(self, near: Wanted, far: Wanted | None) -> Wanted:
         """Join what attention read and what was read from the memory, if there was anything."""

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from infty.memory.contract import Hidden, PerRow, Rows
 from infty.memory.rows import concatenate_rows, visible
@@ -23,6 +24,27 @@ class KeyValue:
         """Put the keys and values of several groups of tokens one after the other."""
         return cls(torch.cat([part.key for part in parts], 3), torch.cat([part.value for part in parts], 2))
 
+    @classmethod
+    def stack(cls, parts: Sequence["KeyValue"], length: int) -> "KeyValue":
+        """Make one batch of those of several, with zeros before the oldest of each so that it has `length`."""
+        keys = [F.pad(part.key, (length - part.key.shape[3], 0)) for part in parts]
+        values = [F.pad(part.value, (0, 0, length - part.value.shape[2], 0)) for part in parts]
+        return cls(torch.cat(keys), torch.cat(values))
+
+    def make_zeros(self, rows: int, length: int) -> "KeyValue":
+        """Make zeros of this kind for so many rows and tokens."""
+        (_, heads, size, _), make = self.key.shape, self.key.new_zeros
+        return KeyValue(make(rows, heads, size, length), make(rows, heads, length, size))
+
+    def reorder(self, order: Int[Tensor, "b n"]) -> "KeyValue":
+        """Put each row's tokens in another order."""
+        key = self.key.gather(3, order[:, None, None].expand_as(self.key))
+        return KeyValue(key, self.value.gather(2, order[:, None, :, None].expand_as(self.value)))
+
+    def drop(self, count: int) -> "KeyValue":
+        """Leave out the oldest `count` tokens."""
+        return KeyValue(self.key[..., count:], self.value[:, :, count:])
+
 
 @dataclass(frozen=True)
 class ShortTermState:
@@ -34,14 +56,33 @@ class ShortTermState:
 
     @classmethod
     def concatenate(cls, parts: Sequence["ShortTermState"]) -> "ShortTermState":
-        """Concatenate the states of several batches; keys and values are left out, to be computed again."""
+        """Concatenate the states of several batches, with keys and values if all parts have them."""
         hidden, filled = concatenate_rows([part.hidden for part in parts], [part.filled for part in parts])
-        return cls(hidden, filled=filled)
+        known = [part.key_value for part in parts if part.key_value]
+        return cls(hidden, KeyValue.stack(known, hidden.shape[1]) if len(known) == len(parts) else None, filled)
 
-    def split(self, length: int) -> tuple[Hidden, Rows | None, "ShortTermState"]:
-        """Separate what leaves a memory of `length` tokens, the rows that it belongs to (None: all), and what stays."""
-        left = max(self.hidden.shape[1] - length, 0)
-        kept = self.key_value and KeyValue(self.key_value.key[..., left:], self.key_value.value[:, :, left:])
+    def fill(self, like: KeyValue | None) -> "ShortTermState":
+        """Put zeros in the place of keys and values that are missing: for rows whose tokens nobody attends to."""
+        if self.key_value or like is None:
+            return self
+        return replace(self, key_value=like.make_zeros(*self.hidden.shape[:2]))
+
+    def trim(self) -> "ShortTermState":
+        """Leave out the oldest tokens, as far as they are no row's own."""
+        if self.filled is None:
+            return self
+        left = self.hidden.shape[1] - int(self.filled.max())
+        kept = self.key_value and self.key_value.drop(left)
+        whole = bool((self.filled == self.filled.max()).all())
+        return ShortTermState(self.hidden[:, left:], kept, None if whole else self.filled)
+
+    def split(self, length: int | None) -> tuple[Hidden, Rows | None, "ShortTermState"]:
+        """Separate what leaves a memory of `length` tokens, the rows that it belongs to (None: all), and what stays.
+
+        length: None: nothing leaves.
+        """
+        left = 0 if length is None else max(self.hidden.shape[1] - length, 0)
+        kept = self.key_value and self.key_value.drop(left)
         rows = None if self.filled is None else self.filled >= self.hidden.shape[1]
         filled = None if self.filled is None else self.filled.clamp(max=self.hidden.shape[1] - left)
         return self.hidden[:, :left], rows, ShortTermState(self.hidden[:, left:], kept, filled)

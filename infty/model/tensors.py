@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from infty.model.interface import SegmentModel, State
 from infty.model.memory_layer import LayerState
 
+MADE_AGAIN = (".key_value.", ".prepared.", ".extra.")
 Named = dict[str, Shaped[Tensor, "..."]]  # tensors by name, each of a shape of its own
 
 
@@ -44,11 +45,11 @@ def write_tensors(path: Path, tensors: Named) -> None:
 
 
 def state_tensors(state: State) -> Named:
-    """Name each tensor of the state `<layer>.<part>.<field>`, except keys and values, which are computed again."""
+    """Name each tensor of the state `<layer>.<part>.<field>`, except keys, values and the like: they are made again."""
     found: Named = {}
 
     def collect(name: str, value: Any) -> Any:
-        if isinstance(value, Tensor) and ".key_value." not in name:
+        if isinstance(value, Tensor) and not any(part in name for part in MADE_AGAIN):
             found[name] = value
         return value
 
@@ -79,9 +80,16 @@ def concatenate_states(states: Sequence[State]) -> State:
     return tuple(LayerState.concatenate(layers) for layers in zip(*states, strict=True))
 
 
-def select_rows(state: State, rows: slice, device: torch.device) -> State:
+def select_rows(state: State, rows: slice | Int[Tensor, " n"], device: torch.device) -> State:
     """Make the state of some rows alone, on a device."""
     return _map_fields(state, lambda _, value: value[rows].to(device) if isinstance(value, Tensor) else value)
+
+
+def take_rows(state: State, rows: Sequence[int]) -> State:
+    """Take some rows out of a state, without the oldest tokens that are no row's own."""
+    device = state[0].short_term.hidden.device
+    chosen = select_rows(state, torch.tensor(rows, dtype=torch.int64, device=device), device)
+    return tuple(replace(layer, short_term=layer.short_term.trim()) for layer in chosen)
 
 
 def _map_fields(state: State, change: Callable[[str, Any], Any]) -> State:

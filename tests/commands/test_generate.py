@@ -22,18 +22,15 @@ from infty.base.batch import Batch
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.commands.generate import (
     BROKEN,
-    Sampling,
     decode_stream,
-    draw_token,
     generate_cell,
-    generate_tokens,
-    read_text,
     take_until_end,
 )
 from infty.commands.load import load_run, load_with_task
 from infty.config.definition import CellKey, open_experiment
 from infty.config.settings import load_settings
 from infty.corpora.tokenizers import BpeTokenizer, Tokenizer, WordTokenizer
+from infty.evaluation.continuation import Sampling, draw_token, generate_tokens, read_text
 from infty.experiment import resolve
 from infty.model.interface import SegmentModel, unroll
 from infty.model.tensors import state_tensors

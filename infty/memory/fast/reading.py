@@ -30,16 +30,21 @@ from infty.memory.fast.tiling import items_at_once, pieces
 from infty.memory.transforms import is_transformed
 
 QUERIES = 1024  # rows of a tile
+Summaries = Float[Tensor, "batch heads 2 d"]
 Counts = tuple[int, ...]  # of chosen basis functions, by width
 
 
+def summarise(
+    coefficients: Float[Tensor, "batch basis hidden"], key: Weight, weights: Float[Tensor, "2 basis"], num_heads: int
+) -> Summaries:
+    """Compute ((w B) W_K)/√d for w_μ and w_σ: what the scores of any query are made of (M8)."""
+    both = torch.bmm(weights.expand(coefficients.shape[0], -1, -1), coefficients)  # b 2 hidden
+    summaries = split_heads(F.linear(both, key), num_heads)  # b h 2 d
+    return summaries / summaries.shape[-1] ** 0.5
+
+
 def score_queries(
-    queries: Float[Tensor, "batch query hidden"],
-    coefficients: Float[Tensor, "batch basis hidden"],
-    key: Weight,
-    weights: Float[Tensor, "2 basis"],
-    num_heads: int,
-    projection: Weight | None = None,
+    queries: Float[Tensor, "batch query hidden"], summaries: Summaries, projection: Weight | None = None
 ) -> Float[Tensor, "batch heads query 2"]:
     """Compute w_μ·(K q)/√d and w_σ·(K q)/√d of each head and query, with K = B W_K (M8).
 
@@ -48,10 +53,7 @@ def score_queries(
     # Equal to equations.score_queries and a sum by w_μ, w_σ:
     # tests/memory/test_longterm.py::test_reading_equals_the_plain_equations_in_value_and_gradient; with a projection:
     # tests/memory/test_longterm.py::test_queries_that_are_yet_to_be_projected_look_at_the_same_places.
-    both = torch.bmm(weights.expand(coefficients.shape[0], -1, -1), coefficients)  # b 2 hidden
-    summaries = split_heads(F.linear(both, key), num_heads)  # b h 2 d
-    summaries = summaries / summaries.shape[-1] ** 0.5
-    q = queries.to(summaries.dtype)
+    num_heads, q = summaries.shape[1], queries.to(summaries.dtype)
     if projection is None:
         return split_heads(q, num_heads) @ summaries.mT
     summaries = summaries @ projection.unflatten(0, (num_heads, -1))  # b h 2 hidden
