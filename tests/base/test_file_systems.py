@@ -68,7 +68,8 @@ def test_a_file_that_cannot_be_flushed_is_a_failure_with_its_path(infty: Infty, 
     assert f"{tmp_path / RUN}: Input/output error" in done.stderr
 
 
-@pytest.mark.parametrize("number", ["EPERM", pytest.param("ENOTSUP", marks=pytest.mark.slower)])
+@pytest.mark.slower
+@pytest.mark.parametrize("number", ["EPERM", "ENOTSUP"])
 def test_rights_that_cannot_be_set_are_no_matter(infty: Infty, tmp_path: Path, number: str) -> None:
     done = infty(*WORDS, **refusing(tmp_path, f"refuse('chmod', errno.{number}); refuse('fchmod', errno.{number})"))
     assert done.returncode == 0, done.stderr
@@ -95,6 +96,7 @@ def test_without_locks_a_file_takes_their_place(infty: Infty, tmp_path: Path, nu
     assert next(row["state"] for row in listed if row["case"] == "x4" and row["model"] == "infty") == "done"
 
 
+@pytest.mark.slower
 def test_without_locks_a_second_run_is_refused_still(infty: Infty, tmp_path: Path) -> None:
     refused = refusing(tmp_path, "refuse('flock', errno.ENOLCK, module=fcntl)")
     with subprocess.Popen(
@@ -209,6 +211,7 @@ def test_what_may_not_be_removed_is_told_before_anything_is(infty: Infty, tmp_pa
     assert changed <= {"seed-0", "status.json"}, changed
 
 
+@pytest.mark.slower
 def test_a_move_that_fails_is_told_with_where_it_was_to_lead(infty: Infty, tmp_path: Path) -> None:
     line = "refuse('replace', errno.EBUSY, lambda source, *_: 'result.json' in str(source))"
     done = infty(*WORDS, **refusing(tmp_path, line))
@@ -263,6 +266,7 @@ def test_somebody_elses_run_is_evaluated_shown_and_not_stored(infty: Infty, tmp_
     assert f"{tmp_path / RUN}/.lock: Permission denied" in fresh.stderr
 
 
+@pytest.mark.slower
 def test_token_files_of_a_shared_corpus_lie_in_a_folder_of_ones_own(infty: Infty, tmp_path: Path) -> None:
     """Without a copy of the texts (https://github.com/huggingface/datasets/issues/2837): the message says how."""
     words = ("train", "wikitext", "--scale", "smoke", "--runs", "runs")
