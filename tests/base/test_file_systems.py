@@ -187,9 +187,25 @@ def test_a_disk_that_is_not_there_is_missed_before_the_first_step(infty: Infty, 
     assert (large / "best.json").is_file()
     large.rename(tmp_path / "away")  # a finished run says so
     assert infty(*WORDS).returncode == 0
+    done = infty("report", "--check")
+    assert (done.returncode, f"{run.checkpoints} is a link to" in done.stdout) == (4, True), done
     (tmp_path / "elsewhere").symlink_to(large)
-    done = infty(*WORDS, "--runs", "elsewhere")
-    assert (done.returncode, "elsewhere is a link to" in done.stderr) == (3, True), done.stderr
+    told = f"elsewhere is a link to {large}, which is not there"
+    for words in (WORDS, ("list",), ("clean",), ("report", "elsewhere"), ("export", str(run.path), "--out", "x")):
+        done = infty(*words, INFTY_RUNS="elsewhere")
+        assert done.returncode == 3, (words, done.stderr)
+        assert (told if words[0] != "export" else f"{run.checkpoints} is a link to") in done.stderr
+
+
+def test_checkpoints_that_are_linked_to_a_file_are_refused(infty: Infty, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / RUN)
+    run.path.mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    run.checkpoints.symlink_to(tmp_path / "file")
+    for words in (WORDS, (*WORDS, "--fresh")):
+        done = infty(*words)
+        assert (done.returncode, "which is no folder; bring" in done.stderr) == (3, True), done.stderr
+    assert run.checkpoints.is_symlink()
 
 
 def test_what_may_not_be_removed_is_told_before_anything_is(infty: Infty, tmp_path: Path) -> None:
