@@ -1,5 +1,5 @@
 # make demo     install, train ∞-former and Transformer-XL on the sorting task, and report (minutes; SCALE=smoke: seconds)
-# make test     install, run the tests (twelve minutes on two cores), but for those of make slow
+# make test     install, run the tests (eleven minutes on two cores), but for those of make slow
 # make quick    those that are quick alone: no killed processes, full disks, paper's sizes, rows of every experiment
 # make fuzz     the tests against mutated input, with thousands of cases each (minutes)
 # make slow     the tests that take longest, the committed runs checked, and make torture: before an issue is closed

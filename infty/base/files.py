@@ -221,10 +221,10 @@ def refuse_protected(*folders: Path) -> None:
 
 
 def refuse_broken_link(path: Path) -> None:
-    """Raise MissingError if a path, or one above it, is a link that leads nowhere, as to a disk that is not there."""
+    """Raise MissingError if a path, or one above it, is a link to no folder, as to a disk that is not there."""
     for link in (path, *path.parents):
-        if link.is_symlink() and not link.exists():
-            goal = f"{link} is a link to {os.readlink(link)}, which is not there"
+        if link.is_symlink() and not os.path.isdir(link):
+            goal = f"{link} is a link to {os.readlink(link)}, which is {'no folder' * link.exists() or 'not there'}"
             raise MissingError(f"{goal}; bring that disk or folder back, or remove the link")
 
 

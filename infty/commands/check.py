@@ -8,6 +8,7 @@ from pathlib import Path
 
 from infty.base.batch import Totals
 from infty.base.errors import InftyError, MissingError
+from infty.base.files import refuse_broken_link
 from infty.base.table import Table
 from infty.commands.evaluate import EvaluationRequest, evaluate_run
 from infty.commands.load import load_with_task
@@ -60,9 +61,10 @@ def _check_run(run: RunFolder, machine: Machine, settings: Settings) -> Checked:
         return Checked(name, "nothing: its totals are damaged", [f"totals: {type(fault).__name__} {fault}"])
 
     # Load its checkpoint, if it has a whole one and its text is on this machine.
-    if not (run.checkpoints / "best.json").is_file():
-        return Checked(name, "stored totals only: it has no checkpoint", faults)
     try:
+        refuse_broken_link(run.checkpoints)
+        if not (run.checkpoints / "best.json").is_file():
+            return Checked(name, "stored totals only: it has no checkpoint", faults)
         verify_best(run.checkpoints)
     except MissingError as fault:
         return Checked(name, "stored totals and a checkpoint", [*faults, str(fault)])

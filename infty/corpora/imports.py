@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+import warnings
 from dataclasses import replace as changed
 from pathlib import Path
 
@@ -59,8 +60,8 @@ def import_folder(
     logger.info(f"{name}: took {took}{contents.describe_left_out()}")
     if shared := find_trained_on(corpus):
         names = one_line(", ".join(shared[:3]) + ", …" * (len(shared) > 3))
-        most = f"most lines of {count(len(shared), 'document')} of validation and test ({names}) stand in train as well"
-        logger.info(f"{name}: {most}, so that figures would be of text that was trained on")
+        much = f"much of {count(len(shared), 'document')} of validation and test ({names}) stands in train as well"
+        warnings.warn(f"{name}: {much}, so that figures would be of text that was trained on", stacklevel=2)
     return corpus
 
 

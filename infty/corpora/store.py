@@ -160,6 +160,8 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
             return open_corpus(folder, name)
 
         # The splits that are here and were not imported stay, beside the new ones.
+        if stay := [split for split in SPLITS if split in here.keys() - new.keys()]:
+            logger.info(f"{name}: {' and '.join(stay)} of an earlier import stays as before")
         for file in (file for split in here.keys() - new.keys() for file in split_files(split)):
             shutil.copyfile(path / file, temporary / file)
         both = {**here, **new}
@@ -176,7 +178,8 @@ def _refuse_miscounted(name: str, split: str, counts: dict[str, Any]) -> None:
         return
     published = f"{known.documents[split]:,} and " if split in known.documents else ""
     wanted = f"the whole has {published}{known.words[split]:,}"
-    why = f"{name} {split} has {count(documents, 'document')} and {count(words, 'word')} here, and {wanted}"
+    unit = "words, with line ends," if words != counts["words"] else "words"
+    why = f"{name} {split} has {count(documents, 'document')} and {words:,} {unit} here, and {wanted}"
     if known.is_miscounted(split, documents, words):
         raise MissingError(f"{why}: something was lost or put in on the way; {remedy(name)}")
     part = "" if whole else ": its figures can't be held against published ones"
@@ -249,7 +252,7 @@ def _write_split(folder: Path, split: str, source: Source, origin: str, advance:
             digest.update(data)
             file.write(data)
             advance(len(data))
-    if not documents:
+    if not any(document.words for document in documents):
         raise MissingError(f"the {split} split holds no text: wanted one document at least that is not empty")
 
     write_text(folder / f"{split}.documents.json", json.dumps({"documents": [asdict(d) for d in documents]}) + "\n")

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from infty.base.errors import MissingError, UsageError, one_line
-from infty.base.files import read_json, write_json, write_text
+from infty.base.files import read_json, refuse_broken_link, write_json, write_text
 from infty.base.folders import walk_folder
 from infty.base.locks import is_held, take_lock
 from infty.config.definition import CellKey, Values
@@ -206,9 +206,14 @@ class RunFolder:
 
 
 def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
-    """Find each run folder below `folders` once, in the order of their paths; hidden ones, half copies, are skipped."""
+    """Find each run folder below `folders` once, in the order of their paths; hidden ones, half copies, are skipped.
+
+    Raises:
+        MissingError: One of them is linked to what is not there.
+    """
     seen: set[str] = set()
     for folder in folders:
+        refuse_broken_link(folder)
         for path in walk_folder(folder):
             if path.name == "config.yaml" and (real := os.path.realpath(path)) not in seen:
                 seen.add(real)
@@ -217,6 +222,8 @@ def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
 
 def find_finished_runs(folders: Sequence[Path]) -> list[RunFolder]:
     """Find each finished run below `folders` once, by path. MissingError if there is none, or a folder is not there."""
+    for folder in folders:
+        refuse_broken_link(folder)
     if absent := [folder for folder in folders if not folder.is_dir()]:
         raise MissingError(f"no folder {absent[0]}; finished runs come from, for example: infty train sort --case x8")
     found = [run for run in find_runs(folders) if run.finished]

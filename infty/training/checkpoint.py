@@ -12,7 +12,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from infty.base.errors import InftyError, MissingError, describe_fault
-from infty.base.files import OLD, FileSums, Strict, parse_json, replace_folder, restore_folder, sum_files, write_json
+from infty.base.files import (
+    OLD,
+    FileSums,
+    Strict,
+    parse_json,
+    refuse_broken_link,
+    replace_folder,
+    restore_folder,
+    sum_files,
+    write_json,
+)
 from infty.model.tensors import Named, write_tensors
 
 MANIFEST = "MANIFEST.json"
@@ -128,7 +138,8 @@ def verify_best(folder: Path) -> None:
 
 
 def find_best_checkpoint(folder: Path) -> Path:
-    """Return the folder of the checkpoint that `best.json` names. MissingError if it names none."""
+    """Return the folder of the checkpoint that `best.json` names. MissingError if it names none, or is not there."""
+    refuse_broken_link(folder)
     name = _read(folder / "best.json", FRESH).get("checkpoint")
     if not isinstance(name, str) or Path(name).name != name:
         raise MissingError(f"{folder / 'best.json'} names no checkpoint; {FRESH}")

@@ -68,7 +68,8 @@ def test_a_file_that_cannot_be_flushed_is_a_failure_with_its_path(infty: Infty, 
     assert f"{tmp_path / RUN}: Input/output error" in done.stderr
 
 
-@pytest.mark.parametrize("number", ["EPERM", pytest.param("ENOTSUP", marks=pytest.mark.slower)])
+@pytest.mark.slower
+@pytest.mark.parametrize("number", ["EPERM", "ENOTSUP"])
 def test_rights_that_cannot_be_set_are_no_matter(infty: Infty, tmp_path: Path, number: str) -> None:
     done = infty(*WORDS, **refusing(tmp_path, f"refuse('chmod', errno.{number}); refuse('fchmod', errno.{number})"))
     assert done.returncode == 0, done.stderr
@@ -95,6 +96,7 @@ def test_without_locks_a_file_takes_their_place(infty: Infty, tmp_path: Path, nu
     assert next(row["state"] for row in listed if row["case"] == "x4" and row["model"] == "infty") == "done"
 
 
+@pytest.mark.slower
 def test_without_locks_a_second_run_is_refused_still(infty: Infty, tmp_path: Path) -> None:
     refused = refusing(tmp_path, "refuse('flock', errno.ENOLCK, module=fcntl)")
     with subprocess.Popen(
@@ -185,9 +187,25 @@ def test_a_disk_that_is_not_there_is_missed_before_the_first_step(infty: Infty, 
     assert (large / "best.json").is_file()
     large.rename(tmp_path / "away")  # a finished run says so
     assert infty(*WORDS).returncode == 0
+    done = infty("report", "--check")
+    assert (done.returncode, f"{run.checkpoints} is a link to" in done.stdout) == (4, True), done
     (tmp_path / "elsewhere").symlink_to(large)
-    done = infty(*WORDS, "--runs", "elsewhere")
-    assert (done.returncode, "elsewhere is a link to" in done.stderr) == (3, True), done.stderr
+    told = f"elsewhere is a link to {large}, which is not there"
+    for words in (WORDS, ("list",), ("clean",), ("report", "elsewhere"), ("export", str(run.path), "--out", "x")):
+        done = infty(*words, INFTY_RUNS="elsewhere")
+        assert done.returncode == 3, (words, done.stderr)
+        assert (told if words[0] != "export" else f"{run.checkpoints} is a link to") in done.stderr
+
+
+def test_checkpoints_that_are_linked_to_a_file_are_refused(infty: Infty, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / RUN)
+    run.path.mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    run.checkpoints.symlink_to(tmp_path / "file")
+    for words in (WORDS, (*WORDS, "--fresh")):
+        done = infty(*words)
+        assert (done.returncode, "which is no folder; bring" in done.stderr) == (3, True), done.stderr
+    assert run.checkpoints.is_symlink()
 
 
 def test_what_may_not_be_removed_is_told_before_anything_is(infty: Infty, tmp_path: Path) -> None:
@@ -209,6 +227,7 @@ def test_what_may_not_be_removed_is_told_before_anything_is(infty: Infty, tmp_pa
     assert changed <= {"seed-0", "status.json"}, changed
 
 
+@pytest.mark.slower
 def test_a_move_that_fails_is_told_with_where_it_was_to_lead(infty: Infty, tmp_path: Path) -> None:
     line = "refuse('replace', errno.EBUSY, lambda source, *_: 'result.json' in str(source))"
     done = infty(*WORDS, **refusing(tmp_path, line))
@@ -263,6 +282,7 @@ def test_somebody_elses_run_is_evaluated_shown_and_not_stored(infty: Infty, tmp_
     assert f"{tmp_path / RUN}/.lock: Permission denied" in fresh.stderr
 
 
+@pytest.mark.slower
 def test_token_files_of_a_shared_corpus_lie_in_a_folder_of_ones_own(infty: Infty, tmp_path: Path) -> None:
     """Without a copy of the texts (https://github.com/huggingface/datasets/issues/2837): the message says how."""
     words = ("train", "wikitext", "--scale", "smoke", "--runs", "runs")

@@ -133,6 +133,7 @@ def on_a_narrow_terminal(folder: Path, *words: str) -> list[str]:
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said.decode()).replace("\r", "").split("\n")
 
 
+@pytest.mark.slower
 @pytest.mark.parametrize(
     ("words", "names"),
     [

@@ -8,6 +8,7 @@ import pytest
 from tests.walk import RECORD, ROOT, shape, walk
 
 
+@pytest.mark.slower
 @pytest.mark.slow
 def test_the_walk_is_as_it_is_recorded(tmp_path: Path) -> None:
     if subprocess.run(["git", "rev-parse"], cwd=ROOT, capture_output=True, check=False).returncode:

@@ -209,6 +209,7 @@ def test_what_is_not_there_is_said(infty: Infty, tmp_path: Path) -> None:
     assert (done.returncode, "no finished runs" in done.stderr) == (3, True)
 
 
+@pytest.mark.slower
 @pytest.mark.slow
 def test_runs_are_kept_small_and_report_the_same(infty: Infty, tmp_path: Path) -> None:
     """Without weights; fewer lines of training, and all of validation."""

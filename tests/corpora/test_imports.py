@@ -1,7 +1,9 @@
 """Nothing is glued together, cut in words, or taken for a known corpus that it is not, on its way in."""
 
 import logging
+import random
 import shutil
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from infty.corpora.layouts import find_text
 from infty.corpora.registry import KNOWN
 from infty.corpora.store import Corpus
 from tests.conftest import Infty
-from tests.corpora.conftest import BOOKS, pg19_folder, wikitext_folder
+from tests.corpora.conftest import ARTICLES, BOOKS, pg19_folder, wikitext_folder
 
 ROWS = ["", "= A =", "", "The cat sat .", "= = B = =", "It ran .", "", "= C =", "", "The end ."]
 WHOLE = " \n = A = \n \n The cat sat . \n = = B = = \n It ran . \n \n = C = \n \n The end . \n"
@@ -77,7 +79,7 @@ def test_what_counts_nearly_as_a_known_split_is_refused(
 ) -> None:
     know(monkeypatch, "wikitext", 10, 1470)
     folder = write_table(tmp_path / "rows", rows)
-    wanted = rf"wikitext test has {found} here, and the whole has 10 and 1,470: something was lost or put in"
+    wanted = rf"wikitext test has {found}, with line ends, here, and the whole has 10 and 1,470: something was lost or"
     with pytest.raises(MissingError, match=wanted):
         import_corpus(data, "wikitext", folder, replace=False)
     assert not (data / "wikitext").exists()
@@ -93,70 +95,103 @@ def test_the_whole_and_a_part_of_a_known_split_are_taken(
         assert corpus.splits["test"]["documents"] == documents
     said = [message for message in caplog.messages if "whole" in message]
     assert said == [
-        "wikitext test has 10 documents and 1,470 words here, and the whole has 10 and 1,471",
-        "wikitext test has 5 documents and 735 words here, and the whole has 10 and 1,471: its figures can't be held "
-        "against published ones",
+        "wikitext test has 10 documents and 1,470 words, with line ends, here, and the whole has 10 and 1,471",
+        "wikitext test has 5 documents and 735 words, with line ends, here, and the whole has 10 and 1,471: its "
+        "figures can't be held against published ones",
     ]
 
 
-def test_articles_that_are_trained_and_tested_on_are_told(
-    tmp_path: Path, data: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
+def write_story(seed: int, count: int = 400) -> str:
+    """Words in lines of some 60 letters, as in a book."""
+    draw = random.Random(seed)
+    words = ["".join(draw.choices("abcdefghilmnoprstu", k=draw.randint(1, 8))) for _ in range(count)]
+    return textwrap.fill(" ".join(words), 60) + "\n"
+
+
+STORIES = {f"{i}.txt": write_story(i) for i in range(4)}
+LAST = STORIES["3.txt"]
+OTHER = write_story(5).splitlines()
+
+
+def test_articles_that_are_trained_and_tested_on_are_told(tmp_path: Path, data: Path) -> None:
     folder = wikitext_folder(tmp_path / "in")
-    shutil.copy(folder / "wiki.test.tokens", folder / "wiki.train.tokens")
-    import_corpus(data, "wikitext", folder, replace=False)
-    told = "wikitext: most lines of 1 document of validation and test (Robert <unk>) stand in train as well, so that"
-    assert told in caplog.text
-
-
-POEMS = {f"{i}.txt": "".join(f"in verse {j} of poem {i} the sea was {i * j}\n" for j in range(40)) for i in range(4)}
-STANZAS = POEMS["3.txt"].splitlines(keepends=True)
+    for name, more in (("test", ""), ("train", ARTICLES["valid"])):
+        (folder / f"wiki.{name}.tokens").write_text(f"{ARTICLES['test']}{LAST}{more}")
+    told = r"wikitext: much of 1 document of validation and test \(Robert <unk>\) stands in train as well, so that"
+    with pytest.warns(UserWarning, match=told):
+        import_corpus(data, "wikitext", folder, replace=False)
 
 
 def edit(edited: int) -> str:
-    """A copy in which so many lines of three are other lines."""
-    return "".join(line.replace("sea", "lake") if i % 3 < edited else line for i, line in enumerate(STANZAS))
+    """The last one, in which so many lines of three are others."""
+    pairs = enumerate(zip(LAST.splitlines(), OTHER, strict=False))
+    return "\n".join(other if i % 3 < edited else line for i, (line, other) in pairs)
+
+
+COPIES = {
+    "joined": "".join(STORIES.values()),
+    "with some lines changed": edit(1),
+    "in other lines": textwrap.fill(LAST, 33),
+    "as one paragraph with more": LAST.replace("\n", " ") + "and so on and on\n",
+    "quoted": "".join(f"> {line}\r\n" for line in LAST.splitlines()),
+    "in capitals": LAST.upper().replace(" ", ", ").replace("\n", "!\n\n"),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_what_is_trained_and_tested_on_is_told(tmp_path: Path, data: Path, kind: str) -> None:
+    """Copies begin with a digit before the others, so that they fall to the training part."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name, text in {**STORIES, "0-copy.txt": COPIES[kind]}.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="")
+    which = "2 documents of validation and test (2.txt, 3.txt)" if kind == "joined" else "1 document of .* (3.txt)"
+    which = which.replace("(", r"\(").replace(")", r"\)")
+    with pytest.warns(UserWarning, match=f"mine: much of {which} stands? in train as well, so that figures"):
+        import_corpus(data, "mine", folder, replace=False)
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    "others",
     [
-        ({"0-all.txt": "".join(POEMS.values())}, "2 documents of validation and test (2.txt, 3.txt)"),
-        ({"z-all.txt": "".join(POEMS.values())}, "1 document of validation and test (z-all.txt)"),
-        ({"0-old.txt": edit(1)}, "1 document of validation and test (3.txt)"),
-        ({"0-old.txt": edit(2)}, None),
-        (
-            {"0-old.txt": "\r\n".join(f"  {line.strip()}" for line in STANZAS)},
-            "1 document of validation and test (3.txt)",
-        ),
-        ({"0-mine.txt": "the end.\n" * 9, "z-other.txt": "another one at long last\n" + "the end.\n" * 5}, None),
+        {"0-old.txt": edit(3)},
+        {"0-old.txt": "\n".join([*LAST.splitlines()[:8], *OTHER])},
+        {"0-mine.txt": "the end.\n" * 9, "z-other.txt": write_story(7, 60) + "the end.\n" * 50},
     ],
-    ids=["joined in train", "joined in test", "edited", "edited much", "indented", "short lines"],
+    ids=["another story", "a common beginning", "short lines"],
 )
-def test_lines_that_are_trained_and_tested_on_are_told(
-    tmp_path: Path, data: Path, caplog: pytest.LogCaptureFixture, more: dict[str, str], told: str | None
-) -> None:
-    caplog.set_level(logging.INFO)
+def test_of_texts_that_share_little_nothing_is_told(tmp_path: Path, data: Path, others: dict[str, str]) -> None:
+    """Warnings are errors here."""
     (tmp_path / "own").mkdir()
-    for name, text in (POEMS | more).items():
-        (tmp_path / "own" / name).write_text(text, newline="")
+    for name, text in (STORIES | others).items():
+        (tmp_path / "own" / name).write_text(text)
     import_corpus(data, "mine", tmp_path / "own", replace=False)
-    said = [message for message in caplog.messages if "stand in train" in message]
-    beginning = f"mine: most lines of {told} stand in train as well, so that figures would be of"
-    assert [line[: len(beginning)] for line in said] == ([beginning] if told else [])
 
 
-def test_of_long_texts_some_lines_are_compared(
-    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_of_long_texts_some_phrases_are_compared(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlap, "COMPARED", 8)
-    caplog.set_level(logging.INFO)
     folder = wikitext_folder(tmp_path / "in")
-    (folder / "wiki.train.tokens").write_text("".join(POEMS.values()))
-    (folder / "wiki.test.tokens").write_text("".join(STANZAS))
-    import_corpus(data, "wikitext", folder, replace=False)
-    assert "most lines of 1 document of validation and test" in caplog.text
+    (folder / "wiki.train.tokens").write_text("".join(STORIES.values()))
+    (folder / "wiki.test.tokens").write_text(LAST)
+    with pytest.warns(UserWarning, match="much of 1 document of validation and test"):
+        import_corpus(data, "wikitext", folder, replace=False)
+
+
+def test_a_split_of_blank_rows_holds_no_text(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(MissingError, match="the test split holds no text"):
+        import_corpus(data, "wikitext", write_table(tmp_path / "rows", [None, "", " \n"]), replace=False)
+    assert not (data / "wikitext").exists()
+
+
+def test_splits_of_an_earlier_import_stay_and_are_told(infty: Infty, tmp_path: Path) -> None:
+    rows = [*ROWS, LAST.replace("\n", " ")]
+    write_table(tmp_path / "first", rows)
+    write_table(tmp_path / "second", rows, "train-00000-of-00001.parquet")
+    assert infty("data", "import", "wikitext", "first").returncode == 0
+    done = infty("data", "import", "wikitext", "second", "--replace")
+    assert done.returncode == 0, done.stderr
+    assert "wikitext: test of an earlier import stays as before\n" in done.stderr
+    assert "infty: warning: wikitext: much of 1 document of validation and test (C) stands in train" in done.stderr
 
 
 def test_a_row_of_nothing_is_a_blank_line(tmp_path: Path, data: Path) -> None:

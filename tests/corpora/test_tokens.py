@@ -128,9 +128,10 @@ def test_a_fault_while_tokenising_leaves_nothing(books: Path, monkeypatch: pytes
 def test_a_part_without_a_word_is_refused(tmp_path: Path, data: Path, config: TokenizerConfig) -> None:
     folder = pg19_folder(tmp_path / "in")
     (folder / "test" / "8.txt").write_text(" \n ")
+    (folder / "test" / "9.txt").write_text("A word.\n")
     import_corpus(data, "pg19", folder, replace=False)
-    with pytest.raises(MissingError, match="pg19 test holds no word"):
-        open_(data, config).part(PORTIONS["test"])
+    with pytest.raises(MissingError, match="pg19 test holds no word in the part"):
+        open_(data, config).part(Portion(split="test", last=1))
 
 
 def test_missing_splits_are_remembered(tmp_path: Path, data: Path) -> None:

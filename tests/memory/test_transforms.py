@@ -147,6 +147,7 @@ for strict in (True, False):
 """
 
 
+@pytest.mark.slower
 def test_an_exported_program_computes_the_same_for_any_batch_or_says_why_not(tmp_path: Path) -> None:
     """In a program of its own, without the checks of shapes that all tests have."""
     command = [sys.executable, "-c", EXPORTED, str(tmp_path / "host.pt2")]

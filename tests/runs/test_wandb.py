@@ -234,6 +234,7 @@ def test_online_sends_what_readme_says(server: Server, without: str, tmp_path: P
     assert b"test/accuracy" in summary
 
 
+@pytest.mark.slower
 @pytest.mark.slow
 def test_online_without_a_network_is_a_warning(alone: tuple[str, ...], without: str, tmp_path: Path) -> None:
     done = subprocess.run(

@@ -123,6 +123,7 @@ def test_the_end_of_one_is_the_end_of_all_and_the_run_continues_the_same_to_the_
     assert metrics(run) == metrics(whole)
 
 
+@pytest.mark.slower
 def test_a_checkpoint_of_two_continues_on_three_and_on_one_in_pieces(tmp_path: Path) -> None:
     """Without dropout, which each piece draws for itself. Of six rows each has its own memory, wherever it goes."""
     still = ("--set", "model.dropout=0.0")

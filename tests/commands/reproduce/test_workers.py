@@ -88,6 +88,7 @@ def test_two_at_once_give_the_same_figures(whole: tuple[Path, str], tmp_path: Pa
     assert figures(tmp_path) == figures(whole[0])
 
 
+@pytest.mark.slower
 @pytest.mark.slow
 def test_a_cell_that_fails_leaves_the_others_trained(infty: Infty, tmp_path: Path) -> None:
     write_experiment(tmp_path, "mine", {"bad": {"training": {"learning_rate": 1e30, "clip_norm": 1e30}}, "good": {}})
@@ -179,6 +180,7 @@ def test_a_process_that_the_system_kills_stops_no_other(tmp_path: Path) -> None:
     assert run_of(tmp_path, "long").state() == "interrupted"
 
 
+@pytest.mark.slower
 @pytest.mark.slow
 def test_control_c_in_a_terminal_reaches_each_process_once_and_the_same_command_ends_it(tmp_path: Path) -> None:
     """There the line that a process said last is shown; Ctrl-C goes to the whole group, of which they are no part."""

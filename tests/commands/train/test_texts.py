@@ -78,8 +78,9 @@ def test_one_stream_is_read_alone(infty: Infty) -> None:
         assert (done.returncode, message in done.stderr, done.stderr.count("\n")) == (2, True, 1), done.stderr
 
 
+@pytest.mark.slower
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [pytest.param("compressive", marks=pytest.mark.slower), "infty-sticky"])
+@pytest.mark.parametrize("model", ["compressive", "infty-sticky"])
 def test_knock_outs_change_what_is_read_and_keep_the_result_as_it_was(infty: Infty, tmp_path: Path, model: str) -> None:
     more = ("--set", "training.steps=60", "--set", "training.learning_rate=1e-2", "--name", "more", "--model", model)
     whole = document(infty, "train", *CELL, *more)
@@ -234,7 +235,8 @@ def _write_lists(folder: Path) -> None:
         (folder / f"{name}.txt").write_text(f"{name},{'0,' * 200}\n" * 10, encoding="utf-8")
 
 
-@pytest.mark.parametrize("write", [_write_chinese, pytest.param(_write_lists, marks=pytest.mark.slower)])
+@pytest.mark.slower
+@pytest.mark.parametrize("write", [_write_chinese, _write_lists])
 def test_a_word_perplexity_of_a_text_without_words_is_not_made_up(
     infty: Infty, tmp_path: Path, write: Callable[[Path], None]
 ) -> None:
