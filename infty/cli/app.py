@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
@@ -157,26 +157,39 @@ def generate(
     ] = 0.8,
     top_k: Annotated[int, Option(min=1, help="Draw from so many of the most likely tokens.")] = 40,
     draw: Annotated[int, Option(min=0, max=2**31 - 1, help="Seed of the draws.")] = 0,
+    batch: Annotated[
+        int | None, Option(min=1, help="Each line of FILE is a text of its own: go on from so many side by side.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Continue a text with the best checkpoint of a cell, its memory carried from the first token on."""
     if prompt is not None and file is not None:
         raise UsageError("--prompt and --file are two texts to go on from: give one of them")
+    if batch and file is None:
+        raise UsageError("--batch is for texts in a file, a line each: give --file as well")
 
-    from infty.commands.generate import generate_cell
+    from infty.commands.generate import continue_lines, continue_text, open_writer
     from infty.evaluation.continuation import Sampling
 
     machine = machine_options.read_settings()
     cell = cell_options.resolve_cell(machine)
-    text = (prompt or "") if file is None else file
-    write = (lambda _: None) if as_json else _write
-    outcome = generate_cell(cell, machine, text, tokens, Sampling(temperature, top_k, draw), write)
+    writer = open_writer(cell, machine, tokens, Sampling(temperature, top_k, draw))
+    if batch and file:
+        made = list[dict[str, Any]]()
+        for number, outcome in enumerate(continue_lines(writer, file, batch), 1):
+            made.append(outcome)
+            if not as_json:
+                _write(f"{number}: {outcome['text']}\n")
+        if as_json:
+            output.print_json(made)
+        return
+    outcome = continue_text(writer, (prompt or "") if file is None else file, (lambda _: None) if as_json else _write)
     if as_json:
         output.print_json(outcome)
         return
     _write("\n")
-    if (made := outcome["generated_tokens"]) < tokens:
-        output.open_console(stderr=True).print(f"the text ended after {made} tokens")
+    if (count := outcome["generated_tokens"]) < tokens:
+        output.open_console(stderr=True).print(f"the text ended after {count} tokens")
 
 
 def _write(piece: str) -> None:

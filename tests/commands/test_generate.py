@@ -22,8 +22,11 @@ from infty.base.batch import Batch
 from infty.base.errors import InftyError, MissingError, UsageError
 from infty.commands.generate import (
     BROKEN,
+    Writer,
+    continue_lines,
+    continue_text,
     decode_stream,
-    generate_cell,
+    open_writer,
     take_until_end,
 )
 from infty.commands.load import load_run, load_with_task
@@ -33,6 +36,7 @@ from infty.corpora.tokenizers import BpeTokenizer, Tokenizer, WordTokenizer
 from infty.evaluation.continuation import Sampling, draw_token, generate_tokens, read_text
 from infty.experiment import resolve
 from infty.model.interface import SegmentModel, unroll
+from infty.model.memory_layer import Part
 from infty.model.tensors import state_tensors
 from infty.runs.folder import RunFolder
 from infty.tasks.corpus import CorpusTask
@@ -92,12 +96,14 @@ def test_a_long_prompt_fills_the_memory_as_unroll_does(float64: None, memory: st
     segments = Batch(tokens[None, :length], tokens[None, 1 : length + 1], one, goes_on).segments(SEGMENT)
     with torch.no_grad():
         *_, (last, _) = unroll(model.eval(), segments)
+        if left > 1:
+            last = model(tokens[None, length:-1], last.state, None, 1, Part(ends=False))
     reading = read_text(model, as_windows(tokens.tolist()))
     found, wanted = state_tensors(reading.state), state_tensors(last.state)
     assert found.keys() == wanted.keys()
     for name, tensor in found.items():
         torch.testing.assert_close(tensor, wanted[name], rtol=1e-12, atol=1e-12)
-    assert (list(reading.segment), reading.tokens) == (tokens[length:].tolist(), length + left - 1)
+    assert (reading.last, reading.begun, reading.tokens) == (int(tokens[-1]), left - 1, length + left - 1)
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
@@ -107,7 +113,8 @@ def test_a_token_out_of_attention_s_reach_is_remembered_where_there_is_a_memory(
     for first in (1, 2):
         reading = read_text(model, as_windows([first, *tokens[1:]]))
         with torch.no_grad():
-            said.append(model.eval()(torch.tensor([reading.segment]), reading.state).logits)
+            part = Part(begins=reading.begun == 0, ends=False)
+            said.append(model.eval()(torch.tensor([[reading.last]]), reading.state, None, 1, part).logits)
     assert torch.equal(*said) == (memory == "transformer-xl")
 
 
@@ -181,11 +188,26 @@ def places(folder: Path) -> dict[str, str]:
     return {"INFTY_RUNS": str(folder / "runs"), "INFTY_DATA": str(folder / "corpora")}
 
 
-def generated(trained: Path, prompt: str | Path, count: int = 20, **sampling: Any) -> dict[str, Any]:
+def open_trained(trained: Path, count: int, **sampling: Any) -> Writer:
     settings = load_settings(runs=trained / "runs", data=trained / "corpora", device="cpu")
     cell = CellKey("wikitext", "smoke", "infty", "main", 0)
     resolved = resolve(open_experiment("wikitext", settings.experiments), cell)
-    return generate_cell(resolved, settings, prompt, count, Sampling(**sampling), lambda _: None)
+    return open_writer(resolved, settings, count, Sampling(**sampling))
+
+
+def generated(trained: Path, prompt: str | Path, count: int = 20, **sampling: Any) -> dict[str, Any]:
+    return continue_text(open_trained(trained, count, **sampling), prompt, lambda _: None)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 9])
+def test_lines_of_a_file_are_continued_each_as_if_alone(trained: Path, tmp_path: Path, batch: int) -> None:
+    lines = ["the river", "the cat sat on the mat . " * 9, "a", "and so the road was long and"]
+    (tmp_path / "prompts.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    made = list(continue_lines(open_trained(trained, 40), tmp_path / "prompts.txt", batch))
+    assert made == [generated(trained, line, 40) for line in lines]
+    (tmp_path / "blank.txt").write_text(" \n\n")
+    with pytest.raises(MissingError, match="has no line that is not blank"):
+        next(continue_lines(open_trained(trained, 40), tmp_path / "blank.txt", batch))
 
 
 def test_the_windows_of_a_text_are_its_stream(trained: Path) -> None:
