@@ -25,6 +25,7 @@ from infty.memory.sticky import StickyConfig, attention_histogram, uniform_draws
 from infty.memory.transforms import holds
 
 Queries = Float[Tensor, "batch query hidden"]
+FEW = 8  # queries of a part of a segment that are read without tiles
 
 
 class LongTermMemoryConfig(MemoryConfig):
@@ -340,7 +341,8 @@ class LongTermMemory(Memory[LongTermState]):
             )
         with full_precision(self.key.weight.device):
             values = prepared.values if prepared else self.project(state)
-            return self.output(equations.join_heads(reading.read_signal(values, density, self.reduced)))
+            few = prepared is not None and density.mean.shape[-1] < FEW
+            return self.output(equations.join_heads(reading.read_signal(values, density, self.reduced, plainly=few)))
 
     def observe(self, state: LongTermState, density: AttentionDensity) -> LongTermState:
         """Keep the places that this segment looked at, for the next sticky update (M11). Without sticky: no change.

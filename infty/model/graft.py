@@ -21,6 +21,7 @@ from infty.memory.contract import ExtraKeys, Hidden, Losses, Rows
 from infty.memory.equations import join_heads, split_heads
 from infty.memory.rows import visible
 from infty.model.config import Gpt2ModelConfig
+from infty.model.fast.growing import append
 from infty.model.interface import Output, SegmentModel, State, sum_losses
 from infty.model.memory_layer import WHOLE, LayerState, MemoryLayer, Part
 from infty.model.short_term import KeyValue, ShortTermState
@@ -96,18 +97,20 @@ class GraftedLayer(MemoryLayer):
         queries = self.queries(x) if memory is not None and memory.reads else x
         attend = partial(self._read_by_content, hidden_states)
         recalled = self.recall(queries, x, before, evicted, owners, attend, part=part)
+        room = None if part.is_whole else self.segment_length
         extra, far, cache = recalled.extra, recalled.far, None
         if extra is not None or not part.is_whole:
             kept = None if part.begins else before.extra
             if extra is not None and kept is None:
-                kept = _hold(*self.key_values(extra.vectors))
-            cache = _SegmentCache(kept, None if part.begins else recent.key_value)
+                key, value = self.key_values(extra.vectors)
+                kept = KeyValue(key.mT, value)
+            cache = _SegmentCache(kept, None if part.begins else recent.key_value, room)
             name = "cache" if "cache" in options else "past_key_values"  # its name in older versions
             options = {**options, name: cache, "attention_mask": _mask_keys(hidden_states, extra, recent)}
         near, weights = self.original(hidden_states, *args, **options)
 
         # Without a short-term memory, this segment is evicted at the next one.
-        short_term = recent.append(hidden_states.detach(), None if cache is None or part.is_whole else cache.own)
+        short_term = recent.append(hidden_states.detach(), cache.own if cache and room else None, room)
         kept = (None, None) if cache is None or part.ends else (recalled.prepared, cache.extra)
         memories.after[self.index] = LayerState(short_term, recalled.state, *kept)
         memories.losses[self.index] = recalled.losses
@@ -146,17 +149,19 @@ class _SegmentCache:
 
     extra: KeyValue | None
     own: KeyValue | None  # then with the tokens' as well
+    room: int | None = None  # of a part: for so many tokens
 
     def update(
         self, key: Heads, value: Heads, *_: Any, **__: Any
     ) -> tuple[Float[Tensor, "b h keys d"], Float[Tensor, "b h keys d"]]:
-        self.own = KeyValue.concatenate(*filter(None, (self.own, _hold(key, value))))
-        seen = KeyValue.concatenate(*filter(None, (self.extra, self.own)))
-        return seen.key.mT, seen.value
-
-
-def _hold(key: Heads, value: Heads) -> KeyValue:
-    return KeyValue(key.mT, value)
+        # Keys lie in memory as another library's attention takes them, a row a key.
+        if self.room:
+            before = self.own or KeyValue(key[:, :, :0].mT, value[:, :, :0])
+            key, value = append(before.key.mT, key, 2, self.room), append(before.value, value, 2, self.room)
+        self.own = KeyValue(key.mT, value)
+        if self.extra is None:
+            return key, value
+        return torch.cat([self.extra.key.mT, key], 2), torch.cat([self.extra.value, value], 2)
 
 
 def _mask_keys(x: Hidden, extra: ExtraKeys | None, recent: ShortTermState) -> Float[Tensor, "b 1 length keys"] | None:

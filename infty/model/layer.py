@@ -42,7 +42,8 @@ class Layer(MemoryLayer):
     ) -> tuple[Wanted, LayerState, Losses]:
         """Compute output at the last `wanted` positions, state, losses. TypeError if the state is another memory's."""
         evicted, owners, recent = state.short_term.split(self.short_term_length if part.begins else None)
-        near_keys = self._key_values(x, recent) if wanted else None
+        room = None if part.is_whole else self.short_term_length + self.segment_length
+        near_keys = self._key_values(x, recent, room) if wanted else None
         queries = self.attention.query(_last(x, wanted))
 
         # The memory takes in what was evicted and then is read; its extra keys precede those of attention.
@@ -59,7 +60,7 @@ class Layer(MemoryLayer):
         near = self.attention(queries, keys, positions, unseen) if keys is not None else queries  # none wanted
 
         # Keys and values can be kept only while the weights do not change: without a gradient.
-        short_term = recent.append(x.detach(), None if torch.is_grad_enabled() else near_keys)
+        short_term = recent.append(x.detach(), None if torch.is_grad_enabled() else near_keys, room)
         kept = (None, None) if part.ends else (recalled.prepared, far_keys)
         after = LayerState(short_term, recalled.state, *kept)
         return self.position_wise(_last(x, wanted), self.mix(near, recalled.far)), after, recalled.losses
@@ -69,10 +70,11 @@ class Layer(MemoryLayer):
         x = self.attention_norm(x + self.dropout(context))
         return self.feed_forward_norm(x + self.feed_forward(x))
 
-    def _key_values(self, x: Hidden, recent: ShortTermState) -> KeyValue:
+    def _key_values(self, x: Hidden, recent: ShortTermState, room: int | None) -> KeyValue:
         """Make keys and values of the short-term memory and the segment. Those kept from before carry no gradient."""
         kept = None if torch.is_grad_enabled() else recent.key_value
-        return KeyValue.concatenate(kept or self.attention.key_values(recent.hidden), self.attention.key_values(x))
+        before, new = kept or self.attention.key_values(recent.hidden), self.attention.key_values(x)
+        return KeyValue.concatenate(before, new) if room is None else before.append(new, room)
 
 
 def _last(x: Hidden, count: int) -> Wanted:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from infty.memory.contract import Hidden, PerRow, Rows
 from infty.memory.rows import concatenate_rows, visible
+from infty.model.fast.growing import append
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class KeyValue:
     def concatenate(cls, *parts: "KeyValue") -> "KeyValue":
         """Put the keys and values of several groups of tokens one after the other."""
         return cls(torch.cat([part.key for part in parts], 3), torch.cat([part.value for part in parts], 2))
+
+    def append(self, new: "KeyValue", room: int) -> "KeyValue":
+        """Append those of more tokens, without a copy of what is there. room: for so many tokens at least."""
+        return KeyValue(append(self.key, new.key, 3, room), append(self.value, new.value, 2, room))
 
     @classmethod
     def stack(cls, parts: Sequence["KeyValue"], length: int) -> "KeyValue":
@@ -87,10 +92,13 @@ class ShortTermState:
         filled = None if self.filled is None else self.filled.clamp(max=self.hidden.shape[1] - left)
         return self.hidden[:, :left], rows, ShortTermState(self.hidden[:, left:], kept, filled)
 
-    def append(self, x: Hidden, key_value: KeyValue | None) -> "ShortTermState":
-        """Append a segment; `key_value`: those of all tokens, the segment's included."""
+    def append(self, x: Hidden, key_value: KeyValue | None, room: int | None = None) -> "ShortTermState":
+        """Append a segment, or a part of one; `key_value`: those of all tokens, these included.
+
+        room: of a part, the number of tokens that there will be.
+        """
         filled = None if self.filled is None else self.filled + x.shape[1]
-        hidden = torch.cat([self.hidden, x], 1)
+        hidden = torch.cat([self.hidden, x], 1) if room is None else append(self.hidden, x, 1, room)
         whole = filled is None or bool((filled >= hidden.shape[1]).all())
         return ShortTermState(hidden, key_value, None if whole else filled)
 

@@ -52,8 +52,7 @@ def test_parts_of_a_segment_are_the_segment(float64: None, name: str, kind: Knoc
 def test_a_memory_is_projected_once_a_segment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What reading makes of it is kept: one token costs one token, however large the memory is."""
     model: SegmentModel = MODELS[name]().eval()
-    memory = model.memory_layers[0].long_range
-    assert memory is not None
+    memory: Any = model.memory_layers[0].long_range
     calls: list[int] = []
     real = memory.project
     monkeypatch.setattr(memory, "project", lambda state: (calls.append(1), real(state))[1])

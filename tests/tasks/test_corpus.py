@@ -21,6 +21,7 @@ from infty.corpora.tokens import open_tokens
 from infty.evaluation.evaluate import evaluate
 from infty.model.decoder import Decoder
 from infty.model.interface import Output
+from infty.model.memory_layer import WHOLE, Part
 from infty.model.softmax import Softmax
 from infty.tasks.corpus import CorpusConfig, CorpusTask
 from infty.tasks.loss_breakdown import NEW, NO_WORD, break_down_losses, measure_distances
@@ -141,7 +142,9 @@ class _Table(Decoder):
     def reset(self, state: Any, rows: Tensor, seeds: Tensor) -> tuple[()]:
         return ()
 
-    def forward(self, tokens: Tensor, state: Any, positions: Any = None, wanted: int | None = None) -> Output:
+    def forward(
+        self, tokens: Tensor, state: Any, positions: Any = None, wanted: int | None = None, part: Part = WHOLE
+    ) -> Output:
         last = F.one_hot(tokens, len(self.table.weight)).float()
         return Output(last[:, tokens.shape[1] - (wanted or 0) :], self.table, (), {})
 

@@ -61,14 +61,21 @@ def score_queries(
 
 
 def read_signal(
-    values: Float[Tensor, "batch heads chosen d"], density: AttentionDensity, basis: ReducedBasis
+    values: Float[Tensor, "batch heads chosen d"],
+    density: AttentionDensity,
+    basis: ReducedBasis,
+    *,
+    plainly: bool = False,
 ) -> Float[Tensor, "batch heads query d"]:
-    """Read E_p[X̄(t)] for each head and query from signals that have the coefficients `values`, V of (M9)."""
+    """Read E_p[X̄(t)] for each head and query from signals that have the coefficients `values`, V of (M9).
+
+    plainly: without tiles, which is quicker for a few queries.
+    """
     # Equal to equations.read_context before W_O, in value and gradient:
     # tests/memory/test_longterm.py::test_reading_equals_the_plain_equations_in_value_and_gradient.
     # Inside vmap, grad or torch.export it is this page's plain form, which they can rewrite.
     centers, widths = (basis.round_exact(name, values) for name in ("centers", "widths"))
-    if is_transformed():
+    if plainly or is_transformed():
         each = torch.cat([width.expand(count) for width, count in zip(widths, basis.counts, strict=True)])
         return expect_basis(density.mean, density.variance, centers, each) @ values
     mean, variance = density.mean.flatten(0, 1), density.variance.flatten(0, 1)  # i q, with i = batch · heads
