@@ -168,8 +168,7 @@ def generate(
     if batch and file is None:
         raise UsageError("--batch is for texts in a file, a line each: give --file as well")
 
-    from infty.commands.generate import continue_lines, continue_text, open_writer
-    from infty.evaluation.continuation import Sampling
+    from infty.commands.generate import Sampling, continue_lines, continue_text, open_writer
 
     machine = machine_options.read_settings()
     cell = cell_options.resolve_cell(machine)

@@ -21,7 +21,7 @@ from infty.corpora.tokenizers import Tokenizer
 from infty.evaluation.evaluate import use_evaluation_mode
 from infty.memory.contract import Memory, Rows
 from infty.memory.equations import AttentionDensity, evaluate_signal, first_grid, refit_grid, sample_grid
-from infty.memory.longterm import Hidden, LongTermMemory, LongTermState, Projections
+from infty.memory.longterm import Hidden, Kept, LongTermMemory, LongTermState
 from infty.memory.sticky import attention_histogram
 from infty.model.interface import SegmentModel
 from infty.runs.schemas import Gaze, MemoryTrace, Phrase, Reach, Reconstruction, Stream
@@ -60,7 +60,7 @@ class Trace:
         queries: Hidden,
         state: LongTermState,
         projection: Float[Tensor, "hidden hidden"] | None = None,
-        prepared: Projections | None = None,
+        prepared: Kept = None,
     ) -> AttentionDensity:
         """Compute the density as the memory itself does, and record it."""
         self.density, self.state = LongTermMemory.density(self.memory, queries, state, projection, prepared), state

@@ -15,7 +15,7 @@ from infty.memory.contract import Attend, KnockOut, Losses, Memory, MemoryConfig
 from infty.memory.equations import AttentionDensity, Coefficients, Hidden, Histogram, Weight
 from infty.memory.fast import reading
 from infty.memory.fast.low_rank import LinearMap
-from infty.memory.fast.reading import Summaries
+from infty.memory.fast.reading import Projections
 from infty.memory.fast.reduced_basis import ReducedBasis
 from infty.memory.fast.winograd import convolve3
 from infty.memory.precision import full_precision
@@ -25,7 +25,7 @@ from infty.memory.sticky import StickyConfig, attention_histogram, uniform_draws
 from infty.memory.transforms import holds
 
 Queries = Float[Tensor, "batch query hidden"]
-FEW = 8  # queries of a part of a segment that are read without tiles
+Kept = Projections | None
 
 
 class LongTermMemoryConfig(MemoryConfig):
@@ -111,14 +111,6 @@ class LongTermState(MemoryState):
         )
 
 
-@dataclass(frozen=True)
-class Projections:
-    """What reading makes of a state alone (M8, M9): the same for all queries until the next update."""
-
-    summaries: Summaries  # ((w B) W_K)/√d
-    values: Float[Tensor, "batch heads chosen d"]  # B W_V, of the chosen basis functions
-
-
 class LongTermMemory(Memory[LongTermState]):
     """Memory of everything that has left a layer's short-term memory, in O(N) space (M5 to M11).
 
@@ -167,12 +159,7 @@ class LongTermMemory(Memory[LongTermState]):
         return self.update(state, evicted, rows), {}
 
     def read(
-        self,
-        queries: Queries,
-        x: Hidden,
-        state: LongTermState,
-        projection: Weight | None = None,
-        prepared: Projections | None = None,
+        self, queries: Queries, x: Hidden, state: LongTermState, projection: Weight | None = None, prepared: Kept = None
     ) -> tuple[Queries | None, LongTermState, Losses]:
         """Read the signal with the layer's queries (M9), and keep where all of x looked for sticky sampling (M11).
 
@@ -262,7 +249,7 @@ class LongTermMemory(Memory[LongTermState]):
         with full_precision(self.key.weight.device):
             return Projections(self.summarise(state), self.project(state))
 
-    def summarise(self, state: LongTermState) -> Summaries:
+    def summarise(self, state: LongTermState) -> reading.Summaries:
         """Compute what the scores of any query are made of (M8)."""
         both = torch.cat([self.mean.weight, self.variance.weight])
         return reading.summarise(state.coefficients, self.key.weight, both, self.config.num_heads)
@@ -299,11 +286,7 @@ class LongTermMemory(Memory[LongTermState]):
         return self.read_signal(density, state), density
 
     def density(
-        self,
-        queries: Queries,
-        state: LongTermState,
-        projection: Weight | None = None,
-        prepared: Projections | None = None,
+        self, queries: Queries, state: LongTermState, projection: Weight | None = None, prepared: Kept = None
     ) -> AttentionDensity:
         """Compute the density of each head and query (M8): μ, σ² from w_μ·(K q)/√d, w_σ·(K q)/√d, with K = B W_K.
 
@@ -323,9 +306,7 @@ class LongTermMemory(Memory[LongTermState]):
         mean_score, variance_score = scores.movedim(-1, 0).contiguous()  # so that what follows is quicker
         return equations.shape_density(mean_score, variance_score, self.config.variance_floor)
 
-    def read_signal(
-        self, density: AttentionDensity, state: LongTermState, prepared: Projections | None = None
-    ) -> Queries:
+    def read_signal(self, density: AttentionDensity, state: LongTermState, prepared: Kept = None) -> Queries:
         """Read the signal under a density (M9): z_h = V_hᵀ E_p[ψ] with V = B W_V, heads joined and projected by W_O.
 
         In the weights' precision, on their device. prepared: of this state.
@@ -341,8 +322,9 @@ class LongTermMemory(Memory[LongTermState]):
             )
         with full_precision(self.key.weight.device):
             values = prepared.values if prepared else self.project(state)
-            few = prepared is not None and density.mean.shape[-1] < FEW
-            return self.output(equations.join_heads(reading.read_signal(values, density, self.reduced, plainly=few)))
+            return self.output(
+                equations.join_heads(reading.read_signal(values, density, self.reduced, plainly=prepared is not None))
+            )
 
     def observe(self, state: LongTermState, density: AttentionDensity) -> LongTermState:
         """Keep the places that this segment looked at, for the next sticky update (M11). Without sticky: no change.

@@ -16,6 +16,7 @@ With the gradient g of z and T_j = a_j g·v_j, all gradients but that of v are m
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,7 +32,16 @@ from infty.memory.transforms import is_transformed
 
 QUERIES = 1024  # rows of a tile
 Summaries = Float[Tensor, "batch heads 2 d"]
+FEW = 8  # queries that are read without tiles, if that is asked for
 Counts = tuple[int, ...]  # of chosen basis functions, by width
+
+
+@dataclass(frozen=True)
+class Projections:
+    """What reading makes of a state alone (M8, M9): the same for all queries until the next update."""
+
+    summaries: Summaries  # ((w B) W_K)/√d
+    values: Float[Tensor, "batch heads chosen d"]  # B W_V, of the chosen basis functions
 
 
 def summarise(
@@ -69,13 +79,13 @@ def read_signal(
 ) -> Float[Tensor, "batch heads query d"]:
     """Read E_p[X̄(t)] for each head and query from signals that have the coefficients `values`, V of (M9).
 
-    plainly: without tiles, which is quicker for a few queries.
+    plainly: a few queries are read without tiles, which is quicker and rounds otherwise.
     """
     # Equal to equations.read_context before W_O, in value and gradient:
     # tests/memory/test_longterm.py::test_reading_equals_the_plain_equations_in_value_and_gradient.
     # Inside vmap, grad or torch.export it is this page's plain form, which they can rewrite.
     centers, widths = (basis.round_exact(name, values) for name in ("centers", "widths"))
-    if plainly or is_transformed():
+    if (plainly and density.mean.shape[-1] <= FEW) or is_transformed():
         each = torch.cat([width.expand(count) for width, count in zip(widths, basis.counts, strict=True)])
         return expect_basis(density.mean, density.variance, centers, each) @ values
     mean, variance = density.mean.flatten(0, 1), density.variance.flatten(0, 1)  # i q, with i = batch · heads
