@@ -158,6 +158,7 @@ def test_the_command_line_is_frozen(infty: Infty) -> None:
         "--temperature",
         "--top-k",
         "--draw",
+        "--batch",
     }
     whole = {"--version", "--quiet", "--verbose", "--install-completion", "--show-completion", "--help"}
     assert set(re.findall(r"--[a-z][a-z-]*", infty("--help").stdout)) - {"--case"} == whole  # which an example has
