@@ -161,7 +161,7 @@ def write_corpus(folder: Path, name: str, sources: dict[str, Source], origin: st
 
         # The splits that are here and were not imported stay, beside the new ones.
         if stay := [split for split in SPLITS if split in here.keys() - new.keys()]:
-            logger.info(f"{name}: {' and '.join(stay)} of an earlier import stays as before")
+            logger.info(f"{name}: kept from an earlier import: {', '.join(stay)}")
         for file in (file for split in here.keys() - new.keys() for file in split_files(split)):
             shutil.copyfile(path / file, temporary / file)
         both = {**here, **new}

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from infty.memory.contract import Attend, ExtraKeys, KnockOut, Losses, Memory, MemoryConfig, MemoryState, PerRow, Rows
 from infty.memory.equations import Hidden, reconstruction_loss
 from infty.memory.precision import full_precision
-from infty.memory.rows import concatenate_rows, draw_fixed_numbers, exchange_halves, visible
+from infty.memory.rows import concatenate_rows, draw_fixed_numbers, exchange_halves, mark_own, visible
 from infty.memory.transforms import holds, is_transformed
 
 Slots = Float[Tensor, "batch slots hidden"]
@@ -122,7 +122,7 @@ class CompressiveMemory(Memory[CompressedState]):
             case "shuffle":
                 count, device = state.slots.shape[1], state.slots.device
                 places = torch.arange(count, device=device)
-                own = places >= count - visible(state.slots, state.filled)[:, None]
+                own = mark_own(state.slots, state.filled)
                 order = torch.where(own, draw_fixed_numbers(count).to(device), places - count).argsort(1)
                 return replace(state, slots=state.slots.gather(1, order[..., None].expand_as(state.slots)))
             case "other":

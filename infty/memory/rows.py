@@ -6,7 +6,7 @@ They share tensors: `filled` says how many of the vectors, the newest, are each 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,6 +17,12 @@ Counts = Int[Tensor, " batch"]
 def visible(vectors: Vectors, filled: Counts | None) -> Counts:
     """Count how many of the vectors, the newest, belong to each row (slots of M12); `filled` None: all."""
     return torch.full(vectors.shape[:1], vectors.shape[1], device=vectors.device) if filled is None else filled
+
+
+def mark_own(vectors: Vectors, filled: Counts | None) -> Bool[Tensor, "batch n"]:
+    """Mark the vectors, the newest, that are each row's own (slots of M12); `filled` None: all."""
+    count = vectors.shape[1]
+    return torch.arange(count, device=vectors.device) >= count - visible(vectors, filled)[:, None]
 
 
 def concatenate_rows(

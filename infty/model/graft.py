@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from infty.memory.contract import ExtraKeys, Hidden, Losses, Rows
 from infty.memory.equations import join_heads, split_heads
-from infty.memory.rows import visible
+from infty.memory.rows import mark_own, visible
 from infty.model.config import Gpt2ModelConfig
 from infty.model.fast.growing import append
 from infty.model.interface import Output, SegmentModel, State, sum_losses
@@ -97,24 +97,28 @@ class GraftedLayer(MemoryLayer):
         queries = self.queries(x) if memory is not None and memory.reads else x
         attend = partial(self._read_by_content, hidden_states)
         recalled = self.recall(queries, x, before, evicted, owners, attend, part=part)
-        room = None if part.is_whole else self.segment_length
-        extra, far, cache = recalled.extra, recalled.far, None
-        if extra is not None or not part.is_whole:
-            kept = None if part.begins else before.extra
-            if extra is not None and kept is None:
-                key, value = self.key_values(extra.vectors)
-                kept = KeyValue(key.mT, value)
-            cache = _SegmentCache(kept, None if part.begins else recent.key_value, room)
+        room, far = None if part.is_whole else self.segment_length, recalled.far
+        cache = _SegmentCache(self._hold(recalled.extra, before, part), recent.key_value, room)
+        if recalled.extra is not None or room:
             name = "cache" if "cache" in options else "past_key_values"  # its name in older versions
-            options = {**options, name: cache, "attention_mask": _mask_keys(hidden_states, extra, recent)}
+            options = {**options, name: cache, "attention_mask": _mask_keys(hidden_states, recalled.extra, recent)}
         near, weights = self.original(hidden_states, *args, **options)
 
         # Without a short-term memory, this segment is evicted at the next one.
-        short_term = recent.append(hidden_states.detach(), cache.own if cache and room else None, room)
-        kept = (None, None) if cache is None or part.ends else (recalled.prepared, cache.extra)
+        short_term = recent.append(hidden_states.detach(), cache.own if room else None, room)
+        kept = (None, None) if part.ends else (recalled.prepared, cache.extra)
         memories.after[self.index] = LayerState(short_term, recalled.state, *kept)
         memories.losses[self.index] = recalled.losses
         return self.mix(near, None if far is None else far[:, -near.shape[1] :]), weights
+
+    def _hold(self, extra: ExtraKeys | None, before: LayerState, part: Part) -> KeyValue | None:
+        """Make keys and values of a memory's extra keys, or take those that an earlier part of the segment made."""
+        if extra is None:
+            return None
+        if before.extra and not part.begins:
+            return before.extra
+        key, value = self.key_values(extra.vectors)
+        return KeyValue(key.mT, value)
 
     def complete(self, states: Sequence[LayerState]) -> Sequence[LayerState]:
         """Put zeros in the place of keys and values that rows lack whose segment is yet to begin: they are not used."""
@@ -166,16 +170,13 @@ class _SegmentCache:
 
 def _mask_keys(x: Hidden, extra: ExtraKeys | None, recent: ShortTermState) -> Float[Tensor, "b 1 length keys"] | None:
     """Mask extra keys and earlier tokens that are not a row's own, and later tokens; None: one token sees all keys."""
-    length, owned = x.shape[1], list[Tensor]()
-    groups = [(extra.vectors, extra.filled)] if extra is not None else []
-    for vectors, filled in (*groups, (recent.hidden, recent.filled)):
-        count = vectors.shape[1]
-        own = torch.arange(count, device=x.device) >= count - visible(vectors, filled)[:, None]
-        owned.append(own[:, None].expand(-1, length, -1))
+    length = x.shape[1]
     if length == 1 and recent.filled is None and (extra is None or extra.filled is None):
         return None
+    own = [] if extra is None else [mark_own(extra.vectors, extra.filled)]
+    before = torch.cat([*own, mark_own(recent.hidden, recent.filled)], 1)
     causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-    seen = torch.cat([*owned, causal.expand(len(x), -1, -1)], 2)
+    seen = torch.cat([before[:, None].expand(-1, length, -1), causal.expand(len(x), -1, -1)], 2)
     return x.new_zeros(seen.shape).masked_fill(~seen, -torch.inf)[:, None]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infty.memory.contract import ExtraKeys, Hidden, Losses, PerRow, Wanted
-from infty.memory.rows import visible
+from infty.memory.rows import mark_own, visible
 from infty.model.config import DecoderConfig
 from infty.model.fast.dropout import Dropout
 from infty.model.memory_layer import WHOLE, LayerState, MemoryLayer, Part
@@ -94,9 +94,6 @@ def _count_unseen(recent: ShortTermState, extra: ExtraKeys | None) -> PerRow | N
 
 def _order_unseen_first(recent: ShortTermState, extra: ExtraKeys, count: int) -> Int[Tensor, "batch keys"]:
     """Order all keys so that those that are no row's own come first: texts of different age are read side by side."""
-    own = [
-        torch.arange(vectors.shape[1], device=vectors.device) >= vectors.shape[1] - visible(vectors, filled)[:, None]
-        for vectors, filled in ((extra.vectors, extra.filled), (recent.hidden, recent.filled))
-    ]
-    seen = F.pad(torch.cat(own, 1), (0, count - sum(part.shape[1] for part in own)), value=1)
-    return seen.long().argsort(dim=1, stable=True)
+    before = torch.cat([mark_own(extra.vectors, extra.filled), mark_own(recent.hidden, recent.filled)], 1)
+    own = F.pad(before, (0, count - before.shape[1]), value=1)  # the tokens of this part are all rows' own
+    return own.long().argsort(dim=1, stable=True)

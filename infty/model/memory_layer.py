@@ -60,7 +60,7 @@ class LayerState:
 
 
 @dataclass(frozen=True)
-class Recalled:
+class Recollection:
     """What a layer has of its memory for one segment, or for a part of one."""
 
     extra: ExtraKeys | None = None  # for attention
@@ -97,7 +97,7 @@ class MemoryLayer(nn.Module):
         attend: Attend,
         projection: Weight | None = None,
         part: Part = WHOLE,
-    ) -> Recalled:
+    ) -> Recollection:
         """Update the long-range memory with what left the short-term one, then read it, in one autograd graph.
 
         Arguments are those of `Memory.advance` and `Memory.read`.
@@ -109,7 +109,7 @@ class MemoryLayer(nn.Module):
         if not isinstance(state, type(None) if memory is None else memory.state_type):
             raise TypeError(f"a state of {type(state).__name__} for a memory of {type(memory).__name__}")
         if memory is None:
-            return Recalled()
+            return Recollection()
 
         # What left enters; there may be nothing yet.
         if evicted.shape[1]:
@@ -125,7 +125,7 @@ class MemoryLayer(nn.Module):
         far, after, of_reading = memory.read(queries, x, known, projection, **more)
         if self.knocked_out:
             _, after, _ = memory.read(queries, x, state, projection)
-        return Recalled(memory.extra_keys(known), far, after.detach(), {**losses, **of_reading}, prepared)
+        return Recollection(memory.extra_keys(known), far, after.detach(), {**losses, **of_reading}, prepared)
 
     def mix(self, near: Wanted, far: Wanted | None) -> Wanted:
         """Join what attention read and what was read from the memory, if there was anything."""

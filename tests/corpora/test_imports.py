@@ -190,7 +190,7 @@ def test_splits_of_an_earlier_import_stay_and_are_told(infty: Infty, tmp_path: P
     assert infty("data", "import", "wikitext", "first").returncode == 0
     done = infty("data", "import", "wikitext", "second", "--replace")
     assert done.returncode == 0, done.stderr
-    assert "wikitext: test of an earlier import stays as before\n" in done.stderr
+    assert "wikitext: kept from an earlier import: test\n" in done.stderr
     assert "infty: warning: wikitext: much of 1 document of validation and test (C) stands in train" in done.stderr
 
 
