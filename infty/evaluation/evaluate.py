@@ -100,11 +100,12 @@ def read_stream(
 ) -> tuple[Totals, list[list[int]], dict[str, Any]]:
     """Read one text of any length: totals, with `choices` pairs of target and most likely token, and the pace as JSON.
 
-    Only the state is kept between segments: constant memory and time. peak_bytes: returns the most memory held so far.
+    Only the state is kept between segments: constant memory and time. They are read one by one, to measure their pace.
+    peak_bytes: returns the most memory held so far.
     """
     total, answers, meter = Totals(), [], _Meter(segments, peak_bytes)
     with use_evaluation_mode(model):
-        for output, segment in unroll(model, meter):
+        for output, segment in unroll(model, meter, at_once=1):
             total += sum_segment(output.nats(segment.targets), output, segment, choices)
             if choices:
                 pairs = zip(segment.targets[0].tolist(), output.logits[0].argmax(-1).tolist(), strict=True)

@@ -16,7 +16,7 @@ other modules are what runs; `fast/` has quicker forms with equal results.
 (M6) B ← G [X̄(s_1) … X̄(s_M); x̃_1 … x̃_L] = A B + C x̃ at fixed s, with G = [G₁ G₂], A = G₁ Ψ(s), C = G₂
     equations.update, longterm.LongTermMemory.update, signal.make_operators, fast.low_rank.LinearMap
 (M7) x̃ = sigmoid(Conv1d(x)) ⊙ x
-    equations.smooth, longterm.LongTermMemory.smooth, fast.winograd.convolve3
+    equations.smooth, longterm.LongTermMemory.smooth, fast.convolution.convolve3
 (M8) μ = sigmoid(w_μ·(K q)/√d), σ² = softplus(w_σ·(K q)/√d), K = B W_K
     equations.score_queries, equations.shape_density, equations.AttentionDensity, longterm.LongTermMemory.density,
     fast.reading.score_queries

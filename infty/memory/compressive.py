@@ -67,6 +67,13 @@ class CompressedState(MemoryState):
         """Make one state of those of several batches; their rows follow each other."""
         return cls(*concatenate_rows([part.slots for part in parts], [part.filled for part in parts]))
 
+    @classmethod
+    def interleave(cls, parts: Sequence["CompressedState"]) -> "CompressedState":
+        """Make one batch of a batch's states at several times, those of a row one after the other."""
+        whole, times = cls.concatenate(parts), (len(parts), -1)
+        filled = None if whole.filled is None else whole.filled.unflatten(0, times).T.flatten()
+        return cls(whole.slots.unflatten(0, times).transpose(0, 1).flatten(0, 1), filled)
+
     def reset(self, rows: Rows, seeds: PerRow | None = None) -> "CompressedState":
         """Forget everything in the marked rows: a new document begins there. `seeds` are unused."""
         return replace(self, filled=visible(self.slots, self.filled).masked_fill(rows, 0))

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from infty.memory.equations import Hidden, Weight
+from infty.memory.rows import interleave
 
 Wanted = Float[Tensor, "batch wanted hidden"]  # the last `wanted` positions
 Rows = Bool[Tensor, " batch"]
@@ -79,6 +80,11 @@ class MemoryState(ABC):
         """Make one state of those of several batches; their rows follow each other."""
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
+    @classmethod
+    def interleave(cls: type[AnyState], parts: Sequence[Any]) -> AnyState:
+        """Make one batch of a batch's states at several times, those of a row one after the other."""
+        return cls(**{name: interleave([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
 
 @dataclass(frozen=True)
 class ExtraKeys:
@@ -88,6 +94,10 @@ class ExtraKeys:
     filled: PerRow | None = None  # how many of them, the newest, are each row's own; None: all
 
 
+def _never_attend(*_: Any) -> Tensor:
+    raise RuntimeError("what a loss of what enters is made of is asked for without a gradient")
+
+
 class Memory(nn.Module, ABC, Generic[AnyState]):
     """Memory that one layer has of what has left its short-term memory (section 3)."""
 
@@ -95,6 +105,11 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
     reads: ClassVar[bool] = True  # False: `read` reads nothing, so that no queries need be made
     knock_outs: ClassVar[tuple[KnockOut, ...]] = KNOCK_OUTS  # what `knock_out` knows
     to_compile: ClassVar[tuple[str, ...]] = ()  # methods worth compiling: the same shapes in every segment
+
+    @property
+    def notes_reading(self) -> bool:
+        """True if `read` changes the state, so that segments are read one after the other."""
+        return False
 
     @abstractmethod
     def initial_state(self, batch: int, seeds: PerRow | None = None) -> AnyState:
@@ -111,6 +126,16 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
         they are; None: all. attend(rows, vectors): what the layer's queries in these rows read from vectors by content
         alone; only the vectors have a gradient. Losses are means over streams, made only if a gradient is wanted.
         """
+
+    def advance_in_turn(self, state: AnyState, evicted: Hidden, count: int) -> list[AnyState]:
+        """Take in what left before each of `count` segments, in all rows, without a gradient: the state at each.
+
+        Equal to `advance` for one after the other; a memory may do at once what does not need their order.
+        """
+        states = [state]
+        for left in evicted.chunk(count, 1):
+            states.append(self.advance(states[-1], left, None, _never_attend)[0])
+        return states[1:]
 
     def extra_keys(self, state: AnyState) -> ExtraKeys | None:
         """Give the vectors that attention is to read beside its own; None: there are none."""

@@ -1,7 +1,7 @@
 """Keep an unbounded past in N coefficients: the ∞-former's long-term memory (M5 to M11)."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, assert_never
 
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from infty.memory import equations
 from infty.memory.basis import GaussianBasis
-from infty.memory.contract import Attend, KnockOut, Losses, Memory, MemoryConfig, MemoryState, PerRow, Rows
-from infty.memory.equations import AttentionDensity, Coefficients, Hidden, Histogram, Weight
+from infty.memory.contract import Attend, KnockOut, Losses, Memory, MemoryConfig, PerRow, Rows
+from infty.memory.equations import AttentionDensity, Coefficients, Hidden, Weight
 from infty.memory.fast import reading
+from infty.memory.fast.convolution import convolve3
 from infty.memory.fast.low_rank import LinearMap
-from infty.memory.fast.reading import Projections
 from infty.memory.fast.reduced_basis import ReducedBasis
-from infty.memory.fast.winograd import convolve3
+from infty.memory.longterm_state import LongTermState
 from infty.memory.precision import full_precision
 from infty.memory.rows import exchange_halves
 from infty.memory.signal import make_operators, shuffle_pieces
@@ -25,7 +25,7 @@ from infty.memory.sticky import StickyConfig, attention_histogram, uniform_draws
 from infty.memory.transforms import holds
 
 Queries = Float[Tensor, "batch query hidden"]
-Kept = Projections | None
+Kept = reading.Projections | None
 
 
 class LongTermMemoryConfig(MemoryConfig):
@@ -92,25 +92,6 @@ class LongTermMemoryConfig(MemoryConfig):
         return {"kl": self.kl_weight}
 
 
-@dataclass(frozen=True)
-class LongTermState(MemoryState):
-    """State of one memory for a batch of streams (M6, M11). An empty memory is the zero signal."""
-
-    coefficients: Float[Tensor, "batch basis hidden"]  # B of X̄(t) = Bᵀψ(t), in the precision of the weights
-    updates: PerRow  # how many each stream has had since its memory was empty; 0: there is nothing to read yet
-    histogram: Histogram  # share of the last segment's attention per bin; uniform before the first; none: not sticky
-    seeds: PerRow  # identity of each stream, from which its sampling points are drawn
-
-    def reset(self, rows: Rows, seeds: PerRow | None = None) -> "LongTermState":
-        """Forget everything in the marked rows: a new document begins there, with new `seeds`."""
-        return LongTermState(
-            coefficients=self.coefficients.masked_fill(rows[:, None, None], 0),
-            updates=self.updates.masked_fill(rows, 0),
-            histogram=self.histogram.masked_fill(rows[:, None], 1 / max(self.histogram.shape[1], 1)),
-            seeds=self.seeds if seeds is None else torch.where(rows, seeds, self.seeds),
-        )
-
-
 class LongTermMemory(Memory[LongTermState]):
     """Memory of everything that has left a layer's short-term memory, in O(N) space (M5 to M11).
 
@@ -142,6 +123,11 @@ class LongTermMemory(Memory[LongTermState]):
         self.mean = nn.Linear(c.num_basis, 1, bias=False)
         self.variance = nn.Linear(c.num_basis, 1, bias=False)
 
+    @property
+    def notes_reading(self) -> bool:
+        """True if it keeps where attention looked, for sticky sampling (M11)."""
+        return self.config.sticky is not None
+
     def initial_state(self, batch: int, seeds: PerRow | None = None) -> LongTermState:
         """Make an empty memory for `batch` streams: zeros. seeds: int64, for (M11); by default 0 to batch − 1."""
         like, bins = self.key.weight, self.config.num_bins
@@ -158,6 +144,16 @@ class LongTermMemory(Memory[LongTermState]):
         """Update with what left the short-term memory (M6). `attend` is unused, and there is no loss."""
         return self.update(state, evicted, rows), {}
 
+    def advance_in_turn(self, state: LongTermState, evicted: Hidden, count: int) -> list[LongTermState]:
+        """Update with what left before each of several segments (M6): only the sum A B + C x̃ needs their order."""
+        # Equal to `update` for one after the other: tests/model/fast/test_runs.py.
+        states = [state]
+        with full_precision(self.key.weight.device):
+            smoothed = self.smooth(evicted.to(self.key.weight.dtype).unflatten(1, (count, -1)).flatten(0, 1))
+            for one in smoothed.unflatten(0, (-1, count)).unbind(1):
+                states.append(self._refit(states[-1], one))
+        return states[1:]
+
     def read(
         self, queries: Queries, x: Hidden, state: LongTermState, projection: Weight | None = None, prepared: Kept = None
     ) -> tuple[Queries | None, LongTermState, Losses]:
@@ -168,6 +164,8 @@ class LongTermMemory(Memory[LongTermState]):
         if not holds(state.updates.any(), unknown=True):
             return None, state, {}
         wanted = queries.shape[1]
+        if not (wanted or torch.is_grad_enabled() or self.config.sticky):
+            return None, state, {}
         # The KL and the histogram are of all positions; without them the last ones, that are wanted, are enough.
         if projection is not None and wanted < x.shape[1] and (torch.is_grad_enabled() or self.config.sticky):
             density = self.density(x, state, projection, prepared)
@@ -228,26 +226,29 @@ class LongTermMemory(Memory[LongTermState]):
         wanted = state.updates.shape[0], self.config.segment_length, self.config.hidden_size
         if evicted.shape != wanted:
             raise ValueError(f"an update takes {wanted} values (batch, length, hidden), not {tuple(evicted.shape)}")
-        # In full precision, since the fit amplifies rounding; streams that begin here have no past to contract.
+        # In full precision, since the fit amplifies rounding.
         with full_precision(self.key.weight.device):
-            smoothed = self.smooth(evicted.to(self.key.weight.dtype))
-            fresh = state.updates == 0
-            if holds(fresh.all(), unknown=False):
-                coefficients = self.first(smoothed)
-            else:
-                coefficients = self.contract_past(state) + self.append(smoothed)
-                if holds(fresh.any(), unknown=True):
-                    coefficients = torch.where(fresh[:, None, None], self.first(smoothed), coefficients)
+            return self._refit(state, self.smooth(evicted.to(self.key.weight.dtype)), rows)
+
+    def _refit(self, state: LongTermState, smoothed: Hidden, rows: Rows | None = None) -> LongTermState:
+        # Streams that begin here have no past to contract.
+        fresh = state.updates == 0
+        if holds(fresh.all(), unknown=False):
+            coefficients = self.first(smoothed)
+        else:
+            coefficients = self.contract_past(state) + self.append(smoothed)
+            if holds(fresh.any(), unknown=True):
+                coefficients = torch.where(fresh[:, None, None], self.first(smoothed), coefficients)
 
         # Rows that are not marked keep what they had.
         if rows is not None:
             coefficients = torch.where(rows[:, None, None], coefficients, state.coefficients)
         return replace(state, coefficients=coefficients, updates=state.updates + (1 if rows is None else rows))
 
-    def prepare(self, state: LongTermState) -> Projections:
+    def prepare(self, state: LongTermState) -> reading.Projections:
         """Compute what reading makes of a state alone, once for a segment that is read in parts."""
         with full_precision(self.key.weight.device):
-            return Projections(self.summarise(state), self.project(state))
+            return reading.Projections(self.summarise(state), self.project(state))
 
     def summarise(self, state: LongTermState) -> reading.Summaries:
         """Compute what the scores of any query are made of (M8)."""

@@ -35,6 +35,11 @@ def concatenate_rows(
     return rows, None if bool((own == longest).all()) else own
 
 
+def interleave(parts: Sequence[Shaped[Tensor, "batch *rest"]]) -> Shaped[Tensor, "rows *rest"]:
+    """Make one batch of several of the same rows, the parts of a row one after the other (not in the paper)."""
+    return torch.stack(list(parts), 1).flatten(0, 1)
+
+
 def exchange_halves(rows: Shaped[Tensor, "batch *rest"]) -> Shaped[Tensor, "batch *rest"]:
     """Put the second half of a batch's rows before the first, so that each stream has another's (not in the paper)."""
     return rows.roll(len(rows) // 2, 0)

@@ -23,7 +23,7 @@ from infty.memory.rows import mark_own, visible
 from infty.model.config import Gpt2ModelConfig
 from infty.model.fast.growing import append
 from infty.model.interface import Output, SegmentModel, State, sum_losses
-from infty.model.memory_layer import WHOLE, LayerState, MemoryLayer, Part
+from infty.model.memory_layer import WHOLE, LayerState, MemoryLayer, Part, unfold_segments
 from infty.model.short_term import KeyValue, ShortTermState
 from infty.model.softmax import Softmax
 
@@ -73,7 +73,7 @@ class GraftedLayer(MemoryLayer):
     def __init__(self, config: Gpt2ModelConfig, family: Family, attention: nn.Module, index: int) -> None:
         super().__init__()
         self.long_range = config.long_range.build() if config.long_range else None
-        self.index, self.segment_length = index, config.segment_length
+        self.index, self.segment_length, self.short_term_length = index, config.segment_length, 0
         self.original = attention.forward  # before it is replaced; its parameters stay the decoder's
         self.queries = partial(family.queries, attention)
         self.key_values = partial(family.key_values, attention)
@@ -91,12 +91,16 @@ class GraftedLayer(MemoryLayer):
         if memory is None and before.long_range is None and part.is_whole:
             return self.original(hidden_states, *args, **options)
         evicted, owners, recent = before.short_term.split(0 if part.begins else None)
+        texts, several = len(evicted), len(hidden_states) > len(evicted)
 
         # The memory takes in what was evicted and then is read; its extra keys precede those of attention.
-        x = part.collect(recent.hidden, hidden_states, self.segment_length)
+        x = hidden_states if several else part.collect(recent.hidden, hidden_states, self.segment_length)
         queries = self.queries(x) if memory is not None and memory.reads else x
-        attend = partial(self._read_by_content, hidden_states)
-        recalled = self.recall(queries, x, before, evicted, owners, attend, part=part)
+        if several:
+            left = torch.cat([evicted, unfold_segments(x, texts)], 1)[:, : -self.segment_length]
+            recalled, recent = self.recall_in_turn(queries, x, before, left), ShortTermState(x[:, :0])
+        else:
+            recalled = self.recall(queries, x, before, evicted, owners, part=part)
         room, far = None if part.is_whole else self.segment_length, recalled.far
         cache = _SegmentCache(self._hold(recalled.extra, before, part), recent.key_value, room)
         if recalled.extra is not None or room:
@@ -105,7 +109,10 @@ class GraftedLayer(MemoryLayer):
         near, weights = self.original(hidden_states, *args, **options)
 
         # Without a short-term memory, this segment is evicted at the next one.
-        short_term = recent.append(hidden_states.detach(), cache.own if room else None, room)
+        if several:
+            short_term = ShortTermState(hidden_states.unflatten(0, (texts, -1))[:, -1])
+        else:
+            short_term = recent.append(hidden_states.detach(), cache.own if room else None, room)
         kept = (None, None) if part.ends else (recalled.prepared, cache.extra)
         memories.after[self.index] = LayerState(short_term, recalled.state, *kept)
         memories.losses[self.index] = recalled.losses
@@ -125,7 +132,11 @@ class GraftedLayer(MemoryLayer):
         known = next((state.short_term.key_value for state in states if state.short_term.key_value), None)
         return [replace(state, short_term=state.short_term.fill(known)) for state in states]
 
-    def _read_by_content(
+    def is_settled(self, state: LayerState) -> bool:
+        """Tell whether the next segments are alike; without a memory nothing is kept."""
+        return self.long_range is None or super().is_settled(state)
+
+    def read_by_content(
         self, x: Hidden, rows: Rows | slice, vectors: Float[Tensor, "some n hidden"]
     ) -> Float[Tensor, "some length hidden"]:
         """Read `vectors` as x would by content alone, with x and the layer's projections held constant."""

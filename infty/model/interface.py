@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from infty.base.batch import UNSCORED, Batch
+from infty.base.batch import Batch
 from infty.memory.contract import Losses, PerRow, Rows, Wanted
 from infty.memory.precision import ExactConstants
 from infty.model.config import ModelConfig
+from infty.model.fast.runs import Queue, count_at_once, count_wanted, join
 from infty.model.memory_layer import WHOLE, LayerState, MemoryLayer, Part
 from infty.model.softmax import AdaptiveSoftmax, Softmax
 
@@ -96,6 +97,10 @@ class SegmentModel(ExactConstants):
         parts = zip(self.memory_layers, *states, strict=True)
         return tuple(LayerState.concatenate(layer.complete(of_layer)) for layer, *of_layer in parts)
 
+    def is_settled(self, state: State) -> bool:
+        """Tell whether several further segments may be read at once: as rows of one batch, those of a text together."""
+        return all(layer.is_settled(of_layer) for layer, of_layer in zip(self.memory_layers, state, strict=True))
+
     def positions(self) -> Any:
         """Make what the segments of a step share, to be passed to each of them; None if there is nothing."""
         return None
@@ -106,22 +111,29 @@ class SegmentModel(ExactConstants):
 
 
 def unroll(
-    model: SegmentModel, segments: Iterable[Batch], state: State | None = None
+    model: SegmentModel, segments: Iterable[Batch], state: State | None = None, *, at_once: int | None = None
 ) -> Iterator[tuple[Output, Batch]]:
     """Yield the output, and the batch that it is for, of each segment that scores a token. state: before the first.
 
     Outputs begin at a segment's first scored token. A segment without any only fills the memory, without gradient.
+    Small segments without a gradient are read together, `at_once` at most, as rows of one batch; None: as many as gain.
     """
-    positions = model.positions()
-    for segment in segments:
-        segment = segment.to(model.device)
+    positions, queue = model.positions(), Queue(segments, model.config.segment_length)
+    while (segment := queue.peek()) is not None:
+        # New streams begin, in all rows or in some.
         if state is None or segment.fresh is None or segment.fresh.all():
             state = model.initial_state(segment.streams)
         elif segment.fresh.any():
             state = model.reset(state, segment.fresh, segment.streams)
-        scored = (segment.targets != UNSCORED).any(0)
-        wanted = int(scored.cummax(0).values.sum())
-        with torch.set_grad_enabled(wanted > 0 and torch.is_grad_enabled()):
+
+        # Only what is scored wants a gradient, and what wants none can be read together.
+        wanted = count_wanted(segment)
+        learns, most = wanted > 0 and torch.is_grad_enabled(), 1
+        if not learns and at_once != 1 and model.is_settled(state):
+            numbers = segment.tokens.numel() * model.config.hidden_size
+            most = at_once or count_at_once(model, numbers, model.device)
+        segment = join(queue.take(most)).to(model.device)
+        with torch.set_grad_enabled(learns):
             output = model(segment.tokens, state, positions, wanted)
         state = output.state
         if wanted:

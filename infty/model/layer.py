@@ -1,17 +1,15 @@
 """Join attention to near tokens and a memory of far ones in one layer (M9)."""
 
-from functools import partial
-
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infty.memory.contract import ExtraKeys, Hidden, Losses, PerRow, Wanted
-from infty.memory.rows import mark_own, visible
+from infty.memory.contract import ExtraKeys, Hidden, Losses, PerRow, Rows, Wanted
+from infty.memory.rows import mark_own
 from infty.model.config import DecoderConfig
 from infty.model.fast.dropout import Dropout
-from infty.model.memory_layer import WHOLE, LayerState, MemoryLayer, Part
+from infty.model.memory_layer import WHOLE, LayerState, MemoryLayer, Part, unfold_segments
 from infty.model.relative_attention import Positions, RelativeAttention
 from infty.model.short_term import KeyValue, ShortTermState
 
@@ -41,15 +39,16 @@ class Layer(MemoryLayer):
         self, x: Hidden, state: LayerState, positions: Positions, wanted: int, part: Part = WHOLE
     ) -> tuple[Wanted, LayerState, Losses]:
         """Compute output at the last `wanted` positions, state, losses. TypeError if the state is another memory's."""
+        if len(x) > len(state.short_term.hidden):
+            return self._read_several(x, state, positions, wanted)
         evicted, owners, recent = state.short_term.split(self.short_term_length if part.begins else None)
         room = None if part.is_whole else self.short_term_length + self.segment_length
         near_keys = self._key_values(x, recent, room) if wanted else None
         queries = self.attention.query(_last(x, wanted))
 
         # The memory takes in what was evicted and then is read; its extra keys precede those of attention.
-        attend, projection = partial(self.attention.read_by_content, x), self.attention.query.weight
         segment = part.collect(recent.hidden, x, self.segment_length)
-        recalled = self.recall(queries, segment, state, evicted, owners, attend, projection, part)
+        recalled = self.recall(queries, segment, state, evicted, owners, self.attention.query.weight, part)
         keys, far_keys = near_keys, None if part.begins else state.extra
         if recalled.extra is not None and near_keys is not None:
             far_keys = far_keys or self.attention.key_values(recalled.extra.vectors)
@@ -63,7 +62,35 @@ class Layer(MemoryLayer):
         short_term = recent.append(x.detach(), None if torch.is_grad_enabled() else near_keys, room)
         kept = (None, None) if part.ends else (recalled.prepared, far_keys)
         after = LayerState(short_term, recalled.state, *kept)
+        if not wanted:
+            return x[:, :0], after, recalled.losses
         return self.position_wise(_last(x, wanted), self.mix(near, recalled.far)), after, recalled.losses
+
+    def _read_several(
+        self, x: Hidden, state: LayerState, positions: Positions, wanted: int
+    ) -> tuple[Wanted, LayerState, Losses]:
+        """Read several full segments at once, rows of one batch: equal to one after the other, without a gradient."""
+        length, recent = self.segment_length, state.short_term
+        text = unfold_segments(x, len(recent.hidden))
+        near_keys = self._key_values(text, recent, None) if wanted else None
+        stream = recent.append(text, near_keys)
+        queries = self.attention.query(_last(x, wanted))
+        left = stream.hidden[:, : text.shape[1]]
+        recalled = self.recall_in_turn(queries, x, state, left, self.attention.query.weight)
+        after = LayerState(stream.drop(text.shape[1]), recalled.state)
+        if near_keys is None:
+            return x[:, :0], after, {}
+        keys = near_keys.drop(length).cut_windows(self.short_term_length + length, length)
+        if recalled.extra is not None:
+            keys = KeyValue.concatenate(self.attention.key_values(recalled.extra.vectors), keys)
+        near = self.attention(queries, keys, positions, _count_unseen(recent, recalled.extra))
+        return self.position_wise(_last(x, wanted), self.mix(near, recalled.far)), after, {}
+
+    def read_by_content(
+        self, x: Hidden, rows: Rows | slice, vectors: Float[Tensor, "some n hidden"]
+    ) -> Float[Tensor, "some length hidden"]:
+        """Read `vectors` as some rows of x would by content alone, with x and the projections held constant."""
+        return self.attention.read_by_content(x, rows, vectors)
 
     def position_wise(self, x: Wanted, context: Wanted) -> Wanted:
         """Add residual and norm, feed-forward part, residual and norm: each position by itself."""
@@ -86,10 +113,12 @@ def _count_unseen(recent: ShortTermState, extra: ExtraKeys | None) -> PerRow | N
     """Count the oldest keys, extra ones first, that do not belong to each row's stream; None: all do."""
     if recent.filled is None and (extra is None or extra.filled is None):
         return None
-    own = visible(recent.hidden, recent.filled)
-    if extra is None:
-        return recent.hidden.shape[1] - own
-    return recent.hidden.shape[1] - own + extra.vectors.shape[1] - visible(extra.vectors, extra.filled)
+    unseen = [
+        vectors.shape[1] - filled
+        for vectors, filled in [(recent.hidden, recent.filled), *([(extra.vectors, extra.filled)] if extra else [])]
+        if filled is not None
+    ]
+    return torch.stack(unseen).sum(0)
 
 
 def _order_unseen_first(recent: ShortTermState, extra: ExtraKeys, count: int) -> Int[Tensor, "batch keys"]:

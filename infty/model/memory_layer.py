@@ -1,15 +1,17 @@
 """Run a layer's memory (M9): what enters it, when it is read, and which state is carried on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infty.memory.contract import Attend, ExtraKeys, KnockOut, Losses, Memory, MemoryState, PerRow, Rows, Wanted
+from infty.memory.contract import ExtraKeys, KnockOut, Losses, Memory, MemoryState, PerRow, Rows, Wanted
 from infty.memory.equations import Hidden, Weight
+from infty.memory.rows import interleave
 from infty.model.short_term import KeyValue, ShortTermState
 
 
@@ -33,6 +35,11 @@ class Part:
 
 
 WHOLE = Part()
+
+
+def unfold_segments(x: Float[Tensor, "rows length hidden"], texts: int) -> Float[Tensor, "texts several hidden"]:
+    """Put the segments of each text, rows of one batch, one after the other."""
+    return x.unflatten(0, (texts, -1)).flatten(1, 2)
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ class MemoryLayer(nn.Module):
     """A layer with or without a memory; its other parts are ours (`Layer`) or another library's (`GraftedLayer`)."""
 
     to_compile: ClassVar[tuple[str, ...]] = ()  # methods worth compiling, as in `Memory`
+    segment_length: int
+    short_term_length: int
     long_range: Memory[Any] | None
     knocked_out: KnockOut | None = None  # what is read instead of the memory; never kept
 
@@ -87,6 +96,48 @@ class MemoryLayer(nn.Module):
         """Make states alike before they are concatenated; by default they are, or what they lack is made again."""
         return states
 
+    def read_by_content(
+        self, x: Hidden, rows: Rows | slice, vectors: Float[Tensor, "some n hidden"]
+    ) -> Float[Tensor, "some length hidden"]:
+        """Read `vectors` as some rows of x would by content alone, with x and the projections held constant."""
+        raise NotImplementedError
+
+    def is_settled(self, state: LayerState) -> bool:
+        """Tell whether the next segments are alike: each attends to as many tokens, and as many leave before it."""
+        short_term = state.short_term
+        return short_term.filled is None and short_term.hidden.shape[1] == self.short_term_length + self.segment_length
+
+    def recall_in_turn(
+        self,
+        queries: Wanted,
+        x: Hidden,
+        before: LayerState,
+        evicted: Float[Tensor, "texts left hidden"],
+        projection: Weight | None = None,
+    ) -> Recollection:
+        """Recall for several segments that are rows of one batch, without a gradient. evicted: what left before each.
+
+        Equal to `recall` for one after the other: a memory takes in what left in turn, and is read for all at once,
+        unless reading changes it.
+        """
+        memory, state, rows = self.long_range, before.long_range, len(evicted)
+        count = len(x) // rows
+        if memory is None or state is None:
+            return Recollection()
+        if memory.notes_reading:
+            turns = (part.unflatten(0, (rows, count)).unbind(1) for part in (queries, x))
+            found = []
+            for asked, own, gone in zip(*turns, evicted.chunk(count, 1), strict=True):
+                found.append(self.recall(asked, own, before, gone, None, projection))
+                before = replace(before, long_range=found[-1].state)
+            far = [each.far for each in found if each.far is not None]
+            return replace(found[-1], far=interleave(far) if far else None)
+        states = memory.advance_in_turn(state, evicted, count)
+        known = [memory.knock_out(each, self.knocked_out) for each in states] if self.knocked_out else states
+        together = type(state).interleave(known)
+        far, _, _ = memory.read(queries, x, together, projection)
+        return Recollection(memory.extra_keys(together), far, states[-1])
+
     def recall(
         self,
         queries: Wanted,
@@ -94,7 +145,6 @@ class MemoryLayer(nn.Module):
         before: LayerState,
         evicted: Float[Tensor, "batch left hidden"],
         rows: Rows | None,
-        attend: Attend,
         projection: Weight | None = None,
         part: Part = WHOLE,
     ) -> Recollection:
@@ -113,7 +163,7 @@ class MemoryLayer(nn.Module):
 
         # What left enters; there may be nothing yet.
         if evicted.shape[1]:
-            state, losses = memory.advance(state, evicted, rows, attend)
+            state, losses = memory.advance(state, evicted, rows, partial(self.read_by_content, x))
 
         # It is read as it is, or knocked out. Reading changes a state: if it was knocked out, the true one is read as
         # well, and that is kept.

@@ -76,10 +76,10 @@ class RelativeAttention(nn.Module):
 
     def forward(self, queries: Hidden, seen: KeyValue, positions: Positions, unseen: Unseen | None = None) -> Hidden:
         """Attend to `seen` from its last t tokens; queries lack u, v. unseen: number of oldest keys a row can't see."""
-        q = split_heads(queries, self.num_heads)
+        q = split_heads(queries, self.num_heads).contiguous()  # once, not for content and for position
         scale = q.shape[-1] ** -0.5
-        content = (q + positions.content_bias[:, None]) * scale
-        position = (q + positions.position_bias[:, None]) * scale
+        content = torch.add(positions.content_bias[:, None] * scale, q, alpha=scale)
+        position = torch.add(positions.position_bias[:, None] * scale, q, alpha=scale)
         encoding = positions.encoding[..., -seen.key.shape[-1] - 1 :]
         if (self.training and self.dropout.p) or is_transformed():
             context = attend_plainly(content, position, seen, encoding, self.dropout, unseen)

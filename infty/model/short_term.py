@@ -46,6 +46,12 @@ class KeyValue:
         key = self.key.gather(3, order[:, None, None].expand_as(self.key))
         return KeyValue(key, self.value.gather(2, order[:, None, :, None].expand_as(self.value)))
 
+    def cut_windows(self, size: int, step: int) -> "KeyValue":
+        """Cut out every window of `size` tokens at a multiple of `step`: rows of a batch, those of a text together."""
+        key = self.key.unfold(3, size, step).permute(0, 3, 1, 2, 4)  # b windows h d size
+        value = self.value.unfold(2, size, step).permute(0, 2, 1, 4, 3)
+        return KeyValue(key.flatten(0, 1), value.flatten(0, 1))
+
     def drop(self, count: int) -> "KeyValue":
         """Leave out the oldest `count` tokens."""
         return KeyValue(self.key[..., count:], self.value[:, :, count:])
@@ -80,6 +86,10 @@ class ShortTermState:
         kept = self.key_value and self.key_value.drop(left)
         whole = bool((self.filled == self.filled.max()).all())
         return ShortTermState(self.hidden[:, left:], kept, None if whole else self.filled)
+
+    def drop(self, count: int) -> "ShortTermState":
+        """Leave out the oldest `count` tokens, if all are every row's own."""
+        return ShortTermState(self.hidden[:, count:], self.key_value and self.key_value.drop(count))
 
     def split(self, length: int | None) -> tuple[Hidden, Rows | None, "ShortTermState"]:
         """Separate what leaves a memory of `length` tokens, the rows that it belongs to (None: all), and what stays.

@@ -174,7 +174,7 @@ def test_the_last_queries_of_a_density_are_its_last() -> None:
 def test_pieces_are_the_whole_and_blocks_fit_what_holds_them() -> None:
     assert [(p.start, p.stop) for p in pieces(7, 3)] == [(0, 3), (3, 6), (6, 7)]
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert items_at_once(CPU_BLOCK // 8, cpu) == max(8, torch.get_num_threads())
+    assert items_at_once(CPU_BLOCK // 8, cpu) == 8 * torch.get_num_threads()
     assert items_at_once(10 * CPU_BLOCK, cpu) == torch.get_num_threads()
     assert items_at_once(GPU_BLOCK // 3, gpu) == 3
     assert items_at_once(10 * GPU_BLOCK, gpu) == 1

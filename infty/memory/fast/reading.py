@@ -104,7 +104,7 @@ class _Read(torch.autograd.Function):
         read, kept = values.new_empty(*mean.shape, values.shape[-1]), []
         for items, rows in _tiles(mean, values):
             weights = _weights(mean[items, rows], total[:, items, rows], centers.split(counts))
-            read[items, rows] = torch.bmm(weights, values[items])
+            read[items, rows] = torch.bmm(weights.mT, values[items])
             if any(ctx.needs_input_grad):
                 kept.append(weights)
         ctx.counts = counts
@@ -115,22 +115,22 @@ class _Read(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         values, mean, total, centers, *kept = ctx.saved_tensors
-        to_values = torch.zeros_like(values.mT, memory_format=torch.contiguous_format)  # products are quicker so
+        to_values = torch.zeros_like(values)
         zeroth, first, second = (torch.empty_like(total) for _ in range(3))  # ΣT, ΣTδ, ΣTδ²
         for (items, rows), weights in zip(_tiles(mean, values), kept, strict=True):
             g = gradient[items, rows]
-            to_values[items].baddbmm_(g.mT, weights)
-            t = torch.bmm(g, values[items].mT).mul_(weights)
-            delta = mean[items, rows, None] - centers
+            to_values[items].baddbmm_(weights, g)
+            t = torch.bmm(values[items], g.mT).mul_(weights)
+            delta = mean[items, None, rows] - centers[:, None]
             for width, (part, distance) in enumerate(
-                zip(t.split(ctx.counts, -1), delta.split(ctx.counts, -1), strict=True)
+                zip(t.split(ctx.counts, 1), delta.split(ctx.counts, 1), strict=True)
             ):
-                zeroth[width, items, rows] = part.sum(-1)
-                first[width, items, rows] = part.mul_(distance).sum(-1)
-                second[width, items, rows] = part.mul_(distance).sum(-1)
+                zeroth[width, items, rows] = part.sum(1)
+                first[width, items, rows] = part.mul_(distance).sum(1)
+                second[width, items, rows] = part.mul_(distance).sum(1)
         to_mean = -(first / total).sum(0)
         to_variance = ((second / total - zeroth) / (2 * total)).sum(0)
-        return to_values.mT, to_mean, to_variance, None, None, None
+        return to_values, to_mean, to_variance, None, None, None
 
 
 def _tiles(mean: Tensor, values: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -142,10 +142,13 @@ def _tiles(mean: Tensor, values: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _weights(mean: Tensor, total: Tensor, groups: Sequence[Tensor]) -> Tensor:
-    """Compute a of a tile, i q k, from μ (i q), s (w i q) and the centres of each width (M2)."""
-    exponents = mean.new_empty(*mean.shape, sum(len(centers) for centers in groups))
-    parts = exponents.split([len(centers) for centers in groups], -1)
-    for part, centers, s in zip(parts, groups, total[..., None], strict=True):
-        torch.mul((mean[..., None] - centers).square_(), -0.5 * math.log2(math.e) / s, out=part)
-        part -= 0.5 * torch.log2(2 * math.pi * s)
+    """Compute a of a tile, i k q, from μ (i q), s (w i q) and the centres of each width (M2).
+
+    Queries come last: they are many, so that what is done to each number runs along them, and so do sums over centres.
+    """
+    counts = [len(centers) for centers in groups]
+    exponents = mean.new_empty(len(mean), sum(counts), mean.shape[1])
+    for part, centers, s in zip(exponents.split(counts, 1), groups, total[:, :, None], strict=True):
+        torch.sub(mean[:, None], centers[:, None], out=part)
+        part.square_().mul_(-0.5 * math.log2(math.e) / s).sub_(0.5 * torch.log2(2 * math.pi * s))
     return exponents.exp2_()  # torch's exp takes four times as long

@@ -6,8 +6,8 @@ import torch
 
 from infty.memory.precision import HOST
 
-# Numbers of a tile. On a CPU 2 MB in float32, the second-level cache of two cores; a GPU wants large tiles.
-CPU_BLOCK, GPU_BLOCK = 2**19, 2**29
+# Numbers of a tile. On a CPU 1 MB in float32 a thread, half a core's second-level cache; a GPU wants large tiles.
+CPU_BLOCK, GPU_BLOCK = 2**18, 2**29
 
 
 def pieces(total: int, size: int) -> Iterator[slice]:
@@ -20,5 +20,6 @@ def pieces(total: int, size: int) -> Iterator[slice]:
 def items_at_once(numbers: int, device: torch.device) -> int:
     """Count the batch items with `numbers` values each that go into one tile of (M9): one for each thread at least."""
     if device.type == HOST.type:
-        return max(torch.get_num_threads(), CPU_BLOCK // numbers)
+        threads = torch.get_num_threads()
+        return max(threads, threads * CPU_BLOCK // numbers)
     return max(1, GPU_BLOCK // numbers)
