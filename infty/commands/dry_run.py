@@ -46,14 +46,16 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     program = count_held_bytes(machine.device) if free is not None else 0
     model = machine.place(experiment.model.build(task.vocab_size, seed))
     memories = sum(parameter.numel() for parameter in model.memory_parameters())
-    training = experiment.training.count_steps(task.count_steps_per_epoch)
+    training = experiment.training.count_steps(task)
     refuse_uneven("training.batch_size", training.batch_size, machine.launch)
-    steps, tokens = training.total_steps, task.count_tokens_seen(training.total_steps, training.batch_size)
+    steps, batches = training.total_steps, task.count_batches(training.total_steps, training.gradient_segments)
+    tokens = task.count_tokens_seen(batches, training.batch_size)
 
     # Measure the cost: a step is the gradients of its pieces, one piece after the other, and an update.
     cost, update = measure_run(model, task, training, seed, machine, SECONDS), measure_update(model, SECONDS)
     seconds = math.ceil(cost.own / cost.at_once) * cost.seconds.fixed + cost.own * cost.seconds.each + update
-    make = partial(task.training_batch, 0, training.batch_size, seed, range(cost.tried[-1]))
+    rows = range(cost.tried[-1])
+    make = partial(task.training_batches, 0, training.batch_size, seed, rows, training.gradient_segments)
     made, _ = repeat(make, model.device, SECONDS)
 
     # Compare the memory that training takes with that of this device and of others.

@@ -114,6 +114,8 @@ class CompressiveMemory(Memory[CompressedState]):
         if rows is not None and not holds(rows.any(), unknown=False):
             return after, {}
         own = slice(None) if rows is None else rows  # the streams that the evicted vectors belong to
+        if evicted.requires_grad:  # the loss is the compressor's own, and not that of earlier segments
+            fresh = self.make_slots(evicted.detach())
         loss = reconstruction_loss(lambda vectors: attend(own, vectors), evicted[own], fresh[own])
         return after, {"reconstruction": loss * (fresh[own].shape[0] / fresh.shape[0])}  # the others count as 0
 

@@ -122,9 +122,10 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
     def advance(self, state: AnyState, evicted: Hidden, rows: Rows | None, attend: Attend) -> tuple[AnyState, Losses]:
         """Take in what left the short-term memory, before the memory is read, in the same graph.
 
-        evicted: at least one vector per stream, without gradient. rows: the streams that it belongs to, others stay as
-        they are; None: all. attend(rows, vectors): what the layer's queries in these rows read from vectors by content
-        alone; only the vectors have a gradient. Losses are means over streams, made only if a gradient is wanted.
+        evicted: at least one vector per stream; losses of what enters send no gradient back to it. rows: the streams
+        that it belongs to, others stay as they are; None: all. attend(rows, vectors): what the layer's queries in these
+        rows read from vectors by content alone; only the vectors have a gradient. Losses are means over streams, made
+        only if a gradient is wanted.
         """
 
     def advance_in_turn(self, state: AnyState, evicted: Hidden, count: int) -> list[AnyState]:

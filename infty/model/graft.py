@@ -112,7 +112,7 @@ class GraftedLayer(MemoryLayer):
         if several:
             short_term = ShortTermState(hidden_states.unflatten(0, (texts, -1))[:, -1])
         else:
-            short_term = recent.append(hidden_states.detach(), cache.own if room else None, room)
+            short_term = recent.append(hidden_states, cache.own if room else None, room)
         kept = (None, None) if part.ends else (recalled.prepared, cache.extra)
         memories.after[self.index] = LayerState(short_term, recalled.state, *kept)
         memories.losses[self.index] = recalled.losses

@@ -1,7 +1,8 @@
 """Declare the interface of a model: it reads segments (Dai et al. 2019) one by one; state goes in and comes out."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +27,7 @@ class Output:
 
     hidden: Wanted
     softmax: Softmax | AdaptiveSoftmax  # makes probabilities of the hidden states
-    state: State  # for the next segment, detached
+    state: State  # for the next segment; of a model that is called directly, with its graph
     auxiliary: Losses  # summed over layers; only if a gradient is wanted, and only once there is a memory to read
 
     @property
@@ -111,14 +112,20 @@ class SegmentModel(ExactConstants):
 
 
 def unroll(
-    model: SegmentModel, segments: Iterable[Batch], state: State | None = None, *, at_once: int | None = None
+    model: SegmentModel,
+    segments: Iterable[Batch],
+    state: State | None = None,
+    *,
+    one_graph_from: int | None = None,
+    at_once: int | None = None,
 ) -> Iterator[tuple[Output, Batch]]:
     """Yield the output, and the batch that it is for, of each segment that scores a token. state: before the first.
 
     Outputs begin at a segment's first scored token. A segment without any only fills the memory, without gradient.
+    States carry no graph, but between segments from number `one_graph_from` on, which are all yielded, scored or not.
     Small segments without a gradient are read together, `at_once` at most, as rows of one batch; None: as many as gain.
     """
-    positions, queue = model.positions(), Queue(segments, model.config.segment_length)
+    positions, queue, read = model.positions(), Queue(segments, model.config.segment_length), 0
     while (segment := queue.peek()) is not None:
         # New streams begin, in all rows or in some.
         if state is None or segment.fresh is None or segment.fresh.all():
@@ -127,17 +134,24 @@ def unroll(
             state = model.reset(state, segment.fresh, segment.streams)
 
         # Only what is scored wants a gradient, and what wants none can be read together.
-        wanted = count_wanted(segment)
-        learns, most = wanted > 0 and torch.is_grad_enabled(), 1
+        wanted, most = count_wanted(segment), 1
+        before_graph = math.inf if one_graph_from is None else one_graph_from - read
+        joined = before_graph <= 0 and torch.is_grad_enabled()
+        learns = joined or (wanted > 0 and torch.is_grad_enabled())
         if not learns and at_once != 1 and model.is_settled(state):
             numbers = segment.tokens.numel() * model.config.hidden_size
-            most = at_once or count_at_once(model, numbers, model.device)
-        segment = join(queue.take(most)).to(model.device)
+            most = int(min(at_once or count_at_once(model, numbers, model.device), before_graph))
+        run = queue.take(most)
+        segment, read = join(run).to(model.device), read + len(run)
         with torch.set_grad_enabled(learns):
             output = model(segment.tokens, state, positions, wanted)
-        state = output.state
-        if wanted:
-            yield output, segment.cut(segment.tokens.shape[1] - wanted)
+
+        # The graph ends here, or the next segment is part of it.
+        state = tuple(layer.detach() for layer in output.state)
+        if joined and queue.peek():
+            state = output.state
+        if wanted or joined:
+            yield replace(output, state=state), segment.cut(segment.tokens.shape[1] - wanted)
 
 
 def sum_losses(losses: Sequence[Losses]) -> Losses:

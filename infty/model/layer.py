@@ -59,7 +59,7 @@ class Layer(MemoryLayer):
         near = self.attention(queries, keys, positions, unseen) if keys is not None else queries  # none wanted
 
         # Keys and values can be kept only while the weights do not change: without a gradient.
-        short_term = recent.append(x.detach(), None if torch.is_grad_enabled() else near_keys, room)
+        short_term = recent.append(x, None if torch.is_grad_enabled() else near_keys, room)
         kept = (None, None) if part.ends else (recalled.prepared, far_keys)
         after = LayerState(short_term, recalled.state, *kept)
         if not wanted:

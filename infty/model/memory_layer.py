@@ -60,6 +60,11 @@ class LayerState:
         short_term = ShortTermState.concatenate([part.short_term for part in parts])
         return cls(short_term, None if far[0] is None else type(far[0]).concatenate(far))
 
+    def detach(self) -> "LayerState":
+        """Cut the state from its graph: no gradient flows into earlier segments."""
+        far = None if self.long_range is None else self.long_range.detach()
+        return replace(self, short_term=self.short_term.detach(), long_range=far)
+
     def reset(self, rows: Rows, seeds: PerRow) -> "LayerState":
         """Forget everything in the marked rows; `seeds` name the streams that begin there."""
         far = None if self.long_range is None else self.long_range.reset(rows, seeds)
@@ -72,7 +77,7 @@ class Recollection:
 
     extra: ExtraKeys | None = None  # for attention
     far: Wanted | None = None  # what was read; None: nothing
-    state: MemoryState | None = None  # to keep, detached
+    state: MemoryState | None = None  # to keep
     losses: Losses = field(default_factory=Losses)
     prepared: Any = None  # for the other parts of the segment
 
@@ -175,7 +180,7 @@ class MemoryLayer(nn.Module):
         far, after, of_reading = memory.read(queries, x, known, projection, **more)
         if self.knocked_out:
             _, after, _ = memory.read(queries, x, state, projection)
-        return Recollection(memory.extra_keys(known), far, after.detach(), {**losses, **of_reading}, prepared)
+        return Recollection(memory.extra_keys(known), far, after, {**losses, **of_reading}, prepared)
 
     def mix(self, near: Wanted, far: Wanted | None) -> Wanted:
         """Join what attention read and what was read from the memory, if there was anything."""

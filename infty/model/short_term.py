@@ -59,7 +59,7 @@ class KeyValue:
 
 @dataclass(frozen=True)
 class ShortTermState:
-    """Input hidden states of one layer for the tokens before this segment, oldest first, without gradient."""
+    """Input hidden states of one layer for the tokens before this segment, oldest first."""
 
     hidden: Float[Tensor, "batch cached hidden"]
     key_value: KeyValue | None = None  # by the current weights, if no gradient is needed; None: to be computed again
@@ -111,6 +111,10 @@ class ShortTermState:
         hidden = torch.cat([self.hidden, x], 1) if room is None else append(self.hidden, x, 1, room)
         whole = filled is None or bool((filled >= hidden.shape[1]).all())
         return ShortTermState(hidden, key_value, None if whole else filled)
+
+    def detach(self) -> "ShortTermState":
+        """Cut it from its graph; keys and values are kept only if there is none."""
+        return replace(self, hidden=self.hidden.detach())
 
     def reset(self, rows: Rows) -> "ShortTermState":
         """Forget everything in the marked rows: a new document begins there."""

@@ -37,11 +37,22 @@ class TrainingData(Protocol):
 
     @abstractmethod
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
-        """Make the batch of optimiser step `step` (from 0) in a run with this seed. rows: those to make; None: all."""
+        """Make batch `step` (from 0) of training in a run with this seed. rows: those to make; None: all."""
+
+    def count_batches(self, steps: int, segments: int) -> int:
+        """Count the batches of so many optimiser steps: a task that continues has one a segment, `segments` a step."""
+        return steps * segments if self.continues else steps
+
+    def training_batches(
+        self, step: int, batch_size: int, seed: int, rows: range | None = None, segments: int = 1
+    ) -> list[Batch]:
+        """Make what optimiser step `step` reads, one batch after the other."""
+        first, stop = self.count_batches(step, segments), self.count_batches(step + 1, segments)
+        return [self.training_batch(number, batch_size, seed, rows) for number in range(first, stop)]
 
     @abstractmethod
     def count_steps_per_epoch(self, batch_size: int) -> int:
-        """Count the steps after which everything has been trained on at least once."""
+        """Count the batches after which everything has been trained on at least once."""
 
     @abstractmethod
     def count_tokens_seen(self, steps: int, batch_size: int) -> int:

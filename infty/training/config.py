@@ -1,11 +1,11 @@
 """The configuration of training."""
 
-from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from infty.base.files import Strict, omit_default
+from infty.tasks.task import TrainingData
 
 
 class TrainingConfig(Strict):
@@ -20,6 +20,9 @@ class TrainingConfig(Strict):
     )
     schedule: Literal["cosine", "linear"] = omit_default("cosine", description="how the rate falls to 0")
     warmup_steps: int = Field(default=0, ge=0, description="steps of linear warm-up")
+    gradient_segments: int = omit_default(
+        1, gt=0, description="last segments through which the gradient flows; of a text, so many are read in a step"
+    )
     clip_norm: float = Field(default=0.25, gt=0, description="largest norm of the gradient (section 4.1: 0.25)")
     log_every: int = Field(default=10, gt=0, description="steps between lines of metrics")
     evaluate_every: int = Field(gt=0, description="steps between validations; each is followed by a checkpoint")
@@ -38,9 +41,10 @@ class TrainingConfig(Strict):
             raise ValueError(f"{self.epochs} epochs are not counted in steps yet")
         return self.steps
 
-    def count_steps(self, steps_per_epoch: Callable[[int], int]) -> "TrainingConfig":
-        """Return this configuration with epochs converted to steps. steps_per_epoch: a task's, by batch size."""
+    def count_steps(self, task: TrainingData) -> "TrainingConfig":
+        """Return this configuration with epochs converted to steps of a task."""
         if self.epochs is None:
             return self
-        steps = self.epochs * steps_per_epoch(self.batch_size)
+        batches = self.epochs * task.count_steps_per_epoch(self.batch_size)
+        steps = -(-batches // task.count_batches(1, self.gradient_segments))
         return self.model_copy(update={"steps": steps, "epochs": None})

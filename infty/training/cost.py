@@ -80,7 +80,7 @@ def measure_run(
     at_once = min(own, machine.micro_batch or own)
 
     def try_out(sequences: int) -> tuple[float, int, Steps]:
-        steps = take_steps(model, task, config.batch_size, seed, sequences)
+        steps = take_steps(model, task, config, seed, sequences)
         fill_memories(steps, seconds=seconds)
         return *repeat(partial(next, steps), machine.device, seconds), steps
 
@@ -126,29 +126,31 @@ def measure_update(model: SegmentModel, seconds: float) -> float:
 
 
 def count_step_flops(
-    model: SegmentModel, task: TrainingData, batch_size: int, seed: int, micro_batch: int | None = None
+    model: SegmentModel, task: TrainingData, config: TrainingConfig, seed: int, micro_batch: int | None = None
 ) -> int:
     """Count the FLOPs of the matrix products in one optimiser step, forward and backward, with full memories.
 
     micro_batch: most sequences at once; only so many are computed, and the count is scaled to the batch.
     """
-    sequences, counter = min(batch_size, micro_batch or batch_size), FlopCounterMode(display=False)
+    sequences, counter = min(config.batch_size, micro_batch or config.batch_size), FlopCounterMode(display=False)
     with preserve_model(model):
-        fill_memories(take_steps(model, task, batch_size, seed, sequences), within=counter)
-    return counter.get_total_flops() * batch_size // sequences
+        fill_memories(take_steps(model, task, config, seed, sequences), within=counter)
+    return counter.get_total_flops() * config.batch_size // sequences
 
 
-def take_steps(model: SegmentModel, task: TrainingData, batch_size: int, seed: int, sequences: int) -> Steps:
+def take_steps(model: SegmentModel, task: TrainingData, config: TrainingConfig, seed: int, sequences: int) -> Steps:
     """Compute the gradients of the first `sequences` of each batch, one batch after the other, and drop them."""
     state: State | None = None
     for step in count():
-        batch = task.training_batch(step, batch_size, seed, range(sequences))
-        losses, state = compute_losses(model, batch, state)
+        segments = config.gradient_segments
+        batches = task.training_batches(step, config.batch_size, seed, range(sequences), segments)
+        losses, state = compute_losses(model, batches, state, gradient_segments=segments)
         weigh_losses(losses, model).backward()
         del losses  # frees their graph, as the end of an optimiser step does
         model.zero_grad()
         state = state if task.continues else None
-        yield batch.tokens.numel(), [tensor.nbytes for tensor in state_tensors(state or ()).values()]
+        tokens = sum(batch.tokens.numel() for batch in batches)
+        yield tokens, [tensor.nbytes for tensor in state_tensors(state or ()).values()]
 
 
 def fill_memories(steps: Steps, within: AbstractContextManager[object] | None = None, seconds: float = inf) -> None:

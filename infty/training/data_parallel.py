@@ -1,5 +1,6 @@
 """Compute the gradients of a batch in one of several processes: its rows, a micro-batch at a time."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import accumulate, pairwise
 
@@ -38,15 +39,22 @@ class Replica:
         return [range(start + low, start + min(low + size, own)) for low in range(0, own, size)]
 
     def backward(
-        self, batch: Batch, state: State | None, scored: int, batch_rows: int, *, last: bool
+        self,
+        batches: Sequence[Batch],
+        state: State | None,
+        scored: int,
+        batch_rows: int,
+        gradient_segments: int = 1,
+        *,
+        last: bool,
     ) -> tuple[Losses, State]:
         """Add a piece's gradient; after the `last` piece of a step, gradients are summed over all processes.
 
-        scored, batch_rows: targets and rows of the whole batch. Returns the piece's part of each loss, and its state.
+        Arguments are those of `compute_losses`. Returns the piece's part of each loss, and its state.
         """
         synchronises = last or self.group.size == 1
         with nullcontext() if synchronises else self._losses.no_sync():  # pyright: ignore[reportCallIssue]
-            losses, after = self._losses(batch, state, scored, batch_rows)
+            losses, after = self._losses(batches, state, scored, batch_rows, gradient_segments)
             (weigh_losses(losses, self.model) * self.group.size).backward()  # DDP divides by the number of processes
         return losses, after
 
@@ -91,38 +99,45 @@ class Replica:
 
 
 class BatchLosses(nn.Module):
-    """The losses of a batch as one module, which is what DistributedDataParallel wraps."""
+    """The losses of a step as one module, which is what DistributedDataParallel wraps."""
 
     def __init__(self, model: SegmentModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch, state: State | None, scored: int, batch_rows: int) -> tuple[Losses, State]:
+    def forward(
+        self, batches: Sequence[Batch], state: State | None, scored: int, batch_rows: int, gradient_segments: int
+    ) -> tuple[Losses, State]:
         """Return what `compute_losses` returns."""
-        return compute_losses(self.model, batch, state, scored, batch_rows)
+        return compute_losses(self.model, batches, state, scored, batch_rows, gradient_segments)
 
 
 def compute_losses(
     model: SegmentModel,
-    batch: Batch,
+    batches: Sequence[Batch],
     state: State | None = None,
     scored: int | None = None,
     batch_rows: int | None = None,
+    gradient_segments: int = 1,
 ) -> tuple[Losses, State]:
-    """Compute the mean losses of a batch and the state after it.
+    """Compute the mean losses of the batches that a step reads one after the other, and the state after them.
 
     `loss` is the cross-entropy of the scored targets in nats; the others are the model's auxiliary losses. state: what
-    the batch continues from; None: empty memories. scored, batch_rows: targets and rows of the whole batch, if this is
-    a piece of one; each loss is then the piece's part of the mean.
+    the first batch continues from; None: empty memories. scored, batch_rows: targets and rows of the whole step, if
+    these are pieces of its batches; each loss is then the piece's part of the mean. gradient_segments: the last ones,
+    through which the gradient flows; before them it stays within a segment.
 
     Raises:
         ValueError: Nothing is scored.
     """
-    scored = int((batch.targets != UNSCORED).sum()) if scored is None else scored
-    share = len(batch.streams) / (batch_rows or len(batch.streams))
+    segments = [segment for batch in batches for segment in batch.segments(model.config.segment_length)]
+    scored = sum(int((segment.targets != UNSCORED).sum()) for segment in segments) if scored is None else scored
+    rows = len(batches[0].streams)
+    share = rows / (batch_rows or rows)
     zero = torch.zeros((), device=model.device)
     losses = dict.fromkeys(("loss", *model.config.auxiliary_weights), zero)
-    for output, segment in unroll(model, batch.segments(model.config.segment_length), state):
+    first = len(segments) - gradient_segments if gradient_segments > 1 else None
+    for output, segment in unroll(model, segments, state, one_graph_from=first):
         losses["loss"] = losses["loss"] + output.nats(segment.targets).sum() / scored
         for name, loss in output.auxiliary.items():
             losses[name] = losses[name] + loss * share

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, assert_never
 
@@ -64,8 +65,10 @@ def optimize(
     group, model = replica.group, replica.model
     model.train()
     rows = replica.assign_rows(config.batch_size)
-    pieces = [task.training_batch(step, config.batch_size, seed, some) for some in rows]
-    scored = int(group.sum_arrays(np.array(sum(int((piece.targets != UNSCORED).sum()) for piece in pieces))))
+    depth = config.gradient_segments
+    pieces = [task.training_batches(step, config.batch_size, seed, some, depth) for some in rows]
+    own = sum(int((batch.targets != UNSCORED).sum()) for piece in pieces for batch in piece)
+    scored = int(group.sum_arrays(np.array(own)))
 
     # Add the gradients piece by piece. Each draws its dropout from a seed of its first row, whichever process has it.
     names = ("loss", *model.config.auxiliary_weights)
@@ -73,7 +76,8 @@ def optimize(
     for place, piece in enumerate(pieces):
         torch.manual_seed(_derive_seed(seed, step, rows[place].start))
         before = memory[place] if memory else None
-        losses, state = replica.backward(piece, before, scored, config.batch_size, last=place == len(pieces) - 1)
+        last = place == len(pieces) - 1
+        losses, state = replica.backward(piece, before, scored, config.batch_size, depth, last=last)
         sums += [losses[name].item() for name in names]
         after.append(state)
 
@@ -85,8 +89,8 @@ def optimize(
         found = {"loss": total, **{f"loss/{name}": value for name, value in figures.items()}, "gradient_norm": norm}
         kept = ""
         if run and group.leads:
-            whole = task.training_batch(step, config.batch_size, seed)
-            kept = f" (the batch: {_keep_batch(run, step, whole, found)})"
+            whole = task.training_batches(step, config.batch_size, seed, None, depth)
+            kept = f" (the batch: {_keep_batches(run, step, whole, found)})"
         raise InftyError(
             f"loss {total:.4g}, gradient norm {norm:.4g} at step {step}: not finite, nothing was updated{kept}; "
             "try a lower training.learning_rate"
@@ -99,7 +103,7 @@ def optimize(
     optimizer.step()
     optimizer.zero_grad()
 
-    tokens = group.size * sum(piece.tokens.numel() for piece in pieces)
+    tokens = group.size * sum(batch.tokens.numel() for piece in pieces for batch in piece)
     metrics = {
         **{f"train/{name}": value for name, value in figures.items()},
         "train/gradient_norm": norm,
@@ -114,16 +118,17 @@ def _derive_seed(seed: int, step: int, row: int) -> int:
     return int(np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint64)[0])
 
 
-def _keep_batch(run: Path, step: int, batch: Batch, figures: dict[str, float]) -> str:
-    """Write the batch of optimiser step `step` (from 0) below a run's folder, with the figures measured on it.
+def _keep_batches(run: Path, step: int, batches: Sequence[Batch], figures: dict[str, float]) -> str:
+    """Write what optimiser step `step` (from 0) read below a run's folder, with the figures measured on it.
 
     Returns its folder, or why it could not be written. Figures are written as text: JSON has no NaN or infinity.
     """
     folder = run / "not-finite" / f"step-{step:08d}"
-    tensors = {name: part for name, part in vars(batch).items() if isinstance(part, Tensor)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder / "batch.safetensors", tensors)
+        for number, batch in enumerate(batches, 1):
+            tensors = {name: part for name, part in vars(batch).items() if isinstance(part, Tensor)}
+            write_tensors(folder / f"batch{f'-{number}' if len(batches) > 1 else ''}.safetensors", tensors)
         write_json(folder / "figures.json", {"step": step, **{name: str(value) for name, value in figures.items()}})
     except (OSError, SafetensorError) as fault:
         return f"could not be kept: {fault}"

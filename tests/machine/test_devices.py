@@ -52,7 +52,7 @@ def pieces(model: SegmentModel, name: str, count: int = 4) -> Batch:
 
 def carried(model: SegmentModel, batch: Batch) -> dict[str, Tensor]:
     with torch.no_grad():
-        return state_tensors(compute_losses(model, batch)[1])
+        return state_tensors(compute_losses(model, [batch])[1])
 
 
 @pytest.mark.parametrize(("name", "case", "row"), ROWS)
@@ -105,7 +105,7 @@ def gradients(model: SegmentModel, batch: Batch) -> tuple[dict[str, Tensor], int
     model.train()
     torch.manual_seed(4)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses, _ = compute_losses(model, batch)
+        losses, _ = compute_losses(model, [batch])
     weigh_losses(losses, model).backward()
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sum(sizes.values())
 

@@ -24,7 +24,7 @@ TEXTS = [(name, case, row) for name, case, row in ROWS if name != "sort"]
 
 def losses_and_gradients(model: SegmentModel, name: str, device: torch.device) -> tuple[dict[str, float], Tensor]:
     Machine(device).place(model.eval())
-    losses, _ = compute_losses(model, pieces(model, name))
+    losses, _ = compute_losses(model, [pieces(model, name)])
     weigh_losses(losses, model).backward()
     gradients = [p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None]
     return {key: loss.item() for key, loss in losses.items()}, torch.cat(gradients)

@@ -205,11 +205,10 @@ def test_positions_made_once_serve_every_segment(float64: None) -> None:
 
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_returned_states_carry_no_gradient(memory: str) -> None:
-    model, parts = make(memory), segments(4)
-    state = model.initial_state(torch.arange(BATCH))
-    for tokens in parts:
-        state = model(tokens, state).state
-    assert not any(tensor.requires_grad for tensor in tensors(state))
+    model, batch = make(memory), Batch(tokens := torch.cat(segments(4), 1), tokens, torch.arange(BATCH))
+    for output, _ in unroll(model, batch.segments(SEGMENT)):
+        assert output.hidden.requires_grad
+        assert not any(tensor.requires_grad for tensor in tensors(output.state))
 
 
 @pytest.mark.parametrize("memory", MEMORIES)

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from infty.base.batch import Batch
 from infty.base.errors import MissingError
 from infty.memory.compressive import CompressiveMemory
 from infty.memory.longterm import LongTermMemory
 from infty.model.config import Gpt2ModelConfig
 from infty.model.gpt2 import build_gpt2, from_pretrained, save_pretrained
 from infty.model.graft import Graft
-from infty.model.interface import State
+from infty.model.interface import State, unroll
 from infty.model.tensors import load_state, load_weights, state_tensors, weight_tensors
 
 BATCH, LENGTH, VOCAB, HIDDEN, LAYERS, HEADS = 3, 8, 53, 22, 2, 2
@@ -190,8 +191,9 @@ def test_it_computes_what_the_equations_say(row: str) -> None:
 def test_the_task_trains_every_memory_and_the_past_only_through_it(row: str) -> None:
     model = make(row)
     first, second, third = segments(3)
-    state = model(first, model.initial_state(torch.arange(BATCH))).state
-    state = model(second, state).state
+    batch = Batch(tokens := torch.cat([first, second], 1), tokens, torch.arange(BATCH))
+    *_, (output, _) = unroll(model, batch.segments(LENGTH))
+    state = output.state
     assert not any(tensor.requires_grad for tensor in state_tensors(state).values())
     model(third, state).nats(third).sum().backward()
     for name, parameter in model.named_parameters():

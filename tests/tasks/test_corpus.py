@@ -26,6 +26,7 @@ from infty.model.softmax import Softmax
 from infty.tasks.corpus import CorpusConfig, CorpusTask
 from infty.tasks.loss_breakdown import NEW, NO_WORD, break_down_losses, measure_distances
 from infty.tasks.segmentation import TokenReset
+from infty.training.config import TrainingConfig
 from tests.model.test_decoder import MEMORIES, make
 
 LENGTH = 5
@@ -131,7 +132,7 @@ class _Table(Decoder):
     def __init__(self, logits: Tensor) -> None:
         torch.nn.Module.__init__(self)
         self.table, self.content_bias = Softmax(logits.T), torch.nn.Parameter(torch.zeros(1))
-        self.config = make("transformer-xl").config
+        self.config, self.blocks = make("transformer-xl").config, []  # it keeps nothing
 
     def positions(self) -> tuple[()]:
         return ()
@@ -225,6 +226,20 @@ def test_an_epoch_reads_everything_once(folder: Path) -> None:
             for row, place in enumerate(b.places.tolist()):
                 seen[place : place + int((b.targets[row] != UNSCORED).sum())] += 1
         assert seen.min() == 1
+
+
+def test_a_step_may_read_several_segments_of_each_stream(folder: Path) -> None:
+    """With `training.gradient_segments`: the same batches, so many a step; an epoch has fewer steps."""
+    source = task(folder)
+    config = TrainingConfig(epochs=2, batch_size=2, learning_rate=1.0, evaluate_every=1, gradient_segments=3)
+    steps, batches = config.count_steps(source).total_steps, 2 * source.count_steps_per_epoch(2)
+    assert 3 * (steps - 1) < batches <= 3 * steps
+    for step in range(steps):
+        for number, batch in enumerate(source.training_batches(step, 2, 7, segments=3)):
+            one = source.training_batch(3 * step + number, 2, 7)
+            assert all(
+                torch.equal(vars(batch)[name], tensor) for name, tensor in vars(one).items() if tensor is not None
+            )
 
 
 def test_one_total_has_three_views(folder: Path) -> None:

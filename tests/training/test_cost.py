@@ -42,12 +42,14 @@ def test_counted_once_the_memory_is_full(row: str) -> None:
     resolved = resolve(open_experiment("wikitext", SHIPPED), CellKey("wikitext", "smoke", row, "main"), EVEN)
     model = resolved.experiment.model.build(400, seed=0)
     task = Endless(400, resolved.experiment.model.segment_length)
-    full, steps = count_step_flops(model, task, 2, seed=0), task.asked
-    assert count_step_flops(model, task, 6, seed=0, micro_batch=2) == 3 * full
+    config = resolved.experiment.training
+    two, six = (config.model_copy(update={"batch_size": size}) for size in (2, 6))
+    full, steps = count_step_flops(model, task, two, seed=0), task.asked
+    assert count_step_flops(model, task, six, seed=0, micro_batch=2) == 3 * full
     counts, state = [], None
     for step in range(2 * steps):
         with FlopCounterMode(display=False) as counter:
-            losses, state = compute_losses(model, task.training_batch(step, 2, 0), state)
+            losses, state = compute_losses(model, [task.training_batch(step, 2, 0)], state)
             weigh_losses(losses, model).backward()
         counts.append(counter.get_total_flops())
     assert counts[0] < full

@@ -104,7 +104,7 @@ def test_what_is_measured_is_as_it_was_and_a_run_goes_on_as_if_it_had_not_been(t
         if measured:
             measure_run(model, task, config, 0, Machine(CPU), seconds=0.1)
             measure_update(model, seconds=0.1)
-            count_step_flops(model, task, 2, 0)
+            count_step_flops(model, task, config, 0)
         for old, new in zip(before, kept_of(model), strict=True):
             assert torch.equal(old, new) if isinstance(old, torch.Tensor) else old == new
         model.zero_grad()

@@ -268,7 +268,8 @@ def test_epochs_are_counted_by_the_task() -> None:
     config = TrainingConfig(epochs=3, batch_size=4, learning_rate=1.0, evaluate_every=1)
     with pytest.raises(ValueError, match="not counted"):
         _ = config.total_steps
-    assert config.count_steps(lambda size: 10 * size).total_steps == 120
+    task = SortTask(SortConfig(vocabulary=5, length=9, train_sequences=30, validation_sequences=1, test_sequences=1))
+    assert config.count_steps(task).total_steps == 3 * 8  # 30 sequences are 8 batches of 4
     faults: list[dict[str, Any]] = [{}, {"steps": 1, "epochs": 1}]
     for wrong in faults:
         with pytest.raises(ValueError, match="wanted either steps or epochs"):
@@ -286,13 +287,13 @@ def test_the_loss_is_the_mean_over_scored_targets() -> None:
         logits.append(output.logits)
     log_probabilities = torch.cat(logits, 1).log_softmax(-1)
     nats = [-log_probabilities[b, 13 + i, batch.targets[b, 13 + i]] for b in range(5) for i in range(3)]
-    torch.testing.assert_close(compute_losses(model, batch)[0]["loss"], torch.stack(nats).mean())
+    torch.testing.assert_close(compute_losses(model, [batch])[0]["loss"], torch.stack(nats).mean())
 
 
 def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
     """A sequence within reach of attention: far above chance after a few hundred steps."""
     model, task = small()
-    before = compute_losses(model, task.make_batch("test", torch.arange(4).numpy()))[0]["loss"].item()
+    before = compute_losses(model, [task.make_batch("test", torch.arange(4).numpy())])[0]["loss"].item()
 
     class Quiet:
         def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
@@ -302,7 +303,7 @@ def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
     begin = Checkpoint(TrainingState(wandb_id="a1"), {})
     end = train(Replica(model), task, config, seed=0, folder=tmp_path, begin=begin, log=Quiet().log, stop=StopSignals())
     assert (end.step, end.validated_step, end.best_step) == (150, 150, 150)
-    assert compute_losses(model, task.make_batch("test", torch.arange(4).numpy()))[0]["loss"].item() < 0.7 * before
+    assert compute_losses(model, [task.make_batch("test", torch.arange(4).numpy())])[0]["loss"].item() < 0.7 * before
 
 
 def test_the_best_step_is_the_one_with_the_lowest_validation_loss_across_a_stop(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved")
     model, task = make()
     optimizer = make_optimizer(model, 1e-3)
-    losses, memory = compute_losses(model, task.training_batch(0, 2, 0))
+    losses, memory = compute_losses(model, [task.training_batch(0, 2, 0)])
     losses["loss"].backward()
     optimizer.step()
     assert memory is not None

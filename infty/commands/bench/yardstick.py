@@ -86,7 +86,7 @@ def compare_steps(module: ModuleType, config: DecoderConfig, vocab: int, length:
     their_loss = module.step(theirs, torch.optim.SGD(theirs.parameters(), lr=0.0), tokens, length)
     targets = tokens[:, 1:].clone()
     targets[:, :length] = UNSCORED
-    losses, _ = compute_losses(ours, Batch(tokens[:, :-1], targets, torch.arange(batch)))
+    losses, _ = compute_losses(ours, [Batch(tokens[:, :-1], targets, torch.arange(batch))])
     weigh_losses(losses, ours).backward()
     torch.nn.utils.clip_grad_norm_(ours.parameters(), CLIP)
 

@@ -261,9 +261,9 @@ def _count_flops(session: Session) -> int | None:
         return None
     if s.machine.recompute:  # what is computed twice counts once
         model = s.cell.experiment.model.build(s.task.vocab_size, s.cell.key.seed).to(s.machine.device)
-    size, seed = s.training.batch_size, s.cell.key.seed
+    most = len(s.replica.assign_rows(s.training.batch_size)[0])
     try:
-        return s.state.step * count_step_flops(model, s.task, size, seed, len(s.replica.assign_rows(size)[0]))
+        return s.state.step * count_step_flops(model, s.task, s.training, s.cell.key.seed, most)
     except torch.OutOfMemoryError:  # a run may need --recompute to fit
         warnings.warn("FLOPs were not counted: without --recompute a step has no room here", stacklevel=2)
         return None

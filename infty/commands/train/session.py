@@ -58,7 +58,8 @@ class Session:
 
     def describe_costs(self) -> dict[str, Any]:
         """Describe the tokens and seconds of the optimiser steps so far."""
-        tokens = self.task.count_tokens_seen(self.state.step, self.training.batch_size)
+        batches = self.task.count_batches(self.state.step, self.training.gradient_segments)
+        tokens = self.task.count_tokens_seen(batches, self.training.batch_size)
         speed = round(tokens / self.state.seconds)
         return {"tokens_seen": tokens, "wall_seconds": round(self.state.seconds, 2), "tokens_per_second": speed}
 
@@ -124,7 +125,7 @@ def open_session(
         if initial and found is None:
             initial.load(model)
         machine.place(model)
-        training = cell.experiment.training.count_steps(task.count_steps_per_epoch)
+        training = cell.experiment.training.count_steps(task)
         weights = {"origin": initial.origin, "sha256": initial.sha256} if initial else None
         begin = found or Checkpoint(TrainingState(tokens=task.digest, starting_weights=weights), {})
         session = Session(cell, run, settings, machine, group, task, training, model, begin)
