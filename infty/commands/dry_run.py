@@ -5,8 +5,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-import torch
-
 from infty.base.errors import MissingError
 from infty.commands.train.requirements import find_base, find_initial_weights
 from infty.config.settings import Settings
@@ -41,7 +39,6 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     start = _describe_start(cell, task.vocab_size, settings)
 
     # Count the bytes that the program holds before there is a model; then build the model.
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads code that belongs to the program too
     free = count_usable_bytes(machine)
     program = count_held_bytes(machine.device) if free is not None else 0
     model = machine.place(experiment.model.build(task.vocab_size, seed))

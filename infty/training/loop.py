@@ -5,12 +5,11 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
-
 from infty.base.errors import InftyError, MissingError, Stopped
 from infty.evaluation.evaluate import evaluate
 from infty.model.tensors import load_weights, weight_tensors
 from infty.tasks.task import Task
+from infty.training.adam import Adam
 from infty.training.checkpoint import Checkpoint, TrainingState, save_checkpoint, write_pointers
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
@@ -98,9 +97,7 @@ def _validation_is_due(state: TrainingState, config: TrainingConfig) -> bool:
     return ends and state.step not in (0, state.validated_step)
 
 
-def _restore(
-    replica: Replica, optimizer: torch.optim.Adam, folder: Path, begin: Checkpoint, batch_size: int
-) -> Memory | None:
+def _restore(replica: Replica, optimizer: Adam, folder: Path, begin: Checkpoint, batch_size: int) -> Memory | None:
     """Restore weights and optimiser from a checkpoint; return its memory, if any. MissingError if they do not fit."""
     model = replica.model
     if replica.group.leads:

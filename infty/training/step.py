@@ -17,18 +17,19 @@ from infty.base.files import write_json
 from infty.model.interface import SegmentModel
 from infty.model.tensors import Named, write_tensors
 from infty.tasks.task import TrainingData
+from infty.training.adam import Adam
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
 
 
-def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float | None = None) -> torch.optim.Adam:
-    """Make a fused Adam, each group with its `peak` rate. memory_rate: of long-range memories; None: as the others."""
+def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float | None = None) -> Adam:
+    """Make Adam, each group with its `peak` rate. memory_rate: of long-range memories; None: as the others."""
     memories = set(model.memory_parameters() if memory_rate else ())
     groups = [
-        {"params": [p for p in model.parameters() if p not in memories], "peak": learning_rate},
-        {"params": [p for p in model.parameters() if p in memories], "peak": memory_rate},
+        {"params": [p for p in model.parameters() if p not in memories], "lr": learning_rate, "peak": learning_rate},
+        {"params": [p for p in model.parameters() if p in memories], "lr": memory_rate, "peak": memory_rate},
     ]
-    return torch.optim.Adam([group for group in groups if group["params"]], lr=learning_rate, fused=True)
+    return Adam(group for group in groups if group["params"])
 
 
 def schedule(step: int, steps: int, warmup_steps: int, kind: Literal["cosine", "linear"]) -> float:
@@ -47,7 +48,7 @@ def schedule(step: int, steps: int, warmup_steps: int, kind: Literal["cosine", "
 
 def optimize(
     replica: Replica,
-    optimizer: torch.optim.Adam,
+    optimizer: Adam,
     task: TrainingData,
     config: TrainingConfig,
     step: int,
@@ -135,7 +136,7 @@ def _keep_batches(run: Path, step: int, batches: Sequence[Batch], figures: dict[
     return str(folder)
 
 
-def collect_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> Named:
+def collect_optimizer_tensors(optimizer: Adam, model: nn.Module) -> Named:
     """Collect the optimiser's state as named tensors: `<parameter>.<quantity>`."""
     return {
         f"{name}.{quantity}": value
@@ -144,7 +145,7 @@ def collect_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module) -> 
     }
 
 
-def load_optimizer_tensors(optimizer: torch.optim.Adam, model: nn.Module, tensors: Named) -> None:
+def load_optimizer_tensors(optimizer: Adam, model: nn.Module, tensors: Named) -> None:
     """Load the tensors of `collect_optimizer_tensors`. KeyError or RuntimeError if they are another model's."""
     parameters = dict(model.named_parameters())
     names = {key.rpartition(".")[0] for key in tensors}
