@@ -84,7 +84,8 @@ class ScreenProgress:
 class WandbRun:
     """A W&B run with the arguments of `wandb.init`. Any fault of W&B becomes a warning; training goes on without it.
 
-    W&B's own process can die or hang: each call is made in a thread that is left behind if it takes too long.
+    W&B's own process can die or hang: each call is made in a thread that is left behind if it takes too long. It starts
+    while the first steps are taken; who logs first waits for it.
     """
 
     START, FINISH = 5.0, 10.0  # seconds that W&B's server may take to begin a run, and to receive the rest of it
@@ -96,10 +97,13 @@ class WandbRun:
         self.wandb: Any = None  # the module
         self.process: Any = None
         self.cache: Any = None  # a temporary folder, if there is no other
-        with _nobody_to_ask():
-            self._try("could not start", lambda: self._start(**what))
+        self._starting: Future[None] | None = _begin(lambda: self._start(**what))
 
-    def _start(self, mode: Literal["offline", "online"], **what: Any) -> None:
+    def _start(self, **what: Any) -> None:
+        with _nobody_to_ask():
+            self._open(**what)
+
+    def _open(self, mode: Literal["offline", "online"], **what: Any) -> None:
         # When it is imported, W&B reads from the environment what it reports, and where it logs.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else its maker is sent its faults and its speed
         if not os.environ.get("WANDB_MODE"):
@@ -133,18 +137,25 @@ class WandbRun:
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Send metrics; if that fails, give up W&B with a warning."""
+        self._await_start()
         if self.run is not None:
-            self._try("failed", lambda: self.run.log(metrics, step=step))
+            self._try("failed", _begin(lambda: self.run.log(metrics, step=step)))
 
     def close(self) -> None:
         """Finish the run."""
+        self._await_start()
         if self.run is not None:
-            self._try("could not finish", lambda: self.run.finish(), "metrics.jsonl has them all")
+            self._try("could not finish", _begin(lambda: self.run.finish()), "metrics.jsonl has them all")
             self._drop()
 
-    def _try(self, what: str, action: Callable[[], Any], then: str = "metrics go to metrics.jsonl only") -> None:
+    def _await_start(self) -> None:
+        if self._starting is not None:
+            starting, self._starting = self._starting, None
+            self._try("could not start", starting)
+
+    def _try(self, what: str, action: Future[None], then: str = "metrics go to metrics.jsonl only") -> None:
         try:
-            fault = self._fault(action, self.BOUND)
+            fault = _find_fault(action, self.BOUND)
         except BaseException:  # a signal
             self._drop()
             raise
@@ -158,31 +169,36 @@ class WandbRun:
         """End W&B's process, for which W&B itself would wait without a limit when the command ends."""
         self.run, self.dropped = None, True
         if self.wandb is not None:
-            self._fault(self.wandb.teardown, self.END)
+            _find_fault(_begin(self.wandb.teardown), self.END)
         if self.process is not None:
             self.process.kill()  # does nothing if it has ended
         if self.cache is not None:
             self.cache.cleanup()
             os.environ.pop("WANDB_CACHE_DIR", None)
 
-    @staticmethod
-    def _fault(action: Callable[[], Any], seconds: float) -> BaseException | None:
-        """Run an action in a thread and return what it raised; a TimeoutError if it goes on for longer than that."""
-        outcome: Future[None] = Future()
 
-        def act() -> None:
-            try:
-                action()
-            except BaseException as fault:  # W&B exits the interpreter if its process fails
-                outcome.set_exception(fault)
-            else:
-                outcome.set_result(None)
+def _begin(action: Callable[[], Any]) -> Future[None]:
+    """Begin an action in a thread of its own."""
+    outcome: Future[None] = Future()
 
-        threading.Thread(target=act, daemon=True).start()
+    def act() -> None:
         try:
-            return outcome.exception(seconds)
-        except TimeoutError:
-            return TimeoutError(f"no answer in {seconds:g} s")
+            action()
+        except BaseException as fault:  # W&B exits the interpreter if its process fails
+            outcome.set_exception(fault)
+        else:
+            outcome.set_result(None)
+
+    threading.Thread(target=act, daemon=True).start()
+    return outcome
+
+
+def _find_fault(action: Future[None], seconds: float) -> BaseException | None:
+    """Return what an action raised; a TimeoutError if it goes on for longer than that."""
+    try:
+        return action.exception(seconds)
+    except TimeoutError:
+        return TimeoutError(f"no answer in {seconds:g} s")
 
 
 def _can_hold_logs(folder: str) -> bool:
