@@ -285,7 +285,8 @@ def show(
 @app.command(epilog="Example: infty bench step read --against literal.py --json")
 def bench(
     measures: Annotated[
-        list[str] | None, Argument(metavar="[MEASURE]...", help="step, read, update, stream, data, beside, start.")
+        list[str] | None,
+        Argument(metavar="[MEASURE]...", help="step, read, update, stream, data, beside, generate, start."),
     ] = None,
     against: Annotated[
         Path | None, Option(metavar="FILE", help="A plain implementation to hold against; it is run.")

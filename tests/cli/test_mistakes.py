@@ -47,7 +47,7 @@ MISTAKES = [
     ("data import wikitext not.zip", 3, "not.zip is no archive that can be opened safely: File is not a zip file"),
     ("data verify nothing", 3, "; give your own files with: infty train text --data FOLDER"),
     ("data fetch nothing", 2, "no corpus 'nothing' on the hub; there is wikitext, pg19, gpt2, generated"),
-    ("bench nothing", 2, "no measure 'nothing'; there is step, read, update, stream, data, beside, start"),
+    ("bench nothing", 2, "no measure 'nothing'; there is step, read, update, stream, data, beside, generate, start"),
     ("bench step --against none", 3, "--against none: there is no such file"),
 ]
 

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infty.commands.bench import plain
+from infty.commands.bench import generation, plain
+from infty.commands.bench.timing import time_run
 from infty.commands.bench.yardstick import build_its_model, compare_steps, draw_tokens, load_yardstick
 from infty.config.definition import CellKey, open_experiment
 from infty.experiment import Experiment, build_task, resolve
@@ -51,8 +52,8 @@ class Spec:
     against: the yardstick's path. environment: variables that it starts with, as NAME=value.
     """
 
-    kind: Literal["step", "read", "update", "stream", "matmul", "data", "agree", "beside"]
-    who: Literal["infty", "transformer-xl", "plain", "yardstick"] = "infty"
+    kind: Literal["step", "read", "update", "stream", "matmul", "data", "agree", "beside", "gpt2", "decode"]
+    who: Literal["infty", "transformer-xl", "plain", "yardstick", "hugging-face", "again"] = "infty"
     threads: int = 2
     length: int = 4000
     batch: int = 2
@@ -100,6 +101,12 @@ def make_run(spec: Spec) -> Run:
             return _make_stream()
         case "beside", _:
             return _make_run_beside()
+        case "gpt2", "hugging-face":
+            return generation.make_hugging_face(spec.length)
+        case "gpt2", _:
+            return generation.make_gpt2(spec.length)
+        case "decode", _:
+            return generation.make_decoder(spec.length, again=spec.who == "again")
         case "data", _:
             task = build_task(resolve_paper_experiment("infty", spec.length, spec.batch), Path())
             return lambda: task.training_batch(0, spec.batch, 0)
@@ -240,13 +247,6 @@ def _multiply(a: Square, b: Square, out: Square) -> dict[str, float]:
     for _ in range(repeats):
         torch.mm(a, b, out=out)
     return {"operations": 2.0 * size**3 * repeats, "size": size}
-
-
-def time_run(run: Run) -> float:
-    """Time one run in seconds."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def main() -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infty.base.errors import InftyError, UsageError
-from infty.commands.bench.contestants import SYMBOLS, Spec, read_paper_decoder, resolve_paper_experiment, time_run
+from infty.commands.bench.contestants import SYMBOLS, Spec, read_paper_decoder, resolve_paper_experiment
+from infty.commands.bench.generation import TOKENS
+from infty.commands.bench.timing import time_run
 from infty.commands.bench.yardstick import load_yardstick
 from infty.machine.placement import Machine
 from infty.memory.precision import HOST
@@ -175,6 +177,19 @@ class Bench:
             "beside: speed alone to threads that only spin", laps.compare("spinning", "infty"), parts, mark=0.97
         )
 
+    def generate(self) -> Iterator[Measure]:
+        """Measure a token that is generated after some of its segment: of a GPT-2 with a memory, and of our decoder."""
+        for begun in (100, 400):
+            size = Spec("gpt2", length=begun)
+            laps = self._rotate({"infty": size, "hugging-face": replace(size, who="hugging-face")})
+            name = f"generate, GPT-2 small with a memory, after {begun} tokens: times as fast as Hugging Face's cache"
+            yield Measure(name, laps.compare("hugging-face", "infty"), laps.collect_parts(), mark=0.9)
+        for begun, mark in ((75, 2.5), (150 - TOKENS - 1, 3.0)):
+            size = Spec("decode", length=begun)
+            laps = self._rotate({"infty": size, "again": replace(size, who="again")})
+            name = f"generate, WikiText's sizes, after {begun} tokens: times as fast as reading them again"
+            yield Measure(name, laps.compare("again", "infty"), laps.collect_parts(), mark=mark)
+
     def start(self) -> Iterator[Measure]:
         """Measure the seconds of `infty --help`."""
         run = partial(subprocess.run, [sys.executable, "-m", "infty", "--help"], check=True, capture_output=True)
@@ -215,7 +230,7 @@ class Bench:
         return rotate({name: spec.command for name, spec in specs.items()}, rounds or self.rounds)
 
 
-MEASURES = ("step", "read", "update", "stream", "data", "beside", "start")
+MEASURES = ("step", "read", "update", "stream", "data", "beside", "generate", "start")
 
 
 def run_measures(bench: Bench, wanted: list[str]) -> Iterator[Measure]:
