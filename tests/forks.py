@@ -217,7 +217,7 @@ def become(request: dict[str, Any], streams: Sequence[int]) -> None:
         os.close(stream)
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)  # where they lead is new
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
-    heed_hangups()
+    heed_signals()
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
@@ -229,9 +229,10 @@ def become(request: dict[str, Any], streams: Sequence[int]) -> None:
         leave(end.code if isinstance(end.code, int) else 1)
 
 
-def heed_hangups() -> None:
-    """Be as a process of a terminal, also if the tests were started with nohup, which children inherit."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def heed_signals() -> None:
+    """Be as a process of a terminal: children inherit what nohup, or an earlier test in this process, ignores."""
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def leave(code: int) -> None:

@@ -60,7 +60,7 @@ def test_a_terminal_that_is_gone_when_the_next_line_is_due_costs_no_checkpoint(t
         env=clean_environment(tmp_path, PYTHONPATH=str(ROOT)),
         stdin=inner, stdout=inner, stderr=inner,
         start_new_session=True,
-        preexec_fn=lambda: (forks.heed_hangups(), ioctl(0, termios.TIOCSCTTY, 0)),
+        preexec_fn=lambda: (forks.heed_signals(), ioctl(0, termios.TIOCSCTTY, 0)),
     )  # fmt: skip
     os.close(inner)
     try:
@@ -93,7 +93,7 @@ cli.main()
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", whole]
-    return subprocess.run(command, env=environment, preexec_fn=forks.heed_hangups, check=False).returncode
+    return subprocess.run(command, env=environment, preexec_fn=forks.heed_signals, check=False).returncode
 
 
 def test_nohup_is_respected() -> None:
