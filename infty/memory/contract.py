@@ -95,7 +95,7 @@ class ExtraKeys:
 
 
 def _never_attend(*_: Any) -> Tensor:
-    raise RuntimeError("what a loss of what enters is made of is asked for without a gradient")
+    raise RuntimeError("no loss is made without a gradient")
 
 
 class Memory(nn.Module, ABC, Generic[AnyState]):

@@ -124,7 +124,11 @@ class MemoryLayer(nn.Module):
 
         Equal to `recall` for one after the other: a memory takes in what left in turn, and is read for all at once,
         unless reading changes it.
+
+        Raises:
+            TypeError: The state is another kind of memory's.
         """
+        self._refuse_another(before.long_range)
         memory, state, rows = self.long_range, before.long_range, len(evicted)
         count = len(x) // rows
         if memory is None or state is None:
@@ -160,9 +164,8 @@ class MemoryLayer(nn.Module):
         Raises:
             TypeError: The state is another kind of memory's.
         """
+        self._refuse_another(before.long_range)
         memory, state, losses = self.long_range, before.long_range, Losses()
-        if not isinstance(state, type(None) if memory is None else memory.state_type):
-            raise TypeError(f"a state of {type(state).__name__} for a memory of {type(memory).__name__}")
         if memory is None:
             return Recollection()
 
@@ -181,6 +184,10 @@ class MemoryLayer(nn.Module):
         if self.knocked_out:
             _, after, _ = memory.read(queries, x, state, projection)
         return Recollection(memory.extra_keys(known), far, after, {**losses, **of_reading}, prepared)
+
+    def _refuse_another(self, state: MemoryState | None) -> None:
+        if not isinstance(state, type(None) if self.long_range is None else self.long_range.state_type):
+            raise TypeError(f"a state of {type(state).__name__} for a memory of {type(self.long_range).__name__}")
 
     def mix(self, near: Wanted, far: Wanted | None) -> Wanted:
         """Join what attention read and what was read from the memory, if there was anything."""

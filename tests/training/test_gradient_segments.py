@@ -1,6 +1,6 @@
 """The gradient through the last k segments: that of one graph over them, and of the loss as a function of weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -11,14 +11,10 @@ from infty.machine.placement import Machine
 from infty.model.interface import SegmentModel, State
 from infty.model.tensors import state_tensors
 from infty.training.data_parallel import compute_losses, weigh_losses
-from tests.model import test_decoder, test_graft
+from tests.model.test_parts import MODELS
 
 ROWS, VOCAB, SEGMENTS, DEPTH = 2, 11, 7, 3
 CPU = torch.device("cpu")
-MODELS: dict[str, Callable[[], SegmentModel]] = {
-    **{name: lambda name=name: test_decoder.make(name) for name in test_decoder.MEMORIES},
-    **{f"graft {name}": lambda name=name: test_graft.make(name) for name in test_graft.MEMORIES},
-}
 
 
 def make_batch(length: int) -> Batch:

@@ -14,7 +14,7 @@ def test_a_token_takes_time(monkeypatch: pytest.MonkeyPatch, make: Callable[[int
     monkeypatch.setattr(generation, "SMALL", TINY)
     monkeypatch.setattr(generation, "MEMORY", {"kind": "long_term", "num_basis": 8, "num_samples": 8})
     run = make(5)
-    assert {tuple(run()), tuple(run())} == {("seconds",)}
+    assert [[*run()], [*run()]] == [["seconds"], ["seconds"]]
 
 
 @pytest.mark.parametrize("begun", [0, 3, 31])

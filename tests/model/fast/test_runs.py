@@ -12,13 +12,12 @@ from infty.memory.contract import KnockOut
 from infty.model.fast.runs import CPU_NUMBERS, Queue, count_at_once
 from infty.model.interface import SegmentModel, unroll
 from infty.model.tensors import state_tensors
-from tests.model import test_decoder, test_graft
+from tests.model import test_decoder, test_parts
 
 ROWS, VOCAB = 2, 11
 MODELS: dict[str, Callable[[], SegmentModel]] = {
-    **{name: lambda name=name: test_decoder.make(name) for name in test_decoder.MEMORIES},
+    **test_parts.MODELS,
     "short-term memory of two segments": lambda: test_decoder.make("infty", short_term_length=10),
-    **{f"graft {name}": lambda name=name: test_graft.make(name) for name in test_graft.MEMORIES},
 }
 # What begins before a segment: in the first row, the second, or both. A compression rate of 2 does not divide 5 tokens.
 RESETS = {5: (True, False), 8: (False, True), 9: (True, True), 10: (True, False)}
@@ -45,12 +44,11 @@ def read(model: SegmentModel, segments: list[Batch], at_once: int) -> tuple[Tens
     return torch.cat(logits, 1), state_tensors(state), len(logits)
 
 
-@pytest.mark.parametrize("knock_out", [None, "zero", "shuffle", "other"])
+@pytest.mark.parametrize("kind", [None, "zero", "shuffle", "other"])
 @pytest.mark.parametrize("name", MODELS)
-def test_equals_one_after_the_other(float64: None, name: str, knock_out: KnockOut | None) -> None:
+def test_equals_one_after_the_other(float64: None, name: str, kind: KnockOut | None) -> None:
     model = MODELS[name]().eval()
-    for layer in model.memory_layers:
-        layer.knocked_out = knock_out if layer.long_range else None
+    test_parts.knock_out(model, kind)
     segments = make_segments(model.config.segment_length, 17, RESETS, last=3)
     wanted, state, count = read(model, segments, at_once=1)
     assert count == len(segments)
@@ -81,6 +79,15 @@ def test_what_only_fills_the_memory_is_read_at_once_in_training(float64: None, n
     assert results[0].keys() == results[1].keys()
     for field, tensor in results[0].items():
         torch.testing.assert_close(results[1][field], tensor, rtol=1e-10, atol=1e-10)
+
+
+def test_a_state_of_another_memory_is_refused() -> None:
+    """Also by a run of segments, and by a model without a memory, which would not miss it."""
+    tokens = torch.randint(VOCAB, (ROWS, test_decoder.SEGMENT))
+    state = test_decoder.make("infty").initial_state(torch.arange(ROWS))
+    for rows in (tokens, tokens.repeat_interleave(3, 0)):
+        with torch.no_grad(), pytest.raises(TypeError, match="a state of LongTermState for a memory of NoneType"):
+            test_decoder.make("transformer-xl")(rows, state)
 
 
 def test_a_run_ends_where_its_segments_differ() -> None:
