@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infty.commands.bench import generation, plain
+from infty.commands.bench import generation, peers, plain
 from infty.commands.bench.timing import time_run
 from infty.commands.bench.yardstick import build_its_model, compare_steps, draw_tokens, load_yardstick
 from infty.config.definition import CellKey, open_experiment
@@ -49,11 +49,13 @@ YARDSTICK_VOCABULARY = SYMBOLS + 2  # the separator, and a token that is never s
 class Spec:
     """A contestant: an operation (`kind`) of an implementation (`who`), and sizes.
 
-    against: the yardstick's path. environment: variables that it starts with, as NAME=value.
+    who: a row, one of `PEERS`, or another that the kind knows. against: the yardstick's path. environment: variables
+    that it starts with, as NAME=value.
     """
 
-    kind: Literal["step", "read", "update", "stream", "matmul", "data", "agree", "beside", "gpt2", "decode"]
-    who: Literal["infty", "transformer-xl", "plain", "yardstick", "hugging-face", "again"] = "infty"
+    kind: Literal["step", "read", "update", "stream", "matmul", "data", "agree", "beside", "gpt2", "decode", "alike"]
+    who: str = "infty"
+    scale: Literal["laptop", "paper"] = "paper"
     threads: int = 2
     length: int = 4000
     batch: int = 2
@@ -71,12 +73,22 @@ class Spec:
         return [*start, sys.executable, "-m", "infty.commands.bench.contestants", json.dumps(asdict(self))]
 
 
-def resolve_paper_experiment(model: str, length: int, batch: int, basis: int = 512) -> Experiment:
+def resolve_paper_experiment(
+    model: str, length: int, batch: int, basis: int = 512, dropout: float | None = None
+) -> Experiment:
     """Resolve the sorting experiment at the paper's sizes, with N = `basis` and as many slots for every model."""
     memory = [f"model.long_range.num_basis={basis}", f"model.long_range.kl_weight={KL_WEIGHT}"]
     slots = memory if model == "infty" else [f"model.short_term_length={1024 + basis}"]
     overrides = [*slots, f"task.length={length}", f"training.batch_size={batch}"]
+    overrides += [] if dropout is None else [f"model.dropout={dropout}"]
     return resolve(open_experiment("sort", Path()), CellKey("sort", "paper", model, "x4", 0), overrides).experiment
+
+
+def resolve_alike(scale: Literal["laptop", "paper"], model: str = "infty") -> Experiment:
+    """Resolve the sorting experiment of which peers take steps as well, without dropout: x8, or the paper's sizes."""
+    if scale == "laptop":
+        return resolve(open_experiment("sort", Path()), CellKey("sort", scale, model, "x8", 0)).experiment
+    return resolve_paper_experiment(model, 4000, 2, dropout=0.0)
 
 
 def read_paper_decoder() -> DecoderConfig:
@@ -92,6 +104,10 @@ def make_run(spec: Spec) -> Run:
             return _make_yardstick_step(spec)
         case "step", _:
             return _make_step(spec)
+        case "alike", who if who in peers.PEERS:
+            return peers.make_step(who, resolve_alike(spec.scale))
+        case "alike", _:
+            return _make_step_of(resolve_alike(spec.scale, spec.who))
         case "read" | "update", _:
             return _make_memory_run(spec)
         case "matmul", _:

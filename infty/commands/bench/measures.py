@@ -16,6 +16,7 @@ from typing import Any, Literal
 from infty.base.errors import InftyError, UsageError
 from infty.commands.bench.contestants import SYMBOLS, Spec, read_paper_decoder, resolve_paper_experiment
 from infty.commands.bench.generation import TOKENS
+from infty.commands.bench.peers import PEERS, find_versions
 from infty.commands.bench.timing import time_run
 from infty.commands.bench.yardstick import load_yardstick
 from infty.machine.placement import Machine
@@ -190,6 +191,20 @@ class Bench:
             name = f"generate, WikiText's sizes, after {begun} tokens: times as fast as reading them again"
             yield Measure(name, laps.compare("again", "infty"), laps.collect_parts(), mark=mark)
 
+    def peers(self) -> Iterator[Measure]:
+        """Measure a training step of sorting beside those of other packages at the same sizes, without dropout."""
+        versions = find_versions()
+        scales: dict[Literal["laptop", "paper"], str] = {"laptop": "laptop's x8", "paper": "the paper's sizes"}
+        for scale, sizes in scales.items():
+            laps = self._rotate({who: Spec("alike", who, scale) for who in ("infty", "transformer-xl", *PEERS)})
+            tokens = laps.laps["infini"][0]["tokens"]
+            parts = laps.collect_parts()
+            parts |= {f"{who}_tokens_per_second": round(tokens / laps.find_median(who)) for who in laps.laps}
+            for name, peer in PEERS.items():
+                claim = f"peers, {sizes}: times as fast as {peer.package} {versions[name]} ({peer.without})"
+                goal = 1.5 if (scale, name) == ("laptop", "infini") else None
+                yield Measure(claim, laps.compare(name, "infty"), parts, mark=goal)
+
     def start(self) -> Iterator[Measure]:
         """Measure the seconds of `infty --help`."""
         run = partial(subprocess.run, [sys.executable, "-m", "infty", "--help"], check=True, capture_output=True)
@@ -231,15 +246,23 @@ class Bench:
 
 
 MEASURES = ("step", "read", "update", "stream", "data", "beside", "generate", "start")
+EXTRA = ("peers",)  # what wants packages of an extra is measured if it is named
 
 
 def run_measures(bench: Bench, wanted: list[str]) -> Iterator[Measure]:
-    """Run the wanted measures, or all if none is named. UsageError, before anything is timed, for what can't be."""
-    if unknown := [name for name in wanted if name not in MEASURES]:
-        raise UsageError(f"no measure {unknown[0]!r}; there is {', '.join(MEASURES)}")
+    """Run the wanted measures, or all that need no extra.
+
+    Raises:
+        UsageError: A measure or size can't be. Nothing is timed then.
+        MissingError: A file or a package isn't there; likewise.
+    """
+    if unknown := [name for name in wanted if name not in MEASURES + EXTRA]:
+        raise UsageError(f"no measure {unknown[0]!r}; there is {', '.join(MEASURES + EXTRA)}")
     resolve_paper_experiment("infty", bench.length, bench.batch)
     if bench.against:
         load_yardstick(bench.against)
+    if "peers" in wanted:
+        find_versions()
     for name in wanted or MEASURES:
         yield from getattr(bench, name)()
 
