@@ -42,6 +42,10 @@ class Gpt2Family:
         weight, size = attention.c_attn.weight, attention.split_size  # weight: in × out
         return F.linear(x, weight[:, :size].T, attention.c_attn.bias[:size])
 
+    def query_part(self, attention: Any) -> tuple[nn.Module, slice]:
+        """Get `c_attn`, and the first third of what it makes."""
+        return attention.c_attn, slice(attention.split_size)
+
     def key_values(self, attention: Any, x: Float[Tensor, "b n hidden"]) -> tuple[Heads, Heads]:
         """Make keys and values: the other two thirds, split into heads."""
         weight, size = attention.c_attn.weight, attention.split_size

@@ -2,10 +2,11 @@
 
 Each term has its own output projection; both use the queries of the layer's attention. The decoder stays the object it
 was: only the `forward` of its attentions is replaced by that of a `GraftedLayer`, which calls the original unless the
-decoder is called with `memories`. The five methods of a `Family` say how its decoders name and project their parts.
+decoder is called with `memories`. The methods of a `Family` say how its decoders name and project their parts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,10 @@ class Family(Protocol):
         """Make an attention's queries, heads joined."""
         ...
 
+    def query_part(self, attention: nn.Module) -> tuple[nn.Module, slice]:
+        """Get the module that makes an attention's queries, before any position, and which of its outputs they are."""
+        ...
+
     def key_values(self, attention: nn.Module, x: Hidden) -> tuple[Heads, Heads]:
         """Make an attention's keys and values of vectors that have no position in the segment."""
         ...
@@ -76,6 +81,7 @@ class GraftedLayer(MemoryLayer):
         self.index, self.segment_length, self.short_term_length = index, config.segment_length, 0
         self.original = attention.forward  # before it is replaced; its parameters stay the decoder's
         self.queries = partial(family.queries, attention)
+        self.query_part = partial(family.query_part, attention)
         self.key_values = partial(family.key_values, attention)
         self._reader = partial(_ContentReader, family, attention, config.num_heads)
         attention.forward = self.forward
@@ -93,29 +99,34 @@ class GraftedLayer(MemoryLayer):
         evicted, owners, recent = before.short_term.split(0 if part.begins else None)
         texts, several = len(evicted), len(hidden_states) > len(evicted)
 
-        # The memory takes in what was evicted and then is read; its extra keys precede those of attention.
+        # The memory takes in what was evicted. Its extra keys precede those of attention.
         x = hidden_states if several else part.collect(recent.hidden, hidden_states, self.segment_length)
-        queries = self.queries(x) if memory is not None and memory.reads else x
         if several:
             left = torch.cat([evicted, unfold_segments(x, texts)], 1)[:, : -self.segment_length]
-            recalled, recent = self.recall_in_turn(queries, x, before, left), ShortTermState(x[:, :0])
+            known, recent = self.take_in_turn(before, left, len(x) // texts), ShortTermState(x[:, :0])
         else:
-            recalled = self.recall(queries, x, before, evicted, owners, part=part)
-        room, far = None if part.is_whole else self.segment_length, recalled.far
-        cache = _SegmentCache(self._hold(recalled.extra, before, part), recent.key_value, room)
-        if recalled.extra is not None or room:
+            known = self.take_in(x, before, evicted, owners, part)
+        room = None if part.is_whole else self.segment_length
+        cache = _SegmentCache(self._hold(known.extra, before, part), recent.key_value, room)
+        if known.extra is not None or room:
             name = "cache" if "cache" in options else "past_key_values"  # its name in older versions
-            options = {**options, name: cache, "attention_mask": _mask_keys(hidden_states, recalled.extra, recent)}
-        near, weights = self.original(hidden_states, *args, **options)
+            options = {**options, name: cache, "attention_mask": _mask_keys(hidden_states, known.extra, recent)}
+
+        # It is read with the queries that attention makes.
+        module, places = self.query_part()
+        with _note_output(module) as noted:
+            near, weights = self.original(hidden_states, *args, **options)
+        made = x is hidden_states or memory is None or not memory.reads
+        far, state, losses = self.recall(known, noted[0][..., places] if made else self.queries(x), x)
 
         # Without a short-term memory, this segment is evicted at the next one.
         if several:
             short_term = ShortTermState(hidden_states.unflatten(0, (texts, -1))[:, -1])
         else:
             short_term = recent.append(hidden_states, cache.own if room else None, room)
-        kept = (None, None) if part.ends else (recalled.prepared, cache.extra)
-        memories.after[self.index] = LayerState(short_term, recalled.state, *kept)
-        memories.losses[self.index] = recalled.losses
+        kept = (None, None) if part.ends else (known.prepared, cache.extra)
+        memories.after[self.index] = LayerState(short_term, state, *kept)
+        memories.losses[self.index] = losses
         return self.mix(near, None if far is None else far[:, -near.shape[1] :]), weights
 
     def _hold(self, extra: ExtraKeys | None, before: LayerState, part: Part) -> KeyValue | None:
@@ -156,6 +167,21 @@ class _ContentReader(nn.Module):
         queries = split_heads(self.family.queries(self.attention, x), self.num_heads)
         key, value = self.family.key_values(self.attention, vectors)
         return join_heads(F.scaled_dot_product_attention(queries, key, value, enable_gqa=True))
+
+
+@contextmanager
+def _note_output(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Note what a module returns while this lasts."""
+    noted: list[Tensor] = []
+
+    def note(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
+        noted.append(output)
+
+    handle = module.register_forward_hook(note)
+    try:
+        yield noted
+    finally:
+        handle.remove()
 
 
 @dataclass

@@ -48,23 +48,24 @@ class Layer(MemoryLayer):
 
         # The memory takes in what was evicted and then is read; its extra keys precede those of attention.
         segment = part.collect(recent.hidden, x, self.segment_length)
-        recalled = self.recall(queries, segment, state, evicted, owners, self.attention.query.weight, part)
+        known = self.take_in(segment, state, evicted, owners, part)
+        far, memory, losses = self.recall(known, queries, segment, self.attention.query.weight)
         keys, far_keys = near_keys, None if part.begins else state.extra
-        if recalled.extra is not None and near_keys is not None:
-            far_keys = far_keys or self.attention.key_values(recalled.extra.vectors)
+        if known.extra is not None and near_keys is not None:
+            far_keys = far_keys or self.attention.key_values(known.extra.vectors)
             keys = KeyValue.concatenate(far_keys, near_keys)
             if recent.filled is not None and not part.is_whole:
-                keys = keys.reorder(_order_unseen_first(recent, recalled.extra, keys.value.shape[2]))
-        unseen = _count_unseen(recent, recalled.extra)
+                keys = keys.reorder(_order_unseen_first(recent, known.extra, keys.value.shape[2]))
+        unseen = _count_unseen(recent, known.extra)
         near = self.attention(queries, keys, positions, unseen) if keys is not None else queries  # none wanted
 
         # Keys and values can be kept only while the weights do not change: without a gradient.
         short_term = recent.append(x, None if torch.is_grad_enabled() else near_keys, room)
-        kept = (None, None) if part.ends else (recalled.prepared, far_keys)
-        after = LayerState(short_term, recalled.state, *kept)
+        kept = (None, None) if part.ends else (known.prepared, far_keys)
+        after = LayerState(short_term, memory, *kept)
         if not wanted:
-            return x[:, :0], after, recalled.losses
-        return self.position_wise(_last(x, wanted), self.mix(near, recalled.far)), after, recalled.losses
+            return x[:, :0], after, losses
+        return self.position_wise(_last(x, wanted), self.mix(near, far)), after, losses
 
     def _read_several(
         self, x: Hidden, state: LayerState, positions: Positions, wanted: int
@@ -76,15 +77,16 @@ class Layer(MemoryLayer):
         stream = recent.append(text, near_keys)
         queries = self.attention.query(_last(x, wanted))
         left = stream.hidden[:, : text.shape[1]]
-        recalled = self.recall_in_turn(queries, x, state, left, self.attention.query.weight)
-        after = LayerState(stream.drop(text.shape[1]), recalled.state)
+        known = self.take_in_turn(state, left, len(x) // len(text))
+        far, memory, _ = self.recall(known, queries, x, self.attention.query.weight)
+        after = LayerState(stream.drop(text.shape[1]), memory)
         if near_keys is None:
             return x[:, :0], after, {}
         keys = near_keys.drop(length).cut_windows(self.short_term_length + length, length)
-        if recalled.extra is not None:
-            keys = KeyValue.concatenate(self.attention.key_values(recalled.extra.vectors), keys)
-        near = self.attention(queries, keys, positions, _count_unseen(recent, recalled.extra))
-        return self.position_wise(_last(x, wanted), self.mix(near, recalled.far)), after, {}
+        if known.extra is not None:
+            keys = KeyValue.concatenate(self.attention.key_values(known.extra.vectors), keys)
+        near = self.attention(queries, keys, positions, _count_unseen(recent, known.extra))
+        return self.position_wise(_last(x, wanted), self.mix(near, far)), after, {}
 
     def read_by_content(
         self, x: Hidden, rows: Rows | slice, vectors: Float[Tensor, "some n hidden"]

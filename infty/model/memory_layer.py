@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -72,14 +72,15 @@ class LayerState:
 
 
 @dataclass(frozen=True)
-class Recollection:
-    """What a layer has of its memory for one segment, or for a part of one."""
+class Known:
+    """What a layer's memory knows for one segment, for a part of one, or for several."""
 
+    state: MemoryState | None = None  # to keep, unless reading changes it
+    shown: MemoryState | None = None  # what is read: the state, or what a knock-out leaves of it
     extra: ExtraKeys | None = None  # for attention
-    far: Wanted | None = None  # what was read; None: nothing
-    state: MemoryState | None = None  # to keep
     losses: Losses = field(default_factory=Losses)
     prepared: Any = None  # for the other parts of the segment
+    entering: Hidden | None = None  # of several segments: what is to enter before each, where reading changes the state
 
 
 class MemoryLayer(nn.Module):
@@ -112,54 +113,15 @@ class MemoryLayer(nn.Module):
         short_term = state.short_term
         return short_term.filled is None and short_term.hidden.shape[1] == self.short_term_length + self.segment_length
 
-    def recall_in_turn(
+    def take_in(
         self,
-        queries: Wanted,
-        x: Hidden,
-        before: LayerState,
-        evicted: Float[Tensor, "texts left hidden"],
-        projection: Weight | None = None,
-    ) -> Recollection:
-        """Recall for several segments that are rows of one batch, without a gradient. evicted: what left before each.
-
-        Equal to `recall` for one after the other: a memory takes in what left in turn, and is read for all at once,
-        unless reading changes it.
-
-        Raises:
-            TypeError: The state is another kind of memory's.
-        """
-        self._refuse_another(before.long_range)
-        memory, state, rows = self.long_range, before.long_range, len(evicted)
-        count = len(x) // rows
-        if memory is None or state is None:
-            return Recollection()
-        if memory.notes_reading:
-            turns = (part.unflatten(0, (rows, count)).unbind(1) for part in (queries, x))
-            found = []
-            for asked, own, gone in zip(*turns, evicted.chunk(count, 1), strict=True):
-                found.append(self.recall(asked, own, before, gone, None, projection))
-                before = replace(before, long_range=found[-1].state)
-            far = [each.far for each in found if each.far is not None]
-            return replace(found[-1], far=interleave(far) if far else None)
-        states = memory.advance_in_turn(state, evicted, count)
-        known = [memory.knock_out(each, self.knocked_out) for each in states] if self.knocked_out else states
-        together = type(state).interleave(known)
-        far, _, _ = memory.read(queries, x, together, projection)
-        return Recollection(memory.extra_keys(together), far, states[-1])
-
-    def recall(
-        self,
-        queries: Wanted,
         x: Hidden,
         before: LayerState,
         evicted: Float[Tensor, "batch left hidden"],
         rows: Rows | None,
-        projection: Weight | None = None,
         part: Part = WHOLE,
-    ) -> Recollection:
-        """Update the long-range memory with what left the short-term one, then read it, in one autograd graph.
-
-        Arguments are those of `Memory.advance` and `Memory.read`.
+    ) -> Known:
+        """Update the long-range memory with what left the short-term one, as `Memory.advance`; there may be nothing.
 
         Raises:
             TypeError: The state is another kind of memory's.
@@ -167,23 +129,66 @@ class MemoryLayer(nn.Module):
         self._refuse_another(before.long_range)
         memory, state, losses = self.long_range, before.long_range, Losses()
         if memory is None:
-            return Recollection()
-
-        # What left enters; there may be nothing yet.
+            return Known()
         if evicted.shape[1]:
             state, losses = memory.advance(state, evicted, rows, partial(self.read_by_content, x))
-
-        # It is read as it is, or knocked out. Reading changes a state: if it was knocked out, the true one is read as
-        # well, and that is kept.
-        known = memory.knock_out(state, self.knocked_out) if self.knocked_out else state
+        shown = self._knock_out(state)
         prepared = None if part.begins else before.prepared
         if not part.is_whole and prepared is None:
-            prepared = memory.prepare(known)
-        more = {} if prepared is None else {"prepared": prepared}
-        far, after, of_reading = memory.read(queries, x, known, projection, **more)
-        if self.knocked_out:
-            _, after, _ = memory.read(queries, x, state, projection)
-        return Recollection(memory.extra_keys(known), far, after, {**losses, **of_reading}, prepared)
+            prepared = memory.prepare(shown)
+        return Known(state, shown, memory.extra_keys(shown), losses, prepared)
+
+    def take_in_turn(self, before: LayerState, evicted: Float[Tensor, "texts left hidden"], count: int) -> Known:
+        """Update for `count` segments that are rows of one batch, without a gradient. evicted: what left before each.
+
+        With `recall`, equal to `take_in` and `recall` for one after the other: a memory takes in what left in turn, and
+        is read for all at once, unless reading changes it.
+
+        Raises:
+            TypeError: The state is another kind of memory's.
+        """
+        self._refuse_another(before.long_range)
+        memory, state = self.long_range, before.long_range
+        if memory is None or state is None:
+            return Known()
+        if memory.notes_reading:
+            return Known(state, entering=evicted)
+        states = memory.advance_in_turn(state, evicted, count)
+        shown = type(state).interleave([self._knock_out(each) for each in states])
+        return Known(states[-1], shown, memory.extra_keys(shown))
+
+    def recall(
+        self, known: Known, queries: Wanted, x: Hidden, projection: Weight | None = None
+    ) -> tuple[Wanted | None, MemoryState | None, Losses]:
+        """Read the long-range memory, as `Memory.read`, in one autograd graph with what it took in."""
+        memory = self.long_range
+        if memory is None:
+            return None, known.state, known.losses
+        if known.entering is not None:
+            return self._recall_in_turn(known, queries, x, projection)
+        more = {} if known.prepared is None else {"prepared": known.prepared}
+        far, state, losses = memory.read(queries, x, known.shown, projection, **more)
+        if not memory.notes_reading:
+            state = known.state
+        elif self.knocked_out:  # the true memory is read as well, and that is kept
+            _, state, _ = memory.read(queries, x, known.state, projection)
+        return far, state, {**known.losses, **losses}
+
+    def _recall_in_turn(
+        self, known: Known, queries: Wanted, x: Hidden, projection: Weight | None
+    ) -> tuple[Wanted | None, MemoryState | None, Losses]:
+        """Take in and read for one segment after the other."""
+        state, entering, found = known.state, cast("Hidden", known.entering), []
+        memory, texts = cast("Memory[Any]", self.long_range), len(entering)
+        asking, seeing = (part.unflatten(0, (texts, -1)).unbind(1) for part in (queries, x))
+        for asked, seen, entered in zip(asking, seeing, entering.chunk(len(seeing), 1), strict=True):
+            state = memory.advance_in_turn(state, entered, 1)[0]
+            far, state, _ = self.recall(Known(state, self._knock_out(state)), asked, seen, projection)
+            found += [] if far is None else [far]
+        return interleave(found) if found else None, state, {}
+
+    def _knock_out(self, state: MemoryState | None) -> MemoryState | None:
+        return self.long_range.knock_out(state, self.knocked_out) if self.knocked_out and self.long_range else state
 
     def _refuse_another(self, state: MemoryState | None) -> None:
         if not isinstance(state, type(None) if self.long_range is None else self.long_range.state_type):

@@ -1,5 +1,6 @@
 """GPT-2 with memories grafted on: what stays Hugging Face's own, and what the memories add."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from infty.base.batch import Batch
@@ -84,6 +86,27 @@ def test_without_a_memory_it_is_gpt2_and_called_without_memories_the_decoder_is_
         for part, tokens in zip(logits, segments(3), strict=True):
             plain = model.base(tokens).logits
             assert torch.equal(part, plain) == (row == "gpt2" or part is logits[0])
+
+
+def count_products(run: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("row", ["infty", "infty-sticky"])
+def test_a_memory_costs_its_update_and_its_reading_and_no_query_twice(row: str) -> None:
+    model, (first, second) = make(row), segments(2)
+    x, memory = torch.randn(BATCH, LENGTH, HIDDEN).double(), model.memory_layers[0].long_range
+    assert memory is not None
+    with torch.no_grad():
+        state = model(first, model.initial_state(torch.arange(BATCH))).state
+        known, _ = memory.advance(state[0].long_range, x, None, lambda *_: x)
+        entering = count_products(lambda: memory.advance(state[0].long_range, x, None, lambda *_: x))
+        reading = count_products(lambda: memory.read(x, x, known))
+        bare = count_products(lambda: model.base(second))
+        assert reading > entering > 0
+        assert count_products(lambda: model(second, state).logits) == bare + LAYERS * (entering + reading)
 
 
 def own_parameters(row: str) -> int:
@@ -249,6 +272,9 @@ class LlamaFamily:
 
     def queries(self, attention: Any, x: Tensor) -> Tensor:
         return attention.q_proj(x)
+
+    def query_part(self, attention: Any) -> tuple[nn.Module, slice]:
+        return attention.q_proj, slice(None)
 
     def key_values(self, attention: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         size = attention.head_dim

@@ -1,6 +1,6 @@
 """Read several small segments at once (not in the paper): a layer's inputs are known once the layer below has run.
 
-They are rows of one batch, those of a text one after the other. A memory takes in what left in turn (`recall_in_turn`).
+They are rows of one batch, those of a text one after the other. A memory takes in what left in turn (`take_in_turn`).
 Without a gradient, and only if each attends to as many tokens, and as many leave before it: `SegmentModel.is_settled`.
 Equal to one segment after the other: tests/model/fast/test_runs.py.
 """
