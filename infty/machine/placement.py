@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from infty.base.errors import UsageError, describe_fault
 from infty.config.definition import PACKAGE
 from infty.config.settings import Settings
+from infty.machine.freed_memory import keep_freed_memory
 from infty.machine.idle_threads import watch_idle_threads
 from infty.machine.launch import Launch, detect_launch
 from infty.memory.precision import HOST, round_products
@@ -135,6 +136,7 @@ def prepare_machine(settings: Settings) -> Machine:
     """Apply the settings of device, threads and precision. UsageError if the device is missing or unfit."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    keep_freed_memory()
     watch_idle_threads()
     launch = detect_launch()
     device, precision = choose_device(settings.device, launch), settings.precision

@@ -24,6 +24,7 @@ from infty.commands.bench.timing import time_run
 from infty.commands.bench.yardstick import build_its_model, compare_steps, draw_tokens, load_yardstick
 from infty.config.definition import CellKey, open_experiment
 from infty.experiment import Experiment, build_task, resolve
+from infty.machine.freed_memory import keep_freed_memory
 from infty.machine.idle_threads import watch_idle_threads
 from infty.machine.ram import count_peak_bytes
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig
@@ -269,6 +270,7 @@ def main() -> None:
     """Make the contestant, warm it up, and run it once for every line on stdin, until nobody reads the answers."""
     spec = Spec(**json.loads(sys.argv[1]))
     torch.set_num_threads(spec.threads)
+    keep_freed_memory()
     run, repeats, returned = make_run(spec), REPEATS if spec.kind in SHORT else 1, None
     for _ in range(0 if spec.kind in ONCE else 2):
         run()
