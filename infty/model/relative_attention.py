@@ -81,7 +81,8 @@ class RelativeAttention(nn.Module):
         content = torch.add(positions.content_bias[:, None] * scale, q, alpha=scale)
         position = torch.add(positions.position_bias[:, None] * scale, q, alpha=scale)
         encoding = positions.encoding[..., -seen.key.shape[-1] - 1 :]
-        if (self.training and self.dropout.p) or is_transformed():
+        alone = queries.shape[1] == 1  # is in no need of tiles, nor of keys copied for them
+        if alone or (self.training and self.dropout.p) or is_transformed():
             context = attend_plainly(content, position, seen, encoding, self.dropout, unseen)
         else:
             context = attend_in_tiles(content, position, seen.key, seen.value, encoding, unseen)
