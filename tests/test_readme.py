@@ -183,13 +183,15 @@ def test_the_row_of_ones_own_trains_and_stands_in_the_table(infty: Infty, tmp_pa
     assert "| infty-broad | infty |" in infty("report").stdout
 
 
-@pytest.mark.parametrize("name", ["docs/speed.md", "CHANGELOG.md"])
-def test_the_speeds_are_what_the_bench_said(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "measured"), [("docs/speed.md", "bench"), ("CHANGELOG.md", "bench"), ("docs/speed.md", "bench-peers")]
+)
+def test_the_speeds_are_what_the_bench_said(name: str, measured: str) -> None:
     """The lines are those of the committed measurement, all of them, whether a mark is reached or not."""
-    said = (ROOT / "experiments" / "results" / "bench.jsonl").read_text(encoding="utf-8").splitlines()
+    said = (ROOT / "experiments" / "results" / f"{measured}.jsonl").read_text(encoding="utf-8").splitlines()
     documents = [json.loads(line) for line in said]
     measures = [Measure(**{k: d[k] for k in ("name", "value", "parts", "bound", "mark")}) for d in documents]
-    (block,) = re.findall(r"<!-- bench -->\n+```\n(.*?)\n```\n+<!-- /bench -->", read(name), re.DOTALL)
+    (block,) = re.findall(rf"<!-- {measured} -->\n+```\n(.*?)\n```\n+<!-- /{measured} -->", read(name), re.DOTALL)
     assert block.splitlines() == [measure.format_line() for measure in measures]
 
 
