@@ -108,7 +108,7 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
 
     @property
     def notes_reading(self) -> bool:
-        """True if `read` changes the state, so that segments are read one after the other."""
+        """True if `read` changes the state, so that segments are read in turn. Then there are no extra keys."""
         return False
 
     @abstractmethod
