@@ -22,7 +22,7 @@ from infty.training.signals import StopSignals
 from tests.reliability.runs import finish
 
 
-@pytest.mark.parametrize("experiment", ["sort", "wikitext", "gpt2"])
+@pytest.mark.parametrize("experiment", ["sort", "wikitext", pytest.param("gpt2", marks=pytest.mark.slower)])
 def test_a_run_that_explodes_ends_in_one_line_and_keeps_the_batch(tmp_path: Path, experiment: str) -> None:
     place = ("--scale", "smoke", "--set", "training.learning_rate=1e30", "--name", "wild")
     done = finish(tmp_path, "train", experiment, *place)

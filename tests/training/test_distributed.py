@@ -106,7 +106,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     ("number", "codes", "state", "why"),
     [
         (signal.SIGTERM, [143, 143], "stopped", "by a signal"),
-        (signal.SIGKILL, [1, -signal.SIGKILL], "failed", "process 0 of 2 lost the others: one of them has ended"),
+        pytest.param(
+            signal.SIGKILL,
+            [1, -signal.SIGKILL],
+            "failed",
+            "process 0 of 2 lost the others: one of them has ended",
+            marks=pytest.mark.slower,
+        ),
     ],
 )
 def test_the_end_of_one_is_the_end_of_all_and_the_run_continues_the_same_to_the_byte(

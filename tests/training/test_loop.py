@@ -45,8 +45,8 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k != "train/tokens_per_second"} for line in lines]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("pointer", ["last.json", pytest.param("best.json", marks=pytest.mark.slower)])
+@pytest.mark.slower
+@pytest.mark.parametrize("pointer", ["last.json", "best.json"])
 def test_a_run_killed_between_a_checkpoint_and_its_pointers_continues_the_same(
     infty: Infty, tmp_path: Path, pointer: str
 ) -> None:
