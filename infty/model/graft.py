@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -116,8 +117,10 @@ class GraftedLayer(MemoryLayer):
         module, places = self.query_part()
         with _note_output(module) as noted:
             near, weights = self.original(hidden_states, *args, **options)
-        made = x is hidden_states or memory is None or not memory.reads
-        far, state, losses = self.recall(known, noted[0][..., places] if made else self.queries(x), x)
+        queries = x
+        if memory is not None and memory.reads:
+            queries = noted[0][..., places] if x is hidden_states else self.queries(x)
+        far, state, losses = self.recall(known, queries, x)
 
         # Without a short-term memory, this segment is evicted at the next one.
         if several:
@@ -171,11 +174,12 @@ class _ContentReader(nn.Module):
 
 @contextmanager
 def _note_output(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Note what a module returns while this lasts."""
-    noted: list[Tensor] = []
+    """Note what a module returns to this thread while this lasts."""
+    noted, own = list[Tensor](), get_ident()
 
     def note(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
-        noted.append(output)
+        if get_ident() == own:
+            noted.append(output)
 
     handle = module.register_forward_hook(note)
     try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -107,6 +108,25 @@ def test_a_memory_costs_its_update_and_its_reading_and_no_query_twice(row: str) 
         bare = count_products(lambda: model.base(second))
         assert reading > entering > 0
         assert count_products(lambda: model(second, state).logits) == bare + LAYERS * (entering + reading)
+
+
+def test_another_thread_s_call_is_not_taken_for_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (first, second, other) = make("infty"), segments(3)
+    with torch.no_grad():
+        state = model(first, model.initial_state(torch.arange(BATCH))).state
+        alone = model(second, state).logits
+        layer: Any = model.blocks[0]
+        attend = layer.original
+
+        def attend_after_another(*args: Any, **options: Any) -> Any:
+            monkeypatch.setattr(layer, "original", attend)
+            thread = Thread(target=torch.no_grad()(model.base), args=(other,))
+            thread.start()
+            thread.join()
+            return attend(*args, **options)
+
+        monkeypatch.setattr(layer, "original", attend_after_another)
+        assert torch.equal(model(second, state).logits, alone)
 
 
 def own_parameters(row: str) -> int:

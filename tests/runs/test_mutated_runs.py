@@ -186,10 +186,10 @@ def cells(sets: list[ResultSet]) -> set[CellKey]:
     return {run.key for results in sets for run in results.runs}
 
 
-MEMORY = pytest.param("memory", marks=pytest.mark.slower)
+SLOWER = pytest.param("memory", marks=pytest.mark.slower)
 
 
-@pytest.mark.parametrize("file", ["config.yaml", "result.json", "eval", MEMORY, "metrics.jsonl", "environment.json"])
+@pytest.mark.parametrize("file", ["config.yaml", "result.json", "eval", SLOWER, "metrics.jsonl", "environment.json"])
 @pytest.mark.parametrize("name", ["sort", pytest.param("wikitext", marks=pytest.mark.slower)])
 @given(data=st.data())
 def test_a_finished_run(places: dict[str, Place], name: str, file: str, data: st.DataObject) -> None:

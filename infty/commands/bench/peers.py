@@ -161,7 +161,7 @@ def find_versions() -> dict[str, str]:
 
 
 def make_step(name: str, experiment: Experiment) -> Callable[[], dict[str, int]]:
-    """Make a training step of a peer: a new batch's segments, loss of what is scored, gradient, clipping, Adam."""
+    """Make a training step of a peer: a batch's segments, loss of what is scored, gradient, clipping, Adam."""
     warnings.simplefilter("ignore")  # of what they use and torch has given up
     torch.manual_seed(0)
     task, training = build_task(experiment, Path()), experiment.training
