@@ -44,7 +44,7 @@ REASONS = {  # why a change of this kind need not be noticed; by what stands in 
     r"offset = \(\(": "a place that leaves its bin by less than 1e-12 of it, as sums round",
     r"\(none\)|einsum\(\"[A-Z]": "the same in capitals, or without",
     r"missing, 1|STEP \* tiles": "what is padded at the end is not read",
-    r"wanted < x|wanted > x": "it decides how quickly, not what",
+    r"wanted < x|wanted > x|plainly": "it decides how quickly, not what",
     r"arange\(-margin": "from how many points the functions are chosen, and how exact these are",
     r"(?s:[<>] .*\+ .*[<>]=|[<>]= .*\+ .*[<>] )": "no number lies on the boundary",
 }

@@ -190,3 +190,61 @@ def test_a_state_on_disk_goes_on_as_if_it_had_never_left(tmp_path: Path) -> None
         assert isinstance(again, LongTermState)
         x = torch.randn(3, SEGMENT, HIDDEN)
         assert torch.equal(each.update(again, x).coefficients, each.update(kept, x).coefficients)
+
+
+@pytest.mark.parametrize("filled", [4, 7])
+def test_segments_in_turn_are_taken_in_as_one_after_the_other(filled: int) -> None:
+    torch.manual_seed(3)
+    for memory, state in (signals(2), slots(2, filled)):
+        evicted, one = torch.randn(2, 3 * SEGMENT, HIDDEN), state
+        with torch.no_grad():
+            found = memory.advance_in_turn(state, evicted, 3)  # pyright: ignore[reportArgumentType]
+            assert len(found) == 3
+            for number, several in enumerate(found):
+                left = evicted[:, number * SEGMENT : (number + 1) * SEGMENT]
+                one, _ = memory.advance(one, left, None, pytest.fail)  # pyright: ignore[reportArgumentType]
+                torch.testing.assert_close(vars(several), vars(one))
+
+
+@pytest.mark.parametrize("counts", [(2, 4, 6), (7, 7, 7)])
+def test_a_row_s_states_at_several_times_stand_together(counts: tuple[int, ...]) -> None:
+    torch.manual_seed(4)
+    alone = [slots(2, count)[1] for count in counts]
+    together = CompressedState.interleave(alone)
+    assert (together.filled is None) == (counts[0] == 7)
+    for row in range(2):
+        for time, state in enumerate(alone):
+            place = 3 * row + time
+            own = int(visible(together.slots, together.filled)[place])
+            assert own == counts[time]
+            assert torch.equal(together.slots[place][-own:], state.slots[row, -own:])
+    times = [signals(2)[1] for _ in counts]
+    mixed = LongTermState.interleave(times)
+    for row in range(2):
+        for time, state in enumerate(times):
+            assert all(map(torch.equal, parts(mixed, 3 * row + time), parts(state, row)))
+
+
+def test_only_a_sticky_memory_notes_where_it_was_read() -> None:
+    sticky = signals(1)[0]
+    plain = LongTermMemory(sticky.config.model_copy(update={"sticky": None}))
+    assert [memory.notes_reading for memory in (sticky, plain, slots(1, 1)[0])] == [True, False, False]
+
+
+@pytest.mark.parametrize("wanted", [1, 9])
+@pytest.mark.parametrize("projected", [True, False])
+def test_what_was_prepared_is_read_and_not_made_again(wanted: int, projected: bool) -> None:
+    torch.manual_seed(5)
+    memory, state = signals(2)
+    other = memory.update(state, torch.randn(2, SEGMENT, HIDDEN))
+    x, projection = torch.randn(2, 12, HIDDEN), None if projected else torch.randn(HIDDEN, HIDDEN)
+    queries = (x if projection is None else x @ projection.T)[:, -wanted:]
+    with torch.no_grad():
+        found, after, _ = memory.read(queries, x, state, projection, memory.prepare(other))
+        expected, looked, _ = memory.read(queries, x, other, projection)
+        without, _, _ = memory.read(queries, x, state, projection)
+    assert without is not None
+    assert expected is not None
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(after.histogram, looked.histogram)
+    assert not torch.allclose(without, expected)
