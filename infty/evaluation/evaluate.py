@@ -63,7 +63,7 @@ def _note(noted: PerTarget, found: Shaped[Tensor, "batch wanted"], segment: Batc
 @contextmanager
 def use_evaluation_mode(model: SegmentModel) -> Iterator[None]:
     """Use evaluation mode without gradients within the block; then set those modules back that trained."""
-    trained = [module for module in model.modules() if module.training]  # to set a mode takes as long as a small layer
+    trained = [module for module in model.modules() if module.training]  # to set all is slow, for each token
     for module in trained:
         module.training = False
     try:

@@ -81,7 +81,7 @@ class RelativeAttention(nn.Module):
         content = torch.add(positions.content_bias[:, None] * scale, q, alpha=scale)
         position = torch.add(positions.position_bias[:, None] * scale, q, alpha=scale)
         encoding = positions.encoding[..., -seen.key.shape[-1] - 1 :]
-        alone = queries.shape[1] == 1  # is in no need of tiles, nor of keys copied for them
+        alone = queries.shape[1] == 1  # needs no tiles, and no copy of the keys for them
         if alone or (self.training and self.dropout.p) or is_transformed():
             context = attend_plainly(content, position, seen, encoding, self.dropout, unseen)
         else:

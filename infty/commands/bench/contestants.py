@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infty.commands.bench import generation, peers, plain
+from infty.commands.bench import peers, plain
 from infty.commands.bench.timing import time_run
 from infty.commands.bench.yardstick import build_its_model, compare_steps, draw_tokens, load_yardstick
 from infty.config.definition import CellKey, open_experiment
@@ -118,18 +118,22 @@ def make_run(spec: Spec) -> Run:
             return _make_stream()
         case "beside", _:
             return _make_run_beside()
-        case "gpt2", "hugging-face":
-            return generation.make_hugging_face(spec.length)
-        case "gpt2", _:
-            return generation.make_gpt2(spec.length)
-        case "decode", _:
-            return generation.make_decoder(spec.length, again=spec.who == "again")
+        case "gpt2" | "decode", _:
+            return _make_generation(spec)
         case "data", _:
             task = build_task(resolve_paper_experiment("infty", spec.length, spec.batch), Path())
             return lambda: task.training_batch(0, spec.batch, 0)
         case "agree", _:
             module = load_yardstick(Path(spec.against or ""))
             return lambda: compare_steps(module, read_paper_decoder(), YARDSTICK_VOCABULARY, spec.length, spec.batch)
+
+
+def _make_generation(spec: Spec) -> Run:
+    from infty.commands.bench import generation  # loads transformers: 140 MB that others' peaks are not to hold
+
+    if spec.kind == "decode":
+        return generation.make_decoder(spec.length, again=spec.who == "again")
+    return (generation.make_hugging_face if spec.who == "hugging-face" else generation.make_gpt2)(spec.length)
 
 
 def _make_step(spec: Spec) -> Run:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from infty.base.errors import InftyError, UsageError
 from infty.commands.bench.contestants import SYMBOLS, Spec, read_paper_decoder, resolve_paper_experiment
-from infty.commands.bench.generation import TOKENS
 from infty.commands.bench.peers import PEERS, find_versions
 from infty.commands.bench.timing import time_run
 from infty.commands.bench.yardstick import load_yardstick
@@ -180,6 +179,8 @@ class Bench:
 
     def generate(self) -> Iterator[Measure]:
         """Measure a token that is generated after some of its segment: of a GPT-2 with a memory, and of our decoder."""
+        from infty.commands.bench.generation import TOKENS  # loads transformers
+
         for begun in (100, 400):
             size = Spec("gpt2", length=begun)
             laps = self._rotate({"infty": size, "hugging-face": replace(size, who="hugging-face")})

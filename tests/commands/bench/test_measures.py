@@ -98,6 +98,13 @@ def test_a_mistake_is_told_before_anything_is_timed(
     assert done.stderr.startswith(message)
 
 
+def test_a_contestant_holds_nothing_that_only_others_need() -> None:
+    """Its peak is compared with theirs."""
+    program = "import sys, infty.commands.bench.contestants, infty.commands.bench.measures; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"transformers", "x_transformers", "infini_transformer_pytorch"} & set(loaded)
+
+
 def test_a_contestant_whose_reader_went_away_ends_without_a_word() -> None:
     pipe = subprocess.PIPE
     process = subprocess.Popen(
