@@ -21,6 +21,7 @@ class Batch:
     fresh: Bool[Tensor, " batch"] | None = None  # rows that begin with an empty memory, others continue; None: all
     places: Int[Tensor, " batch"] | None = None  # index in its split of each row's first target; None: not recorded
     aside: Bool[Tensor, "batch length"] | None = None  # unscored targets, summed apart: a block's first ones
+    known: Int[Tensor, "batch length"] | None = None  # the targets on the host, once they are elsewhere
 
     @classmethod
     def of_stream(cls, tokens: Int64[ndarray, " n"], targets: Int64[ndarray, " n"]) -> "Batch":
@@ -29,15 +30,28 @@ class Batch:
         return cls(torch.from_numpy(tokens)[None], torch.from_numpy(targets)[None], one, goes_on)
 
     def to(self, device: torch.device) -> "Batch":
-        """Move tokens and targets to another device; the rest is read on the host only."""
-        return replace(self, tokens=self.tokens.to(device), targets=self.targets.to(device))
+        """Copy tokens and targets to another device, without waiting; the rest is read on the host only."""
+        if self.tokens.device == device:
+            return self
+        tokens, targets = (part.to(device, non_blocking=True) for part in (self.tokens, self.targets))
+        return replace(self, tokens=tokens, targets=targets, known=self.known_targets)
+
+    @property
+    def known_targets(self) -> Int[Tensor, "batch length"]:
+        """Get the targets that can be read without asking another device."""
+        return self.targets if self.known is None else self.known
+
+    def count_scored(self) -> int:
+        """Count the scored targets."""
+        return int((self.known_targets != UNSCORED).sum())
 
     def cut(self, start: int, stop: int | None = None) -> "Batch":
         """Cut out the tokens from `start` to `stop`, or to the end."""
         places = None if self.places is None else self.places + start
         aside = None if self.aside is None else self.aside[:, start:stop]
         tokens, targets = self.tokens[:, start:stop], self.targets[:, start:stop]
-        return replace(self, tokens=tokens, targets=targets, places=places, aside=aside)
+        known = None if self.known is None else self.known[:, start:stop]
+        return replace(self, tokens=tokens, targets=targets, places=places, aside=aside, known=known)
 
     def segments(self, length: int) -> Iterator["Batch"]:
         """Yield the sequences in segments of `length` tokens, first to last; the last may be shorter."""

@@ -34,7 +34,7 @@ def evaluate(
     segments = (segment for batch in batches for segment in batch.segments(model.config.segment_length))
     with use_evaluation_mode(model):
         for output, segment in unroll(model, segments):
-            nats = output.nats(segment.targets)
+            nats = output.nats(segment.targets, segment.known)
             total += sum_segment(nats, output, segment, choices)
             if record is not None:
                 _note(record, output.logits.argmax(-1) == segment.targets if choices else nats.float(), segment)
@@ -43,19 +43,20 @@ def evaluate(
 
 def sum_segment(nats: Float[Tensor, "batch wanted"], output: Output, segment: Batch, choices: bool) -> Totals:
     """Sum the totals of one segment."""
-    scored = segment.targets != UNSCORED
-    correct = int(((output.logits.argmax(-1) == segment.targets) & scored).sum()) if choices else 0
+    scored = segment.known_targets != UNSCORED
+    correct = int((output.logits.argmax(-1) == segment.targets).sum()) if choices else 0  # none chooses UNSCORED
     if segment.aside is None:
         return Totals(nats.double().sum().item(), int(scored.sum()), correct)
-    aside = segment.aside.to(nats.device)
-    apart, rest = (nats.double() * aside).sum().item(), (nats.double() * ~aside).sum().item()
+    aside = segment.aside
+    marked = aside.to(nats.device)
+    apart, rest = (nats.double() * marked).sum().item(), (nats.double() * ~marked).sum().item()
     return Totals(rest, int((scored & ~aside).sum()), correct, int(aside.sum()), apart)
 
 
 def _note(noted: PerTarget, found: Shaped[Tensor, "batch wanted"], segment: Batch) -> None:
     """Write the values of the scored targets into an array, at their places."""
     assert segment.places is not None, "only batches with places can be recorded per target"
-    for row, targets, place in zip(found.cpu(), segment.targets.cpu(), segment.places.tolist(), strict=True):
+    for row, targets, place in zip(found.cpu(), segment.known_targets, segment.places.tolist(), strict=True):
         scored = (targets != UNSCORED).numpy()
         noted[place : place + len(scored)][scored[: len(noted) - place]] = row.numpy()[scored]
 
@@ -108,7 +109,7 @@ def read_stream(
     total, answers, meter = Totals(), [], _Meter(segments, peak_bytes)
     with use_evaluation_mode(model):
         for output, segment in unroll(model, meter, at_once=1):
-            total += sum_segment(output.nats(segment.targets), output, segment, choices)
+            total += sum_segment(output.nats(segment.targets, segment.known), output, segment, choices)
             if choices:
                 pairs = zip(segment.targets[0].tolist(), output.logits[0].argmax(-1).tolist(), strict=True)
                 answers += [[wanted, chosen] for wanted, chosen in pairs if wanted != UNSCORED]

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from infty.memory.contract import Attend, ExtraKeys, KnockOut, Losses, Memory, MemoryConfig, MemoryState, PerRow, Rows
 from infty.memory.equations import Hidden, reconstruction_loss
-from infty.memory.precision import full_precision
-from infty.memory.rows import concatenate_rows, draw_fixed_numbers, exchange_halves, mark_own, visible
+from infty.memory.precision import HOST, full_precision
+from infty.memory.rows import concatenate_rows, draw_fixed_numbers, exchange_halves, mark_own, send, visible
 from infty.memory.transforms import holds, is_transformed
 
 Slots = Float[Tensor, "batch slots hidden"]
@@ -113,7 +113,7 @@ class CompressiveMemory(Memory[CompressedState]):
             )
         if rows is not None and not holds(rows.any(), unknown=False):
             return after, {}
-        own = slice(None) if rows is None else rows  # the streams that the evicted vectors belong to
+        own = slice(None) if rows is None else send(rows.nonzero()[:, 0], evicted.device)  # whose the vectors are
         if evicted.requires_grad:  # the loss is the compressor's own, and not that of earlier segments
             fresh = self.make_slots(evicted.detach())
         loss = reconstruction_loss(lambda vectors: attend(own, vectors), evicted[own], fresh[own])
@@ -127,13 +127,13 @@ class CompressiveMemory(Memory[CompressedState]):
         """Make the slots that are read in the place of the true ones; in another order a row's own still come last."""
         match kind:
             case "zero":
-                return state.reset(torch.ones(state.slots.shape[0], dtype=torch.bool, device=state.slots.device))
+                return state.reset(torch.ones(state.slots.shape[0], dtype=torch.bool, device=HOST))
             case "shuffle":
-                count, device = state.slots.shape[1], state.slots.device
-                places = torch.arange(count, device=device)
-                own = mark_own(state.slots, state.filled)
-                order = torch.where(own, draw_fixed_numbers(count).to(device), places - count).argsort(1)
-                return replace(state, slots=state.slots.gather(1, order[..., None].expand_as(state.slots)))
+                count, own = state.slots.shape[1], mark_own(state.slots, state.filled)
+                places = torch.arange(count, device=HOST)
+                order = torch.where(own, draw_fixed_numbers(count), places - count).argsort(1)
+                chosen = send(order, state.slots.device)[..., None].expand_as(state.slots)
+                return replace(state, slots=state.slots.gather(1, chosen))
             case "other":
                 filled = None if state.filled is None else exchange_halves(state.filled)
                 return CompressedState(exchange_halves(state.slots), filled)
@@ -164,5 +164,5 @@ class CompressiveMemory(Memory[CompressedState]):
         more = slots.shape[1]
         if rows is not None:  # a row that isn't marked has the new ones where it doesn't see them: before its own
             others = torch.cat([slots, state.slots], 1)[:, -self.config.num_slots :]
-            kept, more = torch.where(rows[:, None, None], kept, others), more * rows
+            kept, more = torch.where(send(rows, kept.device)[:, None, None], kept, others), more * rows
         return CompressedState(kept, (visible(state.slots, state.filled) + more).clamp(max=kept.shape[1]))

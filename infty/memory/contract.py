@@ -21,10 +21,11 @@ from infty.memory.equations import Hidden, Weight
 from infty.memory.rows import interleave
 
 Wanted = Float[Tensor, "batch wanted hidden"]  # the last `wanted` positions
-Rows = Bool[Tensor, " batch"]
-PerRow = Int[Tensor, " batch"]  # a number of each row
+Rows = Bool[Tensor, " batch"]  # some of a batch; on the host, like all that only the order of a step depends on
+PerRow = Int[Tensor, " batch"]  # a number of each row; on the host
 Losses = dict[str, Float[Tensor, ""]]
-Attend = Callable[[Rows | slice, Float[Tensor, "some n hidden"]], Float[Tensor, "some queries hidden"]]
+Chosen = Int[Tensor, " some"] | slice  # places of some rows, on the device of what they are taken from; or all
+Attend = Callable[[Chosen, Float[Tensor, "some n hidden"]], Float[Tensor, "some queries hidden"]]
 KnockOut = Literal["zero", "shuffle", "other"]  # what is read in the memory's place
 KNOCK_OUTS: tuple[KnockOut, ...] = get_args(KnockOut)
 
@@ -64,7 +65,11 @@ AnyState = TypeVar("AnyState", bound="MemoryState")
 
 @dataclass(frozen=True)
 class MemoryState(ABC):
-    """State of a memory (section 3): a frozen dataclass of tensors, a row per stream; checkpoints name its fields."""
+    """State of a memory (section 3): a frozen dataclass of tensors, a row per stream; checkpoints name its fields.
+
+    Vectors are on the device of the weights. Whole numbers (`PerRow`) are on the host, which decides by them what is to
+    be done, and asks a device nothing.
+    """
 
     @abstractmethod
     def reset(self, rows: Rows, seeds: PerRow | None = None) -> "MemoryState":
@@ -115,7 +120,7 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
     def initial_state(self, batch: int, seeds: PerRow | None = None) -> AnyState:
         """Make an empty memory for `batch` streams, in the precision and on the device of the weights.
 
-        seeds: int64, name the streams for whatever is drawn at random; by default 0, 1, …
+        seeds: int64, on the host, name the streams for whatever is drawn at random; by default 0, 1, …
         """
 
     @abstractmethod

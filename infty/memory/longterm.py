@@ -18,8 +18,8 @@ from infty.memory.fast.convolution import convolve3
 from infty.memory.fast.low_rank import LinearMap
 from infty.memory.fast.reduced_basis import ReducedBasis
 from infty.memory.longterm_state import LongTermState
-from infty.memory.precision import full_precision
-from infty.memory.rows import exchange_halves
+from infty.memory.precision import HOST, full_precision
+from infty.memory.rows import exchange_halves, send
 from infty.memory.signal import make_operators, shuffle_pieces
 from infty.memory.sticky import StickyConfig, attention_histogram, uniform_draws
 from infty.memory.transforms import holds
@@ -133,9 +133,9 @@ class LongTermMemory(Memory[LongTermState]):
         like, bins = self.key.weight, self.config.num_bins
         return LongTermState(
             coefficients=like.new_zeros(batch, self.config.num_basis, self.config.hidden_size),
-            updates=torch.zeros(batch, dtype=torch.int64, device=like.device),
+            updates=torch.zeros(batch, dtype=torch.int64, device=HOST),
             histogram=like.new_full((batch, bins), 1 / max(bins, 1)),
-            seeds=(torch.arange(batch) if seeds is None else seeds).to(like.device),
+            seeds=torch.arange(batch, device=HOST) if seeds is None else seeds.to(HOST),
         )
 
     def advance(
@@ -238,11 +238,13 @@ class LongTermMemory(Memory[LongTermState]):
         else:
             coefficients = self.contract_past(state) + self.append(smoothed)
             if holds(fresh.any(), unknown=True):
-                coefficients = torch.where(fresh[:, None, None], self.first(smoothed), coefficients)
+                began = send(fresh, coefficients.device)[:, None, None]
+                coefficients = torch.where(began, self.first(smoothed), coefficients)
 
         # Rows that are not marked keep what they had.
         if rows is not None:
-            coefficients = torch.where(rows[:, None, None], coefficients, state.coefficients)
+            marked = send(rows, coefficients.device)[:, None, None]
+            coefficients = torch.where(marked, coefficients, state.coefficients)
         return replace(state, coefficients=coefficients, updates=state.updates + (1 if rows is None else rows))
 
     def prepare(self, state: LongTermState) -> reading.Projections:
@@ -271,8 +273,8 @@ class LongTermMemory(Memory[LongTermState]):
         c = self.config
         if c.sticky is None:
             return None
-        draws = uniform_draws(state.seeds, state.updates, c.num_samples).to(state.histogram.device)
-        return equations.sample_histogram(state.histogram, draws, c.sticky.within_bin)
+        draws = uniform_draws(state.seeds, state.updates, c.num_samples)
+        return equations.sample_histogram(state.histogram, send(draws, state.histogram.device), c.sticky.within_bin)
 
     def attend(self, queries: Queries, state: LongTermState) -> tuple[Queries, AttentionDensity]:
         """Read the signal with the layer's queries, before any position bias (M8, M9): context and density.
@@ -347,4 +349,7 @@ class LongTermMemory(Memory[LongTermState]):
         if not density.mean.numel():
             return density.mean.sum()
         divergence = equations.kl_to_prior(density, self.config.prior_std, self.config.prior_mean)  # b h q
-        return divergence.mean((1, 2)).masked_fill(state.updates == 0, 0).mean()
+        of_rows, empty = divergence.mean((1, 2)), state.updates == 0
+        if holds(empty.any(), unknown=True):
+            of_rows = of_rows.masked_fill(send(empty, of_rows.device), 0)
+        return of_rows.mean()

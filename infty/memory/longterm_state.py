@@ -8,6 +8,7 @@ from torch import Tensor
 
 from infty.memory.contract import MemoryState, PerRow, Rows
 from infty.memory.equations import Histogram
+from infty.memory.rows import send
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,10 @@ class LongTermState(MemoryState):
 
     def reset(self, rows: Rows, seeds: PerRow | None = None) -> "LongTermState":
         """Forget everything in the marked rows: a new document begins there, with new `seeds`."""
+        marked = send(rows, self.coefficients.device)
         return LongTermState(
-            coefficients=self.coefficients.masked_fill(rows[:, None, None], 0),
+            coefficients=self.coefficients.masked_fill(marked[:, None, None], 0),
             updates=self.updates.masked_fill(rows, 0),
-            histogram=self.histogram.masked_fill(rows[:, None], 1 / max(self.histogram.shape[1], 1)),
+            histogram=self.histogram.masked_fill(marked[:, None], 1 / max(self.histogram.shape[1], 1)),
             seeds=self.seeds if seeds is None else torch.where(rows, seeds, self.seeds),
         )

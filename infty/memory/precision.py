@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,16 +13,21 @@ from infty.memory.transforms import is_transformed
 HOST = torch.device("cpu")  # keeps what is exact, in float64, which other devices may lack
 
 
-def round_products(precision: str) -> None:
+_cuda: Any = torch.backends.cuda  # their switches have no types
+_cudnn: Any = torch.backends.cudnn
+_mkldnn: Any = torch.backends.mkldnn
+
+
+def round_products(precision: Literal["ieee", "tf32"]) -> None:
     """Set how a GPU's products of float32 are rounded, for good: "ieee" (not at all) or "tf32" (for M3)."""
-    for switch in _switches():
-        switch.fp32_precision = precision
+    # By torch's older names: what is set by the newer ones is an error to whoever reads an older, its compiler too.
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    _cudnn.allow_tf32 = precision == "tf32"
 
 
-def _switches() -> tuple[Any, Any]:
-    """List torch's switches of TF32: of products, and of cuDNN's convolutions, which are TF32 by default."""
-    cudnn: Any = torch.backends.cudnn
-    return torch.backends.cuda.matmul, cudnn.conv
+def are_products_rounded(x: Float[Tensor, "..."]) -> bool:
+    """Tell whether a GPU rounds products of such a tensor now: to two bytes, or as TF32 (outside of M3)."""
+    return x.is_cuda and (x.dtype.itemsize == 2 or (x.dtype == torch.float32 and _cuda.matmul.fp32_precision == "tf32"))
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -39,26 +44,45 @@ def full_precision(device: torch.device, *, convolutions: bool = False) -> Itera
     convolutions: there are some in it. Only what is TF32 is switched, and only of a GPU; then it is as it was.
     """
     with without_autocast(device), ExitStack() as stack:
-        if device.type == "cuda":
-            for switch in _switches()[: 1 + convolutions]:
-                stack.enter_context(_without_tf32(switch))
+        if device.type == "cuda" and _cuda.matmul.fp32_precision == "tf32":
+            stack.enter_context(_exact_products())
+        if device.type == "cuda" and convolutions and _cudnn.conv.fp32_precision == "tf32":
+            stack.enter_context(_without_tf32(_cudnn.conv))
         yield
+
+
+def _exact_products() -> AbstractContextManager[None]:
+    """Turn TF32 of products off in this context, by the names that it was turned on by."""
+    try:
+        return _make_exact(torch.get_float32_matmul_precision())
+    except RuntimeError:  # by the newer ones alone
+        return _without_tf32(_cuda.matmul)
+
+
+@contextmanager
+def _make_exact(precision: str) -> Iterator[None]:
+    """Set the highest precision in this context, and then this one again."""
+    matmul = _mkldnn.matmul
+    of_cpu = matmul.fp32_precision
+    torch.set_float32_matmul_precision("highest")  # of a CPU as well, or reading it would be an error
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        if matmul.fp32_precision != of_cpu:
+            matmul.fp32_precision = of_cpu
 
 
 @contextmanager
 def _without_tf32(switch: Any) -> Iterator[None]:
-    """Turn one switch to "ieee" in this context, if it is "tf32"."""
-    before = str(switch.fp32_precision)
-    if before != "tf32":
-        yield
-        return
+    """Turn a switch from "tf32" to "ieee" in this context."""
     switch.fp32_precision = "ieee"
     try:
         yield
     finally:
         switch.fp32_precision = "none"  # follows `torch.backends.fp32_precision`, which may be where it was from
-        if switch.fp32_precision != before:
-            switch.fp32_precision = before
+        if switch.fp32_precision != "tf32":
+            switch.fp32_precision = "tf32"
 
 
 def widen(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -10,19 +10,26 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from infty.memory.precision import HOST
+
 Vectors = Float[Tensor, "batch n hidden"]
 Counts = Int[Tensor, " batch"]
 
 
+def send(kept: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
+    """Copy what the host keeps of rows to a device (for M6), without waiting for what that is doing."""
+    return kept.to(device, non_blocking=True)
+
+
 def visible(vectors: Vectors, filled: Counts | None) -> Counts:
     """Count how many of the vectors, the newest, belong to each row (slots of M12); `filled` None: all."""
-    return torch.full(vectors.shape[:1], vectors.shape[1], device=vectors.device) if filled is None else filled
+    return torch.full(vectors.shape[:1], vectors.shape[1], device=HOST) if filled is None else filled
 
 
 def mark_own(vectors: Vectors, filled: Counts | None) -> Bool[Tensor, "batch n"]:
-    """Mark the vectors, the newest, that are each row's own (slots of M12); `filled` None: all."""
+    """Mark, on the host, the vectors, the newest, that are each row's own (slots of M12); `filled` None: all."""
     count = vectors.shape[1]
-    return torch.arange(count, device=vectors.device) >= count - visible(vectors, filled)[:, None]
+    return torch.arange(count, device=HOST) >= count - visible(vectors, filled)[:, None]
 
 
 def concatenate_rows(

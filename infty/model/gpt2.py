@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,8 @@ MEMORY, SIZES = "memory.safetensors", "memory.json"
 
 class Gpt2Family:
     """Adapter to GPT-2's layers (Radford et al. 2019): one projection, `c_attn`, makes queries, keys and values."""
+
+    only_causal: ClassVar[bool] = True  # nothing but later tokens is ever masked
 
     def layers(self, decoder: nn.Module) -> Sequence[nn.Module]:
         """List the layers of the transformer within the language model."""

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from infty.memory.contract import ExtraKeys, Hidden, Losses, Rows
+from infty.memory.contract import Chosen, ExtraKeys, Hidden, Losses
 from infty.memory.equations import join_heads, split_heads
-from infty.memory.rows import mark_own, visible
+from infty.memory.rows import mark_own, send, visible
 from infty.model.config import Gpt2ModelConfig
 from infty.model.fast.growing import append
 from infty.model.interface import Output, SegmentModel, State, sum_losses
@@ -71,6 +71,7 @@ class LayerStates:
     after: list[LayerState]
     losses: list[Losses]
     part: Part = WHOLE  # of the segment that is read
+    causal: Float[Tensor, "1 1 1 1"] | None = None  # handed over as the mask: each token sees all up to itself
 
 
 class GraftedLayer(MemoryLayer):
@@ -94,6 +95,8 @@ class GraftedLayer(MemoryLayer):
         # In the place of the attention's own forward, whose weights are returned unchanged.
         if memories is None:
             return self.original(hidden_states, *args, **options)
+        if memories.causal is not None and options.get("attention_mask") is memories.causal:
+            options["attention_mask"] = None  # as torch's attention wants it
         memory, before, part = self.long_range, memories.before[self.index], memories.part
         if memory is None and before.long_range is None and part.is_whole:
             return self.original(hidden_states, *args, **options)
@@ -151,7 +154,7 @@ class GraftedLayer(MemoryLayer):
         return self.long_range is None or super().is_settled(state)
 
     def read_by_content(
-        self, x: Hidden, rows: Rows | slice, vectors: Float[Tensor, "some n hidden"]
+        self, x: Hidden, rows: Chosen, vectors: Float[Tensor, "some n hidden"]
     ) -> Float[Tensor, "some length hidden"]:
         """Read `vectors` as x would by content alone, with x and the layer's projections held constant."""
         reader = self._reader()
@@ -216,6 +219,7 @@ def _mask_keys(x: Hidden, extra: ExtraKeys | None, recent: ShortTermState) -> Fl
         return None
     own = [] if extra is None else [mark_own(extra.vectors, extra.filled)]
     before = torch.cat([*own, mark_own(recent.hidden, recent.filled)], 1)
+    before = torch.ones_like(before, device=x.device) if before.all() else send(before, x.device)
     causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
     seen = torch.cat([before[:, None].expand(-1, length, -1), causal.expand(len(x), -1, -1)], 2)
     return x.new_zeros(seen.shape).masked_fill(~seen, -torch.inf)[:, None]
@@ -237,6 +241,12 @@ class Graft(SegmentModel):
     def layers(self) -> list[nn.Module]:
         """List the layers of the decoder."""
         return list(self.family.layers(self.base))
+
+    @property
+    def _is_only_causal(self) -> bool:
+        """Tell whether attention is torch's and masked by causality alone: its library looks for more on the device."""
+        named = getattr(self.base.config, "_attn_implementation", None)
+        return named == "sdpa" and getattr(self.family, "only_causal", False)
 
     def load_decoder(self, source: SegmentModel | Path) -> None:
         """Copy the decoder's weights from another graft, or read those of a Hugging Face folder; memories stay."""
@@ -260,9 +270,12 @@ class Graft(SegmentModel):
         length, places = tokens.shape[1], None
         if not part.begins:
             before = state[0].short_term
-            places = visible(before.hidden, before.filled)[:, None] + torch.arange(length, device=tokens.device)
-        memories = LayerStates(state, list(state), [{} for _ in state], part)
-        hidden = self.base.base_model(tokens, position_ids=places, use_cache=False, memories=memories).last_hidden_state
+            known = send(visible(before.hidden, before.filled), tokens.device)
+            places = known[:, None] + torch.arange(length, device=tokens.device)
+        causal = tokens.new_zeros(1, 1, 1, 1, dtype=torch.float32) if self._is_only_causal else None
+        memories = LayerStates(state, list(state), [{} for _ in state], part, causal)
+        options = {"position_ids": places, "attention_mask": causal, "use_cache": False, "memories": memories}
+        hidden = self.base.base_model(tokens, **options).last_hidden_state
         hidden = hidden[:, length - (length if wanted is None else wanted) :]
         softmax = Softmax(self.base.get_output_embeddings().weight)
         return Output(hidden, softmax, tuple(memories.after), sum_losses(memories.losses))

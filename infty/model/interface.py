@@ -35,9 +35,11 @@ class Output:
         """Compute the logits of every token of the vocabulary."""
         return self.softmax.logits(self.hidden)
 
-    def nats(self, targets: Int[Tensor, "batch wanted"]) -> Float[Tensor, "batch wanted"]:
-        """Compute the cross-entropy of each target in nats; 0 if it is UNSCORED."""
-        return self.softmax.nats(self.hidden, targets)
+    def nats(
+        self, targets: Int[Tensor, "batch wanted"], known: Int[Tensor, "batch wanted"] | None = None
+    ) -> Float[Tensor, "batch wanted"]:
+        """Compute the cross-entropy of each target in nats; 0 if it is UNSCORED. known: the same on the host."""
+        return self.softmax.nats(self.hidden, targets, known)
 
 
 class SegmentModel(ExactConstants):
@@ -90,7 +92,7 @@ class SegmentModel(ExactConstants):
 
     def reset(self, state: State, rows: Rows, seeds: PerRow) -> State:
         """Begin new streams in the marked rows, with an empty memory: short-term, compressed and long-term alike."""
-        layers, rows, seeds = len(self.memory_layers), rows.to(self.device), seeds.to(self.device)
+        layers = len(self.memory_layers)
         return tuple(layer.reset(rows, seeds * layers + i) for i, layer in enumerate(state))
 
     def concatenate(self, states: Sequence[State]) -> State:

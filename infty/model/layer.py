@@ -5,8 +5,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infty.memory.contract import ExtraKeys, Hidden, Losses, PerRow, Rows, Wanted
-from infty.memory.rows import mark_own
+from infty.memory.contract import Chosen, ExtraKeys, Hidden, Losses, PerRow, Wanted
+from infty.memory.rows import mark_own, send
 from infty.model.config import DecoderConfig
 from infty.model.fast.dropout import Dropout
 from infty.model.memory_layer import WHOLE, LayerState, MemoryLayer, Part, unfold_segments
@@ -89,7 +89,7 @@ class Layer(MemoryLayer):
         return self.position_wise(_last(x, wanted), self.mix(near, far)), after, {}
 
     def read_by_content(
-        self, x: Hidden, rows: Rows | slice, vectors: Float[Tensor, "some n hidden"]
+        self, x: Hidden, rows: Chosen, vectors: Float[Tensor, "some n hidden"]
     ) -> Float[Tensor, "some length hidden"]:
         """Read `vectors` as some rows of x would by content alone, with x and the projections held constant."""
         return self.attention.read_by_content(x, rows, vectors)
@@ -127,4 +127,4 @@ def _order_unseen_first(recent: ShortTermState, extra: ExtraKeys, count: int) ->
     """Order all keys so that those that are no row's own come first: texts of different age are read side by side."""
     before = torch.cat([mark_own(extra.vectors, extra.filled), mark_own(recent.hidden, recent.filled)], 1)
     own = F.pad(before, (0, count - before.shape[1]), value=1)  # the tokens of this part are all rows' own
-    return own.long().argsort(dim=1, stable=True)
+    return send(own.long().argsort(dim=1, stable=True), recent.hidden.device)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infty.memory.contract import ExtraKeys, KnockOut, Losses, Memory, MemoryState, PerRow, Rows, Wanted
+from infty.memory.contract import Chosen, ExtraKeys, KnockOut, Losses, Memory, MemoryState, PerRow, Rows, Wanted
 from infty.memory.equations import Hidden, Weight
 from infty.memory.rows import interleave
 from infty.model.short_term import KeyValue, ShortTermState
@@ -103,7 +103,7 @@ class MemoryLayer(nn.Module):
         return states
 
     def read_by_content(
-        self, x: Hidden, rows: Rows | slice, vectors: Float[Tensor, "some n hidden"]
+        self, x: Hidden, rows: Chosen, vectors: Float[Tensor, "some n hidden"]
     ) -> Float[Tensor, "some length hidden"]:
         """Read `vectors` as some rows of x would by content alone, with x and the projections held constant."""
         raise NotImplementedError

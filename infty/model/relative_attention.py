@@ -10,10 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infty.memory.contract import Hidden, Rows
+from infty.memory.contract import Chosen, Hidden
 from infty.memory.equations import join_heads, split_heads
+from infty.memory.precision import are_products_rounded
+from infty.memory.rows import send
 from infty.memory.transforms import is_transformed
 from infty.model.fast.dropout import Dropout
+from infty.model.fast.relative_fused import AVAILABLE, attend_in_kernels
 from infty.model.fast.relative_tiled import Asked, Encoding, Unseen, attend_in_tiles
 from infty.model.short_term import KeyValue
 
@@ -58,7 +61,8 @@ def attend_plainly(
     t, k = scores.shape[2:]
     hidden = torch.ones(t, k, dtype=torch.bool, device=scores.device).triu(1 + k - t)
     if unseen is not None:
-        hidden = hidden | (torch.arange(k, device=scores.device) < unseen[:, None])[:, None, None]  # b 1 t k
+        own = send(unseen, scores.device)[:, None]
+        hidden = hidden | (torch.arange(k, device=scores.device) < own)[:, None, None]  # b 1 t k
     return dropout(scores.masked_fill(hidden, -torch.inf).softmax(-1)) @ seen.value
 
 
@@ -84,8 +88,9 @@ class RelativeAttention(nn.Module):
         alone = queries.shape[1] == 1  # needs no tiles, and no copy of the keys for them
         if alone or (self.training and self.dropout.p) or is_transformed():
             context = attend_plainly(content, position, seen, encoding, self.dropout, unseen)
-        else:
-            context = attend_in_tiles(content, position, seen.key, seen.value, encoding, unseen)
+        else:  # kernels' products are rounded, and quick for that
+            attend = attend_in_kernels if AVAILABLE and are_products_rounded(seen.key) else attend_in_tiles
+            context = attend(content, position, seen.key, seen.value, encoding, unseen)
         return self.output(join_heads(context))
 
     def key_values(self, hidden: Hidden) -> KeyValue:
@@ -101,7 +106,7 @@ class RelativeAttention(nn.Module):
         return Positions(F.pad(projected, (0, 1)), content_bias, position_bias)
 
     def read_by_content(
-        self, x: Hidden, rows: Rows | slice, vectors: Float[Tensor, "some n hidden"]
+        self, x: Hidden, rows: Chosen, vectors: Float[Tensor, "some n hidden"]
     ) -> Float[Tensor, "some length hidden"]:
         """Read `vectors` as some rows of x would by content alone, with x and the projections held constant."""
         query = F.linear(x[rows].detach(), self.query.weight.detach())

@@ -63,7 +63,7 @@ class ShortTermState:
 
     hidden: Float[Tensor, "batch cached hidden"]
     key_value: KeyValue | None = None  # by the current weights, if no gradient is needed; None: to be computed again
-    filled: PerRow | None = None  # number of newest tokens that belong to each row's stream; None: all
+    filled: PerRow | None = None  # on the host: number of newest tokens that belong to each row's stream; None: all
 
     @classmethod
     def concatenate(cls, parts: Sequence["ShortTermState"]) -> "ShortTermState":

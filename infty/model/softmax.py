@@ -21,6 +21,8 @@ from torch.nn import functional as F
 from infty.base.batch import UNSCORED
 from infty.base.errors import UsageError
 from infty.base.files import Strict
+from infty.memory.precision import HOST
+from infty.memory.rows import send
 
 Hidden = Float[Tensor, "*positions hidden"]
 
@@ -49,8 +51,10 @@ class Softmax:
         """Compute a logit for each token of the vocabulary, in full precision."""
         return F.linear(x, self.weight).to(self.weight.dtype)
 
-    def nats(self, x: Hidden, targets: Int[Tensor, "*positions"]) -> Float[Tensor, "*positions"]:
-        """Compute the cross-entropy of each target in nats; 0 if it is UNSCORED."""
+    def nats(
+        self, x: Hidden, targets: Int[Tensor, "*positions"], known: Int[Tensor, "*positions"] | None = None
+    ) -> Float[Tensor, "*positions"]:
+        """Compute the cross-entropy of each target in nats; 0 if it is UNSCORED. known: unused."""
         logits = self.logits(x).flatten(0, -2)
         return F.cross_entropy(logits, targets.flatten(), ignore_index=UNSCORED, reduction="none").view(targets.shape)
 
@@ -65,22 +69,39 @@ class AdaptiveSoftmax:
     cluster_bias: Float[Tensor, " clusters"]
     cutoffs: tuple[int, ...]
 
-    def nats(self, x: Hidden, targets: Int[Tensor, "*positions"]) -> Float[Tensor, "*positions"]:
-        """Compute the cross-entropy −ln p(target) of each position in nats; 0 if it is UNSCORED."""
-        flat = targets.flatten()
-        scored = (flat != UNSCORED).nonzero()[:, 0]
-        x, wanted = x.flatten(0, -2)[scored], flat[scored]
-        head = self._head(x)
-        place, tails = wanted, []
-        for i, (low, high) in enumerate(pairwise(self._edges)):
-            own = (wanted >= low) & (wanted < high)
-            place, inside = torch.where(own, self._edges[0] + i, place), own.nonzero()[:, 0]
-            tail = -self._tail(x[inside], low, high).gather(1, wanted[inside, None] - low)[:, 0]
-            tails.append((inside, tail))
+    def nats(
+        self, x: Hidden, targets: Int[Tensor, "*positions"], known: Int[Tensor, "*positions"] | None = None
+    ) -> Float[Tensor, "*positions"]:
+        """Compute the cross-entropy −ln p(target) of each position in nats; 0 if it is UNSCORED.
+
+        known: the targets on the host, so that their device need not be asked.
+        """
+        # Sort on the host, and send all of it in one piece.
+        sorted_targets = self._sort(targets if known is None else known)
+        whole = send(torch.cat(sorted_targets), x.device)
+        scored, place, *clusters = whole.split([len(part) for part in sorted_targets])
+
+        # Each cluster reads those that are in it.
+        x = x.flatten(0, -2)[scored]
+        head, tails = self._head(x), []
+        for (low, high), inside, word in zip(pairwise(self._edges), clusters[::2], clusters[1::2], strict=True):
+            tails.append((inside, -self._tail(x[inside], low, high).gather(1, word[:, None])[:, 0]))
         nats = -head.gather(1, place[:, None])[:, 0]
         for inside, tail in tails:
             nats = nats.index_add(0, inside, tail)
-        return nats.new_zeros(len(flat)).index_copy(0, scored, nats).view(targets.shape)
+        return nats.new_zeros(targets.numel()).index_copy(0, scored, nats).view(targets.shape)
+
+    def _sort(self, targets: Int[Tensor, "*positions"]) -> list[Int[Tensor, " _"]]:
+        """Sort targets: which are scored, their places in the head; then of each cluster, which are its, and words."""
+        flat = targets.flatten().to(HOST)
+        scored = (flat != UNSCORED).nonzero()[:, 0]
+        wanted = flat[scored]
+        place, clusters = wanted, []
+        for i, (low, high) in enumerate(pairwise(self._edges)):
+            own = (wanted >= low) & (wanted < high)
+            place, inside = torch.where(own, self._edges[0] + i, place), own.nonzero()[:, 0]
+            clusters += [inside, wanted[inside] - low]
+        return [scored, place, *clusters]
 
     def logits(self, x: Hidden) -> Float[Tensor, "*positions vocab"]:
         """Compute ln p of every token of the vocabulary: for inspection and generation, not for training."""

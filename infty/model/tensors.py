@@ -11,6 +11,7 @@ from jaxtyping import Int, Shaped
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from infty.memory.precision import HOST
 from infty.model.interface import SegmentModel, State
 from infty.model.memory_layer import LayerState
 
@@ -81,14 +82,20 @@ def concatenate_states(states: Sequence[State]) -> State:
 
 
 def select_rows(state: State, rows: slice | Int[Tensor, " n"], device: torch.device) -> State:
-    """Make the state of some rows alone, on a device."""
-    return _map_fields(state, lambda _, value: value[rows].to(device) if isinstance(value, Tensor) else value)
+    """Make the state of some rows alone, on a device; whole numbers of rows stay on the host."""
+
+    def select(_: str, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return value[rows].to(device if value.is_floating_point() else HOST)
+
+    return _map_fields(state, select)
 
 
 def take_rows(state: State, rows: Sequence[int]) -> State:
     """Take some rows out of a state, without the oldest tokens that are no row's own."""
     device = state[0].short_term.hidden.device
-    chosen = select_rows(state, torch.tensor(rows, dtype=torch.int64, device=device), device)
+    chosen = select_rows(state, torch.tensor(rows, dtype=torch.int64, device=HOST), device)
     return tuple(replace(layer, short_term=layer.short_term.trim()) for layer in chosen)
 
 

@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ from infty.base.batch import ALL, UNSCORED, Batch, Share, Totals
 from infty.base.errors import MissingError
 from infty.corpora.registry import SPLITS
 from infty.corpora.text_pieces import Text
+from infty.tasks.kept import Kept
 from infty.tasks.protocols import SORT, Metrics
 from infty.tasks.task import PerTarget, Sample, Task, TaskConfig, Values
 
@@ -121,6 +123,10 @@ class SortTask(Task):
         self.sizes: dict[str, int] = dict(zip(SPLITS, sizes, strict=True))
         self.sequence_length = config.length + config.vocabulary  # input tokens
         self.tokens_per_epoch: int | None = config.train_sequences * self.sequence_length
+        numbers, greatest = self.sequence_length + 1, config.vocabulary
+        self._rows = {
+            split: Kept(size, numbers, greatest, partial(self._make_rows, split)) for split, size in self.sizes.items()
+        }
 
     def order_symbols(
         self, counts: Int64[ndarray, "batch vocabulary"], first: Int64[ndarray, "batch vocabulary"]
@@ -168,16 +174,19 @@ class SortTask(Task):
 
     def make_batch(self, split: str, indices: Int64[ndarray, " batch"]) -> Batch:
         """Make a batch of the sequences `indices` of a split: sequence, separator, answer without its last symbol."""
-        c = self.config
-        seeds = FIRST_SEED[split] + indices
-        symbols = make_sequences(seeds, c.vocabulary, c.length)
-        answer = self.order_symbols(*tally(symbols, c.vocabulary))
-        separator = np.full((len(seeds), 1), c.vocabulary)
-        tokens = np.concatenate([symbols, separator, answer[:, :-1]], 1)
-        targets = np.concatenate([np.full_like(symbols, UNSCORED), answer], 1)
-        places = indices * self.sequence_length
-        names = torch.from_numpy(seeds)
-        return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), names, places=torch.from_numpy(places))
+        rows, seeds = self._rows[split].take(indices), FIRST_SEED[split] + indices
+        tokens, targets = rows[:, :-1].copy(), rows[:, 1:].copy()
+        targets[:, : self.config.length] = UNSCORED
+        parts = tokens, targets, seeds, indices * self.sequence_length
+        tokens, targets, names, places = map(torch.from_numpy, parts)
+        return Batch(tokens, targets, names, places=places)
+
+    def _make_rows(self, split: str, indices: Int64[ndarray, " n"]) -> Int64[ndarray, "n numbers"]:
+        """Make sequences: symbols, separator, answer."""
+        vocabulary = self.config.vocabulary
+        symbols = make_sequences(FIRST_SEED[split] + indices, vocabulary, self.config.length)
+        separator = np.full((len(indices), 1), vocabulary)
+        return np.concatenate([symbols, separator, self.order_symbols(*tally(symbols, vocabulary))], 1)
 
     def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """Cut one sequence of any length into segments, followed by separator and answer, as in training.
@@ -287,6 +296,7 @@ def _scale(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) -
     return (random * np.asarray(below, dtype=np.uint64) >> np.uint64(32)).astype(np.int64)
 
 
+@lru_cache(maxsize=4)
 def _permute(size: int, seed: int, epoch: int) -> Int64[ndarray, " size"]:
     """Draw the permutation of an epoch from the seed."""
     key = np.array([2**63 + seed, epoch], dtype=np.uint64)

@@ -27,11 +27,22 @@ Values = dict[str, Any]
 Source = tuple[str, Portion]  # a corpus by name, and documents of it
 
 
-class TrainingData(Protocol):
+class StepData(Protocol):
+    """What optimiser steps ask of a source of batches."""
+
+    continues: bool  # a batch continues where the previous one ended, so memory is carried from step to step
+
+    def training_batches(
+        self, step: int, batch_size: int, seed: int, rows: range | None = None, segments: int = 1
+    ) -> list[Batch]:
+        """Make what optimiser step `step` reads, one batch after the other."""
+        ...
+
+
+class TrainingData(StepData, Protocol):
     """A source of training batches, each a pure function of the arguments: there is no position to save."""
 
     vocab_size: int
-    continues: bool  # a batch continues where the previous one ended, so memory is carried from step to step
     has_answers: bool = False  # a target is right or wrong, so that accuracy is meaningful
     tokens_per_epoch: int | None  # of one pass over the training data; None: not known
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 import torch
@@ -9,26 +10,50 @@ from jaxtyping import Float
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from infty.base.batch import UNSCORED, Batch
+from infty.base.batch import Batch
 from infty.base.errors import UsageError
 from infty.machine.launch import Launch
+from infty.machine.placement import is_gpu
 from infty.memory.contract import Losses
 from infty.model.interface import SegmentModel, State, unroll
 from infty.model.tensors import Named, concatenate_states, load_state, select_rows, state_tensors
 from infty.training.distributed import ALONE, Group
+from infty.training.recorded import Recorder
 
 Memory = tuple[State | None, ...]  # one state per piece of this process's rows
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one process computes the gradient of in an optimiser step."""
+
+    pieces: list[list[Batch]]  # of its rows; of each piece what is read, one batch after the other
+    seeds: list[int]  # of each piece's dropout
+    scored: int  # targets of the step, in all processes
+    rows: int  # of the step, likewise
+    gradient_segments: int = 1
 
 
 class Replica:
     """The model in one process of a group. micro_batch: most rows computed at once; None: all rows of the process.
 
+    records: whether steps that are alike are recorded and replayed; None: if the model is on a GPU.
+
     The rows of a batch are divided among processes, and within a process into pieces, in order. Losses are sums over
     rows, so neither division changes a step but for rounding, and for dropout, which each piece draws for itself.
     """
 
-    def __init__(self, model: SegmentModel, group: Group = ALONE, micro_batch: int | None = None) -> None:
+    def __init__(
+        self,
+        model: SegmentModel,
+        group: Group = ALONE,
+        micro_batch: int | None = None,
+        *,
+        records: bool | None = None,
+    ) -> None:
         self.model, self.group, self.micro_batch = model, group, micro_batch
+        self._records = (is_gpu(model.device) if records is None else records) and group.size == 1
+        self._recorder: tuple[Work, float, Recorder] | None = None
         unused = any(layer.long_range is not None for layer in model.memory_layers)  # an empty memory is not read
         self._losses = group.parallelize(BatchLosses(model), may_leave_unused=unused)
 
@@ -38,25 +63,58 @@ class Replica:
         start, size = self.group.rank * own, min(own, self.micro_batch or own)
         return [range(start + low, start + min(low + size, own)) for low in range(0, own, size)]
 
-    def backward(
-        self,
-        batches: Sequence[Batch],
-        state: State | None,
-        scored: int,
-        batch_rows: int,
-        gradient_segments: int = 1,
-        *,
-        last: bool,
-    ) -> tuple[Losses, State]:
-        """Add a piece's gradient; after the `last` piece of a step, gradients are summed over all processes.
+    def compute_gradient(
+        self, work: Work, memory: Memory | None, clip_norm: float
+    ) -> tuple[Float[Tensor, " figures"], Memory]:
+        """Compute the gradient of a step over all processes, and clip it.
 
-        Arguments are those of `compute_losses`. Returns the piece's part of each loss, and its state.
+        Returns figures, on the model's device: each piece's part of each loss, and the norm before it was clipped. And
+        the memory after the step.
         """
-        synchronises = last or self.group.size == 1
-        with nullcontext() if synchronises else self._losses.no_sync():  # pyright: ignore[reportCallIssue]
-            losses, after = self._losses(batches, state, scored, batch_rows, gradient_segments)
-            (weigh_losses(losses, self.model) * self.group.size).backward()  # DDP divides by the number of processes
-        return losses, after
+        if self._can_record(work, memory):
+            recorder, (batch,) = self._find_recorder(work, clip_norm), work.pieces[0]
+            return recorder(batch, work.seeds[0]), (None,)
+
+        # Add the gradients piece by piece; they are summed over all processes after the last one.
+        found, after = [], []
+        for place, (piece, seed) in enumerate(zip(work.pieces, work.seeds, strict=True)):
+            torch.manual_seed(seed)
+            synchronises = place == len(work.pieces) - 1 or self.group.size == 1
+            with nullcontext() if synchronises else self._losses.no_sync():  # pyright: ignore[reportCallIssue]
+                losses, state = self._backward(piece, memory[place] if memory else None, work)
+            found.append(losses)
+            after.append(state)
+        return torch.cat([*found, self._clip(clip_norm)]), tuple(after)
+
+    def _backward(
+        self, batches: Sequence[Batch], state: State | None, work: Work
+    ) -> tuple[Float[Tensor, " losses"], State]:
+        """Add a piece's gradient. Returns its part of each loss, and its state."""
+        losses, after = self._losses(batches, state, work.scored, work.rows, work.gradient_segments)
+        (weigh_losses(losses, self.model) * self.group.size).backward()  # DDP divides by the number of processes
+        return torch.stack(list(losses.values())).detach(), after
+
+    def _clip(self, norm: float) -> Float[Tensor, "1"]:
+        return nn.utils.clip_grad_norm_(self.model.parameters(), norm)[None]
+
+    def _can_record(self, work: Work, memory: Memory | None) -> bool:
+        """Tell whether a step is a function of weights, tokens, targets and a seed: its rows begin in one batch."""
+        if not self._records or memory or len(work.pieces) > 1 or len(work.pieces[0]) > 1:
+            return False
+        memories = [layer.long_range for layer in self.model.memory_layers if layer.long_range is not None]
+        return work.pieces[0][0].fresh is None and not any(memory.notes_reading for memory in memories)
+
+    def _find_recorder(self, work: Work, clip_norm: float) -> Recorder:
+        """Find the recorder of steps that differ from this one in tokens, targets and seed alone."""
+        like = replace(work, pieces=[], seeds=[])
+        if self._recorder is None or self._recorder[:2] != (like, clip_norm):
+
+            def compute(batch: Batch) -> Float[Tensor, " figures"]:
+                losses, _ = self._backward([batch], None, like)
+                return torch.cat([losses, self._clip(clip_norm)])
+
+            self._recorder = like, clip_norm, Recorder(compute, list(self.model.parameters()))
+        return self._recorder[2]
 
     def gather_memory_tensors(self, memory: Memory) -> Named | None:
         """Gather the tensors of all memories, as `<piece>.…`, in the process of rank 0; None if there are none."""
@@ -130,15 +188,16 @@ def compute_losses(
     Raises:
         ValueError: Nothing is scored.
     """
-    segments = [segment for batch in batches for segment in batch.segments(model.config.segment_length)]
-    scored = sum(int((segment.targets != UNSCORED).sum()) for segment in segments) if scored is None else scored
+    scored = sum(batch.count_scored() for batch in batches) if scored is None else scored
+    sent = [batch.to(model.device) for batch in batches]
+    segments = [segment for batch in sent for segment in batch.segments(model.config.segment_length)]
     rows = len(batches[0].streams)
     share = rows / (batch_rows or rows)
     zero = torch.zeros((), device=model.device)
     losses = dict.fromkeys(("loss", *model.config.auxiliary_weights), zero)
     first = len(segments) - gradient_segments if gradient_segments > 1 else None
     for output, segment in unroll(model, segments, state, one_graph_from=first):
-        losses["loss"] = losses["loss"] + output.nats(segment.targets).sum() / scored
+        losses["loss"] = losses["loss"] + output.nats(segment.targets, segment.known).sum() / scored
         for name, loss in output.auxiliary.items():
             losses[name] = losses[name] + loss * share
         state = output.state

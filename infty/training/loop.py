@@ -10,6 +10,7 @@ from infty.evaluation.evaluate import evaluate
 from infty.model.tensors import load_weights, weight_tensors
 from infty.tasks.task import Task
 from infty.training.adam import Adam
+from infty.training.ahead import Ahead
 from infty.training.checkpoint import Checkpoint, TrainingState, save_checkpoint, write_pointers
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Memory, Replica
@@ -46,6 +47,7 @@ def train(
     optimizer = make_optimizer(model, config.learning_rate, config.memory_learning_rate)
     memory = _restore(replica, optimizer, folder, begin, config.batch_size) if begin.tensors else None
     saved_step = state.step if begin.tensors else None
+    data = Ahead(task, config.total_steps)
 
     def save() -> None:
         tensors = {"model": weight_tensors(model), "optimizer": collect_optimizer_tensors(optimizer, model)}
@@ -84,7 +86,7 @@ def train(
 
         # Take one step; its seconds leave out validations and checkpoints.
         start = time.perf_counter()
-        metrics, memory = optimize(replica, optimizer, task, config, state.step, seed, memory, folder.parent)
+        metrics, memory = optimize(replica, optimizer, data, config, state.step, seed, memory, folder.parent)
         state.step += 1
         state.seconds += time.perf_counter() - start
         if state.step % config.log_every == 0 or state.step == config.total_steps:

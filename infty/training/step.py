@@ -11,15 +11,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from infty.base.batch import UNSCORED, Batch
+from infty.base.batch import Batch
 from infty.base.errors import InftyError
 from infty.base.files import write_json
 from infty.model.interface import SegmentModel
 from infty.model.tensors import Named, write_tensors
-from infty.tasks.task import TrainingData
+from infty.tasks.task import StepData
 from infty.training.adam import Adam
 from infty.training.config import TrainingConfig
-from infty.training.data_parallel import Memory, Replica
+from infty.training.data_parallel import Memory, Replica, Work
 
 
 def make_optimizer(model: SegmentModel, learning_rate: float, memory_rate: float | None = None) -> Adam:
@@ -49,7 +49,7 @@ def schedule(step: int, steps: int, warmup_steps: int, kind: Literal["cosine", "
 def optimize(
     replica: Replica,
     optimizer: Adam,
-    task: TrainingData,
+    task: StepData,
     config: TrainingConfig,
     step: int,
     seed: int,
@@ -68,23 +68,19 @@ def optimize(
     rows = replica.assign_rows(config.batch_size)
     depth = config.gradient_segments
     pieces = [task.training_batches(step, config.batch_size, seed, some, depth) for some in rows]
-    own = sum(int((batch.targets != UNSCORED).sum()) for piece in pieces for batch in piece)
+    own = sum(batch.count_scored() for piece in pieces for batch in piece)
     scored = int(group.sum_arrays(np.array(own)))
 
-    # Add the gradients piece by piece. Each draws its dropout from a seed of its first row, whichever process has it.
-    names = ("loss", *model.config.auxiliary_weights)
-    sums, after = np.zeros(len(names)), []
-    for place, piece in enumerate(pieces):
-        torch.manual_seed(_derive_seed(seed, step, rows[place].start))
-        before = memory[place] if memory else None
-        last = place == len(pieces) - 1
-        losses, state = replica.backward(piece, before, scored, config.batch_size, depth, last=last)
-        sums += [losses[name].item() for name in names]
-        after.append(state)
+    # Compute the gradient; each piece draws its dropout from a seed of its first row, whichever process has it.
+    seeds = [_derive_seed(seed, step, own.start) for own in rows]
+    work = Work(pieces, seeds, scored, config.batch_size, depth)
+    found, after = replica.compute_gradient(work, memory, config.clip_norm)
 
-    # Clip the gradient, and refuse to update if the loss or the gradient is not finite.
+    # Look at it: the one thing that a step asks of its device. If it is not finite, refuse to update.
+    names = ("loss", *model.config.auxiliary_weights)
+    *losses, norm = found.tolist()
+    sums = sum(np.reshape(losses, (len(pieces), len(names))), np.zeros(len(names)))
     figures = dict(zip(names, group.sum_arrays(sums).tolist(), strict=True))
-    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm).item()
     total = sum(figures[name] * weight for name, weight in {"loss": 1.0, **model.config.auxiliary_weights}.items())
     if not np.isfinite([total, norm]).all():
         found = {"loss": total, **{f"loss/{name}": value for name, value in figures.items()}, "gradient_norm": norm}
@@ -111,7 +107,7 @@ def optimize(
         "train/learning_rate": share * config.learning_rate,
         "train/tokens_per_second": tokens / (time.perf_counter() - start),
     }
-    return metrics, tuple(after) if task.continues else None
+    return metrics, after if task.continues else None
 
 
 def _derive_seed(seed: int, step: int, row: int) -> int:

@@ -177,6 +177,8 @@ def set_tf32(way: str) -> None:
             pass
         case "high":
             torch.set_float32_matmul_precision("high")
+        case "medium":
+            torch.set_float32_matmul_precision("medium")
         case "allow_tf32":
             backends.cuda.matmul.allow_tf32 = True
         case "neither":
@@ -191,7 +193,7 @@ def set_tf32(way: str) -> None:
             backends.cudnn.conv.fp32_precision = "ieee"
 
 
-WAYS = ("as torch starts", "high", "allow_tf32", "neither", "everything", "nothing", "cudnn", "convolutions")
+WAYS = ("as torch starts", "high", "medium", "allow_tf32", "neither", "everything", "nothing", "cudnn", "convolutions")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -246,7 +248,7 @@ def test_products_are_exact_within_and_a_cpu_s_are_left_alone(way: str, restored
         assert switches() == before
     with full_precision(GPU):
         assert switches()["matmul"] in ("ieee", "none")
-        assert {**switches(), "matmul": None} == {**before, "matmul": None}
+        assert {**switches(), "matmul": None, "mkldnn": None} == {**before, "matmul": None, "mkldnn": None}
     with pytest.raises(ValueError, match="whatever"), full_precision(GPU, convolutions=True):
         raise ValueError("whatever", switches()["conv"])
     with full_precision(GPU, convolutions=True), full_precision(GPU, convolutions=True):
@@ -257,8 +259,15 @@ def test_products_are_exact_within_and_a_cpu_s_are_left_alone(way: str, restored
 def test_a_program_may_set_its_own_rounding_for_good(restored: None) -> None:
     round_products("tf32")
     assert (switches()["matmul"], switches()["conv"]) == ("tf32", "tf32")
+    assert read_old_names() == [True, True, "high"]
+    with full_precision(GPU):  # torch's compiler may read either
+        assert switches()["matmul"] == "ieee"
+        assert read_old_names() == [True, False, "highest"]
+    assert read_old_names() == [True, True, "high"]
     round_products("ieee")
-    assert (switches()["matmul"], switches()["conv"]) == ("ieee", "ieee")
+    assert switches()["matmul"] == "ieee"
+    assert switches()["conv"] != "tf32"
+    assert read_old_names() == [False, False, "highest"]
 
 
 def test_a_memory_keeps_float32_products_in_a_program_that_computes_in_bfloat16() -> None:

@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from infty.memory.fast.tiling import items_at_once, pieces
 from infty.memory.precision import without_autocast
+from infty.memory.rows import send
 
 QUERIES = 128  # rows of a tile
 Asked = Float[Tensor, "b h t d"]  # of the t tokens that attend
@@ -118,7 +119,7 @@ def _mask_unseen(unseen: Tensor, key: Tensor) -> Tensor:
     """Make the mask that is added to the scores, i 1 k: −∞ for the keys that a row does not see."""
     _, heads, _, k = key.shape
     hidden = torch.zeros(len(unseen), k, dtype=key.dtype, device=key.device)
-    hidden.masked_fill_(torch.arange(k, device=key.device) < unseen[:, None], -torch.inf)
+    hidden.masked_fill_(torch.arange(k, device=key.device) < send(unseen, key.device)[:, None], -torch.inf)
     return hidden.repeat_interleave(heads, 0)[:, None]
 
 

@@ -50,7 +50,7 @@ class Queue:
 
 def count_wanted(segment: Batch) -> int:
     """Count the last tokens of a segment, from the first that is scored in any row."""
-    return int((segment.targets != UNSCORED).any(0).cummax(0).values.sum())
+    return int((segment.known_targets != UNSCORED).any(0).cummax(0).values.sum())
 
 
 def count_at_once(model: nn.Module, numbers: int, device: torch.device) -> int:

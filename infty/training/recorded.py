@@ -1,0 +1,77 @@
+"""Record what a GPU does in a step once and replay it: a CUDA graph, so that the host need not issue 1,000 kernels."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from infty.base.batch import UNSCORED, Batch
+from infty.base.errors import describe_fault
+from infty.machine.placement import is_gpu
+
+BEFORE = 3  # steps that are taken as they come, so that all that is loaded or compiled at first use is there
+
+Compute = Callable[[Batch], Float[Tensor, " figures"]]
+
+
+class Recorder:
+    """A computation on batches that is a function of weights, tokens, targets and random numbers alone.
+
+    What it leaves in `parameters` are gradients. Batches of other shapes, or scored at other places, than the one that
+    was recorded are computed as they come; so are all if recording fails, after one warning.
+    """
+
+    def __init__(self, compute: Compute, parameters: Sequence[nn.Parameter]) -> None:
+        self._compute, self._parameters = compute, list(parameters)
+        self._taken, self._works = 0, True
+        self._recording: _Recording | None = None
+
+    def __call__(self, batch: Batch, seed: int) -> Float[Tensor, " figures"]:
+        """Compute on a batch, with random numbers from `seed`."""
+        if self._works and self._recording is None and self._taken >= BEFORE:
+            try:
+                self._recording = _Recording(self._compute, batch, self._parameters)
+            except Exception as fault:  # any kind: a fault of the computation itself recurs without recording
+                self._works = False
+                warnings.warn(f"steps are not recorded as one CUDA graph: {describe_fault(fault)}", stacklevel=2)
+                for parameter in self._parameters:
+                    parameter.grad = None
+        self._taken += 1
+        if self._recording is not None and self._recording.fits(batch):
+            return self._recording.replay(batch, seed)
+        torch.manual_seed(seed)
+        return self._compute(batch)
+
+
+class _Recording:
+    """What was recorded, on buffers of its own, to which each batch is copied; on a CPU it is computed again."""
+
+    def __init__(self, compute: Compute, batch: Batch, parameters: list[nn.Parameter]) -> None:
+        self._compute, self._parameters, self._graph = compute, parameters, None
+        device = parameters[0].device
+        self._batch = batch.to(device)
+        if self._batch is batch:
+            self._batch = replace(batch, tokens=batch.tokens.clone(), targets=batch.targets.clone())
+        if is_gpu(device):
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._figures = compute(self._batch)
+            self._gradients = [parameter.grad for parameter in parameters]
+
+    def fits(self, batch: Batch) -> bool:
+        own, others = self._batch.known_targets, batch.known_targets
+        return own.shape == others.shape and torch.equal(own == UNSCORED, others == UNSCORED)
+
+    def replay(self, batch: Batch, seed: int) -> Float[Tensor, " figures"]:
+        self._batch.tokens.copy_(batch.tokens, non_blocking=True)
+        self._batch.targets.copy_(batch.targets, non_blocking=True)
+        torch.manual_seed(seed)
+        if self._graph is None:
+            return self._compute(self._batch)
+        self._graph.replay()
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            parameter.grad = gradient
+        return self._figures

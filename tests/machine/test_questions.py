@@ -1,0 +1,96 @@
+"""What a step asks of a GPU: nothing. The weights lie on the meta device, which has no answer to give."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from infty.base.batch import Batch
+from infty.config.definition import SHIPPED, CellKey, open_experiment
+from infty.experiment import resolve
+from infty.model import relative_attention
+from infty.model.fast import relative_fused
+from infty.model.interface import SegmentModel, State
+from infty.training.data_parallel import Replica, Work, compute_losses
+from tests.machine.test_devices import ROWS, model_of, pieces
+from tests.machine.watch import Watch, as_on_a_gpu
+
+
+def watch_step(model: SegmentModel, batch: Batch, memory: tuple[State | None] | None = None) -> Watch:
+    """Take a second step: in a first one, constants are made on the device."""
+    replica, work = Replica(model), Work([[batch]], [3], batch.count_scored(), len(batch.tokens))
+    for _ in range(2):
+        with Watch() as watch:
+            figures, _ = replica.compute_gradient(work, memory, 1.0)
+        model.zero_grad()
+    assert figures.is_meta
+    assert watch.mixed == []
+    return watch
+
+
+@pytest.mark.parametrize(("name", "case", "row"), ROWS)
+def test_a_step_asks_its_device_nothing(name: str, case: str, row: str) -> None:
+    """Copied are tokens and targets, how an adaptive softmax sorts them, and what a sticky memory draws."""
+    model, batch = model_of(name, case, row), pieces(model_of(name, case, row), name, 6)
+    copies = watch_step(model.to("meta").train(), batch).copies
+    draws = [shape for shape in copies if row == "infty-sticky" and shape == (2, 16)]
+    plans = [shape for shape in copies if name == "wikitext" and len(shape) == 1]
+    assert len(plans) == (name == "wikitext")
+    assert len(copies) == 2 + len(draws) + len(plans)
+    assert copies.count(tuple(batch.tokens.shape)) == 2
+    assert bool(draws) == (row == "infty-sticky")
+
+
+@pytest.mark.parametrize(("name", "case", "row"), [row for row in ROWS if row[0] != "sort"])
+def test_nor_does_it_if_only_some_rows_begin_anew(name: str, case: str, row: str) -> None:
+    """Then what is copied besides are marks of rows, and numbers of theirs: none is larger than the tokens."""
+    model = model_of(name, case, row)
+    batch, goes_on = pieces(model, name, 6), torch.zeros(2, dtype=torch.bool)
+    with torch.no_grad():
+        state = compute_losses(model, [batch])[1]
+    model.to("meta").train()
+    memory = tuple(move(layer) for layer in state)
+    for fresh in (goes_on, torch.tensor([True, False])):
+        watch = watch_step(model, replace(batch, fresh=fresh), (memory,))
+        most = batch.tokens.numel() if fresh.any() else 0
+        beside = [shape for shape in watch.copies if len(shape) == 2 and shape != (2, 16)]
+        assert sum(torch.Size(shape).numel() for shape in beside[2:]) <= most
+
+
+def move(part: Any) -> Any:
+    """Move a state to the meta device, but for whole numbers of rows."""
+    if isinstance(part, Tensor):
+        return part.to("meta") if part.is_floating_point() else part
+    return (
+        replace(part, **{name: move(value) for name, value in vars(part).items()})
+        if hasattr(part, "__dict__")
+        else part
+    )
+
+
+def count_kernels(row: str, monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """Count those of a step at the paper's sizes, attention in one kernel."""
+    experiment = resolve(open_experiment("sort", SHIPPED), CellKey("sort", "paper", row, "x4")).experiment
+    with torch.device("meta"):
+        model = experiment.model.build(21, seed=0)
+    as_on_a_gpu(monkeypatch)
+    launched: list[str] = []
+    monkeypatch.setattr(relative_attention, "are_products_rounded", lambda _: True)
+    monkeypatch.setattr(relative_fused, "AVAILABLE", True)
+    monkeypatch.setattr(relative_attention, "AVAILABLE", True)
+    monkeypatch.setattr(relative_fused, "_run", lambda kernel, *_: launched.append(kernel.__name__))
+    tokens = torch.zeros(8, 4_020, dtype=torch.int64)
+    batch = Batch(tokens, torch.where(torch.arange(4_020) < 4_000, -100, tokens), torch.arange(8))
+    watch = watch_step(model.to("meta").train(), batch)
+    assert len(launched) == 2 * (9 + 3 * 3)  # of two steps: 9 forward passes, of which 3 have a backward pass of 3
+    watch.kernels["fused"] = len(launched) // 2
+    return watch
+
+
+@pytest.mark.parametrize(("row", "most"), [("infty", 1_100), ("transformer-xl", 700), ("compressive", 800)])
+def test_a_step_of_the_papers_size_launches_few_kernels(row: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 0.1.0 it was 2,170 for infty, and 1,571 for transformer-xl."""
+    pytest.importorskip("triton")
+    assert count_kernels(row, monkeypatch).kernels.total() <= most
