@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from infty.base.batch import UNSCORED
+from infty.tasks import kept as kept_rows
+from infty.tasks import sort
 from infty.tasks.sort import FIRST_SEED, SortConfig, SortTask, find_nearest_lengths, make_sequences, tally
 
 
@@ -120,6 +122,23 @@ def sequences_of(source: SortTask, steps: range, batch_size: int, seed: int) -> 
     assert len(known) == size
     batches = [source.training_batch(step, batch_size, seed).tokens for step in steps]
     return [known[tuple(row)] for row in torch.cat(batches).tolist()]
+
+
+def test_a_sequence_is_made_once_and_is_then_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it were made each time, as it is if all of them are too large to keep, or symbols larger than a byte."""
+    made, kept = list[int](), task(train=12)
+    make = sort.make_sequences
+    monkeypatch.setattr(sort, "make_sequences", lambda seeds, *sizes: made.extend(seeds) or make(seeds, *sizes))
+    twice = [kept.training_batch(step, 5, 1) for step in (*range(6), *range(6))]
+    assert len(made) == len(set(made)) == 12
+    twice[0].tokens.zero_()  # a batch is its owner's
+    monkeypatch.setattr(kept_rows, "MOST", 0)
+    anew = task(train=12)
+    for one, other in zip(twice[6:], [anew.training_batch(step, 5, 1) for step in range(6)], strict=True):
+        assert torch.equal(one.tokens, other.tokens)
+        assert torch.equal(one.targets, other.targets)
+        assert one.tokens.is_contiguous()
+    assert len(made) == 12 + 30
 
 
 def test_every_pass_sees_each_training_sequence_once_in_another_order() -> None:
