@@ -26,7 +26,8 @@ SURVIVED, UNTESTED = 0, 33  # mutmut's exit codes; any other: a test noticed
 REASONS = {  # why a change of this kind need not be noticed; by what stands in it
     r"strict=": "the lists are of the same length; that they are held to it finds a mistake of our own",
     r"\+ +[f\"']+[A-Zx( ]|XX.*XX|raise \w+\(None\)": "words of a message",
-    r"assert_never": "there is no other case",
+    r"assert_never|_never_attend|NO LOSS": "there is no other case, or it is never called",
+    r"vars\(parts\[1\]\)": "all parts have the same names",
     r"stacklevel": "the place that a warning names",
     r"device=None|\.to\(None\)|, \)\.to|convolutions=|mps|MPS|HOST": "the tests have one device, a CPU",
     r"\(\+1|\[\+1\]|\(\+2\)": "the last dimension by its other number",

@@ -67,7 +67,7 @@ def _read_environment(folder: RunFolder) -> dict[str, Any]:
 def _list_figures(run: Run) -> dict[str, Any]:
     r = run.result
     figures = {"protocol": r.protocol.name, "data": r.data.sha256[:12], **{key: getattr(r, key) for key in FIGURES}}
-    return {**r.metrics, **figures, "training_flops": r.training_flops and float(r.training_flops)}
+    return {**r.metrics, **figures, "training_flops": r.comparable_flops and float(r.comparable_flops)}
 
 
 def _describe_pairs(read: list[Run | None]) -> list[str]:

@@ -14,7 +14,8 @@ from infty.base.errors import UsageError, one_line, suggest
 from infty.config.faults import Fault, quote, raise_faults, reword
 
 PREFIX = "INFTY_"
-OTHERS = ("DEBUG", "SLOT")  # INFTY_ variables that are no setting: see `infty.cli` and `infty.machine.launch`
+# INFTY_ variables that are no setting: see `infty.cli`, `infty.machine.launch` and `infty.machine.placement`.
+OTHERS = ("DEBUG", "SLOT", "COMMIT")
 # What W&B's own variable may say, and what it means.
 WANDB_MODES = {"offline": "offline", "online": "online", "disabled": "disabled", "dryrun": "offline", "run": "online"}
 

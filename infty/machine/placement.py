@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import re
 import subprocess
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from infty.memory.precision import HOST, round_products
 from infty.model.interface import SegmentModel
 
 GPU = "cuda"
+COMMIT = "INFTY_COMMIT"  # of a copy without a checkout
 PACKAGES = ("infty-former", "torch", "numpy", "pydantic", "safetensors", "tokenizers", "wandb")
 FORMS = 64  # of one function that are compiled at most: with and without gradient or dropout, one stream or more, …
 Precision = Literal["float32", "tf32", "bf16"]
@@ -115,10 +117,14 @@ class Machine:
         return model
 
     def describe_environment(self) -> dict[str, Any]:
-        """Describe the environment as environment.json records and `infty env` prints it: no host name, no path."""
+        """Describe the environment as environment.json records and `infty env` prints it: no host name, no path.
+
+        Raises:
+            UsageError: There is no checkout, and the variable that names its commit does not.
+        """
         commit, changes = _run_git("rev-parse", "HEAD"), _run_git("status", "--porcelain", "--untracked-files=no")
         return {
-            "commit": commit,
+            "commit": commit or _read_named_commit(),
             "dirty": None if commit is None or changes is None else bool(changes),
             "versions": {"python": platform.python_version(), **{name: _find_version(name) for name in PACKAGES}},
             "system": f"{platform.system()} {platform.machine()}",
@@ -151,6 +157,14 @@ def prepare_machine(settings: Settings) -> Machine:
                 "--compile gains nothing on a CPU: steps get slower, and compiling takes a minute", stacklevel=2
             )
     return Machine(device, precision, settings.compile, settings.recompute, settings.micro_batch, launch)
+
+
+def _read_named_commit() -> str | None:
+    """Read which commit a copy of the code without a checkout is of. UsageError if it is no commit's name."""
+    named = os.environ.get(COMMIT)
+    if named and not re.fullmatch("[0-9a-f]{7,40}", named):
+        raise UsageError(f"{COMMIT} is {named!r}: wanted the 40 hexadecimal digits of this code's commit")
+    return named or None
 
 
 def _run_git(*words: str) -> str | None:

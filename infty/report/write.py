@@ -148,7 +148,7 @@ def _describe_run(results: ResultSet, run: Run) -> dict[str, object]:
         **r.totals.model_dump(),
         **(r.calibration.model_dump() if r.calibration else {}),
         **r.model_dump(),
-        "training_flops": r.training_flops and float(r.training_flops),  # a measured figure, as seconds are
+        "training_flops": r.comparable_flops and float(r.comparable_flops),  # a measured figure, as seconds are
         **vars(run.key),
         **{f"data_{key}": value for key, value in r.data.model_dump().items()},
         "tokens_sha256": r.data.digests[-1],

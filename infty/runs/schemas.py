@@ -82,6 +82,9 @@ class _Outcome(Record):
         return self
 
 
+FLOPS_COUNTED_BY = "products-v1"  # each product as it is made, attention's as the plain equation has it
+
+
 class StartingWeights(Record):
     """The GPT-2 that a run was fine-tuned from."""
 
@@ -102,10 +105,16 @@ class Result(_Outcome, Place, _File):
     wall_seconds: Amount
     tokens_per_second: Count
     training_flops: Annotated[int, Field(ge=0, le=10**30)] | None
+    flops_counted_by: Text | None = omit_default(None)
     peak_memory_bytes: Count
     commit: Text | None
     dirty: bool | None
     command: Text
+
+    @property
+    def comparable_flops(self) -> int | None:
+        """Return the FLOPs if they were counted as they are now: before, some of attention's were missing."""
+        return self.training_flops if self.flops_counted_by == FLOPS_COUNTED_BY else None
 
 
 class Evaluation(_Outcome, _Header, _File):

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from infty.evaluation.evaluate import evaluate
 from infty.machine.placement import Machine, is_gpu
 from infty.machine.ram import count_held_bytes, count_peak_bytes, forget_peak
+from infty.model.config import DecoderConfig, ModelConfig
 from infty.model.interface import SegmentModel, State
 from infty.model.tensors import state_tensors
 from infty.tasks.task import TrainingData
@@ -26,6 +27,7 @@ from infty.training.step import make_optimizer
 FEW = 4  # sequences that are tried besides a single one
 WRITTEN = 2  # steps that write a carried memory, for the next one to read
 FULL, MOST = 5, 100  # steps until it was contracted too; their limit, if documents end before it is full
+COUNTED = 256  # sequences of a batch whose FLOPs are counted at most; others cost as much
 TIMED = 15  # limit of the timed steps
 Steps = Iterator[tuple[int, list[int]]]  # tokens of each step, and bytes of each tensor of the memory carried on
 
@@ -63,7 +65,6 @@ class RunCost:
     at_once: int  # the most of them that are computed at once
     tried: tuple[int, ...]  # numbers of sequences that were measured, ascending
     seconds: LinearCost  # of gradients, by sequences at once
-    flops_a_token: int
     parts: dict[str, int]  # bytes beyond program and weights that can be counted; "memory" is carried from step to step
     training: LinearCost  # peak bytes beyond program and weights in steps, by sequences at once
     evaluation: LinearCost  # the same in validations
@@ -88,14 +89,13 @@ def measure_run(
         batches = task.evaluation_batches("validation", sequences)
         evaluate(model, islice(batches, WRITTEN + 1 if task.continues else 1), choices=task.has_answers)
 
-    # The time of one sequence decides how many more are tried. FLOPs come last, as nothing compiles while they are
-    # counted. The first validation allocates much that stays, so it is not measured.
+    # The time of one sequence decides how many more are tried. The first validation allocates much that stays, so it is
+    # not measured.
     with preserve_model(model):
         quickest, least, _ = try_out(1)
         tried = min(at_once, max(FEW, int(seconds / 5 / quickest)))
         slowest, most, steps = try_out(tried)
-        with FlopCounterMode(display=False) as counter:
-            tokens, sizes = next(steps)
+        _, sizes = next(steps)
         validate(1)
         evaluated = (1, min(FEW, config.evaluation_batch_size))
         validations = {some: repeat(partial(validate, some), machine.device)[1] for some in evaluated}
@@ -108,7 +108,6 @@ def measure_run(
         at_once=at_once,
         tried=tuple(sorted({1, tried})),
         seconds=LinearCost.fit({1: quickest, tried: slowest}),
-        flops_a_token=round(counter.get_total_flops() / tokens),
         parts={"gradients": gradients, **kept},
         training=LinearCost.fit({1: least, tried: most}, sum(kept.values())),
         evaluation=LinearCost.fit(validations, sum(kept.values()) + gradients * together),
@@ -125,17 +124,20 @@ def measure_update(model: SegmentModel, seconds: float) -> float:
         return repeat(lambda: (clip(), optimizer.step()), model.device, seconds)[0]
 
 
-def count_step_flops(
-    model: SegmentModel, task: TrainingData, config: TrainingConfig, seed: int, micro_batch: int | None = None
-) -> int:
-    """Count the FLOPs of the matrix products in one optimiser step, forward and backward, with full memories.
+def count_step_flops(config: ModelConfig, task: TrainingData, training: TrainingConfig, seed: int) -> tuple[int, int]:
+    """Count the FLOPs of the matrix products in one optimiser step, forward and backward, with full memories; tokens.
 
-    micro_batch: most sequences at once; only so many are computed, and the count is scaled to the batch.
+    Each product as it is made, attention's as the plain equation has it: whatever the device, precision, dropout and
+    kernels are, and however much is computed twice.
     """
-    sequences, counter = min(config.batch_size, micro_batch or config.batch_size), FlopCounterMode(display=False)
-    with preserve_model(model):
-        fill_memories(take_steps(model, task, config, seed, sequences), within=counter)
-    return counter.get_total_flops() * config.batch_size // sequences
+    # Nothing is computed on the meta device. Dropout on attention's weights makes it plain, which decides nothing else.
+    counter, sequences = FlopCounterMode(display=False), min(training.batch_size, COUNTED)
+    changes = {"attention_dropout": 0.5} if isinstance(config, DecoderConfig) else {}
+    with torch.random.fork_rng([]), torch.device("meta"):
+        model = config.model_copy(update=changes).build(task.vocab_size, seed)
+    model.to("meta").train()
+    tokens = fill_memories(take_steps(model, task, training, seed, sequences), within=counter)
+    return counter.get_total_flops() * training.batch_size // sequences, tokens * training.batch_size // sequences
 
 
 def take_steps(model: SegmentModel, task: TrainingData, config: TrainingConfig, seed: int, sequences: int) -> Steps:
@@ -153,15 +155,19 @@ def take_steps(model: SegmentModel, task: TrainingData, config: TrainingConfig, 
         yield tokens, [tensor.nbytes for tensor in state_tensors(state or ()).values()]
 
 
-def fill_memories(steps: Steps, within: AbstractContextManager[object] | None = None, seconds: float = inf) -> None:
-    """Take steps, each `within` a context, until a carried memory stops growing or time is up; one without memory."""
-    start, before = time.perf_counter(), None
-    for taken in count(1):
+def fill_memories(steps: Steps, within: AbstractContextManager[object] | None = None, seconds: float = inf) -> int:
+    """Take steps, each `within` a context, until a carried memory stops growing or time is up; one without memory.
+
+    Returns the tokens of the last one.
+    """
+    start, before, taken = time.perf_counter(), None, 0
+    while True:
+        taken += 1
         with within or nullcontext():
-            _, sizes = next(steps)
+            tokens, sizes = next(steps)
         late = taken >= WRITTEN and time.perf_counter() - start >= seconds
         if not sizes or late or (taken >= FULL and (sizes == before or taken >= MOST)):
-            return
+            return tokens
         before = sizes
 
 

@@ -52,7 +52,7 @@ def test_how_many_fit_is_the_most_whose_cost_fits(fixed: int, each: int, room: i
 def test_a_step_takes_its_pieces_one_after_the_other_and_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
     cell = resolve(open_experiment("sort", Path()), CellKey("sort", "smoke", "infty", "x4", 0))
     seconds, nothing = LinearCost(0.5, 0.25), {"gradients": 0, "optimizer": 0, "memory": 0}
-    cost = RunCost(12, 4, (1, 4), seconds, flops_a_token=1, parts=nothing, training=LINE, evaluation=LINE)
+    cost = RunCost(12, 4, (1, 4), seconds, parts=nothing, training=LINE, evaluation=LINE)
     monkeypatch.setattr(dry_run, "measure_run", lambda *_: cost)
     monkeypatch.setattr(dry_run, "measure_update", lambda *_: 1.0)
     told = dry_run.forecast(cell, load_settings())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from infty.base.errors import UsageError
 from infty.machine import placement
 from tests.conftest import Infty
 from tests.forks import ROOT
@@ -61,3 +62,22 @@ def test_a_checkout_whose_state_is_not_known_is_not_called_clean(other: Path, mo
     monkeypatch.setattr(placement, "PACKAGE", other / "infty")
     described = placement.Machine(placement.HOST).describe_environment()
     assert (described["commit"], described["dirty"]) == (git(other, "rev-parse", "HEAD"), None)
+
+
+def test_a_copy_without_a_checkout_names_the_commit_that_a_variable_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def describe() -> tuple[str | None, bool | None]:
+        found = placement.Machine(placement.HOST).describe_environment()
+        return found["commit"], found["dirty"]
+
+    monkeypatch.setenv("INFTY_COMMIT", "16eb226" + "0" * 33)
+    if (ROOT / ".git").exists():  # a checkout knows better
+        assert describe()[0] == git(ROOT, "rev-parse", "HEAD")
+    monkeypatch.setattr(placement, "PACKAGE", tmp_path / "copy/infty")
+    assert describe() == ("16eb226" + "0" * 33, None)
+    monkeypatch.setenv("INFTY_COMMIT", "")
+    assert describe() == (None, None)
+    monkeypatch.setenv("INFTY_COMMIT", "main")
+    with pytest.raises(UsageError, match="INFTY_COMMIT is 'main': wanted the 40 hexadecimal digits"):
+        describe()

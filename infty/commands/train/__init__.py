@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-import torch
-
 from infty.base.errors import BusyError, MissingError, Stopped
 from infty.base.files import read_json, replace_folder, write_json
 from infty.commands.evaluate import EvaluationRequest, evaluate_run
@@ -25,7 +23,7 @@ from infty.machine.ram import count_peak_bytes
 from infty.model.interface import count_parameters
 from infty.runs.folder import RunFolder, differences
 from infty.runs.metrics import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun
-from infty.runs.schemas import Evaluation, Result
+from infty.runs.schemas import FLOPS_COUNTED_BY, Evaluation, Result
 from infty.training.cost import count_step_flops
 from infty.training.data_parallel import refuse_uneven
 from infty.training.distributed import Group, process_group
@@ -243,7 +241,8 @@ def _finish(session: Session, test: Evaluation, peak: int, environment: Values) 
             "parameters": count_parameters(s.model),
             "memory_slots": s.cell.experiment.model.memory_slots,
             **s.describe_costs(),
-            "training_flops": _count_flops(s),
+            "training_flops": s.state.step * count_step_flops(s.model.config, s.task, s.training, s.cell.key.seed)[0],
+            "flops_counted_by": FLOPS_COUNTED_BY,
             "peak_memory_bytes": peak,
             **{key: environment[key] for key in ("commit", "dirty", "command")},
         }
@@ -252,18 +251,3 @@ def _finish(session: Session, test: Evaluation, peak: int, environment: Values) 
     result.write(s.run.path / "result.json")
     logger.info(f"finished: {s.run.path}; the tables: infty report")
     return result
-
-
-def _count_flops(session: Session) -> int | None:
-    """Count the FLOPs of all optimiser steps; None if they were compiled, which hides them, or don't fit in memory."""
-    s, model = session, session.model
-    if s.machine.compiled:
-        return None
-    if s.machine.recompute:  # what is computed twice counts once
-        model = s.cell.experiment.model.build(s.task.vocab_size, s.cell.key.seed).to(s.machine.device)
-    most = len(s.replica.assign_rows(s.training.batch_size)[0])
-    try:
-        return s.state.step * count_step_flops(model, s.task, s.training, s.cell.key.seed, most)
-    except torch.OutOfMemoryError:  # a run may need --recompute to fit
-        warnings.warn("FLOPs were not counted: without --recompute a step has no room here", stacklevel=2)
-        return None

@@ -118,8 +118,8 @@ class _Read(torch.autograd.Function):
         to_values = torch.zeros_like(values)
         zeroth, first, second = (torch.empty_like(total) for _ in range(3))  # ΣT, ΣTδ, ΣTδ²
         for (items, rows), weights in zip(_tiles(mean, values), kept, strict=True):
-            g = gradient[items, rows]
-            to_values[items].baddbmm_(weights, g)
+            g, part = gradient[items, rows], to_values[items]
+            torch.baddbmm(part, weights, g, out=part)
             t = torch.bmm(values[items], g.mT).mul_(weights)
             delta = mean[items, None, rows] - centers[:, None]
             for width, (part, distance) in enumerate(

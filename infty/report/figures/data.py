@@ -113,8 +113,8 @@ def _chart_flops(results: ResultSet, case: str) -> Iterator[Chart]:
     """Chart quality against floating-point operations: a point per row."""
     lines: Lines = {}
     for model in results.models:
-        if found := [run for run in results.of(model, case) if run.result.training_flops]:
-            flops = statistics.fmean(run.result.training_flops or 0 for run in found)
+        if found := [run for run in results.of(model, case) if run.result.comparable_flops]:
+            flops = statistics.fmean(run.result.comparable_flops or 0 for run in found)
             lines[model] = [(flops / 1e12, *average([results.measure.of(run) for run in found]))]
     if len(lines) > 1:  # a single point has nothing to be compared with
         label = "test loss (nats a token)" if results.is_text else "test accuracy (%)"

@@ -11,8 +11,11 @@ from infty.runs.schemas import Trial
 
 def list_costs(results: ResultSet) -> list[Table]:
     """List each row's parameters and slots, and seconds and FLOPs of training by case."""
-    counted = any(run.result.training_flops for run in results.plain())
-    units = [("seconds", "wall_seconds", 1, ",.0f"), *([("TFLOP", "training_flops", 1e12, ",.3g")] if counted else [])]
+    counted = any(run.result.comparable_flops for run in results.plain())
+    units = [
+        ("seconds", "wall_seconds", 1, ",.0f"),
+        *([("TFLOP", "comparable_flops", 1e12, ",.3g")] if counted else []),
+    ]
     rows = []
     for model in results.models:
         runs = [run for run in results.plain() if run.key.model == model]
@@ -21,7 +24,10 @@ def list_costs(results: ResultSet) -> list[Table]:
     headings = ["model", "parameters", "memory slots", *(f"{c} {unit} ↓" for unit, *_ in units for c in results.cases)]
     notes = ["Memory slots a layer. Seconds of optimiser steps, mean over seeds, on the machine of each run."]
     if counted:
-        notes.append("TFLOP: 10¹² floating-point operations of all optimiser steps, products of matrices only.")
+        notes.append(
+            "TFLOP: 10¹² floating-point operations of all optimiser steps, products of matrices only, attention's in "
+            "full, whatever the device and its kernels."
+        )
     return [results.table("cost", headings, rows, notes)]
 
 

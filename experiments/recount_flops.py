@@ -1,0 +1,47 @@
+"""Count the FLOPs of finished runs again from their configurations.
+
+`python experiments/recount_flops.py FOLDER [DATA]` writes `training_flops` and `flops_counted_by` of each result.json
+below FOLDER, and nothing else. Texts must lie in DATA, as a run's configuration names them, unless they are generated.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from infty.base.errors import InftyError
+from infty.commands.load import load_experiment
+from infty.experiment import build_task
+from infty.runs.folder import RunFolder
+from infty.runs.schemas import FLOPS_COUNTED_BY
+from infty.training.cost import count_step_flops
+
+FLOPS = re.compile(r'(\n *)"training_flops": (\d+|null)(,\n *"flops_counted_by": "[^"]*")?')
+
+
+def recount(path: Path, data: Path) -> str:
+    """Count the FLOPs of one run again; return a line that says what changed. InftyError if a text is missing."""
+    run = RunFolder(path)
+    experiment, seed = load_experiment(run), run.config()["cell"]["seed"]
+    task = build_task(experiment, data, make=False)
+    training = experiment.training.count_steps(task)
+    flops = training.total_steps * count_step_flops(experiment.model, task, training, seed)[0]
+    file = path / "result.json"
+    before = file.read_text(encoding="utf-8")
+    written, count = FLOPS.subn(rf'\1"training_flops": {flops},\1"flops_counted_by": "{FLOPS_COUNTED_BY}"', before)
+    assert count == 1, file
+    file.write_text(written, encoding="utf-8")
+    (found,) = FLOPS.findall(before)
+    return f"{path}: {found[1]} → {flops}"
+
+
+def main(folder: str, data: str = "data") -> None:
+    """Recount every run below a folder."""
+    for file in sorted(Path(folder).rglob("result.json")):
+        try:
+            print(recount(file.parent, Path(data)), flush=True)
+        except InftyError as fault:
+            print(f"{file.parent}: left as it was: {fault}", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
