@@ -2,7 +2,7 @@
 
 import math
 from datetime import timedelta
-from functools import partial
+from itertools import count
 from typing import Any
 
 from infty.base.errors import MissingError
@@ -51,9 +51,9 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     # Measure the cost: a step is the gradients of its pieces, one piece after the other, and an update.
     cost, update = measure_run(model, task, training, seed, machine, SECONDS), measure_update(model, SECONDS)
     seconds = math.ceil(cost.own / cost.at_once) * cost.seconds.fixed + cost.own * cost.seconds.each + update
-    rows = range(cost.tried[-1])
-    make = partial(task.training_batches, 0, training.batch_size, seed, rows, training.gradient_segments)
-    made, _ = repeat(make, model.device, SECONDS)
+    rows, step = range(cost.tried[-1]), count()  # of other steps each time: what was made may be kept
+    what = training.batch_size, seed, rows, training.gradient_segments
+    made, _ = repeat(lambda: task.training_batches(next(step), *what), model.device, SECONDS)
 
     flops, tokens_a_step = count_step_flops(model.config, task, training, seed)
 

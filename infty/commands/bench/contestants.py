@@ -121,8 +121,8 @@ def make_run(spec: Spec) -> Run:
         case "gpt2" | "decode", _:
             return _make_generation(spec)
         case "data", _:
-            task = build_task(resolve_paper_experiment("infty", spec.length, spec.batch), Path())
-            return lambda: task.training_batch(0, spec.batch, 0)
+            experiment = resolve_paper_experiment("infty", spec.length, spec.batch)
+            return lambda: build_task(experiment, Path()).training_batch(0, spec.batch, 0)  # which keeps none yet
         case "agree", _:
             module = load_yardstick(Path(spec.against or ""))
             return lambda: compare_steps(module, read_paper_decoder(), YARDSTICK_VOCABULARY, spec.length, spec.batch)
