@@ -4,11 +4,12 @@
 below FOLDER, and nothing else. Texts must lie in DATA, as a run's configuration names them, unless they are generated.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
 
-from infty.base.errors import InftyError
+from infty.base.errors import InftyError, MissingError
 from infty.commands.load import load_experiment
 from infty.experiment import build_task
 from infty.runs.folder import RunFolder
@@ -22,11 +23,13 @@ def recount(path: Path, data: Path) -> str:
     """Count the FLOPs of one run again; return a line that says what changed. InftyError if a text is missing."""
     run = RunFolder(path)
     experiment, seed = load_experiment(run), run.config()["cell"]["seed"]
-    task = build_task(experiment, data, make=False)
-    training = experiment.training.count_steps(task)
-    flops = training.total_steps * count_step_flops(experiment.model, task, training, seed)[0]
+    task = build_task(experiment, data)
     file = path / "result.json"
     before = file.read_text(encoding="utf-8")
+    if json.loads(before)["training_data"] != task.describe_data("train"):
+        raise MissingError(f"it was trained on another text than the {task.name} in {data}")
+    training = experiment.training.count_steps(task)
+    flops = training.total_steps * count_step_flops(experiment.model, task, training, seed)[0]
     written, count = FLOPS.subn(rf'\1"training_flops": {flops},\1"flops_counted_by": "{FLOPS_COUNTED_BY}"', before)
     assert count == 1, file
     file.write_text(written, encoding="utf-8")

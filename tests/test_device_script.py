@@ -21,7 +21,7 @@ from tests.reliability.runs import interrupted, metrics
 
 README = (ROOT / "experiments/device/README.md").read_text(encoding="utf-8")
 COMMANDS = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
-CALLS = re.findall(r"bash (\S+) (\d+) (\S+) (\S+) (\S+) (\S+)\n", COMMANDS)
+CALLS = re.findall(r"bash (\S+) (\d+) (\S+) (\S+@[^\n]+)\n", COMMANDS)
 RUN = "sort/smoke/infty@x4/seed-0"
 STEPS = 15
 
@@ -61,13 +61,14 @@ def call(place: Path, name: str, seconds: int, **variables: str) -> Call:
         place,
         PATH=f"{place / 'bin'}:{os.environ['PATH']}",
         SCALE="smoke",
+        PRECISION="float32",
         RUNS=str(place / "data/runs"),
         INFTY_EXPERIMENTS=str(place / "experiments"),
         CUDA_VISIBLE_DEVICES="",
         PYTEST_ADDOPTS="-k test_losses",  # the others run without a GPU too, elsewhere in this suite
         **variables,
     )
-    words = ["bash", str(ROOT / script), str(seconds), str(folder), "infty", "x4", "float32"]
+    words = ["bash", str(ROOT / script), str(seconds), str(folder), "infty@x4", "transformer-xl@x8/3"]
     done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, timeout=200, check=False)
     return Call(done, folder)
 
@@ -85,7 +86,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Call, Call, RunFold
     assert code == 143, told
     packed = call(first, "packed", seconds=0)
     type_in(then, "last.tar.", packed.folder)
-    return packed, call(then, "trained", seconds=900, CHECKS="parity float32"), RunFolder(then / "data/runs" / RUN)
+    return packed, call(then, "trained", seconds=900, CHECKS="parity bench"), RunFolder(then / "data/runs" / RUN)
 
 
 @pytest.mark.slower
@@ -106,6 +107,7 @@ def test_a_run_goes_on_elsewhere_from_what_was_packed(calls: tuple[Call, Call, R
     (step,) = map(int, re.findall(rf"continuing at step (\d+) of {STEPS}", told))
     assert 3 <= step < STEPS
     listed = subprocess.run(["tar", "tf", packed.folder / "last.tar.aa"], capture_output=True, text=True, check=True)
+    assert {path.name for path in trained.folder.iterdir()} == {"report.tar"}  # nothing is left to go on with
     assert set(re.findall(r"step-\d+", listed.stdout)) == {f"step-{step:08d}"}
     assert ".lock" not in listed.stdout
     assert [line["step"] for line in metrics(run) if "train/loss" in line] == [*range(1, STEPS + 1)]
@@ -118,10 +120,10 @@ def test_the_report_holds_all_that_was_found(calls: tuple[Call, Call, RunFolder]
     report = trained.report
     assert "device: cpu" in (report / "machine.txt").read_text()
     assert "torch" in (report / "machine.txt").read_text()
-    assert "12 skipped" in (report / "parity.txt").read_text()
-    forecasts = {path.stem: json.loads(path.read_text()) for path in report.glob("*.json")}
-    assert {name: found["steps"] for name, found in forecasts.items()} == {"float32": STEPS}
-    assert re.search(r'^parity: 12 skipped.*\nfloat32: "seconds_a_step": [\d.]+\n', trained.done.stdout, re.MULTILINE)
+    assert re.search(r"\d+ skipped", (report / "parity.txt").read_text())
+    told = r"^parity: \d+ skipped.*\nbench: infty: device cuda: torch sees 0 GPUs here; use cpu or auto\n"
+    assert re.search(told, trained.done.stdout, re.MULTILINE)
+    assert RunFolder(report / "sort/smoke/transformer-xl@x8/seed-3").finished  # the second cell, whole
     kept = RunFolder(report / RUN)
     assert kept.result() == run.result()
     assert metrics(kept) == metrics(run)
@@ -139,28 +141,31 @@ def test_a_call_that_trained_nothing_packs_its_notes_and_fails(tmp_path: Path) -
     environment = clean_environment(
         tmp_path, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}", RUNS=str(tmp_path / "runs"), TMPDIR=str(tmp_path)
     )
-    words = ["bash", str(ROOT / CALLS[0][0]), "900", "out"]
+    words = ["bash", str(ROOT / CALLS[0][0]), "900", "out", "infty@x4"]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     assert {path.name for path in tmp_path.iterdir()} == {"bin", "out"}
     type_in(tmp_path / "report", "tar xf FOLDER/report.tar", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.tar"]
     notes = {path.name: path.read_text() for path in (tmp_path / "report").iterdir()}
-    names = {"machine", "parity", "float32", "tf32", "bf16", "train"}
-    assert notes.keys() == {f"{name}.txt" for name in names}  # and no forecast that nobody could read
+    names = {"machine", "parity", "smoke", "sort", "wikitext", "gpt2", "resume", "bench", "train"}
+    assert notes.keys() == {f"{name}.txt" for name in names}
     assert notes["train.txt"] == "no torch here\n"
 
 
-def test_readme_calls_the_script_for_a_cell_and_a_precision_that_there_are() -> None:
+def test_readme_calls_the_script_for_cells_and_a_precision_that_there_are() -> None:
     experiment = open_experiment("sort", SHIPPED)
-    assert len(CALLS) == COMMANDS.count("ten-minutes.sh") == 3
-    for script, seconds, _, row, case, precision in CALLS:
+    assert len(CALLS) == COMMANDS.count("on-a-gpu.sh") == 3
+    for script, seconds, _, cells in CALLS:
         assert os.access(ROOT / script, os.X_OK)
         assert 0 < int(seconds) <= 570
-        assert row in experiment.names("models")
-        assert case in experiment.names("cases")
-        assert precision in get_args(Precision)
-    calls = re.findall(r"call[^\n]*: (\d+) seconds\n.*?ten-minutes.sh (\d+)", README, re.DOTALL)
+        for cell in cells.split():
+            row, case = cell.split("@")
+            assert row in experiment.names("models")
+            assert case in experiment.names("cases")
+    named = re.findall(r"PRECISION[=:-]+(\w+)", README + (ROOT / CALLS[0][0]).read_text(encoding="utf-8"))
+    assert set(named) == {"float32", "tf32"} <= set(get_args(Precision))
+    calls = re.findall(r"call[^\n]*: (\d+) seconds\n.*?on-a-gpu.sh (\d+)", README, re.DOTALL)
     assert [(int(whole), int(whole) - int(script)) for whole, script in calls] == [(600, 30), (150, 10)]
     assert str(CellKey("sort", "paper", "infty", "x4", 0).folder.parent) in README
 

@@ -170,7 +170,7 @@ def test_the_command_line_is_frozen(infty: Infty) -> None:
     assert options["reproduce"] == common | machine | {"--scale", "--precision", "--jobs", "--out", "--dry-run"}
     assert options["list"] == common | {"--scale", "--runs"}
     assert options["show"] == common | cell
-    assert options["bench"] == common | {"--against", "--length", "--batch", "--rounds", "--threads"}
+    assert options["bench"] == common | {"--device", "--against", "--length", "--batch", "--rounds", "--threads"}
     assert options["env"] == common | machine
     assert options["data list"] == options["data verify"] == common | {"--folder"}
     assert options["data import"] == common | {"--folder", "--replace"}

@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from infty.config.definition import SHIPPED, CellKey, open_experiment
-from infty.experiment import resolve
+from infty.experiment import build_task, resolve
 from infty.machine.launch import Launch
 from infty.machine.placement import Machine, choose_device
 from infty.memory.precision import HOST
+from infty.model.fast.relative_fused import attend_in_kernels
 from infty.model.interface import SegmentModel
+from infty.model.relative_attention import attend_plainly
+from infty.model.short_term import KeyValue
 from infty.tasks.corpus import CorpusConfig
 from infty.training.config import TrainingConfig
 from infty.training.data_parallel import Replica, compute_losses, weigh_losses
@@ -54,3 +57,45 @@ def test_training_in_bfloat16_stays_finite_and_learns(name: str, case: str, row:
     assert np.isfinite(losses).all()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_attention_in_one_kernel_is_the_plain_equation_and_repeats_to_the_byte(precision: str) -> None:
+    """Within what rounding products costs, at the paper's head size; unseen keys too."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    b, heads, t, k, size = 2, 6, 200, 333, 50
+    torch.manual_seed(0)
+    shapes = (b, heads, t, size), (b, heads, t, size), (b, heads, size, k), (b, heads, k, size), (heads, size, k + 1)
+    exact = [torch.randn(shape, dtype=torch.float64) / size**0.25 for shape in shapes]
+    unseen, gradient = torch.tensor([0, 41]), torch.randn(b, heads, t, size, dtype=torch.float64)
+
+    def attend(dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+        given = [part.to(device, dtype).requires_grad_() for part in exact]
+        c, p, key, value, encoding = given
+        if device == HOST:
+            read = attend_plainly(c, p, KeyValue(key, value), encoding, nn.Identity(), unseen)
+        else:
+            read = attend_in_kernels(c, p, key, value, encoding, unseen)
+        return [read.detach(), *torch.autograd.grad(read, given, gradient.to(device, dtype))]
+
+    wanted, found, again = attend(torch.float64, HOST), attend(dtype, BEST), attend(dtype, BEST)
+    for plain, near, repeated in zip(wanted, found, again, strict=True):
+        assert torch.equal(near, repeated)
+        assert (near.double().cpu() - plain).norm() <= 0.02 * plain.norm()
+
+
+@NEEDS_GPU
+def test_a_recorded_step_is_the_same_step() -> None:
+    """As CUDA graphs replay it, dropout on: figures and weights of 20 steps."""
+    found = []
+    for records in (True, False):
+        key = CellKey("sort", "smoke", "infty", "x4")
+        experiment = resolve(open_experiment("sort", SHIPPED), key, ["training.steps=20"]).experiment
+        task, config = build_task(experiment, SHIPPED), experiment.training
+        model = Machine(BEST).place(experiment.model.build(task.vocab_size, seed=0))
+        replica, optimizer = Replica(model, records=records), make_optimizer(model, 1e-3)
+        losses = [optimize(replica, optimizer, task, config, step, 0)[0]["train/loss"] for step in range(20)]
+        found.append((losses, {name: part.cpu() for name, part in model.state_dict().items()}))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(part, found[1][1][name]) for name, part in found[0][1].items())

@@ -13,7 +13,10 @@ from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from infty.base.errors import InftyError, UsageError
+from infty.commands.bench import device
 from infty.commands.bench.contestants import SYMBOLS, Spec, read_paper_decoder, resolve_paper_experiment
 from infty.commands.bench.peers import PEERS, find_versions
 from infty.commands.bench.timing import time_run
@@ -125,10 +128,27 @@ class Bench:
     batch: int
     rounds: int
     threads: int
+    device: torch.device = HOST
 
     def environment(self) -> dict[str, Any]:
         """Describe the versions and the machine that it runs on."""
-        return {**Machine(HOST).describe_environment(), "threads": self.threads}
+        return {**Machine(self.device).describe_environment(), "threads": self.threads}
+
+    def steps_on_device(self) -> Iterator[Measure]:
+        """Measure a GPU's steps in milliseconds, of each row in each precision, and attention beside other kernels."""
+        for row, precision, found in device.measure_steps(self.device):
+            claim, mark = f"{row} x4, {precision}", {"infty": 12.0}.get(row) if precision == "tf32" else None
+            yield Measure(f"step: ms, {claim}", found.milliseconds, asdict(found), "at most", mark)
+            least = 0.4 if mark else None
+            yield Measure(f"step: share of products and attention, {claim}", found.products, {}, mark=least)
+        plain: dict[str, device.Figures] = {}
+        for way, precision, found in device.measure_attention(self.device):
+            claim = f"{way}, {precision}"
+            yield Measure(f"attention: ms, {claim}", found.milliseconds, asdict(found))
+            plain |= {precision: found} if way == "plain" else {}
+            if way == "kernels":
+                share = found.peak_megabytes / max(plain[precision].peak_megabytes, 1)
+                yield Measure(f"attention: peak memory to plain, {claim}", share, {}, "at most", 0.5)
 
     def step(self) -> Iterator[Measure]:
         """Measure a training step of the sorting task at the paper's sizes."""
@@ -260,6 +280,11 @@ def run_measures(bench: Bench, wanted: list[str]) -> Iterator[Measure]:
     if unknown := [name for name in wanted if name not in MEASURES + EXTRA]:
         raise UsageError(f"no measure {unknown[0]!r}; there is {', '.join(MEASURES + EXTRA)}")
     resolve_paper_experiment("infty", bench.length, bench.batch)
+    if bench.device != HOST:
+        if wanted != ["step"]:
+            raise UsageError(f"--device {bench.device} is for: infty bench step")
+        yield from bench.steps_on_device()
+        return
     if bench.against:
         load_yardstick(bench.against)
     if "peers" in wanted:
