@@ -295,17 +295,15 @@ def bench(
     batch: Annotated[int, Option(min=1, help="Sequences in a step.")] = 2,
     rounds: Annotated[int, Option(min=1, help="How often each takes its turn.")] = 5,
     device: Annotated[
-        str, Option(help="cpu, or cuda: of step, milliseconds of rows and precisions on a GPU, and its attention.")
-    ] = "cpu",
+        str | None, Option(help="A GPU, as cuda: milliseconds of a step by row and precision, and of attention.")
+    ] = None,
     as_json: Json = False,
     threads: Threads = 2,
 ) -> None:
     """Measure speed and memory on the CPU, as ratios taken in turn in fresh processes. Wants a quiet machine."""
     from infty.commands.bench.measures import Bench, run_measures
-    from infty.machine.launch import Launch
-    from infty.machine.placement import choose_device
 
-    setting = Bench(against, length, batch, rounds, threads or 2, choose_device(device, Launch()))
+    setting = Bench(against, length, batch, rounds, threads or 2, device)
     for measure in run_measures(setting, measures or []):
         document = {**measure.document(), "environment": setting.environment()}
         print(json.dumps(document) if as_json else measure.format_line(), flush=True)

@@ -13,7 +13,15 @@ from torch.nn import functional as F
 from infty.memory.contract import Attend, ExtraKeys, KnockOut, Losses, Memory, MemoryConfig, MemoryState, PerRow, Rows
 from infty.memory.equations import Hidden, reconstruction_loss
 from infty.memory.precision import HOST, full_precision
-from infty.memory.rows import concatenate_rows, draw_fixed_numbers, exchange_halves, mark_own, send, visible
+from infty.memory.rows import (
+    concatenate_rows,
+    draw_fixed_numbers,
+    exchange_halves,
+    mark_own,
+    replace_rows,
+    send,
+    visible,
+)
 from infty.memory.transforms import holds, is_transformed
 
 Slots = Float[Tensor, "batch slots hidden"]
@@ -164,5 +172,5 @@ class CompressiveMemory(Memory[CompressedState]):
         more = slots.shape[1]
         if rows is not None:  # a row that isn't marked has the new ones where it doesn't see them: before its own
             others = torch.cat([slots, state.slots], 1)[:, -self.config.num_slots :]
-            kept, more = torch.where(send(rows, kept.device)[:, None, None], kept, others), more * rows
+            kept, more = replace_rows(others, rows, kept), more * rows
         return CompressedState(kept, (visible(state.slots, state.filled) + more).clamp(max=kept.shape[1]))

@@ -19,7 +19,7 @@ from infty.memory.fast.low_rank import LinearMap
 from infty.memory.fast.reduced_basis import ReducedBasis
 from infty.memory.longterm_state import LongTermState
 from infty.memory.precision import HOST, full_precision
-from infty.memory.rows import exchange_halves, send
+from infty.memory.rows import exchange_halves, replace_rows, send, zero_rows
 from infty.memory.signal import make_operators, shuffle_pieces
 from infty.memory.sticky import StickyConfig, attention_histogram, uniform_draws
 from infty.memory.transforms import holds
@@ -238,13 +238,11 @@ class LongTermMemory(Memory[LongTermState]):
         else:
             coefficients = self.contract_past(state) + self.append(smoothed)
             if holds(fresh.any(), unknown=True):
-                began = send(fresh, coefficients.device)[:, None, None]
-                coefficients = torch.where(began, self.first(smoothed), coefficients)
+                coefficients = replace_rows(coefficients, fresh, self.first(smoothed))
 
         # Rows that are not marked keep what they had.
         if rows is not None:
-            marked = send(rows, coefficients.device)[:, None, None]
-            coefficients = torch.where(marked, coefficients, state.coefficients)
+            coefficients = replace_rows(state.coefficients, rows, coefficients)
         return replace(state, coefficients=coefficients, updates=state.updates + (1 if rows is None else rows))
 
     def prepare(self, state: LongTermState) -> reading.Projections:
@@ -349,7 +347,4 @@ class LongTermMemory(Memory[LongTermState]):
         if not density.mean.numel():
             return density.mean.sum()
         divergence = equations.kl_to_prior(density, self.config.prior_std, self.config.prior_mean)  # b h q
-        of_rows, empty = divergence.mean((1, 2)), state.updates == 0
-        if holds(empty.any(), unknown=True):
-            of_rows = of_rows.masked_fill(send(empty, of_rows.device), 0)
-        return of_rows.mean()
+        return zero_rows(divergence.mean((1, 2)), state.updates == 0).mean()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from infty.memory.precision import HOST
+from infty.memory.transforms import holds
 
 Vectors = Float[Tensor, "batch n hidden"]
 Counts = Int[Tensor, " batch"]
@@ -19,6 +20,16 @@ Counts = Int[Tensor, " batch"]
 def send(kept: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
     """Copy what the host keeps of rows to a device (for M6), without waiting for what that is doing."""
     return kept.to(device, non_blocking=True)
+
+
+def replace_rows(vectors: Vectors, rows: Bool[Tensor, " batch"], others: Vectors) -> Vectors:
+    """Replace the marked rows by those of others (M6). rows: on the host."""
+    return torch.where(send(rows, vectors.device)[:, None, None], others, vectors)
+
+
+def zero_rows(numbers: Float[Tensor, " batch"], rows: Bool[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """Set the numbers of marked rows to 0 (M10). rows: on the host; if it marks none, nothing is sent."""
+    return numbers.masked_fill(send(rows, numbers.device), 0) if holds(rows.any(), unknown=True) else numbers
 
 
 def visible(vectors: Vectors, filled: Counts | None) -> Counts:

@@ -38,7 +38,10 @@ def test_a_run_that_explodes_ends_in_one_line_and_keeps_the_batch(tmp_path: Path
 
 
 class Poisoned(SortTask):
-    """Makes a weight infinite at step 4 or in a validation, as a broken memory chip might."""
+    """Makes a weight infinite at step 4 or in a validation, as a broken memory chip might.
+
+    The batch of step 5 is made ahead once that of step 4 is taken.
+    """
 
     model: Decoder
     in_validation = False
@@ -48,7 +51,7 @@ class Poisoned(SortTask):
             next(self.model.parameters())[0, 0] = float("inf")
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
-        if step == 4:
+        if step == 5:
             self._poison()
         return super().training_batch(step, batch_size, seed, rows)
 

@@ -50,7 +50,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seeds
 
 
-@pytest.mark.parametrize("row", ["transformer-xl", "compressive", "infty"])
+@pytest.mark.parametrize("row", ["transformer-xl", pytest.param("compressive", marks=pytest.mark.slower), "infty"])
 def test_a_replayed_step_is_the_same_step_to_the_byte(tmp_path: Path, row: str, replayed: list[int]) -> None:
     figures, weights = train(tmp_path, "sort", row, records=True)
     assert len(set(replayed)) == len(replayed) == STEPS - recorded.BEFORE

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial, partialmethod
+from functools import cached_property, partial, partialmethod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,8 @@ from infty.commands.bench.contestants import SYMBOLS, Spec, read_paper_decoder, 
 from infty.commands.bench.peers import PEERS, find_versions
 from infty.commands.bench.timing import time_run
 from infty.commands.bench.yardstick import load_yardstick
-from infty.machine.placement import Machine
+from infty.machine.launch import Launch
+from infty.machine.placement import Machine, choose_device
 from infty.memory.precision import HOST
 from infty.model.config import DecoderConfig
 
@@ -128,7 +129,12 @@ class Bench:
     batch: int
     rounds: int
     threads: int
-    device: torch.device = HOST
+    on: str | None = None  # the device's name; None: this CPU
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Choose the device. UsageError if it is not there."""
+        return choose_device(self.on, Launch()) if self.on else HOST
 
     def environment(self) -> dict[str, Any]:
         """Describe the versions and the machine that it runs on."""

@@ -41,6 +41,7 @@ def test_equals_the_plain_equation_in_value_and_gradient(case: str, interpreted:
     assert max(interpreted[case].values()) <= 1e-6, interpreted[case]
 
 
+@pytest.mark.slower
 def test_compiles_for_a_gpu_without_spilling_a_register(tmp_path: Path) -> None:
     """For sm_90, and into the shared memory of smaller GPUs (99 KB of a block), whatever the precision."""
     found = run("compile", tmp_path, TRITON_INTERPRET="0")

@@ -23,7 +23,12 @@ def run(
 ) -> Run:
     error = more.pop("error", None)
     metrics = {"test/accuracy": accuracy, **({} if error is None else {"test/regression_error": error})}
-    costs = {"wall_seconds": 10.0, "tokens_seen": 2_000_000, "training_flops": more.pop("flops", None)}
+    costs = {
+        "wall_seconds": 10.0,
+        "tokens_seen": 2_000_000,
+        "training_flops": more.pop("flops", None),
+        "flops_counted_by": "products-v1",
+    }
     result = sort_result({**CELL, "model": model, "case": case, "seed": seed}, metrics=metrics, **costs)
     config = {"model": {"long_range": {"num_basis": num_basis}}}
     return make_run(result, length=LENGTH.get(case, 59), config=config, **more)
