@@ -10,6 +10,7 @@ from infty.experiment import build_task, resolve
 from infty.machine.launch import Launch
 from infty.machine.placement import Machine, choose_device
 from infty.memory.precision import HOST
+from infty.model.fast import relative_fused
 from infty.model.fast.relative_fused import attend_in_kernels
 from infty.model.interface import SegmentModel
 from infty.model.relative_attention import attend_plainly
@@ -80,6 +81,7 @@ def test_attention_in_one_kernel_is_the_plain_equation_and_repeats_to_the_byte(p
         return [read.detach(), *torch.autograd.grad(read, given, gradient.to(device, dtype))]
 
     wanted, found, again = attend(torch.float64, HOST), attend(dtype, BEST), attend(dtype, BEST)
+    assert relative_fused.FAULTS == []
     for plain, near, repeated in zip(wanted, found, again, strict=True):
         assert torch.equal(near, repeated)
         assert (near.double().cpu() - plain).norm() <= 0.02 * plain.norm()

@@ -4,6 +4,7 @@ Forward keeps what is read and one number for each query. `relative_attention.at
 plainly; the kernels stand in `relative_kernels`. Every sum is made in a fixed order, so that results repeat.
 """
 
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, cast
@@ -13,26 +14,38 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from infty.base.errors import describe_fault
 from infty.memory.precision import without_autocast
 from infty.memory.rows import send
-from infty.model.fast.relative_tiled import Asked, Encoding, Keys, Unseen, Values
+from infty.model.fast.relative_tiled import Asked, Encoding, Keys, Unseen, Values, attend_in_tiles
 
 # Rows of a block and warps for it: compiled for sm_90 nothing spills from registers, as it does with blocks of 64; and
 # the stages of each kernel's loop, for the same reason.
 BLOCK, WARPS = 32, 4
 STAGES = {"attend": 2, "go_back_to_queries": 1, "go_back_to_keys": 2, "go_back_to_distances": 2}
 AVAILABLE = find_spec("triton") is not None
+FAULTS: list[str] = []  # why kernels are not run in this process
 
 
 def attend_in_kernels(
     content: Asked, position: Asked, key: Keys, value: Values, encoding: Encoding, unseen: Unseen | None = None
 ) -> Asked:
-    """Compute what `attend_in_tiles` computes, products rounded as TF32 or bfloat16, sums in float32."""
+    """Compute what `attend_in_tiles` computes, products rounded as TF32 or bfloat16, sums in float32.
+
+    Once a kernel can't be compiled (Triton wants a C compiler, say), all is computed in tiles, with a warning.
+    """
     # Equal to attend_plainly:
     # tests/model/fast/test_relative_fused.py::test_equals_the_plain_equation_in_value_and_gradient.
     dtype, hidden = key.dtype, None if unseen is None else send(unseen, key.device)
-    with without_autocast(key.device):
-        return _Attention.apply(content.to(dtype), position.to(dtype), key, value.to(dtype), encoding.to(dtype), hidden)
+    parts = content.to(dtype), position.to(dtype), key, value.to(dtype), encoding.to(dtype)
+    try:
+        if not FAULTS:
+            with without_autocast(key.device):
+                return _Attention.apply(*parts, hidden)
+    except Exception as fault:  # any kind: a fault of the arguments recurs in tiles
+        FAULTS.append(describe_fault(fault))
+        warnings.warn(f"attention is not computed in one kernel: {FAULTS[0]}", stacklevel=2)
+    return attend_in_tiles(content, position, key, value, encoding, unseen)
 
 
 class _Attention(torch.autograd.Function):
@@ -81,7 +94,7 @@ def _run(kernel: Any, count: int, size: int, inputs: Sequence[Tensor | None], mo
     content, _, key, *_, unseen = cast("Any", inputs)
     b, heads, t, width = content.shape
     how = {"hides": unseen is not None, "how": "tf32", "block": BLOCK, "width": width}
-    kernel[-(-count // BLOCK), b * heads](*inputs, *more, heads, t, key.shape[2], size, **how, **tune(kernel))
+    kernel[(-(-count // BLOCK) * b * heads,)](*inputs, *more, heads, t, key.shape[2], size, **how, **tune(kernel))
 
 
 def tune(kernel: Any) -> dict[str, int]:

@@ -17,6 +17,13 @@ import triton.language as tl
 
 
 @triton.jit
+def find_place(count, block: tl.constexpr):
+    """Find the first row of this program's block, of `count` rows of each item; and the item."""
+    blocks = tl.cdiv(count, block)
+    return tl.program_id(0) % blocks * block, (tl.program_id(0) // blocks).to(tl.int64)
+
+
+@triton.jit
 def load(start, first, count, block: tl.constexpr, width: tl.constexpr):
     """Load rows `first` to `first + block` of `count`; zeros beyond."""
     rows = first + tl.arange(0, block)[:, None]
@@ -70,7 +77,7 @@ def attend(
     hides: tl.constexpr, how: tl.constexpr, block: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
     """Read the values for a block of queries; log_sums: ln Σ exp of each query's scores, from which to go back."""
-    first, item = tl.program_id(0) * block, tl.program_id(1).to(tl.int64)
+    first, item = find_place(t, block)
     content, position, key, value = (
         content + item * t * width,
         position + item * t * width,
@@ -109,7 +116,7 @@ def go_back_to_queries(
     hides: tl.constexpr, how: tl.constexpr, block: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
     """Compute the gradients of a block of queries, by content and by position."""
-    first, item = tl.program_id(0) * block, tl.program_id(1).to(tl.int64)
+    first, item = find_place(t, block)
     content, position, key, value = (
         content + item * t * width,
         position + item * t * width,
@@ -157,7 +164,7 @@ def go_back_to_keys(
     hides: tl.constexpr, how: tl.constexpr, block: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
     """Compute the gradients of a block of keys and values, from all queries that see them."""
-    start, item = tl.program_id(0) * block, tl.program_id(1).to(tl.int64)
+    start, item = find_place(k, block)
     content, position, gradient = content + item * t * width, position + item * t * width, gradient + item * t * width
     encoding += item % heads * k * width
     hidden = tl.load(unseen + item // heads).to(tl.int32) if hides else 0
@@ -196,7 +203,7 @@ def go_back_to_distances(
 
     A block is n queries by n distances here: position scores stand as they are made, and content's are shifted.
     """
-    distance, item = tl.program_id(0) * block, tl.program_id(1).to(tl.int64)
+    distance, item = find_place(k, block)
     content, position, gradient = content + item * t * width, position + item * t * width, gradient + item * t * width
     key, value = key + item * k * width, value + item * k * width
     hidden = tl.load(unseen + item // heads).to(tl.int32) if hides else 0

@@ -14,6 +14,7 @@ from torch import Tensor
 from infty.model import relative_attention
 from infty.model.fast import relative_fused
 from infty.model.fast.relative_fused import attend_in_kernels
+from infty.model.fast.relative_tiled import attend_in_tiles
 from infty.model.relative_attention import RelativeAttention
 from tests.model.fast.fused import CASES, NAMES
 
@@ -79,6 +80,25 @@ def test_is_used_if_products_are_rounded_and_only_then(monkeypatch: pytest.Monke
     monkeypatch.setattr(relative_attention, "AVAILABLE", False)
     attend()
     assert used == ["torch.float32"]
+
+
+def test_if_a_kernel_can_not_be_compiled_one_line_says_so_and_tiles_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def fail(kernel: Any, *_: Any) -> None:
+        tried.append(kernel.__name__)
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
+
+    monkeypatch.setattr(relative_fused, "_run", fail)
+    monkeypatch.setattr(relative_fused, "FAULTS", [])
+    b, heads, t, k, size = 2, 3, 5, 11, 7
+    shapes = (b, heads, t, size), (b, heads, t, size), (b, heads, size, k), (b, heads, k, size), (heads, size, k + 1)
+    content, position, key, value, encoding = (torch.randn(shape) for shape in shapes)
+    wanted = attend_in_tiles(content, position, key, value, encoding)
+    with pytest.warns(UserWarning, match="^attention is not computed in one kernel: Failed to find C compiler"):
+        assert torch.equal(attend_in_kernels(content, position, key, value, encoding), wanted)
+    assert torch.equal(attend_in_kernels(content, position, key, value, encoding), wanted)
+    assert tried == ["attend"]
 
 
 @pytest.mark.parametrize("size", [7, 16, 50, 65])
