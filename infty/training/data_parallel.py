@@ -35,9 +35,10 @@ class Work:
 
 
 class Replica:
-    """The model in one process of a group. micro_batch: most rows computed at once; None: all rows of the process.
+    """The model in one process of a group.
 
-    records: whether steps that are alike are recorded and replayed; None: if the model is on a GPU.
+    micro_batch: most rows computed at once; None: all rows of the process. records: whether steps that are alike are
+    recorded and replayed; None: if the model is on a GPU.
 
     The rows of a batch are divided among processes, and within a process into pieces, in order. Losses are sums over
     rows, so neither division changes a step but for rounding, and for dropout, which each piece draws for itself.
