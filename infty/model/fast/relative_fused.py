@@ -33,6 +33,9 @@ def attend_in_kernels(
     """Compute what `attend_in_tiles` computes, products rounded as TF32 or bfloat16, sums in float32.
 
     Once a kernel can't be compiled (Triton wants a C compiler, say), all is computed in tiles, with a warning.
+
+    Raises:
+        OutOfMemoryError: The device has no room.
     """
     # Equal to attend_plainly:
     # tests/model/fast/test_relative_fused.py::test_equals_the_plain_equation_in_value_and_gradient.
@@ -42,6 +45,8 @@ def attend_in_kernels(
         if not FAULTS:
             with without_autocast(key.device):
                 return _Attention.apply(*parts, hidden)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as fault:  # any kind: a fault of the arguments recurs in tiles
         FAULTS.append(describe_fault(fault))
         warnings.warn(f"attention is not computed in one kernel: {FAULTS[0]}", stacklevel=2)

@@ -15,6 +15,8 @@ what is needed is the shift (here n = 2; low are 0 1, high are 2 3):
 import triton
 import triton.language as tl
 
+SIZES = ["heads", "t", "k", "size"]  # compiled once for all of them
+
 
 @triton.jit
 def find_place(count, block: tl.constexpr):
@@ -71,7 +73,7 @@ def mask(scores, first, start, hidden, t, k, block: tl.constexpr):
     return tl.where(seen, scores, float("-inf"))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def attend(
     content, position, key, value, encoding, unseen, read, log_sums, heads, t, k, size,
     hides: tl.constexpr, how: tl.constexpr, block: tl.constexpr, width: tl.constexpr,
@@ -109,7 +111,7 @@ def attend(
     tl.store(log_sums + item * t + rows, greatest + tl.log(total), mask=rows < t)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def go_back_to_queries(
     content, position, key, value, encoding, unseen, gradient, log_sums, means, to_content, to_position,
     heads, t, k, size,
@@ -157,7 +159,7 @@ def go_back_to_queries(
     store(to_position + item * t * size, first, t, size, by_position, block, width)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def go_back_to_keys(
     content, position, key, value, encoding, unseen, gradient, log_sums, means, to_key, to_value,
     heads, t, k, size,
@@ -193,7 +195,7 @@ def go_back_to_keys(
     store(to_value + item * k * size, start, k, size, by_value, block, width)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def go_back_to_distances(
     content, position, key, value, encoding, unseen, gradient, log_sums, means, to_encoding,
     heads, t, k, size,

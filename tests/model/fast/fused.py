@@ -84,7 +84,8 @@ def compile_for(kernel: Any, dtype: str, *, hides: bool) -> dict[str, int]:
             types[name] = "*fp32" if name in ARRAYS_OF_FLOATS else f"*{dtype}"
     if not hides:
         constants["unseen"] = None
-    source = ASTSource(kernel, types, constexprs=constants)
+    aligned = {(place,): [["tt.divisibility", 16]] for place, kind in enumerate(types.values()) if kind[0] == "*"}
+    source = ASTSource(kernel, types, constexprs=constants, attrs=aligned)
     made = compile(source, target=GPUTarget("cuda", 90, 32), options=relative_fused.tune(kernel))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "kernel.cubin")
