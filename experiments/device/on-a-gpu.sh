@@ -33,7 +33,7 @@ pack() { # however this ends, and whether or not anything was trained
 trap pack EXIT
 
 # A copy without .git has .whl/commit, which says what it is of.
-INFTY_COMMIT=$(grep -oE '^[0-9a-f]{40}' .whl/commit 2>/dev/null) && export INFTY_COMMIT
+commit=$(grep -oE '^[0-9a-f]{40}$' .whl/commit 2>/dev/null) && export INFTY_COMMIT=$commit
 {
     cat .whl/commit 2>/dev/null
     within 20 nvidia-smi

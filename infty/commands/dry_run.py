@@ -15,7 +15,7 @@ from infty.machine.ram import count_held_bytes, forget_peak
 from infty.memory.precision import ExactConstants
 from infty.model.interface import SegmentModel, count_parameters
 from infty.runs.folder import RunFolder
-from infty.training.cost import RunCost, count_step_flops, measure_run, measure_update, repeat
+from infty.training.cost import RunCost, measure_run, measure_update, repeat, try_to_count_flops
 from infty.training.data_parallel import refuse_uneven
 from infty.training.limits import count_disk_bytes, count_usable_bytes
 
@@ -55,7 +55,8 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     what = training.batch_size, seed, rows, training.gradient_segments
     made, _ = repeat(lambda: task.training_batches(next(step), *what), model.device, SECONDS)
 
-    flops, tokens_a_step = count_step_flops(model.config, task, training, seed)
+    counted = try_to_count_flops(model.config, task, training, seed)
+    flops_a_token = round(counted[0] / counted[1]) if counted else None
 
     # Compare the memory that training takes with that of this device and of others.
     memory: dict[str, Any] = {}
@@ -75,8 +76,8 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
         "steps": steps,
         "tokens": tokens,
         "passes": round(tokens / size, 2) if (size := task.tokens_per_epoch) else None,
-        "flops_a_token": round(flops / tokens_a_step),
-        "training_flops": round(flops / tokens_a_step) * tokens,
+        "flops_a_token": flops_a_token,
+        "training_flops": flops_a_token and flops_a_token * tokens,
         "disk_megabytes": round(count_disk_bytes(model, task, training) / 1e6),
         "device": str(machine.device),
         "processes": machine.launch.size,

@@ -149,6 +149,7 @@ def prepare_machine(settings: Settings) -> Machine:
     if precision == "tf32" and not is_gpu(device):
         raise UsageError(f"precision tf32 is a GPU's, and this is {device.type}: float32 or bf16")
     if is_gpu(device):  # on a CPU no global state changes
+        torch.cuda.set_device(device)
         round_products("tf32" if precision == "tf32" else "ieee")
     if settings.compile:
         _torch._logging.set_logs(all=logging.ERROR)  # TORCH_LOGS wins over it
@@ -163,7 +164,7 @@ def _read_named_commit() -> str | None:
     """Read which commit a copy of the code without a checkout is of. UsageError if it is no commit's name."""
     named = os.environ.get(COMMIT)
     if named and not re.fullmatch("[0-9a-f]{7,40}", named):
-        raise UsageError(f"{COMMIT} is {named!r}: wanted the 40 hexadecimal digits of this code's commit")
+        raise UsageError(f"{COMMIT} is {named!r}: wanted 7 to 40 hexadecimal digits of this code's commit")
     return named or None
 
 

@@ -116,6 +116,11 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
         """True if `read` changes the state, so that segments are read in turn. Then there are no extra keys."""
         return False
 
+    @property
+    def is_repeatable(self) -> bool:
+        """True if a GPU may record a step and replay it: what it launches depends neither on seeds nor on numbers."""
+        return not self.notes_reading
+
     @abstractmethod
     def initial_state(self, batch: int, seeds: PerRow | None = None) -> AnyState:
         """Make an empty memory for `batch` streams, in the precision and on the device of the weights.

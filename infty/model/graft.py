@@ -95,7 +95,7 @@ class GraftedLayer(MemoryLayer):
         # In the place of the attention's own forward, whose weights are returned unchanged.
         if memories is None:
             return self.original(hidden_states, *args, **options)
-        if memories.causal is not None and options.get("attention_mask") is memories.causal:
+        if memories.causal is not None:
             options["attention_mask"] = None  # as torch's attention wants it
         memory, before, part = self.long_range, memories.before[self.index], memories.part
         if memory is None and before.long_range is None and part.is_whole:

@@ -1,6 +1,7 @@
 """Measure what gradients of a few sequences cost in the real model, and predict the cost of any number of them."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from infty.base.errors import describe_fault
 from infty.evaluation.evaluate import evaluate
 from infty.machine.placement import Machine, is_gpu
 from infty.machine.ram import count_held_bytes, count_peak_bytes, forget_peak
@@ -138,6 +140,17 @@ def count_step_flops(config: ModelConfig, task: TrainingData, training: Training
     model.to("meta").train()
     tokens = fill_memories(take_steps(model, task, training, seed, sequences), within=counter)
     return counter.get_total_flops() * training.batch_size // sequences, tokens * training.batch_size // sequences
+
+
+def try_to_count_flops(
+    config: ModelConfig, task: TrainingData, training: TrainingConfig, seed: int
+) -> tuple[int, int] | None:
+    """Count as `count_step_flops`; None, with a warning, if a memory of one's own asks for numbers that meta lacks."""
+    try:
+        return count_step_flops(config, task, training, seed)
+    except Exception as fault:  # any kind: a run is not to lose its result by it
+        warnings.warn(f"FLOPs were not counted: {describe_fault(fault)}", stacklevel=2)
+        return None
 
 
 def take_steps(model: SegmentModel, task: TrainingData, config: TrainingConfig, seed: int, sequences: int) -> Steps:

@@ -32,6 +32,7 @@ class Work:
     scored: int  # targets of the step, in all processes
     rows: int  # of the step, likewise
     gradient_segments: int = 1
+    continues: bool = False  # from the memory of the step before
 
 
 class Replica:
@@ -100,10 +101,11 @@ class Replica:
 
     def _can_record(self, work: Work, memory: Memory | None) -> bool:
         """Tell whether a step is a function of weights, tokens, targets and a seed: its rows begin in one batch."""
-        if not self._records or memory or len(work.pieces) > 1 or len(work.pieces[0]) > 1:
+        if not self._records or work.continues or memory or len(work.pieces) > 1 or len(work.pieces[0]) > 1:
             return False
-        memories = [layer.long_range for layer in self.model.memory_layers if layer.long_range is not None]
-        return work.pieces[0][0].fresh is None and not any(memory.notes_reading for memory in memories)
+        if work.pieces[0][0].fresh is not None or getattr(self.model.config, "adaptive", None):  # sorted on the host
+            return False
+        return all(layer.long_range is None or layer.long_range.is_repeatable for layer in self.model.memory_layers)
 
     def _find_recorder(self, work: Work, clip_norm: float) -> Recorder:
         """Find the recorder of steps that differ from this one in tokens, targets and seed alone."""

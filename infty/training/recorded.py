@@ -1,7 +1,9 @@
 """Record what a GPU does in a step once and replay it: a CUDA graph, so that the host need not issue 1,000 kernels."""
 
+import gc
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -31,19 +33,37 @@ class Recorder:
 
     def __call__(self, batch: Batch, seed: int) -> Float[Tensor, " figures"]:
         """Compute on a batch, with random numbers from `seed`."""
+        self._taken += 1
         if self._works and self._recording is None and self._taken >= BEFORE:
             try:
+                if self._taken == BEFORE:  # a recording that breaks off may leave a GPU's state broken: try it first
+                    with _refuse_questions(self._parameters[0].device):
+                        torch.manual_seed(seed)
+                        return self._compute(batch.to(self._parameters[0].device))
                 self._recording = _Recording(self._compute, batch, self._parameters)
             except Exception as fault:  # any kind: a fault of the computation itself recurs without recording
                 self._works = False
                 warnings.warn(f"steps are not recorded as one CUDA graph: {describe_fault(fault)}", stacklevel=2)
                 for parameter in self._parameters:
                     parameter.grad = None
-        self._taken += 1
         if self._recording is not None and self._recording.fits(batch):
             return self._recording.replay(batch, seed)
         torch.manual_seed(seed)
         return self._compute(batch)
+
+
+@contextmanager
+def _refuse_questions(device: torch.device) -> Iterator[None]:
+    """Make it an error within the block that a GPU is asked for a number."""
+    if not is_gpu(device):
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 class _Recording:
@@ -56,9 +76,14 @@ class _Recording:
         if self._batch is batch:
             self._batch = replace(batch, tokens=batch.tokens.clone(), targets=batch.targets.clone())
         if is_gpu(device):
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._figures = compute(self._batch)
+            gc.collect()  # nothing of earlier steps is to be freed within
+            stream, self._graph = torch.cuda.current_stream(device), torch.cuda.CUDAGraph()
+            try:  # other threads may do as they like
+                with torch.cuda.device(device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                    self._figures = compute(self._batch)
+            except Exception:
+                torch.cuda.set_stream(stream)
+                raise
             self._gradients = [parameter.grad for parameter in parameters]
 
     def fits(self, batch: Batch) -> bool:
@@ -71,7 +96,8 @@ class _Recording:
         torch.manual_seed(seed)
         if self._graph is None:
             return self._compute(self._batch)
-        self._graph.replay()
+        with torch.cuda.device(self._batch.tokens.device):
+            self._graph.replay()
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient
         return self._figures

@@ -73,7 +73,7 @@ def optimize(
 
     # Compute the gradient; each piece draws its dropout from a seed of its first row, whichever process has it.
     seeds = [_derive_seed(seed, step, own.start) for own in rows]
-    work = Work(pieces, seeds, scored, config.batch_size, depth)
+    work = Work(pieces, seeds, scored, config.batch_size, depth, task.continues)
     found, after = replica.compute_gradient(work, memory, config.clip_norm)
 
     # Look at it: the one thing that a step asks of its device. If it is not finite, refuse to update.

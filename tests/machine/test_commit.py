@@ -79,5 +79,5 @@ def test_a_copy_without_a_checkout_names_the_commit_that_a_variable_does(
     monkeypatch.setenv("INFTY_COMMIT", "")
     assert describe() == (None, None)
     monkeypatch.setenv("INFTY_COMMIT", "main")
-    with pytest.raises(UsageError, match="INFTY_COMMIT is 'main': wanted the 40 hexadecimal digits"):
+    with pytest.raises(UsageError, match="INFTY_COMMIT is 'main': wanted 7 to 40 hexadecimal digits"):
         describe()

@@ -33,7 +33,8 @@ def watch_step(model: SegmentModel, batch: Batch, memory: tuple[State | None] | 
 @pytest.mark.parametrize(("name", "case", "row"), ROWS)
 def test_a_step_asks_its_device_nothing(name: str, case: str, row: str) -> None:
     """Copied are tokens and targets, how an adaptive softmax sorts them, and what a sticky memory draws."""
-    model, batch = model_of(name, case, row), pieces(model_of(name, case, row), name, 6)
+    model = model_of(name, case, row)
+    batch = pieces(model, name, 6)
     copies = watch_step(model.to("meta").train(), batch).copies
     draws = [shape for shape in copies if row == "infty-sticky" and shape == (2, 16)]
     plans = [shape for shape in copies if name == "wikitext" and len(shape) == 1]

@@ -1,20 +1,25 @@
 """FLOPs of a step are those of a memory that is full."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from infty.base.batch import Batch
 from infty.config.definition import SHIPPED, CellKey, open_experiment
 from infty.experiment import resolve
 from infty.memory.fast import tiling
+from infty.memory.longterm import LongTermMemory
 from infty.model.config import DecoderConfig, Gpt2ModelConfig
 from infty.model.fast import relative_tiled
 from infty.tasks.sort import SortConfig
 from infty.tasks.task import TrainingData
 from infty.training import cost
-from infty.training.cost import count_step_flops
+from infty.training.cost import count_step_flops, try_to_count_flops
 from tests.training.by_hand import count_decoder, count_graft
 
+SLOWER = pytest.mark.slower
 EVEN = ["model.adaptive={cutoffs: []}"]  # with clusters a step costs what its tokens do
 
 
@@ -40,7 +45,9 @@ class Endless(TrainingData):
         return steps * batch_size * self.length
 
 
-@pytest.mark.parametrize("row", ["transformer-xl", "compressive", "infty", "infty-sticky"])
+@pytest.mark.parametrize(
+    "row", ["compressive", "infty", *(pytest.param(row, marks=SLOWER) for row in ("transformer-xl", "infty-sticky"))]
+)
 def test_counted_once_the_memory_is_full(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many steps again change nothing; the first step alone, with nothing remembered, has fewer."""
     resolved = resolve(open_experiment("wikitext", SHIPPED), CellKey("wikitext", "smoke", row, "main"), EVEN)
@@ -97,3 +104,18 @@ def test_neither_dropout_nor_tiles_alter_the_count(
         monkeypatch.setattr(relative_tiled, "QUERIES", 5)
         monkeypatch.setattr(tiling, "GPU_BLOCK", 7)
     assert len(counts) == 1
+
+
+def test_a_memory_that_asks_for_numbers_costs_a_run_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is trained as before; on the meta device there are none, so its FLOPs are left out, with a warning."""
+
+    def advance(self: LongTermMemory, state: Any, evicted: Tensor, rows: Any, attend: Any) -> Any:
+        assert evicted.norm() < 1e9
+        return self.update(state, evicted, rows), {}
+
+    monkeypatch.setattr(LongTermMemory, "advance", advance)
+    experiment = resolve(open_experiment("sort", SHIPPED), CellKey("sort", "smoke", "infty", "x4")).experiment
+    assert isinstance(experiment.task, SortConfig)
+    with pytest.warns(UserWarning, match="^FLOPs were not counted: .*meta"):
+        found = try_to_count_flops(experiment.model, experiment.task.open(), experiment.training, seed=0)
+    assert found is None

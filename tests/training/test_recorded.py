@@ -23,9 +23,11 @@ def train(
     data: Path, experiment: str, row: str, *, records: bool, micro_batch: int | None = None
 ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     """Take steps with dropout on; their figures, and the weights after them."""
+    more = ["model.adaptive={cutoffs: [3]}"] if experiment == "adaptive" else []
+    experiment = "sort" if more else experiment
     definition = open_experiment(experiment, SHIPPED)
     key = CellKey(experiment, "smoke", row, definition.names("cases")[0])
-    resolved = resolve(definition, key, ("model.dropout=0.2", "training.steps=20", "training.batch_size=4"))
+    resolved = resolve(definition, key, ["model.dropout=0.2", "training.steps=20", "training.batch_size=4", *more])
     ensure_corpora(resolved.experiment, load_settings(data=data))
     task, config = build_task(resolved.experiment, data), resolved.experiment.training
     model = resolved.experiment.model.build(task.vocab_size, 0)
@@ -62,8 +64,13 @@ def test_a_replayed_step_is_the_same_step_to_the_byte(tmp_path: Path, row: str, 
 
 @pytest.mark.parametrize(
     ("experiment", "row", "micro_batch"),
-    [("sort", "infty-sticky", None), ("sort", "infty", 2), ("wikitext", "infty", None)],
-    ids=["the host draws", "pieces with a seed each", "a memory goes on"],
+    [
+        ("sort", "infty-sticky", None),
+        ("adaptive", "transformer-xl", None),
+        pytest.param("sort", "infty", 2, marks=pytest.mark.slower),
+        pytest.param("wikitext", "infty", None, marks=pytest.mark.slower),
+    ],
+    ids=["the host draws", "the host sorts", "pieces with a seed each", "a memory goes on"],
 )
 def test_other_steps_are_taken_as_they_come(
     tmp_path: Path, experiment: str, row: str, micro_batch: int | None, replayed: list[int]

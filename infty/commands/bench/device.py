@@ -1,9 +1,10 @@
 """Measure a training step on one device: rows and precisions in one process, and attention beside other kernels."""
 
+import gc
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -104,8 +105,11 @@ def measure_steps(device: torch.device, scale: str = "paper") -> Iterator[tuple[
         experiment = resolve(open_experiment("sort", SHIPPED), CellKey("sort", scale, row, "x4")).experiment
         for precision in _list_precisions(device):
             _round(precision, device)
+            gc.collect()  # the model before is of no use
+            forget_peak(device)
             step = prepare_step(experiment, Machine(device, precision))
-            yield row, precision, measure(step, device)
+            peak = count_peak_bytes(device)  # of steps that were not recorded yet: a replay takes none by torch's count
+            yield row, precision, replace(measure(step, device), peak_megabytes=peak >> 20)
 
 
 def _list_precisions(device: torch.device) -> list[Precision]:

@@ -24,7 +24,7 @@ from infty.model.interface import count_parameters
 from infty.runs.folder import RunFolder, differences
 from infty.runs.metrics import MetricsFile, ScreenProgress, Sink, Sinks, WandbRun
 from infty.runs.schemas import FLOPS_COUNTED_BY, Evaluation, Result
-from infty.training.cost import count_step_flops
+from infty.training.cost import try_to_count_flops
 from infty.training.data_parallel import refuse_uneven
 from infty.training.distributed import Group, process_group
 from infty.training.limits import explain_out_of_memory
@@ -230,6 +230,7 @@ def _test(session: Session, stop: StopSignals) -> Evaluation | None:
 def _finish(session: Session, test: Evaluation, peak: int, environment: Values) -> Result:
     """Write `result.json`, and return it. peak: bytes of memory of the process that held the most."""
     s, state = session, session.state
+    flops = try_to_count_flops(s.model.config, s.task, s.training, s.cell.key.seed)
     result = Result.model_validate(
         {
             **s.cell.config["cell"],
@@ -241,8 +242,8 @@ def _finish(session: Session, test: Evaluation, peak: int, environment: Values) 
             "parameters": count_parameters(s.model),
             "memory_slots": s.cell.experiment.model.memory_slots,
             **s.describe_costs(),
-            "training_flops": s.state.step * count_step_flops(s.model.config, s.task, s.training, s.cell.key.seed)[0],
-            "flops_counted_by": FLOPS_COUNTED_BY,
+            "training_flops": flops and s.state.step * flops[0],
+            "flops_counted_by": FLOPS_COUNTED_BY if flops else None,
             "peak_memory_bytes": peak,
             **{key: environment[key] for key in ("commit", "dirty", "command")},
         }

@@ -23,6 +23,7 @@ from infty.model.fast.relative_tiled import Asked, Encoding, Keys, Unseen, Value
 # the stages of each kernel's loop, for the same reason.
 BLOCK, WARPS = 32, 4
 STAGES = {"attend": 2, "go_back_to_queries": 1, "go_back_to_keys": 2, "go_back_to_distances": 2}
+WIDEST = 64  # numbers of a head: the backward pass of wider ones has no room in the shared memory of many GPUs
 AVAILABLE = find_spec("triton") is not None
 FAULTS: list[str] = []  # why kernels are not run in this process
 
@@ -42,7 +43,7 @@ def attend_in_kernels(
     dtype, hidden = key.dtype, None if unseen is None else send(unseen, key.device)
     parts = content.to(dtype), position.to(dtype), key, value.to(dtype), encoding.to(dtype)
     try:
-        if not FAULTS:
+        if not FAULTS and content.shape[-1] <= WIDEST:
             with without_autocast(key.device):
                 return _Attention.apply(*parts, hidden)
     except torch.OutOfMemoryError:
@@ -99,7 +100,8 @@ def _run(kernel: Any, count: int, size: int, inputs: Sequence[Tensor | None], mo
     content, _, key, *_, unseen = cast("Any", inputs)
     b, heads, t, width = content.shape
     how = {"hides": unseen is not None, "how": "tf32", "block": BLOCK, "width": width}
-    kernel[(-(-count // BLOCK) * b * heads,)](*inputs, *more, heads, t, key.shape[2], size, **how, **tune(kernel))
+    with torch.cuda.device_of(content):  # which need not be the current one
+        kernel[(-(-count // BLOCK) * b * heads,)](*inputs, *more, heads, t, key.shape[2], size, **how, **tune(kernel))
 
 
 def tune(kernel: Any) -> dict[str, int]:
