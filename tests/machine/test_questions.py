@@ -30,7 +30,17 @@ def watch_step(model: SegmentModel, batch: Batch, memory: tuple[State | None] | 
     return watch
 
 
-@pytest.mark.parametrize(("name", "case", "row"), ROWS)
+def choose(*shown: tuple[str, str]) -> list[Any]:
+    """All rows; those that others are of the kind of only when an issue is closed."""
+    return [row if (row[0], row[2]) in shown else pytest.param(*row, marks=pytest.mark.slower) for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "row"),
+    choose(
+        ("sort", "infty"), ("sort", "infty-sticky"), ("wikitext", "infty"), ("gpt2", "infty"), ("gpt2", "compressive")
+    ),
+)
 def test_a_step_asks_its_device_nothing(name: str, case: str, row: str) -> None:
     """Copied are tokens and targets, how an adaptive softmax sorts them, and what a sticky memory draws."""
     model = model_of(name, case, row)
@@ -44,7 +54,7 @@ def test_a_step_asks_its_device_nothing(name: str, case: str, row: str) -> None:
     assert bool(draws) == (row == "infty-sticky")
 
 
-@pytest.mark.parametrize(("name", "case", "row"), [row for row in ROWS if row[0] != "sort"])
+@pytest.mark.parametrize(("name", "case", "row"), choose(("wikitext", "infty"), ("gpt2", "compressive"))[4:])
 def test_nor_does_it_if_only_some_rows_begin_anew(name: str, case: str, row: str) -> None:
     """Then what is copied besides are marks of rows, and numbers of theirs: none is larger than the tokens."""
     model = model_of(name, case, row)

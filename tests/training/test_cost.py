@@ -46,7 +46,8 @@ class Endless(TrainingData):
 
 
 @pytest.mark.parametrize(
-    "row", ["compressive", "infty", *(pytest.param(row, marks=SLOWER) for row in ("transformer-xl", "infty-sticky"))]
+    "row",
+    ["infty", *(pytest.param(row, marks=SLOWER) for row in ("transformer-xl", "compressive", "infty-sticky"))],
 )
 def test_counted_once_the_memory_is_full(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many steps again change nothing; the first step alone, with nothing remembered, has fewer."""
@@ -67,7 +68,7 @@ def test_counted_once_the_memory_is_full(row: str, monkeypatch: pytest.MonkeyPat
     assert count_step_flops(config, task, two, seed=0)[0] < full
 
 
-@pytest.mark.parametrize("case", ["x4", "x8"])
+@pytest.mark.parametrize("case", [pytest.param("x4", marks=SLOWER), "x8"])
 @pytest.mark.parametrize("row", ["transformer-xl", "compressive", "infty", "infty-sticky"])
 def test_a_sorting_step_s_products_are_those_counted_by_hand(row: str, case: str) -> None:
     experiment = resolve(open_experiment("sort", SHIPPED), CellKey("sort", "smoke", row, case)).experiment
