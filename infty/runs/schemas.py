@@ -82,14 +82,14 @@ class _Outcome(Record):
         return self
 
 
-FLOPS_COUNTED_BY = "products-v1"  # each product as it is made, attention's as the plain equation has it
-
-
 class StartingWeights(Record):
     """The GPT-2 that a run was fine-tuned from."""
 
     origin: Text
     sha256: Text
+
+
+FLOPS_COUNTED_BY = "products-v1"  # each product as it is made, attention's as the plain equation has it
 
 
 class Result(_Outcome, Place, _File):

@@ -78,12 +78,11 @@ class _Recording:
         if is_gpu(device):
             gc.collect()  # nothing of earlier steps is to be freed within
             stream, self._graph = torch.cuda.current_stream(device), torch.cuda.CUDAGraph()
-            try:  # other threads may do as they like
+            try:  # on its own GPU, whatever other threads do meanwhile
                 with torch.cuda.device(device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                     self._figures = compute(self._batch)
-            except Exception:
+            finally:  # torch does not put it back if a recording breaks off
                 torch.cuda.set_stream(stream)
-                raise
             self._gradients = [parameter.grad for parameter in parameters]
 
     def fits(self, batch: Batch) -> bool:

@@ -26,6 +26,12 @@ def find_place(count, block: tl.constexpr):
 
 
 @triton.jit
+def count_unseen(unseen, row, hides: tl.constexpr):
+    """Count the oldest keys that a row of the batch does not see."""
+    return tl.load(unseen + row).to(tl.int32) if hides else 0
+
+
+@triton.jit
 def load(start, first, count, block: tl.constexpr, width: tl.constexpr):
     """Load rows `first` to `first + block` of `count`; zeros beyond."""
     rows = first + tl.arange(0, block)[:, None]
@@ -80,14 +86,9 @@ def attend(
 ):  # fmt: skip
     """Read the values for a block of queries; log_sums: ln Σ exp of each query's scores, from which to go back."""
     first, item = find_place(t, block)
-    content, position, key, value = (
-        content + item * t * width,
-        position + item * t * width,
-        key + item * k * width,
-        value + item * k * width,
-    )
-    encoding += item % heads * k * width
-    hidden = tl.load(unseen + item // heads).to(tl.int32) if hides else 0
+    content, position = content + item * t * width, position + item * t * width
+    key, value, encoding = key + item * k * width, value + item * k * width, encoding + item % heads * k * width
+    hidden = count_unseen(unseen, item // heads, hides)
     c, p = load(content, first, t, block, width), load(position, first, t, block, width)
     begin, distance = hidden // block * block, t - first - block
 
@@ -119,14 +120,9 @@ def go_back_to_queries(
 ):  # fmt: skip
     """Compute the gradients of a block of queries, by content and by position."""
     first, item = find_place(t, block)
-    content, position, key, value = (
-        content + item * t * width,
-        position + item * t * width,
-        key + item * k * width,
-        value + item * k * width,
-    )
-    encoding += item % heads * k * width
-    hidden = tl.load(unseen + item // heads).to(tl.int32) if hides else 0
+    content, position = content + item * t * width, position + item * t * width
+    key, value, encoding = key + item * k * width, value + item * k * width, encoding + item % heads * k * width
+    hidden = count_unseen(unseen, item // heads, hides)
     c, p, g = (
         load(content, first, t, block, width),
         load(position, first, t, block, width),
@@ -169,7 +165,7 @@ def go_back_to_keys(
     start, item = find_place(k, block)
     content, position, gradient = content + item * t * width, position + item * t * width, gradient + item * t * width
     encoding += item % heads * k * width
-    hidden = tl.load(unseen + item // heads).to(tl.int32) if hides else 0
+    hidden = count_unseen(unseen, item // heads, hides)
     keys, v = (
         load(key + item * k * width, start, k, block, width),
         load(value + item * k * width, start, k, block, width),
@@ -208,7 +204,7 @@ def go_back_to_distances(
     distance, item = find_place(k, block)
     content, position, gradient = content + item * t * width, position + item * t * width, gradient + item * t * width
     key, value = key + item * k * width, value + item * k * width
-    hidden = tl.load(unseen + item // heads).to(tl.int32) if hides else 0
+    hidden = count_unseen(unseen, item // heads, hides)
     r = load(encoding + item % heads * k * width, distance, k, block, width)
     query, column = tl.arange(0, block)[:, None], tl.arange(0, block)[None]
 

@@ -24,13 +24,16 @@ def test_each_row_takes_steps_in_each_precision_that_there_is(monkeypatch: pytes
         assert (figures.kernels, figures.products, figures.dearest) == (0, 0, {})  # no GPU, no kernels
 
 
-def test_steps_go_on_through_the_data() -> None:
+def test_steps_go_on_through_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another batch each time: what is timed is training, not one batch over and over."""
     experiment = device.resolve(
         device.open_experiment("sort", device.SHIPPED), device.CellKey("sort", "smoke", "infty", "x4")
     ).experiment
+    taken: list[int] = []
+    monkeypatch.setattr(device, "optimize", lambda *given: taken.append(given[4]))
     step = device.prepare_step(experiment, device.Machine(HOST))
     step()
+    assert taken == [*range(device.WARM + 1)]
 
 
 def test_attention_by_torch_is_the_same_attention(float64: None) -> None:
