@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from infty.memory.equations import Hidden, Weight
@@ -58,6 +58,19 @@ class MemoryConfig(BaseModel, ABC):
     def auxiliary_weights(self) -> dict[str, float]:
         """Name the losses of this memory, each with its weight."""
         return {}
+
+
+class HeadedConfig(MemoryConfig, ABC):
+    """Sizes of a memory that each head of the layer reads a part of (section 3)."""
+
+    hidden_size: int = Field(gt=0, description="E")
+    num_heads: int = Field(gt=0, description="H")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "HeadedConfig":
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        return self
 
 
 AnyState = TypeVar("AnyState", bound="MemoryState")
@@ -184,10 +197,16 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
         """
 
     def initialise_graft(self, std: float, num_layers: int) -> None:
-        """Set the parameters of a memory that is grafted on a trained decoder: matrices are N(0, std²), others stay."""
-        for parameter in self.parameters():
+        """Set the parameters of a memory that is grafted on a trained decoder: matrices are N(0, std²), others stay.
+
+        What its `output` adds to a layer is divided by √(2·layers), as in a GPT-2 (Radford et al. 2019).
+        """
+        for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=std)
+            if name == "output.weight":
+                with torch.no_grad():
+                    parameter /= (2 * num_layers) ** 0.5
 
     def parameter_groups(self) -> dict[str, list[Float[Tensor, "..."]]]:
         """Name the parameters of the gate, of the density's scores, and of what is read; {}: there are none to see."""

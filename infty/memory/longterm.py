@@ -192,12 +192,6 @@ class LongTermMemory(Memory[LongTermState]):
                 assert_never(kind)
         return replace(state, coefficients=coefficients)
 
-    def initialise_graft(self, std: float, num_layers: int) -> None:
-        """Draw matrices from N(0, std²), and divide W_O by √(2·layers) (Radford et al. 2019)."""
-        super().initialise_graft(std, num_layers)
-        with torch.no_grad():
-            self.output.weight /= (2 * num_layers) ** 0.5
-
     def parameter_groups(self) -> dict[str, list[Float[Tensor, "..."]]]:
         """Name the parameters of the gate, of the density's scores (W_K, w_μ, w_σ), and of what is read (W_V, W_O)."""
         return {

@@ -22,9 +22,12 @@ def send(kept: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor,
     return kept.to(device, non_blocking=True)
 
 
-def replace_rows(vectors: Vectors, rows: Bool[Tensor, " batch"], others: Vectors) -> Vectors:
+def replace_rows(
+    numbers: Float[Tensor, "batch *rest"], rows: Bool[Tensor, " batch"], others: Float[Tensor, "batch *rest"]
+) -> Float[Tensor, "batch *rest"]:
     """Replace the marked rows by those of others (M6). rows: on the host."""
-    return torch.where(send(rows, vectors.device)[:, None, None], others, vectors)
+    marked = send(rows, numbers.device).reshape(-1, *[1] * (numbers.dim() - 1))
+    return torch.where(marked, others, numbers)
 
 
 def zero_rows(numbers: Float[Tensor, " batch"], rows: Bool[Tensor, " batch"]) -> Float[Tensor, " batch"]:

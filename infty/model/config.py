@@ -6,15 +6,26 @@ import torch
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from infty.base.files import Strict, omit_default
+from infty.memory.cache import CacheMemoryConfig
 from infty.memory.compressive import CompressiveMemoryConfig
 from infty.memory.contract import MemoryConfig
+from infty.memory.delta import DeltaMemoryConfig
 from infty.memory.longterm import LongTermMemoryConfig
+from infty.memory.mean import MeanMemoryConfig
+from infty.memory.slots import SlotMemoryConfig
 from infty.model.softmax import AdaptiveConfig
 
 if TYPE_CHECKING:
     from infty.model.interface import SegmentModel
 
-AnyMemoryConfig = LongTermMemoryConfig | CompressiveMemoryConfig  # a new memory joins here
+AnyMemoryConfig = (  # a new memory joins here
+    LongTermMemoryConfig
+    | CompressiveMemoryConfig
+    | MeanMemoryConfig
+    | DeltaMemoryConfig
+    | SlotMemoryConfig
+    | CacheMemoryConfig
+)
 LongRangeConfig = Annotated[AnyMemoryConfig, Field(discriminator="kind")]
 KINDS: dict[str, type[MemoryConfig]] = {kind.model_fields["kind"].default: kind for kind in get_args(AnyMemoryConfig)}
 SHARED_SIZES = ("hidden_size", "num_heads", "segment_length")

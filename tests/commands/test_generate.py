@@ -115,7 +115,7 @@ def test_a_token_out_of_attention_s_reach_is_remembered_where_there_is_a_memory(
         with torch.no_grad():
             part = Part(begins=reading.begun == 0, ends=False)
             said.append(model.eval()(torch.tensor([[reading.last]]), reading.state, None, 1, part).logits)
-    assert torch.equal(*said) == (memory == "transformer-xl")
+    assert torch.equal(*said) == (memory in ("transformer-xl", "cache")), "the 13 vectors of a cache are newer"
 
 
 @pytest.mark.parametrize(("temperature", "top_k"), [(0.7, 5), (1.0, 100), (2.5, 3)])

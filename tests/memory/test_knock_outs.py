@@ -9,11 +9,12 @@ from torch import Tensor
 
 from infty.memory import signal
 from infty.memory.basis import GaussianBasis
-from infty.memory.compressive import CompressedState, CompressiveMemory, CompressiveMemoryConfig
+from infty.memory.compressive import CompressiveMemory, CompressiveMemoryConfig
 from infty.memory.contract import KNOCK_OUTS, KnockOut
 from infty.memory.equations import evaluate_signal
 from infty.memory.fast.low_rank import LinearMap
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
+from infty.memory.queue import QueueState
 from infty.memory.rows import draw_fixed_numbers, visible
 from infty.memory.signal import make_operators, shuffle_pieces
 from infty.model.memory_layer import LayerState
@@ -36,7 +37,7 @@ def long_term(batch: int) -> tuple[LongTermMemory, LongTermState]:
     return memory, state
 
 
-def compressive(batch: int, count: int) -> tuple[CompressiveMemory, CompressedState]:
+def compressive(batch: int, count: int) -> tuple[CompressiveMemory, QueueState]:
     memory = CompressiveMemory(CompressiveMemoryConfig(hidden_size=HIDDEN, num_slots=SLOTS, compression_rate=2))
     return memory, memory.append(memory.initial_state(batch), torch.randn(batch, count, HIDDEN))
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from infty.memory.compressive import CompressedState, CompressiveMemory, CompressiveMemoryConfig
+from infty.memory.compressive import CompressiveMemory, CompressiveMemoryConfig
 from infty.memory.equations import AttentionDensity
 from infty.memory.fast.tiling import CPU_BLOCK, GPU_BLOCK, items_at_once, pieces
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig, LongTermState
+from infty.memory.queue import QueueState
 from infty.memory.rows import concatenate_rows, visible
 from infty.memory.sticky import StickyConfig
 
@@ -32,7 +33,7 @@ def signals(batch: int) -> tuple[LongTermMemory, LongTermState]:
     return memory, state
 
 
-def slots(batch: int, count: int) -> tuple[CompressiveMemory, CompressedState]:
+def slots(batch: int, count: int) -> tuple[CompressiveMemory, QueueState]:
     """A compressive memory that has taken in so many slots, of its seven."""
     memory = CompressiveMemory(CompressiveMemoryConfig(hidden_size=HIDDEN, num_slots=7, compression_rate=2))
     return memory, memory.append(memory.initial_state(batch), torch.randn(batch, count, HIDDEN))
@@ -210,7 +211,7 @@ def test_segments_in_turn_are_taken_in_as_one_after_the_other(filled: int) -> No
 def test_a_row_s_states_at_several_times_stand_together(counts: tuple[int, ...]) -> None:
     torch.manual_seed(4)
     alone = [slots(2, count)[1] for count in counts]
-    together = CompressedState.interleave(alone)
+    together = QueueState.interleave(alone)
     assert (together.filled is None) == (counts[0] == 7)
     for row in range(2):
         for time, state in enumerate(alone):

@@ -16,6 +16,7 @@ from infty.model.interface import unroll
 from infty.model.memory_layer import LayerState
 from infty.model.short_term import ShortTermState
 from infty.model.tensors import state_tensors
+from tests.memory.kinds import EVERY, SIGNAL, VARIANTS
 
 # Distinct primes: vocabulary 17, batch 3, segment 5, heads 2, head size 11, feed-forward 23, centres 7, widths 2.
 VOCAB, BATCH, SEGMENT = 17, 3, 5
@@ -29,13 +30,7 @@ BASE: dict[str, Any] = {
     "segment_length": SEGMENT,
     "short_term_length": SEGMENT,
 }
-LONG_TERM = {"kind": "long_term", "num_basis": 14, "num_samples": 19, "widths": (0.05, 0.2)}
-MEMORIES: dict[str, Any] = {
-    "transformer-xl": None,
-    "compressive": {"kind": "compressive", "num_slots": 13, "compression_rate": 2},
-    "infty": LONG_TERM,
-    "infty-sticky": {**LONG_TERM, "sticky": {"num_bins": 29}},
-}
+MEMORIES: dict[str, Any] = {"transformer-xl": None, **{name: EVERY[name] for name in EVERY if name not in VARIANTS}}
 
 
 def make(memory: str, **changes: Any) -> Decoder:
@@ -277,8 +272,8 @@ def test_rows_have_equal_slots_and_share_their_sizes() -> None:
     [
         ({"hidden_size": 23}, "multiple of num_heads"),
         ({"hidden_size": 21, "num_heads": 3}, "must be even"),
-        ({"short_term_length": 7, "long_range": LONG_TERM}, "takes in whole segments"),
-        ({"long_range": {**LONG_TERM, "hidden_size": 44}}, "differs from hidden_size"),
+        ({"short_term_length": 7, "long_range": SIGNAL}, "takes in whole segments"),
+        ({"long_range": {**SIGNAL, "hidden_size": 44}}, "differs from hidden_size"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:

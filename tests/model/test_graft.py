@@ -15,21 +15,26 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from infty.base.batch import Batch
 from infty.base.errors import MissingError
+from infty.memory.cache import CacheMemory
 from infty.memory.compressive import CompressiveMemory
 from infty.memory.longterm import LongTermMemory
+from infty.memory.summary import SummaryMemory
 from infty.model.config import Gpt2ModelConfig
 from infty.model.gpt2 import build_gpt2, from_pretrained, save_pretrained
 from infty.model.graft import Graft
 from infty.model.interface import State, unroll
 from infty.model.tensors import load_state, load_weights, state_tensors, weight_tensors
+from tests.memory.kinds import EVERY
 
 BATCH, LENGTH, VOCAB, HIDDEN, LAYERS, HEADS = 3, 8, 53, 22, 2, 2
 LONG_TERM = {"kind": "long_term", "num_basis": 10, "num_samples": 7, "contraction": 0.5, "widths": [0.05, 0.1]}
+OTHERS = ("mean", "delta", "slots", "cache")
 MEMORIES: dict[str, dict[str, Any] | None] = {
     "gpt2": None,
     "compressive": {"kind": "compressive", "num_slots": 6, "compression_rate": 4},
     "infty": LONG_TERM,
     "infty-sticky": {**LONG_TERM, "sticky": {"num_bins": 16}},
+    **{name: EVERY[name] for name in OTHERS},
 }
 
 
@@ -130,14 +135,24 @@ def test_another_thread_s_call_is_not_taken_for_one_s_own(monkeypatch: pytest.Mo
 
 
 def own_parameters(row: str) -> int:
-    square = HIDDEN * HIDDEN
-    memory = {"gpt2": 0, "compressive": 4 * square + HIDDEN}.get(row, 6 * square + HIDDEN + 2 * 10)
-    return LAYERS * memory
+    square, slots = HIDDEN * HIDDEN, HEADS * EVERY["slots"]["num_slots"]
+    others = {
+        "gpt2": 0,
+        "compressive": 4 * square + HIDDEN,
+        "mean": square,
+        "delta": 3 * square + 3 * HEADS * (HIDDEN + 1),
+        "slots": 3 * square + slots * (HIDDEN + 1),
+        "cache": 3 * square + HEADS,
+    }
+    return LAYERS * others.get(row, 6 * square + HIDDEN + 2 * 10)
 
 
 @pytest.mark.parametrize("row", MEMORIES)
 def test_only_the_declared_parameters_are_new(row: str) -> None:
-    """Gate 3 E² + E, W_K, W_V, W_O 3 E², w_μ and w_σ 2 N; compressor c E² + E; all else are GPT-2's, by name."""
+    """Gate 3 E² + E, W_K, W_V, W_O 3 E², w_μ and w_σ 2 N; compressor c E² + E; all else are GPT-2's, by name.
+
+    The other memories: W_O, but for a mean W_K and W_V, and gates: three a head, one a slot, or a number a head.
+    """
     model = make(row)
     plain = {f"base.{name}" for name, _ in GPT2LMHeadModel(model.base.config).named_parameters()}
     new = {name: parameter for name, parameter in model.named_parameters() if name not in plain}
@@ -201,6 +216,9 @@ def longhand(model: Graft, parts: list[Tensor]) -> list[Tensor]:
                 known[i] = memory.update(known[i], past[i])
                 read, density = memory.attend(query, known[i])
                 known[i] = memory.observe(known[i], density)
+            if isinstance(memory, SummaryMemory | CacheMemory) and past[i] is not None:
+                known[i], _ = memory.advance(known[i], past[i], None, pytest.fail)
+                read, _, _ = memory.read(query, normed, known[i])
             if isinstance(memory, CompressiveMemory) and past[i] is not None:
                 slots = torch.cat([slots_of[i], memory.compress(past[i].mT).mT], 1)[:, -memory.config.num_slots :]
                 slots_of[i] = slots
@@ -230,7 +248,7 @@ def test_it_computes_what_the_equations_say(row: str) -> None:
             torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("row", ["compressive", "infty", "infty-sticky"])
+@pytest.mark.parametrize("row", ["compressive", "infty", "infty-sticky", *OTHERS])
 def test_the_task_trains_every_memory_and_the_past_only_through_it(row: str) -> None:
     model = make(row)
     first, second, third = segments(3)
@@ -253,7 +271,7 @@ def test_the_reconstruction_loss_trains_the_compressor_only() -> None:
     assert trained == {f"blocks.{i}.long_range.compress.{part}" for i in range(LAYERS) for part in ("weight", "bias")}
 
 
-@pytest.mark.parametrize("row", ["compressive", "infty", "infty-sticky"])
+@pytest.mark.parametrize("row", ["compressive", "infty", "infty-sticky", *OTHERS])
 def test_rows_that_begin_anew_are_as_if_alone(row: str) -> None:
     """One row of the batch starts a document at the third block; it must know nothing, the others all, of the past."""
     model = make(row)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from infty.base.batch import UNSCORED, Batch
-from infty.memory.compressive import CompressedState
+from infty.memory.queue import QueueState
 from infty.model.decoder import Decoder
 from infty.model.interface import State, unroll
 from infty.model.memory_layer import LayerState
@@ -147,7 +147,7 @@ def test_unseen_slots_stay_unseen_however_long_others_read(float64: None) -> Non
     seen = []
     for output, _ in unroll(model, parts):
         long_range = output.state[0].long_range
-        assert isinstance(long_range, CompressedState)
+        assert isinstance(long_range, QueueState)
         filled = long_range.filled
         seen.append([long_range.slots.shape[1]] * BATCH if filled is None else filled.tolist())
     for row, begins in BEGINS.items():

@@ -44,8 +44,9 @@ def read(model: SegmentModel, segments: list[Batch], at_once: int) -> tuple[Tens
     return torch.cat(logits, 1), state_tensors(state), len(logits)
 
 
-@pytest.mark.parametrize("kind", [None, "zero", "shuffle", "other"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for name, make in MODELS.items() for kind in test_parts.known_knock_outs(make())]
+)
 def test_equals_one_after_the_other(float64: None, name: str, kind: KnockOut | None) -> None:
     model = MODELS[name]().eval()
     test_parts.knock_out(model, kind)
