@@ -39,7 +39,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("name", "experiment", "row", "kind"),
     [
-        ("memory", "sort", "mean", {"kind": "mean"}),
+        ("memory", "sort", "peak", {"kind": "peak"}),
         pytest.param("task", "first-seen", "infty", {"kind": "first-seen"}, marks=pytest.mark.slower),
     ],
 )
