@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field, ValidationError
 
@@ -13,11 +13,14 @@ from infty.config.faults import Fault, origin_of, raise_faults, value_faults
 from infty.corpora.tokens import Portion
 from infty.model.config import AnyModelConfig
 from infty.tasks.corpus import NAMES, CorpusConfig
+from infty.tasks.recall import RecallConfig
 from infty.tasks.sort import SortConfig
 from infty.tasks.task import Task
 from infty.training.config import TrainingConfig
 
-TaskChoice = Annotated[SortConfig | CorpusConfig, Field(discriminator="kind")]  # a new task joins here
+AnyTaskConfig = SortConfig | RecallConfig | CorpusConfig  # a new task joins here
+TaskChoice = Annotated[AnyTaskConfig, Field(discriminator="kind")]
+WITHOUT_TEXT = [kind.model_fields["kind"].default for kind in get_args(AnyTaskConfig) if not kind.has_text]
 
 
 class PretrainingText(Strict):
@@ -92,7 +95,7 @@ def resolve(definition: Definition, key: CellKey, overrides: Sequence[str] = (),
 def refuse_own_texts(definition: Definition, key: CellKey) -> None:
     """Raise UsageError if the task of a cell reads no texts, so that it can't read one's own."""
     task = overlay(definition.layers(key))[0].get("task")
-    if isinstance(task, dict) and task.get("kind") == "sort":
+    if isinstance(task, dict) and task.get("kind") in WITHOUT_TEXT:
         why = f"{definition.name} makes its own sequences and has no texts"
         raise_faults([*definition.faults, Fault("--data", "", f"{why}; yours are for: infty train text --data FOLDER")])
 

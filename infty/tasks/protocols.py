@@ -40,6 +40,9 @@ class EvaluationProtocol:
 _EVERY_TOKEN = "every token of the text, a document's first after the separator"
 _BUT_THE_FIRST = "every token but the first of each block; words and bytes: every token of the text"
 SORT = EvaluationProtocol("sort-accuracy-v1", "symbol", "sequence", "all symbols of the answer, teacher-forced")
+RECALL = EvaluationProtocol(
+    "recall-accuracy-v1", "symbol", "sequence", "the value of each key asked for, teacher-forced"
+)
 TEXT_PROTOCOLS = {
     protocol.name: protocol
     for protocol in (

@@ -10,29 +10,23 @@ a occurs four times, b and c twice each; c occurred first, so c is before b. Ear
 ones another, so the last few tokens alone give the wrong order.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from jaxtyping import Int64, UInt64
+from jaxtyping import Bool, Int64
 from numpy import ndarray
 from pydantic import Field
 
-from infty.base.batch import ALL, UNSCORED, Batch, Share, Totals
+from infty.base.batch import UNSCORED, Batch, Totals
 from infty.base.errors import MissingError
-from infty.corpora.registry import SPLITS
 from infty.corpora.text_pieces import Text
-from infty.tasks.kept import Kept
-from infty.tasks.protocols import SORT, Metrics
-from infty.tasks.task import PerTarget, Sample, Task, TaskConfig, Values
+from infty.tasks.generated import FIRST_SEED, GeneratedTask, scale
+from infty.tasks.kept import Rows
+from infty.tasks.protocols import SORT
+from infty.tasks.task import PerTarget, TaskConfig, Values
 
-# Each sequence is generated from one integer seed; the seeds of the splits are disjoint ranges.
-FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
 LOW = np.uint64(2**32 - 1)
 LONGEST_WORD = 18  # digits of a number in a stream
 _WHITE_SPACE = re.compile(r"\s+")
@@ -89,11 +83,11 @@ def make_sequences(seeds: Int64[ndarray, " batch"], vocabulary: int, length: int
     batch = len(seeds)
     random = np.stack([np.random.Philox(key=int(seed)).random_raw(2 * vocabulary + length) for seed in seeds])
     high, low = random >> np.uint64(32), random & LOW
-    weights = _scale(high[:, : 2 * vocabulary], 9).reshape(batch, 2, vocabulary) + 1
+    weights = scale(high[:, : 2 * vocabulary], 9).reshape(batch, 2, vocabulary) + 1
     upper = weights.cumsum(-1)  # batch 2 vocabulary
     late = high[:, 2 * vocabulary :] * np.uint64(length) < np.arange(length, dtype=np.uint64) << np.uint64(32)
     table = 2 * np.arange(batch)[:, None] + late  # index of each token's distribution in the batch
-    place = _scale(low[:, 2 * vocabulary :], upper[..., -1].reshape(-1)[table])
+    place = scale(low[:, 2 * vocabulary :], upper[..., -1].reshape(-1)[table])
     stacked = upper + 9 * vocabulary * np.arange(2 * batch).reshape(batch, 2, 1)  # one ascending list of all
     return np.searchsorted(stacked.reshape(-1), place + 9 * vocabulary * table, side="right") - vocabulary * table
 
@@ -110,55 +104,21 @@ def tally(
     return counts, first.reshape(batch, vocabulary)
 
 
-class SortTask(Task):
+class SortTask(GeneratedTask):
     """The sequences of a `SortConfig` as batches of tokens and targets."""
 
-    continues, has_answers = False, True
     protocol = SORT
 
     def __init__(self, config: SortConfig) -> None:
         self.config = config
-        self.name, self.vocab_size = config.kind, config.vocab_size
         sizes = config.train_sequences, config.validation_sequences, config.test_sequences
-        self.sizes: dict[str, int] = dict(zip(SPLITS, sizes, strict=True))
-        self.sequence_length = config.length + config.vocabulary  # input tokens
-        self.tokens_per_epoch: int | None = config.train_sequences * self.sequence_length
-        numbers, greatest = self.sequence_length + 1, config.vocabulary
-        self._rows = {
-            split: Kept(size, numbers, greatest, partial(self._make_rows, split)) for split, size in self.sizes.items()
-        }
+        super().__init__(config, config.kind, sizes, config.length + config.vocabulary)
 
     def order_symbols(
         self, counts: Int64[ndarray, "batch vocabulary"], first: Int64[ndarray, "batch vocabulary"]
     ) -> Int64[ndarray, "batch vocabulary"]:
         """Order all symbols by falling frequency; ties by first occurrence; those that never occur last, ascending."""
         return np.lexsort((first, -counts))  # stable: symbols equal in both ascend
-
-    def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
-        """Make a batch of the training sequences, whose order is drawn anew in every epoch, from `seed`."""
-        size = self.sizes["train"]
-        places = step * batch_size + np.array(range(batch_size) if rows is None else rows)
-        orders = {epoch: _permute(size, seed, epoch) for epoch in np.unique(places // size).tolist()}
-        batch = self.make_batch("train", np.array([orders[p // size][p % size] for p in places.tolist()]))
-        return replace(batch, streams=torch.from_numpy(seed * 2**31 + places))  # sticky draws differ between epochs
-
-    def count_steps_per_epoch(self, batch_size: int) -> int:
-        """Count the steps until each training sequence has been read once."""
-        return -(-self.sizes["train"] // batch_size)
-
-    def evaluation_batches(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
-        """Yield the sequences of a split in order."""
-        own = share.select_indices(self.sizes[split])
-        for start in range(0, len(own), batch_size):
-            yield self.make_batch(split, np.array(own[start : start + batch_size]))
-
-    def compute_metrics(self, split: str, totals: Totals) -> Metrics:
-        """Compute `<split>/loss` in nats per symbol of the answer, and `<split>/accuracy` from 0 to 1."""
-        return {f"{split}/loss": totals.nats / totals.scored, f"{split}/accuracy": totals.correct / totals.scored}
-
-    def make_record(self, split: str) -> PerTarget:
-        """Make an array that holds True for each right symbol."""
-        return np.zeros(self.sizes[split] * self.sequence_length, dtype=bool)
 
     def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Values:
         """Compute loss and accuracy, chance and the window oracle to compare with, and right symbols by sequence."""
@@ -168,25 +128,16 @@ class SortTask(Task):
         metrics = self.compute_metrics(split, totals)
         return {"metrics": metrics, "totals": vars(totals), "details": details, "calibration": calibration}
 
-    def choose_sample(self, split: str, segment_length: int) -> Sample:
-        """Choose the first sequence."""
-        return "sequence", 0, self.make_batch(split, np.array([0]))
-
-    def make_batch(self, split: str, indices: Int64[ndarray, " batch"]) -> Batch:
-        """Make a batch of the sequences `indices` of a split: sequence, separator, answer without its last symbol."""
-        rows, seeds = self._rows[split].take(indices), FIRST_SEED[split] + indices
-        tokens, targets = rows[:, :-1].copy(), rows[:, 1:].copy()
-        targets[:, : self.config.length] = UNSCORED
-        parts = tokens, targets, seeds, indices * self.sequence_length
-        tokens, targets, names, places = map(torch.from_numpy, parts)
-        return Batch(tokens, targets, names, places=places)
-
-    def _make_rows(self, split: str, indices: Int64[ndarray, " n"]) -> Int64[ndarray, "n numbers"]:
+    def make_rows(self, split: str, indices: Int64[ndarray, " n"]) -> Rows:
         """Make sequences: symbols, separator, answer."""
         vocabulary = self.config.vocabulary
         symbols = make_sequences(FIRST_SEED[split] + indices, vocabulary, self.config.length)
         separator = np.full((len(indices), 1), vocabulary)
         return np.concatenate([symbols, separator, self.order_symbols(*tally(symbols, vocabulary))], 1)
+
+    def mark_scored(self, rows: Rows) -> Bool[ndarray, "n targets"]:
+        """Mark the answer: what comes after the separator."""
+        return np.broadcast_to(np.arange(self.sequence_length) >= self.config.length, rows[:, 1:].shape)
 
     def cut_stream(self, file: Text, segment_length: int) -> Iterator[Batch]:
         """Cut one sequence of any length into segments, followed by separator and answer, as in training.
@@ -217,32 +168,6 @@ class SortTask(Task):
         tokens = np.concatenate([buffer, [vocabulary], answer[:-1]])
         targets = np.concatenate([np.full(len(buffer), UNSCORED), answer])
         yield from Batch.of_stream(tokens, targets).segments(segment_length)
-
-    def count_evaluation_steps(self, split: str, batch_size: int, share: Share = ALL) -> int:
-        """Count the batches of `evaluation_batches`, which are its steps."""
-        return -(-len(share.select_indices(self.sizes[split])) // batch_size)
-
-    def pair_samples(self, split: str, batch_size: int, share: Share = ALL) -> Iterator[Batch]:
-        """Yield sequences and, in the second, unscored half of the rows, the next ones, whose memories can be read."""
-        places = share.select_indices(self.sizes[split])
-        for start in range(0, len(places), batch_size):
-            own = np.array(places[start : start + batch_size])
-            batch = self.make_batch(split, np.concatenate([own, (own + 1) % self.sizes[split]]))
-            batch.targets[len(own) :] = UNSCORED
-            yield batch
-
-    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
-        """Count the tokens of the first `steps` training batches."""
-        return steps * batch_size * self.sequence_length
-
-    def describe_data(self, split: str) -> dict[str, str]:
-        """Describe a split: the seeds of training, else the SHA-256 of all tokens and targets."""
-        if split == "train":
-            return {"name": self.config.kind, "sequences": f"seeds 0 to {self.sizes['train'] - 1:,}"}
-        digest = hashlib.sha256()
-        for batch in self.evaluation_batches(split, 50):
-            digest.update(torch.cat([batch.tokens, batch.targets], 1).numpy().astype("<i8").tobytes())
-        return {"name": self.config.kind, "sha256": digest.hexdigest()}
 
     def calibrate(self, split: str, memory_slots: int, segment_length: int) -> dict[str, float]:
         """Compute what accuracy is compared with: chance, and the oracle over the window of one layer's attention.
@@ -289,15 +214,3 @@ def _parse_symbols(words: list[str], vocabulary: int, read: int) -> Int64[ndarra
             shown = repr(word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}…")
             raise MissingError(f"word {place} of the stream is {shown}: wanted a symbol, 0 to {vocabulary - 1}")
     return np.array([int(word) for word in words], dtype=np.int64)
-
-
-def _scale(random: UInt64[ndarray, "..."], below: int | Int64[ndarray, "..."]) -> Int64[ndarray, "..."]:
-    """Map 32 random bits to 0 … below − 1."""
-    return (random * np.asarray(below, dtype=np.uint64) >> np.uint64(32)).astype(np.int64)
-
-
-@lru_cache(maxsize=4)
-def _permute(size: int, seed: int, epoch: int) -> Int64[ndarray, " size"]:
-    """Draw the permutation of an epoch from the seed."""
-    key = np.array([2**63 + seed, epoch], dtype=np.uint64)
-    return np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable")

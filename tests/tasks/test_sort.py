@@ -12,7 +12,8 @@ from scipy import stats
 from infty.base.batch import UNSCORED
 from infty.tasks import kept as kept_rows
 from infty.tasks import sort
-from infty.tasks.sort import FIRST_SEED, SortConfig, SortTask, find_nearest_lengths, make_sequences, tally
+from infty.tasks.generated import FIRST_SEED
+from infty.tasks.sort import SortConfig, SortTask, find_nearest_lengths, make_sequences, tally
 
 
 def task(vocabulary: int = 7, length: int = 41, train: int = 13) -> SortTask:
