@@ -13,12 +13,14 @@ from infty.config.faults import Fault, origin_of, raise_faults, value_faults
 from infty.corpora.tokens import Portion
 from infty.model.config import AnyModelConfig
 from infty.tasks.corpus import NAMES, CorpusConfig
+from infty.tasks.first_seen import FirstSeenConfig
 from infty.tasks.recall import RecallConfig
 from infty.tasks.sort import SortConfig
+from infty.tasks.sort_stretch import SortStretchConfig
 from infty.tasks.task import Task
 from infty.training.config import TrainingConfig
 
-AnyTaskConfig = SortConfig | RecallConfig | CorpusConfig  # a new task joins here
+AnyTaskConfig = SortConfig | FirstSeenConfig | SortStretchConfig | RecallConfig | CorpusConfig  # a new task joins here
 TaskChoice = Annotated[AnyTaskConfig, Field(discriminator="kind")]
 WITHOUT_TEXT = [kind.model_fields["kind"].default for kind in get_args(AnyTaskConfig) if not kind.has_text]
 

@@ -23,7 +23,7 @@ BUILTIN = {"KeyError", "TypeError", "ValueError"}
 ERRORS = BUILTIN | {name for name, kind in vars(errors).items() if isinstance(kind, type)}
 CAUGHT_BY = {"Exception": ERRORS - {"Stopped"}, "InftyError": ERRORS - BUILTIN - {"Stopped"}}
 REFERENCE = re.compile(
-    r"\bM([1-9]|1[0-6])\b|\bsections? \d|\bequations? \d|\bet al\. (19|20)\d\d|\barXiv \d|\bnot in the paper\b"
+    r"\bM([1-9]|1[0-7])\b|\bsections? \d|\bequations? \d|\bet al\. (19|20)\d\d|\barXiv \d|\bnot in the paper\b"
 )
 UNITS = re.compile(
     r"\b(seconds?|bytes?|nats?|bits?|tokens?|words?|symbols?|targets|steps?|FLOPs?|operations|sequences|vectors|keys|"

@@ -41,4 +41,6 @@ Other memories for the same place in a layer, each in a file of its own, its equ
     slots.fill_slots, slots.SlotMemory
 (M16) softmax(K q/√d)ᵀ V over the best of the last n vectors
     cache.CacheMemory
+(M17) p(t) ∝ exp(K(t)·q/√d), read ∫ p(t) V(t) dt
+    continuous_softmax.ContinuousSoftmaxMemory
 """

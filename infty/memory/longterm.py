@@ -2,94 +2,30 @@
 
 import warnings
 from dataclasses import replace
-from typing import Literal, assert_never
+from typing import assert_never
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from infty.memory import equations
 from infty.memory.basis import GaussianBasis
-from infty.memory.contract import Attend, KnockOut, Losses, Memory, MemoryConfig, PerRow, Rows
+from infty.memory.contract import Attend, KnockOut, Losses, Memory, PerRow, Rows
 from infty.memory.equations import AttentionDensity, Coefficients, Hidden, Weight
 from infty.memory.fast import reading
 from infty.memory.fast.convolution import convolve3
 from infty.memory.fast.low_rank import LinearMap
 from infty.memory.fast.reduced_basis import ReducedBasis
+from infty.memory.longterm_config import LongTermMemoryConfig
 from infty.memory.longterm_state import LongTermState
 from infty.memory.precision import HOST, full_precision
 from infty.memory.rows import exchange_halves, replace_rows, send, zero_rows
 from infty.memory.signal import make_operators, shuffle_pieces
-from infty.memory.sticky import StickyConfig, attention_histogram, uniform_draws
+from infty.memory.sticky import attention_histogram, uniform_draws
 from infty.memory.transforms import holds
 
 Queries = Float[Tensor, "batch query hidden"]
 Kept = reading.Projections | None
-
-
-class LongTermMemoryConfig(MemoryConfig):
-    """Sizes and constants of one long-term memory (M1 to M11). Positions and widths are shares of [0, 1]."""
-
-    kind: Literal["long_term"] = Field(default="long_term", description="the ∞-former's memory (section 3)")
-    hidden_size: int = Field(gt=0, description="E")
-    num_heads: int = Field(gt=0, description="H")
-    segment_length: int = Field(gt=0, description="L, vectors taken in by one update")
-    num_basis: int = Field(gt=0, description="basis functions N (section 3.1)")
-    num_samples: int = Field(gt=0, description="samples M of the old signal in a refit (section 3.2)")
-    contraction: float = Field(default=0.75, gt=0, lt=1, description="τ, what the past is contracted to (section 3.2)")
-    widths: tuple[float, ...] = Field(
-        default=(0.01, 0.05), strict=False, min_length=1, description="σ̃, of each centre (section 4)"
-    )
-    ridge_penalty: float = Field(default=1.0, gt=0, description="λ of the ridge regression (section 3.1)")
-    prior_std: float = Field(default=0.05, gt=0, description="σ0 of the KL regulariser (section 3.4)")
-    prior_mean: float | None = Field(
-        default=None, description="μ0; null: each density's own mean; -1: the released GPT-2 code"
-    )
-    kl_weight: float = Field(default=1e-6, ge=0, description="λ_KL (section 3.4)")
-    variance_floor: float = Field(default=1e-6, gt=0, description="least σ² of an attention density")
-    gate: bool = Field(
-        default=True,
-        exclude_if=bool,  # so that runs from before there was a choice are still the same runs
-        description="whether a gate smooths what enters; false: it enters as it is",
-    )
-    sticky: StickyConfig | None = Field(
-        default=None, description="sticky sampling (section 3.3); null: fixed points i/M"
-    )
-
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> "LongTermMemoryConfig":
-        if self.hidden_size % self.num_heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
-        if self.num_basis % len(self.widths):
-            raise ValueError(f"num_basis {self.num_basis} is not a multiple of the {len(self.widths)} widths")
-        if min(self.widths) <= 0:
-            raise ValueError("widths must be above 0")
-        return self
-
-    def build(self) -> "LongTermMemory":
-        """Build the memory of these sizes."""
-        return LongTermMemory(self)
-
-    @property
-    def slots(self) -> int:
-        """Count the vectors kept of the past: the coefficients."""
-        return self.num_basis
-
-    @property
-    def state_bytes(self) -> int:
-        """Count the bytes of one stream's coefficients, and of its histogram if it is sticky, in float32."""
-        return torch.float32.itemsize * (self.num_basis * self.hidden_size + self.num_bins)
-
-    @property
-    def num_bins(self) -> int:
-        """Count the numbers of the histogram that a state keeps for sticky sampling (M11), 0 without."""
-        return self.sticky.num_bins if self.sticky else 0
-
-    @property
-    def auxiliary_weights(self) -> dict[str, float]:
-        """Name the KL regulariser, with its weight (M10)."""
-        return {"kl": self.kl_weight}
 
 
 class LongTermMemory(Memory[LongTermState]):

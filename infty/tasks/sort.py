@@ -47,6 +47,16 @@ class SortConfig(TaskConfig):
         """The size of the vocabulary: the symbols and the separator."""
         return self.vocabulary + 1
 
+    @property
+    def drift(self) -> Int64[ndarray, " length"]:
+        """How far, of `length`, each symbol's distribution has gone from the first to the second."""
+        return np.arange(self.length)
+
+    @property
+    def counted(self) -> slice:
+        """The places of the symbols that the answer is about: all."""
+        return slice(0, self.length)
+
     def open(self, *_: Any, **__: Any) -> "SortTask":
         """Open the task; sequences are generated, so no corpus is read."""
         return SortTask(self)
@@ -75,17 +85,21 @@ def find_nearest_lengths(length: int, vocabulary: int, segment_length: int) -> l
     return [n for n in (length - start + last, length - start + segment_length) if n > 0]
 
 
-def make_sequences(seeds: Int64[ndarray, " batch"], vocabulary: int, length: int) -> Int64[ndarray, "batch length"]:
+def make_sequences(
+    seeds: Int64[ndarray, " batch"], vocabulary: int, drift: Int64[ndarray, " length"]
+) -> Int64[ndarray, "batch length"]:
     """Generate one sequence per seed, in integer arithmetic, so that it is the same on every machine.
 
-    Token j is drawn from (1 − r)·p0 + r·p1 with r = j/length. p0 and p1: V integers, uniform on 1..9, normalised.
+    Token j is drawn from (1 − r)·p0 + r·p1 with r = drift_j/length; the paper's drift_j is j. p0 and p1: V integers,
+    uniform on 1..9, normalised.
     """
+    length = len(drift)
     batch = len(seeds)
     random = np.stack([np.random.Philox(key=int(seed)).random_raw(2 * vocabulary + length) for seed in seeds])
     high, low = random >> np.uint64(32), random & LOW
     weights = scale(high[:, : 2 * vocabulary], 9).reshape(batch, 2, vocabulary) + 1
     upper = weights.cumsum(-1)  # batch 2 vocabulary
-    late = high[:, 2 * vocabulary :] * np.uint64(length) < np.arange(length, dtype=np.uint64) << np.uint64(32)
+    late = high[:, 2 * vocabulary :] * np.uint64(length) < drift.astype(np.uint64) << np.uint64(32)
     table = 2 * np.arange(batch)[:, None] + late  # index of each token's distribution in the batch
     place = scale(low[:, 2 * vocabulary :], upper[..., -1].reshape(-1)[table])
     stacked = upper + 9 * vocabulary * np.arange(2 * batch).reshape(batch, 2, 1)  # one ascending list of all
@@ -131,9 +145,10 @@ class SortTask(GeneratedTask):
     def make_rows(self, split: str, indices: Int64[ndarray, " n"]) -> Rows:
         """Make sequences: symbols, separator, answer."""
         vocabulary = self.config.vocabulary
-        symbols = make_sequences(FIRST_SEED[split] + indices, vocabulary, self.config.length)
+        symbols = make_sequences(FIRST_SEED[split] + indices, vocabulary, self.config.drift)
         separator = np.full((len(indices), 1), vocabulary)
-        return np.concatenate([symbols, separator, self.order_symbols(*tally(symbols, vocabulary))], 1)
+        answer = self.order_symbols(*tally(symbols[:, self.config.counted], vocabulary))
+        return np.concatenate([symbols, separator, answer], 1)
 
     def mark_scored(self, rows: Rows) -> Bool[ndarray, "n targets"]:
         """Mark the answer: what comes after the separator."""
@@ -184,7 +199,8 @@ class SortTask(GeneratedTask):
         right = 0
         for batch in self.evaluation_batches(split, 100):
             symbols, answer = batch.tokens[:, : self.config.length].numpy(), batch.targets[:, self.config.length :]
-            seen = symbols[:, max(self.config.length - window, 0) :]
+            counted = self.config.counted
+            seen = symbols[:, max(self.config.length - window, counted.start) : counted.stop]
             ranks = self.order_symbols(*tally(seen, self.config.vocabulary)).argsort(-1)
             wanted = np.take_along_axis(ranks, answer.numpy(), -1)
             best_left = np.minimum.accumulate(wanted[:, ::-1], -1)[:, ::-1]

@@ -15,6 +15,8 @@ ELU: dict[str, Any] = {"kind": "delta", "keys": "elu", "forgets": False, "write_
 EVERY: dict[str, dict[str, Any]] = {
     "infty": SIGNAL,
     "infty-sticky": {**SIGNAL, "sticky": {"num_bins": 29}},
+    "infty-softmax": {**SIGNAL, "density": "softmax", "num_points": 31},
+    "infty-softmax-sticky": {**SIGNAL, "density": "softmax", "num_points": 31, "sticky": {"num_bins": 29}},
     "compressive": {"kind": "compressive", "num_slots": 13, "compression_rate": 2},
     "mean": {"kind": "mean"},
     "mean-forgetting": {"kind": "mean", "forgets": True},
@@ -28,8 +30,8 @@ EVERY: dict[str, dict[str, Any]] = {
     "cache": {"kind": "cache", "num_slots": 13},
     "cache-top": {"kind": "cache", "num_slots": 13, "top_k": 3},
 }
-# Settings of a memory that is there otherwise: they make no difference to layers and checkpoints.
-VARIANTS = tuple(name for name in EVERY if name.partition("-")[0] not in ("infty", "compressive") and name not in KINDS)
+# Without those that are settings of another, which make no difference to layers and checkpoints.
+ROWS = ("compressive", "infty", "infty-sticky", "infty-softmax", "mean", "delta", "slots", "cache")
 
 
 def configure(name: str) -> MemoryConfig:

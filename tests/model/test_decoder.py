@@ -16,7 +16,7 @@ from infty.model.interface import unroll
 from infty.model.memory_layer import LayerState
 from infty.model.short_term import ShortTermState
 from infty.model.tensors import state_tensors
-from tests.memory.kinds import EVERY, SIGNAL, VARIANTS
+from tests.memory.kinds import EVERY, ROWS, SIGNAL
 
 # Distinct primes: vocabulary 17, batch 3, segment 5, heads 2, head size 11, feed-forward 23, centres 7, widths 2.
 VOCAB, BATCH, SEGMENT = 17, 3, 5
@@ -30,7 +30,7 @@ BASE: dict[str, Any] = {
     "segment_length": SEGMENT,
     "short_term_length": SEGMENT,
 }
-MEMORIES: dict[str, Any] = {"transformer-xl": None, **{name: EVERY[name] for name in EVERY if name not in VARIANTS}}
+MEMORIES: dict[str, Any] = {"transformer-xl": None, **{name: EVERY[name] for name in ROWS}}
 
 
 def make(memory: str, **changes: Any) -> Decoder:
