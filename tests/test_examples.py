@@ -40,7 +40,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     ("name", "experiment", "row", "kind"),
     [
         ("memory", "sort", "peak", {"kind": "peak"}),
-        pytest.param("task", "first-seen", "infty", {"kind": "first-seen"}, marks=pytest.mark.slower),
+        pytest.param("task", "rarest-first", "infty", {"kind": "rarest-first"}, marks=pytest.mark.slower),
     ],
 )
 def test_a_memory_and_a_task_of_ones_own(tmp_path: Path, name: str, experiment: str, row: str, kind: object) -> None:
