@@ -230,10 +230,10 @@ def test_list_describes_cells_truthfully(infty: Infty, tmp_path: Path) -> None:
     damaged.mkdir(parents=True)
     (damaged / "result.json").write_text("{")
     listed = json.loads(infty("list", "--scale", "smoke", "--json").stdout)
-    shipped = {"sort", "sort-ablation", "sort-basis", "wikitext", "wikitext-ablation", "pg19", "text", "gpt2"}
+    shipped = {path.stem for path in SHIPPED.glob("*.yaml")}
     assert {row["experiment"] for row in listed} == shipped
     rows = {(row["model"], row["case"]): row for row in listed if row["experiment"] == "sort"}
-    assert len(rows) == 15
+    assert len(rows) == 9 * 3
     assert rows["infty", "x4"]["state"] == "done"
     assert rows["infty", "x4"]["next"] is None
     assert rows["infty", "x8"]["state"] == "interrupted"

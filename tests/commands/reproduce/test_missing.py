@@ -36,7 +36,8 @@ def test_the_order_is_seed_experiment_column_row(machine: Settings, tmp_path: Pa
     places = [(job.cell.seed, job.cell.experiment, job.cell.case, job.cell.model) for job in tables.missing]
     assert places[0] == (0, "mine", "x4", "a")
     assert places[-1] == (7, "mine", "x4", "a")
-    rows = ("transformer-xl", "transformer-xl-wide", "compressive", "infty", "infty-sticky")
+    rows = ["transformer-xl", "transformer-xl-wide", "compressive", "infty", "infty-sticky"]
+    rows += ["mean", "delta", "slots", "cache"]
     assert places[1:-1] == [(0, "sort", case, row) for case in ("x4", "x8", "x16") for row in rows]
     assert told == ""
 
@@ -50,7 +51,8 @@ def test_several_at_once_share_the_processors_unless_they_were_given_some(machin
 
 def test_texts_of_the_users_are_left_out_and_refused_by_name(machine: Settings, tmp_path: Path) -> None:
     tables, told = missing(machine, scale="laptop")
-    own = {"sort", "sort-ablation", "sort-basis", "wikitext", "wikitext-ablation", "pg19", "gpt2"}
+    own = {"sort", "sort-ablation", "sort-basis", "sort-stretch", "first-seen", "recall"}
+    own |= {"wikitext", "wikitext-ablation", "pg19", "gpt2"}
     assert {job.cell.experiment for job in tables.missing} == own
     why = "at laptop scale text reads texts of your own; train its cells one by one with: infty train text --data"
     assert told == f"text is left out: {why} FOLDER\n"
