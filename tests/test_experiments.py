@@ -153,7 +153,7 @@ def smoke_cells() -> list[CellKey]:
 
 
 MAIN = ("sort", "wikitext", "gpt2")  # experiments of which every row is trained at every change, …
-LIKE_DELTA = ("mean", "slots", "cache")  # … but for these, which go delta's way
+LIKE_DELTA = ("infty-softmax", "mean", "slots", "cache", "rmt")  # … but for these, which go delta's way
 
 
 def how_slow(cell: CellKey) -> list[pytest.MarkDecorator]:

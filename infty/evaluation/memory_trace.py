@@ -120,8 +120,7 @@ class Trace:
 @contextmanager
 def watch_signals(model: SegmentModel) -> Iterator[list[Trace]]:
     """Trace the updates and densities of each memory that is a signal, within the block; its results do not change."""
-    memories = [layer.long_range for layer in model.memory_layers]
-    traces = [Trace(memory) for memory in memories if isinstance(memory, LongTermMemory)]
+    traces = [Trace(memory) for memory in model.memories if isinstance(memory, LongTermMemory)]
     for trace in traces:
         trace.memory.update, trace.memory.density = trace.update, trace.look
     try:
@@ -226,8 +225,7 @@ def measure_reach(model: SegmentModel, batch: Batch) -> dict[str, Any]:
     loss in nats, without the KL, over the parameters of the gate (None without one), those that say where to look (W_K,
     w_μ, w_σ) and those that say what is read there (W_V, W_O). rest: over all parameters outside of memories.
     """
-    memories = [layer.long_range for layer in model.memory_layers if layer.long_range is not None]
-    groups = {memory: found for memory in memories if (found := memory.parameter_groups())}
+    groups = {memory: found for memory in model.memories if (found := memory.parameter_groups())}
     with use_evaluation_mode(model), _note_shares(groups) as shares:
         state, positions = model.initial_state(batch.streams), model.positions()
         *earlier, last = batch.segments(model.config.segment_length)

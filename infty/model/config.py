@@ -88,9 +88,14 @@ class DecoderConfig(_SharedConfig):
     adaptive: AdaptiveConfig | None = Field(
         default=None, description="softmax tied to the embedding, in clusters; null: plain and untied"
     )
+    memory_tokens: int | None = omit_default(
+        None, gt=0, description="tokens read before and written after each segment (RMT, arXiv 2207.06881); null: none"
+    )
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "DecoderConfig":
+        if self.memory_tokens and self.long_range:
+            raise ValueError("memory_tokens and long_range are two memories: one of them must be null")
         if self.hidden_size % 2:
             raise ValueError(f"hidden_size {self.hidden_size} must be even: half of it sines, half cosines")
         if self.long_range is not None and self.short_term_length % self.segment_length:
@@ -103,9 +108,12 @@ class DecoderConfig(_SharedConfig):
     def build(self, vocab_size: int, seed: int) -> "SegmentModel":
         """Build the model with the initial weights of `seed`. UsageError if a cutoff is beyond the vocabulary."""
         from infty.model.decoder import Decoder
+        from infty.model.recurrent import RecurrentDecoder
 
         torch.manual_seed(seed)
-        return Decoder(self, vocab_size)
+        if self.memory_tokens is None:
+            return Decoder(self, vocab_size)
+        return RecurrentDecoder(self, vocab_size, self.memory_tokens)
 
     def find_faults(self, vocab_size: int) -> list[tuple[str, str]]:
         """Find a cut-off that is beyond the vocabulary."""
@@ -117,14 +125,19 @@ class DecoderConfig(_SharedConfig):
 
     @property
     def memory_slots(self) -> int:
-        """Count the vectors of the past that a layer keeps: short-term tokens, basis functions or compressed slots."""
-        return self.short_term_length + super().memory_slots
+        """Count the vectors of the past that a layer keeps: short-term tokens, and those of its memory."""
+        return self.short_term_length + super().memory_slots + (self.memory_tokens or 0)
+
+    @property
+    def read_length(self) -> int:
+        """Count the positions of a segment as layers read it: its tokens, between memory tokens if there are any."""
+        return self.segment_length + 2 * (self.memory_tokens or 0)
 
     @property
     def attended_length(self) -> int:
         """Count the most keys that attention can see: the memory's extra ones, short-term tokens, and the segment."""
         extra = self.long_range.most_extra_keys if self.long_range else 0
-        return extra + self.short_term_length + self.segment_length
+        return extra + self.short_term_length + self.read_length
 
 
 class Gpt2ModelConfig(_SharedConfig):

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from infty.memory.equations import Hidden
 from infty.memory.precision import HOST
 from infty.model.config import DecoderConfig
 from infty.model.fast.dropout import Dropout
@@ -74,10 +75,16 @@ class Decoder(SegmentModel):
         positions: those of the step; None: made here. For other tokens the last layer only feeds its memory. part: of
         the segment that the tokens are; the state is the one that the parts before it returned.
         """
-        length = tokens.shape[1]
-        wanted = length if wanted is None else wanted
-        positions = positions or self.positions()
-        x = self.dropout(self.embedding(tokens) * math.sqrt(self.config.hidden_size))
+        wanted = tokens.shape[1] if wanted is None else wanted
+        return self.read(self.embed(tokens), state, positions, wanted, part)
+
+    def embed(self, tokens: Int[Tensor, "batch length"]) -> Hidden:
+        """Make the first layer's input."""
+        return self.dropout(self.embedding(tokens) * math.sqrt(self.config.hidden_size))
+
+    def read(self, x: Hidden, state: State, positions: tuple[Positions, ...] | None, wanted: int, part: Part) -> Output:
+        """Run all layers on the first one's input."""
+        length, positions = x.shape[1], positions or self.positions()
         states, losses = [], []
         for layer, layer_state, layer_positions in zip(self.blocks, state, positions, strict=True):
             rows = wanted if layer is self.blocks[-1] else length

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from infty.base.batch import Batch
-from infty.memory.contract import Losses, PerRow, Rows, Wanted
+from infty.memory.contract import Losses, Memory, PerRow, Rows, Wanted
 from infty.memory.precision import ExactConstants
 from infty.model.config import ModelConfig
 from infty.model.fast.runs import Queue, count_at_once, count_wanted, join
@@ -108,9 +108,14 @@ class SegmentModel(ExactConstants):
         """Make what the segments of a step share, to be passed to each of them; None if there is nothing."""
         return None
 
+    @property
+    def memories(self) -> list[Memory[Any]]:
+        """List the long-range memories, first layer to last."""
+        return [layer.long_range for layer in self.memory_layers if layer.long_range is not None]
+
     def memory_parameters(self) -> list[nn.Parameter]:
         """List the parameters of the long-range memories, which may learn at a rate of their own."""
-        return [p for layer in self.memory_layers if layer.long_range for p in layer.long_range.parameters()]
+        return [parameter for memory in self.memories for parameter in memory.parameters()]
 
 
 def unroll(

@@ -21,7 +21,7 @@ class Layer(MemoryLayer):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.segment_length, self.short_term_length = config.segment_length, config.short_term_length
+        self.segment_length, self.short_term_length = config.read_length, config.short_term_length
         self.attention = RelativeAttention(config.hidden_size, config.num_heads, config.attention_dropout)
         self.long_range = config.long_range.build() if config.long_range else None
         self.dropout = Dropout(config.dropout)

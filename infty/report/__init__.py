@@ -14,6 +14,7 @@ from infty.report.load.results import ResultSet
 from infty.report.tables.beside_the_paper import compare_with_print
 from infty.report.tables.differences import compare_by_distance, compare_knock_outs, compare_neighbours
 from infty.report.tables.memory_influence import describe_memories
+from infty.report.tables.recall import list_by_distance
 from infty.report.tables.scores import list_accuracies, list_text_figures
 from infty.report.tables.training import list_costs, list_tunings
 from infty.report.write import Part, to_csv, to_latex, to_markdown, to_page
@@ -23,6 +24,7 @@ FORMATS = (*WRITERS, "html")
 TABLES: tuple[Callable[[ResultSet], list[Table]], ...] = (
     list_accuracies,
     list_text_figures,
+    list_by_distance,
     compare_neighbours,
     compare_by_distance,
     compare_with_print,

@@ -17,7 +17,7 @@ from infty.base.folders import walk_folder
 from infty.base.locks import is_held, take_lock
 from infty.config.definition import CellKey, Values
 from infty.config.strict_yaml import parse_yaml
-from infty.runs.parts import TextDetails
+from infty.runs.parts import AnswerDetails, Recall, TextDetails
 from infty.runs.schemas import Environment, Evaluation, MemoryTrace, Place, Result, Task, Validation
 
 SCHEMA = 1  # of JSON that commands print; records have their own
@@ -35,7 +35,7 @@ class Run:
     key: CellKey
     config: Values
     result: Result
-    length: int | None  # of its sequences; None for a text
+    length: int | None  # of its sequences, if that is a setting
     evaluation: Evaluation | None = None  # its test
     knock_outs: dict[str, Evaluation] = field(default_factory=dict)  # the same without its memory, by kind
     trace: MemoryTrace | None = None
@@ -51,8 +51,17 @@ class Run:
     @property
     def num_basis(self) -> int | None:
         """The number of basis functions of a row that has a long-term memory."""
-        found: Any = self.config
-        for key in ("model", "long_range", "num_basis"):
+        return self._find_size("long_range", "num_basis")
+
+    @property
+    def near_segments(self) -> int:
+        """The number of whole segments before its own that one layer's attention reaches."""
+        return (self._find_size("short_term_length") or 0) // (self._find_size("segment_length") or 1)
+
+    def _find_size(self, *keys: str) -> int | None:
+        """Find a positive whole number in the settings of the model."""
+        found: Any = self.config.get("model")
+        for key in keys:
             found = found.get(key) if isinstance(found, dict) else None
         return found if type(found) is int and 0 < found < 2**31 else None
 
@@ -61,6 +70,12 @@ class Run:
         """The parts of its test's mean, if it was tested on a text."""
         details = self.evaluation.details if self.evaluation else None
         return details if isinstance(details, TextDetails) else None
+
+    @property
+    def recall(self) -> Recall | None:
+        """What was right at each distance, if its test was of recall."""
+        details = self.evaluation.details if self.evaluation else None
+        return details.recall if isinstance(details, AnswerDetails) else None
 
     def without(self, kind: str) -> list["Run"]:
         """Return the run as tested with its memory knocked out in this way; an empty list if it was not."""
@@ -101,7 +116,7 @@ class RunFolder:
         """Read a finished run, without the records beside its result. MissingError if it isn't finished, or damaged."""
         result, config = self.result(), self.config()
         task = Task.check(config.get("task"), self.path / "config.yaml")
-        if result.is_text == bool(task.length):
+        if result.is_text != bool(task.corpus):
             file = self.path / "result.json"
             raise MissingError(f"{file} and config.yaml are of different tasks; train again with --fresh")
         return Run(self, self.key(config), config, result, task.length)

@@ -108,10 +108,18 @@ class Answers(Record):
         return self
 
 
+class Recall(Record):
+    """Counts of the right ones among the `pairs` at each distance in segments, by sequence."""
+
+    pairs: Positive
+    right: dict[Text, list[Count]]
+
+
 class AnswerDetails(Record):
-    """Parts of a mean over the sorting task."""
+    """Parts of a mean over generated sequences."""
 
     answers: Answers
+    recall: Recall | None = omit_default(None)
 
     def samples(self) -> tuple[list[int], list[float]]:
         """Return how much each sequence counts, and 100 for each right symbol of its answer."""

@@ -23,8 +23,9 @@ class Place(Record):
 
 
 class Task(Record):
-    """`task` of config.yaml. length: of the sequences, which texts do not have."""
+    """`task` of config.yaml. corpus: of texts. length: of the sequences, if that is a setting."""
 
+    corpus: Text | None = None
     length: Positive | None = None
 
 

@@ -56,7 +56,7 @@ class Replica:
         self.model, self.group, self.micro_batch = model, group, micro_batch
         self._records = (is_gpu(model.device) if records is None else records) and group.size == 1
         self._recorder: tuple[Work, float, Recorder] | None = None
-        unused = any(layer.long_range is not None for layer in model.memory_layers)  # an empty memory is not read
+        unused = bool(model.memories)  # an empty memory is not read
         self._losses = group.parallelize(BatchLosses(model), may_leave_unused=unused)
 
     def assign_rows(self, batch_size: int) -> list[range]:
@@ -105,7 +105,7 @@ class Replica:
             return False
         if work.pieces[0][0].fresh is not None or getattr(self.model.config, "adaptive", None):  # sorted on the host
             return False
-        return all(layer.long_range is None or layer.long_range.is_repeatable for layer in self.model.memory_layers)
+        return all(memory.is_repeatable for memory in self.model.memories)
 
     def _find_recorder(self, work: Work, clip_norm: float) -> Recorder:
         """Find the recorder of steps that differ from this one in tokens, targets and seed alone."""

@@ -11,11 +11,14 @@ from infty.memory.delta import Writing, write_at_once
 from infty.memory.slots import fill_slots
 
 KNOWN = load_file(Path(__file__).parents[1] / "golden/flash_linear_attention.safetensors")
-CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # they are float32
 
 
 def by_head(name: str) -> Tensor:
     return KNOWN[name].transpose(1, 2).double()
+
+
+def assert_close(found: Tensor, name: str) -> None:
+    torch.testing.assert_close(found.float(), KNOWN[name], rtol=1e-5, atol=1e-6)  # they are float32
 
 
 def write_and_read(decays: bool, momentum: bool) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -35,22 +38,22 @@ def write_and_read(decays: bool, momentum: bool) -> tuple[Tensor, Tensor | None,
 
 def test_the_gated_delta_rule() -> None:
     matrix, _, read = write_and_read(decays=True, momentum=False)
-    torch.testing.assert_close(matrix.float(), KNOWN["gated_delta.state"], **CLOSE)
-    torch.testing.assert_close(read.float(), KNOWN["gated_delta.output"], **CLOSE)
+    assert_close(matrix, "gated_delta.state")
+    assert_close(read, "gated_delta.output")
 
 
 def test_deltanet() -> None:
     matrix, _, read = write_and_read(decays=False, momentum=False)
-    torch.testing.assert_close(matrix.float(), KNOWN["delta.state"], **CLOSE)
-    torch.testing.assert_close(read.float(), KNOWN["delta.output"], **CLOSE)
+    assert_close(matrix, "delta.state")
+    assert_close(read, "delta.output")
 
 
 def test_the_delta_rule_with_momentum() -> None:
     matrix, moving, read = write_and_read(decays=True, momentum=True)
     assert moving is not None
-    torch.testing.assert_close(matrix.float(), KNOWN["momentum.state"], **CLOSE)
-    torch.testing.assert_close(moving.float(), KNOWN["momentum.moving"], **CLOSE)
-    torch.testing.assert_close(read.float(), KNOWN["momentum.output"], **CLOSE)
+    assert_close(matrix, "momentum.state")
+    assert_close(moving, "momentum.moving")
+    assert_close(read, "momentum.output")
 
 
 def test_gated_slots() -> None:
@@ -64,6 +67,6 @@ def test_gated_slots() -> None:
             for slots, name in ((keys, "slots.k"), (values, "slots.v"))
         )
         read.append(F.scaled_dot_product_attention(query[:, :, None], keys, values)[:, :, 0])
-    torch.testing.assert_close(keys.float(), KNOWN["slots.keys"], **CLOSE)
-    torch.testing.assert_close(values.float(), KNOWN["slots.values"], **CLOSE)
-    torch.testing.assert_close(torch.stack(read, 1).float(), KNOWN["slots.output"], **CLOSE)
+    assert_close(keys, "slots.keys")
+    assert_close(values, "slots.values")
+    assert_close(torch.stack(read, 1), "slots.output")

@@ -2,7 +2,7 @@
 
 import torch
 
-from infty.memory.mean import MeanMemory, average
+from infty.memory.mean import MeanMemory, MeanState, average
 from tests.memory.kinds import BATCH, HEADS, HIDDEN, SEGMENT, build
 
 
@@ -19,7 +19,7 @@ def test_it_is_the_mean_of_all_and_the_same_for_every_query(float64: None) -> No
     mean, count = take_in(memory, parts)
     torch.testing.assert_close(mean.flatten(1), parts.mean((0, 2)))
     assert (count == 4 * SEGMENT).all()
-    state = memory.state_type(mean=mean, count=count)
+    state = MeanState(mean, count)
     context, _, losses = memory.read(torch.randn(BATCH, 2, HIDDEN), parts[0], state)
     for read in context.unbind(1):
         torch.testing.assert_close(read, parts.mean((0, 2)) @ memory.output.weight.T)

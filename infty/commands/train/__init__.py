@@ -221,7 +221,7 @@ def _test(session: Session, stop: StopSignals) -> Evaluation | None:
         trained = load_beside(s.run, s.task)
     s.machine.place(trained.model)
     test = evaluate_run(trained, s.task, EvaluationRequest(), stop, s.group, s.run.path / "eval")
-    if s.cell.experiment.model.long_range:
+    if trained.model.memories:
         logger.info("tested again with the memory emptied: what the row owes to it")
         evaluate_run(trained, s.task, EvaluationRequest(knock_out="zero"), stop, s.group, s.run.path / "eval")
     return test

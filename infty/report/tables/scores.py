@@ -14,6 +14,20 @@ FIGURES = {  # metric: heading, digits
     "test/loss": ("nats a token", 4),
     "test/far_loss": ("nats a far-seen token", 4),
 }
+OF_SORTING = (
+    "Chance: guessing among the symbols that the answer has not named yet.",
+    "Oracle: exact counts of as many last symbols as one layer's attention sees with the same number of slots.",
+)
+REFERENCES = {  # by protocol: what figures are compared with
+    "sort-accuracy-v1": (
+        "The paper shows this figure without numbers: compare the ordering of the models, not values.",
+        *OF_SORTING,
+    ),
+    "recall-accuracy-v1": (
+        "Chance: guessing among all values.",
+        "Oracle: knows the pairs among as many last symbols as a layer keeps vectors, and guesses the others.",
+    ),
+}
 SCORED, ALL = ("test/token_perplexity", "test/loss"), ("test/word_perplexity", "test/bits_per_byte")
 
 
@@ -34,14 +48,18 @@ def list_accuracies(results: ResultSet) -> list[Table]:
         f"Test accuracy in %, mean ± standard deviation over n seeds; {results.protocol}. In bold: ahead of every "
         "other row with each of two or more seeds, and by the 95 % interval.",
         *_note_scale(results),
-        "The paper shows this figure without numbers: compare the ordering of the models, not values.",
-        "Chance: guessing among the symbols that the answer has not named yet.",
-        "Oracle: exact counts of as many last symbols as one layer's attention sees with the same number of slots.",
+        *REFERENCES.get(results.runs[0].result.protocol.name, OF_SORTING),
         *_note_faults(results, results.cases),
     ]
-    lengths = {case: f"{runs[0].length:,} symbols" if runs else "no run" for case, runs in columns.items()}
-    headings = [f"{name_column(results, case)} ↑ ({length})" for case, length in lengths.items()]
+    headings = [f"{name_column(results, case)} ↑{_describe_length(runs)}" for case, runs in columns.items()]
     return [results.table("accuracy", ["model", *headings], rows, notes), *_compare_with_first(results)]
+
+
+def _describe_length(runs: list[Run]) -> str:
+    """Describe how long a column's sequences are, if that is a setting."""
+    if not runs:
+        return " (no run)"
+    return f" ({runs[0].length:,} symbols)" if runs[0].length else ""
 
 
 def list_text_figures(results: ResultSet) -> list[Table]:

@@ -37,7 +37,7 @@ def test_the_order_is_seed_experiment_column_row(machine: Settings, tmp_path: Pa
     assert places[0] == (0, "mine", "x4", "a")
     assert places[-1] == (7, "mine", "x4", "a")
     rows = ["transformer-xl", "transformer-xl-wide", "compressive", "infty", "infty-sticky"]
-    rows += ["mean", "delta", "slots", "cache"]
+    rows += ["infty-softmax", "mean", "delta", "slots", "cache", "rmt"]
     assert places[1:-1] == [(0, "sort", case, row) for case in ("x4", "x8", "x16") for row in rows]
     assert told == ""
 

@@ -1,0 +1,114 @@
+"""Carry memory tokens from segment to segment through the whole decoder: RMT (Bulatov et al. 2022, arXiv 2207.06881).
+
+A segment is read as [m memory tokens, segment, the m tokens once more]: all see the first, the last see all, and what
+the last layer makes of the last is the memory of the next segment. It wraps the decoder and is no memory of a layer.
+What to write is learnt by the segments that read it alone: `training.gradient_segments` of 2 at least.
+
+Departure: a memory token is what was written plus a learnt vector, which stands alone as long as nothing was.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from infty.memory.contract import PerRow
+from infty.memory.equations import Hidden
+from infty.memory.summary import SummaryMemory, SummaryState
+from infty.model.config import DecoderConfig
+from infty.model.decoder import Decoder
+from infty.model.interface import Output, State
+from infty.model.memory_layer import WHOLE, LayerState, MemoryLayer, Part
+from infty.model.relative_attention import Positions
+
+Written = Float[Tensor, "batch tokens hidden"]
+
+
+@dataclass(frozen=True)
+class TokenState(SummaryState):
+    """What the last segment of each stream wrote (Bulatov et al. 2022)."""
+
+    written: Written
+
+
+class TokenMemory(SummaryMemory[TokenState]):
+    """Memory tokens, and the learnt vectors that they begin as (Bulatov et al. 2022)."""
+
+    state_type = TokenState
+
+    def __init__(self, count: int, hidden_size: int) -> None:
+        super().__init__()
+        self.initial = nn.Parameter(torch.empty(count, hidden_size))
+
+    def initial_state(self, batch: int, seeds: PerRow | None = None) -> TokenState:
+        """Make the state of `batch` streams before anything was written. `seeds` are unused."""
+        return TokenState(self.initial.new_zeros(batch, *self.initial.shape))
+
+    def take_in(self, state: TokenState, x: Hidden) -> TokenState:
+        """Take what a segment wrote in the place of what the one before did."""
+        return TokenState(x)
+
+
+class MemoryTokens(MemoryLayer):
+    """Place of the memory tokens among a model's layers, before the first one (Bulatov et al. 2022)."""
+
+    long_range: TokenMemory
+
+    def __init__(self, config: DecoderConfig, count: int) -> None:
+        super().__init__()
+        self.segment_length, self.short_term_length = config.segment_length, 0
+        self.long_range = TokenMemory(count, config.hidden_size)
+
+    def show(self, state: LayerState) -> Written:
+        """Make the tokens that a segment reads, of what is known or what a knock-out leaves of it."""
+        shown = cast("TokenState", self.take_in(state.short_term.hidden, state, state.short_term.hidden, None).shown)
+        return shown.written + self.long_range.initial
+
+    def write(self, state: LayerState, written: Hidden) -> LayerState:
+        """Keep what a segment wrote."""
+        known = self.long_range.take_in(cast("TokenState", state.long_range), written.to(self.long_range.initial.dtype))
+        return replace(state, long_range=known)
+
+
+class RecurrentDecoder(Decoder):
+    """A decoder that reads and writes memory tokens around each segment (Bulatov et al. 2022)."""
+
+    def __init__(self, config: DecoderConfig, vocab_size: int, count: int) -> None:
+        super().__init__(config, vocab_size)
+        self.tokens = MemoryTokens(config, count)
+        nn.init.normal_(self.tokens.long_range.initial, std=config.initial_std)
+
+    @property
+    def memory_layers(self) -> list[MemoryLayer]:
+        """List the place of the memory tokens, then the layers."""
+        return [self.tokens, *super().memory_layers]
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """List the layers of the decoder: the units of activation checkpointing."""
+        return list(self.blocks)
+
+    def is_settled(self, state: State) -> bool:
+        """Tell that segments are never read at once: each begins with what the one before wrote."""
+        return False
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch length"],
+        state: State,
+        positions: tuple[Positions, ...] | None = None,
+        wanted: int | None = None,
+        part: Part = WHOLE,
+    ) -> Output:
+        """Predict as `Decoder.forward`, between the memory tokens that are read and those that are written."""
+        first, *others = state
+        memory, x = self.tokens.show(first), self.embed(tokens)
+        wanted, written = x.shape[1] if wanted is None else wanted, memory.shape[1] if part.ends else 0
+        around: list[Any] = [memory] if part.begins else []
+        x = torch.cat([*around, x, *([memory] if part.ends else [])], 1)
+        output = self.read(x, tuple(others), positions, wanted + written, part)
+        if part.ends:
+            first = self.tokens.write(first, output.hidden[:, wanted:])
+        return replace(output, hidden=output.hidden[:, :wanted], state=(first, *output.state))
