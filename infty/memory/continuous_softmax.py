@@ -44,7 +44,7 @@ class ContinuousSoftmaxMemory(LongTermMemory):
 
     def parameter_groups(self) -> dict[str, list[Float[Tensor, "..."]]]:
         """Name the parameters of the gate, of the scores (W_K), and of what is read (W_V, W_O)."""
-        gate = list(self.gate.parameters()) if self.gate else []
+        gate: list[Tensor] = list(self.gate.parameters()) if self.gate else []
         return {"gate": gate, "where": [self.key.weight], "what": [self.value.weight, self.output.weight]}
 
     def place_points(self) -> Points:

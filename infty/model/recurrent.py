@@ -54,22 +54,24 @@ class TokenMemory(SummaryMemory[TokenState]):
 class MemoryTokens(MemoryLayer):
     """Place of the memory tokens among a model's layers, before the first one (Bulatov et al. 2022)."""
 
-    long_range: TokenMemory
-
     def __init__(self, config: DecoderConfig, count: int) -> None:
         super().__init__()
         self.segment_length, self.short_term_length = config.segment_length, 0
         self.long_range = TokenMemory(count, config.hidden_size)
 
+    @property
+    def initial(self) -> Float[Tensor, "tokens hidden"]:
+        """Get the learnt vectors that memory tokens begin as."""
+        return cast("TokenMemory", self.long_range).initial
+
     def show(self, state: LayerState) -> Written:
         """Make the tokens that a segment reads, of what is known or what a knock-out leaves of it."""
         shown = cast("TokenState", self.take_in(state.short_term.hidden, state, state.short_term.hidden, None).shown)
-        return shown.written + self.long_range.initial
+        return shown.written + self.initial
 
     def write(self, state: LayerState, written: Hidden) -> LayerState:
         """Keep what a segment wrote."""
-        known = self.long_range.take_in(cast("TokenState", state.long_range), written.to(self.long_range.initial.dtype))
-        return replace(state, long_range=known)
+        return replace(state, long_range=TokenState(written.to(self.initial.dtype)))
 
 
 class RecurrentDecoder(Decoder):
@@ -78,7 +80,7 @@ class RecurrentDecoder(Decoder):
     def __init__(self, config: DecoderConfig, vocab_size: int, count: int) -> None:
         super().__init__(config, vocab_size)
         self.tokens = MemoryTokens(config, count)
-        nn.init.normal_(self.tokens.long_range.initial, std=config.initial_std)
+        nn.init.normal_(self.tokens.initial, std=config.initial_std)
 
     @property
     def memory_layers(self) -> list[MemoryLayer]:

@@ -116,7 +116,7 @@ class RunFolder:
         """Read a finished run, without the records beside its result. MissingError if it isn't finished, or damaged."""
         result, config = self.result(), self.config()
         task = Task.check(config.get("task"), self.path / "config.yaml")
-        if result.is_text != bool(task.corpus):
+        if result.is_text != task.is_text:
             file = self.path / "result.json"
             raise MissingError(f"{file} and config.yaml are of different tasks; train again with --fresh")
         return Run(self, self.key(config), config, result, task.length)

@@ -23,10 +23,15 @@ class Place(Record):
 
 
 class Task(Record):
-    """`task` of config.yaml. corpus: of texts. length: of the sequences, if that is a setting."""
+    """`task` of config.yaml. length: of the sequences, if that is a setting; texts do not have it."""
 
-    corpus: Text | None = None
+    kind: Text | None = None
     length: Positive | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """True for language modelling."""
+        return self.kind == "corpus"
 
 
 class _File(Record):

@@ -93,13 +93,13 @@ def test_the_gated_rule_is_the_product_in_the_paper(float64: None) -> None:
 def test_one_pair_is_answered_and_a_new_value_takes_the_place_of_the_old(float64: None) -> None:
     """DeltaNet with a rate of 1: what was written under a key is read under it again, and only the newest."""
     key, values = F.normalize(torch.randn(1, 1, 1, KEY), dim=-1), torch.randn(2, 1, 1, 1, HEAD_SIZE)
-    matrix = torch.zeros(1, 1, KEY, HEAD_SIZE)
-    for value in values:
-        new = Writing(key, value, torch.ones(1, 1, 1), torch.zeros(1, 1, 1))
-        matrix, _ = write_at_once(matrix, None, new, corrects=True)
-        torch.testing.assert_close(key @ matrix, value)
-    added = write_at_once(matrix, None, new, corrects=False)[0]
-    torch.testing.assert_close(key @ added, 2 * value)
+    first, second = (Writing(key, value, torch.ones(1, 1, 1), torch.zeros(1, 1, 1)) for value in values)
+    matrix, _ = write_at_once(torch.zeros(1, 1, KEY, HEAD_SIZE), None, first, corrects=True)
+    torch.testing.assert_close(key @ matrix, values[0])
+    matrix, _ = write_at_once(matrix, None, second, corrects=True)
+    torch.testing.assert_close(key @ matrix, values[1])
+    added = write_at_once(matrix, None, second, corrects=False)[0]
+    torch.testing.assert_close(key @ added, 2 * values[1])
 
 
 def test_linear_attention_is_attention_with_a_kernel_in_the_place_of_the_exponential(float64: None) -> None:

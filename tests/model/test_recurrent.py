@@ -24,7 +24,9 @@ def make(**changes: Any) -> RecurrentDecoder:
 def read_by_vocabulary(model: RecurrentDecoder, tokens: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
     """Logits, and what is written, by a plain decoder that has a row's memory tokens as further words."""
     plain = Decoder(DecoderConfig(**{**ALONE, "segment_length": SEGMENT + 2 * COUNT}), VOCAB + COUNT)
-    own: dict[str, Tensor] = {name: value for name, value in model.state_dict().items() if not name.startswith("tokens.")}
+    own: dict[str, Tensor] = {
+        name: value for name, value in model.state_dict().items() if not name.startswith("tokens.")
+    }
     words = memory / model.config.hidden_size**0.5
     for name in ("embedding.weight", "output.weight"):
         own[name] = torch.cat([own[name], words])
@@ -37,7 +39,7 @@ def read_by_vocabulary(model: RecurrentDecoder, tokens: Tensor, memory: Tensor) 
 def test_it_reads_as_a_decoder_that_has_the_memory_tokens_as_words(float64: None) -> None:
     """Three segments, the last short; what the second and third begin with is what the one before made of the last."""
     model, parts = make(), [*segments(2), segments(1)[0][:, :3]]
-    initial = model.tokens.long_range.initial
+    initial = model.tokens.initial
     state, memory = model.initial_state(torch.arange(BATCH)), [initial] * BATCH
     with torch.no_grad():
         for tokens in parts:
