@@ -93,7 +93,8 @@ def test_without_locks_a_file_takes_their_place(infty: Infty, tmp_path: Path, nu
     assert infty(*WORDS, "--fresh", **refused).returncode == 0
     assert infty("clean", "--yes", **refused).returncode == 0
     listed = json.loads(infty("list", "--scale", "smoke", "--json", **refused).stdout)
-    assert next(row["state"] for row in listed if row["case"] == "x4" and row["model"] == "infty") == "done"
+    states = {(row["experiment"], row["case"], row["model"]): row["state"] for row in listed}
+    assert states["sort", "x4", "infty"] == "done"
 
 
 @pytest.mark.slower

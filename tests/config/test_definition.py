@@ -21,6 +21,7 @@ from infty.config.definition import (
     variant_of,
 )
 from infty.experiment import Cell, resolve
+from infty.model.config import KINDS
 
 TEXT = """
 task: {kind: sort, vocabulary: 5, length: 59, train_sequences: 8, validation_sequences: 4, test_sequences: 4}
@@ -160,11 +161,11 @@ def test_all_faults_of_a_file_are_reported_at_once_with_place_and_remedy(make: A
     [
         (
             "model.long_range.kind=long",
-            "--set: model.long_range.kind: wanted kind: 'long_term', 'compressive', got 'long'",
+            f"--set: model.long_range.kind: wanted kind: {', '.join(map(repr, KINDS))}, got 'long'",
         ),
         ("model.long_range=7", "--set: model.long_range: wanted a mapping, got 7"),
         ("model=7", "--set: model: wanted a mapping, got 7"),
-        ("task.kind=srot", "--set: task.kind: wanted kind: 'sort', 'corpus', got 'srot'"),
+        ("task.kind=srot", "--set: task.kind: wanted kind: 'sort', 'first-seen', 'sort-stretch', "),
         ("training.steps=1.5", "--set: training.steps: wanted an integer, got 1.5"),
         ("training.steps=true", "--set: training.steps: wanted an integer, got True"),
         ("training.steps='3'", "--set: training.steps: wanted an integer, got '3'"),

@@ -18,12 +18,12 @@ OF_SORTING = (
     "Chance: guessing among the symbols that the answer has not named yet.",
     "Oracle: exact counts of as many last symbols as one layer's attention sees with the same number of slots.",
 )
-REFERENCES = {  # by protocol: what figures are compared with
-    "sort-accuracy-v1": (
+REFERENCES = {  # by protocol, whatever its version: what figures are compared with
+    "sort-accuracy": (
         "The paper shows this figure without numbers: compare the ordering of the models, not values.",
         *OF_SORTING,
     ),
-    "recall-accuracy-v1": (
+    "recall-accuracy": (
         "Chance: guessing among all values.",
         "Oracle: knows the pairs among as many last symbols as a layer keeps vectors, and guesses the others.",
     ),
@@ -48,7 +48,7 @@ def list_accuracies(results: ResultSet) -> list[Table]:
         f"Test accuracy in %, mean ± standard deviation over n seeds; {results.protocol}. In bold: ahead of every "
         "other row with each of two or more seeds, and by the 95 % interval.",
         *_note_scale(results),
-        *REFERENCES.get(results.runs[0].result.protocol.name, OF_SORTING),
+        *REFERENCES.get(results.runs[0].result.protocol.name.rpartition("-")[0], OF_SORTING),
         *_note_faults(results, results.cases),
     ]
     headings = [f"{name_column(results, case)} ↑{_describe_length(runs)}" for case, runs in columns.items()]

@@ -19,6 +19,7 @@ def write_experiment(folder: Path, name: str, rows: dict[str, Values], *, seeds:
     smoke.update(cases={"x4": smoke["cases"]["x4"]}, models={}, seeds=list(seeds))
     plain = {"model": {"short_term_length": 32, "long_range": None}}
     values.update(models={row: {**plain, **change} for row, change in rows.items()}, scales={"smoke": smoke})
+    del values["rows"]
     values["cases"] = {"x4": {"task": values["cases"]["x4"]["task"]}}
     (folder / "experiments").mkdir(exist_ok=True)
     (folder / f"experiments/{name}.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
