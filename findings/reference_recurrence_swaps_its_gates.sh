@@ -5,10 +5,10 @@
 # Version     fla-core 0.6.0 (flash-linear-attention) with torch 2.13.0.
 # Behaviour   `naive_recurrent_gated_delta_rule(q, k, v, beta, g)`, but `naive_chunk_gated_delta_rule(q, k, v, g, beta)`, as the
 #             operators have it. Both gates are batch × tokens × heads, so that a call by position runs either way. By name the
-#             two references agree; by position, in one order, they differ by as much as their outputs.
+#             two references agree; by position, in one order, one of them takes rates for logarithms of a decay, and grows.
 # Guess       Two references of one operator, in one file, take the same arguments in the same order.
-# Hurts       Whoever holds an own implementation, or a kernel, to one of them and writes the call after the other's: a log of a
-#             decay between 0 and 1 and a rate below 0 give finite numbers that look like any others.
+# Hurts       Whoever holds an own implementation, or a kernel, to one of them and writes the call after the other's: nothing is
+#             raised, and the fault seems to be one's own.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
