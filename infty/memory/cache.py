@@ -57,22 +57,12 @@ class CacheMemory(QueueMemory):
     """The newest vectors that have left the short-term memory, read by attention (M16)."""
 
     def __init__(self, config: CacheMemoryConfig) -> None:
-        super().__init__()
+        super().__init__(config.num_slots, config.hidden_size)
         self.config, size = config, config.hidden_size
         self.key = nn.Linear(size, size, bias=False)
         self.value = nn.Linear(size, size, bias=False)
         self.output = nn.Linear(size, size, bias=False)
         self.gate = nn.Parameter(torch.zeros(config.num_heads))
-
-    @property
-    def capacity(self) -> int:
-        """Count the vectors that are kept at most."""
-        return self.config.num_slots
-
-    @property
-    def hidden_size(self) -> int:
-        """Count the numbers of a vector."""
-        return self.config.hidden_size
 
     def advance(
         self, state: QueueState, evicted: Hidden, rows: Rows | None, attend: Attend

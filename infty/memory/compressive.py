@@ -57,19 +57,9 @@ class CompressiveMemory(QueueMemory):
     reads = False  # but attention does, through `extra_keys`
 
     def __init__(self, config: CompressiveMemoryConfig) -> None:
-        super().__init__()
+        super().__init__(config.num_slots, config.hidden_size)
         self.config, size, c = config, config.hidden_size, config.compression_rate
         self.compress = nn.Conv1d(size, size, kernel_size=c, stride=c)
-
-    @property
-    def capacity(self) -> int:
-        """Count the vectors that are kept at most: slots."""
-        return self.config.num_slots
-
-    @property
-    def hidden_size(self) -> int:
-        """Count the numbers of a vector."""
-        return self.config.hidden_size
 
     def advance(
         self, state: QueueState, evicted: Hidden, rows: Rows | None, attend: Attend

@@ -7,6 +7,7 @@ peak, this as many as its score has. The integrals are sums over evenly spaced p
 What is kept, how it is updated and sticky sampling are the ∞-former's. There is no KL term, and no w_μ, w_σ.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -73,7 +74,7 @@ class ContinuousSoftmaxMemory(LongTermMemory):
         wanted, known = queries.shape[1], prepared or self.prepare(state)
         # The sum's weights are added to the scores: exp(s + ln w) = w exp(s).
         ends = torch.zeros(self.num_points, dtype=queries.dtype, device=queries.device)
-        ends[0] = ends[-1] = -torch.log(torch.tensor(2.0)).item()
+        ends[0] = ends[-1] = -math.log(2)
         if self.config.sticky is not None:
             return self._read_and_note(queries if projection is None else x @ projection.T, wanted, state, known, ends)
         if not wanted:

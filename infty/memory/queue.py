@@ -1,6 +1,5 @@
 """Share what memories have in common that keep the newest of some vectors: first in, first out (M12, M16)."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
@@ -53,15 +52,10 @@ class QueueMemory(Memory[QueueState]):
 
     state_type = QueueState
 
-    @property
-    @abstractmethod
-    def capacity(self) -> int:
-        """Count the vectors that are kept at most."""
-
-    @property
-    @abstractmethod
-    def hidden_size(self) -> int:
-        """Count the numbers of a vector."""
+    def __init__(self, capacity: int, hidden_size: int) -> None:
+        """Prepare a queue. capacity: vectors that are kept at most."""
+        super().__init__()
+        self.capacity, self.hidden_size = capacity, hidden_size
 
     def initial_state(self, batch: int, seeds: PerRow | None = None) -> QueueState:
         """Make an empty memory for `batch` streams: no vector yet. `seeds` are unused."""

@@ -111,9 +111,7 @@ class DecoderConfig(_SharedConfig):
         from infty.model.recurrent import RecurrentDecoder
 
         torch.manual_seed(seed)
-        if self.memory_tokens is None:
-            return Decoder(self, vocab_size)
-        return RecurrentDecoder(self, vocab_size, self.memory_tokens)
+        return (Decoder if self.memory_tokens is None else RecurrentDecoder)(self, vocab_size)
 
     def find_faults(self, vocab_size: int) -> list[tuple[str, str]]:
         """Find a cut-off that is beyond the vocabulary."""

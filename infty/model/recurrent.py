@@ -8,10 +8,10 @@ Departure: a memory token is what was written plus a learnt vector, which stands
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from infty.memory.contract import PerRow
@@ -20,7 +20,7 @@ from infty.memory.summary import SummaryMemory, SummaryState
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.model.interface import Output, State
-from infty.model.memory_layer import WHOLE, LayerState, MemoryLayer, Part
+from infty.model.memory_layer import LayerState, MemoryLayer, Part
 from infty.model.relative_attention import Positions
 
 Written = Float[Tensor, "batch tokens hidden"]
@@ -54,33 +54,34 @@ class TokenMemory(SummaryMemory[TokenState]):
 class MemoryTokens(MemoryLayer):
     """Place of the memory tokens among a model's layers, before the first one (Bulatov et al. 2022)."""
 
-    def __init__(self, config: DecoderConfig, count: int) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.segment_length, self.short_term_length = config.segment_length, 0
-        self.long_range = TokenMemory(count, config.hidden_size)
+        self.long_range = TokenMemory(config.memory_tokens or 0, config.hidden_size)
 
     @property
-    def initial(self) -> Float[Tensor, "tokens hidden"]:
-        """Get the learnt vectors that memory tokens begin as."""
-        return cast("TokenMemory", self.long_range).initial
+    def memory(self) -> TokenMemory:
+        """Get what keeps the tokens."""
+        return cast("TokenMemory", self.long_range)
 
     def show(self, state: LayerState) -> Written:
         """Make the tokens that a segment reads, of what is known or what a knock-out leaves of it."""
-        shown = cast("TokenState", self.take_in(state.short_term.hidden, state, state.short_term.hidden, None).shown)
-        return shown.written + self.initial
+        self._refuse_another(state.long_range)
+        return cast("TokenState", self._knock_out(state.long_range)).written + self.memory.initial
 
     def write(self, state: LayerState, written: Hidden) -> LayerState:
         """Keep what a segment wrote."""
-        return replace(state, long_range=TokenState(written.to(self.initial.dtype)))
+        known = cast("TokenState", state.long_range)
+        return replace(state, long_range=self.memory.take_in(known, written.to(self.memory.initial.dtype)))
 
 
 class RecurrentDecoder(Decoder):
     """A decoder that reads and writes memory tokens around each segment (Bulatov et al. 2022)."""
 
-    def __init__(self, config: DecoderConfig, vocab_size: int, count: int) -> None:
+    def __init__(self, config: DecoderConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
-        self.tokens = MemoryTokens(config, count)
-        nn.init.normal_(self.tokens.initial, std=config.initial_std)
+        self.tokens = MemoryTokens(config)
+        nn.init.normal_(self.tokens.memory.initial, std=config.initial_std)
 
     @property
     def memory_layers(self) -> list[MemoryLayer]:
@@ -96,21 +97,13 @@ class RecurrentDecoder(Decoder):
         """Tell that segments are never read at once: each begins with what the one before wrote."""
         return False
 
-    def forward(
-        self,
-        tokens: Int[Tensor, "batch length"],
-        state: State,
-        positions: tuple[Positions, ...] | None = None,
-        wanted: int | None = None,
-        part: Part = WHOLE,
-    ) -> Output:
-        """Predict as `Decoder.forward`, between the memory tokens that are read and those that are written."""
+    def read(self, x: Hidden, state: State, positions: tuple[Positions, ...] | None, wanted: int, part: Part) -> Output:
+        """Run all layers on the memory tokens, the segment, and the tokens once more; keep what is written there."""
         first, *others = state
-        memory, x = self.tokens.show(first), self.embed(tokens)
-        wanted, written = x.shape[1] if wanted is None else wanted, memory.shape[1] if part.ends else 0
-        around: list[Any] = [memory] if part.begins else []
-        x = torch.cat([*around, x, *([memory] if part.ends else [])], 1)
-        output = self.read(x, tuple(others), positions, wanted + written, part)
+        memory = self.tokens.show(first)
+        written = memory.shape[1] * part.ends
+        x = torch.cat([*[memory] * part.begins, x, *[memory] * part.ends], 1)
+        output = super().read(x, tuple(others), positions, wanted + written, part)
         if part.ends:
             first = self.tokens.write(first, output.hidden[:, wanted:])
         return replace(output, hidden=output.hidden[:, :wanted], state=(first, *output.state))

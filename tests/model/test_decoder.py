@@ -41,7 +41,7 @@ MEMORIES: dict[str, Any] = {
 def make(memory: str, **changes: Any) -> Decoder:
     tokens = {"memory_tokens": 3} if memory == "rmt" else {}
     config = DecoderConfig(**{**BASE, "long_range": MEMORIES[memory], **tokens, **changes})
-    return RecurrentDecoder(config, VOCAB, 3) if tokens else Decoder(config, VOCAB)
+    return (RecurrentDecoder if tokens else Decoder)(config, VOCAB)
 
 
 def segments(count: int, batch: int = BATCH) -> list[Tensor]:

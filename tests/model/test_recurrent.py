@@ -18,7 +18,7 @@ ALONE: dict[str, Any] = {**BASE, "short_term_length": 0}  # nothing but memory t
 
 
 def make(**changes: Any) -> RecurrentDecoder:
-    return RecurrentDecoder(DecoderConfig(**{**ALONE, "memory_tokens": COUNT, **changes}), VOCAB, COUNT)
+    return RecurrentDecoder(DecoderConfig(**{**ALONE, "memory_tokens": COUNT, **changes}), VOCAB)
 
 
 def read_by_vocabulary(model: RecurrentDecoder, tokens: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,8 +39,9 @@ def read_by_vocabulary(model: RecurrentDecoder, tokens: Tensor, memory: Tensor) 
 def test_it_reads_as_a_decoder_that_has_the_memory_tokens_as_words(float64: None) -> None:
     """Three segments, the last short; what the second and third begin with is what the one before made of the last."""
     model, parts = make(), [*segments(2), segments(1)[0][:, :3]]
-    initial = model.tokens.initial
-    state, memory = model.initial_state(torch.arange(BATCH)), [initial] * BATCH
+    initial: Tensor = model.tokens.memory.initial
+    state = model.initial_state(torch.arange(BATCH))
+    memory: list[Tensor] = [initial] * BATCH
     with torch.no_grad():
         for tokens in parts:
             output = model(tokens, state)
