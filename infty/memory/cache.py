@@ -4,6 +4,9 @@ A query reads z = W_O (g ⊙ softmax(K q/√d)ᵀ V), K = X W_K, V = X W_V, over
 for each head alone; g = sigmoid(c), one gate per head, that begins at ½. Source: Memorizing Transformers (Wu et al.
 2022, arXiv 2203.08913).
 
+With a `compression_rate` c > 1, X are the slots of a compressive memory (M12), each made of c vectors: read here in a
+branch of their own, which can begin at 0, and not by attention beside its tokens.
+
 Departure: vectors are kept, and keys and values made of them when they are read, so that those of the past are by
 today's weights; kept are n vectors where the paper keeps 2 n. Departure: what attention reads is not scaled by 1 − g.
 """
@@ -17,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infty.memory.compressor import Compressor
 from infty.memory.contract import Attend, HeadedConfig, Losses, Rows, Wanted
 from infty.memory.equations import Heads, Hidden, Weight, join_heads, split_heads
 from infty.memory.queue import QueueMemory, QueueState
@@ -29,6 +33,18 @@ class CacheMemoryConfig(HeadedConfig):
     kind: Literal["cache"] = Field(default="cache", description="the last vectors as they are, read by attention")
     num_slots: int = Field(gt=0, description="n, vectors kept")
     top_k: int | None = Field(default=None, gt=0, description="k, vectors that a query reads; null: all")
+    compression_rate: int = Field(
+        default=1,
+        gt=0,
+        exclude_if=lambda rate: rate == 1,
+        description="c, vectors that become one that is kept (M12); 1: each is",
+    )
+    reconstruction_weight: float = Field(
+        default=1.0,
+        ge=0,
+        exclude_if=lambda weight: weight == 1,
+        description="weight of the attention-reconstruction loss, if c is above 1",
+    )
 
     def build(self) -> "CacheMemory":
         """Build the memory of these sizes."""
@@ -43,6 +59,11 @@ class CacheMemoryConfig(HeadedConfig):
     def state_bytes(self) -> int:
         """Count the bytes of one stream's vectors, in float32."""
         return torch.float32.itemsize * self.num_slots * self.hidden_size
+
+    @property
+    def auxiliary_weights(self) -> dict[str, float]:
+        """Name the reconstruction loss, with its weight, if vectors are compressed (M12)."""
+        return {"reconstruction": self.reconstruction_weight} if self.compression_rate > 1 else {}
 
 
 @dataclass(frozen=True)
@@ -63,12 +84,27 @@ class CacheMemory(QueueMemory):
         self.value = nn.Linear(size, size, bias=False)
         self.output = nn.Linear(size, size, bias=False)
         self.gate = nn.Parameter(torch.zeros(config.num_heads))
+        self.compress = Compressor(size, config.compression_rate) if config.compression_rate > 1 else None
 
     def advance(
         self, state: QueueState, evicted: Hidden, rows: Rows | None, attend: Attend
     ) -> tuple[QueueState, Losses]:
-        """Append what left the short-term memory (M16). There is no loss."""
-        return self.append(state, evicted.to(self.key.weight.dtype), rows), {}
+        """Append what left the short-term memory, compressed if c > 1 (M16). The loss is that of reconstruction (M12).
+
+        Raises:
+            RuntimeError: vmap or torch.export rewrites this with `rows`, compression and a gradient, and can't.
+        """
+        evicted = evicted.to(self.key.weight.dtype)
+        if self.compress is None:
+            return self.append(state, evicted, rows), {}
+        fresh = self.compress.make_slots(evicted)
+        return self.append(state, fresh, rows), self.compress.measure_loss(evicted, fresh, rows, attend)
+
+    def initialise_graft(self, std: float, num_layers: int) -> None:
+        """Make each slot the mean of its vectors, if they are compressed; the rest as of other memories."""
+        super().initialise_graft(std, num_layers)
+        if self.compress is not None:
+            self.compress.start_as_mean()
 
     def prepare(self, state: QueueState) -> CachedKeys:
         """Make the keys and values that are read, once for a segment that is read in parts."""

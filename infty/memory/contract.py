@@ -59,6 +59,11 @@ class MemoryConfig(BaseModel, ABC):
         """Name the losses of this memory, each with its weight."""
         return {}
 
+    @property
+    def has_output(self) -> bool:
+        """True if all that is read goes through one projection, the module's `output`, so that it can begin as 0."""
+        return True
+
 
 class HeadedConfig(MemoryConfig, ABC):
     """Sizes of a memory that each head of the layer reads a part of (section 3)."""
@@ -207,6 +212,13 @@ class Memory(nn.Module, ABC, Generic[AnyState]):
             if name == "output.weight":
                 with torch.no_grad():
                     parameter /= (2 * num_layers) ** 0.5
+
+    def silence(self) -> None:
+        """Let nothing be read until the memory is trained: its `output` becomes 0, and nothing else on that path is.
+
+        So the output has a gradient at once, and all that comes before it from the next step on.
+        """
+        nn.init.zeros_(self.get_parameter("output.weight"))
 
     def parameter_groups(self) -> dict[str, list[Float[Tensor, "..."]]]:
         """Name the parameters of the gate, of the density's scores, and of what is read; {}: there are none to see."""

@@ -148,6 +148,21 @@ class Gpt2ModelConfig(_SharedConfig):
     )
     num_positions: int = Field(gt=0, description="positions that it knows: a segment can't be longer")
     dropout: float = Field(ge=0, lt=1, description="on embeddings, attention weights and what is added to the residual")
+    start: Literal["drawn", "base"] = omit_default(
+        "drawn", description="how memories begin: with a small output, or with one of 0, so that the model is its base"
+    )
+    places: Literal["kept", "removed"] = omit_default(
+        "kept", description="whether what enters a memory has the part that its place in the segment gave it"
+    )
+
+    @model_validator(mode="after")
+    def _can_begin_as_base(self) -> "Gpt2ModelConfig":
+        if self.start == "base" and self.long_range and not self.long_range.has_output:
+            raise ValueError(
+                f"start: base wants a memory with an output of its own, which {self.long_range.kind} has not; kind: "
+                "cache reads its slots in a branch of its own, with compression_rate compressed ones"
+            )
+        return self
 
     @model_validator(mode="after")
     def _positions_reach(self) -> "Gpt2ModelConfig":

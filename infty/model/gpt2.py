@@ -55,6 +55,11 @@ class Gpt2Family:
         key, value = (split_heads(part, attention.num_heads) for part in both.chunk(2, -1))
         return key, value
 
+    def places(self, decoder: Any, layer: Any) -> Float[Tensor, "places hidden"]:
+        """Make what the layer's first norm makes of the embedding of each place, but for its length: held constant."""
+        embeddings = decoder.transformer.wpe.weight.detach()
+        return (embeddings - embeddings.mean(1, keepdim=True)) * layer.ln_1.weight.detach()
+
     def load(self, decoder: Any, folder: Path) -> None:
         """Read a GPT-2's weights from a Hugging Face folder (safetensors).
 

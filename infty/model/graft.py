@@ -56,6 +56,10 @@ class Family(Protocol):
         """Make an attention's keys and values of vectors that have no position in the segment."""
         ...
 
+    def places(self, decoder: nn.Module, layer: nn.Module) -> Float[Tensor, "places hidden"] | None:
+        """Make the part that each place of a segment has in what a layer's attention reads; None: there is none."""
+        ...
+
     def load(self, decoder: nn.Module, folder: Path) -> None:
         """Read a decoder's weights from a Hugging Face folder. MissingError if it lacks one, or has other shapes."""
 
@@ -77,14 +81,17 @@ class LayerStates:
 class GraftedLayer(MemoryLayer):
     """Memory beside one attention of another library's decoder; takes in its input, normed, of the last segment."""
 
-    def __init__(self, config: Gpt2ModelConfig, family: Family, attention: nn.Module, index: int) -> None:
+    def __init__(self, config: Gpt2ModelConfig, family: Family, decoder: nn.Module, index: int) -> None:
         super().__init__()
+        layer = family.layers(decoder)[index]
+        attention = family.attention(layer)
         self.long_range = config.long_range.build() if config.long_range else None
         self.index, self.segment_length, self.short_term_length = index, config.segment_length, 0
         self.original = attention.forward  # before it is replaced; its parameters stay the decoder's
         self.queries = partial(family.queries, attention)
         self.query_part = partial(family.query_part, attention)
         self.key_values = partial(family.key_values, attention)
+        self.places = partial(family.places, decoder, layer) if config.places == "removed" else lambda: None
         self._reader = partial(_ContentReader, family, attention, config.num_heads)
         attention.forward = self.forward
 
@@ -107,9 +114,10 @@ class GraftedLayer(MemoryLayer):
         x = hidden_states if several else part.collect(recent.hidden, hidden_states, self.segment_length)
         if several:
             left = torch.cat([evicted, unfold_segments(x, texts)], 1)[:, : -self.segment_length]
-            known, recent = self.take_in_turn(before, left, len(x) // texts), ShortTermState(x[:, :0])
+            known = self.take_in_turn(before, self._remove_places(left), len(x) // texts)
+            recent = ShortTermState(x[:, :0])
         else:
-            known = self.take_in(x, before, evicted, owners, part)
+            known = self.take_in(x, before, self._remove_places(evicted), owners, part)
         room = None if part.is_whole else self.segment_length
         cache = _SegmentCache(self._hold(known.extra, before, part), recent.key_value, room)
         if known.extra is not None or room:
@@ -134,6 +142,17 @@ class GraftedLayer(MemoryLayer):
         memories.after[self.index] = LayerState(short_term, state, *kept)
         memories.losses[self.index] = losses
         return self.mix(near, None if far is None else far[:, -near.shape[1] :]), weights
+
+    def _remove_places(self, vectors: Float[Tensor, "texts n hidden"]) -> Float[Tensor, "texts n hidden"]:
+        """Remove from vectors of whole segments, or of a first part of one, what lies along the part of their places.
+
+        Departure: a slot that has the places of what it is made of looks to trained attention like tokens there.
+        """
+        if (parts := self.places()) is None:
+            return vectors
+        which = torch.arange(vectors.shape[1], device=vectors.device) % self.segment_length
+        along = F.normalize(parts, dim=-1)[which]
+        return vectors - (vectors * along).sum(-1, keepdim=True) * along
 
     def _hold(self, extra: ExtraKeys | None, before: LayerState, part: Part) -> KeyValue | None:
         """Make keys and values of a memory's extra keys, or take those that an earlier part of the segment made."""
@@ -231,11 +250,13 @@ class Graft(SegmentModel):
     def __init__(self, config: Gpt2ModelConfig, base: nn.Module, family: Family) -> None:
         super().__init__()
         self.config, self.base, self.family = config, cast("Any", base), family
-        grafted = [GraftedLayer(config, family, family.attention(layer), i) for i, layer in enumerate(self.layers)]
+        grafted = [GraftedLayer(config, family, base, index) for index in range(len(self.layers))]
         self.blocks = nn.ModuleList(grafted)
         for layer in grafted:
             if layer.long_range is not None:
                 layer.long_range.initialise_graft(config.initial_std, len(grafted))
+                if config.start == "base":
+                    layer.long_range.silence()
 
     @property
     def layers(self) -> list[nn.Module]:

@@ -11,17 +11,16 @@ Sorting (section 4.1) asks for counts, which an average can hold; this asks for 
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int64
 from numpy import ndarray
 from pydantic import Field
 
-from infty.base.batch import UNSCORED, Batch, Totals
+from infty.base.batch import Batch, Totals
 from infty.base.errors import UsageError
 from infty.corpora.text_pieces import Text
 from infty.tasks.generated import FIRST_SEED, GeneratedTask, scale
@@ -60,6 +59,15 @@ class RecallConfig(TaskConfig):
         """The number of pairs in a sequence, all of which are asked for."""
         return self.pairs * len(self.distances)
 
+    @property
+    def pairs_within(self) -> int:
+        """The number of pairs that stand in the last segment itself, at distance 0."""
+        return self.pairs if self.distances[0] == 0 else 0
+
+    def count_fitting(self, segment_length: int) -> int:
+        """Count the keys that fit at each distance: the last segment asks for all, after pairs within it."""
+        return segment_length // 2 // (len(self.distances) + (self.distances[0] == 0))
+
     def open(self, _data: Path, segment_length: int, *_: Any, **__: Any) -> "RecallTask":
         """Open the task; sequences are generated, so no corpus is read."""
         return RecallTask(self, segment_length)
@@ -67,12 +75,11 @@ class RecallConfig(TaskConfig):
     def find_faults(self, segment_length: int) -> list[tuple[str, str]]:
         """Find sizes that do not fit each other, or the model's segments."""
         faults = []
-        if self.distances[0] < 1 or list(self.distances) != sorted(set(self.distances)):
-            faults.append(("task.distances", f"{list(self.distances)} do not rise from 1 or more"))
+        if self.distances[0] < 0 or list(self.distances) != sorted(set(self.distances)):
+            faults.append(("task.distances", f"{list(self.distances)} do not rise from 0 or more"))
         if self.asked > self.keys:
             faults.append(("task.keys", f"{self.keys} are fewer than the {self.asked} pairs of a sequence"))
-        if 2 * self.asked > segment_length:
-            most = segment_length // 2 // len(self.distances)
+        if self.pairs > (most := self.count_fitting(segment_length)):
             why = f"{self.asked} pairs do not fit into a segment of {segment_length}"
             faults.append(("task.pairs", f"{why}; at most {most} at each distance do"))
         return faults
@@ -85,7 +92,8 @@ class RecallTask(GeneratedTask):
 
     def __init__(self, config: RecallConfig, segment_length: int) -> None:
         self.config, self.segment_length = config, segment_length
-        self.start = config.distances[-1] * segment_length  # of the segment that asks
+        self.last = config.distances[-1] * segment_length  # where the last segment begins
+        self.start = self.last + 2 * config.pairs_within  # where the questions begin
         sizes = config.train_sequences, config.validation_sequences, config.test_sequences
         super().__init__(config, config.kind, sizes, self.start + 2 * config.asked - 1)
 
@@ -98,11 +106,13 @@ class RecallTask(GeneratedTask):
         fillers, drawn = (part >> np.uint64(32) for part in (random[0], random[2]))
         rows = scale(fillers, c.fillers) + c.keys + c.values
 
-        # Pairs at places of their own in the segments that are theirs.
+        # Pairs at places of their own in the segments that are theirs; in the last one at its beginning.
         keys = random[1].argsort(1)[:, : c.asked].reshape(count, len(c.distances), c.pairs)
         values = (scale(drawn, c.values) + c.keys).reshape(keys.shape)
         within = 2 * random[3].reshape(count, len(c.distances), -1).argsort(2)[..., : c.pairs]
-        places = (self.start - self.segment_length * np.array(c.distances))[:, None] + within
+        if c.pairs_within:
+            within[:, 0] = 2 * np.arange(c.pairs)
+        places = (self.last - self.segment_length * np.array(c.distances))[:, None] + within
         which = np.arange(count)[:, None, None]
         rows[which, places], rows[which, places + 1] = keys, values
 
@@ -118,21 +128,24 @@ class RecallTask(GeneratedTask):
 
     def measure_distances(self, tokens: Int64[ndarray, "n tokens"]) -> Distances:
         """Measure, in segments, how far before the last segment each key that is asked for has its value."""
-        start = self.start
-        asked = tokens[:, start : self.sequence_length : 2]
-        places = (tokens[:, None, :start] == asked[..., None]).argmax(-1)
-        return (start - places + self.segment_length - 1) // self.segment_length
+        asked = tokens[:, self.start : self.sequence_length : 2]
+        places = (tokens[:, None, : self.start] == asked[..., None]).argmax(-1)
+        return (self.last - places + self.segment_length - 1) // self.segment_length
+
+    @cached_property
+    def stages(self) -> list["RecallTask"]:
+        """The tasks of the curriculum: of the nearest distance, of the two nearest and so on, up to this one."""
+        c, stages = self.config, []
+        for count in range(1, len(c.distances) if c.curriculum else 1):
+            stage = c.model_copy(update={"distances": c.distances[:count], "curriculum": 0})
+            pairs = min(stage.count_fitting(self.segment_length), c.keys // count)
+            stages.append(RecallTask(stage.model_copy(update={"pairs": pairs}), self.segment_length))
+        return [*stages, self]
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
-        """Make a batch of the training sequences; a curriculum leaves out what is too far yet."""
-        batch, c = super().training_batch(step, batch_size, seed, rows), self.config
-        known = len(c.distances) if not c.curriculum else min(len(c.distances), 1 + step // c.curriculum)
-        if known == len(c.distances):
-            return batch
-        far = torch.from_numpy(self.measure_distances(batch.tokens.numpy()) > c.distances[known - 1])
-        targets = batch.targets.clone()
-        targets[:, self.start :: 2] = targets[:, self.start :: 2].masked_fill(far, UNSCORED)
-        return replace(batch, targets=targets)
+        """Make a batch of the training sequences, at first of the curriculum's."""
+        stage = self.stages[min(step // max(self.config.curriculum, 1), len(self.stages) - 1)]
+        return (super() if stage is self else stage).training_batch(step, batch_size, seed, rows)
 
     def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Values:
         """Compute loss and accuracy, in all and by distance, and what accuracy is compared with.

@@ -29,6 +29,7 @@ EVERY: dict[str, dict[str, Any]] = {
     "slots": {"kind": "slots", "num_slots": 11},
     "cache": {"kind": "cache", "num_slots": 13},
     "cache-top": {"kind": "cache", "num_slots": 13, "top_k": 3},
+    "cache-compressed": {"kind": "cache", "num_slots": 13, "compression_rate": 2},
 }
 # Without those that are settings of another, which make no difference to layers and checkpoints.
 ROWS = ("compressive", "infty", "infty-sticky", "infty-softmax", "mean", "delta", "slots", "cache")

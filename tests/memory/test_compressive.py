@@ -15,7 +15,7 @@ def make(rate: int) -> CompressiveMemory:
 
 def test_a_slot_is_a_weighted_sum_of_its_window() -> None:
     memory, evicted = make(rate=3), torch.randn(BATCH, 11, HIDDEN)
-    slots = memory.make_slots(evicted)
+    slots = memory.compress.make_slots(evicted)
     assert slots.shape == (BATCH, 4, HIDDEN)
     weight, bias = memory.compress.weight, memory.compress.bias
     assert bias is not None

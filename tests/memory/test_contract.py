@@ -94,7 +94,7 @@ def test_a_reconstruction_loss_counts_streams_outside_of_the_rows_as_0() -> None
     for own, counted in ((rows, 1), (None, 3)):
         _, taken = memory.advance(memory.initial_state(BATCH), x, own, lambda _, vectors: vectors.mean(1, keepdim=True))
         part = x if own is None else x[own]
-        expected = (memory.make_slots(part).mean(1) - part.mean(1)).square().mean()
+        expected = (memory.compress.make_slots(part).mean(1) - part.mean(1)).square().mean()
         torch.testing.assert_close(taken["reconstruction"], expected * counted / 3)
     _, none = memory.advance(memory.initial_state(BATCH), x, rows & False, lambda _, vectors: vectors)
     assert none == {}
@@ -150,7 +150,7 @@ def test_a_grafted_slot_begins_as_the_mean_of_its_vectors() -> None:
     memory = CompressiveMemory(COMPRESSIVE)
     memory.initialise_graft(0.02, 8)
     x = torch.randn(BATCH, LENGTH, HIDDEN)
-    torch.testing.assert_close(memory.make_slots(x), x.unflatten(1, (-1, 2)).mean(2))
+    torch.testing.assert_close(memory.compress.make_slots(x), x.unflatten(1, (-1, 2)).mean(2))
 
 
 def test_a_memory_without_extra_keys_says_so_before_and_after() -> None:

@@ -9,7 +9,8 @@ from torch import Tensor
 from infty.memory.contract import KNOCK_OUTS, Memory
 from tests.memory.kinds import BATCH, EVERY, HIDDEN, SEGMENT, build, configure
 
-BY_SEGMENT = [name for name in EVERY if name.startswith("infty") or name in ("compressive", "infini-attention")]
+BY_WINDOW = ("compressive", "cache-compressed", "infini-attention")
+BY_SEGMENT = [name for name in EVERY if name.startswith("infty") or name in BY_WINDOW]
 UNALIKE = torch.tensor([False, True, False])
 
 

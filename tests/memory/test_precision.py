@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from infty.memory import compressive, longterm
+from infty.memory import compressor, longterm
 from infty.memory.compressive import CompressiveMemory, CompressiveMemoryConfig
 from infty.memory.longterm import LongTermMemory, LongTermMemoryConfig
 from infty.memory.precision import full_precision, round_products
@@ -212,12 +212,14 @@ def test_every_switch_is_as_it_was_after_a_memory_was_used(
         return full_precision(torch.device(device), **more)
 
     monkeypatch.setattr(longterm, "full_precision", watch)
-    monkeypatch.setattr(compressive, "full_precision", watch)
+    monkeypatch.setattr(compressor, "full_precision", watch)
     set_tf32(way)
     before, legacy = switches(), read_old_names()
     memory, x = make(), torch.randn(2, LENGTH, HIDDEN)
     memory.attend(x, memory.update(memory.initial_state(2), x))
-    CompressiveMemory(CompressiveMemoryConfig(hidden_size=HIDDEN, num_slots=4, compression_rate=2)).make_slots(x)
+    CompressiveMemory(CompressiveMemoryConfig(hidden_size=HIDDEN, num_slots=4, compression_rate=2)).compress.make_slots(
+        x
+    )
     assert len(within) == 4
     assert (switches(), read_old_names()) == (before, legacy)
     if way in ("everything", "cudnn"):  # what followed the switch above it follows it still

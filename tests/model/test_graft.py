@@ -220,7 +220,8 @@ def longhand(model: Graft, parts: list[Tensor]) -> list[Tensor]:
                 known[i], _ = memory.advance(known[i], past[i], None, lambda _, vectors: vectors)
                 read, _, _ = memory.read(query, normed, known[i])
             if isinstance(memory, CompressiveMemory) and past[i] is not None:
-                slots = torch.cat([slots_of[i], memory.compress(past[i].mT).mT], 1)[:, -memory.config.num_slots :]
+                new = F.conv1d(past[i].mT, memory.compress.weight, memory.compress.bias, stride=memory.compress.stride)
+                slots = torch.cat([slots_of[i], new.mT], 1)[:, -memory.config.num_slots :]
                 slots_of[i] = slots
                 _, slot_keys, slot_values = layer.attn.c_attn(slots.contiguous()).chunk(3, -1)
                 keys, values = torch.cat([heads(slot_keys), keys], 2), torch.cat([heads(slot_values), values], 2)
@@ -321,6 +322,9 @@ class LlamaFamily:
         )
         key, value = parts
         return key, value
+
+    def places(self, decoder: Any, layer: Any) -> None:
+        return None
 
     def load(self, decoder: Any, folder: Path) -> None:
         raise NotImplementedError
