@@ -14,7 +14,7 @@ from infty.commands.load import load_experiment
 from infty.experiment import build_task
 from infty.runs.folder import RunFolder
 from infty.runs.schemas import FLOPS_COUNTED_BY
-from infty.training.cost import count_step_flops
+from infty.training.cost import count_training_flops
 
 FLOPS = re.compile(r'(\n *)"training_flops": (\d+|null)(,\n *"flops_counted_by": "[^"]*")?')
 
@@ -29,7 +29,7 @@ def recount(path: Path, data: Path) -> str:
     if json.loads(before)["training_data"] != task.describe_data("train"):
         raise MissingError(f"it was trained on another text than the {task.name} in {data}")
     training = experiment.training.count_steps(task)
-    flops = training.total_steps * count_step_flops(experiment.model, task, training, seed)[0]
+    flops = count_training_flops(experiment.model, task, training, seed, training.total_steps)
     written, count = FLOPS.subn(rf'\1"training_flops": {flops},\1"flops_counted_by": "{FLOPS_COUNTED_BY}"', before)
     assert count == 1, file
     file.write_text(written, encoding="utf-8")

@@ -47,16 +47,17 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     refuse_uneven("training.batch_size", training.batch_size, machine.launch)
     steps, batches = training.total_steps, task.count_batches(training.total_steps, training.gradient_segments)
     tokens = task.count_tokens_seen(batches, training.batch_size)
+    _, longest = task.list_stages(batches)[-1]
+    share = tokens / longest.count_tokens_seen(batches, training.batch_size)  # of what it were without a curriculum
 
     # Measure the cost: a step is the gradients of its pieces, one piece after the other, and an update.
-    cost, update = measure_run(model, task, training, seed, machine, SECONDS), measure_update(model, SECONDS)
+    cost, update = measure_run(model, longest, training, seed, machine, SECONDS), measure_update(model, SECONDS)
     seconds = math.ceil(cost.own / cost.at_once) * cost.seconds.fixed + cost.own * cost.seconds.each + update
     rows, step = range(cost.tried[-1]), count()  # of other steps each time: what was made may be kept
     what = training.batch_size, seed, rows, training.gradient_segments
-    made, _ = repeat(lambda: task.training_batches(next(step), *what), model.device, SECONDS)
+    made, _ = repeat(lambda: longest.training_batches(next(step), *what), model.device, SECONDS)
 
-    counted = try_to_count_flops(model.config, task, training, seed)
-    flops_a_token = round(counted[0] / counted[1]) if counted else None
+    flops = try_to_count_flops(model.config, task, training, seed, steps)
 
     # Compare the memory that training takes with that of this device and of others.
     memory: dict[str, Any] = {}
@@ -76,8 +77,8 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
         "steps": steps,
         "tokens": tokens,
         "passes": round(tokens / size, 2) if (size := task.tokens_per_epoch) else None,
-        "flops_a_token": flops_a_token,
-        "training_flops": flops_a_token and flops_a_token * tokens,
+        "flops_a_token": flops and round(flops / tokens),
+        "training_flops": flops,
         "disk_megabytes": round(count_disk_bytes(model, task, training) / 1e6),
         "device": str(machine.device),
         "processes": machine.launch.size,
@@ -85,8 +86,8 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
         "sequences_at_once": cost.at_once,
         "predicted_megabytes": memory,
         "seconds_a_step": round(seconds, 4),
-        "predicted_training_seconds": round(seconds * steps, 2),
-        "predicted_training_time": str(timedelta(seconds=round(seconds * steps))),
+        "predicted_training_seconds": round(seconds * steps * share, 2),
+        "predicted_training_time": str(timedelta(seconds=round(seconds * steps * share))),
         "data_made_to_trained": round((cost.seconds.predict(cost.tried[-1]) + update) / made, 1),
         "predicted_from": f"steps of {' and '.join(map(str, cost.tried))} of the {cost.own} sequences"
         + (", without what processes say to each other" if machine.launch.size > 1 else ""),

@@ -20,7 +20,7 @@ begins with half-lives from one segment to sixteen. Departure: Titans measures i
 forgets first; with a = 1 both are the same. Departure: Infini-attention scales what attention reads by 1 − g.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -31,32 +31,40 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infty.memory.contract import HeadedConfig, Losses, PerRow, Wanted
-from infty.memory.equations import Heads, Hidden, Weight, join_heads, split_heads
-from infty.memory.fast.tiling import pieces
+from infty.memory.equations import Hidden, Weight, join_heads, split_heads
 from infty.memory.gates import spread_half_lives
-from infty.memory.summary import SummaryMemory, SummaryState
+from infty.memory.summary import SummaryMemory, SummaryPart, SummaryState
 
 Matrix = Float[Tensor, "batch heads key value"]  # S transposed, so that q S is what a query reads
-Keys = Float[Tensor, "batch heads n key"]
-Gates = Float[Tensor, "batch heads n"]
-CHUNK = 64  # vectors that are written at once
+Keys = Float[Tensor, "batch heads *chunks n key"]
+Gates = Float[Tensor, "batch heads *chunks n"]
+CHUNK = 16  # vectors that are written at once, at most
 SMALLEST = 1e-6  # that what is read is divided by
 
 
 @dataclass(frozen=True)
-class Writing:
+class Writing(SummaryPart):
     """What vectors write into a matrix (M14), oldest first: keys, values and gates of each head."""
 
     keys: Keys
-    values: Heads
+    values: Float[Tensor, "batch heads *chunks n value"]
     rate: Gates  # b
     log_decay: Gates  # ln a
     log_momentum: Gates | None = None  # ln h; None: h = 0
 
-    def cut(self, size: int) -> Iterator["Writing"]:
-        """Cut it into chunks of so many vectors (M14); the last may be shorter."""
-        for chunk in pieces(self.keys.shape[2], size):
-            yield Writing(**{name: part[:, :, chunk] for name, part in vars(self).items() if part is not None})
+    def cut(self) -> Iterator["Writing"]:
+        """Cut it into vectors (M14)."""
+        for at in range(self.keys.shape[2]):
+            yield self._change(lambda part, at=at: part[:, :, at : at + 1])
+
+    def fold(self, most: int) -> "Writing":
+        """Fold it into chunks of the same size (M14): `most` vectors, or the next fewer that divide it."""
+        length = self.keys.shape[2]
+        size = next(size for size in range(min(most, length), 0, -1) if length % size == 0)
+        return self._change(lambda part: part.unflatten(2, (-1, size)))
+
+    def _change(self, change: Callable[[Tensor], Tensor]) -> "Writing":
+        return Writing(**{name: change(part) for name, part in vars(self).items() if part is not None})
 
 
 def write(matrix: Matrix, momentum: Matrix | None, new: Writing, *, corrects: bool) -> tuple[Matrix, Matrix | None]:
@@ -64,7 +72,7 @@ def write(matrix: Matrix, momentum: Matrix | None, new: Writing, *, corrects: bo
 
     corrects: the delta rule; without it v is written whatever S answers.
     """
-    for one in new.cut(1):
+    for one in new.cut():
         rate, decay = one.rate[..., None], one.log_decay.exp()[..., None]
         answer = decay * (one.keys @ matrix) if corrects else 0
         step = one.keys.mT @ (rate * (one.values - answer))
@@ -74,47 +82,61 @@ def write(matrix: Matrix, momentum: Matrix | None, new: Writing, *, corrects: bo
     return matrix, momentum
 
 
-def write_at_once(
-    matrix: Matrix, momentum: Matrix | None, new: Writing, *, corrects: bool
-) -> tuple[Matrix, Matrix | None]:
-    """Write a chunk at once, equal to `write`: the chunkwise form (Yang et al. 2024), here with momentum too (M14).
+@dataclass(frozen=True)
+class Chunks(SummaryPart):
+    """What chunks of vectors do to (S, P), one below the other, or to S alone: a map A (S, P) + B for each (M14)."""
+
+    factor: Float[Tensor, "batch heads chunks keys keys"]
+    added: Float[Tensor, "batch heads chunks keys value"]
+
+
+def write_chunks(known: Matrix, chunks: Chunks) -> Matrix:
+    """Write chunk by chunk, equal to `write` (M14). known: S, or S above P if there is momentum."""
+    # Equal: tests/memory/test_delta.py::test_a_chunk_is_written_as_vector_by_vector.
+    for factor, added in zip(chunks.factor.unbind(2), chunks.added.unbind(2), strict=True):
+        known = factor @ known + added
+    return known
+
+
+def make_chunks(new: Writing, *, corrects: bool) -> Chunks:
+    """Make maps of what is written: the chunkwise form (Yang et al. 2024), here with momentum too (M14).
 
     S after vector i is α_i S_0 + ε_i P_0 + Σ_j c_ij u_j k_jᵀ with u_i = b_i (v_i − a_i S_{i−1} k_i), so the u solve a
-    triangular system. With D and R, the products of a and of h between vectors: c = D R, α_i = D_i0, ε_i = c_i0 − D_i0,
-    and before vector i is taken in there is less by R_ij.
+    triangular system, and are linear in S_0 and P_0. With D and R, the products of a and of h between vectors: c = D R,
+    α_i = D_i0, ε_i = c_i0 − D_i0, and before vector i is taken in there is less by R_ij.
     """
-    # Equal to `write`: tests/memory/test_delta.py::test_a_chunk_is_written_as_vector_by_vector.
     # How much is left after each vector: of what was there (column 0), and of what each other one wrote.
+    new = new.fold(CHUNK)
     decay = left = among = _multiply_between(new.log_decay)
-    there = [(matrix, decay[..., 1:, :1], decay[..., 1:, :1])]  # left of it after a vector, and just before
-    kept = None if momentum is None or new.log_momentum is None else _multiply_between(new.log_momentum)
-    if momentum is not None and kept is not None:
+    shares, ends = [decay], [[decay]]
+    if new.log_momentum is not None:
+        kept = _multiply_between(new.log_momentum)
         left = decay @ kept
         among = left - kept
-        there += [(momentum, (left - decay)[..., 1:, :1], (among - decay)[..., 1:, :1])]
+        shares, ends = [decay, among - decay], [[decay, left - decay], [torch.zeros_like(kept), kept]]
+    enters = [left] if len(ends) == 1 else [left, ends[1][1]]
 
-    # What each writes: its value, less what is answered to it.
-    written = new.values * new.rate[..., None]
+    # What each writes, less what is answered to it: by others of the chunk, and by what was there.
+    written, answers = new.rate[..., None] * new.values, None
     if corrects:
-        answers = torch.stack([share * (new.keys @ known) for known, _, share in there]).sum(0)
-        system = new.keys @ new.keys.mT * among[..., 1:, 1:] * new.rate[..., None]
-        written = written - answers * new.rate[..., None]
-        written = torch.linalg.solve_triangular(system, written, upper=False, unitriangular=True)
+        asked = new.rate[..., None] * new.keys
+        system = asked @ new.keys.mT * among[..., 1:, 1:]
+        sides = torch.cat([written, *(share[..., 1:, :1] * asked for share in shares)], -1)
+        sides = torch.linalg.solve_triangular(system, sides, upper=False, unitriangular=True)
+        written, answers = sides.tensor_split([written.shape[-1]], -1)
 
-    # What there is in the end.
-    old = torch.stack([share[..., -1:, :] * known for known, share, _ in there]).sum(0)
-    after = old + (new.keys * left[..., -1, 1:, None]).mT @ written
-    if momentum is None or kept is None:
-        return after, momentum
-    return after, kept[..., -1:, :1] * momentum + (new.keys * kept[..., -1, 1:, None]).mT @ written
+    # In the end there is what is left of (S, P), and of each u.
+    last = torch.cat([share[..., -1, 1:, None] * new.keys for share in enters], -1).mT  # (keys of S and of P) × n
+    kept = torch.stack([torch.stack([end[..., -1, 0] for end in row], -1) for row in ends], -2)
+    same = torch.eye(new.keys.shape[-1], dtype=kept.dtype, device=kept.device)
+    factor = torch.einsum("...st,kl->...sktl", kept, same).flatten(-2).flatten(-3, -2)
+    return Chunks(factor if answers is None else factor - last @ answers, last @ written)
 
 
-def _multiply_between(logarithms: Gates) -> Float[Tensor, "batch heads after before"]:
+def _multiply_between(logarithms: Gates) -> Float[Tensor, "... after before"]:
     """Multiply the gates of all vectors after each one, up to each later one: g_{j+1} … g_i, 0 if j > i; from 0 on."""
     sums = F.pad(logarithms.cumsum(-1), (1, 0))
-    between = sums[..., :, None] - sums[..., None, :]
-    later = torch.ones_like(between, dtype=torch.bool).triu(1)
-    return between.masked_fill(later, -torch.inf).exp()
+    return (sums[..., :, None] - sums[..., None, :]).clamp(max=0).exp().tril()
 
 
 class DeltaMemoryConfig(HeadedConfig):
@@ -169,7 +191,7 @@ class DeltaState(SummaryState):
     momentum: Float[Tensor, "batch heads moving value"]  # as many keys, or none if there is no momentum
 
 
-class DeltaMemory(SummaryMemory[DeltaState]):
+class DeltaMemory(SummaryMemory[DeltaState, Writing | Chunks]):
     """Matrix per head that answers a key with its value (M14)."""
 
     state_type = DeltaState
@@ -196,25 +218,27 @@ class DeltaMemory(SummaryMemory[DeltaState]):
             momentum=make(batch, c.num_heads, c.numbers_per_key if c.momentum else 0, values),
         )
 
-    def take_in(self, state: DeltaState, x: Hidden) -> DeltaState:
-        """Write vectors, oldest first, in chunks (M14)."""
-        new, corrects = self.make_writing(x), self.config.rule == "delta"
-        if self.config.keys == "elu":
-            # Infini-attention's rule compares with what the memory answered before the segment: there is no system.
-            values = new.values - divide(new.keys @ state.matrix) if corrects else new.values
-            new, corrects = replace(new, values=F.pad(values, (0, 1), value=1.0)), False
-        matrix, momentum = state.matrix, state.momentum if self.momentum else None
-        for chunk in new.cut(CHUNK):
-            matrix, momentum = write_at_once(matrix, momentum, chunk, corrects=corrects)
-        return DeltaState(matrix, state.momentum if momentum is None else momentum)
+    def summarise(self, x: Hidden) -> Writing | Chunks:
+        """Compute what vectors write; with elu keys their values wait for what is answered before the segment (M14)."""
+        new = self.make_writing(x)
+        return new if self.config.keys == "elu" else make_chunks(new, corrects=self.config.rule == "delta")
+
+    def join(self, state: DeltaState, part: Writing | Chunks) -> DeltaState:
+        """Write vectors, in chunks (M14)."""
+        if isinstance(part, Writing):
+            answers = divide(part.keys @ state.matrix) if self.config.rule == "delta" else 0
+            part = replace(part, values=F.pad(part.values - answers, (0, 1), value=1.0))
+            part = make_chunks(part, corrects=False)
+        known = write_chunks(torch.cat([state.matrix, state.momentum], 2), part)
+        return DeltaState(*known.tensor_split([self.config.numbers_per_key], 2))
 
     def make_writing(self, x: Hidden) -> Writing:
         """Make keys, values and gates of vectors (M14)."""
-        keys, heads = self.map_keys(split_heads(self.key(x), self.config.num_heads)), self.config.num_heads
+        keys, heads = self.map_keys(split_heads(self.key(x), self.config.num_heads).contiguous()), self.config.num_heads
         none = keys.new_zeros(len(x), heads, x.shape[1])  # the logarithm of 1
         return Writing(
             keys=keys,
-            values=split_heads(self.value(x), heads),
+            values=split_heads(self.value(x), heads).contiguous(),
             rate=none.exp() if self.rate is None else self.rate(x).mT.sigmoid(),
             log_decay=none if self.decay is None else F.logsigmoid(self.decay(x).mT),
             log_momentum=None if self.momentum is None else F.logsigmoid(self.momentum(x).mT),

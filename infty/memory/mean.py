@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from infty.memory.contract import HeadedConfig, Losses, PerRow, Wanted
 from infty.memory.equations import Hidden, Weight
 from infty.memory.gates import spread_half_lives
-from infty.memory.summary import SummaryMemory, SummaryState
+from infty.memory.summary import SummaryMemory, SummaryPart, SummaryState
 
 Mean = Float[Tensor, "batch heads d"]
 Count = Float[Tensor, "batch heads"]
@@ -65,7 +65,16 @@ class MeanState(SummaryState):
     count: Count
 
 
-class MeanMemory(SummaryMemory[MeanState]):
+@dataclass(frozen=True)
+class MeanPart(SummaryPart):
+    """Means of what comes, what they count, and what is left of the count before (M13)."""
+
+    kept: Count
+    mean: Mean
+    count: Count
+
+
+class MeanMemory(SummaryMemory[MeanState, MeanPart]):
     """Average of all that has left the short-term memory, projected, and the same for every query (M13)."""
 
     state_type = MeanState
@@ -85,18 +94,22 @@ class MeanMemory(SummaryMemory[MeanState]):
             count=like.new_zeros(batch, c.num_heads),
         )
 
-    def take_in(self, state: MeanState, x: Hidden) -> MeanState:
-        """Average over further vectors, all at once (M13)."""
-        # Equal to `average`: tests/memory/test_mean.py::test_vectors_at_once_are_averaged_as_one_by_one.
+    def summarise(self, x: Hidden) -> MeanPart:
+        """Average over vectors, all at once (M13)."""
+        # With `join` equal to `average`: tests/memory/test_mean.py::test_vectors_at_once_are_averaged_as_one_by_one.
         x, length = x.unflatten(2, (self.config.num_heads, -1)), x.shape[1]
+        like = x.new_ones(len(x), self.config.num_heads)
         if self.decay is None:
-            count = state.count + length
-            return MeanState(state.mean + (x.mean(1) - state.mean) * (length / count)[..., None], count)
+            return MeanPart(like, x.mean(1), like * length)
         newer = torch.arange(length, -1, -1, dtype=x.dtype, device=x.device)  # vectors that come after each
         shares = (F.logsigmoid(self.decay) * newer[:, None]).exp()  # n + 1, heads: aᴸ, …, a, 1
-        count = shares[0] * state.count + shares[1:].sum(0)
-        new = torch.einsum("bnhd,nh->bhd", x, shares[1:]) - state.mean * shares[1:].sum(0)[:, None]
-        return MeanState(state.mean + new / count[..., None], count)
+        count = shares[1:].sum(0)
+        return MeanPart(like * shares[0], torch.einsum("bnhd,nh->bhd", x, shares[1:] / count), like * count)
+
+    def join(self, state: MeanState, part: MeanPart) -> MeanState:
+        """Move the mean towards the new one, by the share that this counts (M13)."""
+        count = part.kept * state.count + part.count
+        return MeanState(state.mean + (part.mean - state.mean) * (part.count / count)[..., None], count)
 
     def read(
         self, queries: Wanted, x: Hidden, state: MeanState, projection: Weight | None = None, prepared: None = None

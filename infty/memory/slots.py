@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from infty.memory.contract import HeadedConfig, Losses, PerRow, Wanted
 from infty.memory.equations import Heads, Hidden, Weight, join_heads, split_heads
 from infty.memory.gates import spread_half_lives
-from infty.memory.summary import SummaryMemory, SummaryState
+from infty.memory.summary import SummaryMemory, SummaryPart, SummaryState
 
 Slots = Float[Tensor, "batch heads slots d"]
 Decays = Float[Tensor, "batch heads n slots"]
@@ -64,7 +64,16 @@ class SlotState(SummaryState):
     values: Slots
 
 
-class SlotMemory(SummaryMemory[SlotState]):
+@dataclass(frozen=True)
+class SlotPart(SummaryPart):
+    """Keys and values that vectors bring, and what is left of those before (M15)."""
+
+    kept: Float[Tensor, "batch heads slots 1"]
+    keys: Slots
+    values: Slots
+
+
+class SlotMemory(SummaryMemory[SlotState, SlotPart]):
     """Slots that forget at rates of their own, read by attention (M15)."""
 
     state_type = SlotState
@@ -85,22 +94,27 @@ class SlotMemory(SummaryMemory[SlotState]):
         zeros = self.key.weight.new_zeros(batch, c.num_heads, c.num_slots, c.hidden_size // c.num_heads)
         return SlotState(zeros, zeros)
 
-    def take_in(self, state: SlotState, x: Hidden) -> SlotState:
-        """Take vectors into the slots, oldest first and all at once (M15)."""
+    def summarise(self, x: Hidden) -> SlotPart:
+        """Take vectors into empty slots, all at once (M15)."""
         # Equal to `fill_slots`: tests/memory/test_slots.py::test_vectors_at_once_fill_slots_as_one_by_one.
-        heads = self.config.num_heads
+        heads, x = self.config.num_heads, x.flip(1)  # newest first: what is left of each is what comes before it here
         logits = split_heads(self.decay(x), heads)  # b h n slots
-        left = F.logsigmoid(logits).flip(2).cumsum(2).flip(2)  # ln of what is left after a vector, it included
-        shares = (F.pad(left[:, :, 1:], (0, 0, 0, 1)) + F.logsigmoid(-logits)).exp()  # of each vector in each slot
-        kept = left[:, :, 0, :, None].exp()
-        return SlotState(
-            keys=kept * state.keys + shares.mT @ split_heads(self.key(x), heads),
-            values=kept * state.values + shares.mT @ split_heads(self.value(x), heads),
+        left = F.logsigmoid(logits).cumsum(2)  # ln of what a vector, and all that come after it, leave
+        shares = (left - logits).exp()  # of each vector in each slot: (1 − a)/a is e to minus the logit
+        return SlotPart(
+            kept=left[:, :, -1, :, None].exp(),
+            keys=shares.mT @ split_heads(self.key(x), heads),
+            values=shares.mT @ split_heads(self.value(x), heads),
         )
+
+    def join(self, state: SlotState, part: SlotPart) -> SlotState:
+        """Add what is left of what the slots held (M15)."""
+        return SlotState(part.kept * state.keys + part.keys, part.kept * state.values + part.values)
 
     def read(
         self, queries: Wanted, x: Hidden, state: SlotState, projection: Weight | None = None, prepared: None = None
     ) -> tuple[Wanted, SlotState, Losses]:
         """Read the slots by attention (M15); zeros of an empty memory."""
         asked = split_heads(queries, self.config.num_heads)
-        return self.output(join_heads(F.scaled_dot_product_attention(asked, state.keys, state.values))), state, {}
+        weights = (asked @ state.keys.mT * asked.shape[-1] ** -0.5).softmax(-1)
+        return self.output(join_heads(weights @ state.values)), state, {}

@@ -1,9 +1,9 @@
 """Share what memories have in common that sum the past up in numbers, all 0 as long as there is none (M13 to M15)."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,7 +36,21 @@ class SummaryState(MemoryState):
         return replace(self, **{name: change(name, numbers) for name, numbers in vars(self).items()})
 
 
-class SummaryMemory(Memory[AnySummary]):
+AnyPart = TypeVar("AnyPart", bound="SummaryPart")
+
+
+@dataclass(frozen=True)
+class SummaryPart:
+    """Some vectors summed up (M13 to M15): tensors of as many rows, or None."""
+
+    def chunk(self: AnyPart, count: int) -> Iterator[AnyPart]:
+        """Cut the rows into `count` parts."""
+        cut = {name: part.chunk(count) for name, part in vars(self).items() if part is not None}
+        for at in range(count):
+            yield replace(self, **{name: parts[at] for name, parts in cut.items()})
+
+
+class SummaryMemory(Memory[AnySummary], Generic[AnySummary, AnyPart]):
     """Memory whose state is a `SummaryState` (M13 to M15). In which order the past came can't be told from that."""
 
     knock_outs: ClassVar[tuple[KnockOut, ...]] = ("zero", "other")
@@ -45,14 +59,26 @@ class SummaryMemory(Memory[AnySummary]):
         self, state: AnySummary, evicted: Hidden, rows: Rows | None, attend: Attend
     ) -> tuple[AnySummary, Losses]:
         """Take in what left the short-term memory, in the precision of the weights. There is no loss."""
-        weight = next(self.parameters())
-        with full_precision(weight.device):
-            after = self.take_in(state, evicted.to(weight.dtype))
+        (after,) = self.advance_in_turn(state, evicted, 1)
         return (after if rows is None else state.update(rows, after)), {}
 
+    def advance_in_turn(self, state: AnySummary, evicted: Hidden, count: int) -> list[AnySummary]:
+        """Take in what left before each of several segments, in all rows: only what is joined needs their order."""
+        # Equal to one after the other: tests/memory/test_kinds.py::test_segments_at_once_are_taken_in_as_in_turn.
+        weight, states = next(self.parameters()), []
+        with full_precision(weight.device):
+            segments = evicted.to(weight.dtype).unflatten(1, (count, -1)).transpose(0, 1)
+            for one in self.summarise(segments.flatten(0, 1)).chunk(count):
+                states.append(state := self.join(state, one))
+        return states
+
     @abstractmethod
-    def take_in(self, state: AnySummary, x: Hidden) -> AnySummary:
-        """Take in vectors, oldest first, in all rows."""
+    def summarise(self, x: Hidden) -> AnyPart:
+        """Sum up vectors, oldest first, as far as that can be done before it is known what is there already."""
+
+    @abstractmethod
+    def join(self, state: AnySummary, part: AnyPart) -> AnySummary:
+        """Join what is known and what comes after it."""
 
     def knock_out(self, state: AnySummary, kind: KnockOut) -> AnySummary:
         """Make the numbers that are read in the place of the true ones: zeros, or another row's.

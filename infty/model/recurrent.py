@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from infty.memory.contract import PerRow
 from infty.memory.equations import Hidden
-from infty.memory.summary import SummaryMemory, SummaryState
+from infty.memory.summary import SummaryMemory, SummaryPart, SummaryState
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.model.interface import Output, State
@@ -33,7 +33,14 @@ class TokenState(SummaryState):
     written: Written
 
 
-class TokenMemory(SummaryMemory[TokenState]):
+@dataclass(frozen=True)
+class TokenPart(SummaryPart):
+    """What a segment writes (Bulatov et al. 2022)."""
+
+    written: Written
+
+
+class TokenMemory(SummaryMemory[TokenState, TokenPart]):
     """Memory tokens, and the learnt vectors that they begin as (Bulatov et al. 2022)."""
 
     state_type = TokenState
@@ -46,9 +53,13 @@ class TokenMemory(SummaryMemory[TokenState]):
         """Make the state of `batch` streams before anything was written. `seeds` are unused."""
         return TokenState(self.initial.new_zeros(batch, *self.initial.shape))
 
-    def take_in(self, state: TokenState, x: Hidden) -> TokenState:
-        """Take what a segment wrote in the place of what the one before did."""
-        return TokenState(x)
+    def summarise(self, x: Hidden) -> TokenPart:
+        """Take what a segment wrote as it is."""
+        return TokenPart(x)
+
+    def join(self, state: TokenState, part: TokenPart) -> TokenState:
+        """Put it in the place of what the segment before wrote."""
+        return TokenState(part.written)
 
 
 class MemoryTokens(MemoryLayer):
@@ -72,7 +83,7 @@ class MemoryTokens(MemoryLayer):
     def write(self, state: LayerState, written: Hidden) -> LayerState:
         """Keep what a segment wrote."""
         known = cast("TokenState", state.long_range)
-        return replace(state, long_range=self.memory.take_in(known, written.to(self.memory.initial.dtype)))
+        return replace(state, long_range=self.memory.advance_in_turn(known, written, 1)[0])
 
 
 class RecurrentDecoder(Decoder):

@@ -10,7 +10,7 @@ each at the distances 1 and 2, · a filler):
 Sorting (section 4.1) asks for counts, which an average can hold; this asks for what a memory kept apart.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +43,9 @@ class RecallConfig(TaskConfig):
         strict=False, min_length=1, description="segments between a pair and the last segment, which asks for it"
     )
     curriculum: int = Field(
-        default=0, ge=0, description="steps of training until the next greater distance counts too; 0: all do at once"
+        default=0,
+        ge=0,
+        description="steps of training until the next distance is asked for too, in longer sequences; 0: all at once",
     )
     train_sequences: int = Field(gt=0, le=2**40, description="different sequences to train on")
     validation_sequences: int = Field(gt=0, le=2**40, description="sequences to validate on")
@@ -133,19 +135,29 @@ class RecallTask(GeneratedTask):
         return (self.last - places + self.segment_length - 1) // self.segment_length
 
     @cached_property
-    def stages(self) -> list["RecallTask"]:
-        """The tasks of the curriculum: of the nearest distance, of the two nearest and so on, up to this one."""
-        c, stages = self.config, []
-        for count in range(1, len(c.distances) if c.curriculum else 1):
-            stage = c.model_copy(update={"distances": c.distances[:count], "curriculum": 0})
+    def curriculum(self) -> list["RecallTask"]:
+        """The tasks of each stage: the nearest distance, the two nearest and so on, as many pairs as fit; then all."""
+        c, stages = self.config.model_copy(update={"curriculum": 0}), []
+        for count in range(1, len(c.distances) if self.config.curriculum else 1):
+            stage = c.model_copy(update={"distances": c.distances[:count]})
             pairs = min(stage.count_fitting(self.segment_length), c.keys // count)
             stages.append(RecallTask(stage.model_copy(update={"pairs": pairs}), self.segment_length))
-        return [*stages, self]
+        return [*stages, RecallTask(c, self.segment_length)] if stages else [self]
+
+    def list_stages(self, steps: int) -> Sequence[tuple[int, "RecallTask"]]:
+        """List the stages of the curriculum that so many steps reach."""
+        length, last = self.config.curriculum or steps, len(self.curriculum) - 1
+        counts = [steps - length * at if at == last else min(length, steps - length * at) for at in range(last + 1)]
+        return [(count, stage) for count, stage in zip(counts, self.curriculum, strict=True) if count > 0]
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
-        """Make a batch of the training sequences, at first of the curriculum's."""
-        stage = self.stages[min(step // max(self.config.curriculum, 1), len(self.stages) - 1)]
+        """Make a batch of the training sequences: those of the curriculum's stage."""
+        _, stage = self.list_stages(step + 1)[-1]
         return (super() if stage is self else stage).training_batch(step, batch_size, seed, rows)
+
+    def count_tokens_seen(self, steps: int, batch_size: int) -> int:
+        """Count the tokens of the first `steps` training batches."""
+        return sum(count * batch_size * stage.sequence_length for count, stage in self.list_stages(steps))
 
     def score(self, split: str, totals: Totals, record: PerTarget, memory_slots: int, segment_length: int) -> Values:
         """Compute loss and accuracy, in all and by distance, and what accuracy is compared with.

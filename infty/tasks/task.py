@@ -61,6 +61,13 @@ class TrainingData(StepData, Protocol):
         first, stop = self.count_batches(step, segments), self.count_batches(step + 1, segments)
         return [self.training_batch(number, batch_size, seed, rows) for number in range(first, stop)]
 
+    def list_stages(self, steps: int) -> Sequence[tuple[int, "TrainingData"]]:
+        """List what so many steps of training read, in order: how many of them, and data whose batches are all alike.
+
+        A curriculum's batches become longer; the last are the longest.
+        """
+        return [(steps, self)]
+
     @abstractmethod
     def count_steps_per_epoch(self, batch_size: int) -> int:
         """Count the batches after which everything has been trained on at least once."""

@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
-from math import inf
+from math import inf, prod
 from statistics import median
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,6 +32,7 @@ WRITTEN = 2  # steps that write a carried memory, for the next one to read
 FULL, MOST = 5, 100  # steps until it was contracted too; their limit, if documents end before it is full
 COUNTED = 256  # sequences of a batch whose FLOPs are counted at most; others cost as much
 TIMED = 15  # limit of the timed steps
+Size = torch.Size
 Steps = Iterator[tuple[int, list[int]]]  # tokens of each step, and bytes of each tensor of the memory carried on
 
 
@@ -116,6 +118,14 @@ def measure_run(
     )
 
 
+def _count_solving(system: Size, known: Size, *_: Any, **__: Any) -> int:
+    """Count the FLOPs of one triangular solve, which torch's counter leaves out: a product with half a matrix."""
+    return prod(known) * system[-1]
+
+
+SOLVED = {torch.ops.aten.linalg_solve_triangular: _count_solving}
+
+
 def measure_update(model: SegmentModel, seconds: float) -> float:
     """Measure the seconds of clipping and Adam's update, at a learning rate of 0, which changes no weight."""
     optimizer, parameters = make_optimizer(model, learning_rate=0.0), list(model.parameters())
@@ -133,7 +143,7 @@ def count_step_flops(config: ModelConfig, task: TrainingData, training: Training
     kernels are, and however much is computed twice.
     """
     # Nothing is computed on the meta device. Dropout on attention's weights makes it plain, which decides nothing else.
-    counter, sequences = FlopCounterMode(display=False), min(training.batch_size, COUNTED)
+    counter, sequences = FlopCounterMode(display=False, custom_mapping=SOLVED), min(training.batch_size, COUNTED)
     changes = {"attention_dropout": 0.5} if isinstance(config, DecoderConfig) else {}
     with torch.random.fork_rng([]), torch.device("meta"):
         model = config.model_copy(update=changes).build(task.vocab_size, seed)
@@ -142,12 +152,20 @@ def count_step_flops(config: ModelConfig, task: TrainingData, training: Training
     return counter.get_total_flops() * training.batch_size // sequences, tokens * training.batch_size // sequences
 
 
+def count_training_flops(
+    config: ModelConfig, task: TrainingData, training: TrainingConfig, seed: int, steps: int
+) -> int:
+    """Count the FLOPs of so many optimiser steps, each counted as `count_step_flops` does."""
+    stages = task.list_stages(steps)
+    return sum(number * count_step_flops(config, data, training, seed)[0] for number, data in stages)
+
+
 def try_to_count_flops(
-    config: ModelConfig, task: TrainingData, training: TrainingConfig, seed: int
-) -> tuple[int, int] | None:
-    """Count as `count_step_flops`; None, with a warning, if a memory of one's own asks for numbers that meta lacks."""
+    config: ModelConfig, task: TrainingData, training: TrainingConfig, seed: int, steps: int
+) -> int | None:
+    """Count as `count_training_flops`; None, with a warning, if a memory of one's own asks for numbers meta lacks."""
     try:
-        return count_step_flops(config, task, training, seed)
+        return count_training_flops(config, task, training, seed, steps)
     except Exception as fault:  # any kind: a run is not to lose its result by it
         warnings.warn(f"FLOPs were not counted: {describe_fault(fault)}", stacklevel=2)
         return None

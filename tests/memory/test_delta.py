@@ -7,15 +7,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from infty.memory.delta import DeltaMemory, DeltaState, Writing, write, write_at_once
+from infty.memory import delta
+from infty.memory.delta import DeltaMemory, DeltaState, Writing, make_chunks, write, write_chunks
 from tests.memory.kinds import BATCH, HEAD_SIZE, HEADS, HIDDEN, SEGMENT, build
 
 Rules = dict[str, Any]
-LENGTH, KEY = 13, 11
+LENGTH, KEY = 12, 11
 
 
 def take_in(memory: DeltaMemory, state: DeltaState, x: Tensor) -> DeltaState:
     return memory.advance(state, x, None, lambda _, vectors: vectors)[0]
+
+
+def write_at_once(
+    matrix: Tensor, momentum: Tensor | None, new: Writing, *, corrects: bool
+) -> tuple[Tensor, Tensor | None]:
+    """As `write`, in chunks."""
+    known = torch.cat([matrix] if momentum is None else [matrix, momentum], 2)
+    matrix, *moved = write_chunks(known, make_chunks(new, corrects=corrects)).split(matrix.shape[2], 2)
+    return matrix, moved[0] if moved else None
 
 
 def make_writing(momentum: bool) -> Writing:
@@ -31,17 +41,18 @@ def make_writing(momentum: bool) -> Writing:
 
 @pytest.mark.parametrize("momentum", [False, True])
 @pytest.mark.parametrize("corrects", [False, True])
-@pytest.mark.parametrize("size", [1, 4, LENGTH])
-def test_a_chunk_is_written_as_vector_by_vector(float64: None, momentum: bool, corrects: bool, size: int) -> None:
-    """Values and every gradient, with what was there before and in chunks whose last is short."""
+@pytest.mark.parametrize("size", [1, 5, LENGTH])
+def test_a_chunk_is_written_as_vector_by_vector(
+    float64: None, monkeypatch: pytest.MonkeyPatch, momentum: bool, corrects: bool, size: int
+) -> None:
+    """Values and every gradient, with what was there before; chunks of 4 if they may have 5."""
+    monkeypatch.setattr(delta, "CHUNK", size)
     new = make_writing(momentum)
     before = [torch.randn(BATCH, HEADS, KEY, HEAD_SIZE, requires_grad=True) for _ in range(1 + momentum)]
     inputs = [*before, *(part for part in vars(new).values() if part is not None)]
     found = []
-    for chunks, act in ((new.cut(size), write_at_once), ([new], write)):
-        matrix, carried = before[0], before[1] if momentum else None
-        for chunk in chunks:
-            matrix, carried = act(matrix, carried, chunk, corrects=corrects)
+    for act in (write_at_once, write):
+        matrix, carried = act(before[0], before[1] if momentum else None, new, corrects=corrects)
         ends = [matrix] if carried is None else [matrix, carried]
         torch.manual_seed(1)
         loss = torch.stack([(end * torch.randn_like(end)).sum() for end in ends]).sum()

@@ -7,8 +7,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from infty.memory.delta import Writing, write_at_once
+from infty.memory.delta import Writing
 from infty.memory.slots import fill_slots
+from tests.memory.test_delta import write_at_once
 
 KNOWN = load_file(Path(__file__).parents[1] / "golden/flash_linear_attention.safetensors")
 
@@ -22,17 +23,16 @@ def assert_close(found: Tensor, name: str) -> None:
 
 
 def write_and_read(decays: bool, momentum: bool) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The matrices after all vectors, in chunks of 4, and what each query reads just after its vector was written."""
+    """The matrices after all vectors, in chunks, and what each query reads just after its vector was written."""
     rate, matrix = by_head("beta"), KNOWN["initial"].double()
     log_decay = by_head("g") if decays else torch.zeros_like(rate)
     new = Writing(by_head("k"), by_head("v"), rate, log_decay, by_head("mu") if momentum else None)
     moving, read = torch.zeros_like(matrix) if momentum else None, []
     step, rest = matrix, moving
-    for one, query in zip(new.cut(1), by_head("q").unbind(2), strict=True):
+    for one, query in zip(new.cut(), by_head("q").unbind(2), strict=True):
         step, rest = write_at_once(step, rest, one, corrects=True)
         read.append((query[:, :, None] @ step)[:, :, 0])
-    for chunk in new.cut(4):
-        matrix, moving = write_at_once(matrix, moving, chunk, corrects=True)
+    matrix, moving = write_at_once(matrix, moving, new, corrects=True)
     return matrix, moving, torch.stack(read, 1)
 
 

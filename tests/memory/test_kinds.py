@@ -96,3 +96,14 @@ def test_two_segments_are_taken_in_as_one_that_is_twice_as_long(float64: None, n
     state = memory.initial_state(BATCH)
     twice = take_in(memory, take_in(memory, state, x[:, :SEGMENT]), x[:, SEGMENT:])
     torch.testing.assert_close(read(memory, twice, queries), read(memory, take_in(memory, state, x), queries))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_segments_at_once_are_taken_in_as_in_turn(float64: None, name: str) -> None:
+    memory, x, queries = build(name), torch.randn(BATCH, 3 * SEGMENT, HIDDEN), torch.randn(BATCH, 2, HIDDEN)
+    before = take_in(memory, memory.initial_state(BATCH), torch.randn(BATCH, SEGMENT, HIDDEN))
+    state = before
+    with torch.no_grad():
+        for part, found in zip(x.split(SEGMENT, 1), memory.advance_in_turn(before, x, 3), strict=True):
+            state = take_in(memory, state, part)
+            torch.testing.assert_close(read(memory, found, queries), read(memory, state, queries))

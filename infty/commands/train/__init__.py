@@ -230,7 +230,7 @@ def _test(session: Session, stop: StopSignals) -> Evaluation | None:
 def _finish(session: Session, test: Evaluation, peak: int, environment: Values) -> Result:
     """Write `result.json`, and return it. peak: bytes of memory of the process that held the most."""
     s, state = session, session.state
-    flops = try_to_count_flops(s.model.config, s.task, s.training, s.cell.key.seed)
+    flops = try_to_count_flops(s.model.config, s.task, s.training, s.cell.key.seed, state.step)
     result = Result.model_validate(
         {
             **s.cell.config["cell"],
@@ -242,7 +242,7 @@ def _finish(session: Session, test: Evaluation, peak: int, environment: Values) 
             "parameters": count_parameters(s.model),
             "memory_slots": s.cell.experiment.model.memory_slots,
             **s.describe_costs(),
-            "training_flops": flops and s.state.step * flops[0],
+            "training_flops": flops,
             "flops_counted_by": FLOPS_COUNTED_BY if flops else None,
             "peak_memory_bytes": peak,
             **{key: environment[key] for key in ("commit", "dirty", "command")},
