@@ -7,7 +7,8 @@ each at the distances 1 and 2, · a filler):
     tokens   · · b 2 · ·   a 7 · · · ·   a 7 b
     targets                              7   2
 
-Sorting (section 4.1) asks for counts, which an average can hold; this asks for what a memory kept apart.
+Sorting (section 4.1) asks for counts, which an average can hold; this asks for what a memory kept apart. Pairs at
+distance 0 begin the last segment itself: by them a model learns to look values up, whatever it keeps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,7 +41,7 @@ class RecallConfig(TaskConfig):
     fillers: int = Field(gt=0, description="tokens that stand between pairs")
     pairs: int = Field(gt=0, description="pairs at each distance")
     distances: tuple[int, ...] = Field(
-        strict=False, min_length=1, description="segments between a pair and the last segment, which asks for it"
+        strict=False, min_length=1, description="segments from a pair to the last segment, which asks for it; 0: in it"
     )
     curriculum: int = Field(
         default=0,

@@ -54,22 +54,46 @@ def test_a_sequence_is_its_seeds_whatever_batch_it_is_in_and_no_test_sequence_is
     assert not trained & {tuple(row) for row in whole.tokens.tolist()}
 
 
-def test_a_curriculum_counts_near_pairs_first() -> None:
-    """Two steps for each distance: what is too far is read and not scored, and in evaluation all count."""
-    source = task(curriculum=2)
-    for step, counted in enumerate([2, 2, 4, 4, 6, 6]):
+def test_pairs_at_distance_0_begin_the_segment_that_asks() -> None:
+    source = task(distances=(0, 1, 5), pairs=1)
+    (batch,) = source.evaluation_batches("test", 20)
+    start = 5 * SEGMENT + 2
+    assert batch.tokens.shape == (13, start + 2 * 3 - 1)
+    for tokens, targets in zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True):
+        pairs = {token: (place, tokens[place + 1]) for place, token in enumerate(tokens[:start]) if token < KEYS}
+        places = sorted(place for place, _ in pairs.values())
+        assert places[0] // SEGMENT == 0
+        assert places[1] // SEGMENT == 4
+        assert places[2] == 5 * SEGMENT
+        assert sorted(tokens[start::2]) == sorted(pairs)
+        assert targets[start::2] == [pairs[key][1] for key in tokens[start::2]]
+        assert set(targets[:start] + targets[start + 1 :: 2]) == {UNSCORED}
+    distances = source.measure_distances(batch.tokens.numpy())
+    assert np.array_equal(np.sort(distances, 1), np.tile([0, 1, 5], (13, 1)))
+
+
+def test_a_curriculum_asks_for_near_pairs_first_in_shorter_sequences() -> None:
+    """Two steps for each stage but the last, with as many pairs as fit into 14 tokens, or as there are keys."""
+    source = task(distances=(0, 1, 5), pairs=1, curriculum=2)
+    expected = [(0, 3), (0, 3), (1, 2), (1, 2), (5, 1), (5, 1), (5, 1)]  # the greatest distance, pairs at each
+    seen = 0
+    for step, (farthest, pairs) in enumerate(expected):
+        asked = pairs * (1 + (0, 1, 5).index(farthest))
+        start = farthest * SEGMENT + 2 * pairs
         batch = source.training_batch(step, 3, seed=0)
-        plain = task().training_batch(step, 3, seed=0)
-        assert torch.equal(batch.tokens, plain.tokens)
-        for tokens, targets, wanted in zip(
-            *(x.tolist() for x in (batch.tokens, batch.targets, plain.targets)), strict=True
-        ):
-            pairs = read_pairs(tokens)
-            for place in range(START, len(tokens), 2):
-                near = 5 - pairs[tokens[place]][0] // SEGMENT <= DISTANCES[counted // 2 - 1]
-                assert targets[place] == (wanted[place] if near else UNSCORED)
-        assert batch.count_scored() == 3 * counted
-    assert next(source.evaluation_batches("validation", 5)).count_scored() == 5 * 6
+        assert batch.tokens.shape == (3, start + 2 * asked - 1)
+        assert batch.count_scored() == 3 * asked
+        for tokens, targets in zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True):
+            known = {token: tokens[place + 1] for place, token in enumerate(tokens[:start]) if token < KEYS}
+            assert targets[start::2] == [known[key] for key in tokens[start::2]]
+        seen += batch.tokens.numel()
+        assert source.count_tokens_seen(step + 1, 3) == seen
+    assert [count for count, _ in source.list_stages(7)] == [2, 2, 3]
+    assert [count for count, _ in source.list_stages(3)] == [2, 1]
+    assert next(source.evaluation_batches("validation", 5)).count_scored() == 5 * 3
+    plain = task(distances=(0, 1, 5), pairs=1)
+    assert torch.equal(source.training_batch(6, 3, 0).tokens, plain.training_batch(6, 3, 0).tokens)
+    assert plain.list_stages(7) == [(7, plain)]
 
 
 def test_accuracy_is_counted_by_distance() -> None:
@@ -103,7 +127,12 @@ def test_an_oracle_knows_what_is_in_its_window_and_guesses_the_rest(slots: int, 
     ("changes", "key", "message"),
     [
         ({"distances": (2, 1)}, "task.distances", "do not rise"),
-        ({"distances": (0, 1)}, "task.distances", "do not rise"),
+        ({"distances": (-1, 1)}, "task.distances", "do not rise"),
+        (
+            {"distances": (0, 1, 2)},
+            "task.pairs",
+            "6 pairs do not fit into a segment of 14; at most 1 at each distance do",
+        ),
         ({"keys": 5}, "task.keys", "5 are fewer than the 6 pairs"),
         ({"pairs": 3}, "task.pairs", "9 pairs do not fit into a segment of 14; at most 2 at each distance do"),
     ],
