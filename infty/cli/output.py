@@ -145,7 +145,7 @@ def refuse_given(options: Mapping[str, Any], beside: str) -> None:
 
 def summarize(outcome: dict[str, Any]) -> dict[str, Any]:
     """Choose the figures of a training run or an evaluation that a person wants to see first."""
-    wanted = ("best_step", "step", "wall_seconds", "parameters", "memory_slots")
+    wanted = ("best_step", "step", "wall_seconds", "parameters", "memory_slots", "state_bytes")
     oracle: dict[str, float] = {}
     if known := outcome["calibration"]:  # of the sorting task: what accuracy means there
         oracle = {"chance": known["chance"], f"oracle of the last {known['oracle_window']} symbols": known["oracle"]}

@@ -13,7 +13,7 @@ from infty.report.load.results import add_sign, choose_measure
 from infty.report.paired_bootstrap import compare_pair
 from infty.runs.folder import Run, RunFolder, find_run
 
-FIGURES = ("parameters", "memory_slots", "tokens_seen", "wall_seconds", "training_flops", "best_step")
+FIGURES = ("parameters", "memory_slots", "state_bytes", "tokens_seen", "wall_seconds", "training_flops", "best_step")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class MemoryConfig(BaseModel, ABC):
     @property
     @abstractmethod
     def state_bytes(self) -> int:
-        """Count the bytes of what one stream's state knows, in float32, to compare memories by."""
+        """Count the bytes of one stream's full state, in float32: all that is kept, to compare memories by."""
 
     @property
     def most_extra_keys(self) -> int:

@@ -79,8 +79,8 @@ class LongTermMemoryConfig(MemoryConfig):
 
     @property
     def state_bytes(self) -> int:
-        """Count the bytes of one stream's coefficients, and of its histogram if it is sticky, in float32."""
-        return torch.float32.itemsize * (self.num_basis * self.hidden_size + self.num_bins)
+        """Count the bytes of one stream's coefficients and histogram in float32, count of updates and seed."""
+        return torch.float32.itemsize * (self.num_basis * self.hidden_size + self.num_bins) + 2 * torch.int64.itemsize
 
     @property
     def num_bins(self) -> int:

@@ -71,6 +71,11 @@ class _SharedConfig(Strict):
         return self.long_range.slots if self.long_range else 0
 
     @property
+    def state_bytes(self) -> int:
+        """Count the bytes of one stream's state over all layers, in float32: all that it knows of the past."""
+        return self.num_layers * self.long_range.state_bytes if self.long_range else 0
+
+    @property
     def auxiliary_weights(self) -> dict[str, float]:
         """Give the weight of each named loss in `Output.auxiliary`."""
         return self.long_range.auxiliary_weights if self.long_range else {}
@@ -125,6 +130,12 @@ class DecoderConfig(_SharedConfig):
     def memory_slots(self) -> int:
         """Count the vectors of the past that a layer keeps: short-term tokens, and those of its memory."""
         return self.short_term_length + super().memory_slots + (self.memory_tokens or 0)
+
+    @property
+    def state_bytes(self) -> int:
+        """Count the bytes of one stream's state in float32: short-term tokens and memories of all layers, or tokens."""
+        vectors = self.num_layers * self.short_term_length + (self.memory_tokens or 0)
+        return torch.float32.itemsize * self.hidden_size * vectors + super().state_bytes
 
     @property
     def read_length(self) -> int:

@@ -22,7 +22,16 @@ from infty.report.tables.scores import FIGURES
 from infty.runs.folder import Run
 
 PLACE = ["experiment", "scale", "model", "case", "variant", "seed"]
-COST = ["parameters", "memory_slots", "tokens_seen", "wall_seconds", "training_flops", "best_step", "protocol"]
+COST = [
+    "parameters",
+    "memory_slots",
+    "state_bytes",
+    "tokens_seen",
+    "wall_seconds",
+    "training_flops",
+    "best_step",
+    "protocol",
+]
 DIFFERENCE = ["difference", "difference_low", "difference_high", "difference_to"]
 ORIGIN = ["commit", "dirty", "command"]
 SORTED = ["length", "accuracy", "loss", "chance", "oracle", "oracle_window"]
@@ -207,6 +216,7 @@ def _list_facts(run: Run) -> list[tuple[str, object]]:
         "best step": r.best_step,
         "parameters": f"{r.parameters:,}",
         "memory slots": f"{r.memory_slots:,}",
+        "state bytes": "" if r.state_bytes is None else f"{r.state_bytes:,}",
         "training seconds": f"{r.wall_seconds:,.1f}",
         "starting weights": run.start or "",
     }

@@ -107,6 +107,7 @@ class Result(_Outcome, Place, _File):
     best_validation_loss: Nats | None
     parameters: Count
     memory_slots: Count
+    state_bytes: Count | None = omit_default(None)
     tokens_seen: Count
     wall_seconds: Amount
     tokens_per_second: Count

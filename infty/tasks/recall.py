@@ -13,8 +13,9 @@ distance 0 begin the last segment itself: by them a model learns to look values 
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -43,10 +44,10 @@ class RecallConfig(TaskConfig):
     distances: tuple[int, ...] = Field(
         strict=False, min_length=1, description="segments from a pair to the last segment, which asks for it; 0: in it"
     )
-    curriculum: int = Field(
-        default=0,
-        ge=0,
-        description="steps of training until the next distance is asked for too, in longer sequences; 0: all at once",
+    curriculum: tuple[Annotated[int, Field(gt=0)], ...] = Field(
+        default=(),
+        strict=False,
+        description="steps of training until the next distance is asked for too, in longer sequences; []: all at once",
     )
     train_sequences: int = Field(gt=0, le=2**40, description="different sequences to train on")
     validation_sequences: int = Field(gt=0, le=2**40, description="sequences to validate on")
@@ -85,6 +86,9 @@ class RecallConfig(TaskConfig):
         if self.pairs > (most := self.count_fitting(segment_length)):
             why = f"{self.asked} pairs do not fit into a segment of {segment_length}"
             faults.append(("task.pairs", f"{why}; at most {most} at each distance do"))
+        if len(self.curriculum) not in (0, len(self.distances) - 1):
+            wanted = f"{len(self.distances) - 1} numbers of steps, one for each distance but the last, or none"
+            faults.append(("task.curriculum", f"{list(self.curriculum)} are not {wanted}"))
         return faults
 
 
@@ -138,8 +142,8 @@ class RecallTask(GeneratedTask):
     @cached_property
     def curriculum(self) -> list["RecallTask"]:
         """The tasks of each stage: the nearest distance, the two nearest and so on, as many pairs as fit; then all."""
-        c, stages = self.config.model_copy(update={"curriculum": 0}), []
-        for count in range(1, len(c.distances) if self.config.curriculum else 1):
+        c, stages = self.config.model_copy(update={"curriculum": ()}), []
+        for count, _ in enumerate(self.config.curriculum, 1):
             stage = c.model_copy(update={"distances": c.distances[:count]})
             pairs = min(stage.count_fitting(self.segment_length), c.keys // count)
             stages.append(RecallTask(stage.model_copy(update={"pairs": pairs}), self.segment_length))
@@ -147,8 +151,9 @@ class RecallTask(GeneratedTask):
 
     def list_stages(self, steps: int) -> Sequence[tuple[int, "RecallTask"]]:
         """List the stages of the curriculum that so many steps reach."""
-        length, last = self.config.curriculum or steps, len(self.curriculum) - 1
-        counts = [steps - length * at if at == last else min(length, steps - length * at) for at in range(last + 1)]
+        starts = [*accumulate(self.config.curriculum, initial=0), steps]
+        counts = [min(end, steps) - start for start, end in pairwise(starts)]
+
         return [(count, stage) for count, stage in zip(counts, self.curriculum, strict=True) if count > 0]
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:

@@ -57,12 +57,6 @@ def test_an_empty_signal_is_zero_even_and_named_and_follows_the_weights() -> Non
     assert plain.initial_state(2).histogram.shape == (2, 0)
 
 
-def test_the_bytes_of_a_full_state_are_those_of_its_tensors_but_for_numbers_and_names_of_streams() -> None:
-    (signal, known), (compressor, kept) = signals(1), slots(1, 7)
-    assert signal.config.state_bytes == known.coefficients.nbytes + known.histogram.nbytes
-    assert compressor.config.state_bytes == kept.slots.nbytes
-
-
 def test_marked_rows_of_a_signal_forget_and_others_stay() -> None:
     memory, state = signals(3)
     fresh, seeds = memory.initial_state(3), torch.tensor([70, 71, 72])

@@ -73,9 +73,9 @@ def test_pairs_at_distance_0_begin_the_segment_that_asks() -> None:
 
 
 def test_a_curriculum_asks_for_near_pairs_first_in_shorter_sequences() -> None:
-    """Two steps for each stage but the last, with as many pairs as fit into 14 tokens, or as there are keys."""
-    source = task(distances=(0, 1, 5), pairs=1, curriculum=2)
-    expected = [(0, 3), (0, 3), (1, 2), (1, 2), (5, 1), (5, 1), (5, 1)]  # the greatest distance, pairs at each
+    """Two steps, three, and the rest, with as many pairs as fit into 14 tokens, or as there are keys."""
+    source = task(distances=(0, 1, 5), pairs=1, curriculum=(2, 3))
+    expected = [(0, 3), (0, 3), (1, 2), (1, 2), (1, 2), (5, 1), (5, 1)]  # the greatest distance, pairs at each
     seen = 0
     for step, (farthest, pairs) in enumerate(expected):
         asked = pairs * (1 + (0, 1, 5).index(farthest))
@@ -88,7 +88,7 @@ def test_a_curriculum_asks_for_near_pairs_first_in_shorter_sequences() -> None:
             assert targets[start::2] == [known[key] for key in tokens[start::2]]
         seen += batch.tokens.numel()
         assert source.count_tokens_seen(step + 1, 3) == seen
-    assert [count for count, _ in source.list_stages(7)] == [2, 2, 3]
+    assert [count for count, _ in source.list_stages(7)] == [2, 3, 2]
     assert [count for count, _ in source.list_stages(3)] == [2, 1]
     assert next(source.evaluation_batches("validation", 5)).count_scored() == 5 * 3
     plain = task(distances=(0, 1, 5), pairs=1)
@@ -133,6 +133,7 @@ def test_an_oracle_knows_what_is_in_its_window_and_guesses_the_rest(slots: int, 
             "task.pairs",
             "6 pairs do not fit into a segment of 14; at most 1 at each distance do",
         ),
+        ({"curriculum": (3,)}, "task.curriculum", "[3] are not 2 numbers of steps"),
         ({"keys": 5}, "task.keys", "5 are fewer than the 6 pairs"),
         ({"pairs": 3}, "task.pairs", "9 pairs do not fit into a segment of 14; at most 2 at each distance do"),
     ],

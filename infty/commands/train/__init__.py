@@ -241,6 +241,7 @@ def _finish(session: Session, test: Evaluation, peak: int, environment: Values) 
             "best_validation_loss": state.best_loss,
             "parameters": count_parameters(s.model),
             "memory_slots": s.cell.experiment.model.memory_slots,
+            "state_bytes": s.cell.experiment.model.state_bytes,
             **s.describe_costs(),
             "training_flops": flops,
             "flops_counted_by": FLOPS_COUNTED_BY if flops else None,

@@ -11,6 +11,7 @@ from infty.runs.folder import Run
 
 Point = tuple[float, float, float | None]  # x, y, and the standard deviation of y if there is one
 Lines = dict[str, list[Point]]
+BY_DISTANCE = "test/accuracy_"  # begins the names of metrics of recall
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Chart:
 def make_charts(results: ResultSet) -> list[Chart]:
     """Make the charts that the runs have figures for."""
     columns = [] if results.is_text else _chart_columns(results)
-    makers = (_chart_bins, _chart_learning, _chart_flops)
+    makers = (_chart_recall, _chart_bins, _chart_learning, _chart_state, _chart_flops)
     by_case = [chart for case in results.cases for make in makers for chart in make(results, case)]
     charts = sorted([*columns, *by_case], key=lambda chart: chart.name == "pace")  # what it costs comes last
     return [chart for chart in charts if chart.lines]
@@ -62,6 +63,20 @@ def _chart_columns(results: ResultSet) -> Iterator[Chart]:
         if len(set(at.values())) > 1 or (read_by and len(results.cases) == 1):
             lines = _make_lines(results, at, figure)
             yield Chart(name, results.title, x, y, lines, base=base, ticks=[*at.values()], **read_by)
+
+
+def _chart_recall(results: ResultSet, case: str) -> Iterator[Chart]:
+    """Chart accuracy by the segments that a pair lies back, from 1 on."""
+    metrics = results.runs[0].result.metrics
+    names = {float(name.removeprefix(BY_DISTANCE)): name for name in metrics if name.startswith(BY_DISTANCE)}
+    ticks, lines = [at for at in sorted(names) if at >= 1], Lines()
+    for model in results.models:
+        if runs := results.of(model, case):
+            found = {at: [100 * run.result.metric(names[at]) for run in runs] for at in ticks}
+            lines[model] = [(at, *average(values)) for at, values in found.items()]
+    if ticks:
+        x, y = "segments from a pair to the question", "test accuracy (%)"
+        yield _make_chart(results, "recall", case, x, y, lines, base=2, ticks=ticks, limits=(0, 100))
 
 
 def _chart_bins(results: ResultSet, case: str) -> Iterator[Chart]:
@@ -109,6 +124,23 @@ def _average_curves(results: ResultSet, runs: list[Run]) -> list[Point]:
     return [(float(step), *average([results.measure.factor * curve[step] for curve in curves])) for step in steps]
 
 
+def _chart_state(results: ResultSet, case: str) -> Iterator[Chart]:
+    """Chart quality against the bytes of a stream's state: a point per row; a line for one that keeps nothing."""
+    lines, nothing, label = Lines(), dict[str, tuple[float, float | None]](), _name_quality(results)
+    for model in results.models:
+        if runs := [run for run in results.of(model, case) if run.result.state_bytes is not None]:
+            quality = average([results.measure.of(run) for run in runs])
+            if size := runs[0].result.state_bytes:
+                lines[model] = [(size, *quality)]
+            else:
+                nothing[model] = quality
+    sizes = [at for ((at, *_),) in lines.values()]
+    if len(lines) > 1:
+        references: Lines = {row: [(at, y, None) for at in (min(sizes), max(sizes))] for row, (y, _) in nothing.items()}
+        x = "bytes of state a stream"
+        yield _make_chart(results, "state", case, x, label, lines, references=references, base=2, joined=False)
+
+
 def _chart_flops(results: ResultSet, case: str) -> Iterator[Chart]:
     """Chart quality against floating-point operations: a point per row."""
     lines: Lines = {}
@@ -117,8 +149,11 @@ def _chart_flops(results: ResultSet, case: str) -> Iterator[Chart]:
             flops = statistics.fmean(run.result.comparable_flops or 0 for run in found)
             lines[model] = [(flops / 1e12, *average([results.measure.of(run) for run in found]))]
     if len(lines) > 1:  # a single point has nothing to be compared with
-        label = "test loss (nats a token)" if results.is_text else "test accuracy (%)"
-        yield _make_chart(results, "flops", case, "TFLOP of training", label, lines, joined=False)
+        yield _make_chart(results, "flops", case, "TFLOP of training", _name_quality(results), lines, joined=False)
+
+
+def _name_quality(results: ResultSet) -> str:
+    return "test loss (nats a token)" if results.is_text else "test accuracy (%)"
 
 
 def _make_lines(results: ResultSet, ticks: dict[str, float], figure: Callable[[Run], float | None]) -> Lines:

@@ -20,9 +20,18 @@ def list_costs(results: ResultSet) -> list[Table]:
     for model in results.models:
         runs = [run for run in results.plain() if run.key.model == model]
         costs = [_average_cost(results.of(model, case), *how) for _, *how in units for case in results.cases]
-        rows.append([model, _format_range(runs, "parameters"), _format_range(runs, "memory_slots"), *costs])
-    headings = ["model", "parameters", "memory slots", *(f"{c} {unit} ↓" for unit, *_ in units for c in results.cases)]
-    notes = ["Memory slots a layer. Seconds of optimiser steps, mean over seeds, on the machine of each run."]
+        sizes = [_format_range(runs, key) for key in ("parameters", "memory_slots", "state_bytes")]
+        rows.append([model, *sizes, *costs])
+    headings = [
+        "model",
+        "parameters",
+        "memory slots",
+        "state bytes",
+        *(f"{c} {unit} ↓" for unit, *_ in units for c in results.cases),
+    ]
+    notes = [
+        "Memory slots a layer; bytes of a stream's state over all layers, in float32. Seconds of optimiser steps, mean over seeds, on the machine of each run."
+    ]
     if counted:
         notes.append(
             "TFLOP: 10¹² floating-point operations of all optimiser steps, products of matrices only, attention's in "
@@ -38,7 +47,7 @@ def _average_cost(runs: list[Run], key: str, unit: float, form: str) -> str:
 
 def _format_range(runs: list[Run], key: str) -> str:
     """Write a figure that all runs share, or its range."""
-    values = sorted({getattr(run.result, key) for run in runs})
+    values = sorted({value for run in runs if (value := getattr(run.result, key)) is not None})
     return " to ".join(f"{value:,}" for value in dict.fromkeys((values[0], values[-1]))) if values else "–"
 
 

@@ -22,12 +22,14 @@ def run(
     model: str, case: str, seed: int = 0, *, accuracy: float = 0.5, num_basis: int | None = None, **more: Any
 ) -> Run:
     error = more.pop("error", None)
-    metrics = {"test/accuracy": accuracy, **({} if error is None else {"test/regression_error": error})}
+    recalled = {f"test/accuracy_{at}": share for at, share in more.pop("recall", {}).items()}
+    metrics = {"test/accuracy": accuracy, **({} if error is None else {"test/regression_error": error}), **recalled}
     costs = {
         "wall_seconds": 10.0,
         "tokens_seen": 2_000_000,
         "training_flops": more.pop("flops", None),
         "flops_counted_by": "products-v1",
+        "state_bytes": more.pop("state", None),
     }
     result = sort_result({**CELL, "model": model, "case": case, "seed": seed}, metrics=metrics, **costs)
     config = {"model": {"long_range": {"num_basis": num_basis}}}
@@ -84,6 +86,34 @@ def test_one_row_alone_has_a_line_a_column_and_no_cost_to_set_it_beside() -> Non
     assert not any("flops" in name for name in found)
     found = charts(run("x", "a", flops=10**12), run("y", "a", flops=3 * 10**12))
     assert found["a-flops"].lines == {"x": [(1, 50, None)], "y": [(3, 50, None)]}
+
+
+def test_quality_by_bytes_of_state_with_a_line_for_a_row_that_keeps_nothing() -> None:
+    found = charts(
+        run("x", "a", accuracy=0.2, state=1024),
+        run("x", "a", 1, accuracy=0.4, state=1024),
+        run("y", "a", state=64),
+        run("bare", "a", accuracy=0.1, state=0),
+        run("older", "a"),
+    )["a-state"]
+    assert found.lines == {"x": [(1024, pytest.approx(30), pytest.approx(200**0.5))], "y": [(64, 50, None)]}
+    assert found.references == {"bare": [(64, 10, None), (1024, 10, None)]}
+    assert (found.base, found.joined) == (2, False)
+    assert not any("state" in name for name in charts(run("x", "a", state=8), run("bare", "a", state=0)))
+
+
+def test_recall_by_distance_from_one_segment_on() -> None:
+    found = charts(
+        run("x", "a", recall={0: 1.0, 1: 0.5, 16: 0.25}),
+        run("x", "a", 1, recall={0: 1.0, 1: 0.7, 16: 0.25}),
+        run("y", "a", recall={0: 1.0, 1: 0.0, 16: 1.0}),
+    )["a-recall"]
+    assert found.lines == {
+        "x": [(1, pytest.approx(60), pytest.approx(200**0.5)), (16, 25, 0)],
+        "y": [(1, 0, None), (16, 100, None)],
+    }
+    assert found.ticks == [1, 16]
+    assert "a-recall" not in charts(run("x", "a"))
 
 
 def test_loss_by_distance_less_the_mean_of_rows_at_distances_that_all_have() -> None:
