@@ -49,6 +49,12 @@ class Run:
         return weights.sha256 if weights else None
 
     @property
+    def begins_as_base(self) -> bool:
+        """True for a graft whose memories added nothing at first, so that it began as its base."""
+        model: Any = self.config.get("model")
+        return isinstance(model, dict) and model.get("start") == "base"
+
+    @property
     def num_basis(self) -> int | None:
         """The number of basis functions of a row that has a long-term memory."""
         return self._find_size("long_range", "num_basis")

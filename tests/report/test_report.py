@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import yaml
 
 from infty.base.errors import MissingError
 from infty.config.definition import SHIPPED
@@ -178,6 +179,22 @@ def test_the_whole_document_sign_for_sign(tmp_path: Path) -> None:
     for name in names:
         expected = (Path(__file__).parent / "expected" / name).read_text(encoding="utf-8")
         assert (tmp_path / "out" / name).read_text(encoding="utf-8") == expected
+
+
+def test_a_graft_that_begins_as_its_base_has_a_table_of_its_own(tmp_path: Path) -> None:
+    root, out = tmp_path / "runs", tmp_path / "out"
+    for model, start in (("infty", ""), ("compressive", "base")):
+        folder = put(root, model, "x8", 0.3)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        (folder / "config.yaml").write_text(yaml.safe_dump({**config, "model": {"start": start} if start else {}}))
+    write_report([root], out, ["md"], SHIPPED)
+    tables = {path.stem: path.read_text() for path in out.glob("*.md")}
+    assert list(map(len, tables.values()))
+    assert tables.keys() == {"sort-laptop-sort-accuracy-v1", "sort-laptop-sort-accuracy-v1-start-base"}
+    for stem, text in tables.items():
+        for model in ("infty", "compressive"):
+            (row,) = [line for line in text.split("## ")[1].splitlines() if line.startswith(f"| {model} |")]
+            assert ("30.0" in row) == ((model == "compressive") == stem.endswith("base")), f"{stem}: {row}"
 
 
 def test_rows_trained_on_other_numbers_of_tokens_are_told(runs: Path, tmp_path: Path) -> None:

@@ -25,16 +25,21 @@ Part = TypeVar("Part", bound=Record)
 
 
 def collect(folders: Sequence[Path], experiments: Path) -> list[ResultSet]:
-    """Collect finished runs by experiment, scale, protocol, and corpus if the user's. MissingError if there is none."""
-    groups: dict[tuple[str, str, str, str], list[Run]] = {}
+    """Collect finished runs by experiment, scale, corpus if the user's, protocol, and how memories of a graft began.
+
+    Raises:
+        MissingError: There is none.
+    """
+    groups: dict[tuple[str, str, str, str, str], list[Run]] = {}
     for run in _read_runs(folders):
         own = run.key.variant[1:] if run.key.variant[1:] == run.result.data.name else ""
         kept = replace(run, key=replace(run.key, variant="")) if own else run
-        groups.setdefault((run.key.experiment, run.key.scale, own, run.result.protocol.name), []).append(kept)
+        start = "start-base" if run.begins_as_base else ""
+        groups.setdefault((run.key.experiment, run.key.scale, own, run.result.protocol.name, start), []).append(kept)
     tables = Counter(group[:3] for group in groups)  # files are named after a protocol only if there are two
     sets, tunings = [], find_tunings(folders)
-    for (experiment, scale, own, protocol), runs in sorted(groups.items()):
-        name = [experiment, scale, own, protocol if tables[experiment, scale, own] > 1 else ""]
+    for (experiment, scale, own, protocol, start), runs in sorted(groups.items()):
+        name = [experiment, scale, own, *([protocol, start] if tables[experiment, scale, own] > 1 else [])]
         wanted = [] if own else _list_cells(experiment, scale, experiments)
         tuned = {} if own else {case: one for case, (_, one) in tunings.get((experiment, scale), {}).items()}
         sets.append(ResultSet(experiment, scale, protocol, runs, wanted, "-".join(filter(None, name)), tuned))

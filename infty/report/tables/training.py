@@ -30,7 +30,8 @@ def list_costs(results: ResultSet) -> list[Table]:
         *(f"{c} {unit} ↓" for unit, *_ in units for c in results.cases),
     ]
     notes = [
-        "Memory slots a layer; bytes of a stream's state over all layers, in float32. Seconds of optimiser steps, mean over seeds, on the machine of each run."
+        "Memory slots a layer; bytes of a stream's state over all layers, in float32. Seconds of optimiser steps, mean "
+        "over seeds, on the machine of each run."
     ]
     if counted:
         notes.append(
