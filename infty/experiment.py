@@ -12,15 +12,19 @@ from infty.config.definition import CellKey, Definition, Values, overlay, parse_
 from infty.config.faults import Fault, origin_of, raise_faults, value_faults
 from infty.corpora.tokens import Portion
 from infty.model.config import AnyModelConfig
-from infty.tasks.corpus import NAMES, CorpusConfig
+from infty.tasks.corpus import CorpusConfig
 from infty.tasks.first_seen import FirstSeenConfig
 from infty.tasks.recall import RecallConfig
+from infty.tasks.recall_text import RecallTextConfig
 from infty.tasks.sort import SortConfig
 from infty.tasks.sort_stretch import SortStretchConfig
 from infty.tasks.task import Task
+from infty.tasks.text import NAMES
 from infty.training.config import TrainingConfig
 
-AnyTaskConfig = SortConfig | FirstSeenConfig | SortStretchConfig | RecallConfig | CorpusConfig  # a new task joins here
+AnyTaskConfig = (  # a new task joins here
+    SortConfig | FirstSeenConfig | SortStretchConfig | RecallConfig | RecallTextConfig | CorpusConfig
+)
 TaskChoice = Annotated[AnyTaskConfig, Field(discriminator="kind")]
 WITHOUT_TEXT = [kind.model_fields["kind"].default for kind in get_args(AnyTaskConfig) if not kind.has_text]
 

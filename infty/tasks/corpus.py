@@ -25,54 +25,28 @@ from infty.base.batch import ALL, UNSCORED, Batch, Share, Totals
 from infty.base.errors import MissingError, UsageError, suggest
 from infty.corpora.registry import KNOWN
 from infty.corpora.text_pieces import PIECE, CountedText, Text
-from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer
-from infty.corpora.tokens import Portion, TokenPart, TokenSet, open_tokens
+from infty.corpora.tokenizers import Tokenizer, load_tokenizer
+from infty.corpora.tokens import TokenPart, TokenSet, open_tokens
 from infty.tasks.loss_breakdown import break_down_losses, compute_text_metrics, measure_distances
 from infty.tasks.protocols import TEXT_PROTOCOLS, KnockOut, Metrics
 from infty.tasks.segmentation import Spans, TokenReset, cut_at_resets, cut_rows, cut_segments, cut_windows, pack_rows
-from infty.tasks.task import PerTarget, RandomTokens, Sample, Source, Task, TaskConfig, Values
+from infty.tasks.task import PerTarget, RandomTokens, Sample, Source, Task, Values
+from infty.tasks.text import TextConfig
 
-NAMES = "^[a-z0-9][a-z0-9_.-]*$"  # pattern of corpora's names
-GPT2 = "gpt2"  # the tokeniser, and the corpus that holds its files
 TOKENS_A_WORD = 1.3  # of a byte-level BPE, about: GPT-2's makes 1.15 on WikiText, 1.5 on books with their line ends
 LONG_SAMPLE, LONGEST_SAMPLE = 10, 24  # segments that an inspected document should have, and the most that are read
 
 
-class CorpusConfig(TaskConfig):
+class CorpusConfig(TextConfig):
     """The settings of language modelling: text, tokeniser, resets of the memory, protocol."""
 
     has_text = True
     kind: Literal["corpus"] = Field(default="corpus", description="language modelling (section 4.2)")
-    corpus: str = Field(pattern=NAMES, description="name of a corpus that `infty data list` shows")
-    tokenizer: TokenizerConfig = Field(description="what makes tokens of the text")
-    train: Portion = Field(description="documents to train on")
-    validation: Portion = Field(description="documents to validate on")
-    test: Portion = Field(description="documents to test on")
     memory_reset: Literal["never", "document"] | TokenReset = Field(
         description="where training empties the memory: never (section 4.2), document, or every {tokens: n}"
     )
     protocol: str = Field(description="how it is evaluated: one of infty/tasks/protocols.py")
     far: int = Field(gt=0, description="a word that last came more tokens ago counts as far-seen")
-
-    @property
-    def portions(self) -> dict[str, Portion]:
-        """The portions by split."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
-
-    @property
-    def vocab_size(self) -> int:
-        """The size of the vocabulary; an upper bound if the tokeniser is learnt."""
-        return self.tokenizer.vocab_size
-
-    @property
-    def vocabulary_files(self) -> str | None:
-        """The name of the corpus that holds GPT-2's tokeniser; None if another one is used."""
-        return GPT2 if self.tokenizer.kind == GPT2 else None
-
-    @property
-    def texts(self) -> dict[str, list[Portion]]:
-        """The three portions of the corpus that are read, by its name."""
-        return {self.corpus: list(self.portions.values())}
 
     def open(
         self, data: Path, segment_length: int, learnt_from: Source | None = None, *, make: bool = True

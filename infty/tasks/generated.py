@@ -15,7 +15,7 @@ from infty.base.batch import ALL, UNSCORED, Batch, Share, Totals
 from infty.corpora.registry import SPLITS
 from infty.tasks.kept import Kept, Rows
 from infty.tasks.protocols import Metrics
-from infty.tasks.task import PerTarget, Sample, Task, TaskConfig
+from infty.tasks.task import PerTarget, Sample, Task
 
 # Each sequence is generated from one integer seed; the seeds of the splits are disjoint ranges.
 FIRST_SEED = {"train": 0, "validation": 2**40, "test": 2**41}
@@ -26,12 +26,12 @@ class GeneratedTask(Task):
 
     continues, has_answers = False, True
 
-    def __init__(self, config: TaskConfig, name: str, sizes: tuple[int, int, int], sequence_length: int) -> None:
+    def __init__(self, vocab_size: int, name: str, sizes: tuple[int, int, int], sequence_length: int) -> None:
         """Prepare sequences. sizes: how many each split has. sequence_length: the tokens of each that a model reads."""
-        self.name, self.vocab_size, self.sequence_length = name, config.vocab_size, sequence_length
+        self.name, self.vocab_size, self.sequence_length = name, vocab_size, sequence_length
         self.sizes: dict[str, int] = dict(zip(SPLITS, sizes, strict=True))
         self.tokens_per_epoch: int | None = sizes[0] * sequence_length
-        numbers, greatest = sequence_length + 1, config.vocab_size - 1
+        numbers, greatest = sequence_length + 1, vocab_size - 1
         self._rows = {
             split: Kept(size, numbers, greatest, partial(self.make_rows, split)) for split, size in self.sizes.items()
         }

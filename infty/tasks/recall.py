@@ -11,14 +11,15 @@ Sorting (section 4.1) asks for counts, which an average can hold; this asks for 
 distance 0 begin the last segment itself: by them a model learns to look values up, whatever it keeps.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, UInt64
 from numpy import ndarray
 from pydantic import Field
 
@@ -30,17 +31,52 @@ from infty.tasks.kept import Rows
 from infty.tasks.protocols import RECALL
 from infty.tasks.task import PerTarget, TaskConfig, Values
 
-Distances = Int64[ndarray, "n asked"]  # of each pair that is asked for, in segments
+Random = UInt64[ndarray, "n draws"]
+Pairs = Int64[ndarray, "n distances pairs"]
+Distances = Int64[ndarray, "n asked"]
 
 
-class RecallConfig(TaskConfig):
-    """The sizes of the recall task. Tokens are keys, then values, then fillers."""
+@dataclass(frozen=True)
+class Sentence:
+    """The tokens of a fact, or of a question and its answer, which ends it; at two places any key and value stand."""
 
-    kind: Literal["recall"] = Field(default="recall", description="values recalled by their keys, by distance")
-    keys: int = Field(gt=1, description="keys, of which each sequence has each at most once")
-    values: int = Field(gt=1, description="values, drawn for each pair")
-    fillers: int = Field(gt=0, description="tokens that stand between pairs")
-    pairs: int = Field(gt=0, description="pairs at each distance")
+    tokens: tuple[int, ...]
+    key: int  # place of the key
+    value: int  # place of the value
+
+    def write(
+        self, keys: Int64[ndarray, "*sequences pairs"], values: Int64[ndarray, "*sequences pairs"]
+    ) -> Int64[ndarray, "*sequences pairs n"]:
+        """Write it for pairs."""
+        written = np.tile(self.tokens, (*keys.shape, 1))
+        written[..., self.key], written[..., self.value] = keys, values
+        return written
+
+
+@dataclass(frozen=True)
+class Language:
+    """What sequences are made of. fill: tokens between facts, of a split, from `draws` random numbers a sequence."""
+
+    name: str
+    vocab_size: int
+    keys: Int64[ndarray, " keys"]
+    values: Int64[ndarray, " values"]
+    fact: Sentence
+    question: Sentence
+    fill: Callable[[str, Random, int], Rows]  # split, random numbers, length
+    draws: int | None = None  # None: one for each token
+    digest: str | None = None  # SHA-256 of the text that it is from
+
+    def count_fitting(self, distances: Sequence[int], segment_length: int) -> int:
+        """Count the keys that fit at each distance: the last segment asks for all, after pairs within it."""
+        asked = len(self.question.tokens) * len(distances)
+        return segment_length // (asked + len(self.fact.tokens) * (distances[0] == 0))
+
+
+class PairsConfig(TaskConfig):
+    """The sizes of a task that asks for the values of keys."""
+
+    pairs: int = Field(gt=0, description="pairs of a key and a value at each distance")
     distances: tuple[int, ...] = Field(
         strict=False, min_length=1, description="segments from a pair to the last segment, which asks for it; 0: in it"
     )
@@ -54,106 +90,138 @@ class RecallConfig(TaskConfig):
     test_sequences: int = Field(gt=0, le=2**40, description="sequences to test on")
 
     @property
-    def vocab_size(self) -> int:
-        """The size of the vocabulary: keys, values and fillers."""
-        return self.keys + self.values + self.fillers
-
-    @property
     def asked(self) -> int:
         """The number of pairs in a sequence, all of which are asked for."""
         return self.pairs * len(self.distances)
 
-    @property
-    def pairs_within(self) -> int:
-        """The number of pairs that stand in the last segment itself, at distance 0."""
-        return self.pairs if self.distances[0] == 0 else 0
-
-    def count_fitting(self, segment_length: int) -> int:
-        """Count the keys that fit at each distance: the last segment asks for all, after pairs within it."""
-        return segment_length // 2 // (len(self.distances) + (self.distances[0] == 0))
-
-    def open(self, _data: Path, segment_length: int, *_: Any, **__: Any) -> "RecallTask":
-        """Open the task; sequences are generated, so no corpus is read."""
-        return RecallTask(self, segment_length)
-
     def find_faults(self, segment_length: int) -> list[tuple[str, str]]:
-        """Find sizes that do not fit each other, or the model's segments."""
+        """Find distances and a curriculum that can't be."""
         faults = []
         if self.distances[0] < 0 or list(self.distances) != sorted(set(self.distances)):
             faults.append(("task.distances", f"{list(self.distances)} do not rise from 0 or more"))
-        if self.asked > self.keys:
-            faults.append(("task.keys", f"{self.keys} are fewer than the {self.asked} pairs of a sequence"))
-        if self.pairs > (most := self.count_fitting(segment_length)):
-            why = f"{self.asked} pairs do not fit into a segment of {segment_length}"
-            faults.append(("task.pairs", f"{why}; at most {most} at each distance do"))
         if len(self.curriculum) not in (0, len(self.distances) - 1):
             wanted = f"{len(self.distances) - 1} numbers of steps, one for each distance but the last, or none"
             faults.append(("task.curriculum", f"{list(self.curriculum)} are not {wanted}"))
         return faults
 
 
+def find_misfits(config: PairsConfig, language: Language, segment_length: int) -> list[tuple[str, str]]:
+    """Find more pairs than there are keys, or than fit into the last segment."""
+    keys, most = len(language.keys), language.count_fitting(config.distances, segment_length)
+    faults = []
+    if config.asked > keys:
+        faults.append(("task.keys", f"{keys} are fewer than the {config.asked} pairs of a sequence"))
+    if config.pairs > most:
+        why = f"{config.asked} pairs do not fit into a segment of {segment_length}"
+        faults.append(("task.pairs", f"{why}; at most {most} at each distance do"))
+    return faults
+
+
+class RecallConfig(PairsConfig):
+    """The sizes of the recall task. Tokens are keys, then values, then fillers."""
+
+    kind: Literal["recall"] = Field(default="recall", description="values recalled by their keys, by distance")
+    keys: int = Field(gt=1, description="keys, of which each sequence has each at most once")
+    values: int = Field(gt=1, description="values, drawn for each pair")
+    fillers: int = Field(gt=0, description="tokens that stand between pairs")
+
+    @property
+    def vocab_size(self) -> int:
+        """The size of the vocabulary: keys, values and fillers."""
+        return self.keys + self.values + self.fillers
+
+    @property
+    def language(self) -> Language:
+        """Symbols: a key and then its value, both as fact and as question, and fillers drawn one by one."""
+        first, pair = self.keys + self.values, Sentence((0, 0), 0, 1)
+        return Language(
+            name=self.kind,
+            vocab_size=self.vocab_size,
+            keys=np.arange(self.keys),
+            values=np.arange(self.keys, first),
+            fact=pair,
+            question=pair,
+            fill=lambda _split, random, _length: scale(random >> np.uint64(32), self.fillers) + first,
+        )
+
+    def open(self, _data: Path, segment_length: int, *_: Any, **__: Any) -> "RecallTask":
+        """Open the task; sequences are generated, so no corpus is read."""
+        return RecallTask(self, self.language, segment_length)
+
+    def find_faults(self, segment_length: int) -> list[tuple[str, str]]:
+        """Find sizes that do not fit each other, or the model's segments."""
+        return super().find_faults(segment_length) + find_misfits(self, self.language, segment_length)
+
+
 class RecallTask(GeneratedTask):
-    """The sequences of a `RecallConfig` as batches of tokens and targets."""
+    """The sequences of a `PairsConfig` in some language as batches of tokens and targets."""
 
     protocol = RECALL
 
-    def __init__(self, config: RecallConfig, segment_length: int) -> None:
-        self.config, self.segment_length = config, segment_length
+    def __init__(self, config: PairsConfig, language: Language, segment_length: int) -> None:
+        self.config, self.language, self.segment_length = config, language, segment_length
         self.last = config.distances[-1] * segment_length  # where the last segment begins
-        self.start = self.last + 2 * config.pairs_within  # where the questions begin
+        within = config.pairs if config.distances[0] == 0 else 0
+        self.start = self.last + len(language.fact.tokens) * within  # where the questions begin
         sizes = config.train_sequences, config.validation_sequences, config.test_sequences
-        super().__init__(config, config.kind, sizes, self.start + 2 * config.asked - 1)
+        length = self.start + len(language.question.tokens) * config.asked - 1
+        super().__init__(language.vocab_size, language.name, sizes, length)
+        self.digest = language.digest
 
     def make_rows(self, split: str, indices: Int64[ndarray, " n"]) -> Rows:
         """Make sequences in integer arithmetic, so that they are the same on every machine."""
-        c, count = self.config, len(indices)
-        sizes = self.start, c.keys, c.asked, len(c.distances) * (self.segment_length // 2), c.asked
+        c, fact = self.config, self.language.fact
+        random, keys, values, order = self._draw(split, indices)
+        rows = self.language.fill(split, random[0], self.start)
+
+        # Facts at places of their own in the segments that are theirs; in the last one at its beginning.
+        within = len(fact.tokens) * random[3].reshape(len(indices), len(c.distances), -1).argsort(2)[..., : c.pairs]
+        if c.distances[0] == 0:
+            within[:, 0] = len(fact.tokens) * np.arange(c.pairs)
+        places = (self.last - self.segment_length * np.array(c.distances))[:, None] + within
+        which = np.arange(len(indices))[:, None, None, None]
+        rows[which, places[..., None] + np.arange(len(fact.tokens))] = fact.write(keys, values)
+
+        # All of them are asked for, in another order.
+        asked = [np.take_along_axis(part.reshape(len(indices), -1), order, 1) for part in (keys, values)]
+        return np.concatenate([rows, self.language.question.write(*asked).reshape(len(indices), -1)], 1)
+
+    def _draw(self, split: str, indices: Int64[ndarray, " n"]) -> tuple[list[Random], Pairs, Pairs, Distances]:
+        """Draw what makes sequences: random numbers, keys and values by distance, and the order that they come in."""
+        c, language = self.config, self.language
+        slots = len(c.distances) * (self.segment_length // len(language.fact.tokens))
+        sizes = language.draws or self.start, len(language.keys), c.asked, slots, c.asked
         raw = [np.random.Philox(key=int(seed)).random_raw(sum(sizes)) for seed in FIRST_SEED[split] + indices]
         random = np.split(np.stack(raw), np.cumsum(sizes)[:-1], axis=1)
-        fillers, drawn = (part >> np.uint64(32) for part in (random[0], random[2]))
-        rows = scale(fillers, c.fillers) + c.keys + c.values
-
-        # Pairs at places of their own in the segments that are theirs; in the last one at its beginning.
-        keys = random[1].argsort(1)[:, : c.asked].reshape(count, len(c.distances), c.pairs)
-        values = (scale(drawn, c.values) + c.keys).reshape(keys.shape)
-        within = 2 * random[3].reshape(count, len(c.distances), -1).argsort(2)[..., : c.pairs]
-        if c.pairs_within:
-            within[:, 0] = 2 * np.arange(c.pairs)
-        places = (self.last - self.segment_length * np.array(c.distances))[:, None] + within
-        which = np.arange(count)[:, None, None]
-        rows[which, places], rows[which, places + 1] = keys, values
-
-        # All of them once more, in another order.
-        order = random[4].argsort(1)
-        asked = [np.take_along_axis(part.reshape(count, -1), order, 1) for part in (keys, values)]
-        return np.concatenate([rows, np.stack(asked, -1).reshape(count, -1)], 1)
+        keys = language.keys[random[1].argsort(1)[:, : c.asked].reshape(len(indices), len(c.distances), c.pairs)]
+        values = language.values[scale(random[2] >> np.uint64(32), len(language.values)).reshape(keys.shape)]
+        return random, keys, values, random[4].argsort(1)
 
     def mark_scored(self, rows: Rows) -> Bool[ndarray, "n targets"]:
-        """Mark the values that are asked for: every other target of the last segment."""
-        places = np.arange(self.sequence_length) - self.start
-        return np.broadcast_to((places >= 0) & (places % 2 == 0), rows[:, 1:].shape)
+        """Mark the values that are asked for, one in each question."""
+        question, places = self.language.question, np.arange(1, self.sequence_length + 1) - self.start
+        asked = (places >= 0) & (places % len(question.tokens) == question.value)
+        return np.broadcast_to(asked, rows[:, 1:].shape)
 
-    def measure_distances(self, tokens: Int64[ndarray, "n tokens"]) -> Distances:
-        """Measure, in segments, how far before the last segment each key that is asked for has its value."""
-        asked = tokens[:, self.start : self.sequence_length : 2]
-        places = (tokens[:, None, : self.start] == asked[..., None]).argmax(-1)
-        return (self.last - places + self.segment_length - 1) // self.segment_length
+    def list_distances(self, split: str, indices: Int64[ndarray, " n"]) -> Distances:
+        """List how far before the last segment each key that is asked for has its value, in segments."""
+        return np.repeat(self.config.distances, self.config.pairs)[self._draw(split, indices)[3]]
 
     @cached_property
     def curriculum(self) -> list["RecallTask"]:
         """The tasks of each stage: the nearest distance, the two nearest and so on, as many pairs as fit; then all."""
-        c, stages = self.config.model_copy(update={"curriculum": ()}), []
+        c, language, stages = self.config.model_copy(update={"curriculum": ()}), self.language, []
         for count, _ in enumerate(self.config.curriculum, 1):
-            stage = c.model_copy(update={"distances": c.distances[:count]})
-            pairs = min(stage.count_fitting(self.segment_length), c.keys // count)
-            stages.append(RecallTask(stage.model_copy(update={"pairs": pairs}), self.segment_length))
-        return [*stages, RecallTask(c, self.segment_length)] if stages else [self]
+            distances = c.distances[:count]
+            fitting = language.count_fitting(distances, self.segment_length)
+            sizes = {"distances": distances, "pairs": min(fitting, len(language.keys) // count)}
+            stages.append(RecallTask(c.model_copy(update=sizes), language, self.segment_length))
+        return [*stages, RecallTask(c, language, self.segment_length)] if stages else [self]
 
     def list_stages(self, steps: int) -> Sequence[tuple[int, "RecallTask"]]:
         """List the stages of the curriculum that so many steps reach."""
         starts = [*accumulate(self.config.curriculum, initial=0), steps]
         counts = [min(end, steps) - start for start, end in pairwise(starts)]
-
         return [(count, stage) for count, stage in zip(counts, self.curriculum, strict=True) if count > 0]
 
     def training_batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
@@ -171,9 +239,9 @@ class RecallTask(GeneratedTask):
         details: right values of each sequence, in all and by distance.
         """
         c = self.config
-        right = record.reshape(-1, self.sequence_length)[:, self.start :: 2]
-        tokens = self._rows[split].take(np.arange(self.sizes[split]))
-        distances, metrics = self.measure_distances(tokens), self.compute_metrics(split, totals)
+        indices, question = np.arange(self.sizes[split]), self.language.question
+        right = record.reshape(-1, self.sequence_length)[:, self.start + question.value - 1 :: len(question.tokens)]
+        distances, metrics = self.list_distances(split, indices), self.compute_metrics(split, totals)
         by_distance = {}
         for distance in c.distances:
             own = (right & (distances == distance)).sum(1)
@@ -189,7 +257,7 @@ class RecallTask(GeneratedTask):
 
         It has as many tokens before the last segment as a layer has slots, and guesses what is farther.
         """
-        c, chance = self.config, 1 / self.config.values
+        c, chance = self.config, 1 / len(self.language.values)
         seen = [min(1.0, max(0.0, memory_slots / self.segment_length - distance + 1)) for distance in c.distances]
         oracle = float(np.mean([share + (1 - share) * chance for share in seen]))
         return {"chance": chance, "oracle_window": memory_slots, "oracle": oracle}

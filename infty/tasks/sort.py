@@ -126,7 +126,7 @@ class SortTask(GeneratedTask):
     def __init__(self, config: SortConfig) -> None:
         self.config = config
         sizes = config.train_sequences, config.validation_sequences, config.test_sequences
-        super().__init__(config, config.kind, sizes, config.length + config.vocabulary)
+        super().__init__(config.vocab_size, config.kind, sizes, config.length + config.vocabulary)
 
     def order_symbols(
         self, counts: Int64[ndarray, "batch vocabulary"], first: Int64[ndarray, "batch vocabulary"]

@@ -68,7 +68,7 @@ def test_pairs_at_distance_0_begin_the_segment_that_asks() -> None:
         assert sorted(tokens[start::2]) == sorted(pairs)
         assert targets[start::2] == [pairs[key][1] for key in tokens[start::2]]
         assert set(targets[:start] + targets[start + 1 :: 2]) == {UNSCORED}
-    distances = source.measure_distances(batch.tokens.numpy())
+    distances = source.list_distances("test", np.arange(13))
     assert np.array_equal(np.sort(distances, 1), np.tile([0, 1, 5], (13, 1)))
 
 
