@@ -29,17 +29,17 @@ other modules are what runs; `fast/` has quicker forms with equal results.
     equations.attention_histogram, equations.sample_histogram, sticky.attention_histogram,
     longterm.LongTermMemory.observe, longterm.LongTermMemory.sample_positions
 (M12) s_i = b + Σ_j W_j x_{c·i + j}; loss: mean of (attend(s) − attend(x))² (Rae et al. 2019)
-    equations.compress, equations.reconstruction_loss, compressive.CompressiveMemory
+    equations.compress, equations.reconstruction_loss, compressor.Compressor, compressive.CompressiveMemory
 
 Other memories for the same place in a layer, each in a file of its own, its equation beside what runs:
 
 (M13) w ← a w + 1, m ← m + (x − m)/w
     mean.average, mean.MeanMemory
 (M14) P ← h P + b (v − a S k) kᵀ, S ← a S + P, read S q
-    delta.write, delta.write_at_once, delta.DeltaMemory
+    delta.write, delta.make_chunks, delta.write_chunks, delta.DeltaMemory
 (M15) K_i ← a_i K_i + (1 − a_i) k, V_i ← a_i V_i + (1 − a_i) v, read softmax(K q/√d)ᵀ V
     slots.fill_slots, slots.SlotMemory
-(M16) softmax(K q/√d)ᵀ V over the best of the last n vectors
+(M16) softmax(K q/√d)ᵀ V over the best of the last n vectors, or of slots as in (M12)
     cache.CacheMemory
 (M17) p(t) ∝ exp(K(t)·q/√d), read ∫ p(t) V(t) dt
     continuous_softmax.ContinuousSoftmaxMemory

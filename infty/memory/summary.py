@@ -13,11 +13,25 @@ from infty.memory.equations import Hidden
 from infty.memory.precision import HOST, full_precision
 from infty.memory.rows import exchange_halves, replace_rows
 
+AnyPart = TypeVar("AnyPart", bound="SummaryPart")
+
+
+@dataclass(frozen=True)
+class SummaryPart:
+    """Some vectors summed up (M13 to M15): tensors of as many rows, or None."""
+
+    def chunk(self: AnyPart, count: int) -> Iterator[AnyPart]:
+        """Cut the rows into `count` parts."""
+        cut = {name: part.chunk(count) for name, part in vars(self).items() if part is not None}
+        for at in range(count):
+            yield replace(self, **{name: parts[at] for name, parts in cut.items()})
+
+
 AnySummary = TypeVar("AnySummary", bound="SummaryState")
 
 
 @dataclass(frozen=True)
-class SummaryState(MemoryState):
+class SummaryState(MemoryState, SummaryPart):
     """State of numbers alone (M13 to M15), on the device of the weights; those of an empty memory are 0."""
 
     def reset(self: AnySummary, rows: Rows, seeds: PerRow | None = None) -> AnySummary:
@@ -34,20 +48,6 @@ class SummaryState(MemoryState):
 
     def _change(self: AnySummary, change: Callable[[str, Tensor], Tensor]) -> AnySummary:
         return replace(self, **{name: change(name, numbers) for name, numbers in vars(self).items()})
-
-
-AnyPart = TypeVar("AnyPart", bound="SummaryPart")
-
-
-@dataclass(frozen=True)
-class SummaryPart:
-    """Some vectors summed up (M13 to M15): tensors of as many rows, or None."""
-
-    def chunk(self: AnyPart, count: int) -> Iterator[AnyPart]:
-        """Cut the rows into `count` parts."""
-        cut = {name: part.chunk(count) for name, part in vars(self).items() if part is not None}
-        for at in range(count):
-            yield replace(self, **{name: parts[at] for name, parts in cut.items()})
 
 
 class SummaryMemory(Memory[AnySummary], Generic[AnySummary, AnyPart]):

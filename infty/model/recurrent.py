@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from infty.memory.contract import PerRow
 from infty.memory.equations import Hidden
-from infty.memory.summary import SummaryMemory, SummaryPart, SummaryState
+from infty.memory.summary import SummaryMemory, SummaryState
 from infty.model.config import DecoderConfig
 from infty.model.decoder import Decoder
 from infty.model.interface import Output, State
@@ -33,14 +33,7 @@ class TokenState(SummaryState):
     written: Written
 
 
-@dataclass(frozen=True)
-class TokenPart(SummaryPart):
-    """What a segment writes (Bulatov et al. 2022)."""
-
-    written: Written
-
-
-class TokenMemory(SummaryMemory[TokenState, TokenPart]):
+class TokenMemory(SummaryMemory[TokenState, TokenState]):
     """Memory tokens, and the learnt vectors that they begin as (Bulatov et al. 2022)."""
 
     state_type = TokenState
@@ -53,13 +46,13 @@ class TokenMemory(SummaryMemory[TokenState, TokenPart]):
         """Make the state of `batch` streams before anything was written. `seeds` are unused."""
         return TokenState(self.initial.new_zeros(batch, *self.initial.shape))
 
-    def summarise(self, x: Hidden) -> TokenPart:
+    def summarise(self, x: Hidden) -> TokenState:
         """Take what a segment wrote as it is."""
-        return TokenPart(x)
+        return TokenState(x)
 
-    def join(self, state: TokenState, part: TokenPart) -> TokenState:
+    def join(self, state: TokenState, part: TokenState) -> TokenState:
         """Put it in the place of what the segment before wrote."""
-        return TokenState(part.written)
+        return part
 
 
 class MemoryTokens(MemoryLayer):

@@ -1,4 +1,4 @@
-"""Settings that all tasks on a text share: the corpus, its tokeniser, and which documents are read."""
+"""Settings that all tasks on a text share (section 4.2): the corpus, its tokeniser, and which documents are read."""
 
 from abc import ABC
 from typing import Any

@@ -17,7 +17,7 @@ from tests.conftest import clean_environment
 RUN = "sort/laptop/infty@x8/seed-0"
 # What is typed before Tab, and what is offered for its last word.
 OFFERED = {
-    "infty train s": ["sort", "sort-ablation", "sort-basis", "sort-stretch"],
+    "infty train s": ["sort", "sort-ablation", "sort-basis", "sort-memories", "sort-stretch"],
     "infty train sort --model i": ["infty", "infty-softmax", "infty-sticky"],
     "infty train mine --model ": ["long", "plain"],
     "infty train mine --case x": ["x2"],

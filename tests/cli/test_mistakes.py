@@ -9,7 +9,8 @@ from infty.config.definition import SHIPPED
 from tests.conftest import Infty
 
 EXPERIMENTS = (
-    "first-seen, gpt2, pg19, recall, sort, sort-ablation, sort-basis, sort-stretch, text, wikitext, wikitext-ablation"
+    "first-seen, gpt2, gpt2-memories, pg19, recall, recall-text, sort, sort-ablation, sort-basis, sort-memories, "
+    "sort-stretch, text, wikitext, wikitext-ablation, wikitext-memories"
 )
 MISTAKES = [
     ("train doubled.yaml", 2, "doubled.yaml: steps: stands twice (line "),

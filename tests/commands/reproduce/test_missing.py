@@ -50,8 +50,8 @@ def test_several_at_once_share_the_processors_unless_they_were_given_some(machin
 
 def test_texts_of_the_users_are_left_out_and_refused_by_name(machine: Settings, tmp_path: Path) -> None:
     tables, told = missing(machine, scale="laptop")
-    own = {"sort", "sort-ablation", "sort-basis", "sort-stretch", "first-seen", "recall"}
-    own |= {"wikitext", "wikitext-ablation", "pg19", "gpt2"}
+    own = {"sort", "sort-ablation", "sort-basis", "sort-memories", "sort-stretch", "first-seen", "recall"}
+    own |= {"wikitext", "wikitext-ablation", "wikitext-memories", "pg19", "gpt2", "gpt2-memories", "recall-text"}
     assert {job.cell.experiment for job in tables.missing} == own
     why = "at laptop scale text reads texts of your own; train its cells one by one with: infty train text --data"
     assert told == f"text is left out: {why} FOLDER\n"
