@@ -184,7 +184,13 @@ def test_the_row_of_ones_own_trains_and_stands_in_the_table(infty: Infty, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("name", "measured"), [("docs/speed.md", "bench"), ("CHANGELOG.md", "bench"), ("docs/speed.md", "bench-peers")]
+    ("name", "measured"),
+    [
+        ("docs/speed.md", "bench"),
+        ("CHANGELOG.md", "bench"),
+        ("docs/speed.md", "bench-peers"),
+        ("docs/speed.md", "bench-memories"),
+    ],
 )
 def test_the_speeds_are_what_the_bench_said(name: str, measured: str) -> None:
     """The lines are those of the committed measurement, all of them, whether a mark is reached or not."""

@@ -286,7 +286,9 @@ def show(
 def bench(
     measures: Annotated[
         list[str] | None,
-        Argument(metavar="[MEASURE]...", help="step, read, update, stream, data, beside, generate, start, peers."),
+        Argument(
+            metavar="[MEASURE]...", help="step, read, update, stream, data, beside, generate, start; peers, memories."
+        ),
     ] = None,
     against: Annotated[
         Path | None, Option(metavar="FILE", help="A plain implementation to hold against; it is run.")

@@ -19,12 +19,12 @@ from infty.base.errors import InftyError, UsageError
 from infty.commands.bench import device
 from infty.commands.bench.contestants import SYMBOLS, Spec, read_paper_decoder, resolve_paper_experiment
 from infty.commands.bench.peers import PEERS, find_versions
+from infty.commands.bench.products import count_step_products
 from infty.commands.bench.timing import time_run
 from infty.commands.bench.yardstick import load_yardstick
 from infty.machine.launch import Launch
 from infty.machine.placement import Machine, choose_device
 from infty.memory.precision import HOST
-from infty.model.config import DecoderConfig
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,18 @@ SIZES = {
     "hidden 300": Spec("read", batch=2, heads=6, queries=1024, hidden=300),
     "hidden 768": Spec("read", batch=1, heads=12, queries=512, hidden=768),
 }
+
+
+MEMORIES = (
+    "transformer-xl",
+    "compressive",
+    "infty",
+    "infty-softmax",
+    "mean",
+    "delta",
+    "slots",
+    "cache",
+)  # rows of sort
 
 
 @dataclass(frozen=True)
@@ -232,6 +244,17 @@ class Bench:
                 goal = 1.5 if (scale, name) == ("laptop", "infini") else None
                 yield Measure(claim, laps.compare(name, "infty"), parts, mark=goal)
 
+    def memories(self) -> Iterator[Measure]:
+        """Measure a training step of sorting with each memory, beside Infini-attention's package at the same sizes."""
+        name = f"{PEERS['infini'].package} {find_versions()['infini']}"
+        laps = self._rotate({who: Spec("alike", who, "laptop") for who in ("infini", *MEMORIES)})
+        parts, marks = laps.collect_parts(), {"delta": 1.0, "slots": 1.0}
+        for row in MEMORIES:
+            claim = f"memories, laptop's x8: {row}, times as fast as {name}"
+            yield Measure(claim, laps.compare("infini", row), parts, mark=marks.get(row))
+        ceiling = "memories, laptop's x8: cache, time to Transformer-XL"
+        yield Measure(ceiling, laps.compare("cache", "transformer-xl"), parts, "at most", 1.5)
+
     def start(self) -> Iterator[Measure]:
         """Measure the seconds of `infty --help`."""
         run = partial(subprocess.run, [sys.executable, "-m", "infty", "--help"], check=True, capture_output=True)
@@ -273,7 +296,7 @@ class Bench:
 
 
 MEASURES = ("step", "read", "update", "stream", "data", "beside", "generate", "start")
-EXTRA = ("peers",)  # what wants packages of an extra is measured if it is named
+EXTRA = ("peers", "memories")  # what wants packages of an extra is measured if it is named
 
 
 def run_measures(bench: Bench, wanted: list[str]) -> Iterator[Measure]:
@@ -293,56 +316,7 @@ def run_measures(bench: Bench, wanted: list[str]) -> Iterator[Measure]:
         return
     if bench.against:
         load_yardstick(bench.against)
-    if "peers" in wanted:
+    if set(EXTRA) & {*wanted}:
         find_versions()
     for name in wanted or MEASURES:
         yield from getattr(bench, name)()
-
-
-# Multiplications and additions that a training step of the sorting task can't do without, in matrix products alone:
-# visible query-key pairs; each projection once per token (keys and values are kept) and R's once per step; a
-# forward pass for every segment, and twice as much again for the one that carries a gradient. They are those of the
-# plain equations: gate, refit and reading make fewer (`memory.fast`), which counts as speed. Sizes as everywhere:
-# E hidden, F feed-forward, L segment, N basis functions, V vocabulary; t tokens of a segment.
-
-
-def count_step_products(config: DecoderConfig, vocab: int, length: int, scored: int, batch: int) -> tuple[int, int]:
-    """Count the floating-point operations of a step on `length` tokens, of which the last `scored` are scored.
-
-    Returns two counts: of whole layers, and without what the last layer skips at tokens that are not scored.
-    """
-    full = done = 0
-    starts = range(0, length, config.segment_length)
-    for index, start in enumerate(starts):
-        tokens = min(config.segment_length, length - start)
-        is_last = index == len(starts) - 1
-        passes = 3 if is_last else 1
-        whole = _count_layer(config, tokens, start, tokens, is_last)
-        needed = _count_layer(config, tokens, start, scored if is_last else 0, is_last)
-        logits = 2 * config.hidden_size * vocab * (scored if is_last else 0)
-        full += passes * (config.num_layers * whole + logits)
-        done += passes * ((config.num_layers - 1) * whole + needed + logits)
-    positions = config.num_layers * 2 * config.hidden_size**2 * config.attended_length * 3
-    return batch * full + positions, batch * done + positions
-
-
-def _count_layer(config: DecoderConfig, tokens: int, past: int, wanted: int, with_gradient: bool) -> int:
-    """Count the forward pass of a layer over a segment after `past` tokens, with output for its last `wanted` ones."""
-    e = config.hidden_size
-    cached = min(past, config.short_term_length)
-    pairs = wanted * cached + wanted * (wanted + 1) // 2 + wanted * (tokens - wanted)
-    attention = 4 * e * e * wanted + 4 * e * e * tokens + 6 * e * pairs  # query, output; key, value; scores, values
-    feed_forward = 4 * e * config.feed_forward_size * wanted
-    return attention + feed_forward + _count_memory(config, past, tokens if with_gradient else wanted, wanted)
-
-
-def _count_memory(config: DecoderConfig, past: int, looking: int, reading: int) -> int:
-    """Count an update with one segment, the density of `looking` queries and the read of `reading` ones."""
-    e, n, length = config.hidden_size, config.long_range.slots if config.long_range else 0, config.segment_length
-    updates = max(past // length - 1, 0)  # segments that have left a short-term memory of one
-    if not (n and updates):  # no memory, or nothing in it yet
-        return 0
-    update = 6 * e * e * length + 2 * n * length * e + (2 * n * n * e if updates > 1 else 0)  # gate, C x̃, A B
-    density = 4 * n * e + 4 * e * e + 4 * e * looking + 2 * e * e * (looking - reading)  # w B, (w B) W_K, ·q; its q
-    read = 2 * n * e * e * (reading > 0) + 2 * n * e * reading + 2 * e * e * reading  # B W_V, E_p[ψ] V, W_O
-    return update + density + read

@@ -84,7 +84,8 @@ def test_updates_are_measured_against_a_yardstick(infty: Infty) -> None:
         (
             ("speed",),
             2,
-            "infty: no measure 'speed'; there is step, read, update, stream, data, beside, generate, start, peers\n",
+            "infty: no measure 'speed'; there is step, read, update, stream, data, beside, generate, start, peers, "
+            "memories\n",
         ),
         (("step", "--against", "none.py"), 3, "infty: --against none.py: there is no such file\n"),
         (("step", "--length", "4090"), 2, "infty: --set: task.length: at 4090 the separator and the 20 targets would "),

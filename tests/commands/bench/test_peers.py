@@ -8,6 +8,8 @@ from torch import nn
 
 from infty.base.errors import MissingError
 from infty.commands.bench import peers
+from infty.commands.bench.contestants import resolve_alike
+from infty.commands.bench.measures import MEMORIES
 from infty.commands.bench.peers import PEERS, Peer
 from infty.config.definition import CellKey, open_experiment
 from infty.experiment import Experiment, resolve
@@ -81,3 +83,12 @@ def test_a_package_that_is_not_installed_is_named_before_anything_is_timed(monke
     monkeypatch.setitem(PEERS, "none", Peer("no-such-package", PEERS["infini"].build, ""))
     with pytest.raises(MissingError, match=r"no-such-package is not installed: pip install 'infty-former\[peers\]'"):
         peers.find_versions()
+
+
+def test_every_memory_takes_the_step_that_a_peer_takes() -> None:
+    config = open_experiment("sort", Path())
+    assert {*MEMORIES} <= {*config.names("models")}
+    for row in MEMORIES:
+        experiment = resolve_alike("laptop", row)
+        assert experiment.model.dropout == 0
+        assert experiment.training.gradient_segments == 1

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from infty.commands.bench.contestants import read_paper_decoder
-from infty.commands.bench.measures import count_step_products
+from infty.commands.bench.products import count_step_products
 from infty.memory.longterm import LongTermMemoryConfig
 from infty.model.config import DecoderConfig
 
