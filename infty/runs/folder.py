@@ -64,6 +64,11 @@ class Run:
         """The number of whole segments before its own that one layer's attention reaches."""
         return (self._find_size("short_term_length") or 0) // (self._find_size("segment_length") or 1)
 
+    @property
+    def reached_segments(self) -> int:
+        """The number of whole segments before its own that attention reaches from layer to layer."""
+        return self.near_segments * (self._find_size("num_layers") or 1)
+
     def _find_size(self, *keys: str) -> int | None:
         """Find a positive whole number in the settings of the model."""
         found: Any = self.config.get("model")

@@ -19,7 +19,8 @@ def _list_column(results: ResultSet, case: str) -> list[Table]:
     ]
     notes = [
         "Accuracy in % of the values whose keys came so many segments before the one that asks, mean ± standard "
-        "deviation over seeds. *: within reach of one layer's attention, so that it needs no memory."
+        "deviation over seeds. *: within reach of one layer's attention, so that it needs no memory; °: of attention "
+        "from layer to layer, so that it may do without."
     ]
     headings = ["model", *(f"{distance} {'segment' if distance == '1' else 'segments'} ↑" for distance in distances)]
     title = "by distance" + ("" if case == "main" else f", {case}")
@@ -27,10 +28,11 @@ def _list_column(results: ResultSet, case: str) -> list[Table]:
 
 
 def _format(runs: list[Run], distance: str) -> str:
-    """Format the mean over seeds, marked if attention reaches so far."""
+    """Format the mean over seeds, marked if attention reaches so far, in one layer or through all."""
     known = [(run, run.recall) for run in runs if run.recall and distance in run.recall.right]
     if not known:
         return "–"
     values = [100 * statistics.fmean(recall.right[distance]) / recall.pairs for _, recall in known]
     near = all(run.near_segments >= int(distance) for run, _ in known)
-    return format_average(values, 1) + ("*" if near else "")
+    reached = all(run.reached_segments >= int(distance) for run, _ in known)
+    return format_average(values, 1) + ("*" if near else "°" if reached else "")

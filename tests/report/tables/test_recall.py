@@ -18,7 +18,7 @@ def recalled(model: str, right: dict[str, list[int]], near: int, seed: int = 0, 
     """A run of two sequences with 4 pairs at each distance, whose layers reach `near` segments of 8 back."""
     cell = {"experiment": "recall", "scale": "laptop", "model": model, "case": case, "seed": seed}
     answers = {"right": [sum(some) for some in zip(*right.values(), strict=True)], "symbols": 4 * len(right)}
-    sizes: dict[str, Any] = {"model": {"short_term_length": 8 * near + 3, "segment_length": 8}}
+    sizes: dict[str, Any] = {"model": {"short_term_length": 8 * near + 3, "segment_length": 8, "num_layers": 2}}
     details = {"answers": answers, "recall": {"pairs": 4, "right": right}}
     return make_run(sort_result(cell, **PROTOCOL), details, config=sizes, length=None)
 
@@ -30,15 +30,15 @@ def results(*runs: Run) -> ResultSet:
 def test_means_over_seeds_at_each_distance_and_what_attention_reaches_is_marked() -> None:
     (table,) = list_by_distance(
         results(
-            recalled("delta", {"1": [4, 4], "2": [3, 4], "16": [0, 1]}, near=1),
-            recalled("delta", {"1": [4, 2], "2": [4, 4], "16": [1, 2]}, near=1, seed=1),
-            recalled("transformer-xl", {"1": [4, 4], "2": [4, 4], "16": [0, 0]}, near=2),
+            recalled("delta", {"1": [4, 4], "2": [3, 4], "4": [1, 1]}, near=1),
+            recalled("delta", {"1": [4, 2], "2": [4, 4], "4": [2, 2]}, near=1, seed=1),
+            recalled("transformer-xl", {"1": [4, 4], "2": [4, 4], "4": [2, 0]}, near=2),
         )
     )
-    assert table.headings == ["model", "1 segment ↑", "2 segments ↑", "16 segments ↑"]
-    assert table.rows == [
-        ["delta", "87.5 ± 17.7*", "93.8 ± 8.8", "25.0 ± 17.7"],
-        ["transformer-xl", "100.0*", "100.0*", "0.0"],
+    assert table.headings == ["model", "1 segment ↑", "2 segments ↑", "4 segments ↑"]
+    assert table.rows == [  # in two layers attention reaches two and four segments back
+        ["delta", "87.5 ± 17.7*", "93.8 ± 8.8°", "37.5 ± 17.7"],
+        ["transformer-xl", "100.0*", "100.0*", "25.0°"],
     ]
 
 
