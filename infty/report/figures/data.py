@@ -137,8 +137,9 @@ def _chart_state(results: ResultSet, case: str) -> Iterator[Chart]:
     sizes = [at for ((at, *_),) in lines.values()]
     if len(lines) > 1:
         references: Lines = {row: [(at, y, None) for at in (min(sizes), max(sizes))] for row, (y, _) in nothing.items()}
-        x = "bytes of state a stream"
-        yield _make_chart(results, "state", case, x, label, lines, references=references, base=2, joined=False)
+        around = range(math.floor(math.log2(min(sizes))), math.ceil(math.log2(max(sizes))) + 1)
+        more: dict[str, Any] = {"references": references, "base": 2, "ticks": [float(2**power) for power in around]}
+        yield _make_chart(results, "state", case, "bytes of state a stream", label, lines, joined=False, **more)
 
 
 def _chart_flops(results: ResultSet, case: str) -> Iterator[Chart]:

@@ -99,6 +99,7 @@ def test_quality_by_bytes_of_state_with_a_line_for_a_row_that_keeps_nothing() ->
     assert found.lines == {"x": [(1024, pytest.approx(30), pytest.approx(200**0.5))], "y": [(64, 50, None)]}
     assert found.references == {"bare": [(64, 10, None), (1024, 10, None)]}
     assert (found.base, found.joined) == (2, False)
+    assert found.ticks == [64, 128, 256, 512, 1024]
     assert not any("state" in name for name in charts(run("x", "a", state=8), run("bare", "a", state=0)))
 
 
