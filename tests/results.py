@@ -19,7 +19,7 @@ BLOCK = re.compile(
 )
 HEADLINE = re.compile(r": (accuracy|test figures)")
 FIRST = re.compile(  # the rest is folded
-    r": (accuracy|test figures|the order of rows|difference to|neighbouring columns|memory knocked out)"
+    r": (accuracy|test figures|by distance|the order of rows|difference to|neighbouring columns|memory knocked out)"
 )
 LEFT_OUT = re.compile(r": beside the paper$")  # laptop figures are not the paper's
 
