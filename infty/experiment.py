@@ -19,13 +19,14 @@ from infty.tasks.recall_text import RecallTextConfig
 from infty.tasks.sort import SortConfig
 from infty.tasks.sort_stretch import SortStretchConfig
 from infty.tasks.task import Task
-from infty.tasks.text import NAMES
+from infty.tasks.text import NAMES, TextConfig
 from infty.training.config import TrainingConfig
 
 AnyTaskConfig = (  # a new task joins here
     SortConfig | FirstSeenConfig | SortStretchConfig | RecallConfig | RecallTextConfig | CorpusConfig
 )
 TaskChoice = Annotated[AnyTaskConfig, Field(discriminator="kind")]
+WITH_A_CORPUS = [kind.model_fields["kind"].default for kind in get_args(AnyTaskConfig) if issubclass(kind, TextConfig)]
 WITHOUT_TEXT = [kind.model_fields["kind"].default for kind in get_args(AnyTaskConfig) if not kind.has_text]
 
 
@@ -102,7 +103,8 @@ def refuse_own_texts(definition: Definition, key: CellKey) -> None:
     """Raise UsageError if the task of a cell reads no texts, so that it can't read one's own."""
     task = overlay(definition.layers(key))[0].get("task")
     if isinstance(task, dict) and task.get("kind") in WITHOUT_TEXT:
-        why = f"{definition.name} makes its own sequences and has no texts"
+        own = task["kind"] not in WITH_A_CORPUS
+        why = f"{definition.name} {'makes its own sequences and has no texts' if own else 'reads a corpus by its name'}"
         raise_faults([*definition.faults, Fault("--data", "", f"{why}; yours are for: infty train text --data FOLDER")])
 
 

@@ -48,16 +48,19 @@ def forecast(cell: Cell, settings: Settings) -> dict[str, Any]:
     steps, batches = training.total_steps, task.count_batches(training.total_steps, training.gradient_segments)
     tokens = task.count_tokens_seen(batches, training.batch_size)
     _, longest = task.list_stages(batches)[-1]
-    share = tokens / longest.count_tokens_seen(batches, training.batch_size)  # of what it were without a curriculum
 
     # Measure the cost: a step is the gradients of its pieces, one piece after the other, and an update.
-    cost, update = measure_run(model, longest, training, seed, machine, SECONDS), measure_update(model, SECONDS)
+    cost, update = measure_run(model, task, training, seed, machine, SECONDS), measure_update(model, SECONDS)
     seconds = math.ceil(cost.own / cost.at_once) * cost.seconds.fixed + cost.own * cost.seconds.each + update
     rows, step = range(cost.tried[-1]), count()  # of other steps each time: what was made may be kept
     what = training.batch_size, seed, rows, training.gradient_segments
     made, _ = repeat(lambda: longest.training_batches(next(step), *what), model.device, SECONDS)
 
+    # A curriculum's steps cost less at first.
     flops = try_to_count_flops(model.config, task, training, seed, steps)
+    share = 1.0
+    if longest is not task and flops:
+        share = flops / (try_to_count_flops(model.config, longest, training, seed, steps) or flops)
 
     # Compare the memory that training takes with that of this device and of others.
     memory: dict[str, Any] = {}

@@ -164,7 +164,7 @@ def inspect_memory(model: SegmentModel, task: Task, split: str, step: int) -> Me
         regression_error_mean=float(np.mean(errors)),
         reach=Reach(**measure_reach(model, batch)),
         gaze=[Gaze(**trace.gaze()) for trace, _ in seen],
-        room=_phrases(seen, batch.targets[0].numpy(), task.tokenizer) if task.tokenizer else None,
+        room=_phrases(seen, batch.targets[0].numpy(), task.tokenizer) if task.continues and task.tokenizer else None,
     )
 
 

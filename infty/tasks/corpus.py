@@ -25,7 +25,6 @@ from infty.base.batch import ALL, UNSCORED, Batch, Share, Totals
 from infty.base.errors import MissingError, UsageError, suggest
 from infty.corpora.registry import KNOWN
 from infty.corpora.text_pieces import PIECE, CountedText, Text
-from infty.corpora.tokenizers import Tokenizer, load_tokenizer
 from infty.corpora.tokens import TokenPart, TokenSet, open_tokens
 from infty.tasks.loss_breakdown import break_down_losses, compute_text_metrics, measure_distances
 from infty.tasks.protocols import TEXT_PROTOCOLS, KnockOut, Metrics
@@ -62,10 +61,6 @@ class CorpusConfig(TextConfig):
             share = 1.0 if part.last is None else (part.last - part.first) / known.documents[part.split]
             tokens = known.words[part.split] * share * (1.0 if self.tokenizer.kind == "word" else TOKENS_A_WORD)
         return RandomTokens(self.vocab_size, segment_length, why, tokens)
-
-    def load_tokenizer(self, folder: Path) -> Tokenizer:
-        """Load the tokeniser that a run keeps. MissingError if it is missing or damaged."""
-        return load_tokenizer(folder, self.tokenizer, "train again with --fresh")
 
     def find_faults(self, segment_length: int) -> list[tuple[str, str]]:
         """Find a protocol that does not exist, or that requires other blocks."""

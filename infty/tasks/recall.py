@@ -26,6 +26,7 @@ from pydantic import Field
 from infty.base.batch import Batch, Totals
 from infty.base.errors import UsageError
 from infty.corpora.text_pieces import Text
+from infty.corpora.tokenizers import Tokenizer
 from infty.tasks.generated import FIRST_SEED, GeneratedTask, scale
 from infty.tasks.kept import Rows
 from infty.tasks.protocols import RECALL
@@ -38,7 +39,7 @@ Distances = Int64[ndarray, "n asked"]
 
 @dataclass(frozen=True)
 class Sentence:
-    """The tokens of a fact, or of a question and its answer, which ends it; at two places any key and value stand."""
+    """The tokens of a fact, or of a question with its answer; at two places any key and value stand."""
 
     tokens: tuple[int, ...]
     key: int  # place of the key
@@ -66,11 +67,12 @@ class Language:
     fill: Callable[[str, Random, int], Rows]  # split, random numbers, length
     draws: int | None = None  # None: one for each token
     digest: str | None = None  # SHA-256 of the text that it is from
+    tokenizer: Tokenizer | None = None  # of that text
 
     def count_fitting(self, distances: Sequence[int], segment_length: int) -> int:
         """Count the keys that fit at each distance: the last segment asks for all, after pairs within it."""
-        asked = len(self.question.tokens) * len(distances)
-        return segment_length // (asked + len(self.fact.tokens) * (distances[0] == 0))
+        asked, fact = len(self.question.tokens) * len(distances), len(self.fact.tokens)
+        return min(segment_length // (asked + fact * (distances[0] == 0)), segment_length // fact)
 
 
 class PairsConfig(TaskConfig):
@@ -166,7 +168,8 @@ class RecallTask(GeneratedTask):
         sizes = config.train_sequences, config.validation_sequences, config.test_sequences
         length = self.start + len(language.question.tokens) * config.asked - 1
         super().__init__(language.vocab_size, language.name, sizes, length)
-        self.digest = language.digest
+        self.digest, self.tokenizer = language.digest, language.tokenizer
+        self.tokens_per_epoch = None if config.curriculum else self.tokens_per_epoch
 
     def make_rows(self, split: str, indices: Int64[ndarray, " n"]) -> Rows:
         """Make sequences in integer arithmetic, so that they are the same on every machine."""

@@ -38,6 +38,13 @@ class RecallTextConfig(PairsConfig, TextConfig):
     fact: str = Field(default=" The {key} is in the {value}.", description="a fact: text with {key} and {value}")
     question: str = Field(default=" Where is the {key}? In the {value}", description="a question, and its answer")
 
+    @field_validator("question")
+    @classmethod
+    def _asks_first(cls, sentence: str) -> str:
+        if sentence.find("{key}") > sentence.find("{value}"):
+            raise ValueError("wanted {key} before {value}: what is asked for stands before the answer")
+        return sentence
+
     @field_validator("fact", "question")
     @classmethod
     def _has_both(cls, sentence: str) -> str:
@@ -74,6 +81,7 @@ def _make_language(config: RecallTextConfig, tokens: TokenSet) -> Language:
         fill=partial(_cut_passages, parts),
         draws=1,
         digest=tokens.digest,
+        tokenizer=tokens.tokenizer,
     )
 
 
@@ -90,8 +98,8 @@ def _read_sentence(tokenizer: Tokenizer, config: RecallTextConfig, text: str) ->
             raise UsageError(f"task.{name}s: more than one token, to be left out: {', '.join(long)}")
         places = np.flatnonzero((np.stack(written) != written[0]).any(0))
         tokens = np.stack(written)[:, places[:1]].ravel()
-        if len(places) != 1 or len(set(tokens.tolist())) < len(words):
-            raise UsageError(f"task.{name}s: wanted words that are one token each, and no two the same")
+        if len(places) != 1 or len({*tokens.tolist()} - {*tokenizer.no_words}) < len(words):
+            raise UsageError(f"task.{name}s: wanted words that are one token each, known, and no two the same")
         return written[0], int(places[0]), tokens
 
     (whole, key, keys), (_, value, values) = find("key", config.keys), find("value", config.values)

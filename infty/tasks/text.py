@@ -1,11 +1,12 @@
 """Settings that all tasks on a text share (section 4.2): the corpus, its tokeniser, and which documents are read."""
 
 from abc import ABC
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from infty.corpora.tokenizers import TokenizerConfig
+from infty.corpora.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer
 from infty.corpora.tokens import Portion
 from infty.tasks.task import TaskConfig
 
@@ -42,3 +43,7 @@ class TextConfig(TaskConfig, ABC):
     def texts(self) -> dict[str, list[Portion]]:
         """The three portions of the corpus that are read, by its name."""
         return {self.corpus: list(self.portions.values())}
+
+    def load_tokenizer(self, folder: Path) -> Tokenizer:
+        """Load the tokeniser that a run keeps. MissingError if it is missing or damaged."""
+        return load_tokenizer(folder, self.tokenizer, "train again with --fresh")

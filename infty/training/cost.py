@@ -83,9 +83,10 @@ def measure_run(
     """
     own, together = config.batch_size // machine.launch.size, machine.launch.size > 1
     at_once = min(own, machine.micro_batch or own)
+    _, longest = task.list_stages(config.total_steps)[-1]
 
     def try_out(sequences: int) -> tuple[float, int, Steps]:
-        steps = take_steps(model, task, config, seed, sequences)
+        steps = take_steps(model, longest, config, seed, sequences)
         fill_memories(steps, seconds=seconds)
         return *repeat(partial(next, steps), machine.device, seconds), steps
 

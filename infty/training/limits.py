@@ -32,8 +32,7 @@ def refuse_too_little_memory(
     if config.total_steps < LONG_RUN or count_usable_bytes(machine) is None:
         return
     with explain_out_of_memory(machine.device):
-        _, longest = task.list_stages(config.total_steps)[-1]
-        cost = measure_run(model, longest, config, seed, machine)
+        cost = measure_run(model, task, config, seed, machine)
     free = count_usable_bytes(machine) or 0  # counted after the trial, which loads code that stays
     for line, wanted, where, option, other in (
         (cost.training, cost.at_once, "", "--micro-batch", ", less is kept with --recompute"),

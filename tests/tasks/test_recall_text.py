@@ -85,14 +85,26 @@ def test_passages_and_facts_differ_by_sequence_and_split(data: Path) -> None:
     [
         ({"keys": ("bread", "farmer", "sailor")}, "task.keys: more than one token, to be left out: farmer, sailor"),
         ({"values": ("road", "farmer")}, "task.values: more than one token, to be left out: farmer"),
-        ({"keys": ("bread", "bread")}, "task.keys: wanted words that are one token each, and no two the same"),
-        ({"keys": ("farmer", "sailor")}, "task.keys: wanted words that are one token each, and no two the same"),
+        ({"keys": ("bread", "bread")}, "task.keys: wanted words that are one token each, known, and no two the same"),
+        ({"keys": ("farmer", "sailor")}, "task.keys: wanted words that are one token each, known, and no two the same"),
         (
             {"keys": ("b", "t"), "fact": " ({key} {value}", "distances": (1,)},
             "task.keys: some have another token in task.fact",
         ),
         ({"keys": ("bread", "bridge"), "distances": (1, 2, 3)}, "task.keys: 2 are fewer than the 3 pairs"),
         ({"pairs": 2}, "task.pairs: 4 pairs do not fit into a segment of 32; at most 1 at each distance do"),
+        (
+            {
+                "fact": " it rained for most of the week and then it rained again , the {key} of the {value} .",
+                "distances": (1,),
+                "pairs": 2,
+            },
+            "task.pairs: 2 pairs do not fit into a segment of 32; at most 1 at each distance do",
+        ),
+        (
+            {"tokenizer": {"kind": "word", "vocab_size": 300}, "keys": ("bread", "zebra", "bridge"), "distances": (1,)},
+            "task.keys: wanted words that are one token each, known, and no two the same",
+        ),
     ],
 )
 def test_words_that_are_not_what_is_wanted_are_refused(data: Path, changes: dict[str, Any], message: str) -> None:
@@ -105,6 +117,18 @@ def test_words_that_are_not_what_is_wanted_are_refused(data: Path, changes: dict
 def test_a_sentence_without_a_key_and_a_value_is_refused(sentence: str) -> None:
     with pytest.raises(ValueError, match=r"wanted a text with \{key\} and \{value\} once each"):
         configure(fact=sentence)
+
+
+def test_a_question_that_answers_before_it_asks_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"wanted \{key\} before \{value\}"):
+        configure(question=" the {value} : the {key}")
+
+
+def test_the_run_s_tokeniser_is_the_text_s(data: Path) -> None:
+    task, tokenizer = open_both(configure(), data)
+    assert task.tokenizer is not None
+    assert task.tokenizer.decode([260, 361]) == tokenizer.decode([260, 361])
+    assert task.vocab_size == tokenizer.vocab_size
 
 
 def test_a_text_that_is_too_short_or_absent_is_told(data: Path) -> None:

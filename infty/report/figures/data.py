@@ -67,16 +67,20 @@ def _chart_columns(results: ResultSet) -> Iterator[Chart]:
 
 def _chart_recall(results: ResultSet, case: str) -> Iterator[Chart]:
     """Chart accuracy by the segments that a pair lies back, from 1 on."""
-    metrics = results.runs[0].result.metrics
-    names = {float(name.removeprefix(BY_DISTANCE)): name for name in metrics if name.startswith(BY_DISTANCE)}
-    ticks, lines = [at for at in sorted(names) if at >= 1], Lines()
+    ticks, lines = set[float](), Lines()
     for model in results.models:
-        if runs := results.of(model, case):
-            found = {at: [100 * run.result.metric(names[at]) for run in runs] for at in ticks}
-            lines[model] = [(at, *average(values)) for at, values in found.items()]
+        found: dict[float, list[float]] = {}
+        for metrics in [run.result.metrics for run in results.of(model, case)]:
+            for name, value in metrics.items():
+                at = float(name.removeprefix(BY_DISTANCE)) if name.startswith(BY_DISTANCE) else 0
+                if at >= 1 and value is not None:
+                    found.setdefault(at, []).append(100 * value)
+        if found:
+            lines[model] = [(at, *average(values)) for at, values in sorted(found.items())]
+            ticks |= found.keys()
     if ticks:
         x, y = "segments from a pair to the question", "test accuracy (%)"
-        yield _make_chart(results, "recall", case, x, y, lines, base=2, ticks=ticks, limits=(0, 100))
+        yield _make_chart(results, "recall", case, x, y, lines, base=2, ticks=sorted(ticks), limits=(0, 100))
 
 
 def _chart_bins(results: ResultSet, case: str) -> Iterator[Chart]:

@@ -114,6 +114,9 @@ def test_recall_by_distance_from_one_segment_on() -> None:
         "y": [(1, 0, None), (16, 100, None)],
     }
     assert found.ticks == [1, 16]
+    other = charts(run("x", "a", recall={0: 1.0, 1: 0.5}), run("x", "b", recall={1: 0.25, 4: 0.75}))
+    assert other["a-recall"].lines == {"x": [(1, 50, None)]}, "columns may ask for other distances"
+    assert other["b-recall"].lines == {"x": [(1, 25, None), (4, 75, None)]}
     assert "a-recall" not in charts(run("x", "a"))
 
 
