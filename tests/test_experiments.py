@@ -29,8 +29,9 @@ OTHER_SLOTS = {
     "gpt2",  # as published: fine-tuned without a memory
     "infty-no-memory",  # what the memory brings
     "infty-basis-x4",  # what it loses for its size
-    "mean",  # one vector
-    "delta",  # a matrix, and no vectors
+    *("mean", "mean-forgetting"),  # one vector
+    *("delta", "delta-64"),  # a matrix, and no vectors
+    "slots-32",  # as many bytes
     "cache-all",  # the ceiling
 }
 SCALES = [(name, scale) for name in EXPERIMENTS for scale in open_experiment(name, SHIPPED).names("scales")]
