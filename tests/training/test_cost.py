@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from infty.base.batch import Batch
 from infty.config.definition import SHIPPED, CellKey, open_experiment
-from infty.experiment import resolve
+from infty.experiment import build_task, resolve
 from infty.memory.fast import tiling
 from infty.memory.longterm import LongTermMemory
 from infty.model.config import DecoderConfig, Gpt2ModelConfig
@@ -16,7 +17,7 @@ from infty.model.fast import relative_tiled
 from infty.tasks.sort import SortConfig
 from infty.tasks.task import TrainingData
 from infty.training import cost
-from infty.training.cost import count_step_flops, try_to_count_flops
+from infty.training.cost import count_step_flops, count_training_flops, try_to_count_flops
 from tests.training.by_hand import count_decoder, count_graft
 
 SLOWER = pytest.mark.slower
@@ -120,3 +121,27 @@ def test_a_memory_that_asks_for_numbers_costs_a_run_no_result(monkeypatch: pytes
     with pytest.warns(UserWarning, match="^FLOPs were not counted: .*meta"):
         found = try_to_count_flops(experiment.model, experiment.task.open(), experiment.training, seed=0, steps=1)
     assert found is None
+
+
+def test_a_triangular_solve_counts_as_a_product_with_half_a_matrix() -> None:
+    """6 systems of 5 × 5, 7 right sides: a row takes a product and a difference for each earlier one, and a division."""
+    system, sides = torch.eye(5).expand(2, 3, 5, 5), torch.ones(2, 3, 5, 7)
+    with FlopCounterMode(display=False, custom_mapping=cost.SOLVED) as counter:
+        torch.linalg.solve_triangular(system, sides, upper=False)
+    assert counter.get_total_flops() == 6 * 7 * sum(1 + 2 * row for row in range(5))
+
+
+def test_a_curriculum_s_steps_are_counted_stage_by_stage() -> None:
+    cell = CellKey("recall", "smoke", "delta", "graph4")
+    experiment = resolve(open_experiment("recall", SHIPPED), cell, ["task.curriculum=[2, 1, 3]"]).experiment
+    task, training = build_task(experiment, SHIPPED), experiment.training
+
+    def count(distances: str, pairs: int) -> int:
+        changes = [f"task.distances={distances}", f"task.pairs={pairs}", "task.curriculum=[]"]
+        plain = resolve(open_experiment("recall", SHIPPED), cell, changes).experiment
+        return count_step_flops(plain.model, build_task(plain, SHIPPED), training, seed=0)[0]
+
+    stages = [count("[0]", 4), count("[0, 1]", 2), count("[0, 1, 2]", 2), count("[0, 1, 2, 4]", 1)]
+    expected = sum(steps * flops for steps, flops in zip((2, 1, 3, 5), stages, strict=True))
+    assert count_training_flops(experiment.model, task, training, 0, 11) == expected
+    assert count_training_flops(experiment.model, task, training, 0, 2) == 2 * stages[0]
