@@ -124,7 +124,7 @@ def test_a_memory_that_asks_for_numbers_costs_a_run_no_result(monkeypatch: pytes
 
 
 def test_a_triangular_solve_counts_as_a_product_with_half_a_matrix() -> None:
-    """6 systems of 5 × 5, 7 right sides: a row takes a product and a difference for each earlier one, and a division."""
+    """6 systems of 5 × 5, 7 right sides: a row takes a product and a difference for each before it, a division."""
     system, sides = torch.eye(5).expand(2, 3, 5, 5), torch.ones(2, 3, 5, 7)
     with FlopCounterMode(display=False, custom_mapping=cost.SOLVED) as counter:
         torch.linalg.solve_triangular(system, sides, upper=False)
