@@ -38,8 +38,8 @@ SCALES = [(name, scale) for name in EXPERIMENTS for scale in open_experiment(nam
 
 
 def mark_variation(name: str) -> list[pytest.MarkDecorator]:
-    """An experiment that varies another one waits for `make slow`: that one's own rows are trained at every change."""
-    return [pytest.mark.slower] if "-" in name else []
+    """One that varies another, or has a row a memory, waits for `make slow`: those are trained at every change elsewhere."""
+    return [pytest.mark.slower] if "-" in name or name == "recall" else []
 
 
 def cells(name: str, scale: str) -> list[CellKey]:
