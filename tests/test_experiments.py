@@ -38,7 +38,7 @@ SCALES = [(name, scale) for name in EXPERIMENTS for scale in open_experiment(nam
 
 
 def mark_variation(name: str) -> list[pytest.MarkDecorator]:
-    """One that varies another, or has a row a memory, waits for `make slow`: those are trained at every change elsewhere."""
+    """One that varies another, or has a row a memory, waits for `make slow`: those are trained elsewhere."""
     return [pytest.mark.slower] if "-" in name or name == "recall" else []
 
 
